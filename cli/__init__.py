@@ -1,0 +1,1 @@
+"""The `morphisms` command, also installed as `kubectl-morphisms`: one module a subcommand."""

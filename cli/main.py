@@ -1,0 +1,43 @@
+"""Entry point of `morphisms`: one module a subcommand, imported only when it is the one asked for."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+# Name on the command line -> module; each module has HELP, EXAMPLE, configure(parser) and run(arguments) -> exit code.
+COMMANDS: dict[str, str] = {}
+
+
+def build_parser(command: str | None) -> argparse.ArgumentParser:
+    """The whole parser; only the module of `command` is imported, all of them when it is None (for --help)."""
+    parser = argparse.ArgumentParser(prog="morphisms", description="Confidential Knative Services.")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, module_name in COMMANDS.items():
+        if command in COMMANDS and name != command:
+            subparsers.add_parser(name)
+            continue
+        module = importlib.import_module(module_name)
+        subparser = subparsers.add_parser(
+            name,
+            help=module.HELP,
+            description=module.HELP,
+            epilog=f"example:\n  {module.EXAMPLE}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.configure(subparser)
+        subparser.set_defaults(run=module.run)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand; returns its exit code. Unusable arguments exit with 2, as argparse does."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    arguments = build_parser(words[0] if words else None).parse_args(words)
+    return int(arguments.run(arguments))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Admission: decide, patch, explain; the server around it; audit."""
