@@ -1,0 +1,74 @@
+"""/mutate/pod: the rewrite, by mode."""
+
+from __future__ import annotations
+
+from webhook.admission.exempt import exemption
+from webhook.admission.freshness import refuse_when_stale
+from webhook.asks import asks, opts_out
+from webhook.configuration import Configuration
+from webhook.decision import Decision, deny, rule_ids, summary
+from webhook.modes import Mode
+from webhook.patch import Patch
+from webhook.pod import Pod
+from webhook.request import Request
+from webhook.rewrite import rewrite
+from webhook.rules import NEEDED_FOR_INJECTION, POD
+from webhook.rules.rule import Subject, Violation, evaluate
+from webhook.snapshot import Snapshot
+
+
+def decide(request: Request, configuration: Configuration, snapshot: Snapshot | None, mode: Mode) -> Decision:
+    """Mutate what the mode says. A rewrite that leaves a rule violated which injection needs is none at all."""
+    reason = exemption(request, configuration)
+    if reason is not None or request.object is None or request.operation != "CREATE":
+        return Decision("skipped", mode, reason or "not-created", audit=summary(mode, "skipped", ()))
+    stale = refuse_when_stale(mode, configuration, snapshot)
+    if stale is not None:
+        return stale
+    pod = Pod(request.object, request.namespace, configuration)
+    asked = asks(pod, mode)
+    if not asked:
+        if mode is Mode.ABSENT:
+            return _unchanged(mode, "does-not-ask")
+        if opts_out(pod, mode):
+            return _unchanged(mode, "opted-out")
+        if mode is Mode.AUDIT:
+            return _would_mutate(pod, request, snapshot)
+    patch = rewrite(pod, snapshot)
+    blocked = _blocked(patch, pod, request, snapshot)
+    if blocked:
+        if asked or mode is Mode.ENFORCE:
+            return deny(mode, "cannot-inject", blocked)
+        return _unchanged(mode, "cannot-inject", blocked)
+    if not patch.operations:
+        return _unchanged(mode, "already-injected")
+    audit = summary(mode, "mutated", ()) | {"patch": patch_summary(patch)}
+    return Decision("mutated", mode, "asks" if asked else "namespace-mode", patch.operations, audit=audit)
+
+
+def _blocked(patch: Patch, pod: Pod, request: Request, snapshot: Snapshot | None) -> tuple[Violation, ...]:
+    """What stays violated after the rewrite. A measured pod takes no operation, so it is judged as it is."""
+    after = pod if pod.is_measured else Pod(patch.result, pod.namespace, pod.configuration)
+    return tuple(evaluate(NEEDED_FOR_INJECTION, Subject(after, snapshot, request.user)))
+
+
+def _would_mutate(pod: Pod, request: Request, snapshot: Snapshot | None) -> Decision:
+    """Audit mode: the patch is computed, summarised and not sent."""
+    patch = rewrite(pod, snapshot)
+    after = Pod(patch.result, pod.namespace, pod.configuration)
+    remaining = tuple(evaluate(POD, Subject(after, snapshot, request.user)))
+    audit = summary(Mode.AUDIT, "unchanged", ()) | {"would-patch": patch_summary(patch)}
+    if remaining:
+        audit["must-change"] = rule_ids(remaining)
+    return Decision("unchanged", Mode.AUDIT, "audit", audit=audit, violations=remaining)
+
+
+def _unchanged(mode: Mode, reason: str, violations: tuple[Violation, ...] = ()) -> Decision:
+    audit = summary(mode, "unchanged", violations) | {"reason": reason}
+    return Decision("unchanged", mode, reason, audit=audit, violations=violations)
+
+
+def patch_summary(patch: Patch) -> str:
+    """How many operations on which parts of the pod, without a value."""
+    parts = dict.fromkeys("/".join(operation["path"].split("/")[1:3]) for operation in patch.operations)
+    return f"{len(patch.operations)} operations on {','.join(parts)}" if parts else "none"

@@ -1,0 +1,120 @@
+"""/mutate/service: our annotations on a Service's own metadata go down into its template, and make no Revision.
+
+Knative hands only the template's annotations on to pods; on the Service's metadata is where people write them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from webhook.annotations import own_annotations
+from webhook.configuration import Configuration
+from webhook.decision import Decision, as_warnings, summary
+from webhook.modes import Mode
+from webhook.names import PREFIX
+from webhook.patch import Patch
+from webhook.request import Request
+from webhook.snapshot import Snapshot
+
+_STATUS = "status"
+
+
+def decide(request: Request, configuration: Configuration, snapshot: Snapshot | None, mode: Mode) -> Decision:
+    """Copy on CREATE; on UPDATE only what the old template carries, unless the template changes anyway."""
+    service = request.object
+    if service is None or request.operation not in ("CREATE", "UPDATE"):
+        return Decision("skipped", mode, "not-created", audit=summary(mode, "skipped", ()))
+    wanted = own_annotations(_annotations(service))
+    wanted.pop(_STATUS, None)
+    template = service["spec"]["template"]
+    copies, late = wanted, tuple[str, ...]()
+    if request.operation == "UPDATE" and request.old_object is not None:
+        copies, late = _copies_on_update(request.old_object, template, wanted)
+    present = own_annotations(_annotations(template))
+    patch = Patch(service)
+    for key in sorted(copies):
+        if present.get(key) != copies[key] and (key not in present or _was_copied(request.old_object, key)):
+            _annotate(patch, PREFIX + key, copies[key])
+    warnings = as_warnings(
+        f"[annotations] {PREFIX}{key} on the Service's metadata applies from the next Revision:"
+        " this change makes none. Write it in spec.template.metadata.annotations to apply it now"
+        for key in late
+    )
+    if not patch.operations:
+        return Decision("unchanged", mode, "nothing-to-copy", warnings=warnings, audit=summary(mode, "unchanged", ()))
+    audit = summary(mode, "mutated", ())
+    return Decision("mutated", mode, "annotations-copied", patch.operations, warnings=warnings, audit=audit)
+
+
+def _copies_on_update(
+    old: dict[str, Any], template: dict[str, Any], wanted: dict[str, str]
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """What to copy, and the keys that have to wait for the next Revision."""
+    old_template = _template(old)
+    if changes(_without_ours(template), _without_ours(old_template)) or _adds_ours(template, old_template):
+        return wanted, ()
+    carried = own_annotations(_annotations(old_template))
+    late = tuple(sorted(key for key, value in wanted.items() if carried.get(key) != value))
+    return {key: carried[key] for key in wanted if key in carried}, late
+
+
+def _was_copied(old: dict[str, Any] | None, key: str) -> bool:
+    """Whether the template's annotation was our copy: the old Service had the same value in both places."""
+    if old is None:
+        return False
+    value = own_annotations(_annotations(old)).get(key)
+    return value is not None and value == own_annotations(_annotations(_template(old))).get(key)
+
+
+def changes(new: Any, old: Any) -> bool:
+    """Whether something present in `new` differs from `old`, or a list got shorter.
+
+    A field that only `old` has is a default that Knative filled in, not a change.
+    """
+    if new is None or new == {}:
+        return False
+    if isinstance(new, dict):
+        if not isinstance(old, dict):
+            return True
+        return any(changes(value, old.get(key)) for key, value in new.items())
+    if isinstance(new, list):
+        if not isinstance(old, list):
+            return bool(new)
+        return len(new) != len(old) or any(changes(one, other) for one, other in zip(new, old, strict=True))
+    return bool(new != old)
+
+
+def _adds_ours(template: dict[str, Any], old_template: dict[str, Any]) -> bool:
+    """Whether the manifest's own template says something about us that the old one did not."""
+    old = own_annotations(_annotations(old_template))
+    return any(old.get(key) != value for key, value in own_annotations(_annotations(template)).items())
+
+
+def _without_ours(template: dict[str, Any]) -> dict[str, Any]:
+    metadata = dict(template.get("metadata") or {})
+    metadata["annotations"] = {
+        key: value for key, value in (metadata.get("annotations") or {}).items() if not key.startswith(PREFIX)
+    }
+    return {**template, "metadata": metadata}
+
+
+def _template(service: dict[str, Any]) -> dict[str, Any]:
+    spec = service.get("spec")
+    template = spec.get("template") if isinstance(spec, dict) else None
+    return template if isinstance(template, dict) else {}
+
+
+def _annotations(item: dict[str, Any]) -> Any:
+    metadata = item.get("metadata")
+    return metadata.get("annotations") if isinstance(metadata, dict) else None
+
+
+def _annotate(patch: Patch, key: str, value: str) -> None:
+    metadata = patch.result["spec"]["template"].get("metadata")
+    path = ("spec", "template", "metadata")
+    if metadata is None:
+        patch.add(path, {"annotations": {key: value}})
+    elif not metadata.get("annotations"):
+        patch.add((*path, "annotations"), {key: value})
+    else:
+        patch.add((*path, "annotations", key), value)

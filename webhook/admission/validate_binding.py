@@ -1,0 +1,72 @@
+"""/validate/binding: who binds a pod to a node by hand goes around the scheduler, not around us."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from webhook.admission.freshness import refuse_when_stale
+from webhook.admission.judge import judge
+from webhook.asks import asks, opts_out
+from webhook.configuration import Configuration
+from webhook.decision import Decision, summary
+from webhook.modes import Mode
+from webhook.pod import Pod
+from webhook.request import Request
+from webhook.rules import BINDING
+from webhook.rules.placement import binding_target
+from webhook.rules.rule import BindingSubject, Violation, evaluate
+from webhook.shape import MalformedError, check_pod
+from webhook.snapshot import Snapshot
+
+
+def decide(request: Request, configuration: Configuration, snapshot: Snapshot | None, mode: Mode) -> Decision:
+    """A node that suits any profile of the namespace will do; else the pod itself decides, if it could be looked up."""
+    if request.object is None or mode is Mode.ABSENT:
+        return Decision("skipped", mode, "no-mode", audit=summary(mode, "skipped", ()))
+    stale = refuse_when_stale(mode, configuration, snapshot)
+    if stale is not None:
+        return stale
+    violations = tuple(_violations(request, configuration, snapshot, None))
+    pod = None
+    if _is_about_the_node(violations) and snapshot is not None:
+        pod = _fetched_pod(request, configuration, snapshot)
+        if pod is not None:
+            violations = tuple(_violations(request, configuration, snapshot, pod))
+    if pod is not None and opts_out(pod, mode):
+        return Decision("allowed", mode, "opted-out", audit=summary(mode, "allowed", ()))
+    asked = pod is not None and asks(pod, mode)
+    return judge(violations, mode, configuration, asked=asked or not _is_about_the_node(violations))
+
+
+def needs_pod(request: Request, configuration: Configuration, snapshot: Snapshot, mode: Mode) -> bool:
+    """Whether the decision will want the pod, so that the edge looks it up."""
+    if request.object is None or mode is Mode.ABSENT:
+        return False
+    return _is_about_the_node(tuple(_violations(request, configuration, snapshot, None)))
+
+
+def _is_about_the_node(violations: tuple[Violation, ...]) -> bool:
+    return any(violation.rule is binding_target.RULE for violation in violations)
+
+
+def _violations(
+    request: Request, configuration: Configuration, snapshot: Snapshot | None, pod: Pod | None
+) -> list[Violation]:
+    binding: dict[str, Any] = request.object or {}
+    target = binding.get("target")
+    node = target.get("name") if isinstance(target, dict) else None
+    if not isinstance(node, str):
+        raise MalformedError("object.target.name: not text")
+    subject = BindingSubject(request.namespace, node, binding.get("metadata") or {}, configuration, snapshot, pod)
+    return list(evaluate(BINDING, subject))
+
+
+def _fetched_pod(request: Request, configuration: Configuration, snapshot: Snapshot) -> Pod | None:
+    found = snapshot.fetched.pod
+    if found is None:
+        return None
+    try:
+        check_pod(found)
+    except MalformedError:
+        return None
+    return Pod(found, request.namespace, configuration)

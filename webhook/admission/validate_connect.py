@@ -1,0 +1,20 @@
+"""/validate/connect: exec, attach and port-forward reach into a running pod, past everything that attests it."""
+
+from __future__ import annotations
+
+from webhook.admission.judge import judge
+from webhook.configuration import Configuration
+from webhook.decision import Decision, summary
+from webhook.modes import Mode
+from webhook.request import Request
+from webhook.rules import CONNECT
+from webhook.rules.rule import ConnectSubject, evaluate
+from webhook.snapshot import Snapshot
+
+
+def decide(request: Request, configuration: Configuration, snapshot: Snapshot | None, mode: Mode) -> Decision:
+    """Refused in enforce mode but for exempt groups; recorded, with a warning, in the milder ones."""
+    if mode is Mode.ABSENT:
+        return Decision("skipped", mode, "no-mode", audit=summary(mode, "skipped", ()))
+    subject = ConnectSubject(request.subresource, request.user, configuration)
+    return judge(tuple(evaluate(CONNECT, subject)), mode, configuration, asked=False)

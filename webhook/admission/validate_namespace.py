@@ -1,0 +1,95 @@
+"""/validate/namespace: tightening a namespace names the Revisions that would not come back from zero.
+
+A Revision is immutable: one that a stricter mode refuses runs on, and fails hours later at its next cold start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from webhook.admission.judge import judge
+from webhook.asks import asks
+from webhook.configuration import Configuration
+from webhook.consumers import shown
+from webhook.decision import Decision, as_warnings, rule_ids, summary
+from webhook.modes import Mode, is_known_label, mode_of_label
+from webhook.names import MODE_LABEL
+from webhook.request import Request
+from webhook.shape import MalformedError, check_metadata
+from webhook.snapshot import Snapshot
+from webhook.template import check_template_owner, template_pod, violations_after_injection
+
+_ROUTING_STATE = "serving.knative.dev/routingState"
+
+
+def decide(request: Request, configuration: Configuration, snapshot: Snapshot | None, mode: Mode) -> Decision:
+    """Warnings only; who may loosen is the business of a ValidatingAdmissionPolicy and its verb."""
+    label, old_label = _label(request.object), _label(request.old_object)
+    new, old = mode_of_label(label), mode_of_label(old_label)
+    lines: list[str] = []
+    if label is not None and not is_known_label(label):
+        lines.append(
+            f"[mode] this value of {MODE_LABEL} is no mode, so the namespace has none; use audit, inject or enforce"
+        )
+    if new.strictness > old.strictness and request.operation == "UPDATE":
+        lines += _failing_revisions(request, configuration, snapshot, new)
+    return Decision("allowed", new, "mode-changed", warnings=as_warnings(lines), audit=summary(new, "allowed", ()))
+
+
+def needs_revisions(request: Request) -> bool:
+    """Whether the decision will want the namespace's Revisions, so that the edge looks them up."""
+    new, old = mode_of_label(_label(request.object)), mode_of_label(_label(request.old_object))
+    return request.operation == "UPDATE" and new.strictness > old.strictness
+
+
+def _label(item: dict[str, Any] | None) -> str | None:
+    if item is None:
+        return None
+    check_metadata(item, "object")
+    label: str | None = ((item.get("metadata") or {}).get("labels") or {}).get(MODE_LABEL)
+    return label
+
+
+def _failing_revisions(
+    request: Request, configuration: Configuration, snapshot: Snapshot | None, mode: Mode
+) -> Iterator[str]:
+    revisions = snapshot.fetched.revisions if snapshot is not None else None
+    if revisions is None:
+        yield "[mode] the list of Revisions that would fail is unavailable; see: morphisms check --help"
+        return
+    routable = [revision for revision in revisions if _is_routable(revision)]
+    failing = []
+    for revision in routable:
+        rules = _denied_rules(revision, request.name, configuration, snapshot, mode)
+        if rules:
+            failing.append(f"[mode] {shown(str((revision.get('metadata') or {}).get('name')))}: {rules}")
+    if failing:
+        yield (
+            f"[mode] {len(failing)} of {len(routable)} routable Revisions would be refused at their next cold start"
+            f" in mode {mode.value}:"
+        )
+    yield from failing
+
+
+def _is_routable(revision: dict[str, Any]) -> bool:
+    try:
+        check_metadata(revision, "object")
+    except MalformedError:
+        return False
+    return ((revision.get("metadata") or {}).get("labels") or {}).get(_ROUTING_STATE) != "reserve"
+
+
+def _denied_rules(
+    revision: dict[str, Any], namespace: str, configuration: Configuration, snapshot: Snapshot | None, mode: Mode
+) -> str:
+    """The rules for which the Revision's pods would be denied; empty when they would come up."""
+    revision = {**revision, "kind": "Revision"}
+    try:
+        check_template_owner(revision)
+    except MalformedError:
+        return "cannot be read"
+    pod = template_pod(revision, namespace, configuration)
+    violations = violations_after_injection(revision, pod, snapshot, None)
+    decision = judge(violations, mode, configuration, asked=asks(pod, mode))
+    return "" if decision.allowed else rule_ids(decision.violations)

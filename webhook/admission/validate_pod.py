@@ -1,0 +1,77 @@
+"""/validate/pod: the policy. All is derived anew from the final object; nothing rests on our having mutated it."""
+
+from __future__ import annotations
+
+from webhook.admission.exempt import exemption
+from webhook.admission.freshness import refuse_when_stale
+from webhook.admission.judge import judge
+from webhook.asks import asks, opts_out
+from webhook.configuration import Configuration
+from webhook.decision import Decision, rule_ids, summary
+from webhook.modes import Mode
+from webhook.pod import Pod
+from webhook.request import Request
+from webhook.rewrite import rewrite
+from webhook.rules import POD
+from webhook.rules.rule import Subject, Violation, evaluate
+from webhook.shape import check_pod
+from webhook.snapshot import Snapshot
+
+
+def decide(request: Request, configuration: Configuration, snapshot: Snapshot | None, mode: Mode) -> Decision:
+    """Judge a created pod whole, an updated one by what the update adds."""
+    reason = exemption(request, configuration)
+    if reason is not None or request.object is None or request.operation not in ("CREATE", "UPDATE"):
+        return Decision("skipped", mode, reason or "not-created", audit=summary(mode, "skipped", ()))
+    pod = Pod(request.object, request.namespace, configuration)
+    asked = asks(pod, mode)
+    if not asked and mode is Mode.ABSENT and request.operation == "CREATE":
+        return Decision("allowed", mode, "does-not-ask", audit=summary(mode, "allowed", ()))
+    if request.operation == "UPDATE":
+        return _judge_update(request, pod, configuration, snapshot, mode)
+    stale = refuse_when_stale(mode, configuration, snapshot)
+    if stale is not None:
+        return stale
+    violations = tuple(evaluate(POD, Subject(pod, snapshot, request.user)))
+    audit = {}
+    if not asked and mode is Mode.AUDIT and not opts_out(pod, mode):
+        audit = _two_classes(violations, pod, request, snapshot)
+    return judge(violations, mode, configuration, asked=asked, audit=audit)
+
+
+def _two_classes(
+    violations: tuple[Violation, ...], pod: Pod, request: Request, snapshot: Snapshot | None
+) -> dict[str, str]:
+    """Which violations injection would mend, and which the author has to: only the latter decide readiness."""
+    after = Pod(rewrite(pod, snapshot).result, pod.namespace, pod.configuration)
+    remaining = tuple(evaluate(POD, Subject(after, snapshot, request.user)))
+    left = {each.rule.id for each in remaining}
+    fixed = [each for each in violations if each.rule.id not in left]
+    classes = {"ready": "false" if remaining else "true"}
+    if fixed:
+        classes["fixed-by-injection"] = rule_ids(fixed)
+    if remaining:
+        classes["must-change"] = rule_ids(remaining)
+    return classes
+
+
+def _judge_update(
+    request: Request, pod: Pod, configuration: Configuration, snapshot: Snapshot | None, mode: Mode
+) -> Decision:
+    """Only new violations count, or finalizers and deletions of old pods would hang.
+
+    Whether a pod asks was settled at its creation, so an update that takes the question back changes nothing.
+    """
+    before: tuple[Violation, ...] = ()
+    old = None
+    if request.old_object is not None:
+        check_pod(request.old_object, "oldObject")
+        old = Pod(request.old_object, request.namespace, configuration)
+        before = tuple(evaluate(POD, Subject(old, snapshot, request.user, old=old)))
+    asked = asks(old or pod, mode)
+    if not asked and mode is Mode.ABSENT:
+        return Decision("allowed", mode, "does-not-ask", audit=summary(mode, "allowed", ()))
+    known = {(violation.rule.id, violation.field) for violation in before}
+    after = evaluate(POD, Subject(pod, snapshot, request.user, old=old or pod))
+    new = [violation for violation in after if (violation.rule.id, violation.field) not in known]
+    return judge(new, mode, configuration, asked=asked)

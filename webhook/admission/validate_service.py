@@ -1,0 +1,70 @@
+"""/validate/service: the developer's feedback. Warnings on a pod reach only a controller; here they reach `kubectl`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from webhook.admission.judge import judge
+from webhook.admission.mutate_service import changes
+from webhook.annotations import own_annotations
+from webhook.asks import asks
+from webhook.configuration import Configuration
+from webhook.decision import Decision, as_warnings, summary
+from webhook.modes import Mode
+from webhook.names import PREFIX
+from webhook.pod import Pod
+from webhook.request import Request
+from webhook.snapshot import Snapshot
+from webhook.template import check_template_owner, template_of, template_pod, violations_after_injection
+
+
+def decide(request: Request, configuration: Configuration, snapshot: Snapshot | None, mode: Mode) -> Decision:
+    """Judge what the template's pods would be. Knative's own writing is recorded, never denied."""
+    item = request.object
+    if item is None or request.operation not in ("CREATE", "UPDATE"):
+        return Decision("skipped", mode, "not-created", audit=summary(mode, "skipped", ()))
+    pod = template_pod(item, request.namespace, configuration)
+    notes = as_warnings(_notes(request, pod, mode))
+    asked = asks(pod, mode)
+    if mode is Mode.ABSENT and not asked:
+        return Decision("allowed", mode, "does-not-ask", warnings=notes, audit=summary(mode, "allowed", ()))
+    violations = violations_after_injection(item, pod, snapshot, request.user)
+    by_knative = request.user.name in configuration.identities.knative
+    if by_knative or not _template_changes(request):
+        reason = "written-by-knative" if by_knative else "template-unchanged"
+        warnings = () if by_knative else as_warnings((*notes, *violations))
+        audit = summary(mode, "allowed", violations)
+        return Decision("allowed", mode, reason, warnings=warnings, audit=audit, violations=violations)
+    decision = judge(violations, mode, configuration, asked=asked)
+    return replace(decision, warnings=as_warnings((*notes, *decision.warnings))) if decision.allowed else decision
+
+
+def _template_changes(request: Request) -> bool:
+    """Whether the update touches the template: traffic, labels and finalizers of an old Service stay changeable."""
+    if request.operation == "CREATE" or request.old_object is None:
+        return True
+    check_template_owner(request.old_object, "oldObject")
+    new, old = template_of(request.object or {}), template_of(request.old_object)
+    return changes(new.get("spec"), old.get("spec")) or new.get("metadata") != old.get("metadata")
+
+
+def _notes(request: Request, pod: Pod, mode: Mode) -> list[str]:
+    item = request.object or {}
+    on_metadata = own_annotations((item.get("metadata") or {}).get("annotations"))
+    notes = []
+    if mode is Mode.ABSENT and pod.wishes.inject is not True and pod.names_secrets:
+        notes.append(
+            f"[annotations] this namespace has no {PREFIX}mode label, so nothing is injected and Vault references are"
+            f' taken literally; annotate the template with {PREFIX}inject: "true"'
+        )
+    if mode is Mode.ENFORCE and pod.wishes.inject is False:
+        notes.append(f'[annotations] {PREFIX}inject: "false" has no effect in a namespace of mode enforce')
+    if "status" in on_metadata or "status" in pod.own_annotations:
+        notes.append(f"[annotations] {PREFIX}status is written by the webhook; remove it")
+    if item.get("kind") == "Configuration":
+        notes += [
+            f"[annotations] {PREFIX}{key} on a Configuration's metadata reaches no pod;"
+            " write it in spec.template.metadata.annotations"
+            for key in sorted(on_metadata.keys() - pod.own_annotations.keys())
+        ]
+    return notes

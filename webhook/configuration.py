@@ -1,0 +1,185 @@
+"""The webhook's configuration: one typed YAML file. Unknown keys are refused; defaults suffice for trying it out."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cached_property
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from webhook.modes import Action, Mode
+from webhook.profiles import PRESETS, Profile
+
+_VERSION = "0.1.0"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Resources(_Section):
+    """Compute resources of `morphisms-init`, as Kubernetes quantities.
+
+    Small, because an init container's requests count for the whole pod; both limits are set, because a namespace's
+    ResourceQuota may ask for them; memory leaves room for the secrets, tmpfs pages being charged to their writer.
+    """
+
+    requests: dict[str, str] = {"cpu": "10m", "memory": "64Mi"}
+    limits: dict[str, str] = {"cpu": "500m", "memory": "128Mi"}
+
+
+class Sidecar(_Section):
+    """The injected container."""
+
+    image: str = Field(
+        f"morphisms/sidecar:{_VERSION}", description="pin it by digest: Knative resolves no image of ours"
+    )
+    imagePullPolicy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"  # noqa: N815
+    imagePullSecrets: tuple[str, ...] = Field((), description="added to the pod; they must exist in its namespace")  # noqa: N815
+    resources: Resources = Resources()
+    deadlineSeconds: int = Field(60, ge=5, le=500, description="far below Knative's progress deadline of 600 s")  # noqa: N815
+    runAsUser: int = Field(65532, ge=1)  # noqa: N815
+    fsGroup: int = Field(65532, ge=1, description="set where the pod has none, so that its containers read the files")  # noqa: N815
+    secretsSizeLimit: str = "16Mi"  # noqa: N815
+    runSizeLimit: str = "4Mi"  # noqa: N815
+
+
+class Verifier(_Section):
+    """The attestation verifier that pods are sent to. No annotation can name another."""
+
+    url: str = "https://morphisms-verifier.morphisms-kms.svc"
+    ca: str = Field("", description="PEM; empty for the sidecar image's own trust store")
+    audience: str = "morphisms-verifier"
+    role: str = Field("default", description="asked for where no vault-role annotation is")
+
+
+class Vault(_Section):
+    """Vault or OpenBao. No annotation can name another."""
+
+    url: str = "https://vault.vault.svc:8200"
+    ca: str = ""
+    namespace: str = ""
+    mounts: dict[str, Annotated[int, Field(ge=1, le=2)]] = Field(
+        {"secret": 2}, description="KV mounts and their version"
+    )
+    prefix: str = Field("secret/knative", description="~/ stands for PREFIX/CLUSTER/NAMESPACE/SERVICE/")
+
+
+class NamespaceProfiles(_Section):
+    """Which profiles a namespace may use."""
+
+    profile: str = Field(description="for pods that name none")
+    profiles: tuple[str, ...] = Field((), description="that pods may name besides; empty for that one alone")
+
+
+class Plaintext(_Section):
+    """What the detection of plaintext secrets shall leave alone."""
+
+    names: tuple[str, ...] = Field((), description="variable names, as case-insensitive globs")
+    valuesSha256: tuple[str, ...] = Field((), description="SHA-256 of allowed values, in hex")  # noqa: N815
+    detectors: tuple[str, ...] = Field((), description="detectors to switch off, by id")
+
+
+class Identities(_Section):
+    """Who is believed to be whom, by the user name that the API server authenticated."""
+
+    knative: tuple[str, ...] = Field(
+        ("system:serviceaccount:knative-serving:controller",),
+        description="writes Configurations and Revisions, and dry-runs pods",
+    )
+    podControllers: tuple[str, ...] = Field(  # noqa: N815
+        (
+            "system:serviceaccount:kube-system:replicaset-controller",
+            "system:kube-controller-manager",
+        ),
+        description="make pods of Knative's Deployments",
+    )
+
+
+class Reserved(_Section):
+    """Nodes with a single purpose: no pod from elsewhere may tolerate their taint or be bound to them."""
+
+    keys: tuple[str, ...] = Field(
+        ("node-role.kubernetes.io/control-plane", "morphisms.node-restriction.kubernetes.io/kms"),
+        description="taint or label keys of such nodes",
+    )
+    namespaces: tuple[str, ...] = ("kube-system", "morphisms-system", "morphisms-kms")
+
+
+class RuleActions(_Section):
+    """What a rule's violation does in each mode; left out: deny in enforce, record elsewhere."""
+
+    absent: Action | None = None
+    audit: Action | None = None
+    inject: Action | None = None
+    enforce: Action | None = None
+
+    def of(self, mode: Mode) -> Action | None:
+        """The configured action, None for the default."""
+        action: Action | None = getattr(self, mode.value)
+        return action
+
+
+class Configuration(_Section):
+    """The whole file."""
+
+    version: Literal[1] = 1
+    cluster: str = Field("cluster", pattern=r"^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$")
+    profiles: tuple[Profile, ...] = Field(
+        (), description="added to the presets; one of the same name replaces a preset"
+    )
+    defaultProfile: str = "kata-snp"  # noqa: N815
+    namespaces: dict[str, NamespaceProfiles] = {}
+    runtimeClassConflict: Literal["refuse", "replace"] = Field(  # noqa: N815
+        "refuse", description="when a pod names a RuntimeClass that its profile does not allow"
+    )
+    sidecar: Sidecar = Sidecar()
+    verifier: Verifier = Verifier()
+    vault: Vault = Vault()
+    rules: dict[str, RuleActions] = Field({}, description="by rule id")
+    plaintext: Plaintext = Plaintext()
+    schedulers: tuple[str, ...] = ("default-scheduler",)
+    hypervisorAnnotations: tuple[str, ...] = Field(  # noqa: N815
+        (), description="io.katacontainers.config.* annotations that pods may carry, besides the measured initdata"
+    )
+    execGroups: tuple[str, ...] = Field((), description="groups that may exec, attach and port-forward in enforce mode")  # noqa: N815
+    identities: Identities = Identities()
+    reserved: Reserved = Reserved()
+    snapshotMaxAgeSeconds: int = Field(300, ge=10, description="an older view of the cluster fails closed in enforce")  # noqa: N815
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> Configuration:
+        known = self.profile_by_name
+        named = {self.defaultProfile}
+        for entry in self.namespaces.values():
+            named.update((entry.profile, *entry.profiles))
+        if unknown := sorted(named - known.keys()):
+            raise ValueError(f"unknown profile {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+        return self
+
+    @cached_property
+    def profile_by_name(self) -> dict[str, Profile]:
+        """Presets and configured profiles; the latter win."""
+        return {profile.name: profile for profile in (*PRESETS, *self.profiles)}
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 (hex) of the effective configuration, defaults included."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+    @cached_property
+    def node_label_keys(self) -> frozenset[str]:
+        """The node labels that any decision looks at."""
+        keys = {need.key for profile in self.profile_by_name.values() for need in profile.requirements}
+        return frozenset(keys | set(self.reserved.keys))
+
+    def default_profile_of(self, namespace: str) -> str:
+        """The profile of a pod that names none."""
+        entry = self.namespaces.get(namespace)
+        return self.defaultProfile if entry is None else entry.profile
+
+    def profiles_allowed_in(self, namespace: str) -> frozenset[str]:
+        """Names of the profiles that pods of the namespace may use."""
+        entry = self.namespaces.get(namespace)
+        return frozenset(self.profile_by_name) if entry is None else frozenset((entry.profile, *entry.profiles))

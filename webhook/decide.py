@@ -1,0 +1,104 @@
+"""`decide(request, configuration, snapshot) -> decision`: pure, and the same for the server and the commands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from webhook.admission import (
+    mutate_pod,
+    mutate_service,
+    validate_binding,
+    validate_connect,
+    validate_namespace,
+    validate_pod,
+    validate_service,
+)
+from webhook.configuration import Configuration
+from webhook.decision import Decision, refuse
+from webhook.modes import Mode
+from webhook.request import Request
+from webhook.rules import BY_ID
+from webhook.shape import MalformedError, check_metadata, check_pod
+from webhook.snapshot import Snapshot
+from webhook.template import check_template_owner
+
+_SERVING: Final = "serving.knative.dev"
+Handler = Callable[[Request, Configuration, Snapshot | None, Mode], Decision]
+
+
+@dataclass(frozen=True, slots=True)
+class _Path:
+    """What a path takes, how the shape of its object is checked, and who decides."""
+
+    kinds: frozenset[tuple[str, str, str]]
+    check: Callable[[dict[str, Any]], None]
+    decide: Handler
+
+
+def _check_metadata(item: dict[str, Any]) -> None:
+    check_metadata(item, "object")
+
+
+def _pods(decide: Handler) -> _Path:
+    return _Path(frozenset({("", "v1", "Pod")}), check_pod, decide)
+
+
+PATHS: Final[dict[str, _Path]] = {
+    "/mutate/service": _Path(frozenset({(_SERVING, "v1", "Service")}), check_template_owner, mutate_service.decide),
+    "/validate/service": _Path(
+        frozenset((_SERVING, "v1", kind) for kind in ("Service", "Configuration", "Revision")),
+        check_template_owner,
+        validate_service.decide,
+    ),
+    "/mutate/pod": _pods(mutate_pod.decide),
+    "/validate/pod": _pods(validate_pod.decide),
+    "/validate/binding": _Path(frozenset({("", "v1", "Binding")}), _check_metadata, validate_binding.decide),
+    "/validate/connect": _Path(
+        frozenset(("", "v1", f"Pod{name}Options") for name in ("Exec", "Attach", "PortForward")),
+        _check_metadata,
+        validate_connect.decide,
+    ),
+    "/validate/namespace": _Path(frozenset({("", "v1", "Namespace")}), _check_metadata, validate_namespace.decide),
+}
+
+_CLUSTER_DEPENDENT: Final = ",".join(rule.id for rule in BY_ID.values() if rule.needs_cluster)
+
+
+def decide(
+    request: Request, configuration: Configuration, snapshot: Snapshot | None, *, offline_mode: Mode = Mode.INJECT
+) -> Decision:
+    """The decision on one request. Without a snapshot the namespace's mode is `offline_mode`.
+
+    A request of the wrong kind or shape is refused with a message; nothing is raised for it.
+    """
+    path = PATHS.get(request.path)
+    if path is None:
+        return refuse(f"no such path; paths are {', '.join(sorted(PATHS))}", 404, "NotFound")
+    if request.kind not in path.kinds:
+        return refuse(f"{request.path} takes {_names(path.kinds)}; got {_name(request.kind)}", 400, "BadRequest")
+    mode = mode_of_request(request, snapshot, offline_mode)
+    try:
+        if request.object is not None:
+            path.check(request.object)
+        decision = path.decide(request, configuration, snapshot, mode)
+    except MalformedError as error:
+        return refuse(str(error), 400, "BadRequest")
+    if snapshot is None:
+        decision = replace(decision, audit={**decision.audit, "not-evaluated": _CLUSTER_DEPENDENT})
+    return decision
+
+
+def mode_of_request(request: Request, snapshot: Snapshot | None, offline_mode: Mode = Mode.INJECT) -> Mode:
+    """The mode of the request's namespace."""
+    return offline_mode if snapshot is None else snapshot.mode_of(request.namespace)
+
+
+def _names(kinds: frozenset[tuple[str, str, str]]) -> str:
+    return " or ".join(_name(kind) for kind in sorted(kinds))
+
+
+def _name(kind: tuple[str, str, str]) -> str:
+    group, version, name = (part[:63] for part in kind)
+    return f"{group}/{version} {name}" if group else f"{version} {name}"

@@ -1,0 +1,103 @@
+"""What the webhook decides about one request, ready to be sent, counted and logged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+from webhook.modes import Mode
+from webhook.rules.rule import Violation
+
+# The API server keeps warnings whole up to 4,096 characters in all, and advises 120 each.
+_WARNING_LENGTH: Final = 240
+_MAX_WARNINGS: Final = 15
+# A denial travels through ReplicaSet, Deployment and Revision conditions: one line that a person reads.
+_MAX_DENIALS: Final = 8
+
+Outcome = Literal["unchanged", "mutated", "allowed", "denied", "skipped"]
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """One reason of a denial, as `status.details.causes[]`."""
+
+    reason: str
+    message: str
+    field: str
+
+
+@dataclass(frozen=True, slots=True)
+class Denial:
+    """HTTP code, Kubernetes reason and message for `status`."""
+
+    message: str
+    causes: tuple[Cause, ...] = ()
+    code: int = 403
+    reason: str = "Forbidden"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Everything about one request. `reason` is a short stable word: why this outcome, for logs and metrics."""
+
+    outcome: Outcome
+    mode: Mode | None
+    reason: str
+    operations: Sequence[dict[str, Any]] = ()
+    denial: Denial | None = None
+    warnings: tuple[str, ...] = ()
+    audit: dict[str, str] = field(default_factory=dict)
+    violations: tuple[Violation, ...] = ()
+
+    @property
+    def allowed(self) -> bool:
+        """Whether the request is admitted."""
+        return self.denial is None
+
+
+def deny(
+    mode: Mode | None, reason: str, violations: Sequence[Violation], audit: dict[str, str] | None = None
+) -> Decision:
+    """Refuse for these violations; says all of them, the first few in the message."""
+    lines = [str(violation) for violation in violations[:_MAX_DENIALS]]
+    if len(violations) > _MAX_DENIALS:
+        lines.append(f"and {len(violations) - _MAX_DENIALS} more")
+    causes = tuple(Cause(each.rule.id, each.message, each.field) for each in violations)
+    return Decision(
+        "denied",
+        mode,
+        reason,
+        denial=Denial("; ".join(lines), causes),
+        audit=summary(mode, "denied", violations) | (audit or {}),
+        violations=tuple(violations),
+    )
+
+
+def refuse(message: str, code: int, reason: str) -> Decision:
+    """Refuse a request that is unusable rather than in violation of a rule."""
+    return Decision("denied", None, "unusable", denial=Denial(message, (), code, reason))
+
+
+def summary(mode: Mode | None, outcome: str, violations: Sequence[Violation]) -> dict[str, str]:
+    """The audit annotations that every decision carries: rule ids and counts, never messages or values."""
+    annotations = {"decision": outcome}
+    if mode is not None:
+        annotations["mode"] = mode.value
+    if violations:
+        annotations["violations"] = rule_ids(violations)
+    return annotations
+
+
+def rule_ids(violations: Iterable[Violation]) -> str:
+    """Comma list of the rules, each once, in order."""
+    return ",".join(dict.fromkeys(violation.rule.id for violation in violations))
+
+
+def as_warnings(lines: Iterable[object]) -> tuple[str, ...]:
+    """Warnings as kubectl shall show them: bounded in number and length."""
+    texts = list(dict.fromkeys(str(line) for line in lines))
+    kept = [text if len(text) <= _WARNING_LENGTH else text[: _WARNING_LENGTH - 1] + "…" for text in texts]
+    if len(kept) > _MAX_WARNINGS:
+        kept = [*kept[: _MAX_WARNINGS - 1], f"and {len(kept) - _MAX_WARNINGS + 1} more"]
+    return tuple(kept)

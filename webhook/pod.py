@@ -1,0 +1,187 @@
+"""A pod as the decisions read it: its wishes, its workload, its profile, its containers, what was injected already."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from sidecar import plan
+from webhook.annotations import Wishes, own_annotations, read_wishes
+from webhook.configuration import Configuration
+from webhook.consumers import MovedReferences, choose_consumers, read_references
+from webhook.names import (
+    INITDATA,
+    KNATIVE_CONFIGURATION,
+    KNATIVE_REVISION,
+    KNATIVE_SERVICE,
+    MESH_PROXIES,
+    QUEUE_PROXY,
+    USER_CONTAINER,
+)
+from webhook.profiles import Profile
+from webhook.references import Home, mentions
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """One container and where it stands: `group` is containers, initContainers or ephemeralContainers."""
+
+    group: str
+    index: int
+    name: str
+    object: dict[str, Any]
+
+    @property
+    def field(self) -> str:
+        """As Kubernetes' own messages write it."""
+        return f"spec.{self.group}[{self.index}]"
+
+
+class Pod:
+    """A view of one pod object of checked shape; the object is never changed.
+
+    Built from a Service's template too, where `service` is the Service's name.
+    """
+
+    def __init__(self, pod: dict[str, Any], namespace: str, configuration: Configuration, service: str = "") -> None:
+        self.object = pod
+        self.namespace = namespace
+        self.configuration = configuration
+        self.metadata: dict[str, Any] = pod.get("metadata") or {}
+        self.annotations: dict[str, str] = self.metadata.get("annotations") or {}
+        self.labels: dict[str, str] = self.metadata.get("labels") or {}
+        self.spec: dict[str, Any] = pod["spec"]
+        self._service = service
+
+    @property
+    def is_knative(self) -> bool:
+        """Whether it carries Knative's labels, or is a Service's template. Only admission knows whether rightly so."""
+        return bool(self._service) or KNATIVE_REVISION in self.labels
+
+    @cached_property
+    def workload(self) -> plan.Workload:
+        """Who the pod says it is."""
+        service = self._service or self.labels.get(KNATIVE_SERVICE) or self.labels.get(KNATIVE_CONFIGURATION) or ""
+        account = self.spec.get("serviceAccountName") or "default"
+        return plan.Workload(self.configuration.cluster, self.namespace, service, account)
+
+    @cached_property
+    def home(self) -> Home:
+        """What `~/` means in this pod."""
+        workload = self.workload
+        if not workload.service:
+            return Home(None, "the pod belongs to no Knative Service; write the whole path")
+        prefix = self.configuration.vault.prefix
+        return Home(f"{prefix}/{workload.cluster}/{workload.namespace}/{workload.service}/")
+
+    @cached_property
+    def own_annotations(self) -> dict[str, str]:
+        """Ours, without their prefix."""
+        return own_annotations(self.annotations)
+
+    @cached_property
+    def wishes(self) -> Wishes:
+        """What the annotations ask for."""
+        return read_wishes(self.own_annotations, self.home)
+
+    @cached_property
+    def profile(self) -> Profile | None:
+        """The isolation profile; None when the pod names one that does not exist or is not allowed here."""
+        name = self.wishes.profile
+        if name is not None and name not in self.configuration.profiles_allowed_in(self.namespace):
+            return None
+        return self.configuration.profile_by_name.get(name or self.configuration.default_profile_of(self.namespace))
+
+    @property
+    def profile_name(self) -> str:
+        """The profile's name, empty where there is none."""
+        return "" if self.profile is None else self.profile.name
+
+    @cached_property
+    def containers(self) -> tuple[Container, ...]:
+        """Every container: init containers first, then the others, ephemeral ones last."""
+        return tuple(self._containers())
+
+    def _containers(self) -> Iterator[Container]:
+        for group in ("initContainers", "containers", "ephemeralContainers"):
+            for index, container in enumerate(self.spec.get(group) or ()):
+                yield Container(group, index, container.get("name") or USER_CONTAINER, container)
+
+    @cached_property
+    def application(self) -> tuple[Container, ...]:
+        """The containers that people write: not ours, not Knative's queue-proxy, not a mesh's."""
+        return tuple(container for container in self.containers if not self._is_infrastructure(container))
+
+    def _is_infrastructure(self, container: Container) -> bool:
+        name = container.name
+        if name == QUEUE_PROXY:
+            return self.is_knative and container.group == "containers"
+        return name in MESH_PROXIES or (name == plan.CONTAINER and container is self.injected)
+
+    @cached_property
+    def injected(self) -> Container | None:
+        """`morphisms-init`, ours or somebody's who took its name; rules tell which."""
+        found = [each for each in self.containers if each.name == plan.CONTAINER and each.group == "initContainers"]
+        return found[0] if len(found) == 1 else None
+
+    @cached_property
+    def plan_text(self) -> str | None:
+        """The plan in the injected container's environment, unread."""
+        for variable in (self.injected.object.get("env") or ()) if self.injected else ():
+            if variable.get("name") == plan.PLAN_VARIABLE:
+                value: str | None = variable.get("value")
+                return value
+        return None
+
+    @cached_property
+    def plan(self) -> plan.Plan | None:
+        """The plan that the injected container carries; None where there is none that can be read."""
+        try:
+            return None if self.plan_text is None else plan.read(self.plan_text)
+        except plan.PlanError:
+            return None
+
+    @property
+    def plan_takers(self) -> set[str]:
+        """Names of the containers that the carried plan gives variables to."""
+        if self.plan is None:
+            return set()
+        return {each.container for each in self.plan.env} | {each.container for each in self.plan.env_from}
+
+    @cached_property
+    def consumers(self) -> tuple[Container, ...]:
+        """The containers that get secrets."""
+        return choose_consumers(self)
+
+    @cached_property
+    def references(self) -> tuple[MovedReferences, ...]:
+        """The env references of the application's containers, read; only containers that hold any."""
+        return tuple(
+            read_references(container, self.home)
+            for container in self.application
+            if container.group != "ephemeralContainers" and _mentions_reference(container.object)
+        )
+
+    @property
+    def names_secrets(self) -> bool:
+        """Whether annotations or environment name a secret."""
+        return self.wishes.names_secrets or bool(self.references)
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether it was rendered at author time: its initdata names what may run, so nothing may be added."""
+        return INITDATA in self.annotations
+
+
+def _mentions_reference(container: dict[str, Any]) -> bool:
+    for variable in container.get("env") or ():
+        value = variable.get("value")
+        if value and mentions(value):
+            return True
+    for member in ("command", "args"):
+        for word in container.get(member) or ():
+            if mentions(word):
+                return True
+    return False

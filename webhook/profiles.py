@@ -1,0 +1,151 @@
+"""Isolation profiles: which guests and which nodes count as confidential, and who can vouch for them."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from webhook.snapshot import NodeRecord, Taint
+
+
+class NodeRequirement(BaseModel):
+    """One node selector requirement, as in `nodeSelectorTerms[].matchExpressions[]`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    key: str
+    operator: Literal["In", "NotIn", "Exists", "DoesNotExist"] = "In"
+    values: tuple[str, ...] = ()
+
+    @cached_property
+    def expression(self) -> dict[str, Any]:
+        """The Kubernetes object; callers never change it."""
+        expression: dict[str, Any] = {"key": self.key, "operator": self.operator}
+        if self.values:
+            expression["values"] = list(self.values)
+        return expression
+
+    def implied_by(self, expression: Any) -> bool:
+        """Whether every node that satisfies `expression` (an untrusted object) satisfies this requirement too."""
+        if not isinstance(expression, dict) or expression.get("key") != self.key:
+            return False
+        operator, values = expression.get("operator"), expression.get("values") or []
+        if not isinstance(values, list):
+            return False
+        if self.operator == "In":
+            return operator == "In" and bool(values) and all(value in self.values for value in values)
+        if self.operator == "Exists":
+            return operator == "Exists" or (operator == "In" and bool(values))
+        return operator == self.operator and sorted(map(str, values)) == sorted(self.values)
+
+    def met_by(self, labels: dict[str, str]) -> bool:
+        """Whether a node with these labels satisfies the requirement, by the scheduler's own reading."""
+        value = labels.get(self.key)
+        if self.operator == "In":
+            return value is not None and value in self.values
+        if self.operator == "NotIn":
+            return value is None or value not in self.values
+        return (value is not None) == (self.operator == "Exists")
+
+
+class Toleration(BaseModel):
+    """A toleration that the profile's pods get, in Kubernetes' own fields."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    key: str | None = None
+    operator: Literal["Exists", "Equal"] | None = None
+    value: str | None = None
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+
+    @cached_property
+    def object(self) -> dict[str, str]:
+        """The Kubernetes object; callers never change it."""
+        return self.model_dump(exclude_none=True)
+
+
+class Evidence(BaseModel):
+    """One evidence source, asked in the order given. The address is a URL (coco-aa, simulated) or a path."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    source: Literal["coco-aa", "configfs-tsm", "sev-guest", "simulated"]
+    address: str
+
+
+class Profile(BaseModel):
+    """Design section 5. Without evidence a profile is placement only: no `morphisms-init`, no secrets."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
+    isolation: Literal["pod-vm", "node-vm"] = Field(description="the pod is a confidential VM, or its node is one")
+    runtimeClasses: tuple[str, ...] = Field((), description="exact names; the first is set where a pod names none")  # noqa: N815
+    handlers: tuple[str, ...] = Field((), description="handlers that these RuntimeClasses may have")
+    nodeSelector: tuple[NodeRequirement, ...] = ()  # noqa: N815
+    trustedLabel: str | None = Field(  # noqa: N815
+        None, description="a label that kubelets cannot set on themselves; its value must be true"
+    )
+    tolerations: tuple[Toleration, ...] = ()
+    vmpl: int = Field(0, ge=0, le=3, description="privilege level that the guest's evidence is taken at")
+    evidence: tuple[Evidence, ...] = ()
+
+    @cached_property
+    def requirements(self) -> tuple[NodeRequirement, ...]:
+        """Everything that a node must satisfy: the selector and the trusted label."""
+        if self.trustedLabel is None:
+            return self.nodeSelector
+        return (*self.nodeSelector, NodeRequirement(key=self.trustedLabel, values=("true",)))
+
+    @property
+    def injects(self) -> bool:
+        """Whether pods of this profile get `morphisms-init`."""
+        return bool(self.evidence)
+
+    def suits(self, node: NodeRecord) -> bool:
+        """Whether the node satisfies every requirement."""
+        labels = dict(node.labels)
+        return all(requirement.met_by(labels) for requirement in self.requirements)
+
+
+# The guest's own agent, where Confidential Containers' guest image serves it.
+_GUEST_AGENT = Evidence(source="coco-aa", address="http://127.0.0.1:8006")
+
+PRESETS: tuple[Profile, ...] = (
+    Profile(
+        name="kata-snp",
+        isolation="pod-vm",
+        runtimeClasses=("kata-qemu-snp",),
+        handlers=("kata-qemu-snp",),
+        nodeSelector=(NodeRequirement(key="amd.feature.node.kubernetes.io/snp", values=("true",)),),
+        evidence=(_GUEST_AGENT,),
+    ),
+    Profile(
+        name="peer-pod",
+        isolation="pod-vm",
+        runtimeClasses=("kata-remote",),
+        handlers=("kata-remote",),
+        evidence=(_GUEST_AGENT,),
+    ),
+    Profile(
+        name="system",
+        isolation="node-vm",
+        trustedLabel="morphisms.node-restriction.kubernetes.io/snp",
+    ),
+)
+
+
+def tolerates(toleration: Any, taint: Taint) -> bool:
+    """Whether a pod's toleration (an untrusted object) tolerates the taint, as Kubernetes' ToleratesTaint reads it."""
+    if not isinstance(toleration, dict):
+        return False
+    if toleration.get("effect") not in (None, "", taint.effect):
+        return False
+    key, operator = toleration.get("key") or "", toleration.get("operator") or "Equal"
+    if key not in ("", taint.key):
+        return False
+    if operator == "Exists":
+        return True
+    return operator == "Equal" and key == taint.key and (toleration.get("value") or "") == taint.value

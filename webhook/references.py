@@ -1,0 +1,116 @@
+"""Vault references: `PATH[#KEY][@N]` in annotations, `vault:PATH#KEY[@N]` and `${vault:PATH#KEY}` in variables."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+SCHEME: Final = "vault:"
+_INLINE_OPEN: Final = "${vault:"
+# Bank-Vaults' prefix of ciphertexts that Vault's transit engine shall decrypt.
+_TRANSIT = re.compile(r"vault:v\d+:")
+_INLINE = re.compile(r"\$\{vault:([^{}]*)\}")
+_SEGMENT = r"[A-Za-z0-9._~+ -]+"
+_PATH = re.compile(rf"(?:~|{_SEGMENT})(?:/{_SEGMENT})+")
+_KEY = re.compile(r"[A-Za-z0-9._/+ -]{1,256}")
+_VERSION = re.compile(r"[1-9][0-9]{0,8}")
+_MAX_LENGTH: Final = 1024
+
+
+class BadReferenceError(ValueError):
+    """The text is not a usable reference; the message says what is wrong and never repeats the text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A secret, or one key of it. `path` is logical: with its mount, without `data/`."""
+
+    path: str
+    key: str | None = None
+    version: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """What `~/` stands for: the workload's own prefix, with the reason where it has none."""
+
+    prefix: str | None
+    reason: str = ""
+
+
+def is_reference(value: str) -> bool:
+    """Whether a variable's value is one whole reference."""
+    return value.startswith(SCHEME)
+
+
+def holds_inline(value: str) -> bool:
+    """Whether a text holds a reference inside."""
+    return _INLINE_OPEN in value
+
+
+def mentions(value: str) -> bool:
+    """Whether a text is or holds a reference."""
+    return value.startswith(SCHEME) or _INLINE_OPEN in value
+
+
+def parse(text: str, home: Home, *, key: bool | None = None) -> Reference:
+    """The reference in `PATH[#KEY][@N]`; `#N` after the key is accepted as Bank-Vaults' spelling of the version.
+
+    `key` True demands a key, False refuses one. Raises BadReferenceError.
+    """
+    if len(text) > _MAX_LENGTH:
+        raise BadReferenceError(f"is longer than {_MAX_LENGTH} characters")
+    path, version = text.strip(), None
+    path, _, name = path.partition("#")
+    target = name if name else path
+    if "@" in target:
+        target, _, version = target.rpartition("@")
+    elif "#" in name:
+        target, _, version = name.partition("#")
+    if name:
+        name = target
+    else:
+        path = target
+    if version is not None and not _VERSION.fullmatch(version):
+        raise BadReferenceError("ends in a version that is not a whole number above 0; write PATH#KEY@2")
+    if key is True and not name:
+        raise BadReferenceError("names no key; write PATH#KEY")
+    if key is False and name:
+        raise BadReferenceError("names a key; every key of the secret becomes a variable here")
+    if name and not _KEY.fullmatch(name):
+        raise BadReferenceError("has a key with characters that are not taken (no templates, quotes or braces)")
+    return Reference(_path(path, home), name or None, int(version) if version else None)
+
+
+def parse_variable(value: str, home: Home) -> Reference:
+    """The reference in a variable's `vault:PATH#KEY[@N]`."""
+    if _TRANSIT.match(value):
+        raise BadReferenceError("is a transit ciphertext, which is not decrypted here; store the value in a KV secret")
+    return parse(value.removeprefix(SCHEME), home, key=True)
+
+
+def expand_inline(value: str, home: Home) -> str:
+    """The text with every `${vault:PATH#KEY}` checked and its `~/` replaced."""
+
+    def expanded(match: re.Match[str]) -> str:
+        reference = parse(match[1], home, key=True)
+        version = "" if reference.version is None else f"@{reference.version}"
+        return f"{_INLINE_OPEN}{reference.path}#{reference.key}{version}}}"
+
+    result, count = _INLINE.subn(expanded, value)
+    if count != value.count(_INLINE_OPEN):
+        raise BadReferenceError("holds an inline reference that does not end; write ${vault:PATH#KEY}")
+    return result
+
+
+def _path(path: str, home: Home) -> str:
+    if not _PATH.fullmatch(path):
+        raise BadReferenceError("has no usable path; write MOUNT/PATH#KEY, such as secret/shop/db#password")
+    if path.startswith("~/"):
+        if home.prefix is None:
+            raise BadReferenceError(f"starts with ~/, but {home.reason}")
+        path = home.prefix + path[2:]
+    if any(segment.strip(". ") == "" for segment in path.split("/")):
+        raise BadReferenceError("has a path with an empty or dotted part")
+    return path

@@ -1,0 +1,204 @@
+"""Steps 3 and 6: the injected container `morphisms-init`, its place, and the status annotation."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from urllib.parse import urlsplit
+
+from sidecar import plan as contract
+from webhook.names import (
+    INJECTOR_VERSION,
+    ISTIO_EXCLUDED_PORTS,
+    ISTIO_INIT,
+    ISTIO_VALIDATION,
+    MESH_PROXIES,
+    SERVICE_ACCOUNT_MOUNT,
+    STATUS,
+    SUPPORTED_INJECTOR_VERSIONS,
+)
+from webhook.patch import Patch
+from webhook.pod import Pod
+from webhook.profiles import Profile
+from webhook.rewrite.plan import file_owner, make_plan
+
+
+def inject_sidecar(patch: Patch, pod: Pod, profile: Profile) -> None:
+    """Put `morphisms-init` where it belongs, and as it should be."""
+    try:
+        wanted = sidecar_container(pod, profile)
+    except contract.PlanError:
+        # Too large a plan: without the container in it, the rule secrets/init-container refuses the pod.
+        return
+    present = pod.spec.get("initContainers") or []
+    names = [each.get("name") for each in present]
+    if names.count(contract.CONTAINER) > 1:
+        return
+    place = _place(pod, [each for each in present if each.get("name") != contract.CONTAINER])
+    if contract.CONTAINER in names:
+        here = names.index(contract.CONTAINER)
+        if here == place and is_intact(present[here], wanted):
+            return
+        patch.remove(("spec", "initContainers", here))
+        present = [each for each in present if each.get("name") != contract.CONTAINER]
+        patch.add(("spec", "initContainers", place), wanted)
+    elif present:
+        patch.add(("spec", "initContainers", place), wanted)
+    else:
+        patch.add(("spec", "initContainers"), [wanted])
+    _pass_by_the_mesh(patch, pod)
+    _pull_secrets(patch, pod)
+
+
+def _place(pod: Pod, others: list[dict[str, Any]]) -> int:
+    """After a native mesh proxy, which carries the network of whoever comes later; before every consumer.
+
+    A classic mesh redirects the pod's traffic in an init container and starts its proxy only after all of them, so
+    with one of those we come first, while the network is still the pod's own.
+    """
+    place = 0
+    for index, container in enumerate(others):
+        if container.get("name") in MESH_PROXIES and container.get("restartPolicy") == "Always":
+            place = index + 1
+    consumers = {each.name for each in pod.consumers if each.group == "initContainers"}
+    for index, container in enumerate(others[:place]):
+        if container.get("name") in consumers:
+            return index
+    return place
+
+
+def sidecar_container(pod: Pod, profile: Profile) -> dict[str, Any]:
+    """The container, every field that the API server would default written out. Raises PlanError."""
+    settings = pod.configuration.sidecar
+    wishes = pod.wishes
+    container: dict[str, Any] = {
+        "name": contract.CONTAINER,
+        "image": settings.image,
+        "imagePullPolicy": settings.imagePullPolicy,
+        "env": [{"name": contract.PLAN_VARIABLE, "value": contract.write(make_plan(pod, profile))}],
+        "resources": _resources(pod),
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "privileged": False,
+            "readOnlyRootFilesystem": True,
+            "runAsNonRoot": True,
+            "runAsUser": file_owner(pod) or settings.runAsUser,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "terminationMessagePath": "/dev/termination-log",
+        "terminationMessagePolicy": "File",
+        "volumeMounts": [
+            {"name": contract.SECRETS_VOLUME, "mountPath": contract.SECRETS_PATH},
+            {"name": contract.RUN_VOLUME, "mountPath": contract.RUN_PATH},
+            {"name": contract.TOKEN_VOLUME, "mountPath": contract.TOKEN_PATH, "readOnly": True},
+        ],
+    }
+    if wishes.agent == "sidecar":
+        # HTTP, because an exec probe needs a permission of the guest's agent policy.
+        probe = {"successThreshold": 1, "timeoutSeconds": 1}
+        port = contract.HEALTH_PORT
+        container["restartPolicy"] = "Always"
+        container["startupProbe"] = {
+            "httpGet": {"path": contract.STARTUP_PATH, "port": port, "scheme": "HTTP"},
+            "periodSeconds": 1,
+            "failureThreshold": settings.deadlineSeconds + 10,
+            **probe,
+        }
+        container["livenessProbe"] = {
+            "httpGet": {"path": contract.LIVENESS_PATH, "port": port, "scheme": "HTTP"},
+            "periodSeconds": 10,
+            "failureThreshold": 6,
+            **probe,
+        }
+    return container
+
+
+def is_intact(container: dict[str, Any], wanted: dict[str, Any]) -> bool:
+    """Whether the container is the wanted one, but for the service account mount that the API server may add to it."""
+    mounts = [
+        mount
+        for mount in container.get("volumeMounts") or ()
+        if not (mount.get("mountPath") == SERVICE_ACCOUNT_MOUNT and mount.get("readOnly") is True)
+    ]
+    return {**container, "volumeMounts": mounts} == wanted
+
+
+def _resources(pod: Pod) -> dict[str, Any]:
+    """The configured resources; in a Guaranteed pod requests equal limits, or we would change its class."""
+    resources = pod.configuration.sidecar.resources
+    limits = dict(resources.limits)
+    if all(_is_guaranteed(container.object) for container in pod.containers if container is not pod.injected):
+        return {"requests": dict(limits), "limits": limits}
+    return {"requests": dict(resources.requests), "limits": limits}
+
+
+def _is_guaranteed(container: dict[str, Any]) -> bool:
+    resources = container.get("resources") or {}
+    limits, requests = resources.get("limits") or {}, resources.get("requests") or {}
+    return all(limits.get(name) and requests.get(name, limits[name]) == limits[name] for name in ("cpu", "memory"))
+
+
+def _pass_by_the_mesh(patch: Patch, pod: Pod) -> None:
+    """Where a CNI plugin redirects the traffic of init containers too, keep ours out of a proxy not yet running."""
+    if not any(each.name == ISTIO_VALIDATION for each in pod.containers):
+        return
+    if any(each.name == ISTIO_INIT for each in pod.containers):
+        return
+    if any(each.name in MESH_PROXIES and each.group == "initContainers" for each in pod.containers):
+        return
+    configuration = pod.configuration
+    ports = {_port(configuration.verifier.url), _port(configuration.vault.url)}
+    excluded = [part for part in pod.annotations.get(ISTIO_EXCLUDED_PORTS, "").split(",") if part.strip()]
+    missing = sorted(str(port) for port in ports if str(port) not in {part.strip() for part in excluded})
+    if missing:
+        _annotate(patch, ISTIO_EXCLUDED_PORTS, ",".join((*excluded, *missing)))
+
+
+def _port(url: str) -> int:
+    parts = urlsplit(url)
+    return parts.port or (443 if parts.scheme == "https" else 80)
+
+
+def _pull_secrets(patch: Patch, pod: Pod) -> None:
+    present = pod.spec.get("imagePullSecrets") or []
+    names = {secret.get("name") for secret in present}
+    missing = [{"name": name} for name in pod.configuration.sidecar.imagePullSecrets if name not in names]
+    if missing and not present:
+        patch.add(("spec", "imagePullSecrets"), missing)
+        return
+    for offset, secret in enumerate(missing):
+        patch.add(("spec", "imagePullSecrets", len(present) + offset), secret)
+
+
+def set_status(patch: Patch, pod: Pod) -> None:
+    """Say by which template and configuration the pod was rewritten; a rewritten pod keeps what it says."""
+    if not patch.operations and has_supported_status(pod):
+        return
+    status = json.dumps(
+        {"injector": INJECTOR_VERSION, "configuration": pod.configuration.digest, "profile": pod.profile_name},
+        separators=(",", ":"),
+    )
+    if pod.annotations.get(STATUS) == status:
+        return
+    _annotate(patch, STATUS, status)
+
+
+def _annotate(patch: Patch, key: str, value: str) -> None:
+    metadata = patch.result.get("metadata")
+    if metadata is None:
+        patch.add(("metadata",), {"annotations": {key: value}})
+    elif not metadata.get("annotations"):
+        patch.add(("metadata", "annotations"), {key: value})
+    else:
+        patch.add(("metadata", "annotations", key), value)
+
+
+def has_supported_status(pod: Pod) -> bool:
+    """Whether the pod says that a template version which this webhook still renders has rewritten it."""
+    try:
+        status = json.loads(pod.annotations.get(STATUS, ""))
+    except ValueError:
+        return False
+    version = status.get("injector") if isinstance(status, dict) else None
+    return isinstance(version, int) and version in SUPPORTED_INJECTOR_VERSIONS

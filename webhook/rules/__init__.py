@@ -1,0 +1,95 @@
+"""The policy: one rule a file, named like its id. `POD`, `BINDING` and `CONNECT` are what admission evaluates."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from webhook.rules.images import digest, replaced
+from webhook.rules.isolation import (
+    annotation_change,
+    binding_metadata,
+    ephemeral_containers,
+    exec,
+    foreign_mounts,
+    host_namespaces,
+    host_path,
+    hypervisor_annotations,
+    initdata,
+    knative_labels,
+    measured_pod,
+    privileged,
+    process_namespace,
+    reserved_names,
+    user_namespace,
+)
+from webhook.rules.placement import (
+    binding_target,
+    node_affinity,
+    node_name,
+    operating_system,
+    profile,
+    reserved_nodes,
+    runtime_class,
+    runtime_handler,
+    scheduler,
+)
+from webhook.rules.rule import BindingSubject, ConnectSubject, Rule, Subject
+from webhook.rules.secrets import annotations as own_annotations
+from webhook.rules.secrets import (
+    consumers,
+    foreign_injector,
+    init_container,
+    kubernetes_secret_env,
+    kubernetes_secret_volume,
+    last_applied,
+    on_change,
+    plaintext_env,
+    references,
+    volumes,
+)
+
+POD: tuple[Rule[Subject], ...] = tuple(
+    module.RULE
+    for module in (
+        profile,
+        runtime_class,
+        runtime_handler,
+        node_affinity,
+        node_name,
+        operating_system,
+        scheduler,
+        reserved_nodes,
+        host_namespaces,
+        user_namespace,
+        privileged,
+        host_path,
+        process_namespace,
+        hypervisor_annotations,
+        ephemeral_containers,
+        foreign_mounts,
+        reserved_names,
+        knative_labels,
+        annotation_change,
+        initdata,
+        measured_pod,
+        own_annotations,
+        references,
+        consumers,
+        on_change,
+        foreign_injector,
+        init_container,
+        volumes,
+        plaintext_env,
+        kubernetes_secret_env,
+        kubernetes_secret_volume,
+        last_applied,
+        digest,
+        replaced,
+    )
+)
+BINDING: tuple[Rule[BindingSubject], ...] = (binding_metadata.RULE, binding_target.RULE)
+CONNECT: tuple[Rule[ConnectSubject], ...] = (exec.RULE,)
+
+NEEDED_FOR_INJECTION: tuple[Rule[Subject], ...] = tuple(rule for rule in POD if rule.needed_for_injection)
+_EVERY: tuple[Rule[Any], ...] = (*POD, *BINDING, *CONNECT)
+BY_ID: dict[str, Rule[Any]] = {rule.id: rule for rule in _EVERY}

@@ -1,0 +1,31 @@
+"""Images are pinned by digest, as Knative resolves them: a tag can mean another image tomorrow."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from webhook.rules.rule import Finding, Rule, Severity, Subject
+
+_PINNED = re.compile(r"[^@\s]+@sha256:[0-9a-f]{64}")
+
+
+def check(subject: Subject) -> Iterator[Finding]:
+    if subject.source is not None:
+        return  # Knative resolves a template's tags in the Revision
+    # queue-proxy's image is the operator's choice, the same for every Service, and no developer can pin it.
+    for container in subject.pod.application:
+        image = container.object.get("image")
+        if image and not _PINNED.fullmatch(image):
+            yield (
+                f"{container.field}.image",
+                f"pin the image of container {container.name} by digest (name@sha256:…)",
+            )
+
+
+RULE = Rule(
+    id="images/digest",
+    severity=Severity.MEDIUM,
+    summary="images are pinned by digest",
+    check=check,
+)

@@ -1,0 +1,29 @@
+"""Our annotations of a running pod stay as they were."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from webhook.consumers import shown
+from webhook.names import PREFIX
+from webhook.rules.rule import Finding, Rule, Severity, Subject
+
+
+def check(subject: Subject) -> Iterator[Finding]:
+    if subject.old is None:
+        return
+    before, after = subject.old.own_annotations, subject.pod.own_annotations
+    for key in sorted(before.keys() | after.keys()):
+        if before.get(key) != after.get(key):
+            yield (
+                f"metadata.annotations[{PREFIX}{shown(key)}]",
+                "annotations of Morphisms do not change on a running pod; change the Service's template",
+            )
+
+
+RULE = Rule(
+    id="isolation/annotation-change",
+    severity=Severity.MEDIUM,
+    summary="a running pod keeps its annotations",
+    check=check,
+)

@@ -1,0 +1,22 @@
+"""The pod has its own network, process and IPC namespaces; Kata does not support the host's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from webhook.rules.rule import Finding, Rule, Severity, Subject
+
+
+def check(subject: Subject) -> Iterator[Finding]:
+    for member in ("hostNetwork", "hostPID", "hostIPC"):
+        if subject.pod.spec.get(member):
+            yield f"spec.{member}", f"remove {member}; a confidential pod shares no namespace with its host"
+
+
+RULE = Rule(
+    id="isolation/host-namespaces",
+    severity=Severity.CRITICAL,
+    summary="the pod shares no namespace with its host",
+    check=check,
+    needed_for_injection=True,
+)

@@ -1,0 +1,27 @@
+"""No annotation changes the guest's hypervisor, but for those that the operator allows and the measured initdata."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from webhook.consumers import shown
+from webhook.names import INITDATA, KATA_PREFIX
+from webhook.rules.rule import Finding, Rule, Severity, Subject
+
+
+def check(subject: Subject) -> Iterator[Finding]:
+    allowed = subject.pod.configuration.hypervisorAnnotations
+    for key in subject.pod.annotations:
+        if key.startswith(KATA_PREFIX) and key != INITDATA and key not in allowed:
+            yield (
+                f"metadata.annotations[{shown(key)}]",
+                "remove this Kata annotation, or have the operator allow it in hypervisorAnnotations",
+            )
+
+
+RULE = Rule(
+    id="isolation/hypervisor-annotations",
+    severity=Severity.HIGH,
+    summary="no annotation changes the hypervisor",
+    check=check,
+)

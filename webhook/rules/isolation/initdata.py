@@ -1,0 +1,28 @@
+"""The initdata document can be read by the guest: one that cannot fails there, late and without a word."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from webhook.initdata import InitdataError, read_initdata
+from webhook.names import INITDATA
+from webhook.rules.rule import Finding, Rule, Severity, Subject
+
+
+def check(subject: Subject) -> Iterator[Finding]:
+    encoded = subject.pod.annotations.get(INITDATA)
+    if encoded is None:
+        return
+    try:
+        read_initdata(encoded)
+    except InitdataError as error:
+        yield f"metadata.annotations[{INITDATA}]", f"the initdata {error}"
+
+
+RULE = Rule(
+    id="isolation/initdata",
+    severity=Severity.HIGH,
+    summary="the initdata document is well formed",
+    check=check,
+    needed_for_injection=True,
+)

@@ -1,0 +1,31 @@
+"""A pod that its author rendered and measured is complete: what injection would still change was not measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from webhook.names import INITDATA
+from webhook.rewrite import rewrite
+from webhook.rules.rule import Finding, Rule, Severity, Subject
+
+
+def check(subject: Subject) -> Iterator[Finding]:
+    pod = subject.pod
+    if not pod.is_measured or subject.old is not None:
+        return
+    operations = rewrite(pod, subject.snapshot).operations
+    if operations:
+        parts = ", ".join(sorted({"/".join(operation["path"].split("/")[1:3]) for operation in operations}))
+        yield (
+            f"metadata.annotations[{INITDATA}]",
+            f"the measured pod lacks what injection would change ({parts}); render and measure it again",
+        )
+
+
+RULE = Rule(
+    id="isolation/measured-pod",
+    severity=Severity.HIGH,
+    summary="a measured pod needs no change",
+    check=check,
+    needed_for_injection=True,
+)

@@ -1,0 +1,35 @@
+"""The names of our container and volumes, and its port, are not taken by something else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sidecar.plan import CONTAINER, HEALTH_PORT
+from webhook.rewrite.volumes import own_volumes
+from webhook.rules.rule import Finding, Rule, Severity, Subject
+
+
+def check(subject: Subject) -> Iterator[Finding]:
+    pod = subject.pod
+    named = [container for container in pod.containers if container.name == CONTAINER]
+    for container in named:
+        if container is not pod.injected:
+            yield f"{container.field}.name", f"rename the container; {CONTAINER} is the name of the injected one"
+    ours = {volume["name"] for volume in own_volumes(pod.configuration)}
+    names = [volume.get("name") for volume in pod.spec.get("volumes") or ()]
+    for name in sorted(ours):
+        if names.count(name) > 1:
+            yield "spec.volumes", f"volume {name} appears twice; rename yours"
+    for container in pod.application:
+        for index, port in enumerate(container.object.get("ports") or ()):
+            if port.get("containerPort") == HEALTH_PORT:
+                yield f"{container.field}.ports[{index}]", f"use a port other than {HEALTH_PORT}, which is reserved"
+
+
+RULE = Rule(
+    id="isolation/reserved-names",
+    severity=Severity.HIGH,
+    summary="reserved names and ports are not used by others",
+    check=check,
+    needed_for_injection=True,
+)

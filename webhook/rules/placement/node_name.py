@@ -1,0 +1,21 @@
+"""Nobody but the scheduler chooses the node: a preset `nodeName` skips it, and the affinity with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from webhook.rules.rule import Finding, Rule, Severity, Subject
+
+
+def check(subject: Subject) -> Iterator[Finding]:
+    if subject.old is None and subject.pod.spec.get("nodeName"):
+        yield "spec.nodeName", "remove nodeName; the scheduler then picks a confidential node by the pod's affinity"
+
+
+RULE = Rule(
+    id="placement/node-name",
+    severity=Severity.CRITICAL,
+    summary="the pod's node is not preset",
+    check=check,
+    needed_for_injection=True,
+)

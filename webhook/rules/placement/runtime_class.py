@@ -1,0 +1,32 @@
+"""The pod runs under one of its profile's RuntimeClasses: exact names, because look-alikes are no TEE."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from webhook.consumers import shown
+from webhook.rules.rule import Finding, Rule, Severity, Subject
+
+
+def check(subject: Subject) -> Iterator[Finding]:
+    profile = subject.pod.profile
+    if profile is None or not profile.runtimeClasses:
+        return
+    name = subject.pod.spec.get("runtimeClassName")
+    if not name:
+        yield "spec.runtimeClassName", f"set runtimeClassName: {profile.runtimeClasses[0]}"
+    elif name not in profile.runtimeClasses:
+        yield (
+            "spec.runtimeClassName",
+            f"RuntimeClass {shown(name)} is not confidential in profile {profile.name};"
+            f" remove it or use {' or '.join(profile.runtimeClasses)}",
+        )
+
+
+RULE = Rule(
+    id="placement/runtime-class",
+    severity=Severity.CRITICAL,
+    summary="the pod runs under a RuntimeClass of its profile",
+    check=check,
+    needed_for_injection=True,
+)

@@ -1,0 +1,1 @@
+"""How a pod may come by its secrets."""

@@ -1,0 +1,24 @@
+"""The pod's annotations of Morphisms can be read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from webhook.consumers import shown
+from webhook.names import PREFIX
+from webhook.rules.rule import Finding, Rule, Severity, Subject
+
+
+def check(subject: Subject) -> Iterator[Finding]:
+    for problem in subject.pod.wishes.problems:
+        key = f"{PREFIX}{shown(problem.key)}"
+        yield f"metadata.annotations[{key}]", f"annotation {key} {problem.message}"
+
+
+RULE = Rule(
+    id="secrets/annotations",
+    severity=Severity.HIGH,
+    summary="annotations of Morphisms are well formed",
+    check=check,
+    needed_for_injection=True,
+)

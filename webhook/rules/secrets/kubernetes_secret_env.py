@@ -1,0 +1,34 @@
+"""No variable comes from a Kubernetes Secret: those lie in etcd."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from webhook.consumers import shown
+from webhook.rules.rule import Finding, Rule, Severity, Subject
+
+
+def check(subject: Subject) -> Iterator[Finding]:
+    for container in subject.pod.application:
+        for index, variable in enumerate(container.object.get("env") or ()):
+            if (variable.get("valueFrom") or {}).get("secretKeyRef") is not None:
+                yield (
+                    f"{container.field}.env[{index}]",
+                    f"env {shown(variable['name'])} of container {container.name} comes from a Kubernetes Secret;"
+                    " move it to Vault: vault:PATH#KEY",
+                )
+        for index, source in enumerate(container.object.get("envFrom") or ()):
+            if source.get("secretRef") is not None:
+                yield (
+                    f"{container.field}.envFrom[{index}]",
+                    f"container {container.name} takes its env from a Kubernetes Secret;"
+                    " move it to Vault: annotation morphisms.dev/env-from",
+                )
+
+
+RULE = Rule(
+    id="secrets/kubernetes-secret-env",
+    severity=Severity.HIGH,
+    summary="no variable comes from a Kubernetes Secret",
+    check=check,
+)

@@ -1,0 +1,38 @@
+"""No container that people write mounts a Kubernetes Secret: those lie in etcd, and the host sees the mount."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from webhook.rules.rule import Finding, Rule, Severity, Subject
+
+
+def check(subject: Subject) -> Iterator[Finding]:
+    # What only queue-proxy mounts, such as Knative's server certificates, is the platform's own.
+    mounted = {
+        mount.get("name")
+        for container in subject.pod.application
+        for mount in container.object.get("volumeMounts") or ()
+    }
+    for index, volume in enumerate(subject.pod.spec.get("volumes") or ()):
+        if volume.get("name") in mounted and _holds_secret(volume):
+            yield (
+                f"spec.volumes[{index}]",
+                "a volume comes from a Kubernetes Secret; move it to Vault: annotation morphisms.dev/secret-NAME",
+            )
+
+
+def _holds_secret(volume: dict[str, Any]) -> bool:
+    projected = volume.get("projected") or {}
+    return volume.get("secret") is not None or any(
+        source.get("secret") is not None for source in projected.get("sources") or ()
+    )
+
+
+RULE = Rule(
+    id="secrets/kubernetes-secret-volume",
+    severity=Severity.HIGH,
+    summary="no volume comes from a Kubernetes Secret",
+    check=check,
+)

@@ -1,0 +1,61 @@
+"""No secret is left in `last-applied-configuration`, where client-side apply keeps the whole manifest."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from webhook.consumers import shown
+from webhook.names import LAST_APPLIED
+from webhook.rules.rule import Finding, Rule, Severity, Subject
+from webhook.rules.secrets.plaintext_env import detector_of
+
+
+def check(subject: Subject) -> Iterator[Finding]:
+    source = subject.source if subject.source is not None else subject.pod.object
+    text = ((source.get("metadata") or {}).get("annotations") or {}).get(LAST_APPLIED)
+    if not text:
+        return
+    detector = detector_of(subject.pod.configuration.plaintext)
+    for name, value in _variables(_parsed(text)):
+        if detector.find(name, value) is not None:
+            yield (
+                f"metadata.annotations[{LAST_APPLIED}]",
+                f"last-applied-configuration keeps env {shown(name)}, which looks like a secret;"
+                " apply the manifest without it (and rotate the secret), or use server-side apply",
+            )
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _variables(node: Any) -> Iterator[tuple[str, str]]:
+    """(name, value) of every entry of a list called `env`, at any depth. The text was written by a client."""
+    todo = [node]
+    while todo:
+        here = todo.pop()
+        if isinstance(here, list):
+            todo.extend(here)
+        elif isinstance(here, dict):
+            for key, value in here.items():
+                if key == "env" and isinstance(value, list):
+                    for entry in value:
+                        if isinstance(entry, dict):
+                            name, plain = entry.get("name"), entry.get("value")
+                            if isinstance(name, str) and isinstance(plain, str) and plain:
+                                yield name, plain
+                else:
+                    todo.append(value)
+
+
+RULE = Rule(
+    id="secrets/last-applied",
+    severity=Severity.HIGH,
+    summary="last-applied-configuration holds no secret",
+    check=check,
+)

@@ -1,0 +1,140 @@
+"""What a decision may know of the cluster: small records, never whole objects, never pods."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from webhook.modes import Mode, mode_of_label
+from webhook.names import MODE_LABEL
+
+
+@dataclass(frozen=True, slots=True)
+class Taint:
+    """A node's taint; `effect` is NoSchedule, PreferNoSchedule or NoExecute."""
+
+    key: str
+    value: str
+    effect: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRecord:
+    """A node's name, labels and taints."""
+
+    name: str
+    labels: tuple[tuple[str, str], ...]
+    taints: tuple[Taint, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeClassRecord:
+    """A RuntimeClass: what the kubelet will run, and what the API server merges into the pod's nodeSelector."""
+
+    name: str
+    handler: str
+    node_selector: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """What the edge looked up for this one decision. None means that the look-up failed or was not made."""
+
+    pod: dict[str, Any] | None = None
+    revisions: tuple[dict[str, Any], ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The cluster as last seen.
+
+    `age_seconds` is None for a snapshot that does not age (a file). `unlisted` is the mode of a namespace that is not
+    in `namespaces`: ABSENT for a file, ENFORCE for a watch, which may lag behind a namespace just made.
+    """
+
+    namespaces: Mapping[str, Mode] = field(default_factory=dict)
+    nodes: Mapping[str, NodeRecord] = field(default_factory=dict)
+    runtime_classes: Mapping[str, RuntimeClassRecord] = field(default_factory=dict)
+    age_seconds: float | None = None
+    unlisted: Mode = Mode.ABSENT
+    fetched: Fetched = field(default_factory=Fetched)
+
+    def mode_of(self, namespace: str) -> Mode:
+        """The namespace's mode."""
+        return self.namespaces.get(namespace, self.unlisted)
+
+    def with_fetched(self, fetched: Fetched) -> Snapshot:
+        """The same cluster with what was looked up for one decision."""
+        return replace(self, fetched=fetched)
+
+
+def _metadata(item: Mapping[str, Any]) -> Mapping[str, Any]:
+    metadata = item.get("metadata")
+    return metadata if isinstance(metadata, Mapping) else {}
+
+
+def _strings(value: Any) -> tuple[tuple[str, str], ...]:
+    pairs = value.items() if isinstance(value, Mapping) else ()
+    return tuple((key, text) for key, text in pairs if isinstance(key, str) and isinstance(text, str))
+
+
+def namespace_mode(item: Mapping[str, Any]) -> Mode:
+    """The mode that a Namespace object's label gives it."""
+    return mode_of_label(dict(_strings(_metadata(item).get("labels"))).get(MODE_LABEL))
+
+
+def node_record(item: Mapping[str, Any], label_keys: frozenset[str] | None = None) -> NodeRecord:
+    """The record of a Node object; with `label_keys`, only those labels (5,000 nodes have to fit in memory)."""
+    spec = item.get("spec")
+    taints = (spec.get("taints") if isinstance(spec, Mapping) else None) or ()
+    labels = _strings(_metadata(item).get("labels"))
+    return NodeRecord(
+        name=str(_metadata(item).get("name", "")),
+        labels=labels if label_keys is None else tuple(pair for pair in labels if pair[0] in label_keys),
+        taints=tuple(
+            Taint(str(taint.get("key", "")), str(taint.get("value") or ""), str(taint.get("effect", "")))
+            for taint in taints
+            if isinstance(taint, Mapping)
+        ),
+    )
+
+
+def runtime_class_record(item: Mapping[str, Any]) -> RuntimeClassRecord:
+    """The record of a RuntimeClass object."""
+    scheduling = item.get("scheduling")
+    selector = scheduling.get("nodeSelector") if isinstance(scheduling, Mapping) else None
+    return RuntimeClassRecord(str(_metadata(item).get("name", "")), str(item.get("handler", "")), _strings(selector))
+
+
+def snapshot_of_objects(items: Iterable[Any]) -> Snapshot:
+    """The snapshot that a `kind: List` of Namespaces, Nodes and RuntimeClasses gives.
+
+    Pods and Revisions in it are what a live look-up would have found: `fetched_pod` and `fetched_revisions` pick from
+    them. Objects of other kinds are ignored.
+    """
+    namespaces, nodes, classes = {}, {}, {}
+    for item in items:
+        if not isinstance(item, Mapping):
+            continue
+        kind, name = item.get("kind"), str(_metadata(item).get("name", ""))
+        if kind == "Namespace":
+            namespaces[name] = namespace_mode(item)
+        elif kind == "Node":
+            nodes[name] = node_record(item)
+        elif kind == "RuntimeClass":
+            classes[name] = runtime_class_record(item)
+    return Snapshot(namespaces, nodes, classes)
+
+
+def fetched_from_objects(items: Iterable[Any], namespace: str, pod: str) -> Fetched:
+    """What looking up that pod and that namespace's Revisions would have answered, had the cluster held `items`."""
+    found: dict[str, Any] | None = None
+    revisions = []
+    for item in items:
+        if isinstance(item, dict) and _metadata(item).get("namespace") == namespace:
+            if item.get("kind") == "Pod" and _metadata(item).get("name") == pod:
+                found = item
+            elif item.get("kind") == "Revision":
+                revisions.append(item)
+    return Fetched(pod=found, revisions=tuple(revisions))

@@ -1,0 +1,58 @@
+"""The pod that a Service, Configuration or Revision describes, and what injection would make of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from webhook.configuration import Configuration
+from webhook.names import KNATIVE_CONFIGURATION, KNATIVE_SERVICE
+from webhook.pod import Pod
+from webhook.request import User
+from webhook.rewrite import rewrite
+from webhook.rules import POD
+from webhook.rules.rule import Subject, Violation, evaluate
+from webhook.shape import MalformedError, check_metadata, check_pod_spec
+from webhook.snapshot import Snapshot
+
+
+def check_template_owner(item: dict[str, Any], where: str = "object") -> None:
+    """Raise MalformedError unless the object can be read as a Service, Configuration or Revision."""
+    check_metadata(item, where)
+    template = template_of(item)
+    if not isinstance(template, dict):
+        raise MalformedError(f"{where}.spec.template: not an object")
+    check_metadata(template, f"{where}.spec.template")
+    check_pod_spec(template.get("spec"), f"{where}.spec.template.spec")
+
+
+def template_of(item: dict[str, Any]) -> Any:
+    """The pod template: a Revision is one itself."""
+    if item.get("kind") == "Revision":
+        return item
+    spec = item.get("spec")
+    return spec.get("template") if isinstance(spec, dict) else None
+
+
+def template_pod(item: dict[str, Any], namespace: str, configuration: Configuration) -> Pod:
+    """The described pod, as far as the object tells. Its shape must have been checked."""
+    template = template_of(item)
+    pod = {"metadata": template.get("metadata") or {}, "spec": template["spec"]}
+    return Pod(pod, namespace, configuration, service=_service_name(item))
+
+
+def _service_name(item: dict[str, Any]) -> str:
+    metadata = item.get("metadata") or {}
+    labels = metadata.get("labels") or {}
+    if item.get("kind") == "Service":
+        return metadata.get("name") or "service"
+    return labels.get(KNATIVE_SERVICE) or labels.get(KNATIVE_CONFIGURATION) or metadata.get("name") or "service"
+
+
+def violations_after_injection(
+    item: dict[str, Any], pod: Pod, snapshot: Snapshot | None, user: User | None
+) -> tuple[Violation, ...]:
+    """What `validate(mutate(pod))` finds; a measured pod is judged as it is, since nothing may be added to it."""
+    after = pod
+    if not pod.is_measured:
+        after = Pod(rewrite(pod, snapshot).result, pod.namespace, pod.configuration, pod.workload.service)
+    return tuple(evaluate(POD, Subject(after, snapshot, user, source=item)))
