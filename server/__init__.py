@@ -1,1 +1,15 @@
-"""What both servers stand on: TLS with hot reload, limits, drain, health, metrics, JSON logs, typed YAML."""
+"""What both HTTPS servers stand on: TLS with hot reload, limits, drain, health, metrics, JSON logs, typed YAML.
+
+It knows nothing of admission or attestation. Names are imported from their modules, so that a command which only
+reads a YAML file does not load an HTTP server:
+
+- `server.service`: `Application`, `Service`, `run`; what a server is given and how it runs
+- `server.messages`: `RequestInfo`, `Response`, `Refusal`, `Handler`; what a handler gets and returns
+- `server.limits`: `Limits`; every bound with its default
+- `server.tls`: `CertificateFiles`, `CertificateError`; the serving pair
+- `server.health`: `Gate`, `Check`; readiness by name and reason
+- `server.metrics`: `new_registry`; process metrics without the global registry
+- `server.logs`: `configure`, `info`, `warning`, `error`, `set_request_id`; one JSON event a line
+- `server.yamlfile`: `load`, `Loaded`, `ConfigurationError`, `schema`; typed YAML
+- `server.watched`: `Watched`, `watch_yaml`, `FileMetrics`; hot reload that keeps the last good value
+"""

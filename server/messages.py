@@ -1,0 +1,72 @@
+"""What a handler gets and what it returns: no HTTP library shows through."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+@dataclass(frozen=True, slots=True)
+class RequestInfo:
+    """One request without its body.
+
+    `path` is as sent, undecoded and without the query; `query` is the raw text after `?`; `tail` is the last path
+    segment when the route ends in `/*`, else empty; `headers` look names up without case. `deadline` is the event
+    loop's time, in seconds, at which the request is cut.
+    """
+
+    method: str
+    path: str
+    query: str
+    tail: str
+    headers: Mapping[str, str]
+    deadline: float
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """An answer: HTTP status, body bytes, content type and any further headers."""
+
+    status: int = 200
+    body: bytes = b""
+    content_type: str = "application/json"
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class Refusal(StrEnum):
+    """Why the server itself answers instead of the handler. The value is the metric label; `status` the HTTP status."""
+
+    NOT_FOUND = "not_found"
+    METHOD = "method"
+    MALFORMED = "malformed"
+    ENCODING = "encoding"
+    TOO_LARGE = "too_large"
+    OVERLOADED = "overloaded"
+    BODY_TIMEOUT = "body_timeout"
+    DEADLINE = "deadline"
+    FAILED = "failed"
+
+    @property
+    def status(self) -> int:
+        return _STATUS[self]
+
+
+_STATUS = {
+    Refusal.MALFORMED: 400,
+    Refusal.NOT_FOUND: 404,
+    Refusal.METHOD: 405,
+    Refusal.BODY_TIMEOUT: 408,
+    Refusal.TOO_LARGE: 413,
+    Refusal.ENCODING: 415,
+    Refusal.OVERLOADED: 429,
+    Refusal.FAILED: 500,
+    Refusal.DEADLINE: 504,
+}
+
+Handler = Callable[[bytes, RequestInfo], Awaitable[Response]]
+Refuse = Callable[[Refusal, RequestInfo], Response]
+
+
+def refuse(refusal: Refusal, info: RequestInfo) -> Response:
+    """The default answer to a refusal: the reason as plain text, and nothing of the request."""
+    headers = {"Retry-After": "1"} if refusal is Refusal.OVERLOADED else {}
+    return Response(refusal.status, f"{refusal.value}\n".encode(), "text/plain", headers)

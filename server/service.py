@@ -1,0 +1,315 @@
+"""A server from start to exit: listen, answer within bounds, drain."""
+
+import asyncio
+import signal
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+from urllib.parse import unquote
+
+import uvloop
+from aiohttp import web
+from aiohttp.http_exceptions import PayloadEncodingError
+from aiohttp.web_protocol import RequestPayloadError
+from prometheus_client import CollectorRegistry
+
+from server import logs
+from server.connections import Connection, Connections
+from server.health import Check, Gate, Health
+from server.limits import Latch, Limits, Load
+from server.messages import Handler, Refusal, Refuse, RequestInfo, Response, refuse
+from server.metrics import ServerMetrics, new_registry
+from server.routes import Route, Routes
+from server.tls import Certificate, CertificateFiles
+from server.watched import FileMetrics
+from server.yamlfile import ConfigurationError
+
+# The rest of the body may still come, and would be taken for a request.
+_CLOSING = {400, 408, 413}
+
+Address = tuple[str, int]
+Background = Callable[[], Coroutine[Any, Any, None]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Application:
+    """What a server is given.
+
+    `routes`: (method, path) to handler; a path ending in `/*` takes one more segment. `listen` and `metrics_listen`
+    (plain; healthz, readyz and metrics only) are (host, port), port 0 for any. `gates`: readiness by name.
+    `background`: run beside the server and cancelled after the drain; one that raises ends the server with exit code 1. `refuse`
+    makes the answer where a handler gives none (overload, deadline, failure). `files` may be shared with other watches
+    on the same registry.
+    """
+
+    routes: Mapping[tuple[str, str], Handler]
+    certificate: CertificateFiles
+    listen: Address = ("0.0.0.0", 8443)  # noqa: S104 (a pod's own network namespace)
+    metrics_listen: Address | None = None
+    limits: Limits = field(default_factory=Limits)
+    gates: Mapping[str, Check] = field(default_factory=dict)
+    background: Sequence[Background] = ()
+    refuse: Refuse = refuse
+    registry: CollectorRegistry = field(default_factory=new_registry)
+    files: FileMetrics | None = None
+
+
+class Service:
+    """A running server. `start`, then `wait` for the exit code; `stop` (or SIGTERM, SIGINT) begins the drain."""
+
+    def __init__(self, application: Application) -> None:
+        self._app = application
+        self._limits = limits = application.limits
+        self._load = Load(limits)
+        self._lag = Latch(limits.lag_seconds, limits.lag_seconds / 5)
+        self._serving = Gate("starting")
+        self._health = Health(
+            {"serving": self._serving, "load": self._check_load, "event-loop": self._check_lag, **application.gates}
+        )
+        self._metrics = ServerMetrics(application.registry, self._load, self._health, lambda: len(self._connections))
+        own = {"/healthz": self._health.healthz, "/readyz": self._health.readyz, "/metrics": self._metrics.expose}
+        self._routes = Routes(application.routes, own)
+        self._own = Routes({}, own)
+        self._certificate = Certificate(application.certificate, application.files or FileMetrics(application.registry))
+        self._connections = Connections(limits, self._metrics.cut)
+        self._plain = Connections(limits, self._metrics.cut)
+        self._listeners: list[asyncio.AbstractServer] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        self._stop = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._failed = False
+        self.address: Address = application.listen
+        self.metrics_address: Address | None = None
+
+    async def start(self) -> None:
+        """Listen; `address` and `metrics_address` then hold the bound ports. Raises OSError."""
+        app = self._app
+        main = await self._connections.listen(self._answer, *app.listen, self._certificate.front)
+        self._listeners.append(main)
+        self.address = _bound(main)
+        if app.metrics_listen:
+            plain = await self._plain.listen(self._answer_plain, *app.metrics_listen)
+            self._listeners.append(plain)
+            self.metrics_address = _bound(plain)
+        own: list[Background] = [
+            self._certificate.watch,
+            self._connections.sweep,
+            self._plain.sweep,
+            lambda: self._metrics.measure_lag(self._lag.update),
+        ]
+        for background in (*own, *app.background):
+            task = asyncio.ensure_future(background())
+            task.add_done_callback(self._background_done)
+            self._tasks.append(task)
+        self._serving.open()
+        logs.info("listening", address=list(self.address), metrics=self.metrics_address and list(self.metrics_address))
+
+    def stop(self) -> None:
+        """Begin the drain; a second call ends its delay."""
+        if self._stop.is_set():
+            self._hurry.set()
+        self._stop.set()
+
+    async def wait(self) -> int:
+        """Serve until stopped, then drain. 0 when every accepted request was answered, else 1."""
+        await self._stop.wait()
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + self._limits.grace_seconds
+        self._serving.close("draining")
+        logs.info("draining", connections=len(self._connections), running=self._load.running)
+        # Endpoints follow readiness with a delay, during which new connections still come.
+        try:
+            async with asyncio.timeout(self._limits.drain_delay_seconds):
+                await self._hurry.wait()
+        except TimeoutError:
+            pass
+        self._listeners[0].close()
+        # From here on an answer says `Connection: close`; what stays idle is closed by the sweep.
+        self._connections.draining = True
+        complete = await self._connections.drained(ends - loop.time())
+        if not complete:
+            logs.error("drain_incomplete", connections=len(self._connections), running=self._load.running)
+            self._connections.abort()
+        for listener in self._listeners:
+            listener.close()
+        self._plain.abort()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        logs.info("stopped", complete=complete)
+        return 0 if complete and not self._failed else 1
+
+    def _background_done(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled():
+            return
+        if error := task.exception():
+            # Without its watches a server decides on old facts: better replaced than wrong.
+            logs.error("background_failed", exception=error)
+            self._failed = True
+            self.stop()
+
+    def _check_load(self) -> str | None:
+        return "too many requests at once" if self._load.latch.closed else None
+
+    def _check_lag(self) -> str | None:
+        return "the event loop lags" if self._lag.closed else None
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        return await self._handle(request, self._routes)
+
+    async def _answer_plain(self, request: web.BaseRequest) -> web.StreamResponse:
+        return await self._handle(request, self._own)
+
+    async def _handle(self, request: web.BaseRequest, routes: Routes) -> web.StreamResponse:
+        connection = cast(Connection, request.protocol)
+        connection.begin()
+        started = asyncio.get_running_loop().time()
+        path, _, query = request.raw_path.partition("?")
+        found = routes.find(request.method, path)
+        label = "other"
+        info = RequestInfo(request.method, path, query, "", request.headers, started + self._limits.deadline_seconds)
+        try:
+            if isinstance(found, Refusal):
+                response = self._refuse(found, info)
+            else:
+                route, tail = found
+                label = route.label
+                if tail:
+                    info = RequestInfo(info.method, path, query, unquote(tail), info.headers, info.deadline)
+                response = await self._respond(request, route, info)
+        finally:
+            connection.end()
+        self._metrics.answered(label, response.status, asyncio.get_running_loop().time() - started)
+        headers = {"Content-Type": response.content_type, "Server": "morphisms"}
+        if response.headers:
+            headers.update(response.headers)
+        answer = web.Response(status=response.status, body=response.body, headers=headers)
+        if self._connections.draining or response.status in _CLOSING:
+            answer.force_close()
+        return answer
+
+    async def _respond(self, request: web.BaseRequest, route: Route, info: RequestInfo) -> Response:
+        if route.bounded and self._load.full:
+            return self._refuse(Refusal.OVERLOADED, info)
+        body = _Body(request, self._load, self._limits)
+        try:
+            async with asyncio.timeout_at(info.deadline) as timeout:
+                content = await body.read()
+                if isinstance(content, Refusal):
+                    return self._refuse(content, info)
+                if not route.bounded:
+                    return await route.handler(content, info)
+                # Bodies that came slowly may have filled the place meanwhile.
+                if self._load.full:
+                    return self._refuse(Refusal.OVERLOADED, info)
+                self._load.enter()
+                try:
+                    return await route.handler(content, info)
+                finally:
+                    self._load.leave()
+        except Exception as error:
+            if isinstance(error, TimeoutError) and timeout.expired():
+                logs.warning("deadline", route=route.label, seconds=self._limits.deadline_seconds)
+                return self._refuse(Refusal.DEADLINE, info)
+            logs.error("handler_failed", exception=error, route=route.label)
+            return self._refuse(Refusal.FAILED, info)
+        finally:
+            body.release()
+
+    def _refuse(self, refusal: Refusal, info: RequestInfo) -> Response:
+        self._metrics.refused(refusal)
+        return self._app.refuse(refusal, info)
+
+
+class _Body:
+    """A request's body, bounded while it is read and counted while it is held."""
+
+    __slots__ = ("_held", "_limits", "_load", "_request")
+
+    def __init__(self, request: web.BaseRequest, load: Load, limits: Limits) -> None:
+        self._request = request
+        self._load = load
+        self._limits = limits
+        self._held = 0
+
+    async def read(self) -> bytes | Refusal:
+        request = self._request
+        if not request.can_read_body:
+            return b""
+        if request.headers.get("Content-Encoding", "identity") != "identity":
+            return Refusal.ENCODING
+        if (request.content_length or 0) > self._limits.body_bytes:
+            return Refusal.TOO_LARGE
+        if request.content.is_eof():  # all of it has arrived: no clock needed
+            return await self._collect()
+        try:
+            async with asyncio.timeout(self._limits.body_seconds) as timeout:
+                if request.headers.get("Expect", "").lower() == "100-continue":
+                    await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+                    request.writer.output_size = 0
+                return await self._collect()
+        except TimeoutError:
+            if timeout.expired():
+                return Refusal.BODY_TIMEOUT
+            raise
+
+    async def _collect(self) -> bytes | Refusal:
+        stream = self._request.content
+        chunks: list[bytes] = []
+        while True:
+            try:
+                chunk = await stream.readany()
+            except (ConnectionError, RequestPayloadError, PayloadEncodingError):
+                return Refusal.MALFORMED
+            if not chunk:
+                break
+            if self._held + len(chunk) > self._limits.body_bytes:
+                return Refusal.TOO_LARGE
+            if not self._load.hold(len(chunk)):
+                return Refusal.OVERLOADED
+            self._held += len(chunk)
+            chunks.append(chunk)
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    def release(self) -> None:
+        self._load.release(self._held)
+        self._held = 0
+
+
+def run(make: Callable[[], Application]) -> int:
+    """Run the application that `make` returns (called on the event loop) until SIGTERM; returns the exit code.
+
+    Logging goes to stderr as JSON from here on. 2: it could not start (configuration, certificate, address).
+    """
+    logs.configure()
+    return uvloop.run(_main(make))
+
+
+async def _main(make: Callable[[], Application]) -> int:
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(_loop_failed)
+    try:
+        service = Service(make())
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, service.stop)
+        await service.start()
+    except ConfigurationError as error:
+        logs.error("start_failed", problems=error.problems)
+        return 2
+    except Exception as error:
+        logs.error("start_failed", exception=error, errno=getattr(error, "errno", None))
+        return 2
+    return await service.wait()
+
+
+def _loop_failed(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    # asyncio's own handler writes the exception's text.
+    exception = context.get("exception")
+    if isinstance(exception, ConnectionError):
+        return
+    logs.error("event_loop", exception=exception)
+
+
+def _bound(server: asyncio.AbstractServer) -> Address:
+    host, port, *_ = cast(asyncio.Server, server).sockets[0].getsockname()
+    return host, port

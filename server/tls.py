@@ -1,0 +1,99 @@
+"""The serving certificate: TLS 1.3, replaced while connections live.
+
+A listener keeps one front context whose SNI callback hands each handshake the newest context. Loading a new pair into
+the live context instead was measured to fail when the key type changes: OpenSSL keeps one certificate for each type,
+and after EC then RSA it goes on serving the EC one. It also leaves a broken context when the new pair does not match.
+"""
+
+import hashlib
+import os
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+
+from server.watched import FileMetrics, Watched
+from server.yamlfile import ConfigurationError, Loaded
+
+MAX_BYTES = 1 << 20
+
+
+class CertificateError(ConfigurationError):
+    """A pair that cannot be served: unreadable, incomplete, or certificate and key that do not match."""
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateFiles:
+    """PEM files: `chain`, the leaf first, and its unencrypted private `key`."""
+
+    chain: Path
+    key: Path
+    interval: float = 2.0
+    minimum: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3
+
+
+class Certificate:
+    """The newest good pair; `front` is the context to listen with."""
+
+    def __init__(self, files: CertificateFiles, metrics: FileMetrics) -> None:
+        self._watched: Watched[ssl.SSLContext] = Watched(
+            "certificate",
+            read=lambda: _load(files),
+            paths=lambda: [files.chain, files.key],
+            metrics=metrics,
+            interval=files.interval,
+        )
+        self.front = _context(files.minimum)
+        self.front.sni_callback = self._choose
+
+    async def watch(self) -> None:
+        """Poll the files until cancelled."""
+        await self._watched.watch()
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) of the chain file being served."""
+        return self._watched.digest
+
+    # Called for each handshake, with or without a server name; a running connection keeps what it began with.
+    def _choose(self, handshake: ssl.SSLSocket | ssl.SSLObject, _name: str | None, _front: ssl.SSLContext) -> None:
+        handshake.context = self._watched.value
+
+
+def _context(minimum: ssl.TLSVersion) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = minimum
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+def _load(files: CertificateFiles) -> Loaded[ssl.SSLContext]:
+    chain, key = _read(files.chain), _read(files.key)
+    context = _context(files.minimum)
+    # One memory file holds both, so that what is checked is what is served, and no key is written to a disk.
+    pair = os.memfd_create("certificate", os.MFD_CLOEXEC)
+    try:
+        with os.fdopen(os.dup(pair), "wb") as file:
+            file.write(chain + b"\n" + key)
+        context.load_cert_chain(f"/proc/self/fd/{pair}", password=_no_password)
+    except (ssl.SSLError, ValueError) as error:
+        reason = getattr(error, "reason", None) or "encrypted key"
+        raise CertificateError([f"{files.chain}, {files.key}: not a usable pair ({reason})"]) from None
+    finally:
+        os.close(pair)
+    return Loaded(context, hashlib.sha256(chain).hexdigest())
+
+
+def _no_password() -> str:
+    # Without it OpenSSL would ask on the terminal for an encrypted key's password.
+    raise ValueError("encrypted key")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise CertificateError([f"{path}: cannot be read: {error.strerror}"]) from None
+    if len(content) > MAX_BYTES:
+        raise CertificateError([f"{path}: larger than {MAX_BYTES} bytes"])
+    return content
