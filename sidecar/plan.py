@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
@@ -74,12 +74,12 @@ class Verifier:
 
 @dataclass(frozen=True, slots=True)
 class Vault:
-    """Vault or OpenBao. `mounts` gives each KV mount's version, 1 or 2."""
+    """Vault or OpenBao. `mounts` gives each KV mount's version, 1 or 2, by name."""
 
     url: str
     ca: str
     namespace: str
-    mounts: Mapping[str, int]
+    mounts: tuple[tuple[str, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,7 +301,7 @@ def _verifier(reader: _Reader) -> Verifier:
 
 def _vault(reader: _Reader) -> Vault:
     mounts = reader.object("mounts")
-    versions = {name: mounts.integer(name, 1, 2) for name in tuple(mounts.members)}
+    versions = tuple((name, mounts.integer(name, 1, 2)) for name in sorted(mounts.members))
     vault = Vault(reader.text("url"), reader.text("ca"), reader.text("namespace"), versions)
     reader.finish()
     return vault

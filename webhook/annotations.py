@@ -55,6 +55,7 @@ class Wishes:
 
 
 NO_WISHES = Wishes()
+_ONLY_STATUS = {"status"}
 
 
 def own_annotations(annotations: Any) -> dict[str, str]:
@@ -70,7 +71,7 @@ def own_annotations(annotations: Any) -> dict[str, str]:
 
 def read_wishes(own: Mapping[str, str], home: Home) -> Wishes:
     """The wishes in annotations whose prefix `own_annotations` took off; what cannot be used becomes a problem."""
-    if not own:
+    if not own or own.keys() == _ONLY_STATUS:
         return NO_WISHES
     reader = _Reader(own, home)
     return Wishes(

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from webhook.injection import Injection
 from webhook.modes import Action, Mode
 from webhook.profiles import PRESETS, Profile
 
@@ -167,6 +168,11 @@ class Configuration(_Section):
     def digest(self) -> str:
         """SHA-256 (hex) of the effective configuration, defaults included."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+    @cached_property
+    def injection(self) -> Injection:
+        """What injection adds under this configuration."""
+        return Injection(self)
 
     @cached_property
     def node_label_keys(self) -> frozenset[str]:

@@ -57,6 +57,7 @@ class Patch:
 
 def pointer(path: tuple[Step, ...]) -> str:
     """RFC 6901."""
-    return "".join(
-        f"/{step}" if isinstance(step, int) else "/" + step.replace("~", "~0").replace("/", "~1") for step in path
-    )
+    text = "/" + "/".join(map(str, path))
+    if "~" not in text and text.count("/") == len(path):
+        return text
+    return "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in path)

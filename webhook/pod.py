@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 from sidecar import plan
 from webhook.annotations import Wishes, own_annotations, read_wishes
 from webhook.configuration import Configuration
 from webhook.consumers import MovedReferences, choose_consumers, read_references
+from webhook.lazy import lazy
 from webhook.names import (
     INITDATA,
     KNATIVE_CONFIGURATION,
@@ -20,6 +20,7 @@ from webhook.names import (
     QUEUE_PROXY,
     USER_CONTAINER,
 )
+from webhook.plans import plan_of
 from webhook.profiles import Profile
 from webhook.references import Home, mentions
 
@@ -60,14 +61,14 @@ class Pod:
         """Whether it carries Knative's labels, or is a Service's template. Only admission knows whether rightly so."""
         return bool(self._service) or KNATIVE_REVISION in self.labels
 
-    @cached_property
+    @lazy
     def workload(self) -> plan.Workload:
         """Who the pod says it is."""
         service = self._service or self.labels.get(KNATIVE_SERVICE) or self.labels.get(KNATIVE_CONFIGURATION) or ""
         account = self.spec.get("serviceAccountName") or "default"
         return plan.Workload(self.configuration.cluster, self.namespace, service, account)
 
-    @cached_property
+    @lazy
     def home(self) -> Home:
         """What `~/` means in this pod."""
         workload = self.workload
@@ -76,17 +77,17 @@ class Pod:
         prefix = self.configuration.vault.prefix
         return Home(f"{prefix}/{workload.cluster}/{workload.namespace}/{workload.service}/")
 
-    @cached_property
+    @lazy
     def own_annotations(self) -> dict[str, str]:
         """Ours, without their prefix."""
         return own_annotations(self.annotations)
 
-    @cached_property
+    @lazy
     def wishes(self) -> Wishes:
         """What the annotations ask for."""
         return read_wishes(self.own_annotations, self.home)
 
-    @cached_property
+    @lazy
     def profile(self) -> Profile | None:
         """The isolation profile; None when the pod names one that does not exist or is not allowed here."""
         name = self.wishes.profile
@@ -99,7 +100,7 @@ class Pod:
         """The profile's name, empty where there is none."""
         return "" if self.profile is None else self.profile.name
 
-    @cached_property
+    @lazy
     def containers(self) -> tuple[Container, ...]:
         """Every container: init containers first, then the others, ephemeral ones last."""
         return tuple(self._containers())
@@ -109,7 +110,7 @@ class Pod:
             for index, container in enumerate(self.spec.get(group) or ()):
                 yield Container(group, index, container.get("name") or USER_CONTAINER, container)
 
-    @cached_property
+    @lazy
     def application(self) -> tuple[Container, ...]:
         """The containers that people write: not ours, not Knative's queue-proxy, not a mesh's."""
         return tuple(container for container in self.containers if not self._is_infrastructure(container))
@@ -120,13 +121,13 @@ class Pod:
             return self.is_knative and container.group == "containers"
         return name in MESH_PROXIES or (name == plan.CONTAINER and container is self.injected)
 
-    @cached_property
+    @lazy
     def injected(self) -> Container | None:
         """`morphisms-init`, ours or somebody's who took its name; rules tell which."""
         found = [each for each in self.containers if each.name == plan.CONTAINER and each.group == "initContainers"]
         return found[0] if len(found) == 1 else None
 
-    @cached_property
+    @lazy
     def plan_text(self) -> str | None:
         """The plan in the injected container's environment, unread."""
         for variable in (self.injected.object.get("env") or ()) if self.injected else ():
@@ -135,13 +136,10 @@ class Pod:
                 return value
         return None
 
-    @cached_property
+    @lazy
     def plan(self) -> plan.Plan | None:
         """The plan that the injected container carries; None where there is none that can be read."""
-        try:
-            return None if self.plan_text is None else plan.read(self.plan_text)
-        except plan.PlanError:
-            return None
+        return None if self.plan_text is None else plan_of(self.plan_text)
 
     @property
     def plan_takers(self) -> set[str]:
@@ -150,12 +148,22 @@ class Pod:
             return set()
         return {each.container for each in self.plan.env} | {each.container for each in self.plan.env_from}
 
-    @cached_property
+    @lazy
     def consumers(self) -> tuple[Container, ...]:
         """The containers that get secrets."""
         return choose_consumers(self)
 
-    @cached_property
+    @lazy
+    def file_owner(self) -> int | None:
+        """The one user that all consumers run as, who then owns the files; None where they differ or are root."""
+        whole = (self.spec.get("securityContext") or {}).get("runAsUser")
+        users = {(each.object.get("securityContext") or {}).get("runAsUser", whole) for each in self.consumers}
+        if len(users) != 1:
+            return None
+        user = users.pop()
+        return user if type(user) is int and user > 0 else None
+
+    @lazy
     def references(self) -> tuple[MovedReferences, ...]:
         """The env references of the application's containers, read; only containers that hold any."""
         return tuple(

@@ -6,7 +6,7 @@ import base64
 from typing import Any, Final
 
 import jiter
-import orjson
+import msgspec
 
 from webhook.decision import Decision
 from webhook.request import Request, User
@@ -92,7 +92,7 @@ def write_review(uid: str, decision: Decision) -> bytes:
     response: dict[str, Any] = {"uid": uid, "allowed": decision.allowed}
     if decision.operations:
         response["patchType"] = "JSONPatch"
-        response["patch"] = base64.b64encode(orjson.dumps(decision.operations)).decode()
+        response["patch"] = base64.b64encode(msgspec.json.encode(decision.operations)).decode()
     denial = decision.denial
     if denial is not None:
         status: dict[str, Any] = {"code": denial.code, "reason": denial.reason, "message": denial.message}
@@ -107,4 +107,4 @@ def write_review(uid: str, decision: Decision) -> bytes:
         response["warnings"] = decision.warnings
     if decision.audit:
         response["auditAnnotations"] = {key: value[:_MAX_AUDIT_VALUE] for key, value in decision.audit.items()}
-    return orjson.dumps({"apiVersion": API_VERSION, "kind": KIND, "response": response})
+    return msgspec.json.encode({"apiVersion": API_VERSION, "kind": KIND, "response": response})

@@ -1,142 +1,156 @@
 """Whether an untrusted object has the shape of what it claims to be, as far as decisions read it.
 
 The API server sends well-formed objects; everybody else may send anything. Checked once at the door, so that the rules
-can be written for real pods. Unknown fields are nobody's business here; null counts as absent.
+can be written for real pods. Only the members named here are looked at; null counts as absent.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
+
+import msgspec
 
 
 class MalformedError(ValueError):
-    """The object does not have the shape of its kind; the message names the field, never its content."""
+    """The object does not have the shape of its kind; the message names the place, never its content."""
 
 
-def check_pod(pod: Any, where: str = "object") -> None:
-    """Raise MalformedError unless `pod` can be read as a v1 Pod."""
-    _object(pod, where)
-    check_metadata(pod, where)
-    check_pod_spec(pod.get("spec"), f"{where}.spec")
+Object = dict[str, Any]
+Texts = dict[str, str]
 
 
-def check_metadata(item: dict[str, Any], where: str) -> None:
-    """Raise MalformedError unless metadata is an object whose labels and annotations map text to text."""
-    metadata = item.get("metadata")
-    if metadata is None:
-        return
-    _object(metadata, f"{where}.metadata")
-    for member in ("labels", "annotations"):
-        _texts(metadata.get(member), f"{where}.metadata.{member}")
-    for member in ("name", "namespace", "generateName"):
-        _text(metadata.get(member), f"{where}.metadata.{member}")
+class _Shape(msgspec.Struct, gc=False, rename="camel"):
+    """Members keep Kubernetes' names, in camel case on the wire."""
 
 
-def check_pod_spec(spec: Any, where: str) -> None:
-    """Raise MalformedError unless `spec` can be read as a PodSpec with at least one container."""
-    _object(spec, where)
-    containers = spec.get("containers")
-    if not isinstance(containers, list) or not containers:
-        raise MalformedError(f"{where}.containers: not a list with a container in it")
-    for member in ("containers", "initContainers", "ephemeralContainers"):
-        for index, container in enumerate(_list(spec.get(member), f"{where}.{member}")):
-            _container(container, f"{where}.{member}[{index}]")
-    for index, volume in enumerate(_list(spec.get("volumes"), f"{where}.volumes")):
-        _volume(volume, f"{where}.volumes[{index}]")
-    _texts(spec.get("nodeSelector"), f"{where}.nodeSelector")
-    for member in ("tolerations", "imagePullSecrets"):
-        for index, item in enumerate(_list(spec.get(member), f"{where}.{member}")):
-            _object(item, f"{where}.{member}[{index}]")
-    for member in ("nodeName", "runtimeClassName", "schedulerName", "serviceAccountName"):
-        _text(spec.get(member), f"{where}.{member}")
-    for member in ("securityContext", "os"):
-        _optional_object(spec.get(member), f"{where}.{member}")
-    _affinity(spec.get("affinity"), f"{where}.affinity")
+class Metadata(_Shape):
+    """ObjectMeta."""
+
+    name: str | None = None
+    namespace: str | None = None
+    generate_name: str | None = None
+    labels: Texts | None = None
+    annotations: Texts | None = None
 
 
-def _container(container: Any, where: str) -> None:
-    _object(container, where)
+class _Owned(_Shape):
+    metadata: Metadata | None = None
+
+
+class _Variable(_Shape):
+    name: str
+    value: str | None = None
+    value_from: Object | None = None
+
+
+class _Mount(_Shape):
+    name: str | None = None
+    mount_path: str | None = None
+
+
+class _Resources(_Shape):
+    limits: Object | None = None
+    requests: Object | None = None
+
+
+class _Container(_Shape):
     # A Service's only container may have no name: Knative gives it one.
-    for member in ("name", "image", "restartPolicy"):
-        _text(container.get(member), f"{where}.{member}")
-    for member in ("command", "args"):
-        for word in _list(container.get(member), f"{where}.{member}"):
-            if not isinstance(word, str):
-                raise MalformedError(f"{where}.{member}: holds something that is not text")
-    for index, variable in enumerate(container.get("env") or ()):
-        if (
-            not isinstance(variable, dict)
-            or not isinstance(variable.get("name"), str)
-            or not isinstance(variable.get("value") or "", str)
-            or not isinstance(variable.get("valueFrom") or {}, dict)
-        ):
-            raise MalformedError(f"{where}.env[{index}]: not a variable")
-    for member in ("env", "envFrom", "volumeMounts", "volumeDevices", "ports"):
-        for index, item in enumerate(_list(container.get(member), f"{where}.{member}")):
-            _object(item, f"{where}.{member}[{index}]")
-    for mount in container.get("volumeMounts") or ():
-        _text(mount.get("name"), f"{where}.volumeMounts")
-        _text(mount.get("mountPath"), f"{where}.volumeMounts")
-    security = container.get("securityContext")
-    _optional_object(security, f"{where}.securityContext")
-    for member in ("resources", "lifecycle"):
-        _optional_object(container.get(member), f"{where}.{member}")
+    name: str | None = None
+    image: str | None = None
+    restart_policy: str | None = None
+    command: list[str] | None = None
+    args: list[str] | None = None
+    env: list[_Variable] | None = None
+    env_from: list[Object] | None = None
+    volume_mounts: list[_Mount] | None = None
+    ports: list[Object] | None = None
+    security_context: Object | None = None
+    resources: _Resources | None = None
 
 
-def _volume(volume: Any, where: str) -> None:
-    _object(volume, where)
-    _text(volume.get("name"), f"{where}.name")
-    for member in ("emptyDir", "projected", "secret", "hostPath"):
-        _optional_object(volume.get(member), f"{where}.{member}")
-    projected = volume.get("projected")
-    if projected:
-        for index, source in enumerate(_list(projected.get("sources"), f"{where}.projected.sources")):
-            _object(source, f"{where}.projected.sources[{index}]")
+class _Projected(_Shape):
+    sources: list[Object] | None = None
 
 
-def _affinity(affinity: Any, where: str) -> None:
-    node = "nodeAffinity"
-    required = "requiredDuringSchedulingIgnoredDuringExecution"
-    here = affinity
-    for member in ("", node, required):
-        here = here.get(member) if member else here
-        if here is None:
-            return
-        _object(here, where)
-    for index, term in enumerate(_list(here.get("nodeSelectorTerms"), f"{where}.{node}")):
-        _object(term, f"{where}.{node}[{index}]")
-        for member in ("matchExpressions", "matchFields"):
-            for expression in _list(term.get(member), f"{where}.{node}[{index}].{member}"):
-                _object(expression, f"{where}.{node}[{index}].{member}")
+class _Volume(_Shape):
+    name: str | None = None
+    empty_dir: Object | None = None
+    host_path: Object | None = None
+    projected: _Projected | None = None
+    secret: Object | None = None
 
 
-def _object(value: Any, where: str) -> None:
-    if not isinstance(value, dict):
-        raise MalformedError(f"{where}: not an object")
+class _Term(_Shape):
+    match_expressions: list[Object] | None = None
+    match_fields: list[Object] | None = None
 
 
-def _optional_object(value: Any, where: str) -> None:
-    if value is not None and not isinstance(value, dict):
-        raise MalformedError(f"{where}: not an object")
+class _NodeSelector(_Shape):
+    node_selector_terms: list[_Term] | None = None
 
 
-def _list(value: Any, where: str) -> list[Any]:
-    if value is None:
-        return []
-    if not isinstance(value, list):
-        raise MalformedError(f"{where}: not a list")
-    return value
+class _NodeAffinity(_Shape):
+    required_during_scheduling_ignored_during_execution: _NodeSelector | None = None
 
 
-def _text(value: Any, where: str) -> None:
-    if value is not None and not isinstance(value, str):
-        raise MalformedError(f"{where}: not text")
+class _Affinity(_Shape):
+    node_affinity: _NodeAffinity | None = None
 
 
-def _texts(value: Any, where: str) -> None:
-    if value is None:
-        return
-    _object(value, where)
-    for text in value.values():
-        if not isinstance(text, str):
-            raise MalformedError(f"{where}: holds something that is not text")
+class PodSpec(_Shape):
+    """PodSpec."""
+
+    containers: list[_Container]
+    init_containers: list[_Container] | None = None
+    ephemeral_containers: list[_Container] | None = None
+    volumes: list[_Volume] | None = None
+    node_selector: Texts | None = None
+    tolerations: list[Object] | None = None
+    image_pull_secrets: list[Object] | None = None
+    node_name: str | None = None
+    runtime_class_name: str | None = None
+    scheduler_name: str | None = None
+    service_account_name: str | None = None
+    security_context: Object | None = None
+    os: Object | None = None
+    affinity: _Affinity | None = None
+
+
+class Pod(_Owned, kw_only=True):
+    """Pod; a Revision has the same shape."""
+
+    spec: PodSpec
+
+
+class _TemplateSpec(_Shape):
+    template: Pod
+
+
+class TemplateOwner(_Owned, kw_only=True):
+    """Knative's Service and Configuration."""
+
+    spec: _TemplateSpec
+
+
+T = TypeVar("T", bound=_Shape)
+
+
+def check(item: Any, shape: type[T], where: str = "object") -> None:
+    """Raise MalformedError unless the object has the shape."""
+    try:
+        msgspec.convert(item, shape)
+    except (msgspec.ValidationError, RecursionError) as error:
+        # msgspec tells expected and actual types and the place, no content.
+        raise MalformedError(f"{where}: {error}") from None
+
+
+def check_pod(item: Any, where: str = "object") -> None:
+    """Raise MalformedError unless the object can be read as a Pod that has a container."""
+    check(item, Pod, where)
+    if not item["spec"]["containers"]:
+        raise MalformedError(f"{where}: spec.containers is empty")
+
+
+def check_metadata(item: Any, where: str = "object") -> None:
+    """Raise MalformedError unless the object's metadata can be read."""
+    check(item, _Owned, where)

@@ -11,18 +11,17 @@ from webhook.request import User
 from webhook.rewrite import rewrite
 from webhook.rules import POD
 from webhook.rules.rule import Subject, Violation, evaluate
-from webhook.shape import MalformedError, check_metadata, check_pod_spec
+from webhook.shape import TemplateOwner, check, check_pod
 from webhook.snapshot import Snapshot
 
 
 def check_template_owner(item: dict[str, Any], where: str = "object") -> None:
     """Raise MalformedError unless the object can be read as a Service, Configuration or Revision."""
-    check_metadata(item, where)
-    template = template_of(item)
-    if not isinstance(template, dict):
-        raise MalformedError(f"{where}.spec.template: not an object")
-    check_metadata(template, f"{where}.spec.template")
-    check_pod_spec(template.get("spec"), f"{where}.spec.template.spec")
+    if isinstance(item, dict) and item.get("kind") == "Revision":
+        check_pod(item, where)
+        return
+    check(item, TemplateOwner, where)
+    check_pod(template_of(item), f"{where}.spec.template")
 
 
 def template_of(item: dict[str, Any]) -> Any:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from sidecar.plan import EnvFrom, EnvVariable, EvidenceSource, Plan, Vault, Verifier
+from dataclasses import replace
+
+from sidecar.plan import EnvFrom, EnvVariable, Plan
 from webhook.pod import Pod
 from webhook.profiles import Profile
 
@@ -13,13 +15,12 @@ def make_plan(pod: Pod, profile: Profile) -> Plan:
     A pod that was rewritten before has its references in the plan that it carries, no longer in its environment.
     """
     configuration, wishes = pod.configuration, pod.wishes
-    verifier, vault = configuration.verifier, configuration.vault
-    owner = file_owner(pod)
+    parts = configuration.injection.plan_parts(profile)
     return Plan(
         workload=pod.workload,
-        evidence=tuple(EvidenceSource(evidence.source, evidence.address) for evidence in profile.evidence),
-        verifier=Verifier(verifier.url, verifier.ca, verifier.audience, wishes.vault_role or verifier.role),
-        vault=Vault(vault.url, vault.ca, wishes.vault_namespace or vault.namespace, vault.mounts),
+        evidence=parts.evidence,
+        verifier=replace(parts.verifier, role=wishes.vault_role) if wishes.vault_role else parts.verifier,
+        vault=replace(parts.vault, namespace=wishes.vault_namespace) if wishes.vault_namespace else parts.vault,
         secrets=wishes.secrets,
         env=_variables(pod),
         env_from=tuple(
@@ -30,7 +31,7 @@ def make_plan(pod: Pod, profile: Profile) -> Plan:
         agent=wishes.agent,
         on_change=wishes.on_change,
         deadline_seconds=configuration.sidecar.deadlineSeconds,
-        file_mode="0440" if owner is None else "0400",
+        file_mode="0440" if pod.file_owner is None else "0400",
     )
 
 
@@ -44,13 +45,3 @@ def _variables(pod: Pod) -> tuple[EnvVariable, ...]:
         for variable in references.variables
     )
     return carried + moved
-
-
-def file_owner(pod: Pod) -> int | None:
-    """The one user that all consumers run as, who then owns the files; None where they differ, are unknown or root."""
-    whole = (pod.spec.get("securityContext") or {}).get("runAsUser")
-    users = {(consumer.object.get("securityContext") or {}).get("runAsUser", whole) for consumer in pod.consumers}
-    if len(users) != 1:
-        return None
-    user = users.pop()
-    return user if type(user) is int and user > 0 else None

@@ -7,8 +7,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from sidecar import plan as contract
+from webhook.injection import security_context
 from webhook.names import (
-    INJECTOR_VERSION,
     ISTIO_EXCLUDED_PORTS,
     ISTIO_INIT,
     ISTIO_VALIDATION,
@@ -18,9 +18,10 @@ from webhook.names import (
     SUPPORTED_INJECTOR_VERSIONS,
 )
 from webhook.patch import Patch
+from webhook.plans import plan_text
 from webhook.pod import Pod
 from webhook.profiles import Profile
-from webhook.rewrite.plan import file_owner, make_plan
+from webhook.rewrite.plan import make_plan
 
 
 def inject_sidecar(patch: Patch, pod: Pod, profile: Profile) -> None:
@@ -68,54 +69,25 @@ def _place(pod: Pod, others: list[dict[str, Any]]) -> int:
 
 
 def sidecar_container(pod: Pod, profile: Profile) -> dict[str, Any]:
-    """The container, every field that the API server would default written out. Raises PlanError."""
-    settings = pod.configuration.sidecar
-    wishes = pod.wishes
+    """The container as it should be. Raises PlanError."""
+    injection = pod.configuration.injection
+    user = pod.file_owner or pod.configuration.sidecar.runAsUser
     container: dict[str, Any] = {
-        "name": contract.CONTAINER,
-        "image": settings.image,
-        "imagePullPolicy": settings.imagePullPolicy,
-        "env": [{"name": contract.PLAN_VARIABLE, "value": contract.write(make_plan(pod, profile))}],
-        "resources": _resources(pod),
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "capabilities": {"drop": ["ALL"]},
-            "privileged": False,
-            "readOnlyRootFilesystem": True,
-            "runAsNonRoot": True,
-            "runAsUser": file_owner(pod) or settings.runAsUser,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
-        "terminationMessagePath": "/dev/termination-log",
-        "terminationMessagePolicy": "File",
-        "volumeMounts": [
-            {"name": contract.SECRETS_VOLUME, "mountPath": contract.SECRETS_PATH},
-            {"name": contract.RUN_VOLUME, "mountPath": contract.RUN_PATH},
-            {"name": contract.TOKEN_VOLUME, "mountPath": contract.TOKEN_PATH, "readOnly": True},
-        ],
+        **injection.container,
+        "env": [{"name": contract.PLAN_VARIABLE, "value": plan_text(make_plan(pod, profile))}],
+        "resources": injection.guaranteed_resources if _is_guaranteed(pod) else injection.resources,
+        "securityContext": security_context(user),
     }
-    if wishes.agent == "sidecar":
-        # HTTP, because an exec probe needs a permission of the guest's agent policy.
-        probe = {"successThreshold": 1, "timeoutSeconds": 1}
-        port = contract.HEALTH_PORT
+    if pod.wishes.agent == "sidecar":
         container["restartPolicy"] = "Always"
-        container["startupProbe"] = {
-            "httpGet": {"path": contract.STARTUP_PATH, "port": port, "scheme": "HTTP"},
-            "periodSeconds": 1,
-            "failureThreshold": settings.deadlineSeconds + 10,
-            **probe,
-        }
-        container["livenessProbe"] = {
-            "httpGet": {"path": contract.LIVENESS_PATH, "port": port, "scheme": "HTTP"},
-            "periodSeconds": 10,
-            "failureThreshold": 6,
-            **probe,
-        }
+        container.update(injection.probes)
     return container
 
 
 def is_intact(container: dict[str, Any], wanted: dict[str, Any]) -> bool:
     """Whether the container is the wanted one, but for the service account mount that the API server may add to it."""
+    if container == wanted:
+        return True
     mounts = [
         mount
         for mount in container.get("volumeMounts") or ()
@@ -124,16 +96,12 @@ def is_intact(container: dict[str, Any], wanted: dict[str, Any]) -> bool:
     return {**container, "volumeMounts": mounts} == wanted
 
 
-def _resources(pod: Pod) -> dict[str, Any]:
-    """The configured resources; in a Guaranteed pod requests equal limits, or we would change its class."""
-    resources = pod.configuration.sidecar.resources
-    limits = dict(resources.limits)
-    if all(_is_guaranteed(container.object) for container in pod.containers if container is not pod.injected):
-        return {"requests": dict(limits), "limits": limits}
-    return {"requests": dict(resources.requests), "limits": limits}
+def _is_guaranteed(pod: Pod) -> bool:
+    """Whether the pod is of the Guaranteed class; our container has to have requests equal to limits then."""
+    return all(_has_equal_resources(container.object) for container in pod.containers if container is not pod.injected)
 
 
-def _is_guaranteed(container: dict[str, Any]) -> bool:
+def _has_equal_resources(container: dict[str, Any]) -> bool:
     resources = container.get("resources") or {}
     limits, requests = resources.get("limits") or {}, resources.get("requests") or {}
     return all(limits.get(name) and requests.get(name, limits[name]) == limits[name] for name in ("cpu", "memory"))
@@ -175,10 +143,7 @@ def set_status(patch: Patch, pod: Pod) -> None:
     """Say by which template and configuration the pod was rewritten; a rewritten pod keeps what it says."""
     if not patch.operations and has_supported_status(pod):
         return
-    status = json.dumps(
-        {"injector": INJECTOR_VERSION, "configuration": pod.configuration.digest, "profile": pod.profile_name},
-        separators=(",", ":"),
-    )
+    status = pod.configuration.injection.status(pod.profile_name)
     if pod.annotations.get(STATUS) == status:
         return
     _annotate(patch, STATUS, status)

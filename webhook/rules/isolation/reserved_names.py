@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sidecar.plan import CONTAINER, HEALTH_PORT
-from webhook.rewrite.volumes import own_volumes
+from sidecar.plan import CONTAINER, HEALTH_PORT, RUN_VOLUME, SECRETS_VOLUME, TOKEN_VOLUME
 from webhook.rules.rule import Finding, Rule, Severity, Subject
+
+_VOLUMES = frozenset((SECRETS_VOLUME, RUN_VOLUME, TOKEN_VOLUME))
 
 
 def check(subject: Subject) -> Iterator[Finding]:
@@ -15,11 +16,9 @@ def check(subject: Subject) -> Iterator[Finding]:
     for container in named:
         if container is not pod.injected:
             yield f"{container.field}.name", f"rename the container; {CONTAINER} is the name of the injected one"
-    ours = {volume["name"] for volume in own_volumes(pod.configuration)}
-    names = [volume.get("name") for volume in pod.spec.get("volumes") or ()]
-    for name in sorted(ours):
-        if names.count(name) > 1:
-            yield "spec.volumes", f"volume {name} appears twice; rename yours"
+    ours = [volume["name"] for volume in pod.spec.get("volumes") or () if volume.get("name") in _VOLUMES]
+    for name in sorted({name for name in ours if ours.count(name) > 1}):
+        yield "spec.volumes", f"volume {name} appears twice; rename yours"
     for container in pod.application:
         for index, port in enumerate(container.object.get("ports") or ()):
             if port.get("containerPort") == HEALTH_PORT:

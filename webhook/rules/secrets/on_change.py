@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sidecar.plan import NO_REACTION
-from webhook.rewrite.plan import file_owner
 from webhook.rules.rule import Finding, Rule, Severity, Subject
 
 _FIELD = "metadata.annotations[morphisms.dev/on-change]"
@@ -17,7 +16,7 @@ def check(subject: Subject) -> Iterator[Finding]:
         return
     if not pod.spec.get("shareProcessNamespace"):
         yield _FIELD, "signals need shareProcessNamespace: true in the pod; without it use on-change: none"
-    if file_owner(pod) is None:
+    if pod.file_owner is None:
         yield _FIELD, "signals need the containers that get secrets to share one runAsUser other than root; set it"
 
 

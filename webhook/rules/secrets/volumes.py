@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from webhook.rewrite.volumes import own_volumes
 from webhook.rules.rule import Finding, Rule, Severity, Subject
 
 
@@ -13,7 +12,7 @@ def check(subject: Subject) -> Iterator[Finding]:
     if pod.profile is None or not pod.profile.injects or pod.injected is None:
         return
     present = {volume.get("name"): (index, volume) for index, volume in enumerate(pod.spec.get("volumes") or ())}
-    for wanted in own_volumes(pod.configuration):
+    for wanted in pod.configuration.injection.volumes:
         index, volume = present.get(wanted["name"], (None, None))
         if volume is None:
             yield "spec.volumes", f"volume {wanted['name']} is missing"
