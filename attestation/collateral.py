@@ -5,8 +5,10 @@ No root: that comes from the anchors alone. No revocation list from the guest ei
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+from attestation.certificate_table import TableEntry
 from attestation.certificates import Certificate, is_signed_by, parse_certificates
 from attestation.containers import Evidence
 from attestation.crl import RevocationList
@@ -38,10 +40,15 @@ class Collateral:
 
 
 def guest_supplied(evidence: Evidence) -> Collateral:
-    """What the guest handed in with its report; the unreadable is left out, the root and revocation lists always."""
+    """What the guest handed in with its report."""
+    return from_table(evidence.certificates)
+
+
+def from_table(entries: Iterable[TableEntry]) -> Collateral:
+    """Leaf and intermediates by the kinds the table names; the unreadable is left out, roots and CRLs always."""
     leaves: list[Certificate] = []
     intermediates: list[Certificate] = []
-    for entry in evidence.certificates:
+    for entry in entries:
         target = leaves if entry.kind in _LEAVES else intermediates if entry.kind in _INTERMEDIATES else None
         if target is None:
             continue
