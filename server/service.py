@@ -37,9 +37,9 @@ class Application:
 
     `routes`: (method, path) to handler; a path ending in `/*` takes one more segment. `listen` and `metrics_listen`
     (plain; healthz, readyz and metrics only) are (host, port), port 0 for any. `gates`: readiness by name.
-    `background`: run beside the server and cancelled after the drain; one that raises ends the server with exit code 1. `refuse`
-    makes the answer where a handler gives none (overload, deadline, failure). `files` may be shared with other watches
-    on the same registry.
+    `background`: run beside the server and cancelled after the drain; one that raises ends the server with exit code 1.
+    `refuse` makes the answer where a handler gives none (overload, deadline, failure). `files` may be
+    shared with other watches on the same registry.
     """
 
     routes: Mapping[tuple[str, str], Handler]

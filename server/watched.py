@@ -41,7 +41,8 @@ class Watched(Generic[T]):
 
     The constructor loads (in the caller's thread) and raises what `read` raises. Later, `watch` runs until cancelled:
     every `interval` seconds it looks at the files of `paths()` and calls `read` in a thread when they changed.
-    `changed` is called on the event loop with each new value. `read` raises ConfigurationError for what a person must mend.
+    `changed` is called on the event loop with each new value. `read` raises ConfigurationError for what a person
+    must mend.
     """
 
     def __init__(

@@ -8,7 +8,7 @@ text of a ValueError from a model's own validator is not shown. A validator with
 import hashlib
 import json
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -71,8 +71,8 @@ def parse(content: bytes, model: type[Model], *, name: str) -> Loaded[Model]:
     try:
         value = model.model_validate(data)
     except ValidationError as error:
-        lines = [reader.place(problem["loc"]) + _explain(model, data, problem) for problem in _errors(error)]
-        raise ConfigurationError(lines) from None
+        problems = error.errors(include_url=False, include_input=False)
+        raise ConfigurationError([_explain(reader, model, data, problem) for problem in problems]) from None
     canonical = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return Loaded(value, hashlib.sha256(canonical.encode()).hexdigest())
 
@@ -176,13 +176,10 @@ class _Reader:
         self._problems.append(f"{self._name}:{line}: {_dotted(at)}: {text}")
 
 
-def _errors(error: ValidationError) -> Iterator[Any]:
-    yield from error.errors(include_url=False, include_input=False)
-
-
-def _explain(model: type[BaseModel], data: Any, problem: Any) -> str:
+def _explain(reader: _Reader, model: type[BaseModel], data: Any, problem: Any) -> str:
     location: Location = problem["loc"]
-    path = _dotted(_in_data(data, location))
+    found = _in_data(data, location)
+    path = reader.place(found) + _dotted(found)
     kind = problem["type"]
     if kind == "extra_forbidden":
         key = str(location[-1])

@@ -1,0 +1,308 @@
+import asyncio
+import json
+import signal
+import ssl
+import time
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from server.limits import Latch
+from server.messages import Response
+
+BODY = b"x" * 12_600
+
+
+async def echo(body, info):
+    return Response(200, body)
+
+
+def held():
+    """A handler that waits until released, and the events to see and release it."""
+    entered, release = asyncio.Semaphore(0), asyncio.Event()
+
+    async def handler(body, info):
+        entered.release()
+        await release.wait()
+        return Response(200, body)
+
+    return handler, entered, release
+
+
+async def test_answers_over_tls_1_3_and_keeps_the_connection(serve, connect):
+    service = await serve({("POST", "/echo"): echo})
+    client = await connect(service.address)
+    assert client.writer.get_extra_info("ssl_object").version() == "TLSv1.3"
+    for _ in range(3):
+        answer = await client.request("POST", "/echo?timeout=5s", BODY)
+        assert (answer.status, answer.body) == (200, BODY)
+
+
+async def test_refuses_tls_1_2(serve, connect):
+    service = await serve({})
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        await connect(service.address, maximum_version=ssl.TLSVersion.TLSv1_2)
+
+
+async def test_finds_routes_and_the_last_segment(serve, connect):
+    async def role(body, info):
+        return Response(200, f"{info.tail} {info.query} {info.headers['x-id']}".encode())
+
+    service = await serve({("GET", "/token/*"): role})
+    client = await connect(service.address)
+    assert (await client.request("GET", "/token/a%20b?q=1", headers="X-ID: 7\r\n")).body == b"a b q=1 7"
+    assert (await client.request("GET", "/token/")).status == 404
+    assert (await client.request("GET", "/token/a/b")).status == 404
+    assert (await client.request("POST", "/token/a")).status == 405
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_too_large_a_body_is_413(serve, connect, chunked):
+    service = await serve({("POST", "/echo"): echo}, limits={"body_bytes": 100_000})
+    fits = await connect(service.address)
+    large = await connect(service.address)
+    if chunked:
+        head = b"POST /echo HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
+        chunk = b"c350\r\n" + b"x" * 50_000 + b"\r\n"
+        await fits.send(head + chunk * 2 + b"0\r\n\r\n")
+        await large.send(head + chunk * 3 + b"0\r\n\r\n")
+    else:
+        await fits.send(b"POST /echo HTTP/1.1\r\nHost: h\r\nContent-Length: 100000\r\n\r\n" + b"x" * 100_000)
+        await large.send(b"POST /echo HTTP/1.1\r\nHost: h\r\nContent-Length: 100001\r\n\r\n" + b"x" * 100_001)
+    assert len((await fits.receive()).body) == 100_000
+    answer = await large.receive()
+    assert answer.status == 413
+    assert answer.headers["connection"] == "close"
+
+
+async def test_all_bodies_together_are_bounded_and_released(serve, connect):
+    handler, entered, release = held()
+    service = await serve({("POST", "/held"): handler, ("POST", "/echo"): echo}, limits={"bodies_bytes": 20_000})
+    first, second = await connect(service.address), await connect(service.address)
+    holding = asyncio.create_task(first.request("POST", "/held", BODY))
+    await entered.acquire()
+    assert (await second.request("POST", "/echo", BODY)).status == 429
+    release.set()
+    assert (await holding).status == 200
+    assert (await second.request("POST", "/echo", BODY)).status == 200
+
+
+async def test_refuses_what_it_would_have_to_expand(serve, connect):
+    service = await serve({("POST", "/echo"): echo})
+    client = await connect(service.address)
+    assert (await client.request("POST", "/echo", b"x", "Content-Encoding: gzip\r\n")).status == 415
+
+
+async def test_tells_a_client_that_asks_to_continue(serve, connect):
+    service = await serve({("POST", "/echo"): echo})
+    client = await connect(service.address)
+    await client.send(b"POST /echo HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n")
+    assert (await client.receive()).status == 100
+    await client.send(b"ok")
+    assert (await client.receive()).body == b"ok"
+
+
+async def test_too_many_or_too_long_headers_are_refused(serve, connect):
+    service = await serve({("GET", "/x"): echo}, limits={"header_line_bytes": 1000, "header_count": 10})
+    for headers in ("A: b\r\n" * 20, f"A: {'b' * 2000}\r\n"):
+        answer = await (await connect(service.address)).request("GET", "/x", headers=headers)
+        assert (answer.status, answer.body) == (400, b"bad request\n")
+
+
+async def test_overload_is_429_at_once_and_unready_before(serve, connect):
+    handler, entered, release = held()
+    service = await serve({("POST", "/held"): handler}, limits={"concurrency": 10})
+    probe = await connect(service.address)
+    holding = []
+    for count in range(1, 11):
+        client = await connect(service.address)
+        holding.append(asyncio.create_task(client.request("POST", "/held", BODY)))
+        await entered.acquire()
+        assert (await probe.request("GET", "/readyz")).status == (503 if count >= 8 else 200)
+    eleventh = await connect(service.address)
+    async with asyncio.timeout(1):
+        answer = await eleventh.request("POST", "/held", BODY)
+    assert (answer.status, answer.headers["retry-after"]) == (429, "1")
+    assert (await probe.request("GET", "/healthz")).status == 200
+    release.set()
+    assert {answer.status for answer in await asyncio.gather(*holding)} == {200}
+    assert (await probe.request("GET", "/readyz")).status == 200
+
+
+async def test_the_deadline_answers_as_the_application_says(serve, connect):
+    ended = asyncio.Event()
+
+    async def slow(body, info):
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    def refuse(refusal, info):
+        return Response(200, f"{refusal.value} {info.path}".encode())
+
+    service = await serve({("GET", "/slow"): slow}, limits={"deadline_seconds": 0.2}, refuse=refuse)
+    assert (await (await connect(service.address)).request("GET", "/slow")).body == b"deadline /slow"
+    assert ended.is_set()
+
+
+async def test_a_handlers_own_timeout_is_not_the_deadline(serve, connect):
+    async def handler(body, info):
+        raise TimeoutError
+
+    service = await serve({("GET", "/x"): handler})
+    assert (await (await connect(service.address)).request("GET", "/x")).status == 500
+
+
+async def test_slow_loris_is_cut_while_others_are_served(serve, connect):
+    limits = {"header_seconds": 0.5, "body_seconds": 0.5}
+    service = await serve({("POST", "/echo"): echo}, limits=limits)
+    header, body, good, idle = [await connect(service.address) for _ in range(4)]
+    await header.send(b"POST /echo HTTP/1.1\r\nHost: h\r\nX")
+    await body.send(b"POST /echo HTTP/1.1\r\nHost: h\r\nContent-Length: 100\r\n\r\nx")
+
+    async def trickle():
+        while True:
+            await header.send(b"x")
+            await asyncio.sleep(0.05)
+
+    drip = asyncio.create_task(trickle())
+    cut = asyncio.create_task(header.closed())
+    served = 0
+    while not cut.done():
+        assert (await good.request("POST", "/echo", BODY)).status == 200
+        served += 1
+    drip.cancel()
+    assert cut.result()
+    assert served > 10
+    assert (await body.receive()).status == 408
+    # Saying nothing is not slow: a Go client keeps unused connections for 90 s.
+    assert (await idle.request("POST", "/echo", BODY)).status == 200
+
+
+async def test_plain_listener_has_probes_and_metrics_only(serve, connect):
+    service = await serve({("POST", "/echo"): echo}, metrics_listen=("127.0.0.1", 0))
+    plain = await connect(service.metrics_address, tls=False)
+    for path in ("/healthz", "/readyz", "/metrics"):
+        assert (await plain.request("GET", path)).status == 200
+    assert (await plain.request("POST", "/echo", b"x")).status == 404
+
+
+async def test_a_closed_or_broken_gate_is_named_with_its_reason(serve, connect):
+    def broken():
+        raise ValueError("secret")
+
+    registry = CollectorRegistry()
+    service = await serve({}, gates={"nodes": lambda: "no list yet", "broken": broken}, registry=registry)
+    answer = await (await connect(service.address)).request("GET", "/readyz")
+    assert answer.status == 503
+    assert answer.body == b"[-]nodes: no list yet\n[-]broken: check failed: ValueError\n"
+    assert registry.get_sample_value("morphisms_ready", {"gate": "nodes"}) == 0
+
+
+async def test_metrics_have_bounded_labels(serve, connect):
+    registry = CollectorRegistry()
+    service = await serve({("POST", "/echo"): echo}, registry=registry)
+    client = await connect(service.address)
+    for path in ("/echo", "/a", "/b", "/c"):
+        await client.request("POST", path, b"x")
+    assert registry.get_sample_value("morphisms_requests_total", {"route": "/echo", "code": "200"}) == 1
+    assert registry.get_sample_value("morphisms_requests_total", {"route": "other", "code": "404"}) == 3
+    text = (await client.request("GET", "/metrics")).body
+    assert b'/a"' not in text
+    assert b"morphisms_request_seconds_bucket" in text
+
+
+async def test_a_blocked_loop_shows_as_lag_and_ends_readiness(serve, connect):
+    registry = CollectorRegistry()
+    # Readiness returns at a fifth of this, which no tick reaches again: the probe cannot come too late.
+    service = await serve({}, registry=registry, limits={"lag_seconds": 1e-8})
+    client = await connect(service.address)
+    time.sleep(0.5)  # noqa: ASYNC251 (the fault itself)
+    async with asyncio.timeout(5):
+        while not (registry.get_sample_value("morphisms_event_loop_lag_distribution_seconds_sum") or 0) > 0.2:
+            await client.request("GET", "/healthz")
+    answer = await client.request("GET", "/readyz")
+    assert (answer.status, answer.body) == (503, b"[-]event-loop: the event loop lags\n")
+
+
+def test_a_latch_opens_again_only_well_below_where_it_closed():
+    latch = Latch(high=8, low=5)
+    states = []
+    for value in (7, 8, 7, 6, 5, 7, 8):
+        latch.update(value)
+        states.append(latch.closed)
+    assert states == [False, True, True, True, False, False, True]
+
+
+async def test_a_failed_background_task_ends_the_server(serve):
+    async def watch():
+        raise ValueError("lost")
+
+    service = await serve({}, background=[watch])
+    async with asyncio.timeout(5):
+        assert await service.wait() == 1
+
+
+async def test_idle_connections_make_room_only_when_stale(serve, connect, monkeypatch):
+    service = await serve({("POST", "/echo"): echo}, limits={"connections": 2})
+    first, second = await connect(service.address), await connect(service.address)
+    assert (await first.request("POST", "/echo", b"x")).status == 200
+    third = await connect(service.address)
+    assert await third.closed()
+    monkeypatch.setattr("server.connections._EVICT_AFTER_SECONDS", 0.0)
+    fourth = await connect(service.address)
+    assert (await fourth.request("POST", "/echo", b"x")).status == 200
+    assert await second.closed()
+
+
+async def test_drains_under_load_without_losing_a_request(process, connect, new_pair, tmp_path):
+    new_pair().write(tmp_path)
+    child = process(tmp_path)
+    lines: list[dict] = []
+    read = asyncio.get_running_loop().run_in_executor
+    listening = json.loads(await read(None, child.stderr.readline))
+    lines.append(listening)
+    address, plain = tuple(listening["address"]), tuple(listening["metrics"])
+    loaded = asyncio.Event()
+    answered = 0
+    closed_by_server = 0
+
+    async def load():
+        nonlocal answered, closed_by_server
+        client = await connect(address)
+        while True:
+            answer = await client.request("POST", "/echo", BODY)  # raises when an accepted request is lost
+            assert (answer.status, answer.body) == (200, BODY)
+            answered += 1
+            if answered >= 100:
+                loaded.set()
+            if answer.headers.get("connection") == "close":
+                closed_by_server += 1
+                return
+
+    idle = await connect(address)
+    probe = await connect(plain, tls=False)
+    workers = [asyncio.create_task(load()) for _ in range(16)]
+    assert (await probe.request("GET", "/readyz")).status == 200
+    await asyncio.wait_for(loaded.wait(), 5)
+    child.send_signal(signal.SIGTERM)
+    lines.append(json.loads(await read(None, child.stderr.readline)))
+    assert lines[-1]["event"] == "draining"
+    assert (await probe.request("GET", "/readyz")).status == 503
+    # Endpoints have not moved yet: a new connection is still served.
+    assert (await (await connect(address)).request("POST", "/echo", BODY)).status == 200
+    async with asyncio.timeout(10):
+        await asyncio.gather(*workers)
+    assert closed_by_server == 16
+    assert await idle.closed()
+    assert await read(None, child.wait, 10) == 0
+
+
+async def test_what_cannot_start_says_so_and_exits_2(process, tmp_path):
+    child = process(tmp_path)
+    _, errors = await asyncio.get_running_loop().run_in_executor(None, child.communicate)
+    line = json.loads(errors)
+    assert child.returncode == 2
+    assert line["event"] == "start_failed"
+    assert "tls.crt: cannot be read" in line["problems"][0]

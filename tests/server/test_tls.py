@@ -1,0 +1,126 @@
+import asyncio
+import ssl
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from server.messages import Response
+from server.tls import CertificateError, CertificateFiles
+
+BODY = b"x" * 12_600
+SUCCESS = "morphisms_file_last_reload_success"
+
+
+async def echo(body, info):
+    return Response(200, body)
+
+
+async def until(condition):
+    """A handshake or a metric tells the state; neither can wake a test."""
+    async with asyncio.timeout(5):
+        while not await condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize(("before", "after"), [("ec", "ec"), ("ec", "rsa"), ("rsa", "ec")])
+async def test_a_swap_under_load_drops_nothing(serve, connect, new_pair, tmp_path, before, after):
+    old, new = new_pair(before), new_pair(after)
+    service = await serve({("POST", "/echo"): echo}, certificate=old.write(tmp_path))
+    swapped = asyncio.Event()
+    loaded = asyncio.Event()
+    answered = 0
+
+    async def keep_alive():
+        nonlocal answered
+        client = await connect(service.address)
+        assert client.certificate == old.der
+        while not swapped.is_set():
+            assert (await client.request("POST", "/echo", BODY)).status == 200
+            answered += 1
+            if answered >= 20:
+                loaded.set()
+        assert (await client.request("POST", "/echo", BODY)).status == 200
+
+    workers = [asyncio.create_task(keep_alive()) for _ in range(4)]
+    await asyncio.wait_for(loaded.wait(), 5)
+    new.write(tmp_path)
+
+    async def served():
+        client = await connect(service.address)
+        assert (await client.request("POST", "/echo", BODY)).status == 200
+        return client.certificate == new.der
+
+    try:
+        await until(served)
+    finally:
+        swapped.set()
+    await asyncio.gather(*workers)
+
+
+@pytest.mark.parametrize("damage", ["half", "mismatch", "missing", "empty"])
+async def test_a_pair_that_cannot_be_served_keeps_the_old_one(serve, connect, new_pair, tmp_path, damage):
+    old, new = new_pair(), new_pair()
+    registry = CollectorRegistry()
+    files = old.write(tmp_path)
+    service = await serve({}, certificate=files, registry=registry)
+    if damage == "half":
+        files.chain.write_bytes(new.chain[:200])
+    elif damage == "mismatch":
+        files.chain.write_bytes(new.chain)
+    elif damage == "missing":
+        files.key.unlink()
+    else:
+        files.key.write_bytes(b"")
+
+    async def refused():
+        return registry.get_sample_value(SUCCESS, {"file": "certificate"}) == 0
+
+    async def served():
+        return (await connect(service.address)).certificate == new.der
+
+    await until(refused)
+    assert (await connect(service.address)).certificate == old.der
+    new.write(tmp_path)
+    await until(served)
+    assert registry.get_sample_value(SUCCESS, {"file": "certificate"}) == 1
+
+
+async def test_follows_a_mounts_link(serve, connect, new_pair, tmp_path):
+    old, new = new_pair(), new_pair()
+    old.write(tmp_path / "one")
+    new.write(tmp_path / "two")
+    link = tmp_path / "..data"
+    link.symlink_to("one")
+    files = CertificateFiles(link / "tls.crt", link / "tls.key", interval=0.05)
+    service = await serve({}, certificate=files)
+    (tmp_path / "next").symlink_to("two")
+    (tmp_path / "next").rename(link)
+
+    async def served():
+        return (await connect(service.address)).certificate == new.der
+
+    await until(served)
+
+
+async def test_needs_a_good_pair_to_start(serve, new_pair, tmp_path):
+    files = new_pair().write(tmp_path)
+    files.key.write_bytes(new_pair().key)
+    with pytest.raises(CertificateError, match="not a usable pair"):
+        await serve({}, certificate=files)
+
+
+async def test_resumption_does_not_bring_the_old_certificate_back(serve, new_pair, tmp_path):
+    old, new = new_pair(), new_pair()
+    service = await serve({("POST", "/echo"): echo}, certificate=old.write(tmp_path))
+    trusting_new = ssl.create_default_context(cadata=new.chain.decode())
+    new.write(tmp_path)
+
+    async def verified():
+        try:
+            _, writer = await asyncio.open_connection(*service.address, ssl=trusting_new)
+        except ssl.SSLCertVerificationError:
+            return False
+        writer.close()
+        return True
+
+    await until(verified)
