@@ -96,3 +96,14 @@ def test_a_bad_file_at_the_start_is_an_error(tmp_path, registry):
     (tmp_path / "c.yaml").write_text("nam: x")
     with pytest.raises(ConfigurationError):
         start(tmp_path / "c.yaml", registry)
+
+
+async def test_a_change_within_one_tick_of_the_clock_is_seen(tmp_path, registry):
+    path = tmp_path / "c.yaml"
+    path.write_text("name: one")
+    stamp = path.stat().st_mtime_ns
+    watched = start(path, registry)
+    path.write_text("name: two")
+    os.utime(path, ns=(stamp, stamp))
+    assert await watched.poll()
+    assert watched.value.name == "two"
