@@ -1,0 +1,328 @@
+"""Kubernetes objects as YAML: read the way Kubernetes reads them, written so that every reader agrees.
+
+Kubernetes reads YAML with sigs.k8s.io/yaml (YAML 1.1 as go-yaml v2 has it, then JSON), which differs from PyYAML: `y`
+and `1e3` are not text there, `08`, `0o400` and `1_000` are numbers, dates and `1:30` are text. `read_documents` follows
+Kubernetes, so that a command sees the object that the API server would see. `write_documents` puts quotes around any
+text that YAML 1.1, YAML 1.2 or Kubernetes could take for something else. Comments and anchors do not survive: an anchor
+is written out wherever it was used.
+
+No message repeats a value: manifests are where secrets should not be, and sometimes are.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+import yaml
+
+STDIN: Final = "-"
+# The API server takes objects of up to 1.5 MiB (etcd's own limit); a bundle of a whole product fits too.
+MAX_BYTES: Final = 8 << 20
+# Deeper than any CRD schema that is in use, far below what Python's recursion bears.
+MAX_DEPTH: Final = 100
+# Aliases count each time they are used: a small file cannot become a large value.
+MAX_NODES: Final = 1_000_000
+
+
+class UnusableInputError(Exception):
+    """Input that cannot be used: one line, `FILE:LINE: what is wrong`, and no value of the file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One YAML document: a Kubernetes object (a mapping with `apiVersion` and `kind`), and where it stands.
+
+    `source` is what a person calls the file; `line` counts from 1. `object` is the caller's to change.
+    """
+
+    object: dict[str, Any]
+    source: str
+    line: int
+
+    @property
+    def place(self) -> str:
+        """`FILE:LINE`, as compilers write it."""
+        return f"{self.source}:{self.line}"
+
+
+def read_documents(path: str, *, max_bytes: int = MAX_BYTES) -> list[Document]:
+    """The objects in the file, `-` for standard input, in their order; empty documents are left out.
+
+    Raises UnusableInputError: unreadable, too large, not YAML, a key given twice, not a Kubernetes object, no object.
+    """
+    if path == STDIN:
+        return parse_documents(_bounded(sys.stdin.buffer, "standard input", max_bytes), "standard input")
+    try:
+        with Path(path).open("rb") as file:
+            content = _bounded(file, path, max_bytes)
+    except OSError as error:
+        raise UnusableInputError(f"{path}: cannot be read: {error.strerror}") from None
+    return parse_documents(content, path)
+
+
+def parse_documents(content: bytes, source: str) -> list[Document]:
+    """As `read_documents`, of bytes; `source` stands for the file in messages."""
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise UnusableInputError(f"{source}: not UTF-8") from None
+    reader = _Reader(source)
+    documents = []
+    for value, line in reader.values(text):
+        if value is None:
+            continue
+        if not is_object(value):
+            raise UnusableInputError(f"{source}:{line}: not a Kubernetes object; it needs apiVersion and kind")
+        documents.append(Document(value, source, line))
+    if not documents:
+        raise UnusableInputError(f"{source}: holds no Kubernetes object")
+    return documents
+
+
+def write_documents(objects: Iterable[Mapping[str, Any]]) -> str:
+    """The objects as YAML documents: block style, keys in their order, no aliases, lines never folded."""
+    return "---\n".join(
+        yaml.dump(
+            each,
+            Dumper=_Dumper,
+            default_flow_style=False,
+            sort_keys=False,
+            allow_unicode=True,
+            width=sys.maxsize,
+        )
+        for each in objects
+    )
+
+
+def is_object(value: Any) -> bool:
+    """Whether it is a mapping that says what it is, as every Kubernetes object does."""
+    return isinstance(value, dict) and all(isinstance(value.get(key), str) for key in ("apiVersion", "kind"))
+
+
+def each_object(value: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The object itself, or those inside when it is a `List` (what `kubectl get -o yaml` prints of several)."""
+    items = value.get("items")
+    if not (value["kind"].endswith("List") and isinstance(items, list)):
+        yield value
+        return
+    for item in items:
+        if is_object(item):
+            yield from each_object(item)
+
+
+def _bounded(file: BinaryIO, source: str, max_bytes: int) -> bytes:
+    content = file.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        raise UnusableInputError(f"{source}: larger than {max_bytes} bytes")
+    return content
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+_TAG: Final = "tag:yaml.org,2002:"
+# Given to scalars that have neither quotes nor a tag, which Kubernetes' own rules then resolve. No file can write it.
+_PLAIN: Final = "\0plain"
+
+
+# libyaml's parser where the wheel has it: ten times faster, same events. types-PyYAML knows both as plain classes.
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    yaml_implicit_resolvers: dict[str | None, list[tuple[str, re.Pattern[str]]]] = {  # noqa: RUF012
+        None: [(_PLAIN, re.compile(""))]
+    }
+
+
+class _Reader:
+    """YAML to plain data under Kubernetes' rules."""
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+        self._nodes = 0
+
+    def values(self, text: str) -> Iterator[tuple[Any, int]]:
+        """Each document's value and first line."""
+        try:
+            self._check_depth(text)
+            loader = _Loader(text)
+            try:
+                while loader.check_node():
+                    node = loader.get_node()
+                    yield self._value(node, 0), node.start_mark.line + 1
+            finally:
+                loader.dispose()
+        except yaml.YAMLError as error:
+            raise self._not_yaml(error) from None
+
+    def _not_yaml(self, error: yaml.YAMLError) -> UnusableInputError:
+        mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+        where = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
+        # What follows in quotes is a piece of the file: `*name` is what an unquoted secret can look like.
+        problem = str(getattr(error, "problem", None) or "").partition(" '")[0]
+        return UnusableInputError(f"{self._source}{where}: not valid YAML" + (f": {problem}" if problem else ""))
+
+    def _refuse(self, node: yaml.Node, message: str) -> UnusableInputError:
+        return UnusableInputError(f"{self._source}:{node.start_mark.line + 1}: {message}")
+
+    def _check_depth(self, text: str) -> None:
+        # Events come one by one; composing recurses, and must not be reached by a thousand brackets.
+        depth = 0
+        for event in yaml.parse(text, Loader=_Loader):
+            if isinstance(event, yaml.CollectionStartEvent):
+                depth += 1
+                if depth > MAX_DEPTH:
+                    line = event.start_mark.line + 1  # type: ignore[union-attr]  # both parsers set it
+                    raise UnusableInputError(f"{self._source}:{line}: nested deeper than {MAX_DEPTH}")
+            elif isinstance(event, yaml.CollectionEndEvent):
+                depth -= 1
+
+    def _value(self, node: yaml.Node, depth: int) -> Any:
+        self._nodes += 1
+        # An alias may hold itself, so depth is bounded here too.
+        if self._nodes > MAX_NODES or depth > MAX_DEPTH:
+            raise self._refuse(node, "too many values, or aliases that expand to too much")
+        if isinstance(node, yaml.ScalarNode):
+            return self._scalar(node)
+        if isinstance(node, yaml.SequenceNode) and node.tag == _TAG + "seq":
+            return [self._value(item, depth + 1) for item in node.value]
+        if isinstance(node, yaml.MappingNode) and node.tag == _TAG + "map":
+            return self._mapping(node, depth)
+        raise self._refuse(node, "this YAML tag is not supported; leave it out")
+
+    def _scalar(self, node: yaml.ScalarNode) -> Any:
+        text: str = node.value
+        if node.tag == _TAG + "str":
+            return text
+        value = resolve(text)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise self._refuse(node, "infinity and NaN are not values of a Kubernetes object; quote it if it is text")
+        if node.tag == _PLAIN or node.tag == _TAG + _NAMES.get(type(value), ""):
+            return value
+        raise self._refuse(node, "this YAML tag is not supported; leave it out, or quote the value")
+
+    def _mapping(self, node: yaml.MappingNode, depth: int) -> dict[str, Any]:
+        result: dict[str, Any] = {}
+        lines: dict[str, int] = {}
+        merged: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            if key_node.tag == _PLAIN and key_node.value == "<<":
+                if merged or result:
+                    # Kubernetes lets a later merge win over keys above it, YAML's own rule is the opposite.
+                    raise self._refuse(key_node, "a merge key (<<) must come first and once in its mapping")
+                merged = self._merged(value_node, depth)
+                continue
+            key = self._key(key_node)
+            line = key_node.start_mark.line + 1
+            if key in lines:
+                raise self._refuse(key_node, f"key {_shown(key)} given twice, first on line {lines[key]}")
+            lines[key] = line
+            result[key] = self._value(value_node, depth + 1)
+        return merged | result
+
+    def _merged(self, node: yaml.Node, depth: int) -> dict[str, Any]:
+        value = self._value(node, depth + 1)
+        if not isinstance(value, dict):
+            raise self._refuse(node, "a merge key (<<) takes one mapping")
+        return value
+
+    def _key(self, node: yaml.Node) -> str:
+        """Keys become text, as sigs.k8s.io/yaml makes them: `8080:` is "8080", `on:` is "true"."""
+        value = self._scalar(node) if isinstance(node, yaml.ScalarNode) else None
+        if isinstance(value, str):
+            return value
+        if isinstance(value, bool):
+            return "true" if value else "false"
+        if isinstance(value, int):
+            return str(value)
+        raise self._refuse(node, "a key is not text; quote it")
+
+
+_NAMES: Final = {bool: "bool", int: "int", float: "float", type(None): "null"}
+
+# go-yaml v2, resolve.go: the words, and the first characters that make it try a number.
+_WORDS: Final[dict[str, Any]] = {
+    **dict.fromkeys(("y", "Y", "yes", "Yes", "YES", "true", "True", "TRUE", "on", "On", "ON"), True),
+    **dict.fromkeys(("n", "N", "no", "No", "NO", "false", "False", "FALSE", "off", "Off", "OFF"), False),
+    **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
+    **dict.fromkeys((".nan", ".NaN", ".NAN"), math.nan),
+    **dict.fromkeys((".inf", ".Inf", ".INF", "+.inf", "+.Inf", "+.INF"), math.inf),
+    **dict.fromkeys(("-.inf", "-.Inf", "-.INF"), -math.inf),
+}
+_NUMERIC_START: Final = frozenset("+-.0123456789")
+# strconv.ParseInt with base 0, underscores taken out before.
+_INTEGER = re.compile(r"([+-]?)(?:(0[xX][0-9a-fA-F]+)|(0[oO]?[0-7]+)|(0[bB][01]+)|(0|[1-9][0-9]*))")
+_FLOAT = re.compile(r"[+-]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][+-]?[0-9]+)?")
+_STRAY_UNDERSCORE = re.compile(r"(?<![0-9])_|_(?![0-9])")
+# Beyond it Go's JSON writes an exponent; up to it a whole number looks the same whatever type it was.
+_WHOLE_BELOW: Final = 1e21
+
+
+def resolve(text: str) -> Any:
+    """What Kubernetes reads in an unquoted YAML scalar: text, bool, int, float or None."""
+    if text in _WORDS:
+        return _WORDS[text]
+    if text[0] not in _NUMERIC_START:
+        return text
+    digits = text.replace("_", "")
+    integer = _integer(digits)
+    if integer is not None:
+        return integer
+    # After a leading dot go-yaml lets strconv judge the underscores, which takes them between digits only.
+    if _FLOAT.fullmatch(digits) and not (text[0] == "." and _STRAY_UNDERSCORE.search(text)):
+        number = float(digits)
+        if math.isinf(number):  # `1e400`, a commit's digest perhaps
+            return text
+        # JSON has one type of number: 1.0, 1e0 and 1 reach the API server as the same `1`.
+        return int(number) if number.is_integer() and abs(number) < _WHOLE_BELOW else number
+    return text
+
+
+def _integer(digits: str) -> int | None:
+    # Longer than any 64-bit number in any base, and Python refuses to read thousands of digits.
+    match = _INTEGER.fullmatch(digits) if len(digits) <= 100 else None
+    if match is None:
+        return None
+    sign, hexadecimal, octal, binary, decimal = match.groups()
+    number = int(octal.lower().replace("o", ""), 8) if octal else int(hexadecimal or binary or decimal, 0)
+    number = -number if sign == "-" else number
+    # Beyond 64 bits Go falls back to a float, and so to the digits of one.
+    return number if -(2**63) <= number < 2**64 else None
+
+
+def _shown(key: str) -> str:
+    return "".join(character if character.isprintable() else "?" for character in key[:100])
+
+
+# --- writing ---------------------------------------------------------------------------------------------------------
+
+
+# The pure Python emitter: libyaml's lays some texts out differently, and the same input should give the same bytes.
+class _Dumper(yaml.SafeDumper):
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _represent_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar(_TAG + "str", text, style=_style(dumper, text))
+
+
+# Line breaks for YAML 1.1 alone: only escapes carry them to every reader.
+_OLD_BREAKS = re.compile("[\x85\u2028\u2029]")
+
+
+def _style(dumper: _Dumper, text: str) -> str | None:
+    if _OLD_BREAKS.search(text):
+        return '"'
+    if "\n" in text:
+        return "|"
+    # PyYAML knows YAML 1.1 as it is written, `resolve` as Kubernetes reads it; together they hold YAML 1.2's words too.
+    tag = dumper.resolve(yaml.ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]
+    alike = tag != _TAG + "str" or not isinstance(resolve(text), str)
+    return '"' if alike else None
+
+
+_Dumper.add_representer(str, _represent_text)
