@@ -88,7 +88,6 @@ def _gather(
     return Facts(
         evidence=evidence,
         report=report,
-        cpuid_line=line if report.has_cpuid else None,
         line=line,
         leaf=collateral.leaf,
         intermediate=collateral.issuer_of_leaf(),

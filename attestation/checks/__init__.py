@@ -22,6 +22,7 @@ UNITS: tuple[Unit, ...] = (
     product.line,
     product.reference,
     chain.leaf,
+    product.certificate,
     chain.intermediate,
     chain.root,
     chain.anchor,

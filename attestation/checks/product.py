@@ -18,23 +18,30 @@ def issuer_line(issuer_name: str) -> ProductLine | None:
 
 @unit("product/line")
 def line(facts: Facts) -> Finding:
-    """CPUID, the leaf's issuer and its productName name one line, and an anchor exists for it."""
-    report, said, lines = facts.report, [], []
+    """By CPUID, which is signed; in version 2, which has none, by the leaf's issuer. An anchor exists for it."""
+    report = facts.report
     if report.has_cpuid:
-        known = facts.cpuid_line.name if facts.cpuid_line else "unknown"
-        said.append(f"CPUID {report.cpuid_fam_id:02x}/{report.cpuid_mod_id:02x}/{report.cpuid_step:x} {known}")
-        lines.append(facts.cpuid_line)
+        said = f"CPUID {report.cpuid_fam_id:02x}/{report.cpuid_mod_id:02x}/{report.cpuid_step:x}"
+    elif facts.leaf is not None:
+        said = f"no CPUID in version {report.version}, issuer {facts.leaf.issuer_name}"
     else:
-        said.append(f"no CPUID in version {report.version}")
-    if facts.leaf is not None:
-        product_name = facts.leaf.vek.product_name
-        said += [f"issuer {facts.leaf.issuer_name}", f"productName {product_name}"]
-        lines.append(issuer_line(facts.leaf.issuer_name))
-        lines.append(None if product_name is None else line_by_product_name(product_name))
-    trusted = [name for name in facts.anchors.pins if (known_line := line_by_name(name)) and known_line.supported]
-    first = lines[0] if lines else None
-    ok = first is not None and first.name in trusted and all(each == first for each in lines)
-    return Finding(ok, ", ".join(said), f"one of {', '.join(trusted)}, the same in all")
+        said = f"no CPUID in version {report.version}, and no certificate"
+    trusted = [name for name in facts.anchors.pins if (known := line_by_name(name)) and known.supported]
+    name = "unknown" if facts.line is None else facts.line.name
+    return Finding(name in trusted, f"{name}: {said}", f"one of {', '.join(trusted)}")
+
+
+@unit("product/certificate", needs=("product/line", "certificates/leaf"))
+def certificate(facts: Facts) -> Finding:
+    """The leaf's issuer and its productName name the same line."""
+    leaf, wanted = required(facts.leaf), required(facts.line)
+    product_name = leaf.vek.product_name
+    named = None if product_name is None else line_by_product_name(product_name)
+    return Finding(
+        issuer_line(leaf.issuer_name) == wanted and named == wanted,
+        f"issuer {leaf.issuer_name}, productName {product_name}",
+        f"both {wanted.name}",
+    )
 
 
 @unit("product/reference", needs=("product/line",), with_reference=True)

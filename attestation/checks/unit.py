@@ -29,7 +29,6 @@ class Facts:
 
     evidence: Evidence
     report: Report
-    cpuid_line: ProductLine | None
     line: ProductLine | None
     leaf: Certificate | None
     intermediate: Certificate | None
