@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from webhook.injection import Injection
 from webhook.modes import Action, Mode
@@ -156,7 +157,9 @@ class Configuration(_Section):
         for entry in self.namespaces.values():
             named.update((entry.profile, *entry.profiles))
         if unknown := sorted(named - known.keys()):
-            raise ValueError(f"unknown profile {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+            raise PydanticCustomError(
+                "unknown_profile", f"unknown profile {', '.join(unknown)}; known are {', '.join(sorted(known))}"
+            )
         return self
 
     @cached_property
@@ -186,6 +189,17 @@ class Configuration(_Section):
         return self.defaultProfile if entry is None else entry.profile
 
     def profiles_allowed_in(self, namespace: str) -> frozenset[str]:
-        """Names of the profiles that pods of the namespace may use."""
+        """Names of the profiles that pods of the namespace may use.
+
+        Where the operator says nothing: the default, and every profile that attests. A profile of placement alone would
+        let an annotation loosen the namespace's policy.
+        """
         entry = self.namespaces.get(namespace)
-        return frozenset(self.profile_by_name) if entry is None else frozenset((entry.profile, *entry.profiles))
+        if entry is not None:
+            return frozenset((entry.profile, *entry.profiles))
+        return self._attesting_profiles
+
+    @cached_property
+    def _attesting_profiles(self) -> frozenset[str]:
+        attesting = {name for name, profile in self.profile_by_name.items() if profile.injects}
+        return frozenset(attesting | {self.defaultProfile})

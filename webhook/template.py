@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from webhook.configuration import Configuration
-from webhook.names import KNATIVE_CONFIGURATION, KNATIVE_SERVICE
+from webhook.names import KNATIVE_CONFIGURATION, KNATIVE_SERVICE, LAST_APPLIED
 from webhook.pod import Pod
 from webhook.request import User
 from webhook.rewrite import rewrite
@@ -54,4 +55,8 @@ def violations_after_injection(
     after = pod
     if not pod.is_measured:
         after = Pod(rewrite(pod, snapshot).result, pod.namespace, pod.configuration, pod.workload.service)
-    return tuple(evaluate(POD, Subject(after, snapshot, user, source=item)))
+    prefix = "" if item.get("kind") == "Revision" else "spec.template."
+    return tuple(
+        violation if LAST_APPLIED in violation.field else replace(violation, field=prefix + violation.field)
+        for violation in evaluate(POD, Subject(after, snapshot, user, source=item))
+    )

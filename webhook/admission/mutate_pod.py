@@ -49,7 +49,8 @@ def decide(request: Request, configuration: Configuration, snapshot: Snapshot | 
 def _blocked(patch: Patch, pod: Pod, request: Request, snapshot: Snapshot | None) -> tuple[Violation, ...]:
     """What stays violated after the rewrite. A measured pod takes no operation, so it is judged as it is."""
     after = pod if pod.is_measured else Pod(patch.result, pod.namespace, pod.configuration)
-    return tuple(evaluate(NEEDED_FOR_INJECTION, Subject(after, snapshot, request.user)))
+    subject = Subject(after, snapshot, request.user, just_rewritten=after is not pod)
+    return tuple(evaluate(NEEDED_FOR_INJECTION, subject))
 
 
 def _would_mutate(pod: Pod, request: Request, snapshot: Snapshot | None) -> Decision:

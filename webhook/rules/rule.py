@@ -29,6 +29,7 @@ class Subject:
 
     `old` is the pod before an UPDATE; `user` is None offline; `snapshot` is None where the cluster is not known.
     `source` is the object that people wrote, where it is not the pod itself: a Service, Configuration or Revision.
+    `just_rewritten`: the rewrite has a moment ago compared or written our container, so that need not be done again.
     """
 
     pod: Pod
@@ -36,6 +37,7 @@ class Subject:
     user: User | None = None
     old: Pod | None = None
     source: dict[str, Any] | None = None
+    just_rewritten: bool = False
 
 
 @dataclass(frozen=True, slots=True)

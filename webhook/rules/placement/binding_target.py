@@ -29,14 +29,12 @@ def check(subject: BindingSubject) -> Iterator[Finding]:
         profile = subject.pod.profile
         if profile is None or not profile.suits(node):
             yield "target.name", _unsuitable(node.name, profile.name if profile else "unknown")
-    elif not any(
-        configuration.profile_by_name[name].suits(node) for name in configuration.profiles_allowed_in(subject.namespace)
-    ):
-        yield "target.name", _unsuitable(node.name, " or ".join(_names(subject)))
-
-
-def _names(subject: BindingSubject) -> list[str]:
-    return sorted(subject.configuration.profiles_allowed_in(subject.namespace))
+        return
+    allowed = (configuration.profile_by_name[name] for name in configuration.profiles_allowed_in(subject.namespace))
+    # A profile without requirements says nothing of its nodes, so only the pod can tell that it is meant.
+    profiles = [profile for profile in allowed if profile.requirements]
+    if not any(profile.suits(node) for profile in profiles):
+        yield "target.name", _unsuitable(node.name, " or ".join(sorted(profile.name for profile in profiles)))
 
 
 def _unsuitable(node: str, profile: str) -> str:

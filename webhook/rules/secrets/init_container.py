@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from sidecar import plan as contract
+from webhook.pod import Pod
+from webhook.profiles import Profile
 from webhook.rewrite.sidecar import is_intact, sidecar_container
 from webhook.rules.rule import Finding, Rule, Severity, Subject
 
@@ -13,25 +16,35 @@ def check(subject: Subject) -> Iterator[Finding]:
     pod, profile = subject.pod, subject.pod.profile
     if profile is None or not profile.injects or pod.wishes.problems:
         return
-    try:
-        wanted = sidecar_container(pod, profile)
-    except contract.PlanError as error:
-        yield "metadata.annotations", str(error)
-        return
     injected = pod.injected
     if injected is None:
-        yield "spec.initContainers", f"the pod lacks {contract.CONTAINER}, so nothing attests its guest"
+        yield "spec.initContainers", _why_missing(pod, profile)
         return
     if pod.plan is None:
         yield (
             f"{injected.field}.env",
-            f"the plan in {contract.CONTAINER} cannot be read; leave the container to injection",
+            f"the plan in {contract.CONTAINER} cannot be read; leave it to injection",
         )
-    elif subject.old is None and not is_intact(injected.object, wanted):
+    elif subject.old is None and not subject.just_rewritten and not _is_as_it_should_be(injected.object, pod, profile):
         yield injected.field, f"{contract.CONTAINER} differs from the template; leave the container to injection"
     for container in pod.containers:
         if container.group == "initContainers" and container.index < injected.index and container in pod.consumers:
             yield injected.field, f"{contract.CONTAINER} comes after {container.name}, which needs its secrets"
+
+
+def _why_missing(pod: Pod, profile: Profile) -> str:
+    try:
+        sidecar_container(pod, profile)
+    except contract.PlanError as error:
+        return str(error)
+    return f"the pod lacks {contract.CONTAINER}, so nothing attests its guest"
+
+
+def _is_as_it_should_be(container: dict[str, Any], pod: Pod, profile: Profile) -> bool:
+    try:
+        return is_intact(container, sidecar_container(pod, profile))
+    except contract.PlanError:
+        return False
 
 
 RULE = Rule(

@@ -1,0 +1,3 @@
+module morphisms/bench
+
+go 1.24

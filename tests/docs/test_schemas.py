@@ -1,0 +1,25 @@
+"""What is published agrees with the code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cli.schema import DOCS, SCHEMAS
+from server.yamlfile import schema
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_the_published_schema_is_the_types_own(name: str) -> None:
+    assert (DOCS / name).read_text() == schema(SCHEMAS[name]), "run make schema"
+
+
+def test_every_rule_is_in_its_own_file_and_documented() -> None:
+    from webhook.rules import BY_ID
+
+    root = Path(__file__).parent.parent.parent
+    text = (root / "docs" / "rules.md").read_text()
+    for rule in BY_ID:
+        assert (root / "webhook" / "rules" / f"{rule.replace('-', '_')}.py").is_file(), rule
+        assert f"`{rule}`" in text, rule

@@ -1,0 +1,99 @@
+"""Golden cases as data: one YAML file a case, with the recorded review by name and the whole answer expected."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from webhook.configuration import Configuration
+from webhook.decide import decide
+from webhook.modes import Mode
+from webhook.review import read_review, write_review
+from webhook.snapshot import fetched_from_objects, snapshot_of_objects
+
+HERE = Path(__file__).parent
+CASES = HERE / "cases"
+REVIEWS = HERE.parent / "fixtures" / "admissionreviews"
+
+
+@dataclass(frozen=True)
+class Case:
+    """`review` is a file of the recorded reviews; `set` overrides members of its object by dotted path."""
+
+    name: str
+    review: str
+    path: str
+    mode: str
+    why: str
+    set: dict[str, Any]
+    configuration: dict[str, Any]
+    objects: list[Any]
+    answer: dict[str, Any]
+
+
+def read_case(path: Path) -> Case:
+    """The case in a file."""
+    case = yaml.safe_load(path.read_text())
+    return Case(
+        name=path.stem,
+        review=case["review"],
+        path=case["path"],
+        mode=case["mode"],
+        why=case.get("why", ""),
+        set=case.get("set", {}),
+        configuration=case.get("configuration", {}),
+        objects=case.get("objects", []),
+        answer=case.get("answer", {}),
+    )
+
+
+def answer(case: Case) -> dict[str, Any]:
+    """What the webhook answers, its patch decoded."""
+    review = json.loads((REVIEWS / case.review).read_text())
+    for dotted, value in case.set.items():
+        _set(review["request"]["object"], dotted.split("/"), value)
+    request = read_review(json.dumps(review).encode(), case.path)
+    objects = [*yaml.safe_load((HERE / "cluster.yaml").read_text())["items"], *case.objects]
+    snapshot = snapshot_of_objects(objects)
+    snapshot = replace(
+        snapshot,
+        namespaces={**snapshot.namespaces, request.namespace: Mode(case.mode)},
+        fetched=fetched_from_objects(objects, request.namespace, request.name),
+    )
+    decision = decide(request, Configuration.model_validate(case.configuration), snapshot)
+    response: dict[str, Any] = json.loads(write_review(request.uid, decision))["response"]
+    del response["uid"]
+    if "patch" in response:
+        response["patch"] = json.loads(base64.b64decode(response["patch"]))
+        for operation in response["patch"]:
+            _open_plan(operation.get("value"))
+    return response
+
+
+def _set(item: Any, steps: list[str], value: Any) -> None:
+    for step in steps[:-1]:
+        item = item[int(step)] if isinstance(item, list) else item.setdefault(step, {})
+    last = steps[-1]
+    if value is None:
+        del item[int(last) if isinstance(item, list) else last]
+    elif isinstance(item, list):
+        item[int(last)] = value
+    else:
+        item[last.replace("|", "/")] = value
+
+
+def _open_plan(value: Any) -> None:
+    """Show the plan in a patch as the object it is, so that a reader can review it."""
+    if isinstance(value, list):
+        for item in value:
+            _open_plan(item)
+    elif isinstance(value, dict):
+        for item in value.values():
+            _open_plan(item)
+        if value.get("name") == "MORPHISMS_PLAN":
+            value["value"] = json.loads(value["value"])

@@ -1,0 +1,142 @@
+"""The admission server: HTTP around `decide`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from server import logs
+from server.limits import Limits
+from server.messages import Handler, RequestInfo, Response
+from server.metrics import new_registry
+from server.service import Address, Application, Background
+from server.tls import CertificateFiles
+from server.watched import FileMetrics, Watched
+from webhook.cluster import Cluster
+from webhook.configuration import Configuration
+from webhook.decide import PATHS, decide
+from webhook.decision import Decision, refuse
+from webhook.loading import load_configuration
+from webhook.metrics import AdmissionMetrics
+from webhook.request import Request
+from webhook.review import ReviewError, read_review, write_review
+
+# Below every timeout of the registration (2 s in audit mode, 5 s elsewhere), so that a caller gets an answer.
+_LIMITS = Limits(deadline_seconds=1.8)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the command line says."""
+
+    listen: Address
+    certificate: CertificateFiles
+    metrics_listen: Address | None = None
+    configuration: Path | None = None
+    limits: Limits = _LIMITS
+
+
+def make_application(settings: Settings, make_cluster: Callable[[Configuration], Cluster]) -> Application:
+    """The admission server as `server.service.run` takes it. Raises ConfigurationError."""
+    registry = new_registry()
+    files = FileMetrics(registry)
+    background: list[Background] = []
+    current = _watch_configuration(settings.configuration, files, background)
+    cluster = make_cluster(current())
+    metrics = AdmissionMetrics(registry, lambda: cluster.current().age_seconds or 0.0)
+    admission = Admission(current, cluster, metrics)
+    background.append(cluster.run)
+    return Application(
+        routes={("POST", path): admission.handler(path) for path in PATHS},
+        certificate=settings.certificate,
+        listen=settings.listen,
+        metrics_listen=settings.metrics_listen,
+        limits=settings.limits,
+        gates={"cluster": cluster.problem},
+        background=background,
+        registry=registry,
+        files=files,
+    )
+
+
+def _watch_configuration(
+    path: Path | None, files: FileMetrics, background: list[Background]
+) -> Callable[[], Configuration]:
+    if path is None:
+        default = Configuration()
+        return lambda: default
+    watched: Watched[Configuration] = Watched(
+        "configuration", read=lambda: load_configuration(path), paths=lambda: [path], metrics=files
+    )
+    background.append(watched.watch)
+    return lambda: watched.value
+
+
+class Admission:
+    """Answers AdmissionReviews, one handler a path."""
+
+    def __init__(self, configuration: Callable[[], Configuration], cluster: Cluster, metrics: AdmissionMetrics) -> None:
+        self._configuration = configuration
+        self._cluster = cluster
+        self._metrics = metrics
+        self._configured: Configuration | None = None
+
+    def handler(self, path: str) -> Handler:
+        """The handler of one admission path."""
+
+        async def answer(body: bytes, _info: RequestInfo) -> Response:
+            try:
+                request = read_review(body, path)
+            except ReviewError as error:
+                logs.warning("unusable_review", path=path, problem=str(error))
+                return unusable(error)
+            logs.set_request_id(request.uid)
+            decision = await self._decide(request)
+            self._metrics.decided(path, decision)
+            _log(request, decision)
+            return Response(200, write_review(request.uid, decision))
+
+        return answer
+
+    async def _decide(self, request: Request) -> Decision:
+        configuration = self._configuration()
+        if configuration is not self._configured:
+            self._configured = configuration
+            self._metrics.configured(configuration.digest)
+            self._cluster.configured(configuration)
+        snapshot = self._cluster.current()
+        if request.path in _LOOKING_UP:
+            snapshot = await self._cluster.fetch(request, configuration, snapshot)
+        return decide(request, configuration, snapshot)
+
+
+# The paths whose decisions may want what no watch holds.
+_LOOKING_UP = frozenset({"/validate/binding", "/validate/namespace"})
+
+
+def unusable(error: ReviewError) -> Response:
+    """The answer to a body that is no AdmissionReview: a denial where it has a uid, else HTTP 400."""
+    if error.uid is None:
+        return Response(400, json.dumps({"message": str(error)}).encode())
+    return Response(200, write_review(error.uid, refuse(str(error), 400, "BadRequest")))
+
+
+def _log(request: Request, decision: Decision) -> None:
+    """One line for what somebody may look for later. Rule ids and names only: no message, because they are long."""
+    if decision.outcome in ("unchanged", "allowed", "skipped") and not decision.violations:
+        return
+    logs.info(
+        "decision",
+        path=request.path,
+        kind=request.kind[2],
+        operation=request.operation,
+        namespace=request.namespace,
+        name=request.name,
+        dry_run=request.dry_run,
+        mode=decision.mode,
+        decision=decision.outcome,
+        reason=decision.reason,
+        rules=list(dict.fromkeys(violation.rule.id for violation in decision.violations)),
+    )
