@@ -1,0 +1,281 @@
+"""Each check on reference values: it holds, and it fails alone when its one property is wrong."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+
+from attestation.appraise import Expectation
+from attestation.checks import UNITS
+from attestation.containers import Envelope, Evidence
+from attestation.policy import parse_guest_entry
+from attestation.report_data import accepted, ascii_encoded, padded
+
+MEASUREMENT, HOST_DATA = b"m" * 48, b"h" * 32
+ID_KEY, AUTHOR_KEY = b"i" * 48, b"a" * 48
+TCB = {"bootloader": 3, "tee": 0, "snp": 8, "microcode": 115}
+
+
+def reference(**changes):
+    entry = {"product": "Milan", "measurements": [MEASUREMENT.hex()], "minTcb": TCB, "policy": {}, "vmpl": 0}
+    return Expectation(reference=parse_guest_entry({"guest": entry | changes}))
+
+
+def tcb(**changes):
+    values = TCB | changes
+    return bytes([values["bootloader"], values["tee"], 0, 0, 0, 0, values["snp"], values["microcode"]])
+
+
+@pytest.fixture(scope="module")
+def leaf_and_key(milan):
+    return milan.leaf()
+
+
+@pytest.fixture(scope="module")
+def judge(milan, leaf_and_key):
+    leaf, key = leaf_and_key
+
+    def run(expectation=None, **bent):
+        return milan.judge(milan.report(key, **bent), leaf, expectation=expectation or reference())
+
+    return run
+
+
+def test_the_plain_guest(judge):
+    verdict = judge()
+    assert verdict.believed, verdict.explain()
+
+
+# id -> (what the report says, what the reference values add); with only the first of the two the check must fail,
+# and with `good` beside it must hold.
+REFUSED = {
+    "report/version": ({"version": 2, "cpuid_fam_id": 0, "cpuid_mod_id": 0, "cpuid_step": 0}, {}),
+    "report/signature-algorithm": ({"signature_algo": 2}, {}),
+    "report/requester": ({"vmpl": 0xFFFFFFFF}, {}),
+    "report/migration-agent": ({"report_id_ma": bytes(32)}, {}),
+    "report/chip-key": ({"key_info": 2}, {}),
+    "report/signing-key": ({"key_info": 7 << 2}, {}),
+    "product/reference": ({}, {"product": "Genoa"}),
+    "tcb/reported-current": ({"current_tcb": tcb(snp=7)}, {}),
+    "tcb/committed-current": ({"committed_tcb": tcb(microcode=200)}, {}),
+    "tcb/provisional": ({"current_tcb": tcb(snp=9)}, {"provisionalFirmware": False}),
+    "tcb/reported-floor": ({}, {"minTcb": TCB | {"snp": 9}}),
+    "tcb/committed-floor": ({"committed_tcb": tcb(bootloader=2, microcode=115)}, {}),
+    "tcb/launch-floor": ({"launch_tcb": tcb(snp=7, microcode=255)}, {}),
+    "firmware/current": ({"current_build": 39, "committed_build": 255}, {"minFirmware": "1.55.40"}),
+    "firmware/committed": ({"committed_minor": 54, "committed_build": 255}, {"minFirmware": "1.55.40"}),
+    "policy/reserved": ({"policy": 0x10000}, {}),
+    "policy/debug": ({"policy": 0xB0000}, {}),
+    "policy/exact": ({"policy": 0x30001}, {"policy": "0x30000"}),
+    "policy/migrate-ma": ({"policy": 0x70000}, {}),
+    "policy/smt": ({}, {"policy": {"smt": False}}),
+    "policy/cxl": ({"policy": 0x230000}, {}),
+    "policy/single-socket": ({}, {"policy": {"singleSocket": True}}),
+    "policy/aes-256-xts": ({}, {"policy": {"memAes256Xts": True}}),
+    "policy/rapl": ({}, {"policy": {"raplDis": True}}),
+    "policy/ciphertext-hiding": ({}, {"policy": {"ciphertextHidingDram": True}}),
+    "policy/page-swap": ({}, {"policy": {"pageSwapDisable": True}}),
+    "policy/abi": ({"policy": 0x301FF}, {"policy": {"minAbi": "2.0"}}),
+    "platform/required": ({"platform_info": 0x5}, {"platformInfo": {"require": ["ALIAS_CHECK_COMPLETE"]}}),
+    "platform/forbidden": ({}, {"platformInfo": {"forbid": ["SMT_EN"]}}),
+    "mitigation/launch": ({"version": 5, "launch_mit_vector": 0xA}, {"mitigations": {"launch": 0xB}}),
+    "mitigation/current": ({"version": 5, "current_mit_vector": 0x3}, {"mitigations": {"current": 4}}),
+    "guest/vmpl": ({"vmpl": 1}, {}),
+    "guest/measurement": ({"measurement": b"x" * 48}, {}),
+    "guest/host-data": ({}, {"hostData": ["00" * 32]}),
+    "guest/id-key": ({"id_key_digest": AUTHOR_KEY}, {"idKeys": [ID_KEY.hex()]}),
+    "guest/author-key": ({"author_key_digest": AUTHOR_KEY}, {"authorKeys": [AUTHOR_KEY.hex()]}),  # AUTHOR_KEY_EN=0
+    "guest/family-id": ({}, {"familyId": "01" * 16}),
+    "guest/image-id": ({}, {"imageId": "01" * 16}),
+    "guest/svn": ({"guest_svn": 6}, {"minGuestSvn": 7}),
+    "guest/chip-id": ({}, {"chipIds": ["01" * 64]}),
+}
+BELIEVED = {
+    "report/version 2": (
+        {"version": 2, "cpuid_fam_id": 0, "cpuid_mod_id": 0, "cpuid_step": 0},
+        {"versions": {"min": 2}},
+    ),
+    "report/version 4": ({"version": 4}, {}),
+    "report/version 7": ({"version": 7}, {"versions": {"max": 7}}),
+    "report/migration-agent": ({"report_id_ma": bytes(32), "policy": 0x70000}, {"policy": {"migrateMa": True}}),
+    "tcb/provisional": ({"current_tcb": tcb(snp=9)}, {}),
+    "tcb floors apart": ({"launch_tcb": tcb(snp=7)}, {"minLaunchTcb": TCB | {"snp": 7}}),
+    "firmware": ({}, {"minFirmware": "1.55.40"}),
+    "firmware newer": ({"current_major": 2, "current_minor": 0, "committed_major": 2}, {"minFirmware": "1.55.40"}),
+    "policy/exact": ({}, {"policy": 0x30000}),
+    "policy/smt": ({"policy": 0x20000}, {"policy": {"smt": False}}),
+    "policy/cxl": ({"policy": 0x230000}, {"policy": {"cxlAllow": True}}),
+    "policy bits": (
+        {"policy": 0x3D30000},
+        {
+            "policy": {
+                "singleSocket": True,
+                "memAes256Xts": True,
+                "raplDis": True,
+                "ciphertextHidingDram": True,
+                "pageSwapDisable": True,
+            }
+        },
+    ),
+    "policy/abi": ({"policy": 0x30200}, {"policy": {"minAbi": "1.55"}}),
+    "platform": ({"platform_info": 0x65}, {"platformInfo": {"require": 0x20, "forbid": ["TSME_EN"]}}),
+    "mitigations": (
+        {"version": 5, "launch_mit_vector": 0xF, "current_mit_vector": 0xB},
+        {"mitigations": {"launch": "0xb", "current": 0xB}},
+    ),
+    "vmpl": ({"vmpl": 2}, {"vmpl": [0, 2]}),
+    "measurements": ({"measurement": b"x" * 48}, {"measurements": [MEASUREMENT.hex(), (b"x" * 48).hex()]}),
+    "id key": ({"id_key_digest": ID_KEY, "measurement": b"x" * 48}, {"measurements": [], "idKeys": [ID_KEY.hex()]}),
+    "author key": ({"author_key_digest": AUTHOR_KEY, "key_info": 1}, {"authorKeys": [AUTHOR_KEY.hex()]}),
+    "host data": ({}, {"hostData": ["00" * 32, HOST_DATA.hex()]}),
+    "svn": ({"guest_svn": 7}, {"minGuestSvn": 7}),
+    "masked": ({"chip_id": bytes(64)}, {"maskedChipId": True}),
+}
+
+
+@pytest.mark.parametrize("identifier", REFUSED)
+def test_refused(judge, failed, identifier):
+    report, changes = REFUSED[identifier]
+    reasons = failed(judge(reference(**changes), **report))
+    assert identifier in reasons
+    also = {
+        "report/requester": {"guest/vmpl"},
+        "tcb/reported-current": {"tcb/committed-current"},
+        "tcb/reported-floor": {"tcb/committed-floor", "tcb/launch-floor"},
+        "mitigation/launch": set(),
+    }
+    assert set(reasons) <= {identifier} | also.get(identifier, set())
+
+
+@pytest.mark.parametrize("name", BELIEVED)
+def test_believed(judge, name):
+    report, changes = BELIEVED[name]
+    verdict = judge(reference(**changes), **report)
+    assert verdict.believed, [check.line() for check in verdict.checks if not check.ok]
+
+
+def test_every_check_has_a_refusal_somewhere(judge):
+    """The others are provoked with real vectors and with chains of our own."""
+    elsewhere = {
+        "report/reserved", "evidence/runtime-data", "product/line", "product/certificate", "certificates/leaf",
+        "certificates/intermediate", "certificates/root", "chain/anchor", "chain/root", "chain/intermediate",
+        "chain/leaf", "chain/algorithms", "chain/constraints", "validity/leaf", "validity/intermediate",
+        "validity/root", "crl/present", "crl/signature", "crl/fresh", "crl/intermediate", "crl/leaf", "leaf/type",
+        "leaf/extensions", "leaf/key", "leaf/chip-id", "signature/encoding", "signature/report", "tcb/certificate",
+        "guest/report-data",
+    }  # fmt: skip
+    assert {unit.id for unit in UNITS} == elsewhere | set(REFUSED)
+    assert len({unit.id for unit in UNITS}) == len(UNITS)
+
+
+def test_a_check_comes_after_what_it_needs():
+    seen = set()
+    for unit in UNITS:
+        assert set(unit.needs) <= seen, unit.id
+        seen.add(unit.id)
+
+
+@pytest.mark.parametrize("offset", [0x4C, 0x18B, 0x19F, 0x1EB, 0x1EF, 0x208, 0x29F])
+def test_signed_must_be_zero_bytes(judge, failed, offset):
+    assert failed(judge(patch={offset: b"\1"})) == ["report/reserved"]
+
+
+@pytest.mark.parametrize("version", [2, 3, 4])
+def test_mitigation_bytes_before_version_5(judge, failed, version):
+    cpuid = {} if version > 2 else {"cpuid_fam_id": 0, "cpuid_mod_id": 0, "cpuid_step": 0}
+    verdict = judge(reference(versions={"min": 2}), version=version, launch_mit_vector=1, **cpuid)
+    assert failed(verdict) == ["report/reserved"]
+
+
+def test_cpuid_bytes_in_version_2(judge, failed):
+    assert failed(judge(reference(versions={"min": 2}), version=2)) == ["report/reserved"]
+
+
+def test_key_info_reserved_bits(judge, failed):
+    assert failed(judge(key_info=1 << 5)) == ["report/reserved"]
+
+
+def test_bytes_behind_the_signature(milan, leaf_and_key, failed):
+    leaf, key = leaf_and_key
+    for offset in (0x330, 0x49F):
+        raw = bytearray(milan.report(key))
+        raw[offset] = 1
+        assert failed(milan.judge(bytes(raw), leaf)) == ["report/reserved"]
+
+
+def test_a_later_version_may_use_reserved_bytes(judge, failed):
+    assert judge(reference(versions={"max": 9}), version=9, patch={0x208: b"\1"}).believed
+    assert failed(judge(version=9)) == ["report/version"]
+
+
+@pytest.mark.parametrize("key", [2, 3, 4, 5, 6, 7])
+def test_other_signing_keys(judge, failed, key):
+    verdict = judge(key_info=key << 2)
+    assert failed(verdict) == ["report/signing-key"]
+    states = {check.id: check.ok for check in verdict.checks}
+    assert states["leaf/type"] is None
+    assert states["signature/report"] is True
+
+
+def test_masked_chip_key_leaves_the_signature_unevaluated(judge, failed):
+    states = {check.id: check.ok for check in judge(key_info=2).checks}
+    assert states["signature/report"] is None
+
+
+def test_unknown_platform_bits_are_no_failure(judge):
+    assert judge(platform_info=1 << 63 | 0x40).believed
+
+
+def test_alias_check_is_advised(judge):
+    advice = {check.id: check.advice for check in judge(platform_info=0x1).checks}
+    assert advice["platform/required"] == "ALIAS_CHECK_COMPLETE is not set"
+
+
+def test_floors_are_component_wise(judge, failed):
+    """As one number, microcode 255 outweighs everything."""
+    verdict = judge(committed_tcb=tcb(bootloader=2, microcode=115))
+    assert failed(verdict) == ["tcb/committed-floor"]
+
+
+def test_report_data_in_both_encodings(judge, failed):
+    digest = hashlib.sha384(b"binding").digest()
+    expectation = Expectation(reference=reference().reference, report_data=accepted(digest))
+    for encoded in (padded(digest), ascii_encoded(digest)):
+        assert len(encoded) == 64
+        assert judge(expectation, report_data=encoded).believed
+    standard = ascii_encoded(digest).replace(b"-", b"+").replace(b"_", b"/")
+    others = [digest + b"\0" * 15 + b"\1", b"\0" * 16 + digest, digest.hex().encode()[:64], standard, bytes(64)]
+    for other in others:
+        if other != ascii_encoded(digest):
+            assert failed(judge(expectation, report_data=other)) == ["guest/report-data"]
+
+
+def test_host_data_of_caller_and_reference_must_both_agree(judge, failed):
+    guest = reference(hostData=[HOST_DATA.hex()]).reference
+    assert judge(Expectation(guest, host_data=frozenset({HOST_DATA, bytes(32)}))).believed
+    assert failed(judge(Expectation(guest, host_data=frozenset({bytes(32)})))) == ["guest/host-data"]
+    assert failed(judge(Expectation(host_data=frozenset()))) == ["guest/host-data"]
+
+
+def test_azure_envelope_binds_its_runtime_data(milan, leaf_and_key, failed):
+    leaf, key = leaf_and_key
+    digest = hashlib.sha256(b"claims").digest()
+    right = milan.report(key, report_data=digest + bytes(32))
+    assert milan.judge(Evidence(right, Envelope.AZURE_HCL, (), digest), leaf).believed
+    for wrong in (digest + b"\1" + bytes(31), bytes(64)):
+        evidence = Evidence(milan.report(key, report_data=wrong), Envelope.AZURE_HCL, (), digest)
+        assert failed(milan.judge(evidence, leaf)) == ["evidence/runtime-data"]
+
+
+def test_the_verdict_names_the_source(milan, leaf_and_key):
+    leaf, key = leaf_and_key
+    evidence = Evidence(milan.report(key), Envelope.CONFIGFS_TSM)
+    assert milan.judge(evidence, leaf).source == "configfs-tsm"
+
+
+def test_all_that_fails_is_reported(judge, failed):
+    verdict = judge(measurement=b"x" * 48, vmpl=1, policy=0xB0000, current_tcb=tcb(snp=1))
+    assert set(failed(verdict)) == {
+        "guest/measurement", "guest/vmpl", "policy/debug", "tcb/reported-current", "tcb/committed-current",
+    }  # fmt: skip
