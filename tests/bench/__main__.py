@@ -1,0 +1,20 @@
+"""`make bench`: the budgets, measured. Ratios are the result; absolute times only say on what machine."""
+
+from __future__ import annotations
+
+import sys
+
+from tests.bench import admission
+
+PARTS = {"admission": admission.main}
+
+
+def main() -> None:
+    """Run the parts named on the command line, all of them without."""
+    for name in sys.argv[1:] or PARTS:
+        print(f"== {name}")
+        PARTS[name]()
+
+
+if __name__ == "__main__":
+    main()
