@@ -182,9 +182,13 @@ def _read(certificate: x509.Certificate) -> Certificate:
 
 
 def common_name(name: x509.Name) -> str:
-    """The only common name, or "" when there is none or more than one."""
+    """The only common name, or "" when there is none or more than one.
+
+    It ends up in logs and on terminals: at most 64 characters, and ? for everything that is not printable ASCII.
+    """
     found = name.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
-    return str(found[0].value) if len(found) == 1 else ""
+    text = str(found[0].value) if len(found) == 1 else ""
+    return "".join(each if each.isascii() and each.isprintable() else "?" for each in text[:64])
 
 
 def signature_algorithm(signed: x509.Certificate | x509.CertificateRevocationList) -> str:
@@ -249,7 +253,10 @@ def _der_integer(value: bytes) -> int:
 def _der_ia5(value: bytes) -> str:
     if len(value) < 2 or value[0] != 0x16 or value[1] > 0x7F or len(value) != 2 + value[1] or not value[2:].isascii():
         raise FormatError("not a short DER IA5String")
-    return value[2:].decode("ascii")
+    text = value[2:].decode("ascii")
+    if not text.isprintable():
+        raise FormatError("an IA5String that is not printable")
+    return text
 
 
 def _hwid(value: bytes) -> bytes:

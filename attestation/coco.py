@@ -106,7 +106,7 @@ def _tcb(source: Mapping[str, Any], name: str, layout: TcbLayout) -> bytes:
 def _certificate(entry: object, where: str) -> TableEntry:
     source = _object(entry, where)
     kind = source.get("cert_type")
-    if not isinstance(kind, str) or len(kind) > 64:
+    if not isinstance(kind, str) or len(kind) > 64 or not (kind.isascii() and kind.isprintable()):
         raise FormatError(f"{where}.cert_type is not a name")
     data = source.get("data")
     if not isinstance(data, list) or len(data) > MAX_EVIDENCE_SIZE:

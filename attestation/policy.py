@@ -5,6 +5,7 @@ Plain data in, frozen types out, unknown keys refused. Whoever reads the YAML fi
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -117,7 +118,7 @@ class _Reader:
 
     def done(self) -> None:
         if self._left:
-            unknown = ", ".join(sorted(self._left))
+            unknown = ", ".join(key[:64] for key in sorted(self._left)[:8])
             raise PolicyError(f"{self.where}: unknown {unknown}; known are {', '.join(self._known)}")
 
 
@@ -138,7 +139,7 @@ def parse_guests(document: object) -> dict[str, GuestReference]:
     guests: dict[str, GuestReference] = {}
     for name, entry in document.items():
         if not isinstance(name, str) or not name:
-            raise PolicyError(f"guest name {name!r} is not text")
+            raise PolicyError(f"guest name {_shown(name)} is not text")
         guests[name] = parse_guest(name, entry)
     return guests
 
@@ -202,10 +203,17 @@ def _check_consistent(reference: GuestReference) -> None:
         raise PolicyError(f"{name}.platformInfo requires and forbids the same bit")
 
 
+def _shown(value: object) -> str:
+    """The value in a message, shortened: a file of the wrong kind must not fill the log."""
+    return reprlib.repr(value)[:200]
+
+
 def _product(value: Any, where: str) -> ProductLine:
     line = line_by_name(value) if isinstance(value, str) else None
     if line is None or not line.supported:
-        raise PolicyError(f"{where} is {value!r}, required one of {', '.join(x.name for x in LINES if x.supported)}")
+        raise PolicyError(
+            f"{where} is {_shown(value)}, required one of {', '.join(x.name for x in LINES if x.supported)}"
+        )
     return line
 
 
@@ -248,7 +256,7 @@ def _revocation(value: Any, where: str) -> RevocationPolicy:
     if value == "soft":
         return SOFT_CRL
     if not isinstance(value, Mapping):
-        raise PolicyError(f"{where} is {value!r}, required require, soft or {{missing, stale}}")
+        raise PolicyError(f"{where} is {_shown(value)}, required require, soft or {{missing, stale}}")
     reader = _Reader(value, where)
     policy = RevocationPolicy(
         reader.take("missing", _answer, Answer.REFUSE), reader.take("stale", _answer, Answer.REFUSE)
@@ -259,13 +267,13 @@ def _revocation(value: Any, where: str) -> RevocationPolicy:
 
 def _answer(value: Any, where: str) -> Answer:
     if value not in tuple(Answer):
-        raise PolicyError(f"{where} is {value!r}, required refuse or accept")
+        raise PolicyError(f"{where} is {_shown(value)}, required refuse or accept")
     return Answer(value)
 
 
 def _boolean(value: Any, where: str) -> bool:
     if not isinstance(value, bool):
-        raise PolicyError(f"{where} is {value!r}, required true or false")
+        raise PolicyError(f"{where} is {_shown(value)}, required true or false")
     return value
 
 
@@ -275,9 +283,9 @@ def _unsigned(bits: int) -> Callable[[Any, str], int]:
             try:
                 value = int(value, 16)
             except ValueError:
-                raise PolicyError(f"{where} is {value!r}, required a number") from None
+                raise PolicyError(f"{where} is {_shown(value)}, required a number") from None
         if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << bits:
-            raise PolicyError(f"{where} is {value!r}, required a number of at most {bits} bits")
+            raise PolicyError(f"{where} is {_shown(value)}, required a number of at most {bits} bits")
         return value
 
     return read
@@ -315,14 +323,14 @@ def _digests(size: int, *, allow_empty: bool = False) -> Callable[[Any, str], fr
 def _vmpls(value: Any, where: str) -> frozenset[int]:
     values = value if isinstance(value, list) else [value]
     if not values or any(not isinstance(each, int) or isinstance(each, bool) or not 0 <= each <= 3 for each in values):
-        raise PolicyError(f"{where} is {value!r}, required 0 to 3, or a list of those")
+        raise PolicyError(f"{where} is {_shown(value)}, required 0 to 3, or a list of those")
     return frozenset(values)
 
 
 def _signing_keys(value: Any, where: str) -> frozenset[str]:
     values = _list(value, where)
     if not values or any(each not in ("VCEK", "VLEK") for each in values):
-        raise PolicyError(f"{where} is {value!r}, required a list of VCEK, VLEK")
+        raise PolicyError(f"{where} is {_shown(value)}, required a list of VCEK, VLEK")
     return frozenset(values)
 
 
@@ -332,7 +340,9 @@ def _platform_bits(value: Any, where: str) -> int:
     mask = 0
     for name in value:
         if not isinstance(name, str) or name not in PLATFORM_INFO_BITS:
-            raise PolicyError(f"{where} has {name!r}, required some of {', '.join(PLATFORM_INFO_BITS)}, or a mask")
+            raise PolicyError(
+                f"{where} has {_shown(name)}, required some of {', '.join(PLATFORM_INFO_BITS)}, or a mask"
+            )
         mask |= 1 << PLATFORM_INFO_BITS[name]
     return mask
 
@@ -340,10 +350,10 @@ def _platform_bits(value: Any, where: str) -> int:
 def _numbers(value: Any, where: str, count: int, form: str) -> tuple[int, ...]:
     parts = value.split(".") if isinstance(value, str) else []
     if len(parts) != count or not all(part.isascii() and part.isdigit() and len(part) <= 3 for part in parts):
-        raise PolicyError(f"{where} is {value!r}, required {form} in quotes")
+        raise PolicyError(f"{where} is {_shown(value)}, required {form} in quotes")
     numbers = tuple(int(part) for part in parts)
     if max(numbers) > 0xFF:
-        raise PolicyError(f"{where} is {value!r}, required numbers up to 255")
+        raise PolicyError(f"{where} is {_shown(value)}, required numbers up to 255")
     return numbers
 
 

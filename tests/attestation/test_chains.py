@@ -358,3 +358,12 @@ def test_naive_time_is_a_mistake_of_the_caller(milan):
     leaf, key = milan.leaf()
     with pytest.raises(ValueError, match="time zone"):
         milan.judge(from_raw(milan.report(key)), leaf, now=milan.now.replace(tzinfo=None))
+
+
+def test_names_cannot_forge_log_lines_or_terminal_codes(milan, failed):
+    leaf, key = milan.leaf(subject="SEV-VCEK\x1b[32m\nok")
+    verdict = milan.judge(milan.report(key), leaf)
+    assert failed(verdict) == ["leaf/type"]
+    assert all(line.isprintable() for line in verdict.explain())
+    with pytest.raises(CertificateError, match="printable"):
+        milan.leaf(product="Mil\x1ban")

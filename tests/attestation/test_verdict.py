@@ -1,0 +1,78 @@
+"""A verdict is immutable, survives storage, and explains itself."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+
+from attestation.appraise import Expectation
+from attestation.policy import SOFT_CRL
+from attestation.verdict import Assurance, Check, verdict_from_dict
+
+
+@pytest.fixture
+def believed(milan):
+    leaf, key = milan.leaf()
+    return milan.judge(milan.report(key), leaf, expectation=Expectation(assurance=Assurance.VM))
+
+
+@pytest.fixture
+def refused(milan):
+    leaf, key = milan.leaf(signer="asvk")
+    return milan.judge(milan.report(key, policy=0xB0000), leaf, expectation=Expectation(revocation=SOFT_CRL))
+
+
+def test_immutable(believed):
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        believed.scope = "policy"
+    with pytest.raises(TypeError):
+        believed.claims["snp_vmpl"] = "3"
+    assert isinstance(believed.checks, tuple)
+
+
+def test_survives_storage(believed, refused):
+    for verdict in (believed, refused):
+        assert verdict_from_dict(json.loads(verdict.to_json())) == verdict
+
+
+def test_stored_belief_counts_nothing(refused):
+    document = refused.as_dict() | {"believed": True}
+    assert not verdict_from_dict(document).believed
+
+
+def test_no_truth_value(believed):
+    with pytest.raises(TypeError, match="believed"):
+        bool(believed)
+
+
+def test_nothing_checked_is_nothing_believed(believed):
+    assert not dataclasses.replace(believed, checks=()).believed
+    unknown = Check("x", None, "needs y", "")
+    assert not dataclasses.replace(believed, checks=(*believed.checks, unknown)).believed
+
+
+def test_one_line_a_check(refused):
+    lines = refused.explain()
+    assert len(lines) == len(refused.checks)
+    assert not any("\n" in line for line in lines)
+    assert "policy/debug: FAILED: DEBUG=1, required DEBUG=0" in lines
+    assert "chain/leaf: FAILED: leaf has another signature, required signed by SEV-Milan, RSASSA-PSS" in "\n".join(
+        lines
+    )
+    assert any(line.startswith("crl/present: ok") for line in lines)
+
+
+def test_summary_says_what_must_not_be_missed(believed, refused):
+    assert believed.summary() == (
+        "believed · SIMULATED: the root is not AMD's · authenticity only, no policy was applied · assurance vm"
+    )
+    assert refused.summary().endswith("failed: chain/leaf, policy/debug")
+
+
+def test_claims_are_flat_strings(believed):
+    assert believed.claims["snp_measurement"] == (b"m" * 48).hex()
+    assert believed.claims["snp_line"] == "Milan"
+    assert believed.claims["snp_reported_tcb"] == "bootloader=3 tee=0 snp=8 microcode=115"
+    assert all(isinstance(value, str) for value in believed.claims.values())
