@@ -18,6 +18,7 @@ import msgspec
 import yaml
 
 from server import logs
+from server.yamlfile import ConfigurationError
 from webhook.admission import validate_binding, validate_namespace
 from webhook.configuration import Configuration
 from webhook.request import Request
@@ -49,6 +50,15 @@ class Cluster(Protocol):
 
     async def fetch(self, request: Request, configuration: Configuration, snapshot: Snapshot) -> Snapshot:
         """`snapshot` with what this one decision needs besides; itself when that is nothing. Never raises."""
+
+    def configured(self, configuration: Configuration) -> None:
+        """Take a reloaded configuration."""
+
+    def problem(self) -> str | None:
+        """Why the view cannot be used yet; None once it can. A gate of readiness."""
+
+    async def run(self) -> None:
+        """Keep the view current until cancelled."""
 
 
 def pod_to_fetch(request: Request, configuration: Configuration, snapshot: Snapshot) -> tuple[str, str] | None:
@@ -192,8 +202,11 @@ async def send(api: ApiClient, path: str, query: Iterable[tuple[str, str]], with
     )
 
 
-class SnapshotFileError(Exception):
+class SnapshotFileError(ConfigurationError):
     """A snapshot file that cannot be used; the message names file and place, never a value."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__([problem])
 
 
 MAX_JSON_BYTES: Final = 64 << 20
@@ -292,13 +305,24 @@ class FileCluster:
         self._found = [item for item in objects if item.get("kind") in ("Pod", "Revision")]
 
     @classmethod
-    def load(cls, path: Path) -> FileCluster:
+    def read(cls, path: Path) -> FileCluster:
         """Of a file as `read_objects` takes it. Raises SnapshotFileError."""
         return cls(read_objects(path))
 
     def current(self) -> Snapshot:
-        """As `Cluster.current`."""
+        """The file's view; its nodes have all their labels, whatever the configuration."""
         return self._snapshot
+
+    def configured(self, configuration: Configuration) -> None:
+        """Nothing: see `current`."""
+
+    def problem(self) -> str | None:
+        """None: what is read can be used."""
+        return None
+
+    async def run(self) -> None:
+        """Nothing, until cancelled."""
+        await asyncio.get_running_loop().create_future()
 
     async def fetch(self, request: Request, configuration: Configuration, snapshot: Snapshot) -> Snapshot:
         """As `Cluster.fetch`."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from sidecar import plan
 from webhook.annotations import Wishes, own_annotations, read_wishes
@@ -25,8 +24,7 @@ from webhook.profiles import Profile
 from webhook.references import Home, mentions
 
 
-@dataclass(frozen=True, slots=True)
-class Container:
+class Container(NamedTuple):
     """One container and where it stands: `group` is containers, initContainers or ephemeralContainers."""
 
     group: str
@@ -55,6 +53,12 @@ class Pod:
         self.labels: dict[str, str] = self.metadata.get("labels") or {}
         self.spec: dict[str, Any] = pod["spec"]
         self._service = service
+
+    def rewritten(self, pod: dict[str, Any]) -> Pod:
+        """The view of this pod after the rewrite, which changes nothing of who it is and what it asks for."""
+        after = Pod(pod, self.namespace, self.configuration, self._service)
+        after.__dict__.update({name: getattr(self, name) for name in _KEPT_BY_THE_REWRITE})
+        return after
 
     @property
     def is_knative(self) -> bool:
@@ -181,6 +185,9 @@ class Pod:
     def is_measured(self) -> bool:
         """Whether it was rendered at author time: its initdata names what may run, so nothing may be added."""
         return INITDATA in self.annotations
+
+
+_KEPT_BY_THE_REWRITE = ("workload", "home", "wishes", "profile")
 
 
 def _mentions_reference(container: dict[str, Any]) -> bool:

@@ -52,9 +52,7 @@ def violations_after_injection(
     item: dict[str, Any], pod: Pod, snapshot: Snapshot | None, user: User | None
 ) -> tuple[Violation, ...]:
     """What `validate(mutate(pod))` finds; a measured pod is judged as it is, since nothing may be added to it."""
-    after = pod
-    if not pod.is_measured:
-        after = Pod(rewrite(pod, snapshot).result, pod.namespace, pod.configuration, pod.workload.service)
+    after = pod if pod.is_measured else pod.rewritten(rewrite(pod, snapshot).result)
     prefix = "" if item.get("kind") == "Revision" else "spec.template."
     return tuple(
         violation if LAST_APPLIED in violation.field else replace(violation, field=prefix + violation.field)

@@ -27,7 +27,7 @@ from kubernetes_asyncio.config import load_incluster_config, load_kube_config
 
 from server import logs
 from webhook.configuration import Configuration
-from webhook.fetch import Lookups, StatusError, get, send
+from webhook.fetch import FileCluster, Lookups, StatusError, get, send
 from webhook.modes import Mode
 from webhook.request import Request
 from webhook.snapshot import (
@@ -39,6 +39,8 @@ from webhook.snapshot import (
     node_record,
     runtime_class_record,
 )
+
+__all__ = ["FileCluster", "LiveCluster", "Timing", "Watch", "connect"]
 
 T = TypeVar("T")
 Clock = Callable[[], float]
@@ -90,7 +92,7 @@ class LiveCluster:
 
     def __init__(
         self,
-        label_keys: frozenset[str],
+        configuration: Configuration,
         *,
         connect: Callable[[], Awaitable[ApiClient]] = connect,
         timing: Timing = Timing(),
@@ -99,7 +101,7 @@ class LiveCluster:
     ) -> None:
         self._connect = connect
         self._lookups: Lookups | None = None
-        self._label_keys = label_keys
+        self._label_keys = configuration.node_label_keys
         self._namespaces = Watch("namespaces", "/api/v1/namespaces", namespace_mode, timing, clock, seen)
         self._nodes = Watch("nodes", "/api/v1/nodes", self._node, timing, clock, seen)
         self._classes = Watch(

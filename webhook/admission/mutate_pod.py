@@ -48,7 +48,7 @@ def decide(request: Request, configuration: Configuration, snapshot: Snapshot | 
 
 def _blocked(patch: Patch, pod: Pod, request: Request, snapshot: Snapshot | None) -> tuple[Violation, ...]:
     """What stays violated after the rewrite. A measured pod takes no operation, so it is judged as it is."""
-    after = pod if pod.is_measured else Pod(patch.result, pod.namespace, pod.configuration)
+    after = pod if pod.is_measured else pod.rewritten(patch.result)
     subject = Subject(after, snapshot, request.user, just_rewritten=after is not pod)
     return tuple(evaluate(NEEDED_FOR_INJECTION, subject))
 
@@ -56,7 +56,7 @@ def _blocked(patch: Patch, pod: Pod, request: Request, snapshot: Snapshot | None
 def _would_mutate(pod: Pod, request: Request, snapshot: Snapshot | None) -> Decision:
     """Audit mode: the patch is computed, summarised and not sent."""
     patch = rewrite(pod, snapshot)
-    after = Pod(patch.result, pod.namespace, pod.configuration)
+    after = pod.rewritten(patch.result)
     remaining = tuple(evaluate(POD, Subject(after, snapshot, request.user)))
     audit = summary(Mode.AUDIT, "unchanged", ()) | {"would-patch": patch_summary(patch)}
     if remaining:

@@ -43,7 +43,7 @@ def _two_classes(
     violations: tuple[Violation, ...], pod: Pod, request: Request, snapshot: Snapshot | None
 ) -> dict[str, str]:
     """Which violations injection would mend, and which the author has to: only the latter decide readiness."""
-    after = Pod(rewrite(pod, snapshot).result, pod.namespace, pod.configuration)
+    after = pod.rewritten(rewrite(pod, snapshot).result)
     remaining = tuple(evaluate(POD, Subject(after, snapshot, request.user)))
     left = {each.rule.id for each in remaining}
     fixed = [each for each in violations if each.rule.id not in left]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from webhook.configuration import Configuration
 from webhook.modes import Action, Mode
@@ -23,8 +23,7 @@ class Severity(enum.StrEnum):
     LOW = "low"
 
 
-@dataclass(frozen=True, slots=True)
-class Subject:
+class Subject(NamedTuple):
     """What a rule looks at: a pod (or what a Service's template would become), and what is known around it.
 
     `old` is the pod before an UPDATE; `user` is None offline; `snapshot` is None where the cluster is not known.
