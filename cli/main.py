@@ -8,7 +8,15 @@ import sys
 from collections.abc import Sequence
 
 # Name on the command line -> module; each module has HELP, EXAMPLE, configure(parser) and run(arguments) -> exit code.
-COMMANDS: dict[str, str] = {}
+COMMANDS: dict[str, str] = {
+    "webhook": "cli.webhook",
+    "review": "cli.review",
+    "inject": "cli.inject",
+    "render": "cli.render",
+    "check": "cli.check",
+    "convert": "cli.convert",
+    "report": "cli.report",
+}
 
 
 def build_parser(command: str | None) -> argparse.ArgumentParser:

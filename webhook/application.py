@@ -14,7 +14,7 @@ from server.metrics import new_registry
 from server.service import Address, Application, Background
 from server.tls import CertificateFiles
 from server.watched import FileMetrics, Watched
-from webhook.cluster import Cluster
+from webhook.fetch import Cluster
 from webhook.configuration import Configuration
 from webhook.decide import PATHS, decide
 from webhook.decision import Decision, refuse

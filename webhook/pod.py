@@ -28,14 +28,14 @@ class Container(NamedTuple):
     """One container and where it stands: `group` is containers, initContainers or ephemeralContainers."""
 
     group: str
-    index: int
+    position: int
     name: str
     object: dict[str, Any]
 
     @property
     def field(self) -> str:
         """As Kubernetes' own messages write it."""
-        return f"spec.{self.group}[{self.index}]"
+        return f"spec.{self.group}[{self.position}]"
 
 
 class Pod:

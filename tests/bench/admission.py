@@ -1,4 +1,4 @@
-"""Admission: the decision alone, the server beside a minimal Go handler, memory after many reviews and with many nodes."""
+"""Admission: the decision alone, the server beside a minimal Go handler, memory after many reviews."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ def wrap_consumers(patch: Patch, pod: Pod) -> None:
         takes_env = found is not None or bool(pod.wishes.env_from)
         if takes_env and not consumer.object.get("command"):
             continue
-        path = ("spec", consumer.group, consumer.index)
+        path = ("spec", consumer.group, consumer.position)
         for index in reversed(found.indices if found else ()):
             patch.remove((*path, "env", index))
         if takes_env and not is_wrapped(consumer.object, consumer.name):

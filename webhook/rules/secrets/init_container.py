@@ -28,7 +28,11 @@ def check(subject: Subject) -> Iterator[Finding]:
     elif subject.old is None and not subject.just_rewritten and not _is_as_it_should_be(injected.object, pod, profile):
         yield injected.field, f"{contract.CONTAINER} differs from the template; leave the container to injection"
     for container in pod.containers:
-        if container.group == "initContainers" and container.index < injected.index and container in pod.consumers:
+        if (
+            container.group == "initContainers"
+            and container.position < injected.position
+            and container in pod.consumers
+        ):
             yield injected.field, f"{contract.CONTAINER} comes after {container.name}, which needs its secrets"
 
 
