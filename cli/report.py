@@ -290,19 +290,20 @@ def _collateral(evidence: Evidence, arguments: argparse.Namespace) -> Collateral
 
 
 def _named_leaf(path: Path) -> Collateral:
+    """A certificate table is tried first: its blobs may be PEM, which would be found in it as in any file."""
     data = _read(path)
     try:
+        found = from_table(parse_certificate_table(data))
+    except FormatError:
+        found = Collateral()
+    if found.leaf is not None:
+        return found
+    try:
         certificates = parse_certificates(data)
-        return Collateral(certificates[0], certificates[1:])
     except CertificateError as error:
-        try:
-            table = parse_certificate_table(data)
-        except FormatError:
-            raise UnusableInputError(f"{path}: {error}") from None
-    found = from_table(table)
-    if found.leaf is None:
-        raise UnusableInputError(f"{path}: certificate table without VCEK or VLEK")
-    return found
+        raise UnusableInputError(f"{path}: {error}") from None
+    leaf = next((certificate for certificate in certificates if not certificate.is_ca), certificates[0])
+    return Collateral(leaf, tuple(certificate for certificate in certificates if certificate is not leaf))
 
 
 def _anchors(arguments: argparse.Namespace) -> Anchors:

@@ -1,6 +1,6 @@
 """Every check, in the order a reader wants them; each one is a small function of `unit.Facts` with a stable id.
 
-An id never changes its meaning: operators search logs for it, and the documentation's table lists it.
+An id never changes its meaning: operators search logs for it.
 """
 
 from __future__ import annotations

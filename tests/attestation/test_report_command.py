@@ -1,0 +1,285 @@
+"""`morphisms report` as people call it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import ssl
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+import cli.report
+from attestation.abi import parse_report
+from attestation.certificate_table import TableEntry, encode_certificate_table
+from attestation.report_data import ascii_encoded
+
+AT = ("--at", "2025-12-01T00:00:00Z")
+
+
+@pytest.fixture
+def morphisms(capsys):
+    """Run with these words; exit code, stdout, stderr."""
+
+    def run(*words):
+        parser = argparse.ArgumentParser()
+        cli.report.configure(parser)
+        code = cli.report.run(parser.parse_args([str(word) for word in words]))
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def real(vectors):
+    """The words for one vector: report and leaf by id, AMD's chains."""
+
+    def words(identifier, *, leaf="vek.der"):
+        folder = vectors.folder / "reports" / identifier
+        roots = vectors.folder / "roots"
+        return ["verify", folder / "report.bin", "--vek", folder / leaf, "--certs", roots, "--roots", roots, *AT]
+
+    return words
+
+
+@pytest.fixture
+def own(milan, tmp_path):
+    """A report and its certificates in files, under a root that is not AMD's."""
+    leaf, key = milan.leaf()
+    (tmp_path / "certs").mkdir()
+    (tmp_path / "crls").mkdir()
+    (tmp_path / "report.bin").write_bytes(milan.report(key))
+    (tmp_path / "vek.pem").write_text(ssl.DER_cert_to_PEM_cert(leaf.der))
+    (tmp_path / "certs" / "ask.der").write_bytes(milan.ask().der)
+    (tmp_path / "certs" / "ark.der").write_bytes(milan.ark.der)
+    (tmp_path / "crls" / "crl.der").write_bytes(milan.crl().der)
+    return tmp_path
+
+
+POSITIVE = [
+    "genoa-v3-coco-aa-json-trustee", "genoa-v3-configfs-tsm-veraison", "genoa-v3-routex", "genoa-v5-routex",
+    "milan-v2-aci-hostdata-skr", "milan-v2-azure-trustee", "milan-v2-idblock-authorkey-steward", "milan-v2-virtee",
+    "milan-v3-routex", "milan-v3-vlek-aws-trustee", "turin-v5-routex",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("identifier", POSITIVE)
+def test_authentic_reports(morphisms, real, identifier):
+    code, out, err = morphisms(*real(identifier))
+    assert code == 0
+    assert out.splitlines()[-1] == "believed · authenticity only, no policy was applied"
+    assert "no --policy" in err
+    assert "no --crls" in err
+    assert "\x1b" not in out
+
+
+def test_refused_report(morphisms, real):
+    code, out, _ = morphisms(*real("milan-v2-debug-gosevguest"))
+    assert code == 1
+    assert "FAILED policy/debug" in out
+    assert out.splitlines()[-1].endswith("failed: policy/debug")
+
+
+@pytest.mark.parametrize("leaf", ["vcek-invalid-legacy.der", "vcek-invalid-new.der"])
+def test_synthetic_leaf(morphisms, real, leaf):
+    assert morphisms(*real("milan-v2-azure-trustee", leaf=leaf))[0] == 1
+
+
+def test_expired_crl_of_the_vectors(morphisms, real, vectors):
+    code, out, _ = morphisms(*real("genoa-v3-routex"), "--crls", vectors.folder / "crl")
+    assert code == 1
+    assert "FAILED crl/fresh" in out
+
+
+def test_json_is_the_verdict(morphisms, real):
+    code, out, _ = morphisms(*real("turin-v5-routex"), "--json")
+    verdict = json.loads(out)
+    assert code == 0
+    assert (verdict["believed"], verdict["scope"], verdict["product"], verdict["simulated"]) == (
+        True,
+        "authenticity",
+        "Turin",
+        False,
+    )
+    assert {check["id"]: check["ok"] for check in verdict["checks"]}["leaf/type"] is True
+
+
+def test_certificates_out_of_the_evidence(morphisms, vectors):
+    evidence = vectors.folder / "reports/genoa-v3-coco-aa-json-trustee/evidence.json"
+    assert morphisms("verify", evidence, "--roots", vectors.folder / "roots", *AT)[0] == 0
+
+
+def test_configfs_folder_and_table_as_vek(morphisms, vectors, tmp_path):
+    folder = vectors.folder / "reports/genoa-v3-configfs-tsm-veraison"
+    (tmp_path / "outblob").write_bytes((folder / "report.bin").read_bytes())
+    (tmp_path / "auxblob").write_bytes((folder / "auxblob.bin").read_bytes())
+    roots = ("--roots", vectors.folder / "roots", *AT)
+    assert morphisms("verify", tmp_path, *roots)[0] == 0
+    assert morphisms("verify", folder / "report.bin", "--vek", folder / "auxblob.bin", *roots)[0] == 0
+
+
+def test_missing_certificates_are_a_refusal(morphisms, vectors):
+    report = vectors.folder / "reports/milan-v3-routex/report.bin"
+    code, out, _ = morphisms("verify", report, *AT)
+    assert code == 1
+    assert "FAILED certificates/leaf" in out
+    assert "FAILED certificates/root" in out
+
+
+def test_report_data(morphisms, real, vectors):
+    words = real("milan-v3-routex")
+    actual = parse_report(vectors.report("milan-v3-routex")).report_data
+    assert morphisms(*words, "--report-data", actual.hex())[0] == 0
+    assert morphisms(*words, "--report-data", "00" * 48)[0] == 1
+    assert morphisms(*words, "--report-data", "00" * 47)[0] == 2
+    assert morphisms(*words, "--report-data", "xyz")[0] == 2
+
+
+def test_report_data_digest_in_both_encodings(morphisms, milan, own):
+    leaf, key = milan.leaf()
+    (own / "vek.der").write_bytes(leaf.der)
+    digest = bytes(range(48))
+    for encoded in (digest + bytes(16), ascii_encoded(digest)):
+        (own / "report.bin").write_bytes(milan.report(key, report_data=encoded))
+        out = morphisms("verify", own / "report.bin", "--vek", own / "vek.der", "--report-data", digest.hex())[1]
+        assert "ok     guest/report-data" in out
+
+
+def policy_file(vectors, path, **changes):
+    report = parse_report(vectors.report("genoa-v5-routex"))
+    entry = {
+        "product": "Genoa",
+        "measurements": [report.measurement.hex()],
+        "minTcb": {"bootloader": 10, "tee": 0, "snp": 27, "microcode": 88},
+        "policy": {"debug": False, "smt": True},
+        "vmpl": 0,
+        "crl": "soft",
+    }
+    path.write_text(yaml.safe_dump({"my-guest": entry | changes}))
+    return path
+
+
+def test_policy(morphisms, real, vectors, tmp_path):
+    words = real("genoa-v5-routex")
+    code, out, err = morphisms(*words, "--policy", policy_file(vectors, tmp_path / "guest.yaml"))
+    assert (code, err) == (0, "")
+    assert out.splitlines()[-1] == "believed · guest my-guest"
+    code, out, _ = morphisms(
+        *words, "--policy", policy_file(vectors, tmp_path / "guest.yaml", measurements=["00" * 48])
+    )
+    assert code == 1
+    assert "FAILED guest/measurement" in out
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a: 1", "a: {}\nb: {}", "[", "{a: {product: Milan, minTCB: 1}}", "!!python/object:x {}"]
+)
+def test_unusable_policy(morphisms, real, tmp_path, text):
+    (tmp_path / "guest.yaml").write_text(text)
+    code, out, err = morphisms(*real("genoa-v5-routex"), "--policy", tmp_path / "guest.yaml")
+    assert (code, out) == (2, "")
+    assert "guest.yaml: " in err
+
+
+def test_foreign_root_and_revocation_lists(morphisms, own):
+    words = ["verify", own / "report.bin", "--vek", own / "vek.pem", "--certs", own / "certs", "--crls", own / "crls",
+             "--at", "2026-06-01T00:00:00Z"]  # fmt: skip
+    code, out, _ = morphisms(*words)
+    assert code == 1
+    assert out.splitlines()[-1].endswith("failed: chain/anchor")
+
+
+def test_simulated_root(morphisms, platform_of, tmp_path):
+    simulated = platform_of("Simulated")
+    leaf, key = simulated.leaf()
+    table = encode_certificate_table([TableEntry("VCEK", leaf.der), TableEntry("ASK", simulated.ask().der)])
+    (tmp_path / "outblob").write_bytes(simulated.report(key))
+    (tmp_path / "auxblob").write_bytes(table)
+    (tmp_path / "root.pem").write_bytes(simulated.ark.der)
+    at = ("--at", "2026-06-01T00:00:00Z")
+    assert morphisms("verify", tmp_path, *at)[0] == 1
+    code, out, err = morphisms("verify", tmp_path, "--simulated-root", tmp_path / "root.pem", *at)
+    assert code == 0
+    assert "SIMULATED" in out
+    assert "says nothing about real hardware" in err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["verify", "{here}/missing"],
+        ["verify", "{here}/short.bin"],
+        ["show", "{here}/short.bin"],
+        ["show", "{here}/empty-folder"],
+        ["verify", "{here}/report.bin", "--vek", "{here}/short.bin"],
+        ["verify", "{here}/report.bin", "--vek", "{here}/missing"],
+        ["verify", "{here}/report.bin", "--certs", "{here}/missing"],
+        ["verify", "{here}/report.bin", "--roots", "{here}/report.bin"],
+        ["verify", "{here}/report.bin", "--crls", "{here}/bad-crls"],
+        ["verify", "{here}/report.bin", "--at", "yesterday"],
+        ["verify", "{here}/report.bin", "--at", "2025-12-01T00:00:00"],
+        ["verify", "{here}/report.bin", "--simulated-root", "{here}/vek.pem"],
+        ["verify", "{here}/report.bin", "--policy", "{here}/missing"],
+    ],
+)
+def test_unusable_input(morphisms, own, words):
+    (own / "short.bin").write_bytes(bytes(100))
+    (own / "empty-folder").mkdir()
+    (own / "bad-crls").mkdir()
+    (own / "bad-crls" / "crl.der").write_bytes(b"garbage")
+    code, out, err = morphisms(*(word.format(here=own) for word in words))
+    assert (code, out) == (2, "")
+    assert err.startswith("morphisms report: ")
+    assert err.count("\n") == 1
+
+
+def test_show(morphisms, vectors):
+    folder = vectors.folder / "reports"
+    code, out, err = morphisms("show", folder / "turin-v5-routex/report.bin")
+    assert (code, err) == (0, "")
+    fields = dict(line.split(None, 1) for line in out.splitlines())
+    assert fields["PRODUCT"] == "Turin"
+    assert fields["REPORTED_TCB"] == "fmc=0 bootloader=1 tee=0 snp=2 microcode=71"
+    code, out, _ = morphisms("show", folder / "genoa-v3-coco-aa-json-trustee/evidence.json", "--json")
+    shown = json.loads(out)
+    assert (shown["ENVELOPE"], shown["CERTIFICATES"], shown["VERSION"]) == ("CoCo attestation agent", ["VCEK"], 3)
+    assert shown["POLICY_BITS"] == ["ABI>=0.0", "SMT"]
+
+
+def test_show_without_a_known_line_leaves_tcbs_raw(morphisms, vectors):
+    report = vectors.folder / "reports/genoa-v2-novcek-routex/report.bin"
+    shown = json.loads(morphisms("show", report, "--json")[1])
+    assert shown["REPORTED_TCB"] == "0700000000000e44"
+    assert shown["PRODUCT"].startswith("unknown")
+
+
+def test_color_on_a_terminal_only(vectors):
+    """A real process on a real pseudo-terminal, and the same into a pipe."""
+    folder = vectors.folder / "reports/milan-v2-debug-gosevguest"
+    program = (
+        "import argparse, sys, cli.report as r; p = argparse.ArgumentParser(); r.configure(p);"
+        "sys.exit(r.run(p.parse_args(sys.argv[1:])))"
+    )
+    words = [sys.executable, "-c", program, "verify", folder / "report.bin", "--vek", folder / "vek.der", *AT]
+    leader, follower = os.openpty()
+    on_terminal = subprocess.run(words, stdout=follower, stderr=subprocess.DEVNULL, timeout=60)
+    os.close(follower)
+    text = b""
+    while chunk := _read(leader):
+        text += chunk
+    os.close(leader)
+    piped = subprocess.run(words, capture_output=True, timeout=60)
+    assert on_terminal.returncode == piped.returncode == 1
+    assert b"\x1b[31mFAILED" in text
+    assert b"\x1b" not in piped.stdout
+
+
+def _read(terminal):
+    try:
+        return os.read(terminal, 65536)
+    except OSError:  # the other side is closed
+        return b""
