@@ -1,0 +1,76 @@
+"""Where Kubernetes' and Knative's kinds keep the template of their pods, and who makes pods of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+KNATIVE_GROUP: Final = "serving.knative.dev"
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """A kind that pods come from: the path of the template inside it, and the controller's service account.
+
+    A Pod is its own template, made by whoever applies it (`controller` None).
+    """
+
+    template: tuple[str, ...]
+    controller: str | None = None
+
+    @property
+    def creator(self) -> str | None:
+        """The user name under which the controller creates pods."""
+        return self.controller and f"system:serviceaccount:kube-system:{self.controller}"
+
+
+_TEMPLATE: Final = ("spec", "template")
+_WORKLOADS: Final = {
+    ("", "Pod"): Workload(()),
+    ("", "ReplicationController"): Workload(_TEMPLATE, "replication-controller"),
+    ("apps", "Deployment"): Workload(_TEMPLATE, "replicaset-controller"),
+    ("apps", "ReplicaSet"): Workload(_TEMPLATE, "replicaset-controller"),
+    ("apps", "StatefulSet"): Workload(_TEMPLATE, "statefulset-controller"),
+    ("apps", "DaemonSet"): Workload(_TEMPLATE, "daemon-set-controller"),
+    ("batch", "Job"): Workload(_TEMPLATE, "job-controller"),
+    ("batch", "CronJob"): Workload(("spec", "jobTemplate", *_TEMPLATE), "job-controller"),
+}
+_KNATIVE: Final = {"Service": _TEMPLATE, "Configuration": _TEMPLATE, "Revision": ()}
+
+
+def workload_of(item: dict[str, Any]) -> Workload | None:
+    """How the object keeps its pods; None for Knative's kinds and for kinds without pods."""
+    group, kind = _group_kind(item)
+    return _WORKLOADS.get((group, kind))
+
+
+def knative_kind(item: dict[str, Any]) -> str | None:
+    """Service, Configuration or Revision; None for everything else, Kubernetes' own Service included."""
+    group, kind = _group_kind(item)
+    return kind if group == KNATIVE_GROUP and kind in _KNATIVE else None
+
+
+def template_path(item: dict[str, Any]) -> tuple[str, ...]:
+    """The path of the pod template inside an object that has one."""
+    workload = workload_of(item)
+    return _KNATIVE.get(str(item.get("kind")), ()) if workload is None else workload.template
+
+
+def template_of(item: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any] | None:
+    """The template at the path; None where the object has none there."""
+    here: Any = item
+    for step in path:
+        here = here.get(step) if isinstance(here, dict) else None
+    return here if isinstance(here, dict) else None
+
+
+def with_template(item: dict[str, Any], path: tuple[str, ...], template: dict[str, Any]) -> dict[str, Any]:
+    """A copy of the object with another template, members in their old order."""
+    if not path:
+        return template
+    return {**item, path[0]: with_template(item[path[0]], path[1:], template)}
+
+
+def _group_kind(item: dict[str, Any]) -> tuple[str, str]:
+    version, kind = str(item.get("apiVersion")), str(item.get("kind"))
+    return version.rpartition("/")[0], kind

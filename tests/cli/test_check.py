@@ -1,0 +1,276 @@
+"""`morphisms check`: what an author has to change, in three formats."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.cli.recorded import CANARIES, HOSTILE, Command, cluster, names, pod, recorded, service, write
+from webhook.rules import POD
+
+EVERYTHING = [
+    *names("pods-create-"),
+    *names("services-create-"),
+    *names("configurations-create-"),
+    *names("revisions-create-"),
+    *names("deployments-create-"),
+]
+
+
+def found(command: Command, path: str, *options: str) -> list[tuple[str, str]]:
+    """(rule, field) of every violation."""
+    document = json.loads(command("check", "-f", path, "-o", "json", *options).out)
+    return [(each["rule"], each["field"]) for each in document["violations"]]
+
+
+def test_what_injection_mends_is_no_violation(command: Command, tmp_path: Path) -> None:
+    result = command("check", "-f", write(tmp_path / "pod.yaml", pod(), service({})))
+    assert (result.code, result.out) == (0, "")
+    assert result.err == "2 objects, 0 violations (0 of them denied); not evaluated: placement/runtime-handler\n"
+
+
+def test_a_line_says_where_what_and_which_field(command: Command, tmp_path: Path) -> None:
+    path = write(tmp_path / "pod.yaml", pod(hostPID=True))
+    result = command("check", "-f", path)
+    message = "remove hostPID; a confidential pod shares no namespace with its host"
+    assert result.code == 1
+    assert result.out == f"{path}: Pod/shop/app: [isolation/host-namespaces] {message} (spec.hostPID)\n"
+
+
+def test_the_recorded_payments_service(command: Command, tmp_path: Path) -> None:
+    path = write(tmp_path / "service.yaml", recorded("services-create-payments-by-dev"))
+    container = "spec.template.spec.containers[0]"
+    applied = "metadata.annotations[kubectl.kubernetes.io/last-applied-configuration]"
+    assert found(command, path) == [
+        ("secrets/plaintext-env", f"{container}.env[0]"),
+        ("secrets/kubernetes-secret-env", f"{container}.env[2]"),
+        ("secrets/last-applied", applied),
+    ]
+
+
+def test_fields_are_the_authors_not_those_of_the_rewritten_pod(command: Command, tmp_path: Path) -> None:
+    path = write(tmp_path / "service.yaml", recorded("services-create-multi-by-dev"))
+    fields = [field for _, field in found(command, path)]
+    assert "spec.template.spec.initContainers[0].env[0]" in fields
+
+    item = pod()
+    item["spec"]["containers"][0]["env"] = [
+        {"name": "MOVED", "value": "vault:secret/db#password"},
+        {"name": "KEPT", "valueFrom": {"secretKeyRef": {"name": "db", "key": "password"}}},
+    ]
+    moved = write(tmp_path / "pod.yaml", item)
+    assert found(command, moved) == [("secrets/kubernetes-secret-env", "spec.containers[0].env[1]")]
+
+
+@pytest.mark.parametrize(
+    ("kind", "version", "path"),
+    [
+        ("Deployment", "apps/v1", ("spec", "template")),
+        ("StatefulSet", "apps/v1", ("spec", "template")),
+        ("CronJob", "batch/v1", ("spec", "jobTemplate", "spec", "template")),
+        ("Configuration", "serving.knative.dev/v1", ("spec", "template")),
+        ("Revision", "serving.knative.dev/v1", ()),
+    ],
+)
+def test_templates_wherever_they_are(
+    kind: str, version: str, path: tuple[str, ...], command: Command, tmp_path: Path
+) -> None:
+    item: dict[str, Any] = {"spec": pod(hostIPC=True)["spec"]}
+    for step in reversed(path):
+        item = {step: item}
+    item = {"apiVersion": version, "kind": kind, "metadata": {"name": "a"}, **item}
+    prefix = "".join(f"{step}." for step in path)
+    file = write(tmp_path / "item.yaml", item)
+    assert found(command, file) == [("isolation/host-namespaces", f"{prefix}spec.hostIPC")]
+
+
+def test_a_deployments_own_last_applied_configuration_is_read(command: Command, tmp_path: Path) -> None:
+    applied = json.dumps({"spec": {"env": [{"name": "DB_PASSWORD", "value": "hunter2"}]}})
+    item = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "a", "annotations": {"kubectl.kubernetes.io/last-applied-configuration": applied}},
+        "spec": {"template": {"spec": pod()["spec"]}},
+    }
+    [(rule, field)] = found(command, write(tmp_path / "item.yaml", item))
+    assert (rule, field.split("[")[0]) == ("secrets/last-applied", "metadata.annotations")
+
+
+def test_a_services_own_annotations_are_judged(command: Command, tmp_path: Path) -> None:
+    item = service({}, annotations={"morphisms.dev/profile": "none-such"})
+    assert ("placement/profile", "spec.template.metadata.annotations[morphisms.dev/profile]") in found(
+        command, write(tmp_path / "service.yaml", item)
+    )
+
+
+def test_tags_are_knatives_to_resolve_and_nobodys_elsewhere(command: Command, tmp_path: Path) -> None:
+    tagged = pod()
+    tagged["spec"]["containers"][0]["image"] = "example.com/app:v1"
+    assert found(command, write(tmp_path / "pod.yaml", tagged)) == [("images/digest", "spec.containers[0].image")]
+    assert found(command, write(tmp_path / "service.yaml", service({"image": "example.com/app:v1"}))) == []
+
+
+def test_a_folder_is_searched_and_other_kinds_are_passed_over(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "deep" / ".hidden").mkdir(parents=True)
+    write(tmp_path / "deep" / "a.yml", pod(hostPID=True))
+    (tmp_path / "deep" / "b.json").write_text(json.dumps(pod(hostIPC=True)))
+    write(tmp_path / "c.yaml", {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}})
+    write(tmp_path / "deep" / ".hidden" / "d.yaml", pod(hostNetwork=True))
+    (tmp_path / "notes.txt").write_text("hunter2")
+    result = command("check", "-f", str(tmp_path))
+    assert [line.split(": ")[0] for line in result.out.splitlines()] == [
+        str(tmp_path / "deep" / "a.yml"),
+        str(tmp_path / "deep" / "b.json"),
+    ]
+    assert result.err.startswith("2 objects, 2 violations")
+
+
+def test_an_empty_folder_is_unusable(command: Command, tmp_path: Path) -> None:
+    assert command("check", "-f", str(tmp_path)).code == 2
+
+
+def test_a_rule_that_is_off_in_enforce_is_left_out(command: Command, tmp_path: Path) -> None:
+    path = write(tmp_path / "pod.yaml", pod(shareProcessNamespace=True, hostPID=True))
+    rules = {"isolation/process-namespace": {"enforce": "off"}, "isolation/host-namespaces": {"audit": "off"}}
+    (tmp_path / "config.yaml").write_text(json.dumps({"version": 1, "rules": rules}))
+    violations = found(command, path, "--config", str(tmp_path / "config.yaml"))
+    assert violations == [("isolation/host-namespaces", "spec.hostPID")]
+
+
+def test_a_rule_that_only_records_says_so(command: Command, tmp_path: Path) -> None:
+    path = write(tmp_path / "pod.yaml", pod(shareProcessNamespace=True))
+    (tmp_path / "config.yaml").write_text("version: 1\nrules: {isolation/process-namespace: {enforce: record}}\n")
+    result = command("check", "-f", path, "--config", str(tmp_path / "config.yaml"), "-o", "json")
+    document = json.loads(result.out)
+    assert result.code == 1
+    assert document["violations"][0]["action"] == "record"
+    assert document["summary"] == {"objects": 1, "violations": 1, "denied": 0, "exempt": 0}
+
+
+def test_the_mode_of_the_namespace_counts_with_a_snapshot(command: Command, tmp_path: Path) -> None:
+    path = write(tmp_path / "pod.yaml", pod(shareProcessNamespace=True))
+    actions = {}
+    for mode in (None, "audit", "inject", "enforce"):
+        snapshot = write(tmp_path / "cluster.yaml", cluster(mode))
+        document = json.loads(command("check", "-f", path, "-o", "json", "--snapshot", snapshot).out)
+        actions[mode] = [each["action"] for each in document["violations"]]
+        assert document["notEvaluated"] == []
+        assert document["summary"]["exempt"] == (mode is None)
+    assert actions == {None: [], "audit": ["record"], "inject": ["record"], "enforce": ["deny"]}
+
+
+def test_a_pod_that_opts_out_is_counted_and_not_judged_unless_enforced(command: Command, tmp_path: Path) -> None:
+    item = pod(hostPID=True)
+    item["metadata"]["annotations"] = {"morphisms.dev/inject": "false"}
+    path = write(tmp_path / "pod.yaml", item)
+    mild = command("check", "-f", path, "--snapshot", write(tmp_path / "cluster.yaml", cluster("inject")))
+    assert mild.code == 0
+    assert "1 objects are outside the policy" in mild.err
+    assert command("check", "-f", path).code == 1
+
+
+def test_the_live_handler_is_judged_with_a_snapshot(command: Command, tmp_path: Path) -> None:
+    snapshot = write(tmp_path / "cluster.yaml", cluster("enforce", handler="runc"))
+    rules = [rule for rule, _ in found(command, write(tmp_path / "pod.yaml", pod()), "--snapshot", snapshot)]
+    assert rules == ["placement/runtime-handler"]
+
+
+def test_json_has_the_documented_shape(command: Command, tmp_path: Path) -> None:
+    config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}}
+    path = write(tmp_path / "two.yaml", config, pod(hostPID=True))
+    document = json.loads(command("check", "-f", path, "-o", "json").out)
+    message = "remove hostPID; a confidential pod shares no namespace with its host"
+    assert document == {
+        "version": 1,
+        "violations": [
+            {
+                "file": path,
+                "line": 6,
+                "kind": "Pod",
+                "namespace": "shop",
+                "name": "app",
+                "rule": "isolation/host-namespaces",
+                "severity": "critical",
+                "action": "deny",
+                "field": "spec.hostPID",
+                "message": message,
+            }
+        ],
+        "notEvaluated": ["placement/runtime-handler"],
+        "summary": {"objects": 1, "violations": 1, "denied": 1, "exempt": 0},
+    }
+
+
+def test_sarif_is_valid(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The members that the SARIF 2.1.0 schema requires, and the constraints that it puts on those that we write."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my manifests").mkdir()
+    items = [recorded(name) for name in EVERYTHING]
+    write(tmp_path / "my manifests" / "all.yaml", *items, pod(hostPID=True))
+    result = command("check", "-f", "my manifests", "-o", "sarif")
+    log = json.loads(result.out)
+
+    assert log["version"] == "2.1.0"
+    assert urlsplit(log["$schema"]).path.endswith("sarif-schema-2.1.0.json")
+    [run] = log["runs"]
+    rules = run["tool"]["driver"]["rules"]
+    assert run["tool"]["driver"]["name"] == "morphisms"
+    assert [rule["id"] for rule in rules] == [rule.id for rule in POD]
+    for rule in rules:
+        assert rule["shortDescription"]["text"]
+        assert rule["defaultConfiguration"]["level"] in ("error", "warning", "note")
+        assert 0 < float(rule["properties"]["security-severity"]) <= 10
+    [invocation] = run["invocations"]
+    assert invocation["executionSuccessful"] is True
+    for notification in invocation["toolExecutionNotifications"]:
+        assert notification["message"]["text"]
+        assert rules[notification["associatedRule"]["index"]]["id"] == notification["associatedRule"]["id"]
+    assert run["columnKind"] in ("utf16CodeUnits", "unicodeCodePoints")
+    assert {each["level"] for each in run["results"]} == {"error", "warning"}
+    for each in run["results"]:
+        assert rules[each["ruleIndex"]]["id"] == each["ruleId"]
+        assert each["level"] == rules[each["ruleIndex"]]["defaultConfiguration"]["level"]
+        assert each["message"]["text"]
+        [location] = each["locations"]
+        artifact = location["physicalLocation"]["artifactLocation"]
+        assert artifact["uri"] == "my%20manifests/all.yaml"
+        assert artifact["uriBaseId"] in run["originalUriBaseIds"]
+        assert location["physicalLocation"]["region"]["startLine"] >= 1
+        assert location["logicalLocations"][0]["fullyQualifiedName"]
+
+
+def test_sarif_has_one_result_a_violation(command: Command, tmp_path: Path) -> None:
+    path = write(tmp_path / "item.yaml", recorded("services-create-multi-by-dev"))
+    results = json.loads(command("check", "-f", path, "-o", "sarif").out)["runs"][0]["results"]
+    assert [each["ruleId"] for each in results] == [rule for rule, _ in found(command, path)]
+    assert len(results) > 3
+
+
+def test_sarif_paths_are_relative_to_the_folder_of_the_run(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = write(tmp_path / "pod.yaml", pod(hostPID=True))
+    [result] = json.loads(command("check", "-f", path, "-o", "sarif").out)["runs"][0]["results"]
+    assert result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] == "pod.yaml"
+
+
+@pytest.mark.parametrize("output", ["text", "json", "sarif"])
+@pytest.mark.parametrize("name", EVERYTHING)
+def test_no_format_shows_what_an_author_wrote(name: str, output: str, command: Command, tmp_path: Path) -> None:
+    result = command("check", "-f", write(tmp_path / "item.yaml", recorded(name)), "-o", output)
+    assert result.code in (0, 1)
+    assert not any(canary in result.out + result.err for canary in CANARIES)
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_unusable_input_is_one_line_and_prints_nothing(case: str, command: Command, tmp_path: Path) -> None:
+    (tmp_path / "hostile.yaml").write_bytes(HOSTILE[case])
+    for path in (tmp_path / "hostile.yaml", tmp_path):
+        result = command("check", "-f", str(path))
+        assert (result.code, result.out, result.err.count("\n")) == (2, "", 1)
+        assert "hunter2" not in result.err

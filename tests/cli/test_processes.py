@@ -1,0 +1,61 @@
+"""The commands as people and CI run them: arguments, standard input, exit codes, help."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from tests.cli.recorded import pod, recorded, service
+
+COMMANDS = ("inject", "render", "check")
+
+
+def morphisms(*arguments: str, text: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "cli.main", *arguments], input=text, capture_output=True, text=True, timeout=60
+    )
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_an_example(command: str) -> None:
+    result = morphisms(command, "--help")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert f"example:\n  morphisms {command} " in result.stdout
+
+
+def test_render_says_what_it_does_not_know() -> None:
+    text = morphisms("render", "--help").stdout
+    assert "queue-proxy" in text
+    assert "Looking entrypoints up in a registry, and generating the agent policy in the document, come later." in text
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_unknown_options_are_unusable_input(command: str) -> None:
+    assert morphisms(command, "--nonsense").returncode == 2
+
+
+def test_inject_reads_standard_input_and_keeps_messages_apart() -> None:
+    result = morphisms("inject", text=yaml.safe_dump(recorded("pods-create-payments-by-replicaset-controller")))
+    assert result.returncode == 0
+    [document] = yaml.safe_load_all(result.stdout)
+    assert document["spec"]["initContainers"][0]["name"] == "morphisms-init"
+    assert "warning: [secrets/plaintext-env]" in result.stderr
+    assert "\x1b" not in result.stdout + result.stderr
+
+
+def test_render_reads_standard_input() -> None:
+    result = morphisms("render", "-f", "-", text=yaml.safe_dump(service({})))
+    assert result.returncode == 0
+    assert yaml.safe_load(result.stdout)["kind"] == "Pod"
+
+
+@pytest.mark.parametrize(("spec", "code"), [({}, 0), ({"hostPID": True}, 1), ({"containers": "x"}, 2)])
+def test_check_tells_ci(spec: dict[str, object], code: int) -> None:
+    result = morphisms("check", "-o", "json", text=json.dumps(pod(**spec)))
+    assert result.returncode == code
+    assert bool(result.stdout) == (code < 2)
+    assert "Traceback" not in result.stderr
