@@ -1,0 +1,257 @@
+"""The translation of one object: what changes, what is left, and a line about each.
+
+The other injector's switch goes last: while anything of Vault Agent's is left, `agent-inject` stays beside our
+`inject`, so that admission refuses the half-translated pod. Else it would run without some of its secrets.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import copy
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cli.conversion import bank_vaults, vault_agent
+from cli.conversion.step import Context, Note, Step, left
+from cli.conversion.templates import PodTemplate, pod_template
+from webhook.annotations import own_annotations, read_wishes
+from webhook.configuration import Configuration
+from webhook.foreign import BANK_VAULTS_PREFIXES, VAULT_AGENT_PREFIXES
+from webhook.names import PREFIX
+from webhook.references import Home, mentions
+
+# Any will do: nothing that is translated starts with ~/.
+_HOME = Home("home/")
+_FOREIGN = VAULT_AGENT_PREFIXES + BANK_VAULTS_PREFIXES
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One line for a person. `left`: something stays that needs one. `key` is an annotation or a place; no value."""
+
+    object: str
+    key: str
+    text: str
+    left: bool
+
+    def __str__(self) -> str:
+        return f"{self.object}: {self.key}: {self.text}"
+
+
+@dataclass(frozen=True, slots=True)
+class Converted:
+    """A new object, and what there is to say about it."""
+
+    object: dict[str, Any]
+    messages: tuple[Message, ...]
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left that needs a person."""
+        return not any(message.left for message in self.messages)
+
+
+def convert(object_: Mapping[str, Any], configuration: Configuration) -> Converted:
+    """Translate one Kubernetes object (a List's items are the caller's); kinds without a pod come back unchanged."""
+    result: dict[str, Any] = copy.deepcopy(dict(object_))
+    metadata = result.get("metadata")
+    name = metadata.get("name") or f"{metadata.get('generateName', '')}*" if isinstance(metadata, dict) else "*"
+    who = "".join(each if each.isprintable() else "?" for each in f"{result.get('kind')}/{name}")
+    template = pod_template(result)
+    notes: list[tuple[Note, bool]] = []
+    if template is not None:
+        notes = list(_Translation(template, configuration).run())
+    if template is None or metadata not in template.metadata:
+        notes += _elsewhere(result, metadata)
+    return Converted(result, tuple(Message(who, note.key, note.text, is_left) for note, is_left in notes))
+
+
+class _Injector:
+    """One injector's annotations in the maps of a pod; its newer prefix wins, as it does with the injector itself."""
+
+    def __init__(self, maps: list[dict[str, Any]], prefixes: Iterable[str]) -> None:
+        self._maps = maps
+        self._prefixes = tuple(prefixes)
+        self.values: dict[str, str] = {}
+        for each in maps:
+            for prefix in reversed(self._prefixes):
+                for key, value in each.items():
+                    if key.startswith(prefix) and isinstance(value, str):
+                        self.values.setdefault(key[len(prefix) :], value)
+
+    def places(self, key: str) -> list[tuple[dict[str, Any], str]]:
+        """Each map and whole key in which it stands, the one that counts first."""
+        whole = [prefix + key for prefix in reversed(self._prefixes)]
+        return [(annotations, each) for annotations in self._maps for each in whole if each in annotations]
+
+    def shown(self, key: str) -> str:
+        places = self.places(key)
+        return places[0][1] if places else self._prefixes[0] + key
+
+
+class _Translation:
+    """The work on one pod; changes the maps that it was given."""
+
+    def __init__(self, template: PodTemplate, configuration: Configuration) -> None:
+        self._template = template
+        self._maps = list(template.annotations)
+        self._configuration = configuration
+        self._native: dict[str, str] = {}
+        for each in reversed(self._maps):
+            self._native |= own_annotations(each)
+
+    def run(self) -> Iterator[tuple[Note, bool]]:
+        agent = _Injector(self._maps, VAULT_AGENT_PREFIXES)
+        bank = _Injector(self._maps, BANK_VAULTS_PREFIXES)
+        bank_context = self._context(bank)
+        out = bank_vaults.opted_out(bank_context, self._labels())
+        steps = [(agent, step) for step in vault_agent.translate(self._context(agent))]
+        steps += [(bank, step) for step in bank_vaults.translate(bank_context)]
+        steps = self._without_problems(self._without_contradictions(steps))
+        agent_left = any(step.left and not step.harmless for injector, step in steps if injector is agent)
+        for injector, step in steps:
+            stays = step.left is not None or (agent_left and injector is agent and vault_agent.SWITCH in step.keys)
+            yield from self._apply(injector, step, stays)
+        yield from self._not_text()
+        if out and "mutate" not in bank.values and (bank.values or self._names_references()):
+            self._say_inject("false")
+        # Without annotations of Bank-Vaults, a pod that speaks our language has our references.
+        native = bool(self._native) and not bank.values
+        if not out and self._native.get("inject") != "false":
+            yield from self._environment(bank_context, native, "env-from" in _all_own(steps))
+
+    def _context(self, injector: _Injector) -> Context:
+        return Context(injector.values, self._native, self._template.spec, self._configuration)
+
+    def _labels(self) -> Mapping[str, Any]:
+        labels = self._template.metadata[0].get("labels") if self._template.metadata else None
+        return labels if isinstance(labels, dict) else {}
+
+    def _without_contradictions(self, steps: list[tuple[_Injector, Step]]) -> list[tuple[_Injector, Step]]:
+        """Two annotations may ask for different things by one word of ours: then a person chooses."""
+        values: dict[str, set[str]] = {}
+        for _, step in steps:
+            for key, value in step.own.items() if step.left is None else ():
+                values.setdefault(key, set()).add(value)
+        clashes = {key for key, asked in values.items() if len(asked) > 1 and key not in self._native}
+        result = []
+        for injector, step in steps:
+            clash = next((key for key in step.own if key in clashes), None)
+            text = f"another annotation gives {PREFIX}{clash} a different value; write that one yourself"
+            result.append((injector, step if clash is None else left(step.keys[0], text, step.keys)))
+        return result
+
+    def _without_problems(self, steps: list[tuple[_Injector, Step]]) -> list[tuple[_Injector, Step]]:
+        """Steps whose annotations admission would not take become ones that leave things as they are."""
+        known = {(each.key, each.message) for each in read_wishes(self._native, _HOME).problems}
+        while True:
+            wishes = read_wishes({**_all_own(steps), **self._native}, _HOME)
+            problems = {each.key: each.message for each in wishes.problems if (each.key, each.message) not in known}
+            for index, (injector, step) in enumerate(steps):
+                found = next((key for key in step.own if key in problems and step.left is None), None)
+                if found is not None:
+                    text = f"would become {PREFIX}{found}, which {problems[found]}"
+                    steps[index] = (injector, left(step.keys[0], text, step.keys))
+                    break
+            else:
+                return steps
+
+    def _apply(self, injector: _Injector, step: Step, stays: bool) -> Iterator[tuple[Note, bool]]:
+        if step.left is not None:
+            yield Note(injector.shown(step.left.key), step.left.text), not step.harmless
+            return
+        for note in step.notes:
+            yield Note(injector.shown(note.key), note.text), False
+        target = injector.places(step.keys[0])[0][0]
+        for key, value in step.own.items():
+            if self._native.get(key, value) != value:
+                text = f"removed: {PREFIX}{key} is there already, and wins"
+                yield Note(injector.shown(step.keys[0]), text), False
+            elif key not in self._native:
+                target[PREFIX + key] = value
+        if stays:
+            text = "stays until the rest is done, so that admission refuses the pod until then"
+            yield Note(injector.shown(step.keys[0]), text), True
+            return
+        for key in step.keys:
+            for place, whole in injector.places(key):
+                del place[whole]
+
+    def _environment(self, context: Context, native: bool, env_from: bool) -> Iterator[tuple[Note, bool]]:
+        changed = False
+        for variable, place, value, problem in bank_vaults.translate_environment(context, native=native):
+            if value is None:
+                yield Note(place, f"{problem}"), True
+            else:
+                variable["value"] = value
+                changed = True
+        if changed or env_from or (context.foreign and self._names_references()):
+            # Bank-Vaults works on every pod that has a reference; ours, outside labelled namespaces, where it is asked.
+            self._say_inject("true")
+            for text in bank_vaults.missing_commands(context, env_from):
+                yield Note("command", text), False
+
+    def _names_references(self) -> bool:
+        containers = self._template.spec.get("containers")
+        return any(
+            isinstance(variable, dict) and isinstance(variable.get("value"), str) and mentions(variable["value"])
+            for container in (containers if isinstance(containers, list) else ())
+            if isinstance(container, dict)
+            for variable in container.get("env") or ()
+        )
+
+    def _not_text(self) -> Iterator[tuple[Note, bool]]:
+        for each in self._maps:
+            for key, value in each.items():
+                if key.startswith(_FOREIGN) and not isinstance(value, str):
+                    yield Note(key, "is not text, and the API server refuses that; quote it"), True
+
+    def _say_inject(self, value: str) -> None:
+        if any(f"{PREFIX}inject" in annotations for annotations in self._maps):
+            return
+        metadata = self._template.metadata[0] if self._template.metadata else None
+        if metadata is not None:
+            annotations = metadata.get("annotations")
+            if not isinstance(annotations, dict):
+                annotations = metadata["annotations"] = {}
+            annotations[f"{PREFIX}inject"] = value
+
+
+def _all_own(steps: list[tuple[_Injector, Step]]) -> dict[str, str]:
+    own: dict[str, str] = {}
+    for _, step in steps:
+        own = {**step.own, **own} if step.left is None else own
+    return own
+
+
+def _elsewhere(object_: dict[str, Any], metadata: Any) -> Iterator[tuple[Note, bool]]:
+    """Foreign annotations and references on objects, or parts of them, that become no pod."""
+    annotations = metadata.get("annotations") if isinstance(metadata, dict) else None
+    stored = object_.get("apiVersion") == "v1" and object_.get("kind") in ("Secret", "ConfigMap")
+    for key in annotations if isinstance(annotations, dict) else ():
+        if isinstance(key, str) and key.startswith(_FOREIGN):
+            if stored and key.startswith(BANK_VAULTS_PREFIXES):
+                yield (
+                    Note(key, "Bank-Vaults fills this object with secrets, which are then in etcd; use secret-NAME"),
+                    True,
+                )
+            else:
+                yield Note(key, "has no effect here; move it to the pod template, then convert again"), False
+    if stored:
+        for field, encoded in (("data", object_["kind"] == "Secret"), ("stringData", False)):
+            values = object_.get(field)
+            for key, value in values.items() if isinstance(values, dict) else ():
+                if isinstance(value, str) and _refers(value, encoded):
+                    text = "holds a Vault reference, which only a container's env may; move it there"
+                    yield Note(f"{field}.{key}", text), True
+
+
+def _refers(value: str, encoded: bool) -> bool:
+    if encoded:
+        try:
+            value = base64.b64decode(value, validate=True).decode()
+        except (binascii.Error, UnicodeDecodeError):
+            return False
+    return mentions(value) or value.startswith(">>vault:")

@@ -1,0 +1,52 @@
+"""API paths, as both injectors write them, to logical ones: `secret/data/db` on KV version 2 to `secret/db`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+_QUERY = re.compile(r"version=([1-9][0-9]{0,8})")
+
+
+class NotLogicalError(ValueError):
+    """The path cannot be translated; the message says why and never repeats it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Logical:
+    """A logical path. `kv` is the mount's KV version, None when the configuration names no such mount."""
+
+    path: str
+    kv: int | None
+    version: int | None = None
+
+    def reference(self, key: str = "") -> str:
+        """As `secret-NAME` and `env-from` take it: `PATH[#KEY][@N]`."""
+        return self.path + (f"#{key}" if key else "") + ("" if self.version is None else f"@{self.version}")
+
+
+def logical(path: str, mounts: Mapping[str, int]) -> Logical:
+    """The logical path of an API path. `mounts` gives the KV version of each mount that the configuration names.
+
+    Raises NotLogicalError for what could be read in two ways.
+    """
+    path, _, query = path.strip().strip("/").partition("?")
+    match = _QUERY.fullmatch(query)
+    if query and match is None:
+        raise NotLogicalError("has a query that a KV read does not take; write PATH@N for a version")
+    if set("#@~") & set(path):
+        raise NotLogicalError("has a # or @ or ~ in it, which mean key, version and home in our references")
+    version = int(match[1]) if match else None
+    mount = max((each for each in mounts if path.startswith(each + "/")), key=len, default=None)
+    if mount is None:
+        if path.split("/")[1:2] == ["data"]:
+            raise NotLogicalError(
+                "is in a mount that the configuration does not name; add the mount and its KV version to vault.mounts,"
+                " or write the path without data/"
+            )
+        return Logical(path, None, version)
+    rest = path[len(mount) + 1 :]
+    if mounts[mount] == 2:
+        rest = rest.removeprefix("data/")
+    return Logical(f"{mount}/{rest}", mounts[mount], version)

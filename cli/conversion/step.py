@@ -1,0 +1,68 @@
+"""What becomes of one foreign annotation, or of several that only mean something together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from webhook.configuration import Configuration
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something to tell about `key`, a foreign annotation without its prefix. Never holds a value."""
+
+    key: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Foreign annotations (keys without their prefix) and what they become.
+
+    With `left` they stay, and it says why; `harmless` when the other injector does nothing with them. Otherwise they
+    go, `own` takes their place (keys without our prefix), and `notes` say what is not quite the same. Neither `own` nor
+    `notes` means: nothing was lost.
+    """
+
+    keys: tuple[str, ...]
+    own: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[Note, ...] = ()
+    left: Note | None = None
+    harmless: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a translation may look at: the foreign annotations without prefix, ours without prefix, the pod's spec."""
+
+    foreign: Mapping[str, str]
+    native: Mapping[str, str]
+    spec: Mapping[str, Any]
+    configuration: Configuration
+
+    def every_container(self) -> str | None:
+        """A `containers` wish that names all of them, where there are several and each has a name."""
+        containers = self.spec.get("containers")
+        if not isinstance(containers, list) or len(containers) < 2:
+            return None
+        names = [each.get("name") if isinstance(each, dict) else None for each in containers]
+        return ",".join(map(str, names)) if all(isinstance(name, str) for name in names) else None
+
+
+def left(key: str, text: str, keys: Iterable[str] = ()) -> Step:
+    """`key`, and the `keys` that belong to it, stay."""
+    return Step((key, *(each for each in keys if each != key)), left=Note(key, text))
+
+
+def dropped(key: str, text: str = "") -> Step:
+    """`key` goes and nothing takes its place; without a text because nothing is lost by it."""
+    return Step((key,), notes=(Note(key, text),) if text else ())
+
+
+def boolean(value: str) -> bool | None:
+    """As Go's strconv.ParseBool, which both injectors use; None for anything else."""
+    if value in ("1", "t", "T", "true", "TRUE", "True"):
+        return True
+    return False if value in ("0", "f", "F", "false", "FALSE", "False") else None
