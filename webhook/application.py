@@ -14,10 +14,10 @@ from server.metrics import new_registry
 from server.service import Address, Application, Background
 from server.tls import CertificateFiles
 from server.watched import FileMetrics, Watched
-from webhook.fetch import Cluster
 from webhook.configuration import Configuration
 from webhook.decide import PATHS, decide
 from webhook.decision import Decision, refuse
+from webhook.fetch import Cluster
 from webhook.loading import load_configuration
 from webhook.metrics import AdmissionMetrics
 from webhook.request import Request

@@ -22,7 +22,8 @@ class Mode(enum.StrEnum):
 
 _ORDER = (Mode.ABSENT, Mode.AUDIT, Mode.INJECT, Mode.ENFORCE)
 
-Action = Literal["deny", "record", "off"]
+# Not "off": YAML reads that as false.
+Action = Literal["deny", "record", "ignore"]
 
 
 def mode_of_label(value: str | None) -> Mode:

@@ -51,7 +51,7 @@ def _uid(request: Any) -> str | None:
 
 
 def _request(request: dict[str, Any], uid: str, path: str) -> Request:
-    user = request.get("userInfo") or {}
+    user = _object(request.get("userInfo")) or {}
     return Request(
         uid=uid,
         path=path,
@@ -69,7 +69,7 @@ def _request(request: dict[str, Any], uid: str, path: str) -> Request:
 
 
 def _group_version(value: Any, last: str) -> tuple[str, str, str]:
-    value = value or {}
+    value = _object(value) or {}
     return _text(value.get("group")), _text(value.get("version")), _text(value.get(last))
 
 

@@ -39,6 +39,7 @@ def main() -> None:
     body = json.dumps(json.loads(_REVIEW.read_text()), separators=(",", ":")).encode()
     decision_alone(body)
     with tempfile.TemporaryDirectory() as folder:
+        write_pair(Path(folder))
         beside_go(Path(folder), body)
         memory(Path(folder), body)
 
@@ -118,7 +119,6 @@ def _snapshot(folder: Path, nodes: int) -> Path:
 @contextlib.contextmanager
 def _webhook(folder: Path, snapshot: Path) -> Iterator[tuple[int, int]]:
     """(port, pid) of a webhook process on one core."""
-    write_pair(folder)
     command = [sys.executable, "-m", "cli.main", "webhook", "--listen", "127.0.0.1:0", "--snapshot", str(snapshot)]
     command += ["--tls-cert", str(folder / "tls.crt"), "--tls-key", str(folder / "tls.key")]
     log = (folder / "webhook.log").open("w+")
@@ -143,7 +143,6 @@ def _logged_port(process: subprocess.Popen[bytes], log: Path) -> int:
 
 @contextlib.contextmanager
 def _go_floor(folder: Path) -> Iterator[int]:
-    write_pair(folder)
     command = [binary("floor"), "-tls-cert", folder / "tls.crt", "-tls-key", folder / "tls.key"]
     process = subprocess.Popen(["taskset", "-c", "0", *map(str, command)], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
