@@ -23,7 +23,7 @@ class Expectation:
     """What the caller wants to see beyond authenticity; None everywhere means "not looked at".
 
     `report_data`: the accepted 64-byte values, see `report_data.accepted`. `host_data`: the accepted 32-byte values.
-    `revocation`: only without `reference`, which brings its own.
+    `revocation`: where the reference values say nothing about it.
     """
 
     reference: GuestReference | None = None
@@ -94,7 +94,7 @@ def _gather(
         root=root,
         crls=tuple(crl for crl in collateral.crls if root is not None and crl.issuer == root.subject),
         anchors=anchors,
-        revocation=expectation.revocation if reference is None else reference.revocation,
+        revocation=(None if reference is None else reference.revocation) or expectation.revocation,
         reference=reference,
         host_data=expectation.host_data,
         report_data=expectation.report_data,

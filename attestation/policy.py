@@ -64,6 +64,7 @@ class GuestReference:
 
     Digests are raw bytes: `measurements`, `id_keys` and `author_keys` 48, `host_data` 32, `chip_ids` 64.
     `platform_require` and `platform_forbid` are masks over PLATFORM_INFO, the mitigation masks over *_MIT_VECTOR.
+    `revocation` None leaves that to the caller.
     """
 
     name: str
@@ -91,7 +92,7 @@ class GuestReference:
     provisional_firmware: bool = True
     min_version: int = 3
     max_version: int = NEWEST_VERSION
-    revocation: RevocationPolicy = REQUIRE_CRL
+    revocation: RevocationPolicy | None = None
 
 
 class _Reader:
@@ -182,7 +183,7 @@ def parse_guest(name: str, document: object) -> GuestReference:
         provisional_firmware=reader.take("provisionalFirmware", _boolean, True),
         min_version=versions.take("min", _unsigned(32), 3),
         max_version=versions.take("max", _unsigned(32), NEWEST_VERSION),
-        revocation=reader.take("crl", _revocation, REQUIRE_CRL),
+        revocation=reader.maybe("crl", _revocation),
     )
     for each in (reader, platform, mitigations, versions):
         each.done()

@@ -101,8 +101,8 @@ def _verify(evidence: Evidence, arguments: argparse.Namespace) -> int:
         _print_verdict(verdict)
     if reference is None:
         print("no --policy: this is about authenticity only, not about which guest it is", file=sys.stderr)
-    if reference is None and arguments.crls is None:
-        print("no --crls: revocation was not checked", file=sys.stderr)
+    if any(check.id == "crl/present" and check.advice for check in verdict.checks):
+        print("no revocation list: revocation was not checked (--crls)", file=sys.stderr)
     if verdict.simulated:
         print("simulated: the root is not AMD's, this verdict says nothing about real hardware", file=sys.stderr)
     return BELIEVED if verdict.believed else REFUSED

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -175,3 +178,13 @@ def test_names():
     assert line_by_product_name("Milan-B0") == line_by_product_name("Milan") == MILAN
     assert line_by_product_name("Milano") is None
     assert line_by_name("milan") is None
+
+
+def test_reading_evidence_imports_nothing_heavy():
+    """The sidecar sits on every cold start; it may use these modules."""
+    program = (
+        "import sys, attestation.abi, attestation.containers, attestation.report_data;"
+        "print([name for name in ('cryptography', 'pydantic', 'aiohttp', 'yaml', 'asyncio') if name in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert found.stdout.strip() == "[]"

@@ -228,6 +228,42 @@ def test_intermediate_constraints(milan, failed, bent):
     assert failed(milan.judge(milan.report(key), leaf, intermediates=(milan.ask(**bent),))) == ["chain/constraints"]
 
 
+def test_a_leaf_that_may_issue(milan, failed):
+    key = "leaf-that-is-a-ca"
+    leaf = milan.authority("SEV-VCEK", "SEV-Milan", key, "ask", 1, path_length=None)
+    assert {"chain/constraints", "leaf/key", "leaf/extensions"} <= set(
+        failed(milan.judge(milan.report(milan.leaf()[1]), leaf))
+    )
+
+
+def rooted(milan, root):
+    """A genuine guest under another root that is pinned, by the same key."""
+    leaf, key = milan.leaf()
+    anchors = Anchors({"Milan": root.sha256}, {"Milan": root})
+    return milan.judge(milan.report(key), leaf, anchors=anchors)
+
+
+def test_root_must_be_self_signed(milan, failed):
+    assert failed(rooted(milan, milan.authority("ARK-Milan", "ARK-Milan", "ark", "stranger", 65536))) == ["chain/root"]
+    other = milan.authority("ARK-Milan", "ARK-Genoa", "ark", "ark", 65536, path_length=None)
+    assert set(failed(rooted(milan, other))) == {"chain/root", "crl/signature"}  # made without cRLSign
+
+
+def test_root_must_be_valid_and_a_ca(milan, failed):
+    expired = milan.authority("ARK-Milan", "ARK-Milan", "ark", "ark", 65536, until=-1)
+    assert failed(rooted(milan, expired)) == ["validity/root"]
+    no_ca = milan.authority("ARK-Milan", "ARK-Milan", "ark", "ark", 65536, ca=False)
+    assert failed(rooted(milan, no_ca)) == ["chain/constraints"]
+
+
+def test_root_of_another_line(milan, platform_of, failed):
+    genoa = platform_of("Genoa")
+    leaf, key = milan.leaf()
+    anchors = Anchors({"Milan": genoa.ark.sha256}, {"Milan": genoa.ark})
+    verdict = milan.judge(milan.report(key), leaf, anchors=anchors)
+    assert failed(verdict) == ["certificates/root"]
+
+
 def test_short_intermediate_key(milan, failed):
     leaf, key = milan.leaf()
     short = rsa.generate_private_key(65537, 2048).public_key()

@@ -9,7 +9,7 @@ import pytest
 from attestation.appraise import Expectation
 from attestation.checks import UNITS
 from attestation.containers import Envelope, Evidence
-from attestation.policy import parse_guest_entry
+from attestation.policy import REQUIRE_CRL, SOFT_CRL, parse_guest_entry
 from attestation.report_data import accepted, ascii_encoded, padded
 
 MEASUREMENT, HOST_DATA = b"m" * 48, b"h" * 32
@@ -249,6 +249,20 @@ def test_report_data_in_both_encodings(judge, failed):
     for other in others:
         if other != ascii_encoded(digest):
             assert failed(judge(expectation, report_data=other)) == ["guest/report-data"]
+
+
+def test_reference_values_decide_on_revocation_before_the_caller(milan, leaf_and_key, failed):
+    leaf, key = leaf_and_key
+    report = milan.report(key)
+
+    def judge(crl, caller):
+        guest = reference(**({} if crl is None else {"crl": crl})).reference
+        return milan.judge(report, leaf, crls=(), expectation=Expectation(guest, revocation=caller))
+
+    assert judge("soft", REQUIRE_CRL).believed
+    assert failed(judge("require", SOFT_CRL)) == ["crl/present"]
+    assert judge(None, SOFT_CRL).believed
+    assert failed(judge(None, REQUIRE_CRL)) == ["crl/present"]
 
 
 def test_host_data_of_caller_and_reference_must_both_agree(judge, failed):

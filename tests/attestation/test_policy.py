@@ -31,7 +31,7 @@ def test_the_five_keys_of_the_design():
     assert guest.min_tcb == guest.min_committed_tcb == guest.min_launch_tcb == Tcb(3, 0, 8, 115)
     assert guest.policy == GuestPolicyRule(smt=False)
     assert guest.vmpl == {0}
-    assert (guest.min_version, guest.max_version, guest.revocation) == (3, 5, REQUIRE_CRL)
+    assert (guest.min_version, guest.max_version, guest.revocation) == (3, 5, None)
     with pytest.raises(AttributeError):
         guest.vmpl = frozenset({1})
 
@@ -64,6 +64,7 @@ def test_all_other_keys():
 
 def test_short_forms():
     assert parse_guest("g", GUEST | {"crl": "soft"}).revocation == SOFT_CRL
+    assert parse_guest("g", GUEST | {"crl": "require"}).revocation == REQUIRE_CRL
     assert parse_guest("g", GUEST | {"policy": 0x30000}).policy.exact == 0x30000
     assert parse_guest("g", GUEST | {"policy": "0x70000"}).policy == GuestPolicyRule(exact=0x70000, migrate_ma=True)
 

@@ -73,7 +73,7 @@ def test_authentic_reports(morphisms, real, identifier):
     assert code == 0
     assert out.splitlines()[-1] == "believed · authenticity only, no policy was applied"
     assert "no --policy" in err
-    assert "no --crls" in err
+    assert "revocation was not checked" in err
     assert "\x1b" not in out
 
 
@@ -157,7 +157,6 @@ def policy_file(vectors, path, **changes):
         "minTcb": {"bootloader": 10, "tee": 0, "snp": 27, "microcode": 88},
         "policy": {"debug": False, "smt": True},
         "vmpl": 0,
-        "crl": "soft",
     }
     path.write_text(yaml.safe_dump({"my-guest": entry | changes}))
     return path
@@ -166,8 +165,12 @@ def policy_file(vectors, path, **changes):
 def test_policy(morphisms, real, vectors, tmp_path):
     words = real("genoa-v5-routex")
     code, out, err = morphisms(*words, "--policy", policy_file(vectors, tmp_path / "guest.yaml"))
-    assert (code, err) == (0, "")
+    assert (code, err) == (0, "no revocation list: revocation was not checked (--crls)\n")
     assert out.splitlines()[-1] == "believed · guest my-guest"
+    demanding = policy_file(vectors, tmp_path / "guest.yaml", crl="require")
+    code, out, _ = morphisms(*words, "--policy", demanding)
+    assert code == 1
+    assert out.splitlines()[-1].endswith("failed: crl/present")
     code, out, _ = morphisms(
         *words, "--policy", policy_file(vectors, tmp_path / "guest.yaml", measurements=["00" * 48])
     )
