@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from cli.conversion.paths import Logical, NotLogicalError, logical
-from cli.conversion.step import Context, Step, boolean, dropped, left
+from cli.conversion.step import Context, Step, boolean, dropped, left, mappings
 from webhook.consumers import missing_command, shown
 from webhook.names import USER_CONTAINER
 from webhook.references import BadReferenceError, Home, expand_inline, mentions, parse_variable
@@ -150,11 +150,10 @@ def _needs_agent(context: Context, found: Logical) -> bool:
 
 def missing_commands(context: Context, env_from: bool) -> Iterator[str]:
     """What to add to the containers that get variables and name no command; Bank-Vaults asks the registry for it."""
-    for container in context.spec.get("containers") or ():
-        if not isinstance(container, dict) or container.get("command"):
-            continue
-        values = [each.get("value") for each in container.get("env") or () if isinstance(each, dict)]
-        if env_from or any(isinstance(value, str) and mentions(value) for value in values):
+    for container in mappings(context.spec.get("containers")):
+        values = [each.get("value") for each in mappings(container.get("env"))]
+        takes = env_from or any(isinstance(value, str) and mentions(value) for value in values)
+        if takes and not container.get("command"):
             yield missing_command(shown(str(container.get("name") or USER_CONTAINER)))
 
 
@@ -165,23 +164,20 @@ def translate_environment(
 
     In a `native` pod the references are ours already: their paths are logical, only what is no reference is told.
     """
-    for group in ("initContainers", "containers"):
-        for container in context.spec.get(group) or ():
-            if not isinstance(container, dict):
-                continue
-            for variable in container.get("env") or ():
-                value = variable.get("value") if isinstance(variable, dict) else None
-                if not isinstance(value, str):
-                    continue
-                place = f"env {shown(str(variable.get('name')))}"
-                try:
-                    new = _value(context, value)
-                except (NotLogicalError, BadReferenceError) as error:
-                    if not (native and isinstance(error, NotLogicalError)):
-                        yield variable, place, None, str(error)
-                    continue
-                if new != value and not native:
-                    yield variable, place, new, None
+    containers = mappings(context.spec.get("initContainers")) + mappings(context.spec.get("containers"))
+    for variable in (each for container in containers for each in mappings(container.get("env"))):
+        value = variable.get("value")
+        if not isinstance(value, str):
+            continue
+        place = f"env {shown(str(variable.get('name')))}"
+        try:
+            new = _value(context, value)
+        except (NotLogicalError, BadReferenceError) as error:
+            if not (native and isinstance(error, NotLogicalError)):
+                yield variable, place, None, str(error)
+            continue
+        if new != value and not native:
+            yield variable, place, new, None
 
 
 def _value(context: Context, value: str) -> str:

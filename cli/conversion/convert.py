@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cli.conversion import bank_vaults, vault_agent
-from cli.conversion.step import Context, Note, Step, left
+from cli.conversion.step import Context, Note, Step, left, mappings
 from cli.conversion.templates import PodTemplate, pod_template
 from webhook.annotations import own_annotations, read_wishes
 from webhook.configuration import Configuration
@@ -194,12 +194,10 @@ class _Translation:
                 yield Note("command", text), False
 
     def _names_references(self) -> bool:
-        containers = self._template.spec.get("containers")
         return any(
-            isinstance(variable, dict) and isinstance(variable.get("value"), str) and mentions(variable["value"])
-            for container in (containers if isinstance(containers, list) else ())
-            if isinstance(container, dict)
-            for variable in container.get("env") or ()
+            isinstance(variable.get("value"), str) and mentions(variable["value"])
+            for container in mappings(self._template.spec.get("containers"))
+            for variable in mappings(container.get("env"))
         )
 
     def _not_text(self) -> Iterator[tuple[Note, bool]]:

@@ -51,6 +51,11 @@ class Context:
         return ",".join(map(str, names)) if all(isinstance(name, str) for name in names) else None
 
 
+def mappings(value: Any) -> list[dict[str, Any]]:
+    """The mappings in a list; nothing of what the API server would refuse in its place."""
+    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
+
+
 def left(key: str, text: str, keys: Iterable[str] = ()) -> Step:
     """`key`, and the `keys` that belong to it, stay."""
     return Step((key, *(each for each in keys if each != key)), left=Note(key, text))

@@ -172,7 +172,9 @@ def _secrets(context: Context, names: list[str]) -> Iterator[Step]:
         keys = _keys_of(context, name)
         new_name = name if _keeps_case(context, name) else name.lower()
         if not name or [each for each in names if each.lower() == name.lower()] != [name]:
-            yield left(keys[0], "has no name of its own (Vault Agent takes upper case for lower)", keys)
+            yield left(
+                keys[0], "has no name of its own, because Vault Agent takes upper case for lower; rename it", keys
+            )
             continue
         yield _secret(context, name, new_name, keys)
 
