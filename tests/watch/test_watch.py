@@ -172,13 +172,17 @@ async def test_lists_again_when_a_continue_token_is_gone(live: Live) -> None:
     assert ["continue" in query for query in live.server.asked(NODES, watch=False)] == [False, True, False, True]
 
 
-@pytest.mark.parametrize("fault", [status(429), status(500), status(401), refuse, hang, body(b"<html>"), body(b"{}")])
+@pytest.mark.parametrize(
+    "fault",
+    [status(429), status(500), status(401), refuse, hang, body(b"<html>"), body(b"{}"), body(b'{"metadata":{}}')],
+)
 async def test_retries_a_failing_list(live: Live, fault: Fault) -> None:
     live.server.put(NODES, node("n1"))
     live.server.faults[NODES].extend([fault, fault])
     await live.opened()
     assert set(live.cluster.current().nodes) == {"n1"}
     assert not live.server.faults[NODES]
+    assert live.observed.counts["nodes", "listed"] == 1
     # The client itself repeats a GET whose connection it reused.
     assert live.observed.counts["nodes", "interrupted"] == (1 if fault is refuse else 2)
 
@@ -337,6 +341,8 @@ async def test_lists_nodes_again_for_other_label_keys(live: Live) -> None:
     live.server.put(NODES, node("n1", snp="true", zone="a"))
     await live.opened()
     live.cluster.configured(CONFIGURATION.model_copy(update={"cluster": "other"}))
+    live.server.bookmark(NODES)
+    await live.observed.next("nodes", "bookmark")
     live.cluster.configured(Configuration(reserved=Reserved(keys=("zone",))))
     assert live.cluster.synced
     await live.observed.next("nodes", "listed")
