@@ -1,0 +1,299 @@
+/* morphisms-exec CONTAINER -- COMMAND [ARGUMENT…]
+ *
+ * Waits until the sidecar has published, merges CONTAINER's secrets into the environment, and becomes COMMAND: the same
+ * process, so PID 1, signals, standard streams and working directory are the application's own and nothing of ours stays.
+ * README.md has the exit codes and says why it is built as it is.
+ */
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "contract.h"
+#include "environ.h"
+#include "lookup.h"
+#include "message.h"
+#include "names.h"
+#include "start.h"
+#include "syscalls.h"
+
+#define MILLISECOND 1000000L
+#define SECOND (1000 * MILLISECOND)
+#define FIRST_PAUSE (10 * MILLISECOND)
+#define LONGEST_PAUSE (50 * MILLISECOND)
+
+/* Static, so that no buffer lies beside a return address. `file` is not wiped: the secrets in it are the application's
+ * environment until execve, and execve (or a refusal's exit) drops the whole address space. */
+static char file[MAX_FILE + 1];
+static struct pairs pairs;
+static struct message message;
+static char candidate[PATH_MAX];
+
+static void say(const char *text)
+{
+    add_text(&message, text);
+}
+
+/* Every refusal's line begins with who says it and for whom. */
+static void say_for(const char *container, const char *text)
+{
+    say("morphisms-exec: ");
+    say(container);
+    say(": ");
+    say(text);
+}
+
+static void say_reason(long error)
+{
+    switch (-error) {
+    case EACCES:
+        say("permission denied");
+        break;
+    case E2BIG:
+        say("arguments and environment are too long together");
+        break;
+    case ENOEXEC:
+        say("not a program for this machine");
+        break;
+    case ENOENT:
+        say("not found, or its interpreter is not");
+        break;
+    case ENOTDIR:
+        say("a part of its path is not a folder");
+        break;
+    case ELOOP:
+        say("too many links");
+        break;
+    default:
+        say("error ");
+        add_number(&message, (unsigned long)-error);
+    }
+}
+
+/* One write, so that other lines cannot come between. That nobody can be told changes nothing about the refusal. */
+_Noreturn static void refuse(enum exit_code code)
+{
+    say("\n");
+    sys_write(2, message.text, message.length);
+    long log = sys_open(TERMINATION_LOG, O_WRONLY | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK);
+    if (log >= 0) {
+        sys_write((int)log, message.text, message.length);
+    }
+    sys_exit((int)code);
+}
+
+static bool is_separator(const char *word)
+{
+    return word[0] == '-' && word[1] == '-' && word[2] == '\0';
+}
+
+static void check_arguments(int argc, char **argv)
+{
+    if (argc < 4 || !is_separator(argv[2])) {
+        say("morphisms-exec: usage: exec CONTAINER -- COMMAND [ARGUMENT...]");
+        refuse(EXIT_USAGE);
+    }
+    if (!is_container_name(argv[1])) {
+        say("morphisms-exec: the first argument is not a container's name (a-z, 0-9 and -, at most 63)");
+        refuse(EXIT_CONTAINER_NAME);
+    }
+}
+
+static long now(void)
+{
+    struct __kernel_timespec time = {0};
+    sys_clock(&time);
+    return (long)time.tv_sec * SECOND + (long)time.tv_nsec;
+}
+
+/* A short poll: it needs no file descriptor, works on every file system, and normally finds the marker at once. */
+static void wait_until_published(const char *container)
+{
+    long deadline = now() + WAIT_MILLISECONDS * MILLISECOND;
+    long pause = FIRST_PAUSE;
+    for (;;) {
+        long result = sys_exists(READY_FILE);
+        if (result == 0) {
+            return;
+        }
+        if (result != -ENOENT) {
+            say_for(container, "cannot look for " READY_FILE ": ");
+            say_reason(result);
+            refuse(EXIT_SYSTEM);
+        }
+        long left = deadline - now();
+        if (left <= 0) {
+            say_for(container, "no secrets were published within ");
+            add_number(&message, WAIT_MILLISECONDS / 1000);
+            say(" s (no " READY_FILE "); the logs of morphisms-init say why");
+            refuse(EXIT_NOT_PUBLISHED);
+        }
+        /* A signal that wakes us early costs one more look. */
+        struct __kernel_timespec time = {.tv_nsec = left < pause ? left : pause};
+        sys_sleep(&time);
+        pause = pause < LONGEST_PAUSE ? pause + FIRST_PAUSE : LONGEST_PAUSE;
+    }
+}
+
+/* The folder may be a link, that is how the sidecar switches it; the file may not. O_NONBLOCK: a pipe must not hold us. */
+static int open_env_file(const char *container)
+{
+    static char path[sizeof(ENV_FOLDER) + MAX_CONTAINER_NAME] = ENV_FOLDER;
+    char *end = path + sizeof(ENV_FOLDER) - 1;
+    for (const char *from = container; *from != '\0'; from++) {
+        *end++ = *from;
+    }
+
+    long descriptor = sys_open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK);
+    if (descriptor == -ENOENT) {
+        say_for(container, "nothing was published for this container (no ");
+        say(path);
+        say("); the plan of morphisms-init does not name it");
+        refuse(EXIT_NO_ENV_FILE);
+    }
+    struct stat status;
+    long error = descriptor < 0 ? descriptor : sys_stat((int)descriptor, &status);
+    if (error == -ELOOP || (error == 0 && !S_ISREG(status.st_mode))) {
+        say_for(container, path);
+        say(" is not a regular file");
+        refuse(EXIT_NOT_A_FILE);
+    }
+    if (error < 0) {
+        say_for(container, "cannot open ");
+        say(path);
+        say(": ");
+        say_reason(error);
+        refuse(EXIT_SYSTEM);
+    }
+    return (int)descriptor;
+}
+
+static size_t read_env_file(const char *container)
+{
+    int descriptor = open_env_file(container);
+    size_t size = 0;
+    for (;;) {
+        long count = sys_read(descriptor, file + size, sizeof(file) - size);
+        if (count == -EINTR) {
+            continue;
+        }
+        if (count < 0) {
+            say_for(container, "cannot read the secrets: ");
+            say_reason(count);
+            refuse(EXIT_SYSTEM);
+        }
+        size += (size_t)count;
+        if (size > MAX_FILE) {
+            say_for(container, "the secrets take more than ");
+            add_number(&message, MAX_FILE);
+            say(" bytes; use files for large ones");
+            refuse(EXIT_TOO_LARGE);
+        }
+        if (count == 0) {
+            sys_close(descriptor);
+            return size;
+        }
+    }
+}
+
+/* What stands where a name should may be a part of a value: only a name that passed its checks is shown. */
+_Noreturn static void refuse_pairs(const char *container)
+{
+    if (pairs.fault >= FAULT_REPEATED_NAME) {
+        say_for(container, "variable ");
+        add_shown(&message, pairs.at.text, pairs.at.name_length);
+    } else {
+        say_for(container, "pair ");
+        add_number(&message, pairs.at_number);
+    }
+    switch (pairs.fault) {
+    case FAULT_NO_FINAL_NUL:
+        say(" has no NUL at its end");
+        break;
+    case FAULT_NO_EQUALS_SIGN:
+        say(" has no =");
+        break;
+    case FAULT_EMPTY_NAME:
+        say(" has an empty name");
+        break;
+    case FAULT_BAD_NAME:
+        say(" has a name with characters other than printable ASCII");
+        break;
+    case FAULT_REPEATED_NAME:
+        say(" is there twice");
+        break;
+    case FAULT_LONG_STRING:
+        say(" takes more than ");
+        add_number(&message, MAX_STRING);
+        say(" bytes with its name, more than Linux takes; use a file");
+        refuse(EXIT_TOO_LARGE);
+    case FAULT_MANY_PAIRS:
+        say(" is one more than the ");
+        add_number(&message, MAX_PAIRS);
+        say(" that are allowed");
+        refuse(EXIT_TOO_LARGE);
+    case FAULT_NONE:
+        break;
+    }
+    refuse(EXIT_MALFORMED);
+}
+
+static char **merged_environment(const char *container, char **inherited)
+{
+    if (!parse_pairs(&pairs, file, read_env_file(container))) {
+        refuse_pairs(container);
+    }
+    long memory = sys_memory((count_strings(inherited) + pairs.count + 1) * sizeof(char *));
+    if (memory < 0) {
+        say_for(container, "cannot merge the environment: ");
+        say_reason(memory);
+        refuse(EXIT_SYSTEM);
+    }
+    char **merged = (char **)memory;
+    merge_environment(merged, inherited, &pairs);
+    return merged;
+}
+
+/* Only returns when it failed, with why. No shell for what the kernel cannot run (execvp's ENOEXEC): container runtimes
+ * have none either, and an empty image has no shell. */
+static long run(char **command, char **environment)
+{
+    if (has_slash(command[0])) {
+        return sys_execve(command[0], command, environment);
+    }
+    long failure = -ENOENT;
+    if (command[0][0] == '\0') {
+        return failure;
+    }
+    struct lookup lookup = start_lookup(command[0], find_value(environment, "PATH"));
+    while (next_candidate(&lookup, candidate, sizeof(candidate))) {
+        long error = sys_execve(candidate, command, environment);
+        switch (-error) {
+        case ENOENT:
+        case ENOTDIR:
+        case ENAMETOOLONG:
+            break;
+        case EACCES:
+            failure = error; /* a later directory may have one that runs */
+            break;
+        default:
+            return error;
+        }
+    }
+    return failure;
+}
+
+_Noreturn void become(int argc, char **argv, char **environment)
+{
+    check_arguments(argc, argv);
+    const char *container = argv[1];
+    char **command = argv + 3;
+
+    wait_until_published(container);
+    long error = run(command, merged_environment(container, environment));
+
+    /* The command as it was given: where it was looked for is PATH, which may be a secret's value. */
+    say_for(container, "cannot run ");
+    add_shown(&message, command[0], PATH_MAX);
+    say(": ");
+    say_reason(error);
+    refuse(error == -ENOENT ? EXIT_NOT_FOUND : EXIT_CANNOT_RUN);
+}
