@@ -7,7 +7,6 @@ Interface Specification"). Signatures are RSASSA-PSS with SHA-384, MGF1 with SHA
 from __future__ import annotations
 
 import hashlib
-import re
 import warnings
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,7 +25,6 @@ from attestation.tcb import Tcb, components
 
 MAX_CERTIFICATE_SIZE = 8192  # real ones have 1.3 to 1.7 KB, as PEM 2.4 KB
 MAX_CERTIFICATES_IN_PEM = 16
-_PEM_BLOCK = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 
 # Extensions of VCEK and VLEK: AMD 57230, table "VCEK Certificate Fields".
 _AMD = "1.3.6.1.4.1.3704.1"
@@ -117,10 +115,22 @@ def parse_certificate(data: bytes) -> Certificate:
 
 def parse_certificates(data: bytes) -> tuple[Certificate, ...]:
     """All certificates of a PEM file, or the one of a DER file. Raises CertificateError, also for none."""
-    blocks = _PEM_BLOCK.findall(data[: MAX_CERTIFICATE_SIZE * MAX_CERTIFICATES_IN_PEM])
+    blocks = pem_blocks(data, b"CERTIFICATE")
     if len(blocks) > MAX_CERTIFICATES_IN_PEM:
         raise CertificateError(f"file has {len(blocks)} certificates, required at most {MAX_CERTIFICATES_IN_PEM}")
     return tuple(parse_certificate(block) for block in blocks or [data])
+
+
+def pem_blocks(data: bytes, label: bytes) -> list[bytes]:
+    """The PEM blocks with this label, in one pass: a pattern would look for each beginning's end anew."""
+    begin, end = b"-----BEGIN %s-----" % label, b"-----END %s-----" % label
+    blocks: list[bytes] = []
+    start = data.find(begin)
+    while start >= 0 and (stop := data.find(end, start)) >= 0:
+        stop += len(end)
+        blocks.append(data[start:stop])
+        start = data.find(begin, stop)
+    return blocks
 
 
 @lru_cache(maxsize=1024)

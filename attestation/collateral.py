@@ -16,6 +16,7 @@ from attestation.errors import CertificateError
 
 _LEAVES = ("VCEK", "VLEK")
 _INTERMEDIATES = ("ASK", "ASVK")
+MAX_GUEST_INTERMEDIATES = 4  # one is needed; each costs a signature check
 
 
 @dataclass(frozen=True)
@@ -56,4 +57,4 @@ def from_table(entries: Iterable[TableEntry]) -> Collateral:
             target.extend(parse_certificates(entry.data))
         except CertificateError:
             continue
-    return Collateral(leaves[0] if leaves else None, tuple(intermediates))
+    return Collateral(leaves[0] if leaves else None, tuple(intermediates[:MAX_GUEST_INTERMEDIATES]))

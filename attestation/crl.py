@@ -6,7 +6,6 @@ are, so every list of a root counts for all certificates under it.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -15,11 +14,10 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from attestation.certificates import common_name, signature_algorithm
+from attestation.certificates import common_name, pem_blocks, signature_algorithm
 from attestation.errors import CertificateError
 
 MAX_CRL_SIZE = 64 * 1024  # real ones have 0.9 KB
-_PEM_BLOCK = re.compile(rb"-----BEGIN X509 CRL-----.*?-----END X509 CRL-----", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -51,8 +49,8 @@ def parse_crl(data: bytes) -> RevocationList:
 @lru_cache(maxsize=64)
 def _parse(data: bytes) -> RevocationList:
     try:
-        block = _PEM_BLOCK.search(data)
-        crl = x509.load_der_x509_crl(data) if block is None else x509.load_pem_x509_crl(block.group())
+        blocks = pem_blocks(data, b"X509 CRL")
+        crl = x509.load_pem_x509_crl(blocks[0]) if blocks else x509.load_der_x509_crl(data)
         for extension in crl.extensions:
             if extension.critical:
                 # An issuing distribution point or a delta would change what absence from the list means.

@@ -9,6 +9,7 @@ import pytest
 from attestation.appraise import Expectation
 from attestation.checks import UNITS
 from attestation.containers import Envelope, Evidence
+from attestation.errors import FormatError
 from attestation.policy import REQUIRE_CRL, SOFT_CRL, parse_guest_entry
 from attestation.report_data import accepted, ascii_encoded, padded
 
@@ -236,6 +237,15 @@ def test_floors_are_component_wise(judge, failed):
     """As one number, microcode 255 outweighs everything."""
     verdict = judge(committed_tcb=tcb(bootloader=2, microcode=115))
     assert failed(verdict) == ["tcb/committed-floor"]
+
+
+def test_report_data_encodings_are_these_bytes():
+    digest = b"\xfb\xff\xbf" * 16
+    assert padded(digest) == digest + bytes(16)
+    assert ascii_encoded(digest) == b"-_-_" * 16  # base64url, not base64
+    for wrong in (b"", digest[:-1], digest + b"\0"):
+        with pytest.raises(FormatError, match="required 48"):
+            accepted(wrong)
 
 
 def test_report_data_in_both_encodings(judge, failed):

@@ -204,6 +204,11 @@ def test_table_to_collateral(milan):
     assert [certificate.subject_name for certificate in given.intermediates] == ["SEV-Milan"]
 
 
+def test_a_guest_cannot_make_us_check_many_signatures(milan):
+    given = from_table([TableEntry("ASK", milan.ask().der)] * 16)
+    assert len(given.intermediates) == 4
+
+
 @pytest.mark.parametrize("line", ["Milan", "Genoa", "Turin"])
 @pytest.mark.parametrize("version", [2, 3, 5])
 def test_coco_re_encodes_to_the_signed_bytes(platform_of, line, version):
