@@ -69,7 +69,7 @@ class Checker:
         findings = []
         for violation in self._violations(item, pod, knative=kind is not None):
             action = action_of(violation.rule, mode, self._configured(violation.rule), asked)
-            if action != "off":
+            if action != "ignore":
                 field = self._field(violation, item, pod)
                 findings.append(Finding(manifest, violation.rule, action, field, violation.message))
         return Judgement(tuple(findings))

@@ -133,9 +133,9 @@ def test_an_empty_folder_is_unusable(command: Command, tmp_path: Path) -> None:
     assert command("check", "-f", str(tmp_path)).code == 2
 
 
-def test_a_rule_that_is_off_in_enforce_is_left_out(command: Command, tmp_path: Path) -> None:
+def test_a_rule_that_enforce_ignores_is_left_out(command: Command, tmp_path: Path) -> None:
     path = write(tmp_path / "pod.yaml", pod(shareProcessNamespace=True, hostPID=True))
-    rules = {"isolation/process-namespace": {"enforce": "off"}, "isolation/host-namespaces": {"audit": "off"}}
+    rules = {"isolation/process-namespace": {"enforce": "ignore"}, "isolation/host-namespaces": {"audit": "ignore"}}
     (tmp_path / "config.yaml").write_text(json.dumps({"version": 1, "rules": rules}))
     violations = found(command, path, "--config", str(tmp_path / "config.yaml"))
     assert violations == [("isolation/host-namespaces", "spec.hostPID")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,12 @@ import pytest
 from cli.diff import masked_diff
 from cli.masks import Mask
 from cli.terminal import wants_colour
-from sidecar.plan import EXEC_HELPER
+from sidecar.plan import EXEC_HELPER, EnvVariable
+from sidecar.plan import write as write_plan
 from tests.cli.recorded import Command, pod, write
 from webhook.configuration import Configuration
+from webhook.pod import Pod
+from webhook.rewrite.plan import make_plan
 
 SECRET = "c4nary-7f"
 
@@ -183,3 +187,23 @@ def test_a_coloured_diff_says_the_same() -> None:
     coloured = masked_diff("t", pod(), pod(hostPID=True), Configuration(), colour=True)
     assert "\x1b[32m+  hostPID: true\x1b[0m" in coloured
     assert "\x1b" not in plain
+
+
+def imitation(**members: Any) -> dict[str, Any]:
+    """A pod whose author wrote a container like ours."""
+    own = {"name": "morphisms-init", "image": Configuration().sidecar.image, **members}
+    return pod(initContainers=[own])
+
+
+def test_a_container_like_ours_that_its_author_wrote_is_not_shown() -> None:
+    pair = EnvVariable("app", "A", None, "secret/db", "a", None)
+    view = Pod(pod(), "shop", Configuration())
+    assert view.profile is not None
+    plan = replace(make_plan(view, view.profile), env=(pair,))
+    before = imitation(args=[SECRET], env=[{"name": "MORPHISMS_PLAN", "value": write_plan(plan)}])
+    assert SECRET not in masked_diff("t", before, {}, Configuration())
+
+
+def test_a_container_of_our_name_without_a_plan_is_not_shown() -> None:
+    after = imitation(env=[{"name": "MORPHISMS_PLAN", "value": SECRET}])
+    assert SECRET not in masked_diff("t", {}, after, Configuration())
