@@ -6,6 +6,7 @@ import base64
 import gzip
 import hashlib
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,17 @@ def test_an_older_document_in_the_template_is_replaced(command: Command, tmp_pat
     [pod] = command("render", "-f", path, "--initdata", str(tmp_path / "initdata.toml")).documents
     assert gzip.decompress(base64.b64decode(pod["metadata"]["annotations"][INITDATA])).decode() == TOML
     assert command("render", "-f", path).code == 1
+
+
+def test_a_document_that_admission_would_refuse_is_not_rendered(command: Command, tmp_path: Path) -> None:
+    """Well formed, and longer than all annotations together may be."""
+    noise = random.Random(7).randbytes(300_000).hex()
+    (tmp_path / "initdata.toml").write_text(f'{TOML}"noise" = "{noise}"\n')
+    path = write(tmp_path / "service.yaml", service({}))
+    result = command("render", "-f", path, "--initdata", str(tmp_path / "initdata.toml"))
+    assert (result.code, result.out) == (1, "")
+    assert "refused: [isolation/initdata]" in result.err
+    assert "HOST_DATA" not in result.err
 
 
 @pytest.mark.parametrize(
