@@ -1,0 +1,118 @@
+"""webhook.annotations: wishes, and what is said about those that cannot be read."""
+
+from __future__ import annotations
+
+import pytest
+
+from sidecar.plan import SecretFile
+from webhook.annotations import NO_WISHES, own_annotations, read_wishes
+from webhook.references import Home, Reference
+
+HOME = Home("secret/knative/prod/shop/payments/")
+
+
+def test_a_full_set() -> None:
+    wishes = read_wishes(
+        {
+            "inject": "true",
+            "profile": "kata-snp",
+            "vault-role": "shop",
+            "vault-namespace": "team/a",
+            "secret-db": "~/db#password@2",
+            "file-db": "conf.d/db",
+            "mode-db": "0400",
+            "template-db": "{{ password }}",
+            "secret-all": "secret/shop/all",
+            "env-from": "secret/shop/env, secret/shop/more@3",
+            "containers": "app, helper",
+            "agent": "sidecar",
+            "on-change": "signal:SIGHUP:nginx",
+            "status": "whatever",
+        },
+        HOME,
+    )
+    assert wishes.problems == ()
+    assert wishes.inject is True
+    assert wishes.names_secrets
+    assert wishes.secrets == (
+        SecretFile("all", "secret/shop/all", "all"),
+        SecretFile("db", "secret/knative/prod/shop/payments/db", "conf.d/db", "password", 2, "0400", "{{ password }}"),
+    )
+    assert wishes.env_from == (Reference("secret/shop/env"), Reference("secret/shop/more", None, 3))
+    assert wishes.containers == ("app", "helper")
+    assert (wishes.vault_role, wishes.vault_namespace) == ("shop", "team/a")
+    assert (wishes.agent, wishes.on_change) == ("sidecar", "signal:SIGHUP:nginx")
+
+
+@pytest.mark.parametrize(
+    ("annotations", "key", "message"),
+    [
+        ({"inject": "yes"}, "inject", 'is neither "true" nor "false"'),
+        ({"inject": "True"}, "inject", 'is neither "true" nor "false"'),
+        ({"injekt": "true"}, "injekt", "is not an annotation of Morphisms; did you mean inject?"),
+        ({"zzz": "true"}, "zzz", "is not an annotation of Morphisms"),
+        ({"agent": "daemon"}, "agent", "is not one of init, sidecar"),
+        ({"vault-role": "a b"}, "vault-role", "is not a name (letters, digits, . _ / -)"),
+        ({"containers": "app,,"}, "containers", "is not a comma list of container names"),
+        ({"containers": "App"}, "containers", "is not a comma list of container names"),
+        ({"file-db": "a"}, "file-db", "has no secret-db beside it"),
+        ({"template-db": "a"}, "template-db", "has no secret-db beside it"),
+        ({"secret-a b": "x/y"}, "secret-a b", "has a name with characters other than letters, digits, . _ -"),
+        ({"secret-": "x/y"}, "secret-", "has a name with characters other than letters, digits, . _ -"),
+        ({"secret-a": "x"}, "secret-a", "has no usable path; write MOUNT/PATH#KEY, such as secret/shop/db#password"),
+        (
+            {"secret-a": "x/y", "file-a": "../etc/passwd"},
+            "file-a",
+            "is not a relative path inside the secrets folder",
+        ),
+        ({"secret-a": "x/y", "file-a": "/etc/x"}, "file-a", "is not a relative path inside the secrets folder"),
+        ({"secret-a": "x/y", "file-a": "..data/x"}, "file-a", "is not a relative path inside the secrets folder"),
+        (
+            {"secret-a": "x/y", "mode-a": "0644"},
+            "mode-a",
+            "is not an octal mode that the owner reads and the world does not, such as 0440",
+        ),
+        ({"env-from": "x/y#k"}, "env-from", "names a key; every key of the secret becomes a variable here"),
+        ({"env-from": ""}, "env-from", "has no usable path; write MOUNT/PATH#KEY, such as secret/shop/db#password"),
+        (
+            {"on-change": "signal:HUP:nginx"},
+            "on-change",
+            "expected none or signal:SIGNAL:PROCESS, such as signal:SIGHUP:nginx",
+        ),
+        (
+            {"on-change": "signal:SIGHUP:nginx"},
+            "on-change",
+            'needs agent: "sidecar"; with init nothing is there to signal',
+        ),
+        (
+            {"secret-a": "x/y", "secret-b": "x/y", "file-b": "a"},
+            "secret-a",
+            "writes a file that another secret writes too; set file-NAME",
+        ),
+        (
+            {"secret-a": "x/y", "secret-b": "x/y", "file-b": "a/b"},
+            "secret-a",
+            "writes a file that another secret writes too; set file-NAME",
+        ),
+    ],
+)
+def test_problems(annotations: dict[str, str], key: str, message: str) -> None:
+    assert (key, message) in [(each.key, each.message) for each in read_wishes(annotations, HOME).problems]
+
+
+def test_a_wish_that_cannot_be_read_still_asks() -> None:
+    assert read_wishes({"secret-a": "nonsense"}, HOME).names_secrets
+    assert read_wishes({"env-from": "nonsense"}, HOME).names_secrets
+
+
+def test_nothing_of_ours_is_no_wish() -> None:
+    assert read_wishes({}, HOME) is NO_WISHES
+    assert read_wishes({"inject": "false"}, HOME).inject is False
+    assert not read_wishes({"inject": "false"}, HOME).names_secrets
+
+
+def test_only_our_prefix_and_only_text() -> None:
+    annotations = {"morphisms.dev/inject": "true", "morphisms.dev/agent": 1, "other/inject": "true", "inject": "true"}
+    assert own_annotations(annotations) == {"inject": "true"}
+    assert own_annotations(None) == {}
+    assert own_annotations(["morphisms.dev/inject"]) == {}

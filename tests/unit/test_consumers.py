@@ -1,0 +1,139 @@
+"""webhook.consumers: who gets secrets, and which references can be moved."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from webhook.configuration import Configuration
+from webhook.consumers import is_wrapped, read_references, shown
+from webhook.pod import Pod
+from webhook.references import Home
+
+HOME = Home("secret/knative/cluster/shop/payments/")
+SECRET = {"secret-db": "secret/shop/db"}
+
+
+def _pod(*containers: dict[str, Any], annotations: dict[str, str] | None = None, **spec: Any) -> Pod:
+    ours = {f"morphisms.dev/{key}" if "/" not in key else key: value for key, value in (annotations or {}).items()}
+    labels = {"serving.knative.dev/revision": "payments-1", "serving.knative.dev/service": "payments"}
+    item = {"metadata": {"annotations": ours, "labels": labels}, "spec": {"containers": [*containers], **spec}}
+    return Pod(item, "shop", Configuration())
+
+
+def _names(pod: Pod) -> list[str]:
+    return [each.name for each in pod.consumers]
+
+
+PORT = {"ports": [{"containerPort": 8080}]}
+REFERENCE = {"command": ["x"], "env": [{"name": "A", "value": "vault:secret/shop/db#a"}]}
+
+
+def test_nobody_without_a_secret() -> None:
+    assert _names(_pod({"name": "app"}, annotations={"inject": "true"})) == []
+
+
+def test_the_only_container_serves() -> None:
+    assert _names(_pod({"name": "app"}, annotations=SECRET)) == ["app"]
+
+
+def test_queue_proxy_never_counts() -> None:
+    assert _names(_pod({"name": "app"}, {"name": "queue-proxy", **PORT}, annotations=SECRET)) == ["app"]
+
+
+def test_the_one_with_the_port_serves() -> None:
+    assert _names(_pod({"name": "a"}, {"name": "b", **PORT}, annotations=SECRET)) == ["b"]
+
+
+def test_the_default_container_annotation_goes_before_the_port() -> None:
+    annotations = {**SECRET, "kubectl.kubernetes.io/default-container": "a"}
+    assert _names(_pod({"name": "a"}, {"name": "b", **PORT}, annotations=annotations)) == ["a"]
+
+
+def test_several_and_none_known_to_serve() -> None:
+    assert _names(_pod({"name": "a"}, {"name": "b"}, annotations=SECRET)) == []
+
+
+def test_who_holds_a_reference_gets_it() -> None:
+    assert _names(_pod({"name": "a"}, {"name": "b", **REFERENCE})) == ["b"]
+    assert _names(_pod({"name": "a", **PORT}, {"name": "b", **REFERENCE}, annotations=SECRET)) == ["a", "b"]
+
+
+def test_init_containers_may_be_consumers() -> None:
+    assert _names(_pod({"name": "a"}, initContainers=[{"name": "migrate", **REFERENCE}])) == ["migrate"]
+
+
+def test_named_containers() -> None:
+    annotations = {**SECRET, "containers": "b,c"}
+    assert _names(_pod({"name": "a", **PORT}, {"name": "b"}, {"name": "c"}, annotations=annotations)) == ["b", "c"]
+
+
+def _problems(**container: Any) -> list[tuple[str, str]]:
+    pod = _pod({"name": "app", **container})
+    return list(read_references(pod.containers[0], HOME).problems)
+
+
+def test_references_are_moved_in_order() -> None:
+    env = [
+        {"name": "PLAIN", "value": "x"},
+        {"name": "WHOLE", "value": "vault:~/db#a@2"},
+        {"name": "FIELD", "valueFrom": {}},
+        {"name": "INLINE", "value": "u:${vault:secret/shop/db#b}@h"},
+    ]
+    pod = _pod({"name": "app", "command": ["x"], "env": env})
+    moved = read_references(pod.containers[0], HOME)
+    assert moved.problems == ()
+    assert moved.indices == (1, 3)
+    whole, inline = moved.variables
+    assert (whole.path, whole.key, whole.version) == ("secret/knative/cluster/shop/payments/db", "a", 2)
+    assert inline.value == "u:${vault:secret/shop/db#b}@h"
+
+
+def test_a_container_without_command_is_told_what_to_add() -> None:
+    ((where, message),) = _problems(env=REFERENCE["env"])
+    assert where == "spec.containers[0].command"
+    assert message == (
+        "container app gets secrets as env and has no command; Kubernetes does not tell an image's entrypoint."
+        ' Add it, such as command: ["/path/to/program"], or use files: morphisms.dev/secret-NAME'
+    )
+
+
+@pytest.mark.parametrize("text", ["$(A)", "x$(A)y", "$$$(A)", "$(B)$(A)"])
+@pytest.mark.parametrize("member", ["args", "env"])
+def test_expansions_of_a_reference_are_refused(text: str, member: str) -> None:
+    env = [*REFERENCE["env"], {"name": "DSN", "value": text if member == "env" else ""}]
+    ((_, message),) = _problems(command=["x"], args=[text if member == "args" else ""], env=env)
+    assert message == "$(A) expands a Vault reference; write ${vault:PATH#KEY} in env in its place"
+
+
+@pytest.mark.parametrize("text", ["$$(A)", "$(AB)", "$A", "${A}", "$(A", "$$$$(A)"])
+def test_what_kubernetes_does_not_expand_is_fine(text: str) -> None:
+    assert _problems(command=["x"], args=[text], env=REFERENCE["env"]) == []
+
+
+@pytest.mark.parametrize("member", ["command", "args"])
+def test_references_in_words_are_refused(member: str) -> None:
+    words = {"command": ["x"], member: ["x", "--password=${vault:secret/shop/db#a}"]}
+    assert _problems(**words) == [
+        (f"spec.containers[0].{member}", f"container app has a Vault reference in {member}; use env")
+    ]
+
+
+def test_a_bad_reference_is_named_by_its_variable() -> None:
+    ((where, message),) = _problems(command=["x"], env=[{"name": "A", "value": "vault:kanarie"}])
+    assert where == "spec.containers[0].env[0]"
+    assert message.startswith("env A names no key")
+    assert "kanarie" not in message
+
+
+def test_wrapped() -> None:
+    assert is_wrapped({"command": ["/morphisms/run/exec", "app", "--", "x"]}, "app")
+    assert not is_wrapped({"command": ["/morphisms/run/exec", "other", "--", "x"]}, "app")
+    assert not is_wrapped({"command": None}, "app")
+    assert not is_wrapped({}, "app")
+
+
+def test_hostile_names_are_made_fit_for_a_message() -> None:
+    assert shown("A\n\x1b[31m") == "A??[31m"
+    assert len(shown("x" * 1000)) == 63

@@ -1,0 +1,80 @@
+"""webhook.initdata: the measured document, read more strictly than the guest does."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from webhook.initdata import InitdataError, parse_initdata, read_initdata, write_initdata
+
+POLICY = "package agent_policy\n\ndefault ExecProcessRequest := false\n"
+
+
+def _document(algorithm: str = "sha256", policy: str = POLICY, version: str = "0.1.0") -> bytes:
+    return (
+        f"version = \"{version}\"\nalgorithm = \"{algorithm}\"\n\n[data]\n\"policy.rego\" = '''\n{policy}'''\n".encode()
+    )
+
+
+@pytest.mark.parametrize("algorithm", ["sha256", "sha384", "sha512"])
+def test_host_data_is_the_first_32_bytes_of_the_digest(algorithm: str) -> None:
+    toml = _document(algorithm)
+    document = read_initdata(write_initdata(toml))
+    assert document.toml == toml
+    assert document.host_data == hashlib.new(algorithm, toml).digest()[:32]
+    assert document.files == {"policy.rego": POLICY}
+
+
+def test_the_same_document_gives_the_same_annotation() -> None:
+    assert write_initdata(_document()) == write_initdata(_document())
+
+
+def _packed(toml: bytes) -> str:
+    return base64.b64encode(gzip.compress(toml, mtime=0)).decode()
+
+
+@pytest.mark.parametrize(
+    ("encoded", "problem"),
+    [
+        ("", "is not gzip|is cut short"),
+        ("not base64!", "is not standard base64"),
+        (_packed(_document())[:-8] + "\n", "is not standard base64"),
+        ("_-8=", "is not standard base64"),
+        (base64.b64encode(b"plain").decode(), "is not gzip inside its base64"),
+        (base64.b64encode(gzip.compress(_document(), mtime=0)[:-9]).decode(), "is cut short"),
+        ("A" * (256 * 1024 + 1), "is longer than 262144 bytes"),
+        (_packed(b"\0" * (4 * 1024 * 1024 + 1)), "longer than 4194304 bytes unpacked"),
+        (_packed(b"\xff"), "is not TOML"),
+        (_packed(b"a = ["), "is not TOML"),
+        (_packed(_document(version="0.2.0")), 'has a version other than "0.1.0"'),
+        (_packed(_document(algorithm="md5")), "names no digest algorithm out of sha256, sha384, sha512; use sha256"),
+        (_packed(b'version = "0.1.0"\nalgorithm = "sha256"\n'), r"has no \[data\] table of texts"),
+        (_packed(b'version = "0.1.0"\nalgorithm = "sha256"\n[data]\na = 1\n'), r"has no \[data\] table of texts"),
+        (_packed(_document(policy="package other\n")), "has a policy.rego without `package agent_policy`"),
+        (_packed(_document(policy="# package agent_policy\n")), "has a policy.rego without `package agent_policy`"),
+        (_packed(_document(policy=POLICY + "#" * 65537)), "has a policy.rego with a line over 65536 bytes"),
+    ],
+)
+def test_problems(encoded: str, problem: str) -> None:
+    with pytest.raises(InitdataError, match=problem):
+        read_initdata(encoded)
+
+
+def test_a_document_needs_no_policy() -> None:
+    assert parse_initdata(b'version = "0.1.0"\nalgorithm = "sha256"\n[data]\n').files == {}
+
+
+@given(st.one_of(st.text(max_size=60), st.binary(max_size=60).map(lambda raw: base64.b64encode(raw).decode())))
+def test_anything_else_is_an_error_of_ours(encoded: str) -> None:
+    with pytest.raises(InitdataError):
+        read_initdata(encoded)
+
+
+@given(st.binary(max_size=200))
+def test_any_document_survives_packing(toml: bytes) -> None:
+    assert gzip.decompress(base64.b64decode(write_initdata(toml), validate=True)) == toml

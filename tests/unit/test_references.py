@@ -1,0 +1,131 @@
+"""webhook.references: what may be written, what it means, and what is answered otherwise."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from webhook.references import (
+    BadReferenceError,
+    Home,
+    Reference,
+    expand_inline,
+    holds_inline,
+    is_reference,
+    mentions,
+    parse,
+    parse_variable,
+)
+
+HOME = Home("secret/knative/prod/shop/payments/")
+NOWHERE = Home(None, "the pod belongs to no Knative Service; write the whole path")
+
+
+@pytest.mark.parametrize(
+    ("text", "reference"),
+    [
+        ("secret/shop/db", Reference("secret/shop/db")),
+        ("secret/shop/db#password", Reference("secret/shop/db", "password")),
+        ("secret/shop/db#password@3", Reference("secret/shop/db", "password", 3)),
+        ("secret/shop/db#password#3", Reference("secret/shop/db", "password", 3)),
+        ("secret/shop/db@3", Reference("secret/shop/db", None, 3)),
+        ("  secret/shop/db#tls.key ", Reference("secret/shop/db", "tls.key")),
+        ("~/db#password", Reference("secret/knative/prod/shop/payments/db", "password")),
+        ("secret/with space/a+b#x/y", Reference("secret/with space/a+b", "x/y")),
+    ],
+)
+def test_forms(text: str, reference: Reference) -> None:
+    assert parse(text, HOME) == reference
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "no usable path"),
+        ("secret", "no usable path"),
+        ("/secret/db", "no usable path"),
+        ("secret/db/", "no usable path"),
+        ("secret//db", "no usable path"),
+        ("secret/../db", "empty or dotted part"),
+        ("secret/./db", "empty or dotted part"),
+        ("~/../other/db", "empty or dotted part"),
+        ("secret/ /db", "empty or dotted part"),
+        ("secret/db?list=true", "no usable path"),
+        ("secret/dü", "no usable path"),
+        ("secret/db@0", "version that is not a whole number above 0"),
+        ("secret/db@two", "version that is not a whole number above 0"),
+        ("secret/db#a@-1", "version that is not a whole number above 0"),
+        ("secret/db#{{ .Data }}", "characters that are not taken"),
+        ("secret/db@2#a", "no usable path"),
+        ("s/" + "x" * 1024, "longer than 1024 characters"),
+    ],
+)
+def test_problems(text: str, problem: str) -> None:
+    with pytest.raises(BadReferenceError, match=problem):
+        parse(text, HOME)
+
+
+def test_a_key_may_be_demanded_or_refused() -> None:
+    with pytest.raises(BadReferenceError, match="names no key; write PATH#KEY"):
+        parse("secret/db", HOME, key=True)
+    with pytest.raises(BadReferenceError, match="every key of the secret becomes a variable here"):
+        parse("secret/db#a", HOME, key=False)
+
+
+def test_home_needs_a_service() -> None:
+    with pytest.raises(BadReferenceError, match="starts with ~/, but the pod belongs to no Knative Service"):
+        parse("~/db", NOWHERE)
+
+
+def test_variables() -> None:
+    assert parse_variable("vault:secret/shop/db#password@2", HOME) == Reference("secret/shop/db", "password", 2)
+    with pytest.raises(BadReferenceError, match="transit ciphertext"):
+        parse_variable("vault:v1:8SDd3WHDOjf7mq69CyCqYjBXAiQQAVZRkFM13ok481zoCmHnSeDX9vyf7w==", HOME)
+    with pytest.raises(BadReferenceError, match="names no key"):
+        parse_variable("vault:secret/shop/db", HOME)
+
+
+def test_inline_references_are_made_whole() -> None:
+    text = "postgres://${vault:~/db#user}:${vault:secret/shop/db#password@2}@db/shop"
+    assert expand_inline(text, HOME) == (
+        "postgres://${vault:secret/knative/prod/shop/payments/db#user}:${vault:secret/shop/db#password@2}@db/shop"
+    )
+
+
+@pytest.mark.parametrize("text", ["${vault:secret/db#a", "${vault:secret/{x}#a}", "${vault:${vault:a/b#c}}"])
+def test_an_inline_reference_ends(text: str) -> None:
+    with pytest.raises(BadReferenceError, match="does not end"):
+        expand_inline(text, HOME)
+
+
+def test_what_counts_as_a_reference() -> None:
+    assert is_reference("vault:a/b#c")
+    assert not is_reference("see vault:a/b#c")
+    assert holds_inline("see ${vault:a/b#c}")
+    assert mentions("vault:")
+    assert not mentions("VAULT:a/b#c")
+    assert not mentions("$(vault:a/b#c)")
+
+
+@given(st.text(max_size=40))
+def test_messages_never_repeat_the_text(text: str) -> None:
+    said = []
+    for read in (parse, parse_variable, expand_inline):
+        try:
+            read("kanarie" + text, HOME)
+        except BadReferenceError as error:
+            said.append(str(error))
+    assert "kanarie" not in "".join(said)
+
+
+@given(st.text(alphabet="ab~./#@ 12", max_size=16))
+def test_a_path_never_leaves_its_place(text: str) -> None:
+    try:
+        reference = parse(text, HOME)
+    except BadReferenceError:
+        return
+    segments = reference.path.split("/")
+    assert len(segments) > 1
+    assert not {"", ".", ".."} & {segment.strip() for segment in segments}
+    assert reference.version is None or reference.version > 0
