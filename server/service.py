@@ -1,6 +1,7 @@
 """A server from start to exit: listen, answer within bounds, drain."""
 
 import asyncio
+import gc
 import signal
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -293,6 +294,7 @@ async def _main(make: Callable[[], Application]) -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, service.stop)
         await service.start()
+        _calm_the_collector()
     except ConfigurationError as error:
         logs.error("start_failed", problems=error.problems)
         return 2
@@ -300,6 +302,17 @@ async def _main(make: Callable[[], Application]) -> int:
         logs.error("start_failed", exception=error, errno=getattr(error, "errno", None))
         return 2
     return await service.wait()
+
+
+def _calm_the_collector() -> None:
+    """Take what start-up made out of the cyclic garbage collector's sight, and let it look less often.
+
+    A parsed body is some hundred containers without cycles, freed by reference counts alone. By default each one makes
+    the collector look at the young objects, and every hundredth at all: a fifth of an admission's time, measured.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 def _loop_failed(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

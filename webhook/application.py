@@ -124,8 +124,11 @@ def unusable(error: ReviewError) -> Response:
 
 
 def _log(request: Request, decision: Decision) -> None:
-    """One line for what somebody may look for later. Rule ids and names only: no message, because they are long."""
-    if decision.outcome in ("unchanged", "allowed", "skipped") and not decision.violations:
+    """One line for what somebody may look for later; plain mutations are in the API server's audit annotations.
+
+    Rule ids and names only: messages are long, and the denied user has them.
+    """
+    if decision.allowed and not decision.violations:
         return
     logs.info(
         "decision",

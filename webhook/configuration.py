@@ -148,7 +148,9 @@ class Configuration(_Section):
     execGroups: tuple[str, ...] = Field((), description="groups that may exec, attach and port-forward in enforce mode")  # noqa: N815
     identities: Identities = Identities()
     reserved: Reserved = Reserved()
-    snapshotMaxAgeSeconds: int = Field(300, ge=10, description="an older view of the cluster fails closed in enforce")  # noqa: N815
+    snapshotMaxAgeSeconds: int = Field(  # noqa: N815
+        300, ge=120, description="an older view of the cluster fails closed in enforce; a quiet watch may be 90 s old"
+    )
 
     @model_validator(mode="after")
     def _names_are_known(self) -> Configuration:
