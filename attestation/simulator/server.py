@@ -26,6 +26,7 @@ from attestation.report_data import REPORT_DATA_SIZE
 from attestation.simulator.device import Device
 
 _IDLE_SECONDS = 10.0
+_STOP_SECONDS = 0.1  # how long stopping may take to be noticed
 
 
 class _BadRequestError(Exception):
@@ -65,7 +66,9 @@ class SimulatedMachine:
             self._server = (_Tcp6Server if ":" in host else _TcpServer)(listen, handler)
             port = self._server.server_address[1]
             self.address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, name="simulated hardware", daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(_STOP_SECONDS,), name="simulated hardware", daemon=True
+        )
 
     def start(self) -> None:
         """Answer, in threads of its own."""
