@@ -169,12 +169,25 @@ def test_a_driver_that_sleeps_costs_the_deadline(driver: SevGuestDriver, device:
     assert (error.code, error.kind) == (Code.DEADLINE, Kind.BUSY)
 
 
-def test_the_device_is_closed(driver: SevGuestDriver) -> None:
-    before = len(os.listdir("/proc/self/fd"))
-    collect(driver)
+def test_the_device_is_closed(driver: SevGuestDriver, tmp_path: Path) -> None:
+    node = tmp_path / "sev-guest"
+    node.touch()
+    held: list[int] = []
+
+    def count() -> int:
+        links = [path for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
+        return sum(os.path.realpath(link) == str(node) for link in links)
+
+    def ioctl(descriptor: int, request: int, argument: bytearray) -> int:
+        held.append(count())
+        return driver(descriptor, request, argument)
+
+    source = SevGuest(str(node), ioctl=ioctl)
+    source.collect(ASKED, timeout=5)
     driver.refusals = [Refusal(errno.EIO)] * 9
-    refused(driver)
-    assert len(os.listdir("/proc/self/fd")) == before
+    with pytest.raises(EvidenceError):
+        source.collect(ASKED, timeout=5)
+    assert (held, count()) == ([1, 1], 0)
 
 
 def test_the_digest_travels_raw_and_padded() -> None:
