@@ -188,8 +188,7 @@ static size_t read_env_file(const char *container)
             refuse(EXIT_TOO_LARGE);
         }
         if (count == 0) {
-            sys_close(descriptor);
-            return size;
+            return size; /* execve closes the descriptor: O_CLOEXEC */
         }
     }
 }

@@ -69,11 +69,6 @@ static inline long sys_write(int descriptor, const char *bytes, size_t size)
     return system_call(__NR_write, descriptor, (long)bytes, (long)size, 0, 0, 0);
 }
 
-static inline long sys_close(int descriptor)
-{
-    return system_call(__NR_close, descriptor, 0, 0, 0, 0, 0);
-}
-
 /* Zeroed memory of our own, or a negated errno. */
 static inline long sys_memory(size_t size)
 {
