@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import http.client
 import json
 import os
 import re
 import select
 import signal
+import ssl
 import statistics
 import subprocess
 import sys
@@ -21,6 +23,8 @@ from typing import Any
 from tests.bench.figures import microseconds, spread
 from tests.bench.golang import binary
 from tests.certificates import write_pair
+from tests.watch.apiserver import CLASSES, NAMESPACES, NODES, namespace
+from tests.webhook.control_plane import control_plane
 from webhook.configuration import Configuration
 from webhook.decide import decide
 from webhook.modes import Mode
@@ -71,7 +75,11 @@ def beside_go(folder: Path, body: bytes) -> None:
     """Rate over TLS, one core, 16 connections, in turn with a Go handler that only decodes and answers: budget 1x."""
     ours, floor = [], []
     (folder / "body.json").write_bytes(body)
-    with _go_floor(folder) as go_port, _webhook(folder, _snapshot(folder, nodes=3)) as (port, _):
+    with (
+        control_plane(folder, _objects(3)) as kubeconfig,
+        _go_floor(folder) as go_port,
+        _webhook(folder, kubeconfig) as (port, _),
+    ):
         for _ in range(_ROUNDS):
             ours.append(_load(folder, port, _SECONDS))
             floor.append(_load(folder, go_port, _SECONDS))
@@ -87,7 +95,7 @@ def beside_go(folder: Path, body: bytes) -> None:
 def memory(folder: Path, body: bytes) -> None:
     """Resident set of a replica with 5,000 nodes, before and after 100,000 reviews: budget 100 MB, no growth."""
     (folder / "body.json").write_bytes(body)
-    with _webhook(folder, _snapshot(folder, nodes=_NODES)) as (port, pid):
+    with control_plane(folder, _objects(_NODES)) as kubeconfig, _webhook(folder, kubeconfig) as (port, pid):
         _load(folder, port, 5, most=2_000)
         before = _resident_mb(pid)
         half = _load(folder, port, 120, most=_REVIEWS // 2)["requests"]
@@ -100,31 +108,34 @@ def memory(folder: Path, body: bytes) -> None:
     )
 
 
-def _snapshot(folder: Path, nodes: int) -> Path:
+def _objects(nodes: int) -> dict[str, list[dict[str, Any]]]:
+    """A cluster with that many recorded nodes, as its API server lists it."""
     recorded = json.loads((_REVIEW.parent / "nodes-status-update-snp-0-by-admin.json").read_text())
-    items: list[dict[str, Any]] = [
-        {"kind": "Namespace", "metadata": {"name": "default", "labels": {"morphisms.dev/mode": "inject"}}},
-        {"kind": "RuntimeClass", "metadata": {"name": "kata-qemu-snp"}, "handler": "kata-qemu-snp"},
-    ]
+    listed = []
     for index in range(nodes):
         node = copy.deepcopy(recorded["request"]["object"])
         node["metadata"]["name"] = f"node-{index}"
         node["metadata"].setdefault("labels", {})["kubernetes.io/hostname"] = f"node-{index}"
-        items.append(node)
-    path = folder / f"cluster-{nodes}.json"
-    path.write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": items}))
-    return path
+        listed.append(node)
+    return {
+        NAMESPACES: [namespace("default", "inject")],
+        NODES: listed,
+        CLASSES: [{"kind": "RuntimeClass", "metadata": {"name": "kata-qemu-snp"}, "handler": "kata-qemu-snp"}],
+    }
 
 
 @contextlib.contextmanager
-def _webhook(folder: Path, snapshot: Path) -> Iterator[tuple[int, int]]:
-    """(port, pid) of a webhook process on one core."""
-    command = [sys.executable, "-m", "cli.main", "webhook", "--listen", "127.0.0.1:0", "--snapshot", str(snapshot)]
+def _webhook(folder: Path, kubeconfig: Path) -> Iterator[tuple[int, int]]:
+    """(port, pid) of a webhook process on one core, once it has seen its cluster."""
+    command = [sys.executable, "-m", "cli.main", "webhook", "--listen", "127.0.0.1:0"]
     command += ["--tls-cert", str(folder / "tls.crt"), "--tls-key", str(folder / "tls.key")]
     log = (folder / "webhook.log").open("w+")
-    process = subprocess.Popen(["taskset", "-c", "0", *command], stderr=log)
+    environment = {**os.environ, "KUBECONFIG": str(kubeconfig)}
+    process = subprocess.Popen(["taskset", "-c", "0", *command], stderr=log, env=environment)
     try:
-        yield _logged_port(process, folder / "webhook.log"), process.pid
+        port = _logged_port(process, folder / "webhook.log")
+        _until_ready(folder, port)
+        yield port, process.pid
     finally:
         process.send_signal(signal.SIGTERM)
         process.send_signal(signal.SIGTERM)
@@ -139,6 +150,18 @@ def _logged_port(process: subprocess.Popen[bytes], log: Path) -> int:
             return int(found[1])
         time.sleep(0.05)
     raise RuntimeError(f"the webhook did not start: {log.read_text()}")
+
+
+def _until_ready(folder: Path, port: int) -> None:
+    context = ssl.create_default_context(cafile=str(folder / "ca.crt"))
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=10, context=context)
+        connection.request("GET", "/readyz")
+        if connection.getresponse().status == 200:
+            return
+        time.sleep(0.1)
+    raise RuntimeError("the webhook did not become ready")
 
 
 @contextlib.contextmanager
