@@ -27,7 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="DIR",
-        help="keys and certificates, made on first use; give DIR/root.pem (and DIR/crl.pem) to the verifier",
+        help="keys and certificates, made on first use; give DIR/root.pem and DIR/crls to the verifier",
     )
     parser.add_argument(
         "--listen",

@@ -41,7 +41,8 @@ from attestation.tcb import Tcb
 
 # What the VCEK is derived for, and what reports name; the numbers are a real Genoa machine's.
 TCB = Tcb(bootloader=10, tee=0, snp=23, microcode=84)
-ROOT, ASK, VCEK, CRL, LOCK = "root.pem", "ask.pem", "vcek.pem", "crl.pem", "lock"
+ROOT, ASK, VCEK, LOCK = "root.pem", "ask.pem", "vcek.pem", "lock"
+CRLS, CRL = "crls", "crl.pem"  # a folder of its own: commands take folders of lists and refuse other files in them
 ROOT_KEY, VCEK_KEY = "root.key", "vcek.key"
 
 _SHA384 = hashes.SHA384()
@@ -121,7 +122,7 @@ def _load(folder: Path, now: datetime) -> Hierarchy:
     if vcek.not_after <= now:
         raise SimulatorError(f"{folder}: the simulated chip's certificate has expired; remove it")
     _renew_crl(folder, now)
-    return Hierarchy(root, ask, vcek, vcek_key, folder / ROOT, folder / CRL)
+    return Hierarchy(root, ask, vcek, vcek_key, folder / ROOT, folder / CRLS / CRL)
 
 
 def _load_key(path: Path) -> object:
@@ -135,7 +136,8 @@ def _load_key(path: Path) -> object:
 
 def _renew_crl(folder: Path, now: datetime) -> None:
     """An empty list with at least half of its year left: reference values demand a fresh one by default."""
-    path = folder / CRL
+    path = folder / CRLS / CRL
+    path.parent.mkdir(mode=0o700, exist_ok=True)
     if path.exists():
         until = parse_crl(path.read_bytes()).next_update
         if until is not None and until - now > timedelta(days=_CRL_DAYS / 2):

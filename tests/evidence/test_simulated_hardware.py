@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import socket
 import stat
@@ -33,16 +34,23 @@ from attestation.simulator.device import DEFAULT_MEASUREMENT, Device, Tamper
 from attestation.simulator.hierarchy import TCB, Hierarchy, SimulatorError, open_hierarchy
 from attestation.simulator.server import SimulatedMachine
 from sidecar.plan import EvidenceSource
+from tests.evidence.agent import evidence_json
 from tests.evidence.conftest import judge
 
 ROOT = Path(__file__).parents[2]
 DIGEST = bytes(range(48))
-COMMAND = (
-    "import argparse, sys, cli.simulated_hardware as command\n"
-    "parser = argparse.ArgumentParser()\n"
-    "command.configure(parser)\n"
-    "sys.exit(command.run(parser.parse_args()))"
-)
+
+
+def command_line(module: str) -> str:
+    """A program that is this one command, whatever else is registered."""
+    return (
+        f"import argparse, sys, {module} as command\n"
+        "parser = argparse.ArgumentParser()\n"
+        "command.configure(parser)\n"
+        "sys.exit(command.run(parser.parse_args()))"
+    )
+
+
 REFERENCE = {
     "product": "Simulated",
     "measurements": [DEFAULT_MEASUREMENT.hex()],
@@ -64,7 +72,7 @@ def machine(device: Device) -> Iterator[str]:
 def process(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
     """The command as a process of its own, and the four lines it says when it serves (empty when it does not)."""
     running = subprocess.Popen(
-        [sys.executable, "-c", COMMAND, *arguments],
+        [sys.executable, "-c", command_line("cli.simulated_hardware"), *arguments],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -155,14 +163,15 @@ def test_keys_are_kept_and_private(tmp_path: Path) -> None:
     assert time.monotonic() - started < 0.5
     assert (first.root.der, first.vcek.der) == (second.root.der, second.vcek.der)
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o600}
-    assert {path.name for path in folder.iterdir()} == {
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
+    assert {str(path.relative_to(folder)) for path in files} == {
         "root.pem",
         "root.key",
         "ask.pem",
         "vcek.pem",
         "vcek.key",
-        "crl.pem",
+        "crls/crl.pem",
         "lock",
     }
 
@@ -172,9 +181,7 @@ def copied(hierarchy: Hierarchy, tmp_path: Path) -> Path:
     """A machine of our own to spoil."""
     folder = tmp_path / "copy"
     folder.mkdir()
-    for path in hierarchy.root_path.parent.iterdir():
-        (folder / path.name).write_bytes(path.read_bytes())
-        (folder / path.name).chmod(0o600)
+    shutil.copytree(hierarchy.root_path.parent, folder, dirs_exist_ok=True)
     return folder
 
 
@@ -199,9 +206,9 @@ def test_a_key_that_is_none_is_refused(copied: Path) -> None:
 
 
 def test_the_revocation_list_is_renewed_in_time(copied: Path) -> None:
-    before = (copied / "crl.pem").read_bytes()
+    before = (copied / "crls" / "crl.pem").read_bytes()
     open_hierarchy(copied)
-    assert (copied / "crl.pem").read_bytes() == before
+    assert (copied / "crls" / "crl.pem").read_bytes() == before
     later = datetime.now(UTC) + timedelta(days=200)
     renewed = parse_crl(open_hierarchy(copied, later).crl_path.read_bytes())
     assert renewed.is_fresh(later + timedelta(days=300))
@@ -270,6 +277,35 @@ def test_a_process_serves_until_sigterm(hierarchy: Hierarchy) -> None:
     ]
     assert "proves nothing" in errors
     assert DIGEST.hex() not in errors
+
+
+def test_report_verify_takes_the_folder_as_it_is(device: Device, tmp_path: Path) -> None:
+    folder, file = device.hierarchy.root_path.parent, tmp_path / "evidence.json"
+    file.write_bytes(evidence_json(device, b"x"))
+    trust = ["--simulated-root", f"{folder}/root.pem", "--crls", f"{folder}/crls"]
+    for arguments, code in ((trust, 0), ([], 1)):
+        result = subprocess.run(
+            [sys.executable, "-c", command_line("cli.report"), "verify", str(file), *arguments],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+        assert result.returncode == code, result.stdout + result.stderr
+        assert ("simulated: the root is not AMD's" in result.stderr) == (code == 0)
+
+
+def test_an_ipv6_loopback_address(device: Device) -> None:
+    try:
+        running = SimulatedMachine(device, ("::1", 0))
+    except OSError as error:
+        pytest.skip(f"no IPv6 loopback on this machine: {error.strerror}")
+    running.start()
+    try:
+        assert running.address.startswith("http://[::1]:")
+        assert collect_first([EvidenceSource("simulated", running.address)], DIGEST, timeout=5).certificates
+    finally:
+        running.stop()
 
 
 def test_a_process_on_a_unix_socket_survives_a_killed_predecessor(hierarchy: Hierarchy, tmp_path: Path) -> None:
