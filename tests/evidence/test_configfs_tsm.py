@@ -34,7 +34,8 @@ def path(tsm: Tsm, tmp_path: Path) -> Iterator[Path]:
         mount = mounted(tsm, tmp_path / "report")
         at = mount.__enter__()
     except OSError as error:
-        pytest.skip(f"cannot mount FUSE here ({errno.errorcode.get(error.errno or 0)}): needs root and /dev/fuse")
+        name = errno.errorcode.get(error.errno or 0)
+        pytest.skip(f"cannot mount FUSE here ({name}): run as root, or under `unshare -Urm`")
     try:
         yield at
     finally:
