@@ -7,17 +7,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from cli.admission import Admission
-from cli.fields import authored_field
 from cli.inputs import Manifest
 from cli.workloads import knative_kind, template_of, template_path, workload_of
+from webhook.admission.judge import action
 from webhook.asks import asks, opts_out
 from webhook.configuration import Configuration
+from webhook.fields import authored_field
 from webhook.modes import Action, Mode
 from webhook.names import LAST_APPLIED
 from webhook.pod import Pod
 from webhook.rewrite import rewrite
 from webhook.rules import BY_ID, POD
-from webhook.rules.rule import Rule, Subject, Violation, action_of, evaluate
+from webhook.rules.rule import Rule, Subject, Violation, evaluate
 from webhook.shape import MalformedError, check_pod
 from webhook.snapshot import Snapshot
 from webhook.template import check_template_owner, template_pod, violations_after_injection
@@ -68,10 +69,10 @@ class Checker:
             return Judgement((), "the pod opts out")
         findings = []
         for violation in self._violations(item, pod, knative=kind is not None):
-            action = action_of(violation.rule, mode, self._configured(violation.rule), asked)
-            if action != "ignore":
-                field = self._field(violation, item, pod)
-                findings.append(Finding(manifest, violation.rule, action, field, violation.message))
+            does = action(self._configuration, violation, mode, asked)
+            if does != "ignore":
+                field = violation.field if kind is not None else self._field(violation, item, pod)
+                findings.append(Finding(manifest, violation.rule, does, field, violation.message))
         return Judgement(tuple(findings))
 
     def _pod(self, item: dict[str, Any], namespace: str, *, knative: bool) -> Pod:
@@ -105,10 +106,6 @@ class Checker:
         if not pod.is_measured:
             field = authored_field(field, rewrite(pod, self._snapshot).result, pod.object)
         return prefix + field
-
-    def _configured(self, rule: Rule[Any]) -> dict[str, Action | None]:
-        actions = self._configuration.rules.get(rule.id)
-        return {} if actions is None else {mode.value: actions.of(mode) for mode in Mode}
 
 
 def not_evaluated(snapshot: Snapshot | None) -> tuple[str, ...]:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
+
+from cli.yamlio import UnusableInputError
+from server.yamlfile import ConfigurationError
 
 # Name on the command line -> module; each module has HELP, EXAMPLE, configure(parser) and run(arguments) -> exit code.
 COMMANDS: dict[str, str] = {
@@ -44,7 +48,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand; returns its exit code. Unusable arguments exit with 2, as argparse does."""
     words = list(sys.argv[1:] if argv is None else argv)
     arguments = build_parser(words[0] if words else None).parse_args(words)
-    return int(arguments.run(arguments))
+    try:
+        return int(arguments.run(arguments))
+    except (UnusableInputError, ConfigurationError) as error:
+        print(f"morphisms {arguments.command}: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        # The reader has gone, such as `head`; Python would complain once more while it closes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve until SIGTERM."""
-    from webhook.watch import FileCluster, LiveCluster  # noqa: PLC0415 - the live one imports a Kubernetes client
+    from webhook.watch import FileCluster, LiveCluster
 
     settings = Settings(
         listen=arguments.listen,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import Any
 
 from sidecar.plan import AGENTS, NO_REACTION, SecretFile, is_file_mode, is_relative_file, parse_reaction
@@ -25,6 +27,8 @@ _SINGLE = (
 )
 _FAMILIES = ("secret-", "file-", "mode-", "template-")
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
+# A plan of more would not fit into its 64 KiB.
+_MAX_SECRETS = 256
 _WISH = re.compile(r"[A-Za-z0-9._/-]{1,128}")
 _CONTAINER = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
@@ -145,8 +149,11 @@ class _Reader:
         value = self._own.get("env-from")
         if value is None:
             return ()
-        references = []
-        for part in value.split(","):
+        references: list[Reference] = []
+        for part in value.split(",", _MAX_SECRETS + 1):
+            if len(references) >= _MAX_SECRETS:
+                self._problem("env-from", f"names more than {_MAX_SECRETS} secrets")
+                break
             try:
                 references.append(parse(part, self._home, key=False))
             except BadReferenceError as error:
@@ -154,16 +161,20 @@ class _Reader:
         return tuple(references)
 
     def secrets(self) -> tuple[SecretFile, ...]:
-        secrets = []
+        secrets: list[SecretFile] = []
         for key in sorted(self._own):
+            if len(secrets) > _MAX_SECRETS:
+                self._problem("secret-", f"is given more than {_MAX_SECRETS} times; put keys together in one secret")
+                break
             if key.startswith("secret-"):
                 name = key.removeprefix("secret-")
                 secret = self._secret(key, name)
                 if secret is not None:
                     secrets.append(secret)
-        files = [secret.file for secret in secrets]
+        written = Counter(secret.file for secret in secrets)
+        folders = {str(folder) for secret in secrets for folder in PurePosixPath(secret.file).parents}
         for secret in secrets:
-            if files.count(secret.file) > 1 or any(other.startswith(secret.file + "/") for other in files):
+            if written[secret.file] > 1 or secret.file in folders:
                 self._problem(f"secret-{secret.name}", "writes a file that another secret writes too; set file-NAME")
         return tuple(secrets)
 

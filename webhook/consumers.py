@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sidecar.plan import CONTAINER, EXEC_HELPER, RUN_VOLUME, SECRETS_VOLUME, EnvVariable
+from sidecar.plan import CONTAINER, EXEC_HELPER, EnvVariable
 from webhook.names import DEFAULT_CONTAINER
 from webhook.references import (
     BadReferenceError,
@@ -41,35 +41,42 @@ class MovedReferences:
 def choose_consumers(pod: Pod) -> tuple[Container, ...]:
     """The containers that get secrets; none where no secret is named.
 
-    Once injected, they are the ones that mount our volumes: a container that another webhook adds later never joins.
+    An annotation that names them says it all. Without it: each container whose own environment holds a reference (or
+    did, before it was moved into the plan), and where files or whole secrets are asked for, the one that serves.
     """
-    if pod.injected is not None:
-        return tuple(each for each in pod.application if _mounts_ours(each.object))
-    if not pod.names_secrets:
+    wishes = pod.wishes
+    takers = pod.plan_takers if pod.injected is not None else {each.container.name for each in pod.references}
+    if not takers and not wishes.secrets and not wishes.env_from:
         return ()
     eligible = [each for each in pod.application if each.group != "ephemeralContainers"]
-    chosen: set[str | None] = {references.container.name for references in pod.references if references.variables}
-    if pod.wishes.secrets or pod.wishes.env_from:
-        wished = pod.wishes.containers
-        chosen.update(wished if wished is not None else {_serving(pod, eligible)})
+    for_all = bool(wishes.secrets or wishes.env_from)
+    if wishes.containers is not None:
+        chosen = set(wishes.containers) if for_all else takers.intersection(wishes.containers)
+    else:
+        chosen = takers | ({_serving(pod, eligible)} if for_all else set())
     return tuple(each for each in eligible if each.name in chosen)
 
 
-def _serving(pod: Pod, eligible: list[Container]) -> str | None:
-    """The name of the container that serves: the annotated one, else the one with the port, else the only one."""
+def takes_env(pod: Pod, consumer: Container) -> bool:
+    """Whether a consumer gets variables, and so has its command wrapped."""
+    if pod.wishes.env_from:
+        return True
+    if pod.injected is not None:
+        return consumer.name in pod.plan_takers
+    return any(each.container is consumer for each in pod.references)
+
+
+def _serving(pod: Pod, eligible: list[Container]) -> str:
+    """The name of the one that serves: annotated, else with the port, else the only one; "" where none is known."""
     regular = [each for each in eligible if each.group == "containers"]
     named = pod.annotations.get(DEFAULT_CONTAINER)
     for each in regular:
         if each.name == named:
-            return named
+            return each.name
     with_port = [each for each in regular if each.object.get("ports")]
     if with_port:
         return with_port[0].name
-    return regular[0].name if len(regular) == 1 else None
-
-
-def _mounts_ours(container: dict[str, Any]) -> bool:
-    return any(mount.get("name") in (SECRETS_VOLUME, RUN_VOLUME) for mount in container.get("volumeMounts") or ())
+    return regular[0].name if len(regular) == 1 else ""
 
 
 def is_wrapped(container: dict[str, Any], name: str) -> bool:
@@ -96,7 +103,7 @@ def read_references(container: Container, home: Home) -> MovedReferences:
     problems += _words(container)
     problems += _expansions(container, names)
     if names and not container.object.get("command"):
-        problems.append((f"{container.field}.command", missing_command(container.name)))
+        problems.append((f"{container.field}.command", missing_command(container.label)))
     return MovedReferences(container, tuple(variables), tuple(indices), tuple(problems))
 
 
@@ -122,7 +129,7 @@ def _variable(container: str, name: str, value: str, home: Home) -> EnvVariable:
 
 def _words(container: Container) -> list[tuple[str, str]]:
     return [
-        (f"{container.field}.{member}", f"container {container.name} has a Vault reference in {member}; use env")
+        (f"{container.field}.{member}", f"container {container.label} has a Vault reference in {member}; use env")
         for member in ("command", "args")
         if container.name != CONTAINER and any(mentions(word) for word in container.object.get(member) or ())
     ]

@@ -78,6 +78,9 @@ def _decompressed(compressed: bytes) -> bytes:
         plain = decompressor.decompress(compressed, _MAX_PLAIN)
     except zlib.error:
         raise InitdataError("is not gzip inside its base64") from None
+    if decompressor.unused_data:
+        # Other readers join what follows, and would measure another document.
+        raise InitdataError("goes on after the end of its gzip stream")
     if not decompressor.eof:
         raise InitdataError(f"is cut short, or longer than {_MAX_PLAIN} bytes unpacked")
     return plain

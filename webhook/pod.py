@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from sidecar import plan
 from webhook.annotations import Wishes, own_annotations, read_wishes
 from webhook.configuration import Configuration
-from webhook.consumers import MovedReferences, choose_consumers, read_references
+from webhook.consumers import MovedReferences, choose_consumers, read_references, shown
 from webhook.lazy import lazy
 from webhook.names import (
     INITDATA,
@@ -31,6 +31,11 @@ class Container(NamedTuple):
     position: int
     name: str
     object: dict[str, Any]
+
+    @property
+    def label(self) -> str:
+        """The name, fit for a message."""
+        return shown(self.name)
 
     @property
     def field(self) -> str:
@@ -111,19 +116,25 @@ class Pod:
 
     def _containers(self) -> Iterator[Container]:
         for group in ("initContainers", "containers", "ephemeralContainers"):
-            for index, container in enumerate(self.spec.get(group) or ()):
-                yield Container(group, index, container.get("name") or USER_CONTAINER, container)
+            group_containers = self.spec.get(group) or ()
+            for index, container in enumerate(group_containers):
+                name = container.get("name") or _name_by_knative(index, len(group_containers))
+                yield Container(group, index, name, container)
+
+    @lazy
+    def judged(self) -> tuple[Container, ...]:
+        """The containers that the policy judges: all but ours and Knative's queue-proxy, which nobody here wrote."""
+        return tuple(
+            container
+            for container in self.containers
+            if container is not self.injected
+            and not (container.name == QUEUE_PROXY and self.is_knative and container.group == "containers")
+        )
 
     @lazy
     def application(self) -> tuple[Container, ...]:
-        """The containers that people write: not ours, not Knative's queue-proxy, not a mesh's."""
-        return tuple(container for container in self.containers if not self._is_infrastructure(container))
-
-    def _is_infrastructure(self, container: Container) -> bool:
-        name = container.name
-        if name == QUEUE_PROXY:
-            return self.is_knative and container.group == "containers"
-        return name in MESH_PROXIES or (name == plan.CONTAINER and container is self.injected)
+        """The containers that may get secrets: the judged ones but for a mesh's."""
+        return tuple(container for container in self.judged if container.name not in MESH_PROXIES)
 
     @lazy
     def injected(self) -> Container | None:
@@ -185,6 +196,11 @@ class Pod:
     def is_measured(self) -> bool:
         """Whether it was rendered at author time: its initdata names what may run, so nothing may be added."""
         return INITDATA in self.annotations
+
+
+def _name_by_knative(index: int, count: int) -> str:
+    """What Knative calls a container that its author left without a name."""
+    return USER_CONTAINER if count == 1 else f"{USER_CONTAINER}-{index}"
 
 
 _KEPT_BY_THE_REWRITE = ("workload", "home", "wishes", "profile")

@@ -53,6 +53,18 @@ class _Resources(_Shape):
     requests: Object | None = None
 
 
+class _SecurityContext(_Shape):
+    """Of a container or of a pod, as far as either is read."""
+
+    privileged: bool | None = None
+    run_as_user: int | None = None
+    fs_group: int | None = None
+
+
+class _Named(_Shape):
+    name: str | None = None
+
+
 class _Container(_Shape):
     # A Service's only container may have no name: Knative gives it one.
     name: str | None = None
@@ -64,7 +76,7 @@ class _Container(_Shape):
     env_from: list[Object] | None = None
     volume_mounts: list[_Mount] | None = None
     ports: list[Object] | None = None
-    security_context: Object | None = None
+    security_context: _SecurityContext | None = None
     resources: _Resources | None = None
 
 
@@ -106,12 +118,12 @@ class PodSpec(_Shape):
     volumes: list[_Volume] | None = None
     node_selector: Texts | None = None
     tolerations: list[Object] | None = None
-    image_pull_secrets: list[Object] | None = None
+    image_pull_secrets: list[_Named] | None = None
     node_name: str | None = None
     runtime_class_name: str | None = None
     scheduler_name: str | None = None
     service_account_name: str | None = None
-    security_context: Object | None = None
+    security_context: _SecurityContext | None = None
     os: Object | None = None
     affinity: _Affinity | None = None
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from webhook.configuration import Configuration
+from webhook.fields import authored_field
 from webhook.names import KNATIVE_CONFIGURATION, KNATIVE_SERVICE, LAST_APPLIED
 from webhook.pod import Pod
 from webhook.request import User
@@ -53,8 +54,11 @@ def violations_after_injection(
 ) -> tuple[Violation, ...]:
     """What `validate(mutate(pod))` finds; a measured pod is judged as it is, since nothing may be added to it."""
     after = pod if pod.is_measured else pod.rewritten(rewrite(pod, snapshot).result)
+
+    def authored(violation: Violation) -> Violation:
+        if LAST_APPLIED in violation.field:
+            return violation
+        return replace(violation, field=prefix + authored_field(violation.field, after.object, pod.object))
+
     prefix = "" if item.get("kind") == "Revision" else "spec.template."
-    return tuple(
-        violation if LAST_APPLIED in violation.field else replace(violation, field=prefix + violation.field)
-        for violation in evaluate(POD, Subject(after, snapshot, user, source=item))
-    )
+    return tuple(map(authored, evaluate(POD, Subject(after, snapshot, user, source=item))))

@@ -21,10 +21,10 @@ def judge(
     """Deny for the violations whose action says so; warn of the rest, which are recorded too."""
     denying, recorded = [], []
     for violation in violations:
-        action = action_of(violation.rule, mode, _configured(configuration, violation), asked)
-        if action == "deny":
+        does = action(configuration, violation, mode, asked)
+        if does == "deny":
             denying.append(violation)
-        elif action == "record":
+        elif does == "record":
             recorded.append(violation)
     if denying:
         return deny(mode, "violations", [*denying], audit)
@@ -43,10 +43,11 @@ def judge(
     )
 
 
-def _configured(configuration: Configuration, violation: Violation) -> dict[str, Action | None]:
-    actions = configuration.rules.get(violation.rule.id)
-    return {} if actions is None else {mode.value: actions.of(mode) for mode in Mode}
+def action(configuration: Configuration, violation: Violation, mode: Mode, asked: bool) -> Action:
+    """What a violation does under this configuration."""
+    configured = configuration.rules.get(violation.rule.id)
+    return action_of(violation.rule, mode, None if configured is None else configured.of(mode), asked)
 
 
 def _denied_in_enforce(configuration: Configuration, violation: Violation) -> bool:
-    return action_of(violation.rule, Mode.ENFORCE, _configured(configuration, violation), asks=False) == "deny"
+    return action(configuration, violation, Mode.ENFORCE, asked=False) == "deny"

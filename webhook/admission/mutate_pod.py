@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from webhook.admission.exempt import exemption
 from webhook.admission.freshness import refuse_when_stale
+from webhook.admission.judge import action
 from webhook.asks import asks, opts_out
 from webhook.configuration import Configuration
 from webhook.decision import Decision, deny, rule_ids, summary
@@ -37,9 +38,11 @@ def decide(request: Request, configuration: Configuration, snapshot: Snapshot | 
     patch = rewrite(pod, snapshot)
     blocked = _blocked(patch, pod, request, snapshot)
     if blocked:
-        if asked or mode is Mode.ENFORCE:
-            return deny(mode, "cannot-inject", blocked)
-        return _unchanged(mode, "cannot-inject", blocked)
+        denying = [each for each in blocked if action(configuration, each, mode, asked) == "deny"]
+        if denying:
+            return deny(mode, "cannot-inject", denying)
+        if mode is not Mode.ENFORCE:
+            return _unchanged(mode, "cannot-inject", blocked)
     if not patch.operations:
         return _unchanged(mode, "already-injected")
     audit = summary(mode, "mutated", ()) | {"patch": patch_summary(patch)}

@@ -5,6 +5,8 @@ Knative hands only the template's annotations on to pods; on the Service's metad
 
 from __future__ import annotations
 
+import re
+from decimal import Decimal
 from typing import Any
 
 from webhook.annotations import own_annotations
@@ -54,7 +56,8 @@ def _copies_on_update(
     if changes(_without_ours(template), _without_ours(old_template)) or _adds_ours(template, old_template):
         return wanted, ()
     carried = own_annotations(_annotations(old_template))
-    late = tuple(sorted(key for key, value in wanted.items() if carried.get(key) != value))
+    overridden = own_annotations(_annotations(template)).keys() - carried.keys()
+    late = tuple(sorted(key for key, value in wanted.items() if carried.get(key) != value and key not in overridden))
     return {key: carried[key] for key in wanted if key in carried}, late
 
 
@@ -69,19 +72,38 @@ def _was_copied(old: dict[str, Any] | None, key: str) -> bool:
 def changes(new: Any, old: Any) -> bool:
     """Whether something present in `new` differs from `old`, or a list got shorter.
 
-    A field that only `old` has is a default that Knative filled in, not a change.
+    A field that only `old` has is a default that Knative filled in, not a change. Nor is what Go spells otherwise when
+    it writes an object out: a zero value for an absent field, a quantity in its canonical form.
     """
-    if new is None or new == {}:
-        return False
     if isinstance(new, dict):
-        if not isinstance(old, dict):
-            return True
-        return any(changes(value, old.get(key)) for key, value in new.items())
+        if old is None:
+            return any(changes(value, None) for value in new.values())
+        return not isinstance(old, dict) or any(changes(value, old.get(key)) for key, value in new.items())
     if isinstance(new, list):
         if not isinstance(old, list):
-            return bool(new)
+            return bool(new) or old is not None
         return len(new) != len(old) or any(changes(one, other) for one, other in zip(new, old, strict=True))
-    return bool(new != old)
+    if new == old or new is None or (old is None and not new):
+        return False
+    amount = _quantity(new)
+    return amount is None or amount != _quantity(old)
+
+
+# resource.Quantity: a decimal number with a decimal or a binary suffix.
+_QUANTITY = re.compile(r"([+-]?[0-9]{1,30}(?:\.[0-9]{1,30})?)(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?")
+_SUFFIXES = {
+    "m": Decimal("0.001"),
+    **{suffix: Decimal(1000) ** (power + 1) for power, suffix in enumerate("kMGTPE")},
+    **{f"{suffix}i": Decimal(1024) ** (power + 1) for power, suffix in enumerate("KMGTPE")},
+}
+
+
+def _quantity(value: Any) -> Decimal | None:
+    """The amount that a text or number means as a Kubernetes quantity; None when it is none."""
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        return None
+    match = _QUANTITY.fullmatch(str(value)) if len(str(value)) < 80 else None
+    return None if match is None else Decimal(match[1]) * _SUFFIXES.get(match[2], Decimal(1))
 
 
 def _adds_ours(template: dict[str, Any], old_template: dict[str, Any]) -> bool:

@@ -26,9 +26,10 @@ def rewrite(pod: Pod, snapshot: Snapshot | None) -> Patch:
     set_runtime_class(patch, pod, profile, snapshot)
     confine_to_nodes(patch, pod, profile)
     if profile.injects and not pod.wishes.problems:
+        # Consumers first: the container put among the init containers moves their places.
+        wrap_consumers(patch, pod)
         inject_sidecar(patch, pod, profile)
         add_volumes(patch, pod)
         set_fs_group(patch, pod)
-        wrap_consumers(patch, pod)
     set_status(patch, pod)
     return patch

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sidecar.plan import EXEC_HELPER, RUN_PATH, RUN_VOLUME, SECRETS_PATH, SECRETS_VOLUME
-from webhook.consumers import is_wrapped
+from webhook.consumers import is_wrapped, takes_env
 from webhook.patch import Patch
 from webhook.pod import Container, Pod
 
@@ -17,16 +17,15 @@ def wrap_consumers(patch: Patch, pod: Pod) -> None:
         found = references.get(consumer.field)
         if found is not None and found.problems:
             continue
-        takes_env = found is not None or bool(pod.wishes.env_from)
-        if takes_env and not consumer.object.get("command"):
+        wraps = takes_env(pod, consumer)
+        if wraps and not consumer.object.get("command"):
             continue
         path = ("spec", consumer.group, consumer.position)
         for index in reversed(found.indices if found else ()):
             patch.remove((*path, "env", index))
-        if takes_env and not is_wrapped(consumer.object, consumer.name):
+        if wraps and not is_wrapped(consumer.object, consumer.name):
             _wrap(patch, path, consumer)
-        if takes_env or pod.wishes.secrets:
-            _mount(patch, path, consumer, takes_env)
+        _mount(patch, path, consumer, wraps)
 
 
 def _wrap(patch: Patch, path: tuple[str | int, ...], consumer: Container) -> None:
@@ -36,9 +35,9 @@ def _wrap(patch: Patch, path: tuple[str | int, ...], consumer: Container) -> Non
         patch.remove((*path, "args"))
 
 
-def _mount(patch: Patch, path: tuple[str | int, ...], consumer: Container, takes_env: bool) -> None:
+def _mount(patch: Patch, path: tuple[str | int, ...], consumer: Container, wraps: bool) -> None:
     wanted = [own_mount(SECRETS_VOLUME, SECRETS_PATH)]
-    if takes_env:
+    if wraps:
         wanted.append(own_mount(RUN_VOLUME, RUN_PATH))
     present = consumer.object.get("volumeMounts") or []
     names = {mount.get("name") for mount in present}

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sidecar.plan import EnvFrom, EnvVariable, Plan
+from sidecar.plan import EnvFrom, EnvVariable, Plan, PlanError
 from webhook.pod import Pod
 from webhook.profiles import Profile
+
+# More would not fit into the plan's 64 KiB, and must not be built before that is known.
+_MAX_ENV_FROM = 2048
 
 
 def make_plan(pod: Pod, profile: Profile) -> Plan:
     """The plan of a pod whose annotations have no problem.
 
     A pod that was rewritten before has its references in the plan that it carries, no longer in its environment.
+    Raises PlanError.
     """
     configuration, wishes = pod.configuration, pod.wishes
+    if len(pod.consumers) * len(wishes.env_from) > _MAX_ENV_FROM:
+        raise PlanError(f"plan: env-from for all containers makes more than {_MAX_ENV_FROM} entries; name fewer")
     parts = configuration.injection.plan_parts(profile)
     return Plan(
         workload=pod.workload,

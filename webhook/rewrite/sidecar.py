@@ -163,7 +163,7 @@ def has_supported_status(pod: Pod) -> bool:
     """Whether the pod says that a template version which this webhook still renders has rewritten it."""
     try:
         status = json.loads(pod.annotations.get(STATUS, ""))
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     version = status.get("injector") if isinstance(status, dict) else None
-    return isinstance(version, int) and version in SUPPORTED_INJECTOR_VERSIONS
+    return type(version) is int and version in SUPPORTED_INJECTOR_VERSIONS

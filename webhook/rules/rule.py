@@ -97,8 +97,8 @@ def evaluate(rules: Iterable[Rule[S]], subject: S) -> Iterator[Violation]:
             yield Violation(rule, field, message)
 
 
-def action_of(rule: Rule[Any], mode: Mode, configured: dict[str, Action | None], asks: bool) -> Action:
+def action_of(rule: Rule[Any], mode: Mode, configured: Action | None, asks: bool) -> Action:
     """What the violation of a rule does: `configured` first, but a pod that asks is never injected half."""
     if rule.needed_for_injection and asks:
         return "deny"
-    return configured.get(mode.value) or ("deny" if mode is Mode.ENFORCE else "record")
+    return configured or ("deny" if mode is Mode.ENFORCE else "record")

@@ -14,12 +14,12 @@ def check(subject: Subject) -> Iterator[Finding]:
     if subject.source is not None:
         return  # Knative resolves a template's tags in the Revision
     # queue-proxy's image is the operator's choice, the same for every Service, and no developer can pin it.
-    for container in subject.pod.application:
+    for container in subject.pod.judged:
         image = container.object.get("image")
         if image and not _PINNED.fullmatch(image):
             yield (
                 f"{container.field}.image",
-                f"pin the image of container {container.name} by digest (name@sha256:…)",
+                f"pin the image of container {container.label} by digest (name@sha256:…)",
             )
 
 

@@ -16,7 +16,7 @@ def check(subject: Subject) -> Iterator[Finding]:
         if image is not None and image != container.object.get("image"):
             yield (
                 f"{container.field}.image",
-                f"the image of container {container.name} was replaced after admission; deploy a new Revision instead",
+                f"the image of container {container.label} was replaced after admission; deploy a new Revision instead",
             )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Iterator
 
 from sidecar.plan import RUN_PATH, RUN_VOLUME, SECRETS_PATH, SECRETS_VOLUME, TOKEN_VOLUME
@@ -15,7 +16,7 @@ _TREE = "/morphisms"
 
 def check(subject: Subject) -> Iterator[Finding]:
     pod = subject.pod
-    consumers = {container.field for container in pod.application if container.group != "ephemeralContainers"}
+    consumers = {container.field for container in pod.consumers}
     for container in pod.containers:
         if container is pod.injected:
             continue
@@ -25,14 +26,15 @@ def check(subject: Subject) -> Iterator[Finding]:
                 if mount not in _ALLOWED or container.field not in consumers:
                     yield (
                         field,
-                        f"container {container.name} may not mount this volume of Morphisms so; remove the mount",
+                        f"container {container.label} may not mount this volume of Morphisms so; remove the mount",
                     )
             elif _is_inside(str(mount.get("mountPath") or "")):
-                yield field, f"container {container.name} mounts a volume over {_TREE}; choose another path"
+                yield field, f"container {container.label} mounts a volume over {_TREE}; choose another path"
 
 
 def _is_inside(path: str) -> bool:
-    return path.rstrip("/") == _TREE or path.startswith(_TREE + "/")
+    plain = posixpath.normpath("/" + path.lstrip("/"))
+    return plain == _TREE or plain.startswith(_TREE + "/")
 
 
 RULE = Rule(

@@ -14,7 +14,7 @@ def check(subject: Subject) -> Iterator[Finding]:
     pod = subject.pod
     named = [container for container in pod.containers if container.name == CONTAINER]
     for container in named:
-        if container is not pod.injected:
+        if container is not pod.injected or (pod.profile is not None and not pod.profile.injects):
             yield f"{container.field}.name", f"rename the container; {CONTAINER} is the name of the injected one"
     ours = [volume["name"] for volume in pod.spec.get("volumes") or () if volume.get("name") in _VOLUMES]
     for name in sorted({name for name in ours if ours.count(name) > 1}):

@@ -1,34 +1,57 @@
-"""It is clear which containers get the secrets, and each of them can."""
+"""It is clear which containers get the secrets, and each of them is set up to get them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from webhook.consumers import is_wrapped, missing_command, shown
+from sidecar.plan import RUN_PATH, RUN_VOLUME, SECRETS_PATH, SECRETS_VOLUME
+from webhook.consumers import is_wrapped, missing_command, shown, takes_env
+from webhook.pod import Container, Pod
+from webhook.rewrite.application import own_mount
 from webhook.rules.rule import Finding, Rule, Severity, Subject
 
 _FIELD = "metadata.annotations[morphisms.dev/containers]"
+_SECRETS, _RUN = own_mount(SECRETS_VOLUME, SECRETS_PATH), own_mount(RUN_VOLUME, RUN_PATH)
+_GROUP_READS = 0o040
 
 
 def check(subject: Subject) -> Iterator[Finding]:
     pod = subject.pod
     wishes = pod.wishes
-    names = {container.name for container in pod.application if container.group != "ephemeralContainers"}
-    for name in wishes.containers or ():
-        if name not in names:
-            yield _FIELD, f"names container {shown(name)}, which the pod does not have or which gets no secrets"
+    if wishes.names_secrets and pod.profile is not None and not pod.profile.injects:
+        yield _FIELD, f"profile {pod.profile.name} injects nothing, so the secrets that the annotations name never come"
+        return
+    if wishes.containers is not None:
+        names = {container.name for container in pod.application if container.group != "ephemeralContainers"}
+        for name in wishes.containers:
+            if name not in names:
+                yield _FIELD, f"names container {shown(name)}, which the pod does not have or which gets no secrets"
     if (wishes.secrets or wishes.env_from) and not pod.consumers:
         yield _FIELD, "the pod has several containers and none is known to serve; name those that get secrets"
-    takers = pod.plan_takers
+    if pod.file_owner is None and pod.consumers:
+        for secret in wishes.secrets:
+            if secret.mode is not None and not int(secret.mode, 8) & _GROUP_READS:
+                yield (
+                    f"metadata.annotations[morphisms.dev/mode-{secret.name}]",
+                    "a mode without group access needs the containers that get secrets to share one runAsUser",
+                )
     for consumer in pod.consumers:
-        if not consumer.object.get("command"):
-            if wishes.env_from:
-                yield f"{consumer.field}.command", missing_command(consumer.name)
-        elif consumer.name in takers and not is_wrapped(consumer.object, consumer.name):
+        yield from _check_consumer(pod, consumer)
+
+
+def _check_consumer(pod: Pod, consumer: Container) -> Iterator[Finding]:
+    wraps = takes_env(pod, consumer)
+    if wraps and not consumer.object.get("command"):
+        yield f"{consumer.field}.command", missing_command(consumer.label)
+    elif pod.injected is not None:
+        mounts = consumer.object.get("volumeMounts") or ()
+        if wraps and not is_wrapped(consumer.object, consumer.name):
             yield (
                 f"{consumer.field}.command",
-                f"container {consumer.name} gets secrets as env, but its command bypasses the exec helper",
+                f"container {consumer.label} gets secrets as env, but its command bypasses the exec helper",
             )
+        if _SECRETS not in mounts or (wraps and _RUN not in mounts):
+            yield f"{consumer.field}.volumeMounts", f"container {consumer.label} lacks a mount of the secrets"
 
 
 RULE = Rule(

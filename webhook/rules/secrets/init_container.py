@@ -33,7 +33,7 @@ def check(subject: Subject) -> Iterator[Finding]:
             and container.position < injected.position
             and container in pod.consumers
         ):
-            yield injected.field, f"{contract.CONTAINER} comes after {container.name}, which needs its secrets"
+            yield injected.field, f"{contract.CONTAINER} comes after {container.label}, which needs its secrets"
 
 
 def _why_missing(pod: Pod, profile: Profile) -> str:

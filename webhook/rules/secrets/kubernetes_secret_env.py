@@ -9,19 +9,19 @@ from webhook.rules.rule import Finding, Rule, Severity, Subject
 
 
 def check(subject: Subject) -> Iterator[Finding]:
-    for container in subject.pod.application:
+    for container in subject.pod.judged:
         for index, variable in enumerate(container.object.get("env") or ()):
             if (variable.get("valueFrom") or {}).get("secretKeyRef") is not None:
                 yield (
                     f"{container.field}.env[{index}]",
-                    f"env {shown(variable['name'])} of container {container.name} comes from a Kubernetes Secret;"
+                    f"env {shown(variable['name'])} of container {container.label} comes from a Kubernetes Secret;"
                     " move it to Vault: vault:PATH#KEY",
                 )
         for index, source in enumerate(container.object.get("envFrom") or ()):
             if source.get("secretRef") is not None:
                 yield (
                     f"{container.field}.envFrom[{index}]",
-                    f"container {container.name} takes its env from a Kubernetes Secret;"
+                    f"container {container.label} takes its env from a Kubernetes Secret;"
                     " move it to Vault: annotation morphisms.dev/env-from",
                 )
 

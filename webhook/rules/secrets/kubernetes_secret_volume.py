@@ -11,9 +11,7 @@ from webhook.rules.rule import Finding, Rule, Severity, Subject
 def check(subject: Subject) -> Iterator[Finding]:
     # What only queue-proxy mounts, such as Knative's server certificates, is the platform's own.
     mounted = {
-        mount.get("name")
-        for container in subject.pod.application
-        for mount in container.object.get("volumeMounts") or ()
+        mount.get("name") for container in subject.pod.judged for mount in container.object.get("volumeMounts") or ()
     }
     for index, volume in enumerate(subject.pod.spec.get("volumes") or ()):
         if volume.get("name") in mounted and _holds_secret(volume):

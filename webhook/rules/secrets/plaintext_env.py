@@ -19,7 +19,7 @@ def detector_of(settings: Plaintext) -> Detector:
 
 def check(subject: Subject) -> Iterator[Finding]:
     detector = detector_of(subject.pod.configuration.plaintext)
-    for container in subject.pod.application:
+    for container in subject.pod.judged:
         for index, variable in enumerate(container.object.get("env") or ()):
             value = variable.get("value")
             found = detector.find(variable["name"], value) if value else None
@@ -28,7 +28,7 @@ def check(subject: Subject) -> Iterator[Finding]:
                 how = "" if is_wrapped(container.object, container.name) else " and a command"
                 yield (
                     f"{container.field}.env[{index}]",
-                    f"env {name} of container {container.name} looks like a secret in plain text ({found.detector});"
+                    f"env {name} of container {container.label} looks like a secret in plain text ({found.detector});"
                     f" store it in Vault and use a reference (vault:PATH#KEY{how}) or a file (secret-NAME)",
                 )
 

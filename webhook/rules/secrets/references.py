@@ -14,14 +14,14 @@ def check(subject: Subject) -> Iterator[Finding]:
         elif subject.pod.profile is not None and not subject.pod.profile.injects:
             yield (
                 references.container.field,
-                f"profile {subject.pod.profile.name} injects nothing; container {references.container.name}"
+                f"profile {subject.pod.profile.name} injects nothing; container {references.container.label}"
                 " cannot get secrets from Vault references",
             )
         elif references.variables:
             yield (
                 f"{references.container.field}.env",
-                f"container {references.container.name} holds Vault references that were not resolved"
-                " and would be taken literally",
+                f"container {references.container.label} holds Vault references that nothing resolves;"
+                " where annotation morphisms.dev/containers is given, it has to name this container too",
             )
 
 

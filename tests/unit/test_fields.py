@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cli.fields import authored_field
+from webhook.fields import authored_field
 
 TWINS = [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]
 AUTHORED: dict[str, Any] = {
