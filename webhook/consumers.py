@@ -49,11 +49,11 @@ def choose_consumers(pod: Pod) -> tuple[Container, ...]:
     if not takers and not wishes.secrets and not wishes.env_from:
         return ()
     eligible = [each for each in pod.application if each.group != "ephemeralContainers"]
-    for_all = bool(wishes.secrets or wishes.env_from)
+    for_all = asks_for_all(pod)
     if wishes.containers is not None:
         chosen = set(wishes.containers) if for_all else takers.intersection(wishes.containers)
     else:
-        chosen = takers | ({_serving(pod, eligible)} if for_all else set())
+        chosen = takers | ({serving(pod)} if for_all else set())
     return tuple(each for each in eligible if each.name in chosen)
 
 
@@ -66,9 +66,14 @@ def takes_env(pod: Pod, consumer: Container) -> bool:
     return any(each.container is consumer for each in pod.references)
 
 
-def _serving(pod: Pod, eligible: list[Container]) -> str:
+def asks_for_all(pod: Pod) -> bool:
+    """Whether annotations name secrets that every consumer gets: files, or whole secrets as variables."""
+    return bool(pod.wishes.secrets or pod.wishes.env_from)
+
+
+def serving(pod: Pod) -> str:
     """The name of the one that serves: annotated, else with the port, else the only one; "" where none is known."""
-    regular = [each for each in eligible if each.group == "containers"]
+    regular = [each for each in pod.application if each.group == "containers"]
     named = pod.annotations.get(DEFAULT_CONTAINER)
     for each in regular:
         if each.name == named:

@@ -266,7 +266,7 @@ def expected_consumers(pod: Json, plan: Plan, wishes: dict[str, str]) -> set[str
     if not plan.secrets and not plan.env_from:
         return chosen
     if "containers" in wishes:
-        return chosen | {name.strip() for name in wishes["containers"].split(",")}
+        return {name.strip() for name in wishes["containers"].split(",")}
     people = [each for each in pod["spec"]["containers"] if each in _applications(pod)]
     named = (pod["metadata"].get("annotations") or {}).get("kubectl.kubernetes.io/default-container")
     if any(each["name"] == named for each in people):

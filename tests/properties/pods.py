@@ -191,8 +191,7 @@ def duplicate_names(pod: Json, draw: Draw) -> None:
 
 
 def init_containers(pod: Json, draw: Draw) -> None:
-    for name in draw(st.sampled_from([["migrate"], ["migrate", "warm"]])):
-        _add_init(pod, {"name": name, "image": "registry.example/app" + DIGEST, "command": draw(commands)})
+    _add_init(pod, *(draw(containers(name)) for name in draw(st.sampled_from([["migrate"], ["migrate", "warm"]]))))
 
 
 def native_mesh(pod: Json, draw: Draw) -> None:

@@ -70,6 +70,16 @@ def turn_agent(pod: Json) -> Json:
     return pod
 
 
+def init_after_its_consumers(pod: Json) -> Json | None:
+    inits = pod["spec"]["initContainers"]
+    if not any("morphisms" in str(each.get("volumeMounts")) for each in inits if each["name"] != "morphisms-init"):
+        return None
+    init = _init(pod)
+    inits.remove(init)
+    inits.append(init)
+    return pod
+
+
 def move_init_among_containers(pod: Json) -> Json:
     init = _init(pod)
     pod["spec"]["initContainers"].remove(init)
@@ -140,6 +150,14 @@ def unwrap_command(pod: Json) -> Json | None:
     if container is None:
         return None
     container["command"] = container["command"][3:]
+    return pod
+
+
+def drop_command(pod: Json) -> Json | None:
+    container = _wrapped(pod)
+    if container is None:
+        return None
+    del container["command"]
     return pod
 
 
@@ -336,6 +354,43 @@ def wish_for_more(pod: Json) -> Json:
     return pod
 
 
+def stranger_mounts_secrets(pod: Json) -> Json:
+    mount = {"name": "morphisms-secrets", "mountPath": "/morphisms/secrets", "readOnly": True}
+    pod["spec"]["containers"].append({"name": "stranger", "image": "x@sha256:" + "0" * 64, "volumeMounts": [mount]})
+    return pod
+
+
+def drop_helper_mount(pod: Json) -> Json | None:
+    container = _wrapped(pod)
+    if container is None:
+        return None
+    container["volumeMounts"] = [each for each in container["volumeMounts"] if each["name"] != "morphisms-run"]
+    return pod
+
+
+def drop_secrets_mount(pod: Json) -> Json | None:
+    container = _wrapped(pod)
+    if container is None:
+        return None
+    container["volumeMounts"] = [each for each in container["volumeMounts"] if each["name"] != "morphisms-secrets"]
+    return pod
+
+
+def mount_over_ours_by_detour(pod: Json) -> Json:
+    container = _people(pod)[0]
+    mount = {"name": "cache", "mountPath": "/tmp/..//morphisms/run"}
+    container["volumeMounts"] = [*(container.get("volumeMounts") or []), mount]
+    return pod
+
+
+def plaintext_in_the_name_of_a_mesh(pod: Json) -> Json | None:
+    if any(each["name"] == "istio-proxy" for each in pod["spec"]["containers"]):
+        return None
+    variables = [{"name": "DB_PASSWORD", "value": "Tr0ub4dor&3-x91"}]
+    pod["spec"]["containers"].append({"name": "istio-proxy", "image": "x@sha256:" + "0" * 64, "env": variables})
+    return pod
+
+
 TAMPERS: tuple[Tamper, ...] = (
     remove_init,
     change_init_image,
@@ -344,6 +399,7 @@ TAMPERS: tuple[Tamper, ...] = (
     add_init_variable,
     drop_init_mount,
     turn_agent,
+    init_after_its_consumers,
     move_init_among_containers,
     second_init,
     ask_for_another_secret,
@@ -355,6 +411,7 @@ TAMPERS: tuple[Tamper, ...] = (
     spoil_the_plan,
     plan_from_a_config_map,
     unwrap_command,
+    drop_command,
     another_containers_secrets,
     mount_writable,
     mount_elsewhere,
@@ -386,4 +443,9 @@ TAMPERS: tuple[Tamper, ...] = (
     image_by_tag,
     kernel_parameters,
     wish_for_more,
+    stranger_mounts_secrets,
+    drop_helper_mount,
+    drop_secrets_mount,
+    mount_over_ours_by_detour,
+    plaintext_in_the_name_of_a_mesh,
 )

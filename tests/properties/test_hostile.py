@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.properties import rfc6902
 from tests.properties.pods import pods
 from tests.properties.services import services
-from tests.properties.worlds import CLUSTERS, NAMESPACE, WORLDS, World, ask, modes, review, worlds
+from tests.properties.worlds import CLUSTERS, NAMESPACE, SNP_LABEL, WORLDS, World, ask, modes, review, worlds
 from webhook.decide import PATHS, decide
 from webhook.modes import Mode
 from webhook.request import Request, User
@@ -98,6 +98,123 @@ def test_a_spoiled_service_is_answered(service: Json, world: World, mode: Mode, 
 
 def _object(item: Any) -> Json | None:
     return item if isinstance(item, dict) else None
+
+
+def _rich_pod() -> Json:
+    """One pod that uses every field that a decision reads."""
+    return {
+        "metadata": {
+            "namespace": NAMESPACE,
+            "labels": {"serving.knative.dev/service": "payments", "serving.knative.dev/revision": "payments-1"},
+            "annotations": {
+                "morphisms.dev/inject": "true",
+                "morphisms.dev/secret-db": "~/db#password@2",
+                "morphisms.dev/env-from": "secret/a,secret/b@2",
+                "morphisms.dev/containers": "app,warm",
+                "morphisms.dev/agent": "sidecar",
+                "morphisms.dev/on-change": "signal:SIGHUP:app",
+                "morphisms.dev/status": '{"injector":1}',
+                "kubectl.kubernetes.io/last-applied-configuration": '{"env":[{"name":"A","value":"b"}]}',
+                "traffic.sidecar.istio.io/excludeOutboundPorts": "15020",
+            },
+        },
+        "spec": {
+            "runtimeClassName": "gvisor",
+            "overhead": {"memory": "1Mi"},
+            "nodeSelector": {"sandbox/kind": "gvisor"},
+            "nodeName": "",
+            "schedulerName": "default-scheduler",
+            "serviceAccountName": "payments",
+            "hostNetwork": False,
+            "hostUsers": True,
+            "shareProcessNamespace": True,
+            "os": {"name": "linux"},
+            "securityContext": {"runAsUser": 1000, "fsGroup": None},
+            "tolerations": [{"key": "a", "operator": "Exists", "value": "", "effect": "NoSchedule"}],
+            "imagePullSecrets": [{"name": "other"}],
+            "affinity": {
+                "nodeAffinity": {
+                    "requiredDuringSchedulingIgnoredDuringExecution": {
+                        "nodeSelectorTerms": [
+                            {"matchExpressions": [{"key": SNP_LABEL, "operator": "In", "values": ["true"]}]},
+                            {"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n"]}]},
+                        ]
+                    }
+                }
+            },
+            "initContainers": [
+                {"name": "istio-validation", "restartPolicy": "Never"},
+                {"name": "warm", "command": ["x"], "env": [{"name": "A", "value": "vault:a/b#c"}]},
+            ],
+            "containers": [
+                {
+                    "name": "app",
+                    "image": "app@sha256:" + "0" * 64,
+                    "command": ["/bin/app"],
+                    "args": ["$(HOME)"],
+                    "env": [
+                        {"name": "DB", "value": "x${vault:a/b#c}"},
+                        {"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+                        {"name": "KEY", "valueFrom": {"secretKeyRef": {"name": "a", "key": "b"}}},
+                    ],
+                    "envFrom": [{"secretRef": {"name": "a"}}],
+                    "ports": [{"name": "user-port", "containerPort": 8080}],
+                    "resources": {"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "1"}},
+                    "securityContext": {"runAsUser": 1000, "privileged": False},
+                    "volumeMounts": [{"name": "keys", "mountPath": "/keys", "readOnly": True}],
+                },
+                {"name": "queue-proxy", "image": "q"},
+            ],
+            "ephemeralContainers": [{"name": "debugger", "image": "x"}],
+            "volumes": [
+                {"name": "keys", "projected": {"sources": [{"secret": {"name": "a"}}]}},
+                {"name": "host", "hostPath": {"path": "/"}},
+                {"name": "more", "secret": {"secretName": "a"}},
+            ],
+        },
+    }
+
+
+_ODD_VALUES: list[Any] = [
+    None,
+    True,
+    -1,
+    10**30,
+    1.5,
+    "",
+    "x" * 300,
+    "[" * 100_000,
+    [],
+    [None],
+    [[]],
+    [{}],
+    {},
+    {"a": {}},
+]
+
+
+@pytest.mark.parametrize("odd", _ODD_VALUES, ids=lambda odd: repr(odd)[:12])
+@pytest.mark.parametrize("injected", [False, True], ids=["as written", "injected"])
+def test_odd_values_in_every_place_are_answered(odd: Any, injected: bool) -> None:
+    pod, world = _rich_pod(), WORLDS[-1]
+    if injected:
+        pod["spec"].update(runtimeClassName=None, nodeSelector=None, overhead=None, ephemeralContainers=None)
+        decision = ask(pod, "/mutate/pod", world, Mode.ENFORCE)
+        assert decision.outcome == "mutated", decision.denial
+        pod = rfc6902.apply(pod, decision.operations)
+    raised = []
+    for place in _places(pod)[1:]:
+        spoiled = copy.deepcopy(pod)
+        here: Any = spoiled
+        for step in place[:-1]:
+            here = here[step]
+        here[place[-1]] = odd
+        for path in ("/mutate/pod", "/validate/pod"):
+            try:
+                _answer(spoiled, path, world, Mode.ENFORCE)
+            except Exception as error:
+                raised.append((path, place, repr(error)[:80]))
+    assert raised == []
 
 
 _KINDS = [(kind, path) for path, accepted in PATHS.items() for kind in sorted(accepted.kinds)]

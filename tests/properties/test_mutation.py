@@ -76,6 +76,15 @@ def test_three_appliers_agree_and_the_original_is_untouched(pod: Json, world: Wo
     assert pod == before
 
 
+@given(pods(), worlds, modes)
+def test_what_mutate_makes_validates(pod: Json, world: World, mode: Mode) -> None:
+    after, decision = _mutated(pod, world, mode)
+    assume(decision.outcome == "mutated")
+    verdict = ask(after, "/validate/pod", world, mode)
+    assert not [each for each in verdict.violations if each.rule.needed_for_injection]
+    assert verdict.allowed or mode is Mode.ENFORCE
+
+
 @given(careful_pods(), worlds)
 def test_a_careful_pod_is_confidential_after_one_round(pod: Json, world: World) -> None:
     after, decision = _mutated(pod, world, Mode.ENFORCE)

@@ -56,8 +56,14 @@ def _copies_on_update(
     if changes(_without_ours(template), _without_ours(old_template)) or _adds_ours(template, old_template):
         return wanted, ()
     carried = own_annotations(_annotations(old_template))
-    overridden = own_annotations(_annotations(template)).keys() - carried.keys()
-    late = tuple(sorted(key for key, value in wanted.items() if carried.get(key) != value and key not in overridden))
+    theirs = {**own_annotations(_annotations(template)), **carried}
+    late = tuple(
+        sorted(
+            key
+            for key, value in wanted.items()
+            if theirs.get(key) != value and (key not in theirs or _was_copied(old, key))
+        )
+    )
     return {key: carried[key] for key in wanted if key in carried}, late
 
 

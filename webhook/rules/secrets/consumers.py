@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sidecar.plan import RUN_PATH, RUN_VOLUME, SECRETS_PATH, SECRETS_VOLUME
-from webhook.consumers import is_wrapped, missing_command, shown, takes_env
+from webhook.consumers import asks_for_all, is_wrapped, missing_command, serving, shown, takes_env
 from webhook.pod import Container, Pod
 from webhook.rewrite.application import own_mount
 from webhook.rules.rule import Finding, Rule, Severity, Subject
@@ -26,7 +26,7 @@ def check(subject: Subject) -> Iterator[Finding]:
         for name in wishes.containers:
             if name not in names:
                 yield _FIELD, f"names container {shown(name)}, which the pod does not have or which gets no secrets"
-    if (wishes.secrets or wishes.env_from) and not pod.consumers:
+    elif asks_for_all(pod) and not serving(pod):
         yield _FIELD, "the pod has several containers and none is known to serve; name those that get secrets"
     if pod.file_owner is None and pod.consumers:
         for secret in wishes.secrets:
