@@ -13,6 +13,7 @@ from webhook.references import (
     Home,
     expand_inline,
     holds_inline,
+    is_meant_in,
     is_reference,
     mentions,
     parse_variable,
@@ -136,7 +137,7 @@ def _words(container: Container) -> list[tuple[str, str]]:
     return [
         (f"{container.field}.{member}", f"container {container.label} has a Vault reference in {member}; use env")
         for member in ("command", "args")
-        if container.name != CONTAINER and any(mentions(word) for word in container.object.get(member) or ())
+        if container.name != CONTAINER and any(is_meant_in(word) for word in container.object.get(member) or ())
     ]
 
 

@@ -21,7 +21,7 @@ from webhook.names import (
 )
 from webhook.plans import plan_of
 from webhook.profiles import Profile
-from webhook.references import Home, mentions
+from webhook.references import Home, is_meant_in, mentions
 
 
 class Container(NamedTuple):
@@ -213,6 +213,6 @@ def _mentions_reference(container: dict[str, Any]) -> bool:
             return True
     for member in ("command", "args"):
         for word in container.get(member) or ():
-            if mentions(word):
+            if is_meant_in(word):
                 return True
     return False

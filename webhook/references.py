@@ -11,6 +11,7 @@ _INLINE_OPEN: Final = "${vault:"
 # Bank-Vaults' prefix of ciphertexts that Vault's transit engine shall decrypt.
 _TRANSIT = re.compile(r"vault:v\d+:")
 _INLINE = re.compile(r"\$\{vault:([^{}]*)\}")
+_MEANT = re.compile(r"[=:, ]vault:[^\s#]{1,512}#")
 _SEGMENT = r"[A-Za-z0-9._~+ -]+"
 _PATH = re.compile(rf"(?:~|{_SEGMENT})(?:/{_SEGMENT})+")
 _KEY = re.compile(r"[A-Za-z0-9._/+ -]{1,256}")
@@ -47,6 +48,11 @@ def is_reference(value: str) -> bool:
 def holds_inline(value: str) -> bool:
     """Whether a text holds a reference inside."""
     return _INLINE_OPEN in value
+
+
+def is_meant_in(word: str) -> bool:
+    """Whether a word of a command line is, or ends in, a reference: `--password=vault:PATH#KEY` was meant as one."""
+    return mentions(word) or _MEANT.search(word) is not None
 
 
 def mentions(value: str) -> bool:

@@ -23,7 +23,7 @@ REVIEWS = HERE.parent / "fixtures" / "admissionreviews"
 
 @dataclass(frozen=True)
 class Case:
-    """`review` is a file of the recorded reviews; `set` overrides members of its object by dotted path."""
+    """`review` is a file of the recorded reviews; `copy` copies within its request, `set` sets in its object, by path."""
 
     name: str
     review: str
@@ -31,6 +31,7 @@ class Case:
     mode: str
     why: str
     set: dict[str, Any]
+    copy: dict[str, str]
     configuration: dict[str, Any]
     objects: list[Any]
     answer: dict[str, Any]
@@ -46,6 +47,7 @@ def read_case(path: Path) -> Case:
         mode=case["mode"],
         why=case.get("why", ""),
         set=case.get("set", {}),
+        copy=case.get("copy", {}),
         configuration=case.get("configuration", {}),
         objects=case.get("objects", []),
         answer=case.get("answer", {}),
@@ -55,6 +57,8 @@ def read_case(path: Path) -> Case:
 def answer(case: Case) -> dict[str, Any]:
     """What the webhook answers, its patch decoded."""
     review = json.loads((REVIEWS / case.review).read_text())
+    for target, source in case.copy.items():
+        _set(review["request"], target.split("/"), _get(review["request"], source.split("/")))
     for dotted, value in case.set.items():
         _set(review["request"]["object"], dotted.split("/"), value)
     request = read_review(json.dumps(review).encode(), case.path)
@@ -73,6 +77,12 @@ def answer(case: Case) -> dict[str, Any]:
         for operation in response["patch"]:
             _open_plan(operation.get("value"))
     return response
+
+
+def _get(item: Any, steps: list[str]) -> Any:
+    for step in steps:
+        item = item[int(step)] if isinstance(item, list) else item[step]
+    return json.loads(json.dumps(item))
 
 
 def _set(item: Any, steps: list[str], value: Any) -> None:

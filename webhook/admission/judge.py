@@ -29,7 +29,7 @@ def judge(
     if denying:
         return deny(mode, "violations", [*denying], audit)
     annotations = summary(mode, "allowed", recorded) | (audit or {})
-    if mode is not Mode.ENFORCE and recorded:
+    if mode is not Mode.ENFORCE and recorded and "would-deny" not in annotations:
         would_deny = [each for each in recorded if _denied_in_enforce(configuration, each)]
         if would_deny:
             annotations["would-deny"] = str(len(would_deny))

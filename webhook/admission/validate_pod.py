@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from webhook.admission.exempt import exemption
 from webhook.admission.freshness import refuse_when_stale
-from webhook.admission.judge import judge
+from webhook.admission.judge import action, judge
 from webhook.asks import asks, opts_out
 from webhook.configuration import Configuration
 from webhook.decision import Decision, rule_ids, summary
@@ -52,6 +52,8 @@ def _two_classes(
         classes["fixed-by-injection"] = rule_ids(fixed)
     if remaining:
         classes["must-change"] = rule_ids(remaining)
+        denied = [each for each in remaining if action(pod.configuration, each, Mode.ENFORCE, False) == "deny"]
+        classes["would-deny"] = str(len(denied))
     return classes
 
 
