@@ -20,6 +20,8 @@ COMMANDS: dict[str, str] = {
     "check": "cli.check",
     "convert": "cli.convert",
     "report": "cli.report",
+    "verifier": "cli.verifier",
+    "explain": "cli.explain",
 }
 
 

@@ -6,11 +6,17 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from attestation.verifier.configuration import VerifierConfiguration
+from attestation.verifier.policies import AppraisalPolicy
 from server.yamlfile import schema
 from webhook.configuration import Configuration
 
 DOCS = Path(__file__).parent.parent / "docs"
-SCHEMAS: dict[str, type[BaseModel]] = {"configuration.schema.json": Configuration}
+SCHEMAS: dict[str, type[BaseModel]] = {
+    "configuration.schema.json": Configuration,
+    "verifier.schema.json": VerifierConfiguration,
+    "appraisal-policy.schema.json": AppraisalPolicy,
+}
 
 
 def main() -> None:

@@ -1,0 +1,372 @@
+"""The verifier's three calls over HTTPS, and what it is built from."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from attestation import wire
+from attestation.certificate_cache import CertificateCache
+from attestation.certificate_cache import Store as CertificateStore
+from attestation.kds import KeyService
+from attestation.verifier.anchors import load_anchors, load_crls, load_intermediates
+from attestation.verifier.bearer import Bearers, Grant
+from attestation.verifier.configuration import ClusterEntry, Jwks, VerifierConfiguration
+from attestation.verifier.http import AskError, Peer
+from attestation.verifier.identity import Cluster, PodTokens
+from attestation.verifier.judge import Case, Judge, new_case
+from attestation.verifier.keys import FetchError, KeySet
+from attestation.verifier.metrics import VerifierMetrics
+from attestation.verifier.nonces import Nonces
+from attestation.verifier.policies import PolicySet, load_policies, policy_files
+from attestation.verifier.read_back import PodReader
+from attestation.verifier.reasons import Reason, RefusedError
+from attestation.verifier.signing import SigningKeys, load_signing_keys, read_secret
+from attestation.verifier.store import Store
+from attestation.verifier.vault import Vault
+from server import logs
+from server.limits import Limits
+from server.messages import Refusal, RequestInfo, Response
+from server.metrics import new_registry
+from server.service import Address, Application, Background
+from server.tls import CertificateFiles
+from server.watched import FileMetrics, Watched
+from server.yamlfile import ConfigurationError
+
+JWKS_PATH = "/.well-known/jwks.json"
+_RETRY_AFTER_SECONDS = 2
+_LIMITS = Limits(body_bytes=wire.MAX_MESSAGE_SIZE, deadline_seconds=20.0)
+_SESSION_KEY_SIZE = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the command line says."""
+
+    listen: Address
+    certificate: CertificateFiles
+    metrics_listen: Address | None = None
+    limits: Limits = _LIMITS
+
+
+def make_application(settings: Settings, configuration: VerifierConfiguration) -> Application:
+    """The verifier as `server.service.run` takes it; called on the event loop. Raises ConfigurationError."""
+    registry = new_registry()
+    files = FileMetrics(registry)
+    read_back = {cluster.name: cluster.readBack is not None for cluster in configuration.clusters}
+    folders = (configuration.policies, configuration.guests)
+    policies: Watched[PolicySet] = Watched(
+        "policies",
+        read=lambda: load_policies(*folders, read_back),
+        paths=lambda: policy_files(folders),
+        metrics=files,
+    )
+    keys: Watched[SigningKeys] = Watched(
+        "signing-keys",
+        read=lambda: load_signing_keys(configuration.signing.keys),
+        paths=lambda: configuration.signing.keys,
+        metrics=files,
+    )
+    shared = _session_key(configuration.session.key)
+    vault = _vault(configuration, lambda: keys.value)
+    judge = Judge(
+        Nonces(shared, time.time),
+        PodTokens([_cluster(entry) for entry in configuration.clusters], time.time),
+        {entry.name: _reader(entry) for entry in configuration.clusters if entry.readBack is not None},
+        lambda: policies.value,
+        _certificates(configuration),
+        time.time,
+    )
+    verifier = Verifier(
+        nonces=judge.nonces,
+        judge=judge,
+        bearers=Bearers(shared, time.time),
+        policies=lambda: policies.value,
+        vault=vault,
+        store=_store(configuration),
+        metrics=VerifierMetrics(registry, lambda: len(policies.value.policies)),
+        keys=lambda: keys.value,
+    )
+    _announce(configuration, policies.value)
+    background: list[Background] = [policies.watch, keys.watch]
+    return Application(
+        routes=verifier.routes(),
+        certificate=settings.certificate,
+        listen=settings.listen,
+        metrics_listen=settings.metrics_listen,
+        limits=settings.limits,
+        background=background,
+        refuse=refuse,
+        registry=registry,
+        files=files,
+    )
+
+
+class Verifier:
+    """Answers the calls. To a guest, all refusals look the same; the log line and the stored record do not."""
+
+    def __init__(
+        self,
+        *,
+        nonces: Nonces,
+        judge: Judge,
+        bearers: Bearers,
+        policies: Callable[[], PolicySet],
+        vault: Vault,
+        store: Store | None,
+        metrics: VerifierMetrics,
+        keys: Callable[[], SigningKeys],
+    ) -> None:
+        self._nonces = nonces
+        self._judge = judge
+        self._bearers = bearers
+        self._policies = policies
+        self._vault = vault
+        self._store = store
+        self._metrics = metrics
+        self._keys = keys
+
+    def routes(self) -> dict[tuple[str, str], Callable[[bytes, RequestInfo], Awaitable[Response]]]:
+        """(method, path) to handler."""
+        return {
+            ("POST", wire.AUTH_PATH): self.auth,
+            ("POST", wire.ATTEST_PATH): self.attest,
+            ("GET", f"{wire.TOKEN_PATH}/*"): self.token,
+            ("GET", JWKS_PATH): self.jwks,
+        }
+
+    async def auth(self, body: bytes, _info: RequestInfo) -> Response:
+        """A nonce."""
+        try:
+            wire.read_auth(body)
+        except wire.WireError as error:
+            return _invalid("auth", error)
+        return Response(200, wire.write_auth_answer(self._nonces.issue()))
+
+    async def attest(self, body: bytes, _info: RequestInfo) -> Response:
+        """Evidence for a bearer."""
+        try:
+            request = wire.read_attest(body)
+        except wire.WireError as error:
+            return _invalid("attest", error)
+        case = new_case(_correlation_id(), time.time())
+        logs.set_request_id(case.id)
+        started = time.perf_counter()
+        try:
+            case.grant = await self._judge.decide(case, request)
+        except RefusedError as error:
+            case.reason, case.detail = error.reason, error.detail
+        self._record(case, time.perf_counter() - started)
+        if case.grant is None:
+            return _refused(case.reason, case.id)
+        return Response(200, wire.write_attest_answer(self._bearers.issue(case.grant)))
+
+    async def token(self, _body: bytes, info: RequestInfo) -> Response:
+        """A bearer for a Vault token, encrypted to the key that the evidence bound."""
+        identifier = _correlation_id()
+        grant: Grant | None = None
+        started = time.perf_counter()
+        try:
+            grant = self._bearers.read(_bearer(info.headers))
+            # One id from the evidence to the login.
+            identifier = grant.correlation_id
+            logs.set_request_id(identifier)
+            policy = self._policies().by_digest.get(grant.policy)
+            if policy is None:
+                raise RefusedError(Reason.POLICY_CHANGED, "it is not in force any more as it was attested")
+            if info.tail not in (wire.DEFAULT_ROLE, policy.record.vault.role):
+                raise RefusedError(Reason.ROLE_NOT_ALLOWED, f"{policy.name} allows {policy.record.vault.role}")
+            login = await self._vault.log_in(grant, policy.record.vault)
+        except RefusedError as error:
+            self._note_login(identifier, grant, error.reason, error.detail, "", time.perf_counter() - started)
+            return _refused(error.reason, identifier)
+        self._note_login(identifier, grant, Reason.BELIEVED, "", login.accessor, time.perf_counter() - started)
+        token = wire.VaultToken(
+            token=login.token,
+            lease_seconds=login.lease_seconds,
+            renewable=login.renewable,
+            assurance=grant.claims["assurance"],
+            simulated=grant.claims["simulated"] == "true",
+        )
+        return Response(200, wire.seal_token(token, grant.tee_pubkey, grant.nonce, info.tail))
+
+    async def jwks(self, _body: bytes, _info: RequestInfo) -> Response:
+        """The public signing keys (RFC 7517)."""
+        return Response(200, self._keys().jwks)
+
+    def _record(self, case: Case, seconds: float) -> None:
+        verdict = case.verdict
+        log = logs.info if case.reason is Reason.BELIEVED else logs.warning
+        log(
+            "attestation",
+            reason=case.reason.value,
+            detail=case.detail,
+            policy=None if case.policy is None else case.policy.name,
+            assurance=None if case.policy is None else case.policy.record.assurance.value,
+            pod=None if case.pod is None else case.pod.claims(),
+            guest=None if verdict is None else verdict.reference,
+            product=None if verdict is None else verdict.product,
+            simulated=None if verdict is None else verdict.simulated,
+            failed=[] if verdict is None else [check.line() for check in verdict.failed],
+            milliseconds=round(seconds * 1000, 1),
+        )
+        self._metrics.attested(case.reason, seconds)
+        if self._store is not None:
+            self._store.add(case.as_dict())
+
+    def _note_login(
+        self, identifier: str, grant: Grant | None, reason: Reason, detail: str, accessor: str, seconds: float
+    ) -> None:
+        log = logs.info if reason is Reason.BELIEVED else logs.warning
+        subject = None if grant is None else grant.subject
+        simulated = None if grant is None else grant.claims["simulated"] == "true"
+        fields: dict[str, Any] = {
+            "reason": reason.value,
+            "detail": detail,
+            "subject": subject,
+            "simulated": simulated,
+            "accessor": accessor,
+        }
+        log("login", **fields, milliseconds=round(seconds * 1000, 1))
+        self._metrics.logged_in(reason, seconds)
+        if self._store is not None:
+            self._store.add(
+                {"id": identifier, "at": new_case("", time.time()).at.isoformat(), "call": "token"} | fields
+            )
+
+
+def refuse(refusal: Refusal, _info: RequestInfo) -> Response:
+    """The server's own refusals, in KBS's shape."""
+    if refusal in (Refusal.OVERLOADED, Refusal.DEADLINE, Refusal.FAILED):
+        return _unavailable(_correlation_id(), refusal.status)
+    return Response(refusal.status, wire.write_error(wire.Problem.INVALID, _correlation_id()))
+
+
+def _invalid(call: str, error: wire.WireError) -> Response:
+    identifier = _correlation_id()
+    logs.set_request_id(identifier)
+    logs.warning("invalid_request", call=call, problem=str(error))
+    return Response(400, wire.write_error(wire.Problem.INVALID, identifier))
+
+
+def _refused(reason: Reason, identifier: str) -> Response:
+    if reason.is_retryable:
+        return _unavailable(identifier, 503)
+    return Response(401, wire.write_error(wire.Problem.REFUSED, identifier))
+
+
+def _unavailable(identifier: str, status: int) -> Response:
+    headers = {"Retry-After": str(_RETRY_AFTER_SECONDS)}
+    return Response(status, wire.write_error(wire.Problem.UNAVAILABLE, identifier), headers=headers)
+
+
+def _correlation_id() -> str:
+    return secrets.token_hex(8)
+
+
+def _bearer(headers: Mapping[str, str]) -> str:
+    scheme, _, token = headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not token:
+        raise RefusedError(Reason.BEARER_INVALID, "none given")
+    return token.strip()
+
+
+def _session_key(path: Path | None) -> bytes:
+    if path is None:
+        logs.warning("session_key_made", advice="replicas need session.key to honour each other's nonces")
+        return secrets.token_bytes(_SESSION_KEY_SIZE)
+    key = read_secret(path)
+    if len(key) < _SESSION_KEY_SIZE:
+        raise ConfigurationError([f"{path}: has {len(key)} bytes, required at least {_SESSION_KEY_SIZE}"])
+    return key
+
+
+def _cluster(entry: ClusterEntry) -> Cluster:
+    return Cluster(
+        entry.name,
+        entry.issuer,
+        frozenset(entry.audiences),
+        frozenset(entry.algorithms),
+        KeySet(_fetcher(entry.jwks), time.monotonic),
+    )
+
+
+def _fetcher(jwks: Jwks) -> Callable[[], Awaitable[bytes]]:
+    if jwks.file is not None:
+        file = jwks.file
+
+        async def read() -> bytes:
+            try:
+                return file.read_bytes()
+            except OSError as error:
+                raise FetchError(f"JWKS file cannot be read: {error.strerror}") from None
+
+        return read
+    peer = Peer(str(jwks.url), jwks.ca, jwks.token)
+
+    async def get() -> bytes:
+        try:
+            answer = await peer.ask("GET", "")
+        except AskError as error:
+            raise FetchError(str(error)) from None
+        if answer.status != 200:
+            raise FetchError(f"JWKS answered {answer.status}")
+        return answer.body
+
+    return get
+
+
+def _reader(entry: ClusterEntry) -> PodReader:
+    if entry.readBack is None:
+        raise AssertionError
+    back = entry.readBack
+    return PodReader(Peer(back.url, back.ca, back.token, timeout=back.timeoutSeconds))
+
+
+def _vault(configuration: VerifierConfiguration, keys: Callable[[], SigningKeys]) -> Vault:
+    server = configuration.vault
+    peer = Peer(server.url, server.ca, timeout=server.timeoutSeconds)
+    return Vault(peer, server.issuer, server.audience, keys, time.time)
+
+
+def _certificates(configuration: VerifierConfiguration) -> CertificateCache:
+    configured = configuration.certificates
+    service = None
+    if configured.keyService is not None:
+        service = KeyService(aiohttp.ClientSession(), configured.keyService)
+    return CertificateCache(
+        CertificateStore(configured.cache),
+        load_anchors(configured),
+        service,
+        load_intermediates(configured),
+        load_crls(configured),
+    )
+
+
+def _store(configuration: VerifierConfiguration) -> Store | None:
+    folder = configuration.explain.folder
+    if folder is None:
+        return None
+    try:
+        return Store(folder, configuration.explain.megabytes << 20)
+    except OSError as error:
+        raise ConfigurationError([f"{folder}: verdicts cannot be kept: {error.strerror}"]) from None
+
+
+def _announce(configuration: VerifierConfiguration, policies: PolicySet) -> None:
+    simulated = configuration.certificates.simulatedRoot is not None
+    logs.info(
+        "verifier",
+        mode=configuration.mode.value,
+        simulated_trusted=simulated,
+        policies=len(policies.policies),
+        clusters=[cluster.name for cluster in configuration.clusters],
+    )
+    if simulated:
+        logs.warning("simulated_evidence_trusted", advice="such verdicts say nothing about real hardware")

@@ -1,0 +1,164 @@
+"""The verifier's configuration: one typed YAML file; paths in it are relative to its folder."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from attestation.kds import DEFAULT_URL
+from attestation.verifier.identity import ALGORITHMS, Algorithm
+from server.yamlfile import ConfigurationError, load
+
+_LABEL = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
+
+
+class Mode(StrEnum):
+    """`production` refuses what only trying out needs: a simulated root, HTTP to Vault or to an API server."""
+
+    PRODUCTION = "production"
+    DEVELOPMENT = "development"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Jwks(_Section):
+    """Where a cluster's token-signing keys are: a file, or the API server's /openid/v1/jwks."""
+
+    file: Path | None = None
+    url: str | None = Field(None, pattern="^https?://")
+    ca: Path | None = Field(None, description="PEM; without it the system's store")
+    token: Path | None = Field(None, description="file with a bearer token, where the API server asks for one")
+
+    @model_validator(mode="after")
+    def _one(self) -> Jwks:
+        if (self.file is None) == (self.url is None):
+            raise PydanticCustomError("jwks", "exactly one of file and url is required")
+        return self
+
+
+class ReadBack(_Section):
+    """The API server that pods are read back from; the token needs `get` on pods, nothing else."""
+
+    url: str = Field(pattern="^https?://")
+    ca: Path | None = None
+    token: Path | None = None
+    timeoutSeconds: float = Field(3.0, gt=0, le=10)  # noqa: N815
+
+
+class ClusterEntry(_Section):
+    """One cluster that pods may come from."""
+
+    name: str = Field(pattern=_LABEL, description="as in the policies' workload.cluster")
+    issuer: str = Field(min_length=1, description="the tokens' iss, exactly; clusters may share it")
+    audiences: tuple[str, ...] = Field(("morphisms-verifier",), min_length=1)
+    algorithms: tuple[Algorithm, ...] = Field(ALGORITHMS, min_length=1)
+    jwks: Jwks
+    readBack: ReadBack | None = None  # noqa: N815
+
+
+class Certificates(_Section):
+    """What reports are judged with; folders and files of PEM or DER."""
+
+    roots: tuple[Path, ...] = Field((), description="AMD's ARKs; their digests are pinned in the code")
+    intermediates: tuple[Path, ...] = ()
+    crls: tuple[Path, ...] = ()
+    cache: Path | None = Field(None, description="folder for what the key service gave; without it memory only")
+    keyService: str | None = Field(DEFAULT_URL, pattern="^https?://", description="null to work offline")  # noqa: N815
+    simulatedRoot: Path | None = Field(  # noqa: N815
+        None, description="root.pem of `morphisms simulated-hardware`; refused in production"
+    )
+
+
+class VaultServer(_Section):
+    """Vault or OpenBao, and what its jwt auth mounts are told: bound_issuer and bound_audiences."""
+
+    url: str = Field(pattern="^https?://")
+    ca: Path | None = None
+    issuer: str = Field("morphisms-verifier", min_length=1)
+    audience: str = Field("vault", min_length=1)
+    timeoutSeconds: float = Field(5.0, gt=0, le=15)  # noqa: N815
+
+
+class Signing(_Section):
+    """ES256 keys."""
+
+    keys: Annotated[tuple[Path, ...], Field(min_length=1, max_length=4)] = Field(
+        description="PEM, mode 0400; the first signs, the others are listed in jwks.json during a rotation"
+    )
+
+
+class Session(_Section):
+    """What replicas share."""
+
+    key: Path | None = Field(
+        None, description="at least 32 random bytes, mode 0400; without it each replica makes its own at the start"
+    )
+
+
+class Explain(_Section):
+    """Verdicts kept for `morphisms explain`, newest last; the oldest go when the bound is reached."""
+
+    folder: Path | None = None
+    megabytes: int = Field(64, ge=1, le=4096)
+
+
+class VerifierConfiguration(_Section):
+    """`morphisms verifier --config`."""
+
+    mode: Mode = Mode.PRODUCTION
+    clusters: tuple[ClusterEntry, ...] = Field(min_length=1, max_length=64)
+    policies: Path = Field(description="folder of appraisal policies, one a file")
+    guests: Path = Field(description="folder of guest reference values, each file NAME: {…}")
+    certificates: Certificates = Certificates()
+    vault: VaultServer
+    signing: Signing
+    session: Session = Session()
+    explain: Explain = Explain()
+
+
+def load_configuration(path: Path) -> VerifierConfiguration:
+    """The configuration with absolute paths. Raises ConfigurationError, also for what production does not allow."""
+    configuration = _absolute(load(path, VerifierConfiguration).value, path.absolute().parent)
+    problems = [f"{path}: {problem}" for problem in _problems(configuration)]
+    if problems:
+        raise ConfigurationError(problems)
+    return configuration
+
+
+def _problems(configuration: VerifierConfiguration) -> list[str]:
+    names = [cluster.name for cluster in configuration.clusters]
+    problems = [f"clusters: {name} is listed twice" for name in sorted(set(names)) if names.count(name) > 1]
+    if configuration.mode is not Mode.PRODUCTION:
+        return problems
+    if configuration.certificates.simulatedRoot is not None:
+        problems.append("certificates.simulatedRoot: simulated evidence proves nothing; not with mode: production")
+    urls = {"vault.url": configuration.vault.url}
+    for cluster in configuration.clusters:
+        urls[f"clusters.{cluster.name}.jwks.url"] = cluster.jwks.url or ""
+        urls[f"clusters.{cluster.name}.readBack.url"] = cluster.readBack.url if cluster.readBack else ""
+    problems += [
+        f"{where}: not HTTPS; not with mode: production" for where, url in urls.items() if url.startswith("http:")
+    ]
+    return problems
+
+
+def _absolute(section: VerifierConfiguration, folder: Path) -> VerifierConfiguration:
+    def resolve(value: object) -> object:
+        if isinstance(value, Path):
+            return folder / value
+        if isinstance(value, tuple):
+            return tuple(map(resolve, value))
+        if isinstance(value, BaseModel):
+            return value.model_copy(update={name: resolve(getattr(value, name)) for name in type(value).model_fields})
+        return value
+
+    resolved = resolve(section)
+    if not isinstance(resolved, VerifierConfiguration):
+        raise AssertionError
+    return resolved

@@ -1,0 +1,88 @@
+"""Bounded HTTP to those the verifier asks: clusters' API servers and Vault."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import aiohttp
+
+
+class AskError(Exception):
+    """No usable answer. `is_slow`: it came too late. The text names neither URL nor content."""
+
+    def __init__(self, text: str, *, is_slow: bool = False) -> None:
+        super().__init__(text)
+        self.is_slow = is_slow
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Status and body of an answer."""
+
+    status: int
+    body: bytes = field(repr=False)
+
+
+@dataclass
+class Peer:
+    """One server. `ca`: PEM file, None for the system's store. `token`: file with a bearer token, read each time
+    because the kubelet replaces it. `limit` in bytes, `timeout` in seconds for the whole exchange.
+    """
+
+    url: str
+    ca: Path | None = None
+    token: Path | None = None
+    timeout: float = 5.0
+    limit: int = 1 << 20
+    _session: aiohttp.ClientSession | None = field(default=None, init=False, repr=False)
+
+    def check(self) -> None:
+        """Raises OSError or ssl.SSLError when the CA file cannot be used."""
+        self._context()
+
+    async def ask(
+        self, method: str, path: str, *, body: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> Answer:
+        """One request. Raises AskError; any status is an answer, a redirect too."""
+        session = self._session
+        if session is None or session.closed:
+            # Limits to a peer that hangs: what waits for a connection counts into the timeout.
+            connector = aiohttp.TCPConnector(ssl=self._context(), limit=64)
+            session = self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+        sent = dict(headers or {})
+        try:
+            if self.token is not None:
+                sent["Authorization"] = f"Bearer {self.token.read_text().strip()}"
+            async with session.request(
+                method,
+                self.url.rstrip("/") + path,
+                data=body,
+                headers=sent,
+                allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(total=self.timeout),
+            ) as response:
+                content = await response.content.read(self.limit + 1)
+                while len(content) <= self.limit and (more := await response.content.read(self.limit + 1)):
+                    content += more
+                if len(content) > self.limit:
+                    raise AskError(f"answered more than {self.limit} bytes")
+                return Answer(response.status, content)
+        except TimeoutError:
+            raise AskError(f"no answer in {self.timeout:g} s", is_slow=True) from None
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise AskError(f"cannot be reached: {type(error).__name__}") from None
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._session is not None:
+            await self._session.close()
+
+    def _context(self) -> ssl.SSLContext | bool:
+        if not self.url.startswith("https:"):
+            return True
+        context = ssl.create_default_context(cafile=None if self.ca is None else str(self.ca))
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        return context

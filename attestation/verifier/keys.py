@@ -1,0 +1,106 @@
+"""One cluster's token-signing keys (JWKS): fetched when needed, refetched for an unknown key id at most once a minute.
+
+`fetch` reads a file or asks the API server; what it gives is public, so it is checked for shape only. A fetched set is
+used for ten minutes, so that a key which the cluster has withdrawn stops counting, and for an hour at most while
+nothing newer can be had.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+
+from joserfc.errors import JoseError
+from joserfc.jwk import ECKey, RSAKey
+
+from attestation.verifier.reasons import Reason, RefusedError
+
+Key = RSAKey | ECKey
+Fetch = Callable[[], Awaitable[bytes]]
+
+REFETCH_SECONDS = 60.0
+FRESH_SECONDS = 600.0
+LONGEST_SECONDS = 3600.0
+MAX_JWKS_SIZE = 256 * 1024
+MAX_KEYS = 64
+_MIN_RSA_BITS, _MAX_RSA_BITS = 2048, 4096
+_CURVES = frozenset({"P-256", "P-384", "P-521"})
+
+
+class FetchError(Exception):
+    """A JWKS that cannot be had or read. The text holds neither URL parameters nor content."""
+
+
+class KeySet:
+    """`now`: monotonic seconds."""
+
+    def __init__(self, fetch: Fetch, now: Callable[[], float]) -> None:
+        self._fetch = fetch
+        self._now = now
+        self._keys: dict[str, Key] = {}
+        self._fetched: float | None = None
+        self._asked: float | None = None
+        self._problem = ""
+        self._turn = asyncio.Lock()
+
+    async def key(self, key_id: str) -> Key | None:
+        """The key with this id, or None when the cluster has none. Raises RefusedError(KEYS_UNAVAILABLE)."""
+        if not self._is_younger_than(FRESH_SECONDS) or key_id not in self._keys:
+            await self._refresh(key_id)
+        if not self._is_younger_than(LONGEST_SECONDS):
+            raise RefusedError(Reason.KEYS_UNAVAILABLE, self._problem or "not fetched yet")
+        return self._keys.get(key_id)
+
+    def _is_younger_than(self, seconds: float) -> bool:
+        return self._fetched is not None and self._now() - self._fetched < seconds
+
+    async def _refresh(self, key_id: str) -> None:
+        async with self._turn:
+            # Whoever waited for its turn finds what the one before it fetched.
+            if key_id in self._keys and self._is_younger_than(FRESH_SECONDS):
+                return
+            # Unknown ids cost an attacker nothing; each must not cost the API server a request.
+            if self._asked is not None and self._now() - self._asked < REFETCH_SECONDS:
+                return
+            self._asked = self._now()
+            try:
+                self._keys = parse_jwks(await self._fetch())
+            except FetchError as error:
+                self._problem = str(error)
+                return
+            self._fetched, self._problem = self._now(), ""
+
+
+def parse_jwks(data: bytes) -> dict[str, Key]:
+    """Key id to public key; keys without an id, or of a kind that no API server uses, are left out.
+
+    Raises FetchError for what is no JWKS, and for one without a usable key.
+    """
+    if len(data) > MAX_JWKS_SIZE:
+        raise FetchError(f"JWKS has more than {MAX_JWKS_SIZE} bytes")
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError):
+        raise FetchError("JWKS is not JSON") from None
+    entries = document.get("keys") if isinstance(document, dict) else None
+    if not isinstance(entries, list) or len(entries) > MAX_KEYS:
+        raise FetchError(f"JWKS has no list of at most {MAX_KEYS} keys")
+    found = {entry["kid"]: key for entry in entries if (key := _key(entry)) is not None}
+    if not found:
+        raise FetchError("JWKS has no usable key")
+    return found
+
+
+def _key(entry: object) -> Key | None:
+    if not isinstance(entry, dict) or not isinstance(entry.get("kid"), str) or entry.get("use", "sig") != "sig":
+        return None
+    try:
+        if entry.get("kty") == "RSA":
+            rsa = RSAKey.import_key({"kty": "RSA", "n": entry["n"], "e": entry["e"]})
+            return rsa if _MIN_RSA_BITS <= rsa.raw_value.key_size <= _MAX_RSA_BITS else None
+        if entry.get("kty") == "EC" and entry.get("crv") in _CURVES:
+            return ECKey.import_key({name: entry[name] for name in ("kty", "crv", "x", "y")})
+    except (JoseError, ValueError, TypeError, KeyError):
+        return None
+    return None

@@ -1,0 +1,39 @@
+"""What happens here, counted; label values are reasons, so no guest can add any."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from attestation.verifier.reasons import Reason
+
+_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0)
+
+
+class VerifierMetrics:
+    """Attestations and logins by reason, with their durations."""
+
+    def __init__(self, registry: CollectorRegistry, policies: Callable[[], int]) -> None:
+        self._attestations = Counter("morphisms_attestations", "Attestations decided.", ["reason"], registry=registry)
+        self._logins = Counter("morphisms_vault_logins", "Vault logins for guests.", ["reason"], registry=registry)
+        self._seconds = Histogram(
+            "morphisms_attestation_seconds", "Time of a decision.", buckets=_BUCKETS, registry=registry
+        )
+        self._login_seconds = Histogram(
+            "morphisms_vault_login_seconds", "Time of a login.", buckets=_BUCKETS, registry=registry
+        )
+        Gauge("morphisms_policies", "Appraisal policies in force.", registry=registry).set_function(policies)
+        for reason in Reason:
+            self._attestations.labels(reason.value)
+            self._logins.labels(reason.value)
+
+    def attested(self, reason: Reason, seconds: float) -> None:
+        """Count one decision."""
+        self._attestations.labels(reason.value).inc()
+        self._seconds.observe(seconds)
+
+    def logged_in(self, reason: Reason, seconds: float) -> None:
+        """Count one login, or what came instead."""
+        self._logins.labels(reason.value).inc()
+        self._login_seconds.observe(seconds)

@@ -1,0 +1,77 @@
+"""Why an attestation ended as it did: stable codes for the operator's log, metrics and `morphisms explain`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """One code a cause. The guest never sees it."""
+
+    BELIEVED = "believed"
+
+    NONCE_FORGED = "nonce-forged"  # not made by this verifier's key
+    NONCE_EXPIRED = "nonce-expired"
+    NONCE_REPLAYED = "nonce-replayed"
+    TOKEN_MALFORMED = "token-malformed"  # not a JWT of a pod's service account, or an algorithm that is not allowed
+    TOKEN_ISSUER = "token-issuer"  # no configured cluster has this issuer
+    TOKEN_SIGNATURE = "token-signature"  # no key of any cluster with this issuer made it
+    TOKEN_EXPIRED = "token-expired"
+    TOKEN_NOT_YET_VALID = "token-not-yet-valid"
+    TOKEN_AUDIENCE = "token-audience"
+    TOKEN_UNBOUND = "token-unbound"  # of a service account, not of one pod
+    POD_MISMATCH = "pod-mismatch"  # the API server knows no such live pod, or another one by this name
+    EVIDENCE_MALFORMED = "evidence-malformed"
+    NO_POLICY = "no-policy"
+    TOKEN_DISAGREES = "token-disagrees"  # HOST_DATA names one workload, the pod token another
+    VERDICT = "verdict"  # a check failed; the verdict says which
+    BEARER_INVALID = "bearer-invalid"
+    BEARER_EXPIRED = "bearer-expired"
+    POLICY_CHANGED = "policy-changed"  # removed or edited since the attestation
+    ROLE_NOT_ALLOWED = "role-not-allowed"
+    VAULT_REFUSED = "vault-refused"  # the role, its bound claims, or the verifier's key in the mount
+    VAULT_DENIED = "vault-denied"
+    VAULT_NO_MOUNT = "vault-no-mount"
+
+    OVERLOADED = "overloaded"
+    KEYS_UNAVAILABLE = "keys-unavailable"  # the cluster's JWKS cannot be had
+    POD_UNAVAILABLE = "pod-unavailable"  # the API server does not answer
+    CERTIFICATES_UNAVAILABLE = "certificates-unavailable"  # neither guest, cache nor AMD's key service has them yet
+    VAULT_SEALED = "vault-sealed"
+    VAULT_SLOW = "vault-slow"
+    VAULT_UNREACHABLE = "vault-unreachable"
+    VAULT_BEHIND = "vault-behind"  # 412: a standby that has not caught up
+    VAULT_LIMITED = "vault-limited"
+    VAULT_ERROR = "vault-error"
+    VAULT_STRANGE = "vault-strange"  # an answer that is not Vault's
+
+    @property
+    def is_retryable(self) -> bool:
+        """The guest is told to come again; every other reason but BELIEVED is final."""
+        return self in _RETRYABLE
+
+
+_RETRYABLE = frozenset(
+    {
+        Reason.OVERLOADED,
+        Reason.KEYS_UNAVAILABLE,
+        Reason.POD_UNAVAILABLE,
+        Reason.CERTIFICATES_UNAVAILABLE,
+        Reason.VAULT_SEALED,
+        Reason.VAULT_SLOW,
+        Reason.VAULT_UNREACHABLE,
+        Reason.VAULT_BEHIND,
+        Reason.VAULT_LIMITED,
+        Reason.VAULT_ERROR,
+        Reason.VAULT_STRANGE,
+    }
+)
+
+
+class RefusedError(Exception):
+    """Ends one request. `detail` is for the operator and holds no token, nonce or evidence."""
+
+    def __init__(self, reason: Reason, detail: str = "") -> None:
+        super().__init__(f"{reason.value}: {detail}" if detail else reason.value)
+        self.reason = reason
+        self.detail = detail

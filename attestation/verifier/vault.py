@@ -1,0 +1,123 @@
+"""Minting a workload's JWT and logging in to Vault or OpenBao with it; only the token that comes back leaves.
+
+One POST to `auth/MOUNT/login`, made with aiohttp and not with hvac: a slow Vault then costs a waiting task that ends at
+its deadline, where a thread could not be ended, and the answer's size is bounded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote
+
+from attestation.verifier.bearer import Grant
+from attestation.verifier.http import Answer, AskError, Peer
+from attestation.verifier.policies import VaultLogin
+from attestation.verifier.reasons import Reason, RefusedError
+from attestation.verifier.signing import SigningKeys
+
+JWT_SECONDS = 60
+_BACKDATE_SECONDS = 5  # Vault's clock may be behind
+_MAX_AT_ONCE = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """What Vault answered. `accessor` is for the operator: it can revoke the token and cannot use it."""
+
+    token: str = field(repr=False)
+    accessor: str
+    lease_seconds: int
+    renewable: bool
+
+
+class Vault:
+    """`issuer`, `audience`: of the JWT, as the auth mount is told. `keys`: the signing keys of the moment.
+
+    `now`: Unix seconds.
+    """
+
+    def __init__(
+        self, peer: Peer, issuer: str, audience: str, keys: Callable[[], SigningKeys], now: Callable[[], float]
+    ) -> None:
+        self._peer = peer
+        self._issuer = issuer
+        self._audience = audience
+        self._keys = keys
+        self._now = now
+        self._places = asyncio.Semaphore(_MAX_AT_ONCE)
+
+    async def log_in(self, grant: Grant, login: VaultLogin) -> Login:
+        """Log in as the grant's workload. Raises RefusedError, for each way that Vault can say no its own reason."""
+        path = f"/v1/auth/{quote(login.mount)}/login"
+        body = json.dumps({"role": login.role, "jwt": self.mint(grant)}).encode()
+        headers = {"Content-Type": "application/json", "X-Vault-Request": "true"}
+        if login.namespace:
+            headers["X-Vault-Namespace"] = login.namespace
+        try:
+            # What waits for its turn waits for Vault: the deadline holds for both.
+            async with asyncio.timeout(self._peer.timeout), self._places:
+                answer = await self._peer.ask("POST", path, body=body, headers=headers)
+        except TimeoutError:
+            raise RefusedError(Reason.VAULT_SLOW, f"no answer in {self._peer.timeout:g} s") from None
+        except AskError as error:
+            raise RefusedError(Reason.VAULT_SLOW if error.is_slow else Reason.VAULT_UNREACHABLE, str(error)) from None
+        if answer.status != 200:
+            raise _refused(answer)
+        return _login(answer.body)
+
+    def mint(self, grant: Grant) -> str:
+        """The JWT: `sub` the workload, `cnf` the guest's key (RFC 7800), and flat strings for claim mappings."""
+        now = int(self._now())
+        claims: dict[str, Any] = {
+            **grant.claims,
+            "iss": self._issuer,
+            "aud": self._audience,
+            "sub": grant.subject,
+            "iat": now,
+            "nbf": now - _BACKDATE_SECONDS,
+            "exp": now + JWT_SECONDS,
+            "jti": str(uuid.uuid4()),
+            "cnf": {"jwk": dict(grant.tee_pubkey)},
+        }
+        return self._keys().sign(claims)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._peer.close()
+
+
+_BY_STATUS: Mapping[int, Reason] = {
+    400: Reason.VAULT_REFUSED,
+    403: Reason.VAULT_DENIED,
+    404: Reason.VAULT_NO_MOUNT,
+    412: Reason.VAULT_BEHIND,
+    429: Reason.VAULT_LIMITED,
+    473: Reason.VAULT_BEHIND,
+}
+
+
+def _refused(answer: Answer) -> RefusedError:
+    """By status; Vault's texts can name claims' values, so only whether it is sealed is taken from them."""
+    detail = f"Vault answered {answer.status}"
+    if answer.status in _BY_STATUS:
+        return RefusedError(_BY_STATUS[answer.status], detail)
+    if answer.status == 503 and b"sealed" in answer.body:
+        return RefusedError(Reason.VAULT_SEALED, detail)
+    return RefusedError(Reason.VAULT_ERROR if answer.status >= 500 else Reason.VAULT_STRANGE, detail)
+
+
+def _login(body: bytes) -> Login:
+    try:
+        auth = json.loads(body)["auth"]
+        token, accessor = auth["client_token"], auth.get("accessor") or ""
+        seconds, renewable = auth["lease_duration"], auth["renewable"]
+    except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
+        raise RefusedError(Reason.VAULT_STRANGE, "Vault's answer holds no login") from None
+    if not isinstance(token, str) or not token or not isinstance(accessor, str) or not isinstance(seconds, int):
+        raise RefusedError(Reason.VAULT_STRANGE, "Vault's answer holds no login")
+    return Login(token, accessor, seconds, bool(renewable))
