@@ -3,7 +3,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: setup demo test test-fast lint format bench lock schema clean
+.PHONY: setup demo test test-fast lint format bench lock schema exec clean
 
 setup: $(STAMP)
 
@@ -19,10 +19,10 @@ demo: setup
 	@$(BIN)/python -m cli.demo
 
 test: setup
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 test-fast: setup
-	$(BIN)/pytest -m "not slow and not cluster"
+	$(BIN)/pytest -n 2 --dist loadfile -m "not slow and not cluster"
 
 lint: setup
 	$(BIN)/ruff format --check .
@@ -48,5 +48,10 @@ lock: setup
 schema: setup
 	$(BIN)/python -m cli.schema
 
+# The helper that becomes the application: a static binary of some 15 KB, sidecar/exec/build/exec.
+exec:
+	@$(MAKE) --silent -C sidecar/exec
+
 clean:
+	@$(MAKE) --silent -C sidecar/exec clean
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

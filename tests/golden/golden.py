@@ -23,7 +23,7 @@ REVIEWS = HERE.parent / "fixtures" / "admissionreviews"
 
 @dataclass(frozen=True)
 class Case:
-    """`review` is a file of the recorded reviews; `copy` copies within its request, `set` sets in its object, by path."""
+    """`review` names a recorded review; `copy` copies within its request and `set` sets in its object, by path."""
 
     name: str
     review: str
