@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 from cli.conversion.convert import Message, convert
+from cli.inputs import load_configuration
 from cli.yamlio import Document, UnusableInputError, is_object, read_documents, write_documents
 from webhook.configuration import Configuration
 
@@ -27,11 +28,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "Exit code 0: all translated, read the notes; 1: something is left; 2: unusable input."
     )
     parser.add_argument("-f", "--file", metavar="FILE", required=True, help="YAML documents; - for standard input")
+    parser.add_argument("--config", metavar="FILE", help="configuration, for its KV mounts; without it the defaults")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Convert the file; returns the exit code."""
-    return convert_file(arguments.file, Configuration())
+    return convert_file(arguments.file, load_configuration(arguments.config))
 
 
 def convert_file(path: str, configuration: Configuration) -> int:

@@ -20,6 +20,7 @@ COMMANDS: dict[str, str] = {
     "check": "cli.check",
     "convert": "cli.convert",
     "report": "cli.report",
+    "simulated-hardware": "cli.simulated_hardware",
     "verifier": "cli.verifier",
     "explain": "cli.explain",
 }

@@ -44,6 +44,10 @@ def make_application(settings: Settings, make_cluster: Callable[[Configuration],
     files = FileMetrics(registry)
     background: list[Background] = []
     current = _watch_configuration(settings.configuration, files, background)
+    if "@sha256:" not in current().sidecar.image:
+        logs.warning(
+            "sidecar_image_not_pinned", advice="pin sidecar.image by digest: Knative resolves no image of ours"
+        )
     cluster = make_cluster(current())
     metrics = AdmissionMetrics(registry, lambda: cluster.current().age_seconds or 0.0)
     admission = Admission(current, cluster, metrics)

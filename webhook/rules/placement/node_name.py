@@ -9,7 +9,10 @@ from webhook.rules.rule import Finding, Rule, Severity, Subject
 
 def check(subject: Subject) -> Iterator[Finding]:
     if subject.old is None and subject.pod.spec.get("nodeName"):
-        yield "spec.nodeName", "nodeName skips the scheduler; remove it, and the pod's affinity picks a confidential node"
+        yield (
+            "spec.nodeName",
+            "nodeName skips the scheduler; remove it, and the pod's affinity picks a confidential node",
+        )
 
 
 RULE = Rule(
