@@ -197,7 +197,8 @@ def open_token(body: bytes, key: EphemeralKey, nonce: str, role: str = DEFAULT_R
         result = VaultToken(**content)
     except TypeError:
         raise WireError("content has other members than a Vault token has") from None
-    if not isinstance(result.token, str) or not isinstance(result.lease_seconds, int):
+    fields = (result.token, result.assurance, result.lease_seconds, result.renewable, result.simulated)
+    if list(map(type, fields)) != [str, str, int, bool, bool]:
         raise WireError("content is not a Vault token")
     return result
 

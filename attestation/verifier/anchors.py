@@ -1,7 +1,8 @@
-"""The operator's certificate files, read once at the start: roots, intermediates, revocation lists."""
+"""The operator's certificate files: roots and intermediates, read once, and revocation lists, which are followed."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
@@ -11,7 +12,7 @@ from attestation.crl import RevocationList, parse_crl
 from attestation.errors import CertificateError
 from attestation.roots import Anchors, amd_anchors
 from attestation.verifier.configuration import Certificates
-from server.yamlfile import ConfigurationError
+from server.yamlfile import ConfigurationError, Loaded
 
 T = TypeVar("T")
 _MAX_FILE_SIZE = 1 << 20
@@ -41,21 +42,30 @@ def load_intermediates(configured: Certificates) -> tuple[Certificate, ...]:
     return tuple(certificate for certificate in found if certificate.subject != certificate.issuer)
 
 
-def load_crls(configured: Certificates) -> tuple[RevocationList, ...]:
+def load_crls(configured: Certificates) -> Loaded[tuple[RevocationList, ...]]:
     """Revocation lists."""
-    return tuple(_read_all(configured.crls, lambda data: (parse_crl(data),)))
+    lists = tuple(_read_all(configured.crls, lambda data: (parse_crl(data),)))
+    return Loaded(lists, hashlib.sha256(b"".join(each.der for each in lists)).hexdigest())
+
+
+def crl_files(configured: Certificates) -> list[Path]:
+    """What a watch has to look at."""
+    return [*configured.crls, *(file for path in configured.crls for file in _files(path))]
 
 
 def _read_all(paths: Iterable[Path], parse: Callable[[bytes], tuple[T, ...]]) -> list[T]:
     found: list[T] = []
     for path in paths:
-        files = sorted(each for each in path.iterdir() if each.name[0] != ".") if path.is_dir() else [path]
-        for file in files:
+        for file in _files(path):
             try:
                 found += parse(_read(file))
             except CertificateError as error:
                 raise ConfigurationError([f"{file}: {error}"]) from None
     return found
+
+
+def _files(path: Path) -> list[Path]:
+    return sorted(each for each in path.iterdir() if each.name[0] != ".") if path.is_dir() else [path]
 
 
 def _read(path: Path) -> bytes:

@@ -14,11 +14,12 @@ import aiohttp
 from attestation import wire
 from attestation.certificate_cache import CertificateCache
 from attestation.certificate_cache import Store as CertificateStore
+from attestation.crl import RevocationList
 from attestation.kds import KeyService
-from attestation.verifier.anchors import load_anchors, load_crls, load_intermediates
+from attestation.verifier.anchors import crl_files, load_anchors, load_crls, load_intermediates
 from attestation.verifier.bearer import Bearers, Grant
-from attestation.verifier.configuration import ClusterEntry, Jwks, VerifierConfiguration
-from attestation.verifier.http import AskError, Peer
+from attestation.verifier.configuration import ClusterEntry, Jwks, ReadBack, VerifierConfiguration
+from attestation.verifier.http import AskError, Peers
 from attestation.verifier.identity import Cluster, PodTokens
 from attestation.verifier.judge import Case, Judge, new_case
 from attestation.verifier.keys import FetchError, KeySet
@@ -74,14 +75,23 @@ def make_application(settings: Settings, configuration: VerifierConfiguration) -
         metrics=files,
     )
     shared = _session_key(configuration.session.key)
-    vault = _vault(configuration, lambda: keys.value)
+    peers = Peers()
+    vault = _vault(configuration, peers, lambda: keys.value)
+    certificates = _certificates(configuration)
+    crls: Watched[tuple[RevocationList, ...]] = Watched(
+        "crls",
+        read=lambda: load_crls(configuration.certificates),
+        paths=lambda: crl_files(configuration.certificates),
+        metrics=files,
+        changed=lambda lists: setattr(certificates, "crls", lists),
+    )
+    certificates.crls = crls.value
     judge = Judge(
         Nonces(shared, time.time),
-        PodTokens([_cluster(entry) for entry in configuration.clusters], time.time),
-        {entry.name: _reader(entry) for entry in configuration.clusters if entry.readBack is not None},
+        PodTokens([_cluster(entry, peers) for entry in configuration.clusters], time.time),
+        {entry.name: _reader(entry.readBack, peers) for entry in configuration.clusters if entry.readBack is not None},
         lambda: policies.value,
-        _certificates(configuration),
-        time.time,
+        certificates,
     )
     verifier = Verifier(
         nonces=judge.nonces,
@@ -94,7 +104,7 @@ def make_application(settings: Settings, configuration: VerifierConfiguration) -
         keys=lambda: keys.value,
     )
     _announce(configuration, policies.value)
-    background: list[Background] = [policies.watch, keys.watch]
+    background: list[Background] = [policies.watch, keys.watch, crls.watch, peers.close_at_end]
     return Application(
         routes=verifier.routes(),
         certificate=settings.certificate,
@@ -170,6 +180,7 @@ class Verifier:
     async def token(self, _body: bytes, info: RequestInfo) -> Response:
         """A bearer for a Vault token, encrypted to the key that the evidence bound."""
         identifier = _correlation_id()
+        logs.set_request_id(identifier)
         grant: Grant | None = None
         started = time.perf_counter()
         try:
@@ -287,17 +298,17 @@ def _session_key(path: Path | None) -> bytes:
     return key
 
 
-def _cluster(entry: ClusterEntry) -> Cluster:
+def _cluster(entry: ClusterEntry, peers: Peers) -> Cluster:
     return Cluster(
         entry.name,
         entry.issuer,
         frozenset(entry.audiences),
         frozenset(entry.algorithms),
-        KeySet(_fetcher(entry.jwks), time.monotonic),
+        KeySet(_fetcher(entry.jwks, peers), time.monotonic),
     )
 
 
-def _fetcher(jwks: Jwks) -> Callable[[], Awaitable[bytes]]:
+def _fetcher(jwks: Jwks, peers: Peers) -> Callable[[], Awaitable[bytes]]:
     if jwks.file is not None:
         file = jwks.file
 
@@ -308,7 +319,7 @@ def _fetcher(jwks: Jwks) -> Callable[[], Awaitable[bytes]]:
                 raise FetchError(f"JWKS file cannot be read: {error.strerror}") from None
 
         return read
-    peer = Peer(str(jwks.url), jwks.ca, jwks.token)
+    peer = peers.add(str(jwks.url), jwks.ca, jwks.token)
 
     async def get() -> bytes:
         try:
@@ -322,16 +333,13 @@ def _fetcher(jwks: Jwks) -> Callable[[], Awaitable[bytes]]:
     return get
 
 
-def _reader(entry: ClusterEntry) -> PodReader:
-    if entry.readBack is None:
-        raise AssertionError
-    back = entry.readBack
-    return PodReader(Peer(back.url, back.ca, back.token, timeout=back.timeoutSeconds))
+def _reader(back: ReadBack, peers: Peers) -> PodReader:
+    return PodReader(peers.add(back.url, back.ca, back.token, timeout=back.timeoutSeconds))
 
 
-def _vault(configuration: VerifierConfiguration, keys: Callable[[], SigningKeys]) -> Vault:
+def _vault(configuration: VerifierConfiguration, peers: Peers, keys: Callable[[], SigningKeys]) -> Vault:
     server = configuration.vault
-    peer = Peer(server.url, server.ca, timeout=server.timeoutSeconds)
+    peer = peers.add(server.url, server.ca, timeout=server.timeoutSeconds)
     return Vault(peer, server.issuer, server.audience, keys, time.time)
 
 
@@ -345,7 +353,6 @@ def _certificates(configuration: VerifierConfiguration) -> CertificateCache:
         load_anchors(configured),
         service,
         load_intermediates(configured),
-        load_crls(configured),
     )
 
 

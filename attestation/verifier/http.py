@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiohttp
+
+from server.yamlfile import ConfigurationError
 
 
 class AskError(Exception):
@@ -39,10 +42,6 @@ class Peer:
     limit: int = 1 << 20
     _session: aiohttp.ClientSession | None = field(default=None, init=False, repr=False)
 
-    def check(self) -> None:
-        """Raises OSError or ssl.SSLError when the CA file cannot be used."""
-        self._context()
-
     async def ask(
         self, method: str, path: str, *, body: bytes | None = None, headers: Mapping[str, str] | None = None
     ) -> Answer:
@@ -50,7 +49,7 @@ class Peer:
         session = self._session
         if session is None or session.closed:
             # Limits to a peer that hangs: what waits for a connection counts into the timeout.
-            connector = aiohttp.TCPConnector(ssl=self._context(), limit=64)
+            connector = aiohttp.TCPConnector(ssl=self.context(), limit=64)
             session = self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
         sent = dict(headers or {})
         try:
@@ -80,9 +79,35 @@ class Peer:
         if self._session is not None:
             await self._session.close()
 
-    def _context(self) -> ssl.SSLContext | bool:
+    def context(self) -> ssl.SSLContext | bool:
+        """For TLS: the configured CA alone, or the system's. Raises OSError or ValueError for a file that is none."""
         if not self.url.startswith("https:"):
             return True
         context = ssl.create_default_context(cafile=None if self.ca is None else str(self.ca))
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         return context
+
+
+class Peers:
+    """All that this process asks; their connections end with it."""
+
+    def __init__(self) -> None:
+        self._peers: list[Peer] = []
+
+    def add(self, url: str, ca: Path | None, token: Path | None = None, timeout: float = 5.0) -> Peer:
+        """A new peer. Raises ConfigurationError when its CA file cannot be used."""
+        peer = Peer(url, ca, token, timeout)
+        try:
+            peer.context()
+        except (OSError, ValueError):
+            raise ConfigurationError([f"{ca}: is no readable PEM file with CA certificates"]) from None
+        self._peers.append(peer)
+        return peer
+
+    async def close_at_end(self) -> None:
+        """Wait to be cancelled, then close all connections."""
+        try:
+            await asyncio.Event().wait()
+        finally:
+            for peer in self._peers:
+                await peer.close()

@@ -20,6 +20,7 @@ Key = RSAKey | ECKey
 Fetch = Callable[[], Awaitable[bytes]]
 
 REFETCH_SECONDS = 60.0
+RETRY_SECONDS = 5.0  # after a failure
 FRESH_SECONDS = 600.0
 LONGEST_SECONDS = 3600.0
 MAX_JWKS_SIZE = 256 * 1024
@@ -61,7 +62,8 @@ class KeySet:
             if key_id in self._keys and self._is_younger_than(FRESH_SECONDS):
                 return
             # Unknown ids cost an attacker nothing; each must not cost the API server a request.
-            if self._asked is not None and self._now() - self._asked < REFETCH_SECONDS:
+            pause = RETRY_SECONDS if self._problem else REFETCH_SECONDS
+            if self._asked is not None and self._now() - self._asked < pause:
                 return
             self._asked = self._now()
             try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ _SUBDOMAIN = r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$"
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
 _PATH = r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$"
 _NO_INITDATA = "0" * 64
+_MAX_PROBLEMS = 50
 ADVICE_ACCOUNT = "give each Service its own service account, or set readBack for the cluster"
 
 
@@ -203,12 +205,20 @@ def _unknown(path: Path, what: str, names: Sequence[str], known: Mapping[str, ob
 
 def _collisions(records: Sequence[tuple[str, AppraisalPolicy]], clusters: Mapping[str, bool]) -> list[str]:
     """Pairs that could both be meant, or of which one hides the other."""
-    problems: list[str] = []
-    for index, (name, record) in enumerate(records):
-        for other_name, other in records[:index]:
-            if problem := _collision(record, other, clusters):
-                problems.append(f"{other_name} and {name}: {problem}")
-    return problems
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for index, (_, record) in enumerate(records):
+        workload = record.workload
+        account = ("account", workload.cluster, workload.namespace, workload.serviceAccount)
+        # Within one group only can two policies be meant at once.
+        for key in (("subject", workload.subject), account, *(("hostData", digest) for digest in record.hostData)):
+            groups.setdefault(key, []).append(index)
+    problems: dict[tuple[int, int], str] = {}
+    for group in groups.values():
+        for pair in itertools.combinations(group, 2):
+            (name, record), (other_name, other) = (records[index] for index in pair)
+            if pair not in problems and (problem := _collision(record, other, clusters)):
+                problems[pair] = f"{name} and {other_name}: {problem}"
+    return list(problems.values())[:_MAX_PROBLEMS]
 
 
 def _collision(record: AppraisalPolicy, other: AppraisalPolicy, clusters: Mapping[str, bool]) -> str:

@@ -34,6 +34,7 @@ class Reason(StrEnum):
     VAULT_NO_MOUNT = "vault-no-mount"
 
     OVERLOADED = "overloaded"
+    POD_TOO_OFTEN = "pod-too-often"
     KEYS_UNAVAILABLE = "keys-unavailable"  # the cluster's JWKS cannot be had
     POD_UNAVAILABLE = "pod-unavailable"  # the API server does not answer
     CERTIFICATES_UNAVAILABLE = "certificates-unavailable"  # neither guest, cache nor AMD's key service has them yet
@@ -54,6 +55,7 @@ class Reason(StrEnum):
 _RETRYABLE = frozenset(
     {
         Reason.OVERLOADED,
+        Reason.POD_TOO_OFTEN,
         Reason.KEYS_UNAVAILABLE,
         Reason.POD_UNAVAILABLE,
         Reason.CERTIFICATES_UNAVAILABLE,

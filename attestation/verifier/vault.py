@@ -86,10 +86,6 @@ class Vault:
         }
         return self._keys().sign(claims)
 
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._peer.close()
-
 
 _BY_STATUS: Mapping[int, Reason] = {
     400: Reason.VAULT_REFUSED,
