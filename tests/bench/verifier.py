@@ -1,0 +1,118 @@
+"""The verifier: attestations a second on one core with warm certificates, without and with the Vault login.
+
+An attestation is what a guest does: a nonce, evidence, a bearer; with the login also the token. Evidence is made
+beforehand by simulated hardware, so the load is the verifier's own; the clients share the other core with Vault.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+from attestation import wire
+from attestation.simulator.device import Device
+from attestation.simulator.hierarchy import open_hierarchy
+from tests.bench.figures import spread
+from tests.verifier.conftest import make_site
+from tests.verifier.guest import Client, document
+from tests.verifier.openbao import openbao
+from tests.verifier.process import HOST_DATA, Verifier, policy, verifier
+from tests.verifier.tokens import Issuer
+
+_ROUNDS = 3
+_PER_ROUND = 900
+_CLIENTS = 4
+_LIFETIME = 50.0  # seconds that a nonce is surely good for; evidence is made first
+
+
+def main() -> None:
+    """Both rates; budget without the login 300/s."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        hierarchy = open_hierarchy(folder / "simulated")
+        issuer = Issuer()
+        with openbao(folder) as bao:
+            (folder / "site").mkdir()
+            site = make_site(folder / "site", hierarchy, issuer, bao.url)
+            site.write_policy("payments", policy())
+            bao.trust(site.public_keys)
+            with verifier(site) as running:
+                _pin(running.process.pid, 0)
+                _pin(bao.process.pid, 1)
+                device = Device(hierarchy, host_data=HOST_DATA)
+                _round(running, device, issuer, 50, with_login=False)
+                without = [_round(running, device, issuer, _PER_ROUND, with_login=False) for _ in range(_ROUNDS)]
+                with_login = [_round(running, device, issuer, _PER_ROUND // 3, with_login=True) for _ in range(_ROUNDS)]
+                resident = _resident_mb(running.process.pid)
+    print(f"attestations, one core, warm certificates, without login: {spread(without, '/s')}; budget 300/s")
+    print(f"  with the login to OpenBao and the encrypted token:     {spread(with_login, '/s')}")
+    print(f"  resident after them: {resident:.0f} MB")
+
+
+def _round(running: Verifier, device: Device, issuer: Issuer, count: int, *, with_login: bool) -> float:
+    """Attestations a second of processor time the verifier used, so that clients' own work does not count."""
+    prepared = _prepare(running, device, issuer, count)
+    failed: list[int] = []
+
+    def work(mine: list[bytes]) -> None:
+        client = Client(running.port, running.site.folder / "ca.crt")
+        for body in mine:
+            client.nonce()  # its evidence was made with an earlier one
+            answer = client.attest(body)
+            if answer.status == 200 and with_login:
+                answer = client.token(wire.read_attest_answer(answer.body))
+            if answer.status != 200:
+                failed.append(answer.status)
+        client.close()
+
+    threads = [threading.Thread(target=work, args=(prepared[index::_CLIENTS],)) for index in range(_CLIENTS)]
+    before, began = _processor_seconds(running.process.pid), time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    wall, used = time.perf_counter() - began, _processor_seconds(running.process.pid) - before
+    if failed:
+        raise RuntimeError(f"{len(failed)} of {count} failed, the first with {failed[0]}")
+    if count >= _PER_ROUND // 3:
+        print(f"  {count} in {wall:.1f} s ({count / wall:,.0f}/s as the clients saw it), processor {used:.1f} s")
+    return count / used
+
+
+def _prepare(running: Verifier, device: Device, issuer: Issuer, count: int) -> list[bytes]:
+    began = time.perf_counter()
+    client = Client(running.port, running.site.folder / "ca.crt")
+    bodies = []
+    for index in range(count):
+        key = wire.EphemeralKey()
+        nonce = client.nonce()
+        additional = wire.write_additional_evidence(issuer.token(uid=f"{began}-{index // 8}"))
+        primary = document(device, wire.binding(nonce, key.public, additional))
+        bodies.append(wire.write_attest(nonce, key.public, primary, additional))
+    client.close()
+    if time.perf_counter() - began > _LIFETIME / 2:
+        raise RuntimeError("making the evidence took too long: its nonces would expire")
+    return bodies
+
+
+def _pin(pid: int, core: int) -> None:
+    subprocess.run(["taskset", "-a", "-p", "-c", str(core), str(pid)], check=True, capture_output=True)
+
+
+def _processor_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / 100
+
+
+def _resident_mb(pid: int) -> float:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) / 1024
+    return 0.0
+
+
+if __name__ == "__main__":
+    main()
