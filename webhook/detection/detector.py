@@ -1,102 +1,81 @@
-"""The three detectors in turn, cheapest first, with the operator's allow-lists."""
+"""The detectors in turn, the most telling first, behind the operator's allow-lists."""
 
 from __future__ import annotations
 
-import hashlib
-import re
 from dataclasses import dataclass
-from fnmatch import translate
 from functools import lru_cache
 from typing import Final, Literal
 
+from webhook.detection.allow import Allow, Allowed
 from webhook.detection.entropy import looks_random
-from webhook.detection.formats import format_of
-from webhook.detection.names import says_secret
+from webhook.detection.formats import FORMATS, is_out_of_question, long_words, searcher
+from webhook.detection.harmless import REFERENCES, is_harmless, without_expansions
+from webhook.detection.names import LONGEST, Verdict, judge
 
-# No secret is longer; what is, is a document, and its head tells enough in bounded time.
-_LOOKED_AT: Final = 16 * 1024
-_HARMLESS: Final = re.compile(
-    r"""
-      (?i:true|false|yes|no|on|off|none|null|nil|enabled|disabled|default|auto|required|optional|always|never)
-    | [+-]?[0-9]{1,4}(?:\.[0-9]+)?(?:[a-zA-Z%]{1,3})?  # small numbers, durations, sizes
-    | \.{0,2}(?:/[\w.@+-]+)+/?                         # paths
-    | (?:\$\$?[({][^)}]*[)}])+                         # expansions
-    | <[^<>]*>|\*+|x+|X+|\.{3}                         # placeholders
-    """,
-    re.VERBOSE,
-)
+# A longer value is a document. Its head is searched, so that the time a pod may take is bounded by its size.
+LOOKED_AT: Final = 64 * 1024
+_NAMES_REMEMBERED: Final = 4096
 
-
-@dataclass(frozen=True, slots=True)
-class Allow:
-    """Allow-lists: names as case-insensitive globs, values by SHA-256 (hex), detectors by id."""
-
-    names: tuple[str, ...] = ()
-    values_sha256: tuple[str, ...] = ()
-    detectors: tuple[str, ...] = ()
+BY_NAME: Final = "name"
+BY_ENTROPY: Final = "entropy"
+DETECTORS: Final = frozenset([BY_NAME, BY_ENTROPY, *(each.id for each in FORMATS)])
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What was recognised, by which detector: `name`, `entropy`, or a format's id."""
+    """What was recognised: the kind of evidence, and the detector's id, which an allow-list can name."""
 
     kind: Literal["name", "value", "entropy"]
     detector: str
 
 
-_BY_NAME: Final = Finding("name", "name")
-_BY_ENTROPY: Final = Finding("entropy", "entropy")
+_NAMED: Final = Finding("name", BY_NAME)
+_RANDOM: Final = Finding("entropy", BY_ENTROPY)
+_FORMATS: Final = {each.id: Finding("value", each.id) for each in FORMATS}
 
 
 class Detector:
-    """Finds plaintext secrets. Keeps no value; verdicts on names are remembered."""
+    """Finds plaintext secrets. It keeps no value; verdicts on names are remembered, within bounds."""
 
-    def __init__(self, allow: Allow = Allow()) -> None:
-        self._off = frozenset(allow.detectors)
-        self._values = frozenset(digest.lower() for digest in allow.values_sha256)
-        globs = "|".join(translate(glob.lower()) for glob in allow.names)
-        self._allowed_names = re.compile(globs) if globs else None
-        self._suspicious = lru_cache(maxsize=4096)(self._is_suspicious)
+    def __init__(self, allow: Allow = Allow()) -> None:  # noqa: B008 - frozen
+        self._allowed = Allowed(allow)
+        self._by_name = BY_NAME not in self._allowed.off
+        self._by_entropy = BY_ENTROPY not in self._allowed.off
+        self._format_of = searcher(self._allowed.off)
+        self._remembered = lru_cache(maxsize=_NAMES_REMEMBERED)(self._verdict)
 
     def find(self, name: str, value: str) -> Finding | None:
         """What makes the variable look like a secret in plain text; None when nothing does."""
-        if not value or value.startswith("vault:"):
+        if not value:
             return None
-        suspicious = self._suspicious(name)
-        if suspicious is None:
+        # Names are their author's choice: a cache of long ones would be the author's to fill.
+        verdict = self._remembered(name) if len(name) <= LONGEST else self._verdict(name)
+        if verdict is None or (verdict <= Verdict.NEUTRAL and is_out_of_question(value)):
             return None
-        value = value[:_LOOKED_AT].strip()
-        found = self._judge(suspicious, value)
-        if (
-            found is not None
-            and self._values
-            and hashlib.sha256(value.encode(errors="replace")).hexdigest() in self._values
-        ):
+        found = self._judge(verdict, value)
+        if found is not None and self._allowed.digests and self._allowed.value(value):
             return None
         return found
 
-    def _is_suspicious(self, name: str) -> bool | None:
-        """None for an allowed name, else whether the name alone says "secret"."""
-        if self._allowed_names is not None and self._allowed_names.match(name.lower()):
+    def _verdict(self, name: str) -> Verdict | None:
+        """None for a name that may hold anything."""
+        return None if self._allowed.name(name) else judge(name)
+
+    def _judge(self, verdict: Verdict, value: str) -> Finding | None:
+        text = value[:LOOKED_AT] if len(value) > LOOKED_AT else value
+        if text.startswith(REFERENCES):
             return None
-        return "name" not in self._off and says_secret(name)
-
-    def _judge(self, suspicious: bool, value: str) -> Finding | None:
-        if suspicious and not _is_harmless(value):
-            return _BY_NAME
-        if len(value) >= 16 or "://" in value:
-            found = format_of(value, self._off)
-            if found is not None:
-                return Finding("value", found)
-        if "entropy" not in self._off and looks_random(value):
-            return _BY_ENTROPY
+        if "$" in text:
+            text = without_expansions(text)
+        words = long_words(text)
+        identifier = self._format_of(text, words)
+        if identifier is not None:
+            return _FORMATS[identifier]
+        if verdict is Verdict.SECRET and self._by_name and not is_harmless(text):
+            return _NAMED
+        if not self._by_entropy or verdict is Verdict.PLACE:
+            return None
+        hinted = verdict is not Verdict.NEUTRAL
+        if (words or hinted or "/" in text or "+" in text) and looks_random(text, hinted):
+            return _RANDOM
         return None
-
-
-def _is_harmless(value: str) -> bool:
-    """Whether no secret looks like this: a switch, a number, a path, a URL without a password, a reference."""
-    if not value or _HARMLESS.fullmatch(value) is not None:
-        return True
-    if "${vault:" in value:
-        return True
-    return "://" in value and format_of(value, frozenset()) is None and not any(mark in value for mark in " ?=")

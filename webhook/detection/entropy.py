@@ -1,38 +1,93 @@
-"""Values too random to be anything but a key: one long word of hex or base64, of high Shannon entropy."""
+"""Values too random to be anything but a key: one word of hex or base64, of high Shannon entropy.
+
+Most random-looking values are no secrets: digests, commit ids, UUIDs, object ids, generated names. What is left out
+here, and that a text of several words (lists, JSON, options) is never looked at, matters more than the threshold.
+"""
 
 from __future__ import annotations
 
+import base64
+import binascii
 import math
 import re
 from collections import Counter
 from typing import Final
 
-# detect-secrets' and truffleHog's limits: 3.0 bits a character for hex, 4.5 for base64.
+# detect-secrets' and truffleHog's limits, in bits a character. 32 random characters cannot reach 4.5 reliably.
 HEX_BITS: Final = 3.0
 BASE64_BITS: Final = 4.5
-_HEX: Final = re.compile(r"[0-9a-fA-F]{32,512}")
-_BASE64: Final = re.compile(r"[A-Za-z0-9+/_-]{32,512}={0,2}")
-# Lengths of digests and commit ids in hex, which are public more often than not: SHA-1, SHA-256, SHA-384, SHA-512.
-_DIGEST_LENGTHS: Final = frozenset({40, 64, 96, 128})
-_UUID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-_WORDS: Final = re.compile(r"[A-Z]?[a-z]{3,}")
+_SHORT_BASE64_BITS: Final = 0.8  # of log2(length), the most that so many characters can have
+# Shorter words are names as often as keys, unless the variable's name hints at a secret.
+_HEX_LENGTH: Final = 20
+_BASE64_LENGTH: Final = 32
+_HINTED_LENGTH: Final = 16
+_LONGEST: Final = 512
+# Public more often than not: SHA-1 and Git, SHA-224, SHA-256, SHA-384, SHA-512, MongoDB's ObjectId.
+_DIGEST_LENGTHS: Final = frozenset({24, 40, 56, 64, 96, 128})
+# The word, or what stands behind `base64:`, `key=` and the like.
+_WINDOW: Final = re.compile(r"(?:([A-Za-z][A-Za-z0-9_.-]{0,31})[:=])?([A-Za-z0-9+/_-]{16,512}+)={0,2}")
+_HEX: Final = re.compile(r"[0-9a-f]+|[0-9A-F]+")
+_DIGEST_PREFIX: Final = re.compile(r"(?i:sha-?[0-9]|md5|blake|@)")
+_UUID: Final = re.compile(
+    r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{12}4[0-9a-f]{3}[89ab][0-9a-f]{15}", re.IGNORECASE
+)
+_SEPARATORS: Final = re.compile(r"[-_/+]")
+_SAME_CLASS: Final = re.compile(r"[a-z]+|[A-Z]+|[0-9]+")
+_CHANGES: Final = 0.4
+_ONE_CASE_CHANGES: Final = 0.28
+# Words, and words as short as in GetIdByUserId, with the share of a text that random ones seldom reach.
+_SPELLED: Final = ((re.compile(r"[A-Z]?[a-z]{3,}"), 0.5), (re.compile(r"[A-Z][a-z]+|[a-z]{2,}"), 0.8))
 
 
-def looks_random(value: str) -> bool:
-    """Whether the whole value is one random word. Digests, UUIDs and words strung together are not."""
-    if len(value) < 32 or len(value) > 514:
+def looks_random(value: str, hinted: bool = False) -> bool:
+    """Whether the whole value is one random word. `hinted`: the name makes a secret likely."""
+    if not _HINTED_LENGTH <= len(value) <= _LONGEST + 36:
         return False
-    if _HEX.fullmatch(value):
-        return len(value) not in _DIGEST_LENGTHS and bits(value.lower()) >= HEX_BITS
-    if not _BASE64.fullmatch(value) or _UUID.fullmatch(value):
+    window = _WINDOW.fullmatch(value.strip().strip("\"'"))
+    if window is None:
         return False
-    if not any(character.isdigit() for character in value) or value.isupper() or value.islower():
+    prefix, word = window.groups()
+    if _DIGEST_PREFIX.match(prefix or word) is not None or _UUID.fullmatch(word) is not None:
         return False
-    spelled = sum(len(word) for word in _WORDS.findall(value))
-    return spelled * 2 < len(value) and bits(value) >= BASE64_BITS
+    if _HEX.fullmatch(word) is not None:
+        return _is_random_hex(word, hinted)
+    return _is_random_base64(word, hinted)
 
 
-def bits(value: str) -> float:
+def bits(word: str) -> float:
     """Shannon entropy, in bits a character."""
-    size = len(value)
-    return -sum(count / size * math.log2(count / size) for count in Counter(value).values())
+    size = len(word)
+    return -sum(count / size * math.log2(count / size) for count in Counter(word).values())
+
+
+def _is_random_hex(word: str, hinted: bool) -> bool:
+    if word.isdigit() or word.isalpha() or (len(word) in _DIGEST_LENGTHS and not hinted):
+        return False
+    return len(word) >= (_HINTED_LENGTH if hinted else _HEX_LENGTH) and bits(word) >= HEX_BITS
+
+
+def _is_random_base64(word: str, hinted: bool) -> bool:
+    if len(word) < (_HINTED_LENGTH if hinted else _BASE64_LENGTH):
+        return False
+    # Names have short parts between separators; in random text separators are rare.
+    part = max(_SEPARATORS.split(word), key=len)
+    if len(part) < 12 or part.isdigit() or (part.isalpha() and (part.islower() or part.isupper())):
+        return False
+    # Random letters and digits change class at every second character or so; words and humps do not.
+    one_case = part.islower() or part.isupper()
+    if len(_SAME_CLASS.findall(part)) < len(part) * (_ONE_CASE_CHANGES if one_case else _CHANGES):
+        return False
+    if not one_case and any(sum(map(len, words.findall(part))) >= len(part) * share for words, share in _SPELLED):
+        return False
+    limit = min(BASE64_BITS, _SHORT_BASE64_BITS * math.log2(len(word)))
+    return bits(word) >= limit and not _is_text(word)
+
+
+def _is_text(word: str) -> bool:
+    """Whether base64 hides plain text: a file or a document, whose content is nothing random."""
+    try:
+        plain = base64.b64decode(word + "=" * (-len(word) % 4), altchars=b"-_" if "-" in word or "_" in word else None)
+    except (binascii.Error, ValueError):
+        return False
+    printable = sum(0x20 <= byte < 0x7F or byte in b"\n\r\t" for byte in plain)
+    return printable >= len(plain) * 0.9
