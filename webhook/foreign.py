@@ -8,12 +8,16 @@ from typing import Final
 VAULT_AGENT_PREFIXES: Final = ("vault.hashicorp.com/", "openbao.org/")
 BANK_VAULTS_PREFIXES: Final = ("vault.security.banzaicloud.io/", "secrets-webhook.security.bank-vaults.io/")
 
+_ALL_PREFIXES: Final = (*VAULT_AGENT_PREFIXES, *BANK_VAULTS_PREFIXES)
+
 VAULT_AGENT: Final = "the Vault Agent Injector"
 BANK_VAULTS: Final = "the Bank-Vaults webhook"
 
 
 def claimed_by(annotations: Mapping[str, str]) -> Iterator[str]:
     """The injectors that these pod annotations ask for, or that have worked on the pod already."""
+    if not any(key.startswith(_ALL_PREFIXES) for key in annotations):
+        return
     if any(
         annotations.get(f"{prefix}agent-inject") == "true" or f"{prefix}agent-inject-status" in annotations
         for prefix in VAULT_AGENT_PREFIXES

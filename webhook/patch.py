@@ -17,6 +17,8 @@ class Patch:
 
     def __init__(self, original: dict[str, Any]) -> None:
         self.operations: list[dict[str, Any]] = []
+        # What is touched, as the first two steps of each path, in order.
+        self.parts: dict[tuple[Step, ...], None] = {}
         self.result: dict[str, Any] = dict(original)
         # Containers in the result that are already copies of ours, by identity; held so that no identity is reused.
         self._owned: dict[int, Any] = {id(self.result): self.result}
@@ -38,9 +40,11 @@ class Patch:
     def remove(self, path: tuple[Step, ...]) -> None:
         """Remove what is there."""
         del self._parent(path)[path[-1]]
+        self.parts[path[:2]] = None
         self.operations.append({"op": "remove", "path": pointer(path)})
 
     def _record(self, operation: str, path: tuple[Step, ...], value: Any) -> None:
+        self.parts[path[:2]] = None
         self.operations.append({"op": operation, "path": pointer(path), "value": value})
 
     def _parent(self, path: tuple[Step, ...]) -> Any:

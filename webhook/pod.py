@@ -21,7 +21,7 @@ from webhook.names import (
 )
 from webhook.plans import plan_of
 from webhook.profiles import Profile
-from webhook.references import Home, is_meant_in, mentions
+from webhook.references import SCHEME, Home, is_meant_in, mentions
 
 
 class Container(NamedTuple):
@@ -209,10 +209,10 @@ _KEPT_BY_THE_REWRITE = ("workload", "home", "wishes", "profile")
 def _mentions_reference(container: dict[str, Any]) -> bool:
     for variable in container.get("env") or ():
         value = variable.get("value")
-        if value and mentions(value):
+        if value and SCHEME in value and mentions(value):
             return True
     for member in ("command", "args"):
         for word in container.get(member) or ():
-            if is_meant_in(word):
+            if SCHEME in word and is_meant_in(word):
                 return True
     return False

@@ -74,5 +74,6 @@ def _unchanged(mode: Mode, reason: str, violations: tuple[Violation, ...] = ()) 
 
 def patch_summary(patch: Patch) -> str:
     """How many operations on which parts of the pod, without a value."""
-    parts = dict.fromkeys("/".join(operation["path"].split("/")[1:3]) for operation in patch.operations)
-    return f"{len(patch.operations)} operations on {','.join(parts)}" if parts else "none"
+    if not patch.operations:
+        return "none"
+    return f"{len(patch.operations)} operations on {','.join('/'.join(map(str, part)) for part in patch.parts)}"
