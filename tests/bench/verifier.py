@@ -6,6 +6,7 @@ beforehand by simulated hardware, so the load is the verifier's own; the clients
 
 from __future__ import annotations
 
+import os
 import subprocess
 import tempfile
 import threading
@@ -104,7 +105,7 @@ def _pin(pid: int, core: int) -> None:
 
 def _processor_seconds(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / 100
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _resident_mb(pid: int) -> float:

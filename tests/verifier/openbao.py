@@ -68,10 +68,14 @@ class OpenBao:
         metadata = f"identity.entity.aliases.{accessor}.metadata"
         path = _POLICY % (metadata, metadata, metadata)
         self.done("PUT", "sys/policies/acl/knative", {"policy": f'path "{path}" {{ capabilities = ["read"] }}'})
+        self.write_role(bound_audiences=[audience])
+
+    def write_role(self, **changes: Any) -> None:
+        """The one role of all workloads."""
         role = {
             "role_type": "jwt",
             "user_claim": "sub",
-            "bound_audiences": [audience],
+            "bound_audiences": ["vault"],
             "bound_claims": {"assurance": ["workload", "vm"]},
             "claim_mappings": {name: name for name in ("cluster", "namespace", "service")},
             "clock_skew_leeway": 5,
@@ -79,7 +83,7 @@ class OpenBao:
             "token_ttl": "10m",
             "token_explicit_max_ttl": "1h",
         }
-        self.done("POST", f"auth/{MOUNT}/role/{ROLE}", role)
+        self.done("POST", f"auth/{MOUNT}/role/{ROLE}", role | changes)
 
 
 @contextlib.contextmanager
