@@ -77,7 +77,7 @@ def make_application(settings: Settings, configuration: VerifierConfiguration) -
     shared = _session_key(configuration.session.key)
     peers = Peers()
     vault = _vault(configuration, peers, lambda: keys.value)
-    certificates = _certificates(configuration)
+    certificates = _certificates(configuration, peers)
     crls: Watched[tuple[RevocationList, ...]] = Watched(
         "crls",
         read=lambda: load_crls(configuration.certificates),
@@ -343,11 +343,13 @@ def _vault(configuration: VerifierConfiguration, peers: Peers, keys: Callable[[]
     return Vault(peer, server.issuer, server.audience, keys, time.time)
 
 
-def _certificates(configuration: VerifierConfiguration) -> CertificateCache:
+def _certificates(configuration: VerifierConfiguration, peers: Peers) -> CertificateCache:
     configured = configuration.certificates
     service = None
     if configured.keyService is not None:
         service = KeyService(aiohttp.ClientSession(), configured.keyService)
+        peers.close_too(service.close)
+        peers.close_too(service.session.close)
     return CertificateCache(
         CertificateStore(configured.cache),
         load_anchors(configured),

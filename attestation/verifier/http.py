@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -92,7 +92,7 @@ class Peers:
     """All that this process asks; their connections end with it."""
 
     def __init__(self) -> None:
-        self._peers: list[Peer] = []
+        self._closing: list[Callable[[], Awaitable[None]]] = []
 
     def add(self, url: str, ca: Path | None, token: Path | None = None, timeout: float = 5.0) -> Peer:
         """A new peer. Raises ConfigurationError when its CA file cannot be used."""
@@ -101,13 +101,17 @@ class Peers:
             peer.context()
         except (OSError, ValueError):
             raise ConfigurationError([f"{ca}: is no readable PEM file with CA certificates"]) from None
-        self._peers.append(peer)
+        self.close_too(peer.close)
         return peer
+
+    def close_too(self, close: Callable[[], Awaitable[None]]) -> None:
+        """Something else that has connections."""
+        self._closing.append(close)
 
     async def close_at_end(self) -> None:
         """Wait to be cancelled, then close all connections."""
         try:
             await asyncio.Event().wait()
         finally:
-            for peer in self._peers:
-                await peer.close()
+            for close in self._closing:
+                await close()

@@ -1,0 +1,156 @@
+"""What keeps a verifier from starting, told by file and key; and that it ends quietly."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from attestation.simulator.device import Device
+from attestation.simulator.hierarchy import Hierarchy
+from tests.verifier.conftest import make_site
+from tests.verifier.guest import Client
+from tests.verifier.process import ROOT, Site, policy, start_command, terminate, until, verifier
+from tests.verifier.test_read_back import LIVE
+from tests.verifier.test_refusals import Guest, inside
+from tests.verifier.tokens import Issuer
+
+
+@pytest.fixture
+def site(tmp_path: Path, hierarchy: Hierarchy, issuer: Issuer) -> Site:
+    """Its Vault is not there: these tests never come to it."""
+    return make_site(tmp_path, hierarchy, issuer, "http://127.0.0.1:1")
+
+
+def _world_readable_key(site: Site) -> None:
+    (site.folder / "signing.pem").chmod(0o644)
+
+
+def _short_session_key(site: Site) -> None:
+    (site.folder / "session.key").chmod(0o600)
+    (site.folder / "session.key").write_bytes(b"short")
+    (site.folder / "session.key").chmod(0o400)
+
+
+def _ambiguous(site: Site) -> None:
+    site.write_policy("a", policy())
+    site.write_policy("b", policy("other"))
+
+
+def _unknown_key(site: Site) -> None:
+    site.settings["vualt"] = {}
+
+
+def _two_clusters_of_one_name(site: Site) -> None:
+    site.settings["clusters"] *= 2
+
+
+def _two_sources_of_keys(site: Site) -> None:
+    site.settings["clusters"][0]["jwks"]["url"] = "https://api.example"
+
+
+def _no_root(site: Site) -> None:
+    site.settings["certificates"]["simulatedRoot"] = "gone.pem"
+
+
+def _no_crl(site: Site) -> None:
+    site.settings["certificates"]["crls"] = ["prod.jwks"]
+
+
+def _no_authority(site: Site) -> None:
+    site.settings["vault"] |= {"url": "https://127.0.0.1:1", "ca": "prod.jwks"}
+
+
+def _plain_vault_in_production(site: Site) -> None:
+    site.settings["mode"] = "production"
+    del site.settings["certificates"]["simulatedRoot"]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "problem"),
+    [
+        (_world_readable_key, "has mode 0644, required 0400; chmod 400 it"),
+        (_short_session_key, "has 5 bytes, required at least 32"),
+        (_ambiguous, "prod/shop/payments (a.yaml) and prod/shop/other (b.yaml): ambiguous"),
+        (_unknown_key, "unknown key vualt, did you mean vault?"),
+        (_two_clusters_of_one_name, "clusters: prod is listed twice"),
+        (_two_sources_of_keys, "exactly one of file and url is required"),
+        (_no_root, "gone.pem: cannot be read"),
+        (_no_crl, "prod.jwks: CRL cannot be read"),
+        (_no_authority, "prod.jwks: is no readable PEM file"),
+        (_plain_vault_in_production, "vault.url: not HTTPS; not with mode: production"),
+    ],
+)
+def test_it_does_not_start(site: Site, spoil: Callable[[Site], None], problem: str) -> None:
+    spoil(site)
+    done = subprocess.run(start_command(site), capture_output=True, cwd=ROOT, timeout=60)
+    (line,) = [json.loads(each) for each in done.stderr.splitlines() if b"start_failed" in each]
+    assert done.returncode == 2
+    assert any(problem in each for each in line["problems"]), line
+    assert b"Traceback" not in done.stderr
+
+
+def test_it_ends_with_its_connections_closed(site: Site, device: Device, issuer: Issuer) -> None:
+    site.settings["certificates"]["keyService"] = "http://127.0.0.1:1"
+    site.write_policy("payments", policy())
+    with verifier(site) as running:
+        client = running.client()
+        guest = Guest(client, device, issuer.token())
+        assert guest.attest().status == 200
+        client.close()
+        assert terminate(running) == 0
+        events = [line["event"] for line in running.log()]
+        assert events[-1] == "stopped"
+        assert not {"event_loop", "unraisable", "library"} & set(events)
+
+
+def test_vm_with_read_back_asks_the_api_server_whose_pod_it_is(
+    site: Site, device: Device, issuer: Issuer, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("api")
+    pods = folder / "api/v1/namespaces/shop/pods"
+    pods.mkdir(parents=True)
+    (pods / "payments-1").write_text(json.dumps(LIVE))
+    command = ["python3", "-u", "-m", "http.server", "--bind", "127.0.0.1", "--directory", str(folder), "0"]
+    api = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        assert api.stdout is not None
+        port = api.stdout.readline().split("port ")[1].split()[0]
+        site.settings["clusters"][0]["readBack"] = {"url": f"http://127.0.0.1:{port}"}
+        for service in ("payments", "orders"):
+            site.write_policy(service, policy(service, assurance="vm", hostData=[]))
+        with verifier(site) as running:
+            client: Client = running.client()
+            assert Guest(client, device, issuer.token(uid="uid-1")).attest().status == 200
+            (line,) = running.events("attestation")
+            assert (line["assurance"], line["pod"]["k8s_service"]) == ("vm", "payments")
+            assert line["policy"] == "prod/shop/payments (payments.yaml)"
+            other = Guest(client, device, issuer.token(uid="uid-of-a-dead-pod")).attest()
+            assert inside(running, other) == ("pod-mismatch", [])
+            api.kill()
+            api.wait()
+            absent = Guest(client, device, issuer.token(uid="uid-1")).attest()
+            assert absent.status == 503
+            assert inside(running, absent) == ("pod-unavailable", [])
+    finally:
+        api.kill()
+        api.wait()
+
+
+def test_a_revocation_list_is_followed(site: Site, device: Device, issuer: Issuer) -> None:
+    """Emptied of its list, the verifier knows nothing of revocation any more, and believes nobody."""
+    (site.folder / "crls").mkdir()
+    listed = site.folder / "crls" / "crl.pem"
+    listed.write_bytes(device.hierarchy.crl_path.read_bytes())
+    site.settings["certificates"]["crls"] = ["crls"]
+    site.write_policy("payments", policy())
+    with verifier(site) as running:
+        client = running.client()
+        assert Guest(client, device, issuer.token(uid="a")).attest().status == 200
+        listed.unlink()
+        until(lambda: running.events("file_reloaded"))
+        answer = Guest(client, device, issuer.token(uid="b")).attest()
+        assert inside(running, answer) == ("verdict", ["crl/present"])

@@ -1,0 +1,117 @@
+"""The wire: what both sides say, byte for byte where it is bound, and nothing else accepted."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from attestation import wire
+from tests.verifier.process import ROOT
+
+KEY = {"kty": "EC", "crv": "P-256", "alg": "ECDH-ES+A256KW", "x": "x" * 43, "y": "y" * 43}
+TOKEN = wire.VaultToken("hvs.token", 600, True, "workload", False)
+
+
+def test_the_binding_is_the_canonical_json_of_three_members() -> None:
+    """Written out, so that another implementation can be held against it."""
+    additional = wire.write_additional_evidence("a.b.c")
+    canonical = (
+        '{"additional-evidence":"{\\"k8s-token\\":\\"a.b.c\\"}","nonce":"bm9uY2U=","tee-pubkey":'
+        '{"alg":"ECDH-ES+A256KW","crv":"P-256","kty":"EC","x":"' + "x" * 43 + '","y":"' + "y" * 43 + '"}}'
+    )
+    assert wire.binding("bm9uY2U=", KEY, additional) == hashlib.sha384(canonical.encode()).digest()
+
+
+def test_each_bound_member_changes_the_digest() -> None:
+    base = wire.binding("n", KEY, "a")
+    others = [wire.binding("m", KEY, "a"), wire.binding("n", KEY | {"x": "z" * 43}, "a"), wire.binding("n", KEY, "b")]
+    assert len({base, *others}) == 4
+
+
+def test_what_the_guest_writes_the_verifier_reads() -> None:
+    wire.read_auth(wire.write_auth())
+    assert wire.read_auth_answer(wire.write_auth_answer("A" * 43 + "=")) == "A" * 43 + "="
+    key = wire.EphemeralKey()
+    additional = wire.write_additional_evidence("a.b.c")
+    read = wire.read_attest(wire.write_attest("A" * 43 + "=", key.public, {"e": 1}, additional))
+    assert (read.pod_token, read.tee_pubkey, read.primary_evidence) == ("a.b.c", key.public, {"e": 1})
+    assert read.digest == wire.binding("A" * 43 + "=", key.public, additional)
+    assert wire.read_attest_answer(wire.write_attest_answer("b.e.r")) == "b.e.r"
+    assert wire.open_token(wire.seal_token(TOKEN, key.public, "n", "r"), key, "n", "r") == TOKEN
+    error = wire.read_error(wire.write_error(wire.Problem.REFUSED, "0123456789abcdef"))
+    assert error == wire.ErrorAnswer("AttestationRefused", "0123456789abcdef")
+
+
+def test_the_answer_is_a_flattened_jwe_as_kbs_clients_read_it() -> None:
+    key = wire.EphemeralKey()
+    sealed = json.loads(wire.seal_token(TOKEN, key.public, "n", "r"))
+    assert set(sealed) == {"protected", "encrypted_key", "iv", "ciphertext", "tag"}
+    header, _ = key.decrypt(".".join(sealed[name] for name in wire._JWE_PARTS))
+    assert (header["alg"], header["enc"], header["nonce"], header["role"]) == ("ECDH-ES+A256KW", "A256GCM", "n", "r")
+    assert header["epk"]["crv"] == "P-256"
+
+
+@pytest.mark.parametrize("name", ["protected", "encrypted_key", "iv", "ciphertext", "tag"])
+def test_a_changed_answer_is_not_opened(name: str) -> None:
+    key = wire.EphemeralKey()
+    sealed = json.loads(wire.seal_token(TOKEN, key.public, "n", "r"))
+    middle = len(sealed[name]) // 2
+    character = "A" if sealed[name][middle] != "A" else "B"
+    sealed[name] = sealed[name][:middle] + character + sealed[name][middle + 1 :]
+    with pytest.raises(wire.WireError):
+        wire.open_token(json.dumps(sealed).encode(), key, "n", "r")
+
+
+@given(
+    st.binary(max_size=200)
+    | st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(
+                st.sampled_from(["nonce", "token", "runtime-data", "tee-evidence", "tee-pubkey", "type", "protected"]),
+                inner,
+            )
+        ),
+        max_leaves=12,
+    ).map(lambda value: json.dumps(value).encode())
+)
+def test_any_bytes_are_read_or_a_wire_error(body: bytes) -> None:
+    for read in (wire.read_auth, wire.read_auth_answer, wire.read_attest, wire.read_attest_answer):
+        with contextlib.suppress(wire.WireError):
+            read(body)
+    wire.read_error(body)
+    with pytest.raises(wire.WireError):
+        wire.open_token(body, _KEY, "n")
+
+
+_KEY = wire.EphemeralKey()
+
+
+@pytest.mark.parametrize("role", ["", "a/b", "..", "a b", "é", "a" * 64, "-a"])
+def test_a_role_is_a_name(role: str) -> None:
+    with pytest.raises(wire.WireError):
+        wire.token_path(role)
+
+
+def test_secrets_are_not_in_representations() -> None:
+    key = wire.EphemeralKey()
+    request = wire.read_attest(wire.write_attest("A" * 43 + "=", key.public, {"e": 1}, '{"k8s-token":"a.b.c"}'))
+    assert "a.b.c" not in repr(request)
+    assert "AAAA" not in repr(request)
+    assert "hvs.token" not in repr(TOKEN)
+
+
+def test_a_pod_imports_no_server_for_it() -> None:
+    """Its cold start pays for each module."""
+    code = "import sys, attestation.wire; print(sorted(n for n in sys.modules if n.split('.')[0] in %r))"
+    heavy = {"aiohttp", "pydantic", "hvac", "yaml", "server", "requests", "asyncio", "uvloop"}
+    done = subprocess.run([sys.executable, "-c", code % heavy], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.strip() == "[]"
