@@ -28,7 +28,12 @@ COMMANDS: dict[str, str] = {
 
 def build_parser(command: str | None) -> argparse.ArgumentParser:
     """The whole parser; only the module of `command` is imported, all of them when it is None (for --help)."""
-    parser = argparse.ArgumentParser(prog="morphisms", description="Confidential Knative Services.")
+    parser = argparse.ArgumentParser(
+        prog="morphisms",
+        description="Confidential Knative Services: admission, attestation, and the same decisions offline.",
+        epilog="example:\n  morphisms check -f service.yaml",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, module_name in COMMANDS.items():
         if command in COMMANDS and name != command:

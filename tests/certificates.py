@@ -5,16 +5,17 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
 
-def write_pair(folder: Path) -> None:
-    """Write ca.crt, tls.crt and tls.key for localhost and 127.0.0.1; one certificate that is its own CA."""
-    key = ec.generate_private_key(ec.SECP256R1())
+def make_pair(kind: str = "ec") -> tuple[bytes, bytes]:
+    """(certificate, key) as PEM for localhost and 127.0.0.1, of kind `ec` or `rsa`; the certificate is its own CA."""
+    key: Any = ec.generate_private_key(ec.SECP256R1()) if kind == "ec" else rsa.generate_private_key(65537, 2048)
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
     names = [x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))]
     now = datetime.now(UTC)
@@ -30,9 +31,13 @@ def write_pair(folder: Path) -> None:
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
     )
-    pem = certificate.public_bytes(serialization.Encoding.PEM)
-    (folder / "ca.crt").write_bytes(pem)
-    (folder / "tls.crt").write_bytes(pem)
-    (folder / "tls.key").write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
+    encoding, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    return certificate.public_bytes(encoding), key.private_bytes(encoding, form, serialization.NoEncryption())
+
+
+def write_pair(folder: Path) -> None:
+    """Write a fresh pair as ca.crt, tls.crt and tls.key."""
+    certificate, key = make_pair()
+    (folder / "ca.crt").write_bytes(certificate)
+    (folder / "tls.crt").write_bytes(certificate)
+    (folder / "tls.key").write_bytes(key)

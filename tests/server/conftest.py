@@ -6,23 +6,18 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import pytest
 import uvloop
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.x509.oid import NameOID
 
 from server.health import Check
 from server.limits import Limits
 from server.messages import Handler
 from server.service import Application, Service
 from server.tls import CertificateFiles
+from tests.certificates import make_pair
 
 FIXTURE_LIMITS = {"drain_delay_seconds": 0.1, "drain_idle_seconds": 0.3, "grace_seconds": 5.0}
 
@@ -52,26 +47,7 @@ class Pair:
 
 
 def _pair(kind: str = "ec") -> Pair:
-    key: Any = ec.generate_private_key(ec.SECP256R1()) if kind == "ec" else rsa.generate_private_key(65537, 2048)
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    names = [x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))]
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    return Pair(
-        certificate.public_bytes(serialization.Encoding.PEM),
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()),
-    )
+    return Pair(*make_pair(kind))
 
 
 @pytest.fixture(scope="session")
@@ -196,6 +172,7 @@ from server.limits import Limits
 from server.messages import Response
 from server.service import Application, run
 from server.tls import CertificateFiles
+from tests.certificates import make_pair
 
 async def echo(body, info):
     await asyncio.sleep(0.005)
