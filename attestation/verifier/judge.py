@@ -86,28 +86,23 @@ class Judge:
     async def decide(self, case: Case, request: AttestRequest) -> Grant:
         """The grant, everything seen being noted in `case`. Raises RefusedError, and nothing else of its own."""
         self.nonces.spend(request.nonce)
-        refusals: list[RefusedError] = []
-        try:
-            case.pod = await self._identify(request)
-        except RefusedError as error:
-            refusals.append(error)
         evidence = _evidence(request)
-        if case.pod is not None:
-            try:
-                case.policy = self._policies().find(parse_report(evidence.report).host_data, case.pod)
-            except RefusedError as error:
-                refusals.append(error)
-        # Judged also when it is refused already: the operator sees all that is wrong, and the guest's clock nothing.
-        if case.pod is not None or self._unvouched.take(None):
-            await self._appraise(case, request, evidence)
-        if refusals:
-            raise refusals[0]
+        try:
+            case.pod = await self._tokens.identify(request.pod_token)
+            case.pod = await self._known_better(case.pod)
+            case.policy = self._policies().find(parse_report(evidence.report).host_data, case.pod)
+        except RefusedError as error:
+            # Judged all the same: the operator sees all that is wrong, and the guest's clock nothing.
+            is_known = case.pod is not None and error.reason is not Reason.POD_TOO_OFTEN
+            if is_known or self._unvouched.take(None):
+                await self._appraise(case, request, evidence)
+            raise
+        await self._appraise(case, request, evidence)
         return self._granted(case, request)
 
-    async def _identify(self, request: AttestRequest) -> PodIdentity:
-        pod = await self._tokens.identify(request.pod_token)
+    async def _known_better(self, pod: PodIdentity) -> PodIdentity:
         if not self._pods.take((pod.cluster, pod.pod_uid)):
-            raise RefusedError(Reason.POD_TOO_OFTEN, f"pod {pod.namespace}/{pod.pod_name}")
+            raise RefusedError(Reason.POD_TOO_OFTEN, f"more than {_POD_BURST} at once, or one in {_POD_SECONDS:g} s")
         reader = self._readers.get(pod.cluster)
         return pod if reader is None else await reader.read(pod)
 

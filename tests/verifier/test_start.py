@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from attestation.simulator.device import Device
 from attestation.simulator.hierarchy import Hierarchy
 from tests.verifier.conftest import make_site
 from tests.verifier.guest import Client
-from tests.verifier.process import ROOT, Site, policy, start_command, terminate, until, verifier
+from tests.verifier.process import GUEST, ROOT, Site, policy, start_command, terminate, until, verifier
 from tests.verifier.test_read_back import LIVE
 from tests.verifier.test_refusals import Guest, inside
 from tests.verifier.tokens import Issuer
@@ -114,12 +115,17 @@ def test_vm_with_read_back_asks_the_api_server_whose_pod_it_is(
     pods = folder / "api/v1/namespaces/shop/pods"
     pods.mkdir(parents=True)
     (pods / "payments-1").write_text(json.dumps(LIVE))
+    (folder / "openid/v1").mkdir(parents=True)
+    issuer.write_jwks(folder / "openid/v1/jwks")
     command = ["python3", "-u", "-m", "http.server", "--bind", "127.0.0.1", "--directory", str(folder), "0"]
     api = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
         assert api.stdout is not None
         port = api.stdout.readline().split("port ")[1].split()[0]
-        site.settings["clusters"][0]["readBack"] = {"url": f"http://127.0.0.1:{port}"}
+        site.settings["clusters"][0] |= {
+            "jwks": {"url": f"http://127.0.0.1:{port}/openid/v1/jwks"},
+            "readBack": {"url": f"http://127.0.0.1:{port}"},
+        }
         for service in ("payments", "orders"):
             site.write_policy(service, policy(service, assurance="vm", hostData=[]))
         with verifier(site) as running:
@@ -138,6 +144,34 @@ def test_vm_with_read_back_asks_the_api_server_whose_pod_it_is(
     finally:
         api.kill()
         api.wait()
+
+
+def test_certificates_that_are_not_there_yet_are_no_refusal(site: Site, device: Device, issuer: Issuer) -> None:
+    """With a key service that does not answer the guest may come again; without one nothing would change."""
+    site.write_policy("payments", policy())
+    for number, (service, status, reason) in enumerate(
+        (("http://127.0.0.1:1", 503, "certificates-unavailable"), (None, 401, "verdict"))
+    ):
+        site.settings["certificates"]["keyService"] = service
+        with verifier(site, f"verifier-{number}") as running:
+            guest = Guest(running.client(), device, issuer.token())
+            body = json.loads(guest.body())
+            body["tee-evidence"]["primary_evidence"]["cert_chain"] = []
+            answer = guest.client.attest(json.dumps(body).encode())
+            assert (answer.status, inside(running, answer)) == (status, (reason, ["certificates/leaf"]))
+
+
+def test_a_guest_is_any_of_its_policys(site: Site, device: Device, issuer: Issuer) -> None:
+    guests = {name: {**GUEST, "measurements": [digit * 96]} for name, digit in (("old", "1"), ("older", "2"))}
+    site.write_guests(guests | {"new": GUEST, "stricter": {**GUEST, "minGuestSvn": 1}})
+    site.write_policy("payments", policy(guests=["older", "stricter", "new", "old"]))
+    with verifier(site) as running:
+        client = running.client()
+        assert Guest(client, device, issuer.token(uid="a")).attest().status == 200
+        assert running.events("attestation")[0]["guest"] == "new"
+        answer = Guest(client, replace(device, measurement=b"\3" * 48), issuer.token(uid="b")).attest()
+        assert inside(running, answer) == ("verdict", ["guest/measurement"])
+        assert running.events("attestation")[1]["guest"] == "older"
 
 
 def test_a_revocation_list_is_followed(site: Site, device: Device, issuer: Issuer) -> None:
