@@ -58,6 +58,18 @@ class Pod:
         self.labels: dict[str, str] = self.metadata.get("labels") or {}
         self.spec: dict[str, Any] = pod["spec"]
         self._service = service
+        # All of them are wanted of every pod, so they are sorted at once.
+        self.containers: tuple[Container, ...] = tuple(_containers(self.spec))
+        """Every container: init containers first, then the others, ephemeral ones last."""
+        self.injected: Container | None = _injected(self.containers)
+        """`morphisms-init`, ours or somebody's who took its name; rules tell which."""
+        knative = self.is_knative
+        self.judged: tuple[Container, ...] = tuple(
+            [each for each in self.containers if each is not self.injected and not (knative and _is_queue_proxy(each))]
+        )
+        """The containers that the policy judges: all but ours and Knative's queue-proxy, which nobody here wrote."""
+        self.application: tuple[Container, ...] = tuple([each for each in self.judged if each.name not in MESH_PROXIES])
+        """The containers that may get secrets: the judged ones but for a mesh's."""
 
     def rewritten(self, pod: dict[str, Any]) -> Pod:
         """The view of this pod after the rewrite, which changes nothing of who it is and what it asks for."""
@@ -108,39 +120,6 @@ class Pod:
     def profile_name(self) -> str:
         """The profile's name, empty where there is none."""
         return "" if self.profile is None else self.profile.name
-
-    @lazy
-    def containers(self) -> tuple[Container, ...]:
-        """Every container: init containers first, then the others, ephemeral ones last."""
-        return tuple(self._containers())
-
-    def _containers(self) -> Iterator[Container]:
-        for group in ("initContainers", "containers", "ephemeralContainers"):
-            group_containers = self.spec.get(group) or ()
-            for index, container in enumerate(group_containers):
-                name = container.get("name") or _name_by_knative(index, len(group_containers))
-                yield Container(group, index, name, container)
-
-    @lazy
-    def judged(self) -> tuple[Container, ...]:
-        """The containers that the policy judges: all but ours and Knative's queue-proxy, which nobody here wrote."""
-        return tuple(
-            container
-            for container in self.containers
-            if container is not self.injected
-            and not (container.name == QUEUE_PROXY and self.is_knative and container.group == "containers")
-        )
-
-    @lazy
-    def application(self) -> tuple[Container, ...]:
-        """The containers that may get secrets: the judged ones but for a mesh's."""
-        return tuple(container for container in self.judged if container.name not in MESH_PROXIES)
-
-    @lazy
-    def injected(self) -> Container | None:
-        """`morphisms-init`, ours or somebody's who took its name; rules tell which."""
-        found = [each for each in self.containers if each.name == plan.CONTAINER and each.group == "initContainers"]
-        return found[0] if len(found) == 1 else None
 
     @lazy
     def plan_text(self) -> str | None:
@@ -204,6 +183,22 @@ def _name_by_knative(index: int, count: int) -> str:
 
 
 _KEPT_BY_THE_REWRITE = ("workload", "home", "wishes", "profile")
+
+
+def _containers(spec: dict[str, Any]) -> Iterator[Container]:
+    for group in ("initContainers", "containers", "ephemeralContainers"):
+        containers = spec.get(group) or ()
+        for index, container in enumerate(containers):
+            yield Container(group, index, container.get("name") or _name_by_knative(index, len(containers)), container)
+
+
+def _injected(containers: tuple[Container, ...]) -> Container | None:
+    found = [each for each in containers if each.name == plan.CONTAINER and each.group == "initContainers"]
+    return found[0] if len(found) == 1 else None
+
+
+def _is_queue_proxy(container: Container) -> bool:
+    return container.name == QUEUE_PROXY and container.group == "containers"
 
 
 def _mentions_reference(container: dict[str, Any]) -> bool:

@@ -21,18 +21,21 @@ def check(subject: Subject) -> Iterator[Finding]:
         if container is pod.injected:
             continue
         for index, mount in enumerate(container.object.get("volumeMounts") or ()):
-            field = f"{container.field}.volumeMounts[{index}]"
             if mount.get("name") in _OURS:
-                if mount not in _ALLOWED or container.field not in consumers:
-                    yield (
-                        field,
-                        f"container {container.label} may not mount this volume of Morphisms so; remove the mount",
-                    )
-            elif _is_inside(str(mount.get("mountPath") or "")):
-                yield field, f"container {container.label} mounts a volume over {_TREE}; choose another path"
+                if mount in _ALLOWED and container.field in consumers:
+                    continue
+                problem = "may not mount this volume of Morphisms so; remove the mount"
+            elif _is_inside(mount.get("mountPath") or ""):
+                problem = f"mounts a volume over {_TREE}; choose another path"
+            else:
+                continue
+            yield f"{container.field}.volumeMounts[{index}]", f"container {container.label} {problem}"
 
 
 def _is_inside(path: str) -> bool:
+    """Whether the path leads into our tree, by whatever detour."""
+    if _TREE[1:] not in path:
+        return False
     plain = posixpath.normpath("/" + path.lstrip("/"))
     return plain == _TREE or plain.startswith(_TREE + "/")
 
