@@ -377,5 +377,7 @@ def _announce(configuration: VerifierConfiguration, policies: PolicySet) -> None
         policies=len(policies.policies),
         clusters=[cluster.name for cluster in configuration.clusters],
     )
+    if configuration.explain.folder is None:
+        logs.warning("verdicts_not_kept", advice="set explain.folder for `morphisms explain`")
     if simulated:
         logs.warning("simulated_evidence_trusted", advice="such verdicts say nothing about real hardware")

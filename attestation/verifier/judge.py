@@ -32,7 +32,7 @@ _COLLATERAL_SECONDS = 8.0
 # A pod starts, tries again while something is slow, and renews: more than this is none of it.
 _POD_BURST, _POD_SECONDS = 10, 3.0
 # Verdicts on evidence that no pod token vouches for are made for the operator's eyes, as long as they are few.
-_UNVOUCHED_BURST, _UNVOUCHED_SECONDS = 20, 0.05
+_UNVOUCHED_BURST, _UNVOUCHED_SECONDS = 50, 0.01
 # What fails when certificates are not there yet; anything else that fails is a refusal.
 _MISSING = frozenset({"certificates/leaf", "certificates/intermediate", "crl/present", "crl/fresh"})
 

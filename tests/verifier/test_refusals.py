@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -177,6 +179,27 @@ def test_refused_with_its_own_reason_and_the_same_answer(
     assert (answer.status, outside(answer)) == (401, REFUSED)
     assert "retry-after" not in answer.headers
     assert inside(running, answer) == (reason, sorted(failed))
+
+
+def test_refusals_take_the_same_kind_of_time(running: Verifier, device: Device, issuer: Issuer) -> None:
+    """In turn, so that a busy machine is busy for all; what nobody vouches for is judged as the rest is."""
+    stranger, client = Issuer(kid=issuer.kid), running.client()
+    guests: dict[str, Callable[[str], tuple[Device, str]]] = {
+        "host data": lambda uid: (replace(device, host_data=b"\1" * 32), issuer.token(uid=uid)),
+        "measurement": lambda uid: (replace(device, measurement=b"\1" * 48), issuer.token(uid=uid)),
+        "expired": lambda uid: (device, issuer.token(uid=uid, expires_in=-10)),
+        "audience": lambda uid: (device, issuer.token(uid=uid, audience="vault")),
+        "signature": lambda uid: (device, stranger.token(uid=uid)),
+    }
+    times: dict[str, list[float]] = {name: [] for name in guests}
+    for number in range(15):
+        for name, seconds in times.items():
+            body = Guest(client, *guests[name](f"{name} {number}")).body()
+            began = time.perf_counter()
+            assert client.attest(body).status == 401
+            seconds.append(time.perf_counter() - began)
+    medians = {name: statistics.median(seconds) for name, seconds in times.items()}
+    assert max(medians.values()) < 3 * min(medians.values()), medians
 
 
 def test_a_policy_removed_a_moment_ago_gives_nothing_more(

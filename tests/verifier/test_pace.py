@@ -1,0 +1,32 @@
+"""Buckets: a burst, then a steady rate, for each pod on its own."""
+
+from __future__ import annotations
+
+from attestation.verifier.pace import Pace
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_burst_then_one_at_a_time() -> None:
+    clock = Clock()
+    pace = Pace(3, 2.0, clock)
+    assert [pace.take("a") for _ in range(5)] == [True, True, True, False, False]
+    assert pace.take("b")
+    clock.now = 2.0
+    assert [pace.take("a") for _ in range(2)] == [True, False]
+    clock.now = 100.0
+    assert [pace.take("a") for _ in range(4)] == [True, True, True, False]
+
+
+def test_the_quietest_key_is_forgotten_first() -> None:
+    pace = Pace(1, 10.0, Clock(), limit=2)
+    assert all([pace.take("a"), pace.take("b")])
+    assert not pace.take("a")
+    assert pace.take("c")
+    assert not pace.take("a")
+    assert pace.take("b")
