@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from tests.bench import admission
+from tests.bench import admission, verifier
 
-PARTS = {"admission": admission.main}
+PARTS = {"admission": admission.main, "verifier": verifier.main}
 
 
 def main() -> None:
