@@ -130,6 +130,12 @@ async def test_a_public_key_is_nobodys_hmac_secret_and_none_is_no_signature() ->
     assert await reason(two_clusters(), other) is Reason.TOKEN_SIGNATURE
 
 
+async def test_a_header_that_demands_an_extension_is_refused() -> None:
+    head = encoded(json.dumps({"alg": "RS256", "kid": "prod-1", "crit": ["b64"], "b64": False}).encode())
+    _, payload, signature = PROD.token().split(".")
+    assert await reason(two_clusters(), f"{head}.{payload}.{signature}") is Reason.TOKEN_MALFORMED
+
+
 async def test_one_flipped_bit_anywhere_is_refused() -> None:
     tokens = two_clusters()
     token = PROD.token()

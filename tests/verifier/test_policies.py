@@ -79,6 +79,13 @@ def test_with_read_back_the_live_label_tells_services_of_one_account_apart(tmp_p
         assert reason(policies, bytes(32), pod(cluster="stage", service=service)) is Reason.NO_POLICY
 
 
+def test_services_that_the_label_tells_apart_may_run_in_the_same_kind_of_guest(tmp_path: Path) -> None:
+    both = {"workload": {"cluster": "stage"}, "assurance": "vm"}
+    policies = load(tmp_path, policy("payments", **both), policy("orders", **both))
+    found = policies.find(HOST_DATA, pod(cluster="stage", service="orders"))
+    assert found.record.workload.service == "orders"
+
+
 def test_two_guests_during_a_rollout(tmp_path: Path) -> None:
     policies = load(tmp_path, policy(hostData=[HOST_DATA.hex(), OTHER.hex()]))
     assert policies.find(HOST_DATA, pod()) is policies.find(OTHER, pod())

@@ -179,6 +179,9 @@ def test_refused_with_its_own_reason_and_the_same_answer(
     assert (answer.status, outside(answer)) == (401, REFUSED)
     assert "retry-after" not in answer.headers
     assert inside(running, answer) == (reason, sorted(failed))
+    (line,) = running.events("attestation", answer.error.correlation_id)
+    # The evidence was judged whatever the token said; only a nonce that is not ours costs nothing more.
+    assert line["product"] == (None if reason.startswith("nonce-") else "Simulated")
 
 
 def test_refusals_take_the_same_kind_of_time(running: Verifier, device: Device, issuer: Issuer) -> None:

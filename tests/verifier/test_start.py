@@ -6,12 +6,21 @@ import json
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
 
 from attestation.simulator.device import Device
 from attestation.simulator.hierarchy import Hierarchy
+from attestation.verifier.anchors import load_anchors
+from attestation.verifier.configuration import Certificates
+from server.yamlfile import ConfigurationError
 from tests.verifier.conftest import make_site
 from tests.verifier.guest import Client
 from tests.verifier.process import GUEST, ROOT, Site, policy, start_command, terminate, until, verifier
@@ -92,6 +101,27 @@ def test_it_does_not_start(site: Site, spoil: Callable[[Site], None], problem: s
     assert done.returncode == 2
     assert any(problem in each for each in line["problems"]), line
     assert b"Traceback" not in done.stderr
+
+
+def test_a_root_that_only_has_amds_name_is_refused_at_the_start(tmp_path: Path) -> None:
+    key, name = (
+        ec.generate_private_key(ec.SECP384R1()),
+        x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "ARK-Milan")]),
+    )
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now)
+        .not_valid_after(now + timedelta(days=1))
+        .sign(key, hashes.SHA384())
+    )
+    (tmp_path / "ark.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
+    with pytest.raises(ConfigurationError, match=r"ARK-Milan has SHA-256 .*, pinned 69d063b4"):
+        load_anchors(Certificates(roots=(tmp_path,)))
 
 
 def test_it_ends_with_its_connections_closed(site: Site, device: Device, issuer: Issuer) -> None:

@@ -7,6 +7,8 @@ import hashlib
 import json
 import subprocess
 import sys
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -56,6 +58,15 @@ def test_the_answer_is_a_flattened_jwe_as_kbs_clients_read_it() -> None:
     header, _ = key.decrypt(".".join(sealed[name] for name in wire._JWE_PARTS))
     assert (header["alg"], header["enc"], header["nonce"], header["role"]) == ("ECDH-ES+A256KW", "A256GCM", "n", "r")
     assert header["epk"]["crv"] == "P-256"
+
+
+@pytest.mark.parametrize(
+    "change", [{"token": 1}, {"lease_seconds": "600"}, {"lease_seconds": True}, {"renewable": 1}, {"simulated": None}]
+)
+def test_content_of_other_types_is_no_token(change: dict[str, Any]) -> None:
+    key = wire.EphemeralKey()
+    with pytest.raises(wire.WireError):
+        wire.open_token(wire.seal_token(replace(TOKEN, **change), key.public, "n", "r"), key, "n", "r")
 
 
 @pytest.mark.parametrize("name", ["protected", "encrypted_key", "iv", "ciphertext", "tag"])
