@@ -1,0 +1,71 @@
+"""One deadline over everything, and how to ask again within it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+from sidecar.events import Events
+from sidecar.refusal import Exit, RefusalError
+from sidecar.stop import Stop
+
+_FIRST_PAUSE: Final = 0.1
+_LONGEST_PAUSE: Final = 4.0
+
+T = TypeVar("T")
+
+
+class Deadline:
+    """A point in time, `seconds` from now on the monotonic clock."""
+
+    def __init__(self, seconds: float, stop: Stop) -> None:
+        self.seconds = seconds
+        self.stop = stop
+        self._end = time.monotonic() + seconds
+
+    def remaining(self) -> float:
+        """Seconds left, 0 when it has passed."""
+        return max(0.0, self._end - time.monotonic())
+
+    def check(self, step: str) -> None:
+        """Raises when it has passed, or when we were asked to stop."""
+        self.stop.check()
+        if self.remaining() <= 0:
+            raise RefusalError(
+                Exit.DEADLINE, "deadline", f"not done within {self.seconds:g} s: time ended before {step}"
+            )
+
+    def sleep(self, seconds: float) -> None:
+        """Wait, unless asked to stop."""
+        with self.stop.interruptible():
+            time.sleep(min(seconds, self.remaining()))
+
+
+def patiently(deadline: Deadline, events: Events, work: Callable[[], T]) -> T:
+    """The result of `work`, asked again while it says so and a further answer could come before the deadline.
+
+    What the other side asks for in Retry-After is the least that we wait; the jitter on top keeps many pods that
+    started together from coming back together.
+    """
+    pause = _FIRST_PAUSE
+    while True:
+        try:
+            return work()
+        except RefusalError as refusal:
+            wait = (
+                pause * (0.5 + _fraction())
+                if refusal.retry_after is None
+                else refusal.retry_after + _fraction() * pause
+            )
+            if not refusal.again or wait >= deadline.remaining():
+                raise
+            events.warning("retry", reason=refusal.reason, detail=refusal.detail, seconds=round(wait, 2))
+        deadline.sleep(wait)
+        pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+def _fraction() -> float:
+    """0 to 1 at random. The module `random` costs 4 ms of every cold start."""
+    return int.from_bytes(os.urandom(4), "big") / 2**32

@@ -1,0 +1,102 @@
+"""`morphisms-init`: attest → token → secrets → files → exit 0. What goes wrong ends in one line and one exit code."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+from collections.abc import Mapping
+
+from sidecar.deadline import Deadline
+from sidecar.events import Events
+from sidecar.places import Places
+from sidecar.plan import PLAN_VARIABLE, Plan, PlanError, read
+from sidecar.refusal import Exit, RefusalError, internal
+from sidecar.stop import Stop
+
+HELP = f"""usage: morphisms-init
+
+Runs inside a pod, before its application: proves the guest to the verifier, fetches the secrets that the plan
+names from Vault and publishes them on the pod's memory volumes. Takes no arguments; the plan is the environment
+variable {PLAN_VARIABLE}, written by the webhook or by `morphisms render`.
+
+exit codes:
+"""
+
+
+def main() -> None:
+    """The command."""
+    if sys.argv[1:]:
+        sys.exit(usage(sys.argv[1:]))
+    sys.exit(run(os.environ, Places()))
+
+
+def run(environment: Mapping[str, str], places: Places) -> int:
+    """One run from plan to files; the exit code. Never raises."""
+    stop = Stop()
+    events = Events(places.termination_log)
+    try:
+        stop.listen()
+        # A core dump would write secrets to a disk.
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        provide(_plan(environment), places, events, stop)
+    except RefusalError as refusal:
+        events.refused(refusal)
+        return refusal.exit_code
+    except BaseException as error:
+        events.refused(internal(error))
+        return Exit.INTERNAL
+    return Exit.PUBLISHED
+
+
+def provide(plan: Plan, places: Places, events: Events, stop: Stop) -> None:
+    """The whole way. Raises RefusalError; the token is given back whatever happens."""
+    # Imported here: a plan that cannot be read is told before TLS and cryptography are paid for.
+    from sidecar.attest import Attester
+    from sidecar.publish import publish, read_helper
+    from sidecar.render import environments, files, reads
+    from sidecar.vault import Vault
+
+    deadline = Deadline(plan.deadline_seconds, stop)
+    events.info("started", service=plan.workload.service, secrets=len(plan.secrets), variables=len(plan.env))
+    wanted = reads(plan)
+    helper = read_helper(places.helper)
+    attester = Attester(plan, places.token, events)
+    vault = Vault(plan.vault, events)
+    try:
+        attester.log_in(deadline, lambda token: vault.use(token.token))
+        secrets = {(path, version): vault.read(deadline, path, version) for path, version in wanted}
+        run_files = {"exec": helper, **environments(plan, secrets)}
+        secret_files = files(plan, secrets)
+        deadline.check("anything was published")
+        publish(places.secrets, secret_files, places.run, run_files)
+        events.info("published", files=len(secret_files), containers=len(run_files) - 1)
+    finally:
+        vault.revoke()
+
+
+def usage(arguments: list[str]) -> int:
+    """Help when asked for, else the reason why arguments are none of ours."""
+    codes = "\n".join(f"  {code.value:>3}  {code.name.lower().replace('_', ' ')}" for code in Exit)
+    asked = arguments in (["--help"], ["-h"])
+    print(HELP + codes, file=sys.stdout if asked else sys.stderr)
+    return 0 if asked else int(Exit.CONFIGURATION)
+
+
+def _plan(environment: Mapping[str, str]) -> Plan:
+    text = environment.get(PLAN_VARIABLE)
+    if text is None:
+        raise RefusalError(Exit.CONFIGURATION, "plan", f"there is no {PLAN_VARIABLE} in the environment")
+    try:
+        plan = read(text)
+    except PlanError as error:
+        raise RefusalError(Exit.CONFIGURATION, "plan", str(error)) from None
+    if plan.agent != "init":
+        raise RefusalError(
+            Exit.CONFIGURATION, "agent", f"agent {plan.agent} is not offered yet; set morphisms.dev/agent: init"
+        )
+    return plan
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""Vault or OpenBao, as far as `agent: init` needs it: read KV secrets, give the token back."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+from urllib.parse import quote
+
+from sidecar import plan
+from sidecar.deadline import Deadline, patiently
+from sidecar.events import Events
+from sidecar.http import VAULT, Answer, Client
+from sidecar.refusal import Exit, RefusalError
+from sidecar.stop import Stop
+
+MAX_ANSWER_SIZE: Final = 4 * 1024 * 1024  # Vault's own bound of an entry is 1 MiB, JSON escapes included in the rest
+REVOCATION_SECONDS: Final = 3.0  # beyond the deadline, because a token that lives on is worse than a late exit
+
+
+class Vault:
+    """A session with one token. `repr` and errors do not show it."""
+
+    def __init__(self, where: plan.Vault, events: Events) -> None:
+        self._mounts = dict(where.mounts)
+        self._namespace = where.namespace
+        self._events = events
+        self._client = Client(VAULT, where.url, where.ca, limit=MAX_ANSWER_SIZE)
+        self._token = ""
+
+    def use(self, token: str) -> None:
+        """From now on this token asks. Raises RefusalError for what no header can carry."""
+        if not token or not token.isascii() or not token.isprintable():
+            raise RefusalError(Exit.VERIFIER_UNREACHABLE, "verifier-answer", "the verifier's token is none")
+        self._token = token
+
+    def read(self, deadline: Deadline, path: str, version: int | None) -> dict[str, Any]:
+        """The secret at a logical path, its newest or a pinned version. Raises RefusalError."""
+        target, kv = self._target(path, version)
+        what = path if version is None else f"{path}@{version}"
+
+        def ask() -> Answer:
+            deadline.check(f"{what} was read")
+            with deadline.stop.interruptible():
+                return self._client.call(deadline, "GET", target, headers=self._headers())
+
+        return _secret(patiently(deadline, self._events, ask), what, kv)
+
+    def revoke(self) -> None:
+        """Give the token back, if there is one and Vault can be reached. Never raises."""
+        if not self._token:
+            return
+        try:
+            answer = self._client.call(
+                Deadline(REVOCATION_SECONDS, Stop()), "POST", "/v1/auth/token/revoke-self", b"", self._headers()
+            )
+            reason = "" if answer.status < 300 else f"HTTP {answer.status}"
+        except RefusalError as refusal:
+            reason = refusal.detail
+        finally:
+            self._token = ""
+            self._client.close()
+        if reason:
+            self._events.warning("token-not-revoked", detail=f"{reason}; it ends with its time to live")
+        else:
+            self._events.info("token-revoked")
+
+    def _headers(self) -> dict[str, str]:
+        headers = {"X-Vault-Token": self._token, "X-Vault-Request": "true"}
+        return headers | {"X-Vault-Namespace": self._namespace} if self._namespace else headers
+
+    def _target(self, path: str, version: int | None) -> tuple[str, int]:
+        mount = max((name for name in self._mounts if path.startswith(f"{name}/")), key=len, default=None)
+        rest = "" if mount is None else path[len(mount) + 1 :]
+        if mount is None or not all(part.strip(".") for part in rest.split("/")):
+            raise _misconfigured(
+                f"{path} is below none of the plan's mounts" if mount is None else f"{path} is not a path"
+            )
+        kv = self._mounts[mount]
+        if kv == 1:
+            if version is not None:
+                raise _misconfigured(f"{path}@{version}: mount {mount} has no versions (KV version 1)")
+            return f"/v1/{quote(mount)}/{quote(rest)}", kv
+        query = "" if version is None else f"?version={version}"
+        return f"/v1/{quote(mount)}/data/{quote(rest)}{query}", kv
+
+
+def _misconfigured(detail: str) -> RefusalError:
+    return RefusalError(Exit.CONFIGURATION, "secret-path", detail)
+
+
+def _secret(answer: Answer, what: str, kv: int) -> dict[str, Any]:
+    if answer.status == 404:
+        raise RefusalError(
+            Exit.SECRET_MISSING, "secret-missing", f"{what} is not in Vault, or was deleted or destroyed"
+        )
+    if answer.status != 200:
+        raise RefusalError(
+            Exit.VAULT_REFUSED,
+            "vault-refused",
+            f"Vault refuses {what} (HTTP {answer.status}): the token's policies do not allow it, or it was revoked",
+        )
+    try:
+        content = json.loads(answer.body)["data"]
+        data = content["data"] if kv == 2 else content
+    except (ValueError, KeyError, TypeError, RecursionError):
+        data = None
+    if not isinstance(data, dict):
+        raise RefusalError(
+            Exit.VAULT_UNREACHABLE,
+            "vault-answer",
+            f"what answers for {what} is no KV version {kv} secret; see vault.mounts",
+        )
+    return data

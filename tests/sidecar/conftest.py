@@ -1,0 +1,114 @@
+"""One OpenBao over TLS, one simulated machine's process, one verifier's process and one helper for all tests."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from attestation.simulator.hierarchy import Hierarchy, open_hierarchy
+from sidecar.plan import EvidenceSource, Plan, Vault, Workload
+from sidecar.plan import Verifier as VerifierPlan
+from tests.exec.conftest import build
+from tests.sidecar.pod import CANARY, HOME, ROOT, Pod
+from tests.sidecar.vault import TlsOpenBao, tls_openbao
+from tests.verifier.conftest import make_site
+from tests.verifier.process import HOST_DATA, Verifier, command, policy, verifier
+from tests.verifier.tokens import Issuer
+
+
+@pytest.fixture(scope="session")
+def bao(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TlsOpenBao]:
+    with tls_openbao(tmp_path_factory.mktemp("openbao")) as server:
+        server.done("POST", "sys/mounts/old", {"type": "kv", "options": {"version": "1"}})
+        policy = f'path "old/*" {{ capabilities = ["read"] }}\npath "{v2(HOME)}/*" {{ capabilities = ["read"] }}'
+        write_secret(server, "db", {"user": "alice", "password": f"{CANARY}-one"})
+        write_secret(server, "db", {"user": "alice", "password": f"{CANARY}-two", "port": 5432, "tls": True})
+        server.done("POST", "old/shop", {"key": f"{CANARY}-old"})
+        server.done("PUT", "sys/policies/acl/tests", {"policy": policy})
+        yield server
+
+
+def v2(path: str) -> str:
+    mount, _, rest = path.partition("/")
+    return f"{mount}/data/{rest}"
+
+
+def write_secret(server: TlsOpenBao, name: str, data: object) -> None:
+    server.done("POST", f"{v2(HOME)}/{name}", {"data": data})
+
+
+@pytest.fixture(scope="session")
+def hierarchy(tmp_path_factory: pytest.TempPathFactory) -> Hierarchy:
+    return open_hierarchy(tmp_path_factory.mktemp("simulated"))
+
+
+def start_machine(hierarchy: Hierarchy, *options: str) -> Iterator[str]:
+    """`morphisms simulated-hardware`; its address."""
+    folder = str(hierarchy.root_path.parent)
+    words = command("simulated-hardware", "--dir", folder, "--listen", "127.0.0.1:0")
+    words += ["--host-data", HOST_DATA.hex(), *options]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=ROOT, text=True)
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    assert line.startswith("listening on "), "the simulated machine did not start"
+    yield line.split()[-1]
+    process.terminate()
+    process.wait(20)
+    process.stdout.close()
+
+
+@pytest.fixture(scope="session")
+def machine(hierarchy: Hierarchy) -> Iterator[str]:
+    yield from start_machine(hierarchy)
+
+
+@pytest.fixture(scope="session")
+def tampering_machine(hierarchy: Hierarchy) -> Iterator[str]:
+    yield from start_machine(hierarchy, "--tamper", "signature")
+
+
+@pytest.fixture(scope="session")
+def issuer() -> Issuer:
+    return Issuer()
+
+
+@pytest.fixture(scope="session")
+def judge(
+    tmp_path_factory: pytest.TempPathFactory, hierarchy: Hierarchy, issuer: Issuer, bao: TlsOpenBao
+) -> Iterator[Verifier]:
+    """The real verifier, whose policy lets the pod have its secrets."""
+    site = make_site(tmp_path_factory.mktemp("verifier"), hierarchy, issuer, bao.url)
+    site.write_policy("payments", policy())
+    bao.trust(site.public_keys)
+    bao.write_role(token_policies=["knative", "tests"])
+    with verifier(site) as process:
+        yield process
+
+
+@pytest.fixture(scope="session")
+def helper(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The exec helper as an image carries it."""
+    if shutil.which("cc") is None or shutil.which("make") is None:
+        pytest.skip("the exec helper is C: this machine has no cc, or no make")
+    return build(tmp_path_factory.mktemp("helper"))
+
+
+@pytest.fixture
+def pod(tmp_path: Path, helper: Path, bao: TlsOpenBao, machine: str, judge: Verifier, issuer: Issuer) -> Pod:
+    """A pod whose plan names no secret yet."""
+    plan = Plan(
+        workload=Workload("prod", "shop", "payments", "default"),
+        evidence=(EvidenceSource("simulated", machine),),
+        verifier=VerifierPlan(
+            f"https://127.0.0.1:{judge.port}", (judge.site.folder / "ca.crt").read_text(), "morphisms-verifier", ""
+        ),
+        vault=Vault(f"https://127.0.0.1:{bao.tls_port}", bao.ca, "", (("old", 1), ("secret", 2))),
+        deadline_seconds=20,
+    )
+    pod = Pod(tmp_path, helper, plan)
+    pod.give_token(issuer.token())
+    return pod

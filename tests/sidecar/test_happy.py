@@ -1,0 +1,111 @@
+"""From a plan to published secrets, on real parts: a simulated machine's process, the verifier, OpenBao over TLS."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import stat
+import subprocess
+from pathlib import Path
+
+from sidecar.plan import EnvFrom, EnvVariable, SecretFile
+from tests.exec.conftest import build
+from tests.sidecar.pod import CANARY, HOME, Pod, clean
+from tests.sidecar.vault import TlsOpenBao
+
+DB = f"{HOME}/db"
+
+
+def test_everything_a_plan_can_ask_for_is_published(pod: Pod, bao: TlsOpenBao) -> None:
+    pod.change(
+        secrets=(
+            SecretFile("whole", DB, "db.json"),
+            SecretFile("key", DB, "password", key="password"),
+            SecretFile("old", DB, "tls/before", key="password", version=1, mode="0400"),
+            SecretFile("rendered", DB, "dsn", template="pg://{{{user}}}:{{{password}}}@db:{{{port}}}"),
+            SecretFile("first-version-engine", "old/shop", "shop", key="key"),
+        ),
+        env=(
+            EnvVariable("web", "PASSWORD", path=DB, key="password"),
+            EnvVariable("web", "BEFORE", path=DB, key="password", version=1),
+            EnvVariable("web", "DSN", value=f"a ${{vault:{DB}#user}}:${{vault:{DB}#password@1}} $HOME"),
+            EnvVariable("worker", "TLS", path=DB, key="tls"),
+        ),
+        env_from=(EnvFrom("worker", DB),),
+    )
+    ended = pod.run()
+    assert ended.code == 0, ended.stderr
+    clean(ended)
+    assert ended.last_words == ""
+    secrets = pod.secrets
+    whole = (secrets / "db.json").read_text()
+    assert whole == f'{{"password":"{CANARY}-two","port":5432,"tls":true,"user":"alice"}}'
+    assert (secrets / "password").read_text() == f"{CANARY}-two"
+    assert (secrets / "tls/before").read_text() == f"{CANARY}-one"
+    assert (secrets / "dsn").read_text() == f"pg://alice:{CANARY}-two@db:5432"
+    assert (secrets / "shop").read_text() == f"{CANARY}-old"
+    assert pod.variables("web") == {
+        "PASSWORD": f"{CANARY}-two",
+        "BEFORE": f"{CANARY}-one",
+        "DSN": f"a alice:{CANARY}-one $HOME",
+    }
+    assert pod.variables("worker") == {**{k: _text(v) for k, v in json.loads(whole).items()}, "TLS": "true"}
+    assert pod.published() == ["db.json", "dsn", "env", "exec", "password", "ready", "shop", "tls"]
+    assert [each["event"] for each in ended.events] == ["started", "attested", "published", "token-revoked"]
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def test_the_layout_is_the_atomic_writers_and_the_group_reads(pod: Pod) -> None:
+    pod.change(secrets=(SecretFile("a", DB, "tls/a", key="user"), SecretFile("b", DB, "b", key="user", mode="0400")))
+    assert pod.run().code == 0
+    data = pod.secrets / "..data"
+    assert data.is_symlink()
+    assert data.readlink().name.startswith("..2")
+    assert (pod.secrets / "tls").readlink() == Path("..data/tls")
+    assert _mode(pod.secrets / "tls/a") == 0o440
+    assert _mode(pod.secrets / "b") == 0o400
+    assert _mode(data.resolve()) & 0o777 == 0o750
+    assert _mode(data.resolve()) & stat.S_ISGID, "the volume's group must own what is below"
+    assert _mode(pod.run_folder / "exec") == 0o550
+    assert _mode(pod.run_folder / "ready") == 0o440
+
+
+def _mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_a_second_run_switches_and_leaves_nothing_of_the_first(pod: Pod) -> None:
+    pod.change(secrets=(SecretFile("a", DB, "a", key="user"), SecretFile("b", DB, "b", key="user")))
+    assert pod.run().code == 0
+    before = (pod.secrets / "..data").readlink()
+    (pod.secrets / "..2001_left_by_a_killed_process").mkdir()
+    pod.change(secrets=(SecretFile("b", DB, "b", key="password"),))
+    assert pod.run().code == 0
+    assert (pod.secrets / "..data").readlink() != before
+    assert sorted(each.name for each in pod.secrets.iterdir()) == sorted(
+        ["..data", (pod.secrets / "..data").readlink().name, "b"]
+    )
+
+
+def test_a_pod_without_secrets_proves_its_guest_and_is_ready(pod: Pod, bao: TlsOpenBao) -> None:
+    ended = pod.run()
+    assert ended.code == 0, ended.stderr
+    assert pod.published() == ["exec", "ready"]
+    assert ended.named("token-revoked")
+
+
+def test_the_real_helper_becomes_an_application_with_the_secret(pod: Pod, tmp_path: Path) -> None:
+    defines = f'-DRUN_DIRECTORY=\\"{pod.run_folder}\\" -DWAIT_MILLISECONDS=1000'
+    pod.helper = build(tmp_path / "helper", defines)
+    pod.change(env=(EnvVariable("web", "PASSWORD", path=DB, key="password"), EnvVariable("idle", "A", value="plain")))
+    assert pod.run().code == 0
+    digest = "import hashlib, os; print(hashlib.sha256(os.environb[b'PASSWORD']).hexdigest())"
+    words: list[str | Path] = [pod.run_folder / "exec", "web", "--", "python3", "-c", digest]
+    done = subprocess.run(
+        words, env={"PATH": "/usr/bin:/bin:/usr/local/bin"}, capture_output=True, text=True, timeout=20
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == hashlib.sha256(f"{CANARY}-two".encode()).hexdigest()
