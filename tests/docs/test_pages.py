@@ -1,0 +1,57 @@
+"""What the pages show is accepted by what they describe."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from attestation.policy import parse_guests
+from attestation.verifier.configuration import VerifierConfiguration
+from attestation.verifier.policies import load_policies
+from cli.main import COMMANDS
+from webhook.configuration import Configuration
+from webhook.decide import decide
+from webhook.request import Request, User
+
+_ROOT = Path(__file__).parent.parent.parent
+_VERIFIER = (_ROOT / "docs" / "verifier.md").read_text()
+_README = (_ROOT / "README.md").read_text()
+
+
+def _yaml(page: str, marker: str) -> Any:
+    """The fenced YAML that holds `marker`, its placeholders filled in."""
+    block = next(block for block in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL) if marker in block)
+    return yaml.safe_load(block.replace("<hex of 48 bytes>", "ab" * 48).replace("<hex of 32 bytes>", "cd" * 32))
+
+
+def test_the_verifiers_configuration_is_one() -> None:
+    VerifierConfiguration.model_validate(_yaml(_VERIFIER, "clusters:"))
+
+
+def test_the_policy_and_its_guest_are_believable_together(tmp_path: Path) -> None:
+    guests = _yaml(_VERIFIER, "measurements")
+    assert parse_guests(guests)
+    for folder, document in (("guests", guests), ("policies", _yaml(_VERIFIER, "workload:"))):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "page.yaml").write_text(yaml.safe_dump(document))
+    assert load_policies(tmp_path / "policies", tmp_path / "guests", {"prod": True}).value.policies
+
+
+def test_the_readmes_service_is_admitted_in_enforce() -> None:
+    service = _yaml(_README, "kind: Service")
+    service["spec"]["template"]["spec"]["containers"][0]["image"] = "registry.example/payments@sha256:" + "0" * 64
+    kind = ("serving.knative.dev", "v1", "Service")
+    user = User("dev")
+    request = Request("1", "/validate/service", kind, kind, "", "CREATE", "payments", "shop", user, service)
+    decision = decide(request, Configuration(), None)
+    assert decision.denial is None, decision.denial
+    assert decision.warnings == ()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_is_in_the_readme(name: str) -> None:
+    assert f"| `morphisms {name}` |" in _README
