@@ -46,6 +46,8 @@ def run(environment: Mapping[str, str], places: Places) -> int:
     except BaseException as error:
         events.refused(internal(error))
         return Exit.INTERNAL
+    finally:
+        stop.ignore()
     return Exit.PUBLISHED
 
 

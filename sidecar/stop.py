@@ -33,6 +33,11 @@ class Stop:
         signal.signal(signal.SIGTERM, self._handle)
         signal.signal(signal.SIGINT, self._handle)
 
+    def ignore(self) -> None:
+        """All is said and done. An interpreter that ends would restore the default, which kills and hides our code."""
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
     def check(self) -> None:
         """Raises StoppedError after a request."""
         if self._requested:

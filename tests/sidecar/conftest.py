@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -109,6 +110,5 @@ def pod(tmp_path: Path, helper: Path, bao: TlsOpenBao, machine: str, judge: Veri
         vault=Vault(f"https://127.0.0.1:{bao.tls_port}", bao.ca, "", (("old", 1), ("secret", 2))),
         deadline_seconds=20,
     )
-    pod = Pod(tmp_path, helper, plan)
-    pod.give_token(issuer.token())
-    return pod
+    # A pod of its own each time: the verifier bounds how often one pod may ask.
+    return Pod(tmp_path, helper, plan, lambda: issuer.token(uid=str(uuid4())))

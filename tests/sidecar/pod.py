@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,7 @@ class Pod:
     root: Path
     helper: Path
     plan: Plan
+    new_token: Callable[[], str]
     environment: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -73,11 +74,9 @@ class Pod:
     def change(self, **changes: Any) -> None:
         self.plan = replace(self.plan, **changes)
 
-    def give_token(self, token: str) -> None:
-        (self.root / "token").write_text(token)
-
     def start(self, text: str | None = None) -> subprocess.Popen[str]:
         """The process, with nothing in its environment but the plan."""
+        (self.root / "token").write_text(self.new_token())
         environment = {plans.PLAN_VARIABLE: plans.write(self.plan) if text is None else text, **self.environment}
         command = [sys.executable, "-c", _START, str(self.root), str(self.helper)]
         return subprocess.Popen(

@@ -1,0 +1,366 @@
+"""Each way to fail has its own exit code, reason and line, is as quick as it can be, and publishes nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from email.utils import formatdate
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sidecar import plan as plans
+from sidecar.plan import EnvFrom, EnvVariable, EvidenceSource, SecretFile
+from sidecar.refusal import Exit
+from tests.certificates import make_pair
+from tests.sidecar.conftest import write_secret
+from tests.sidecar.front import Front, Request, Spoilt, front, never
+from tests.sidecar.pod import CANARY, HOME, ROOT, Ended, Pod, clean, refused
+from tests.sidecar.vault import TlsOpenBao, tls_openbao
+from tests.verifier.process import Verifier
+from tests.verifier.tokens import Issuer
+
+DB = f"{HOME}/db"
+FILE = (SecretFile("password", DB, "password", key="password"),)
+
+
+def through(pod: Pod, fronted: Front) -> None:
+    """The pod's Vault is behind the front."""
+    pod.change(vault=replace(pod.plan.vault, url=fronted.url, ca=fronted.ca))
+
+
+def judged_through(pod: Pod, fronted: Front) -> None:
+    """The pod's verifier is behind the front."""
+    pod.change(verifier=replace(pod.plan.verifier, url=fronted.url, ca=fronted.ca))
+
+
+def real_verifier(pod: Pod, judge: Verifier) -> tuple[int, str]:
+    return judge.port, pod.plan.verifier.ca
+
+
+def nothing_published(pod: Pod) -> None:
+    assert pod.published() == []
+
+
+def revoked(ended: Ended) -> bool:
+    return bool(ended.named("token-revoked"))
+
+
+# --- configuration ------------------------------------------------------------------------------------------------
+
+
+def test_a_plan_that_is_none(pod: Pod) -> None:
+    assert "holds 1 unknown" in refused(pod.run(_edited(pod, surprise=1)), Exit.CONFIGURATION, "plan")["detail"]
+    refused(pod.run(_edited(pod, version=2)), Exit.CONFIGURATION, "plan")
+    refused(pod.run(CANARY), Exit.CONFIGURATION, "plan")
+
+
+def _edited(pod: Pod, **members: Any) -> str:
+    document = json.loads(plans.write(pod.plan)) | members
+    return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def test_what_comes_later_says_so(pod: Pod) -> None:
+    pod.change(agent="sidecar")
+    assert "morphisms.dev/agent: init" in refused(pod.run(), Exit.CONFIGURATION, "agent")["detail"]
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:8200", "https://", "https://u:p@vault", "https://vault:x", "nonsense"]
+)
+def test_addresses_are_https(pod: Pod, url: str) -> None:
+    pod.change(vault=replace(pod.plan.vault, url=url))
+    refused(pod.run(), Exit.CONFIGURATION, "vault-url")
+
+
+def test_a_ca_that_is_no_pem(pod: Pod) -> None:
+    pod.change(verifier=replace(pod.plan.verifier, ca="not PEM"))
+    refused(pod.run(), Exit.CONFIGURATION, "verifier-ca")
+
+
+def test_what_the_pod_lacks(pod: Pod, tmp_path: Path) -> None:
+    helper, pod.helper = pod.helper, tmp_path / "nowhere"
+    refused(pod.run(), Exit.CONFIGURATION, "helper")
+    pod.helper = helper
+    pod.new_token = lambda: ""
+    refused(pod.run(), Exit.CONFIGURATION, "pod-token")
+    nothing_published(pod)
+
+
+@pytest.mark.parametrize("path", ["elsewhere/a", "secret/../sys/x", "secret//x", "secret"])
+def test_paths_below_no_mount(pod: Pod, path: str) -> None:
+    pod.change(secrets=(SecretFile("a", path, "a"),))
+    refused(pod.run(), Exit.CONFIGURATION, "secret-path")
+
+
+def test_a_version_of_an_engine_without_versions(pod: Pod) -> None:
+    pod.change(secrets=(SecretFile("a", "old/shop", "a", version=1),))
+    refused(pod.run(), Exit.CONFIGURATION, "secret-path")
+
+
+# --- evidence and verifier ----------------------------------------------------------------------------------------
+
+
+def test_no_evidence(pod: Pod) -> None:
+    pod.change(evidence=(EvidenceSource("simulated", f"http://127.0.0.1:{closed_port()}"),))
+    refused(pod.run(), Exit.EVIDENCE, "evidence-no-source")
+
+
+def closed_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_evidence_that_never_comes_ends_with_the_deadline(pod: Pod) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        pod.change(
+            evidence=(EvidenceSource("simulated", f"http://127.0.0.1:{mute.getsockname()[1]}"),), deadline_seconds=1
+        )
+        refused(pod.run(), Exit.DEADLINE, "evidence-deadline")
+
+
+def test_a_tampered_report(pod: Pod, tampering_machine: str, judge: Verifier) -> None:
+    pod.change(evidence=(EvidenceSource("simulated", tampering_machine),), secrets=FILE)
+    event = refused(pod.run(), Exit.VERIFIER_REFUSED, "verifier-refused")
+    verdict = judge.events("attestation", event["correlation_id"])
+    assert len(verdict) == 1, "both sides tell of one id"
+    assert event["correlation_id"] in (pod.root / "last-words").read_text()
+    nothing_published(pod)
+
+
+def test_another_workloads_token(pod: Pod, issuer: Issuer) -> None:
+    token = issuer.token(account="neighbour")
+    pod.new_token = lambda: token
+    refused(pod.run(), Exit.VERIFIER_REFUSED, "verifier-refused", token)
+
+
+def test_a_verifier_that_nobody_reaches(pod: Pod) -> None:
+    url = f"https://127.0.0.1:{closed_port()}"
+    pod.change(verifier=replace(pod.plan.verifier, url=url), deadline_seconds=2)
+    started = time.monotonic()
+    ended = pod.run()
+    refused(ended, Exit.VERIFIER_UNREACHABLE, "verifier-unreachable")
+    assert ended.named("retry"), "it was asked again"
+    assert time.monotonic() - started < 3.5
+
+
+@pytest.mark.parametrize("party", ["verifier", "vault"])
+def test_a_certificate_of_another_ca_is_refused_at_once(pod: Pod, party: str) -> None:
+    other = make_pair()[0].decode()
+    pod.change(secrets=FILE)
+    pod.change(**{party: replace(getattr(pod.plan, party), ca=other)})
+    ended = pod.run()
+    code = Exit.VERIFIER_UNREACHABLE if party == "verifier" else Exit.VAULT_UNREACHABLE
+    refused(ended, code, f"{party}-not-trusted")
+    assert not ended.named("retry")
+    nothing_published(pod)
+
+
+def test_a_busy_verifier_is_asked_again_when_it_says(pod: Pod, judge: Verifier, tmp_path: Path) -> None:
+    def busy_once(_request: Request, seen: Sequence[Request]) -> Spoilt | None:
+        return None if seen else Spoilt(503, (("Retry-After", "1"),))
+
+    with front(tmp_path / "front", real_verifier(pod, judge), busy_once) as fronted:
+        judged_through(pod, fronted)
+        ended = pod.run()
+    assert ended.code == 0, ended.stderr
+    assert fronted.seen[1].at - fronted.seen[0].at >= 1
+
+
+def test_who_asks_for_more_time_than_there_is_gets_none(pod: Pod, judge: Verifier, tmp_path: Path) -> None:
+    def busy(_request: Request, _seen: Sequence[Request]) -> Spoilt:
+        return Spoilt(503, (("Retry-After", "600"),))
+
+    with front(tmp_path / "front", real_verifier(pod, judge), busy) as fronted:
+        judged_through(pod, fronted)
+        refused(pod.run(), Exit.VERIFIER_UNREACHABLE, "verifier-busy")
+    assert len(fronted.seen) == 1
+
+
+def test_redirects_are_not_followed(pod: Pod, judge: Verifier, tmp_path: Path) -> None:
+    def elsewhere(_request: Request, _seen: Sequence[Request]) -> Spoilt:
+        return Spoilt(307, (("Location", "/elsewhere"),))
+
+    with front(tmp_path / "front", real_verifier(pod, judge), elsewhere) as fronted:
+        judged_through(pod, fronted)
+        refused(pod.run(), Exit.VERIFIER_UNREACHABLE, "verifier-redirects")
+    assert len(fronted.seen) == 1
+
+
+def test_a_trickle_does_not_extend_the_deadline(pod: Pod, judge: Verifier, tmp_path: Path) -> None:
+    def trickle(_request: Request, _seen: Sequence[Request]) -> Spoilt:
+        return Spoilt(200, (), b" " * 1000, trickle=True)
+
+    pod.change(deadline_seconds=2)
+    started = time.monotonic()
+    with front(tmp_path / "front", real_verifier(pod, judge), trickle) as fronted:
+        judged_through(pod, fronted)
+        refused(pod.run(), Exit.VERIFIER_UNREACHABLE, "verifier-unreachable")
+    assert time.monotonic() - started < 3.5
+
+
+def test_a_clock_that_is_minutes_off_is_named(
+    pod: Pod, judge: Verifier, tampering_machine: str, tmp_path: Path
+) -> None:
+    pod.change(evidence=(EvidenceSource("simulated", tampering_machine),))
+    date = formatdate(time.time() - 600, usegmt=True)
+    with front(tmp_path / "front", real_verifier(pod, judge), never, date=date) as fronted:
+        judged_through(pod, fronted)
+        ended = pod.run()
+    event = refused(ended, Exit.VERIFIER_REFUSED, "verifier-refused")
+    assert "s ahead of the verifier's" in event["detail"]
+    assert ended.named("clock-skew")
+
+
+def test_names_resolve_and_proxies_are_ignored(pod: Pod, judge: Verifier, tmp_path: Path) -> None:
+    pod.environment = {
+        name: f"http://127.0.0.1:{closed_port()}" for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY")
+    }
+    with front(tmp_path / "front", real_verifier(pod, judge), never, host="localhost") as fronted:
+        judged_through(pod, fronted)
+        assert pod.run().code == 0
+
+
+# --- Vault --------------------------------------------------------------------------------------------------------
+
+
+def test_a_sealed_vault(pod: Pod, tmp_path: Path) -> None:
+    (tmp_path / "sealed").mkdir()
+    pod.change(secrets=FILE, deadline_seconds=3)
+    with tls_openbao(tmp_path / "sealed") as sealed:
+        sealed.done("PUT", "sys/seal")
+        pod.change(vault=replace(pod.plan.vault, url=f"https://127.0.0.1:{sealed.tls_port}", ca=sealed.ca))
+        ended = pod.run()
+    refused(ended, Exit.VAULT_UNREACHABLE, "vault-busy")
+    assert ended.named("retry")
+    assert ended.named("token-not-revoked")
+    nothing_published(pod)
+
+
+def test_a_vault_that_recovers_in_time(pod: Pod, bao: TlsOpenBao, tmp_path: Path) -> None:
+    def busy_twice(_request: Request, seen: Sequence[Request]) -> Spoilt | None:
+        return Spoilt(503) if len(seen) < 2 else None
+
+    pod.change(secrets=FILE)
+    with front(tmp_path / "front", (bao.tls_port, bao.ca), busy_twice) as fronted:
+        through(pod, fronted)
+        ended = pod.run()
+    assert ended.code == 0, ended.stderr
+    assert len(ended.named("retry")) == 2
+
+
+def test_an_answer_beyond_all_bounds(pod: Pod, bao: TlsOpenBao, tmp_path: Path) -> None:
+    def huge(request: Request, _seen: Sequence[Request]) -> Spoilt | None:
+        return Spoilt(200, (), CANARY.encode() * 500_000) if "/data/" in request.path else None
+
+    pod.change(secrets=FILE)
+    with front(tmp_path / "front", (bao.tls_port, bao.ca), huge) as fronted:
+        through(pod, fronted)
+        ended = pod.run()
+    refused(ended, Exit.VAULT_UNREACHABLE, "vault-answer-too-large")
+    assert revoked(ended)
+
+
+def test_an_answer_that_is_no_secret(pod: Pod, bao: TlsOpenBao, tmp_path: Path) -> None:
+    def wrong(request: Request, _seen: Sequence[Request]) -> Spoilt | None:
+        return Spoilt(200, (), f'"{CANARY}'.encode()) if "/data/" in request.path else None
+
+    pod.change(secrets=FILE)
+    with front(tmp_path / "front", (bao.tls_port, bao.ca), wrong) as fronted:
+        through(pod, fronted)
+        refused(pod.run(), Exit.VAULT_UNREACHABLE, "vault-answer")
+
+
+def test_a_path_that_the_policy_does_not_open(pod: Pod) -> None:
+    pod.change(secrets=(SecretFile("a", "secret/knative/prod/shop/neighbour/db", "a"),))
+    ended = pod.run()
+    assert "neighbour" in refused(ended, Exit.VAULT_REFUSED, "vault-refused")["detail"]
+    assert revoked(ended)
+
+
+def test_each_distinct_secret_is_read_once(pod: Pod, bao: TlsOpenBao, tmp_path: Path) -> None:
+    pod.change(
+        secrets=(*FILE, SecretFile("all", DB, "all"), SecretFile("first", DB, "first", version=1)),
+        env=(EnvVariable("web", "A", path=DB, key="user"), EnvVariable("web", "B", value=f"${{vault:{DB}#user}}")),
+        env_from=(EnvFrom("web", DB),),
+    )
+    with front(tmp_path / "front", (bao.tls_port, bao.ca), never) as fronted:
+        through(pod, fronted)
+        assert pod.run().code == 0
+    target = f"/v1/{DB.replace('secret/', 'secret/data/')}"
+    assert fronted.paths() == [target, f"{target}?version=1", "/v1/auth/token/revoke-self"]
+
+
+# --- secrets ------------------------------------------------------------------------------------------------------
+
+
+def test_secrets_versions_and_keys_that_are_missing(pod: Pod, bao: TlsOpenBao) -> None:
+    for data in ({"a": "1"}, {"a": "2"}, {"a": "3"}):
+        write_secret(bao, "gone", data)
+    gone = f"{HOME}/gone"
+    rest = gone.removeprefix("secret/")
+    bao.done("PUT", f"secret/destroy/{rest}", {"versions": [1]})
+    bao.done("POST", f"secret/delete/{rest}", {"versions": [2]})
+    for secret in (
+        SecretFile("a", f"{HOME}/never-there", "a"),
+        SecretFile("a", gone, "a", version=1),
+        SecretFile("a", gone, "a", version=2),
+        SecretFile("a", gone, "a", version=9),
+    ):
+        pod.change(secrets=(*FILE, secret))
+        ended = pod.run()
+        assert secret.path in refused(ended, Exit.SECRET_MISSING, "secret-missing")["detail"]
+        assert revoked(ended)
+    pod.change(secrets=(*FILE, SecretFile("a", gone, "a", key="b")))
+    assert "has no key b" in refused(pod.run(), Exit.SECRET_MISSING, "key-missing")["detail"]
+    nothing_published(pod)
+
+
+def test_more_than_the_volume_may_hold(pod: Pod, bao: TlsOpenBao) -> None:
+    write_secret(bao, "large", {"text": CANARY * 80_000})
+    large = f"{HOME}/large"
+    pod.change(secrets=tuple(SecretFile(f"s{n}", large, f"s{n}", key="text") for n in range(22)))
+    ended = pod.run()
+    refused(ended, Exit.NO_SPACE, "too-large")
+    assert revoked(ended)
+    pod.change(secrets=(), env=(EnvVariable("web", "LARGE", path=large, key="text"),))
+    refused(pod.run(), Exit.NO_SPACE, "too-large")
+    nothing_published(pod)
+
+
+def test_a_full_volume(pod: Pod, bao: TlsOpenBao) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("a small tmpfs needs root")
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", pod.secrets], capture_output=True)
+    if mounted.returncode != 0:
+        pytest.skip(f"this machine mounts no tmpfs: {mounted.stderr.decode().strip()}")
+    try:
+        write_secret(bao, "medium", {"text": CANARY * 20_000})
+        pod.change(secrets=(*FILE, SecretFile("medium", f"{HOME}/medium", "medium", key="text")))
+        ended = pod.run()
+        refused(ended, Exit.NO_SPACE, "disk-full")
+        assert revoked(ended)
+        assert list(pod.secrets.iterdir()) == [], "what was written aside is gone again"
+    finally:
+        subprocess.run(["umount", pod.secrets], check=True)
+
+
+def test_a_volume_that_is_not_there(pod: Pod) -> None:
+    pod.run_folder.rmdir()
+    refused(pod.run(), Exit.CONFIGURATION, "volume")
+
+
+def test_help_lists_the_exit_codes() -> None:
+    done = subprocess.run([sys.executable, "-m", "sidecar.main", "--help"], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0
+    for code in Exit:
+        assert f"{code.value:>3}  " in done.stdout
+    clean(Ended(0, done.stdout, ""))
