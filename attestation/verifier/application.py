@@ -18,7 +18,8 @@ from attestation.crl import RevocationList
 from attestation.kds import KeyService
 from attestation.verifier.anchors import crl_files, load_anchors, load_crls, load_intermediates
 from attestation.verifier.bearer import Bearers, Grant
-from attestation.verifier.configuration import ClusterEntry, Jwks, ReadBack, VerifierConfiguration
+from attestation.verifier.configuration import ClusterEntry, Jwks, ReadBack, Signing, VerifierConfiguration
+from attestation.verifier.credentials import AppRole, Credentials, TokenFile
 from attestation.verifier.http import AskError, Peers
 from attestation.verifier.identity import Cluster, PodTokens
 from attestation.verifier.judge import Case, Judge, new_case
@@ -28,10 +29,12 @@ from attestation.verifier.nonces import Nonces
 from attestation.verifier.policies import PolicySet, load_policies, policy_files
 from attestation.verifier.read_back import PodReader
 from attestation.verifier.reasons import Reason, RefusedError
-from attestation.verifier.signing import SigningKeys, load_signing_keys, read_secret
+from attestation.verifier.signing import Signer, SigningKeys, load_signing_keys, read_secret
 from attestation.verifier.store import Store
+from attestation.verifier.transit import TransitKeys
 from attestation.verifier.vault import Vault
 from server import logs
+from server.health import Check
 from server.limits import Limits
 from server.messages import Refusal, RequestInfo, Response
 from server.metrics import new_registry
@@ -68,15 +71,13 @@ def make_application(settings: Settings, configuration: VerifierConfiguration) -
         paths=lambda: policy_files(folders),
         metrics=files,
     )
-    keys: Watched[SigningKeys] = Watched(
-        "signing-keys",
-        read=lambda: load_signing_keys(configuration.signing.keys),
-        paths=lambda: configuration.signing.keys,
-        metrics=files,
-    )
     shared = _session_key(configuration.session.key)
     peers = Peers()
-    vault = _vault(configuration, peers, lambda: keys.value)
+    credentials = _credentials(configuration, peers)
+    gates: dict[str, Check] = {} if credentials is None else {"vault-credentials": credentials.check}
+    background: list[Background] = [] if credentials is None else [credentials.keep]
+    keys = _signer(configuration.signing, credentials, files, background, gates)
+    vault = _vault(configuration, peers, keys)
     certificates = _certificates(configuration, peers)
     crls: Watched[tuple[RevocationList, ...]] = Watched(
         "crls",
@@ -101,16 +102,17 @@ def make_application(settings: Settings, configuration: VerifierConfiguration) -
         vault=vault,
         store=_store(configuration),
         metrics=VerifierMetrics(registry, lambda: len(policies.value.policies)),
-        keys=lambda: keys.value,
+        keys=keys,
     )
     _announce(configuration, policies.value)
-    background: list[Background] = [policies.watch, keys.watch, crls.watch, peers.close_at_end]
+    background += [policies.watch, crls.watch, peers.close_at_end]
     return Application(
         routes=verifier.routes(),
         certificate=settings.certificate,
         listen=settings.listen,
         metrics_listen=settings.metrics_listen,
         limits=settings.limits,
+        gates=gates,
         background=background,
         refuse=refuse,
         registry=registry,
@@ -131,7 +133,7 @@ class Verifier:
         vault: Vault,
         store: Store | None,
         metrics: VerifierMetrics,
-        keys: Callable[[], SigningKeys],
+        keys: Callable[[], Signer],
     ) -> None:
         self._nonces = nonces
         self._judge = judge
@@ -209,7 +211,10 @@ class Verifier:
 
     async def jwks(self, _body: bytes, _info: RequestInfo) -> Response:
         """The public signing keys (RFC 7517)."""
-        return Response(200, self._keys().jwks)
+        try:
+            return Response(200, self._keys().jwks)
+        except RefusedError:
+            return _unavailable(_correlation_id(), 503)
 
     def _record(self, case: Case, seconds: float) -> None:
         verdict = case.verdict
@@ -337,7 +342,44 @@ def _reader(back: ReadBack, peers: Peers) -> PodReader:
     return PodReader(peers.add(back.url, back.ca, back.token, timeout=back.timeoutSeconds))
 
 
-def _vault(configuration: VerifierConfiguration, peers: Peers, keys: Callable[[], SigningKeys]) -> Vault:
+def _credentials(configuration: VerifierConfiguration, peers: Peers) -> Credentials | None:
+    server, own = configuration.vault, configuration.vault.login
+    if own is None:
+        return None
+    login: TokenFile | AppRole
+    if own.appRole is not None:
+        login = AppRole(own.appRole.roleId, own.appRole.secretId, own.appRole.mount)
+    elif own.tokenFile is not None:
+        login = TokenFile(own.tokenFile)
+    else:
+        raise AssertionError("the configuration allows no login without a method")
+    return Credentials(peers.add(server.url, server.ca, timeout=server.timeoutSeconds), login, own.namespace)
+
+
+def _signer(
+    signing: Signing,
+    credentials: Credentials | None,
+    files: FileMetrics,
+    background: list[Background],
+    gates: dict[str, Check],
+) -> Callable[[], Signer]:
+    """The keys of the moment; what keeps them current is added to `background`, and what they wait for to `gates`."""
+    if signing.transit is not None and credentials is not None:
+        transit = TransitKeys(credentials, signing.transit.mount, signing.transit.key)
+        background.append(transit.watch)
+        gates["signing-keys"] = transit.check
+        return lambda: transit
+    keys: Watched[SigningKeys] = Watched(
+        "signing-keys",
+        read=lambda: load_signing_keys(signing.keys),
+        paths=lambda: signing.keys,
+        metrics=files,
+    )
+    background.append(keys.watch)
+    return lambda: keys.value
+
+
+def _vault(configuration: VerifierConfiguration, peers: Peers, keys: Callable[[], Signer]) -> Vault:
     server = configuration.vault
     peer = peers.add(server.url, server.ca, timeout=server.timeoutSeconds)
     return Vault(peer, server.issuer, server.audience, keys, time.time)

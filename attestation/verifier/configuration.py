@@ -13,6 +13,7 @@ from attestation.kds import DEFAULT_URL
 from attestation.verifier.identity import ALGORITHMS, Algorithm
 from server.yamlfile import ConfigurationError, load
 
+_MOUNT = r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$"
 _LABEL = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 
 
@@ -75,6 +76,28 @@ class Certificates(_Section):
     )
 
 
+class AppRoleFiles(_Section):
+    """Files of mode 0400 with what AppRole asks for."""
+
+    roleId: Path  # noqa: N815
+    secretId: Path  # noqa: N815
+    mount: str = Field("approle", pattern=_MOUNT, description="of the auth method, without auth/")
+
+
+class OwnLogin(_Section):
+    """How the verifier itself logs in; its token is renewed, and had anew when renewal ends."""
+
+    tokenFile: Path | None = Field(None, description="mode 0400; read again when replaced, e.g. by Vault Agent")  # noqa: N815
+    appRole: AppRoleFiles | None = None  # noqa: N815
+    namespace: str = Field("", pattern=rf"{_MOUNT}|^$")
+
+    @model_validator(mode="after")
+    def _one(self) -> OwnLogin:
+        if (self.tokenFile is None) == (self.appRole is None):
+            raise PydanticCustomError("login", "exactly one of tokenFile and appRole is required")
+        return self
+
+
 class VaultServer(_Section):
     """Vault or OpenBao, and what its jwt auth mounts are told: bound_issuer and bound_audiences."""
 
@@ -82,15 +105,32 @@ class VaultServer(_Section):
     ca: Path | None = None
     issuer: str = Field("morphisms-verifier", min_length=1)
     audience: str = Field("vault", min_length=1)
+    login: OwnLogin | None = Field(None, description="for what the verifier does in Vault itself: signing.transit")
     timeoutSeconds: float = Field(5.0, gt=0, le=15)  # noqa: N815
 
 
-class Signing(_Section):
-    """ES256 keys."""
+class Transit(_Section):
+    """A key of type ecdsa-p256 in Vault's transit engine."""
 
-    keys: Annotated[tuple[Path, ...], Field(min_length=1, max_length=4)] = Field(
-        description="PEM, mode 0400; the first signs, the others are listed in jwks.json during a rotation"
+    mount: str = Field("transit", pattern=_MOUNT)
+    key: str = Field(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
+
+
+class Signing(_Section):
+    """ES256 keys, in files or in Vault."""
+
+    keys: Annotated[tuple[Path, ...], Field(max_length=4)] = Field(
+        (), description="PEM, mode 0400; the first signs, the others are listed in jwks.json during a rotation"
     )
+    transit: Transit | None = Field(
+        None, description="its newest version signs, all from min_decryption_version on are listed; needs vault.login"
+    )
+
+    @model_validator(mode="after")
+    def _one(self) -> Signing:
+        if bool(self.keys) == (self.transit is not None):
+            raise PydanticCustomError("signing", "exactly one of keys and transit is required")
+        return self
 
 
 class Session(_Section):
@@ -134,6 +174,8 @@ def load_configuration(path: Path) -> VerifierConfiguration:
 def _problems(configuration: VerifierConfiguration) -> list[str]:
     names = [cluster.name for cluster in configuration.clusters]
     problems = [f"clusters: {name} is listed twice" for name in sorted(set(names)) if names.count(name) > 1]
+    if configuration.signing.transit is not None and configuration.vault.login is None:
+        problems.append("signing.transit: needs vault.login")
     if configuration.mode is not Mode.PRODUCTION:
         return problems
     if configuration.certificates.simulatedRoot is not None:

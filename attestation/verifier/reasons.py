@@ -44,6 +44,7 @@ class Reason(StrEnum):
     VAULT_BEHIND = "vault-behind"  # 412: a standby that has not caught up
     VAULT_LIMITED = "vault-limited"
     VAULT_ERROR = "vault-error"
+    VAULT_CREDENTIALS = "vault-credentials"  # the verifier's own token is missing, has ended or may not do this
     VAULT_STRANGE = "vault-strange"  # an answer that is not Vault's
 
     @property
@@ -65,6 +66,7 @@ _RETRYABLE = frozenset(
         Reason.VAULT_BEHIND,
         Reason.VAULT_LIMITED,
         Reason.VAULT_ERROR,
+        Reason.VAULT_CREDENTIALS,
         Reason.VAULT_STRANGE,
     }
 )

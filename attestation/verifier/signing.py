@@ -12,7 +12,7 @@ import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from joserfc import jwt
 from joserfc.errors import JoseError
@@ -24,6 +24,16 @@ ALGORITHM = "ES256"
 _MAX_KEY_SIZE = 8192
 
 
+class Signer(Protocol):
+    """Whoever makes the JWTs, and the public keys to check them with. Both may raise RefusedError."""
+
+    @property
+    def jwks(self) -> bytes: ...
+
+    async def sign(self, claims: dict[str, Any]) -> str:
+        """A JWT."""
+
+
 @dataclass(frozen=True)
 class SigningKeys:
     """`signer` has the private key; `jwks` is what Vault is given: public, in the order of the configuration."""
@@ -32,7 +42,7 @@ class SigningKeys:
     signer_id: str
     jwks: bytes
 
-    def sign(self, claims: dict[str, Any]) -> str:
+    async def sign(self, claims: dict[str, Any]) -> str:
         """A JWT."""
         return jwt.encode({"alg": ALGORITHM, "kid": self.signer_id}, claims, self.signer, algorithms=[ALGORITHM])
 
@@ -40,7 +50,7 @@ class SigningKeys:
 def load_signing_keys(paths: Sequence[Path]) -> Loaded[SigningKeys]:
     """PEM files, P-256: the first private and of mode 0400, the others may be public. Raises ConfigurationError."""
     keys = [_load(path, is_signer=index == 0) for index, path in enumerate(paths)]
-    public = [_public(key) for key in keys]
+    public = [public_jwk(key) for key in keys]
     if len({each["kid"] for each in public}) != len(public):
         raise ConfigurationError(["signing.keys: the same key is listed twice"])
     jwks = json.dumps({"keys": public}, separators=(",", ":")).encode()
@@ -86,7 +96,8 @@ def _load(path: Path, *, is_signer: bool) -> ECKey:
     return key
 
 
-def _public(key: ECKey) -> dict[str, str]:
+def public_jwk(key: ECKey) -> dict[str, str]:
+    """The public half as it is listed (RFC 7517); `kid` is its thumbprint (RFC 7638)."""
     both = key.as_dict(private=False)
     point = {name: str(both[name]) for name in ("crv", "kty", "x", "y")}
     return {**point, "use": "sig", "alg": ALGORITHM, "kid": key.thumbprint()}

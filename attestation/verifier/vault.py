@@ -18,7 +18,7 @@ from attestation.verifier.bearer import Grant
 from attestation.verifier.http import Answer, AskError, Peer
 from attestation.verifier.policies import VaultLogin
 from attestation.verifier.reasons import Reason, RefusedError
-from attestation.verifier.signing import SigningKeys
+from attestation.verifier.signing import Signer
 
 JWT_SECONDS = 60
 _BACKDATE_SECONDS = 5  # Vault's clock may be behind
@@ -42,7 +42,7 @@ class Vault:
     """
 
     def __init__(
-        self, peer: Peer, issuer: str, audience: str, keys: Callable[[], SigningKeys], now: Callable[[], float]
+        self, peer: Peer, issuer: str, audience: str, keys: Callable[[], Signer], now: Callable[[], float]
     ) -> None:
         self._peer = peer
         self._issuer = issuer
@@ -54,23 +54,23 @@ class Vault:
     async def log_in(self, grant: Grant, login: VaultLogin) -> Login:
         """Log in as the grant's workload. Raises RefusedError, for each way that Vault can say no its own reason."""
         path = f"/v1/auth/{quote(login.mount)}/login"
-        body = json.dumps({"role": login.role, "jwt": self.mint(grant)}).encode()
         headers = {"Content-Type": "application/json", "X-Vault-Request": "true"}
         if login.namespace:
             headers["X-Vault-Namespace"] = login.namespace
         try:
-            # What waits for its turn waits for Vault: the deadline holds for both.
+            # What waits for its turn, or for a signature, waits for Vault: one deadline holds for all.
             async with asyncio.timeout(self._peer.timeout), self._places:
+                body = json.dumps({"role": login.role, "jwt": await self.mint(grant)}).encode()
                 answer = await self._peer.ask("POST", path, body=body, headers=headers)
         except TimeoutError:
             raise RefusedError(Reason.VAULT_SLOW, f"no answer in {self._peer.timeout:g} s") from None
         except AskError as error:
             raise RefusedError(Reason.VAULT_SLOW if error.is_slow else Reason.VAULT_UNREACHABLE, str(error)) from None
         if answer.status != 200:
-            raise _refused(answer)
+            raise refusal(answer)
         return _login(answer.body)
 
-    def mint(self, grant: Grant) -> str:
+    async def mint(self, grant: Grant) -> str:
         """The JWT: `sub` the workload, `cnf` the guest's key (RFC 7800), and flat strings for claim mappings."""
         now = int(self._now())
         claims: dict[str, Any] = {
@@ -84,7 +84,7 @@ class Vault:
             "jti": str(uuid.uuid4()),
             "cnf": {"jwk": dict(grant.tee_pubkey)},
         }
-        return self._keys().sign(claims)
+        return await self._keys().sign(claims)
 
 
 _BY_STATUS: Mapping[int, Reason] = {
@@ -97,7 +97,7 @@ _BY_STATUS: Mapping[int, Reason] = {
 }
 
 
-def _refused(answer: Answer) -> RefusedError:
+def refusal(answer: Answer) -> RefusedError:
     """By status; Vault's texts can name claims' values, so only whether it is sealed is taken from them."""
     detail = f"Vault answered {answer.status}"
     if answer.status in _BY_STATUS:
