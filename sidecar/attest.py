@@ -8,7 +8,7 @@ from typing import Final, TypeVar
 
 from attestation import wire
 from attestation.errors import AttestationError
-from attestation.evidence import Code, EvidenceError, coco_document, collect_first
+from attestation.evidence import Code, EvidenceError, Kind, coco_document, collect_first
 from sidecar.deadline import Deadline, patiently
 from sidecar.events import Events
 from sidecar.http import VERIFIER, Answer, Client
@@ -16,6 +16,8 @@ from sidecar.plan import Plan
 from sidecar.refusal import Exit, RefusalError
 
 MAX_CLOCK_SKEW_SECONDS: Final = 60.0  # the verifier bounds a nonce's age and a token's time more narrowly than that
+# A nonce and a bearer live 60 s at the verifier; what took longer starts again instead of being refused.
+FRESH_SECONDS: Final = 45.0
 
 
 T = TypeVar("T")
@@ -60,17 +62,23 @@ class Attester:
             answer = self._client.call(deadline, "POST", wire.ATTEST_PATH, body)
         bearer = _understood(wire.read_attest_answer, _accepted(answer))
         self._events.info("attested", source=self._source)
-        patiently(deadline, self._events, lambda: self._token(deadline, bearer, key, nonce, keep))
+        soon = Deadline(min(deadline.remaining(), FRESH_SECONDS), deadline.stop)
+        patiently(soon, self._events, lambda: self._token(soon, bearer, key, nonce, keep))
 
     def _evidence(self, deadline: Deadline, digest: bytes) -> dict[str, object]:
         try:
             with deadline.stop.interruptible():
-                evidence = collect_first(self._plan.evidence, digest, timeout=deadline.remaining())
+                evidence = collect_first(self._plan.evidence, digest, timeout=min(deadline.remaining(), FRESH_SECONDS))
             self._source = evidence.source
             return coco_document(evidence)
         except EvidenceError as error:
             exit_code = Exit.DEADLINE if error.code is Code.DEADLINE else Exit.EVIDENCE
-            raise RefusalError(exit_code, f"evidence-{error.code}", f"{error.source}: {error.detail}") from None
+            raise RefusalError(
+                exit_code,
+                f"evidence-{error.code}",
+                f"{error.source}: {error.detail}",
+                again=error.kind is Kind.BUSY,
+            ) from None
         except AttestationError as error:
             raise RefusalError(Exit.EVIDENCE, "evidence-malformed", str(error)) from None
 

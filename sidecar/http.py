@@ -170,7 +170,7 @@ class Client:
             words = "no answer in time"
         elif isinstance(error, EvidenceError):
             words = "its name was not resolved in time"
-        elif isinstance(error, socket.gaierror):
+        elif isinstance(error, (socket.gaierror, UnicodeError)):
             words = "its name is not known"
         elif isinstance(error, ssl.SSLError):
             words = "TLS failed"
@@ -236,7 +236,17 @@ def _parse(party: Party, url: str) -> tuple[str, int, str]:
         host, port = parts.hostname, parts.port
     except ValueError:
         host = port = parts = None
-    if parts is None or not host or parts.scheme != "https" or parts.query or parts.fragment or "@" in parts.netloc:
+    # What a request line or a certificate's name cannot carry would fail later, and look like an outage.
+    plain = url.isascii() and url.isprintable() and " " not in url
+    if (
+        parts is None
+        or not host
+        or not plain
+        or parts.scheme != "https"
+        or parts.query
+        or parts.fragment
+        or "@" in parts.netloc
+    ):
         raise RefusalError(
             Exit.CONFIGURATION,
             f"{party.reason}-url",

@@ -71,7 +71,7 @@ class Volume:
             if link.is_symlink() and not link.name.startswith("..") and link.name not in names:
                 link.unlink()
         for name in names:
-            with contextlib.suppress(FileExistsError):
+            if not (self._root / name).is_symlink():
                 (self._root / name).symlink_to(f"{_DATA}/{name}")
         if old is not None:
             _remove(self._root / old)

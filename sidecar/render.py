@@ -136,10 +136,10 @@ def _rendered(template: str, name: str, data: Mapping[str, Any]) -> str:
         if kind == "partial":
             raise _bad_template(name, "uses a partial, which is not offered")
         if kind in ("variable", "no escape") and depth == 0 and key not in data:
-            raise _bad_template(name, f"names {key!r}, which the secret has not", Exit.SECRET_MISSING)
+            raise _bad_template(name, f"names {key[:64]!r}, which the secret has not", Exit.SECRET_MISSING)
         # It would be taken apart at the dots, whatever the secret's keys are.
         if kind in ("variable", "no escape", "section", "inverted section") and "." in key.strip("."):
-            raise _bad_template(name, f"uses the dotted name {key!r}; publish such a key as a file of its own")
+            raise _bad_template(name, f"uses the dotted name {key[:64]!r}; publish such a key as a file of its own")
         depth += {"section": 1, "inverted section": 1, "end": -1}.get(kind, 0)
     prepared = {key: _for_template(value) for key, value in data.items()}
     try:

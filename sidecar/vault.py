@@ -50,8 +50,12 @@ class Vault:
         if not self._token:
             return
         try:
-            answer = self._client.call(
-                Deadline(REVOCATION_SECONDS, Stop()), "POST", "/v1/auth/token/revoke-self", b"", self._headers()
+            # Not interruptible: a request to stop is the usual reason to be here.
+            deadline = Deadline(REVOCATION_SECONDS, Stop())
+            answer = patiently(
+                deadline,
+                self._events,
+                lambda: self._client.call(deadline, "POST", "/v1/auth/token/revoke-self", b"", self._headers()),
             )
             reason = "" if answer.status < 300 else f"HTTP {answer.status}"
         except RefusalError as refusal:

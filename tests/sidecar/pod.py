@@ -19,7 +19,7 @@ HOME = "secret/knative/prod/shop/payments"
 CANARY = "canary-5b1e"
 
 # The process under test is `sidecar.main` with other places, which nothing but code can say.
-_START = """
+START = """
 import os, sys
 from pathlib import Path
 from sidecar.main import run
@@ -78,7 +78,7 @@ class Pod:
         """The process, with nothing in its environment but the plan."""
         (self.root / "token").write_text(self.new_token())
         environment = {plans.PLAN_VARIABLE: plans.write(self.plan) if text is None else text, **self.environment}
-        command = [sys.executable, "-c", _START, str(self.root), str(self.helper)]
+        command = [sys.executable, "-c", START, str(self.root), str(self.helper)]
         return subprocess.Popen(
             command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )

@@ -73,7 +73,16 @@ def test_what_comes_later_says_so(pod: Pod) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["http://127.0.0.1:8200", "https://", "https://u:p@vault", "https://vault:x", "nonsense"]
+    "url",
+    [
+        "http://127.0.0.1:8200",
+        "https://",
+        "https://u:p@vault",
+        "https://vault:x",
+        "nonsense",
+        "https://v/a b",
+        "https://vä",
+    ],
 )
 def test_addresses_are_https(pod: Pod, url: str) -> None:
     pod.change(vault=replace(pod.plan.vault, url=url))
@@ -351,6 +360,29 @@ def test_a_full_volume(pod: Pod, bao: TlsOpenBao) -> None:
         assert list(pod.secrets.iterdir()) == [], "what was written aside is gone again"
     finally:
         subprocess.run(["umount", pod.secrets], check=True)
+
+
+def test_a_foreign_file_in_the_way_is_not_passed_over(pod: Pod) -> None:
+    pod.change(secrets=FILE)
+    (pod.secrets / "password").write_text("somebody's")
+    ended = pod.run()
+    refused(ended, Exit.CONFIGURATION, "volume")
+    assert revoked(ended)
+    assert not (pod.run_folder / "ready").exists()
+
+
+def test_a_token_that_cannot_be_given_back_at_first_is_given_back_later(
+    pod: Pod, bao: TlsOpenBao, tmp_path: Path
+) -> None:
+    def busy_once(request: Request, seen: Sequence[Request]) -> Spoilt | None:
+        first = request.path.endswith("revoke-self") and not any(each.path == request.path for each in seen)
+        return Spoilt(503) if first else None
+
+    with front(tmp_path / "front", (bao.tls_port, bao.ca), busy_once) as fronted:
+        through(pod, fronted)
+        ended = pod.run()
+    assert ended.code == 0, ended.stderr
+    assert revoked(ended)
 
 
 def test_a_volume_that_is_not_there(pod: Pod) -> None:

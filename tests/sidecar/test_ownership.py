@@ -1,0 +1,79 @@
+"""Design section 6, step 4: a consumer under another user id reads through the pod's fsGroup, and nobody else does."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sidecar import plan as plans
+from sidecar.plan import EnvVariable, SecretFile
+from tests.sidecar.pod import CANARY, HOME, ROOT, START, Pod
+
+DB = f"{HOME}/db"
+FS_GROUP, OURS, CONSUMER, STRANGER = 23456, 23457, 23458, 23459
+
+
+# An interpreter in root's home is closed to other users: everything is imported before we become one.
+_AS_ANOTHER = """
+import codecs, os, sys, email.utils, shutil
+import sidecar.main, sidecar.attest, sidecar.publish, sidecar.render, sidecar.vault, attestation.evidence.simulated
+[codecs.lookup(each) for each in ("ascii", "latin-1", "idna", "utf-16-be", "unicode_escape")]
+os.setgroups([int(sys.argv.pop())])
+user = int(sys.argv.pop())
+os.setresgid(user, user, user)
+os.setresuid(user, user, user)
+"""
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that other users reach; a test's own is closed to them."""
+    if os.geteuid() != 0:
+        pytest.skip("becoming other users needs root")
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+def _run(words: list[str], user: int, group: int | None = None) -> int:
+    groups = [] if group is None else [group]
+    done = subprocess.run(words, user=user, group=user, extra_groups=groups, cwd="/", env={}, capture_output=True)
+    return done.returncode
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["0400", "0440"])
+def test_who_reads(pod: Pod, open_folder: Path, own: bool) -> None:
+    helper = Path(shutil.copy(pod.helper, open_folder / "helper"))
+    token = pod.new_token()
+    root = open_folder / "pod"
+    root.mkdir()
+    there = Pod(root, helper, pod.plan, lambda: token)
+    for folder in (there.secrets, there.run_folder):
+        os.chown(folder, 0, FS_GROUP)
+        folder.chmod(0o2777)  # chown took the bit away
+    (root / "last-words").chmod(0o666)
+    (root / "token").write_text(token)
+    there.change(
+        file_mode="0400" if own else "0440",
+        secrets=(SecretFile("a", DB, "folder/a", key="password"),),
+        env=(EnvVariable("web", "A", path=DB, key="password"),),
+    )
+    words = [sys.executable, "-c", _AS_ANOTHER + START, root, helper, str(OURS), str(FS_GROUP)]
+    environment = {plans.PLAN_VARIABLE: plans.write(there.plan)}
+    done = subprocess.run(words, env=environment, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for file in (there.secrets / "folder/a", there.run_folder / "env/web"):
+        assert CANARY in file.read_text()
+        assert _run(["cat", str(file)], OURS) == 0
+        assert (_run(["cat", str(file)], CONSUMER, FS_GROUP) == 0) is not own
+        assert _run(["cat", str(file)], STRANGER) != 0
+        assert file.stat().st_uid == OURS
+    usage = 80  # sidecar/exec/README.md: it ran, and says how to
+    assert _run([str(there.run_folder / "exec")], CONSUMER, FS_GROUP) == usage
