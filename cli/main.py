@@ -23,6 +23,7 @@ COMMANDS: dict[str, str] = {
     "simulated-hardware": "cli.simulated_hardware",
     "verifier": "cli.verifier",
     "explain": "cli.explain",
+    "vault": "cli.vault",
 }
 
 
