@@ -11,7 +11,7 @@ from sidecar.deadline import Deadline
 from sidecar.events import Events
 from sidecar.places import Places
 from sidecar.plan import PLAN_VARIABLE, Plan, PlanError, read
-from sidecar.refusal import Exit, RefusalError, internal
+from sidecar.refusal import CAUSES, Exit, RefusalError, internal
 from sidecar.stop import Stop
 
 HELP = f"""usage: morphisms-init
@@ -79,7 +79,7 @@ def provide(plan: Plan, places: Places, events: Events, stop: Stop) -> None:
 
 def usage(arguments: list[str]) -> int:
     """Help when asked for, else the reason why arguments are none of ours."""
-    codes = "\n".join(f"  {code.value:>3}  {code.name.lower().replace('_', ' ')}" for code in Exit)
+    codes = "\n".join(f"  {code.value:>3}  {cause}" for code, cause in CAUSES.items())
     asked = arguments in (["--help"], ["-h"])
     print(HELP + codes, file=sys.stdout if asked else sys.stderr)
     return 0 if asked else int(Exit.CONFIGURATION)

@@ -3,23 +3,41 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Final
 
 
 class Exit(IntEnum):
-    """Exit codes of `morphisms-init`, by who has to act. The exec helper's (80 to 87) and the shells' are elsewhere."""
+    """Exit codes of `morphisms-init`, by cause. The exec helper has others (80 to 87), and so have the shells."""
 
     PUBLISHED = 0
-    CONFIGURATION = 10  # the plan, the pod's token or the volumes: whoever writes the annotations or the configuration
-    EVIDENCE = 11  # no usable evidence from this guest: whoever runs the node
-    VERIFIER_REFUSED = 12  # judged and refused; `morphisms explain ID` beside the verifier says why
-    VERIFIER_UNREACHABLE = 13  # no answer, a busy one, or one that cannot be trusted, up to the deadline
-    VAULT_REFUSED = 14  # the token opens no such path: Vault's policy
-    VAULT_UNREACHABLE = 15  # no answer, sealed, busy, or not to be trusted, up to the deadline
-    SECRET_MISSING = 16  # no such secret, version or key, or one that cannot be published as asked
-    DEADLINE = 17  # the plan's time was over while everything still answered
-    NO_SPACE = 18  # the volume is full, or would hold more than its bound
-    INTERNAL = 70  # our mistake (EX_SOFTWARE of sysexits.h): class and place of the exception
-    STOPPED = 143  # SIGTERM or SIGINT (128 + 15): asked to end before anything was published
+    CONFIGURATION = 10
+    EVIDENCE = 11
+    VERIFIER_REFUSED = 12
+    VERIFIER_UNREACHABLE = 13
+    VAULT_REFUSED = 14
+    VAULT_UNREACHABLE = 15
+    SECRET_MISSING = 16
+    DEADLINE = 17
+    NO_SPACE = 18
+    INTERNAL = 70  # EX_SOFTWARE of sysexits.h
+    STOPPED = 143  # 128 + SIGTERM
+
+
+# The one table, which --help prints.
+CAUSES: Final = {
+    Exit.PUBLISHED: "all secrets are published",
+    Exit.CONFIGURATION: "the plan, the pod's token, the image or a volume is not as it must be",
+    Exit.EVIDENCE: "this guest gives no usable evidence: a matter of the node",
+    Exit.VERIFIER_REFUSED: "judged and refused; morphisms explain ID, beside the verifier, says why",
+    Exit.VERIFIER_UNREACHABLE: "the verifier gave no answer that can be used and trusted, up to the deadline",
+    Exit.VAULT_REFUSED: "Vault's policies do not open a path of the plan to this workload",
+    Exit.VAULT_UNREACHABLE: "Vault is sealed, busy, not to be reached or not to be trusted, up to the deadline",
+    Exit.SECRET_MISSING: "no such secret, version or key, or one that cannot be published as asked",
+    Exit.DEADLINE: "the plan's time was over while everything still answered",
+    Exit.NO_SPACE: "a memory volume is full, or would hold more than its bound",
+    Exit.INTERNAL: "a mistake of ours; the line names class and place",
+    Exit.STOPPED: "asked to stop (SIGTERM, SIGINT) before anything was published",
+}
 
 
 class RefusalError(Exception):

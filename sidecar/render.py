@@ -148,17 +148,24 @@ def _rendered(template: str, name: str, data: Mapping[str, Any]) -> str:
         raise _bad_template(name, "cannot be rendered with this secret") from None
 
 
+class _False(str):
+    """What a template prints for JSON's false, and what hides a section all the same."""
+
+    _CHEVRON_return_scope_when_falsy = True
+
+    def __bool__(self) -> bool:
+        return False
+
+
 def _for_template(value: Any) -> Any:
-    """Numbers and true as JSON writes them; lists and objects for sections; false and null stay, and hide a section."""
+    """Numbers, true and false as JSON writes them; lists and objects for sections; null prints nothing."""
     if isinstance(value, dict):
         return {key: _for_template(each) for key, each in value.items()}
     if isinstance(value, list):
         return [_for_template(each) for each in value]
-    return (
-        json.dumps(value)
-        if value is True or (value is not None and isinstance(value, (int, float)) and value)
-        else value
-    )
+    if value is False:
+        return _False("false")
+    return json.dumps(value) if isinstance(value, (int, float)) else value
 
 
 def _expanded(value: str, name: str, secrets: Secrets) -> str:

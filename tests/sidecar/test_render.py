@@ -36,6 +36,8 @@ def rendered(template: str, data: dict[str, Any], key: str | None = None) -> byt
         ("{{{a}}}", {"a": "{{{b}}}", "b": CANARY}, "{{{b}}}"),
         ("{{{n}}} {{{f}}} {{{yes}}}", {"n": 5432, "f": 1.5, "yes": True}, "5432 1.5 true"),
         ("{{#tls}}on{{/tls}}{{^tls}}off{{/tls}}", {"tls": False}, "off"),
+        ("{{#no}}on{{/no}}{{^no}}off{{/no}} {{{no}}} {{{zero}}}", {"no": False, "zero": 0}, "off false 0"),
+        ("[{{{none}}}]{{#none}}on{{/none}}", {"none": None}, "[]"),
         ("{{#hosts}}{{{.}}};{{/hosts}}", {"hosts": ["a", "b"]}, "a;b;"),
         ("{{{tls.crt}}}", {"tls": "x"}, None),
         ("{{{a.b}}}", {"a.b": "x"}, None),
