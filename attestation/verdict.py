@@ -19,7 +19,7 @@ class Scope(StrEnum):
 
 
 class Assurance(StrEnum):
-    """What the appraisal policy rests on (design section 2)."""
+    """What the appraisal policy rests on."""
 
     VM = "vm"
     WORKLOAD = "workload"

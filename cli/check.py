@@ -48,9 +48,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-f",
         "--file",
-        default=STDIN,
+        action="append",
         metavar="FILE|DIR|-",
-        help="YAML or JSON, or a folder of such files; - is stdin, the default",
+        help="YAML or JSON, or a folder of such files; - is stdin, the default; may be given several times",
     )
     parser.add_argument("-o", "--output", default="text", choices=("text", "json", "sarif"), help="default: text")
 
@@ -59,7 +59,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Judge every object, then print."""
     try:
         configuration, snapshot = load_configuration(arguments.config), load_snapshot(arguments.snapshot)
-        judgements = _judge(arguments.file, Checker(configuration, snapshot))
+        checker = Checker(configuration, snapshot)
+        judgements = [judgement for file in arguments.file or [STDIN] for judgement in _judge(file, checker)]
     except UnusableInputError as error:
         say(f"morphisms check: {error}")
         return _UNUSABLE

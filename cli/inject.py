@@ -94,6 +94,8 @@ class _Injector:
             self.messages.append(f"{where}: refused: {admitted.denial}")
             return None
         self.messages.append(f"{where}: {'changed' if admitted.changed else 'unchanged'} ({admitted.reason})")
+        if manifest.kind == "Service":
+            self.messages.append(f"{where}: its pods are rewritten when Knative makes them; see: morphisms render")
         self.admitted.append((manifest.title, manifest.object, admitted.object))
         return admitted.object
 

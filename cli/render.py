@@ -26,8 +26,9 @@ adds from the cluster's own settings is not invented: queue-proxy, the K_* and P
 
 --entrypoint is the command of the containers that take Vault references as environment and name none; what Kubernetes
 cannot tell, the image's author can. A word that starts with a dash is written --entrypoint=-jar.
---initdata adds the measured document to the pod and prints its HOST_DATA on stderr. Such a pod is complete: admission
-accepts it unchanged, and refuses whatever injection would still change.
+--initdata adds the measured document to the pod and prints its HOST_DATA on stderr, as a policy of assurance workload
+names it. Such a pod is complete: injection changes nothing of it. Knative itself cannot be handed one yet: its Services
+take no init containers unless the cluster's config-features say so, and only its controllers may make its pods.
 
 Looking entrypoints up in a registry, and generating the agent policy in the document, come later.
 Exit codes: 0 printed, 1 a Service is refused (and not printed), 2 unusable input (nothing is printed)."""

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from server import service
 from server.service import Address
 from server.tls import CertificateFiles
+from server.yamlfile import ConfigurationError
 from webhook.application import Settings, make_application
+from webhook.configuration import Configuration
+from webhook.fetch import Cluster, FileCluster
 
 HELP = "serve admission over TLS"
 EXAMPLE = "morphisms webhook --listen 127.0.0.1:8443 --tls-cert tls.crt --tls-key tls.key --snapshot cluster.yaml"
@@ -33,8 +37,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve until SIGTERM."""
-    from webhook.watch import FileCluster, LiveCluster
-
     settings = Settings(
         listen=arguments.listen,
         certificate=CertificateFiles(arguments.tls_cert, arguments.tls_key),
@@ -43,7 +45,15 @@ def run(arguments: argparse.Namespace) -> int:
     )
     if arguments.snapshot is not None:
         return service.run(lambda: make_application(settings, lambda _: FileCluster.read(arguments.snapshot)))
-    return service.run(lambda: make_application(settings, LiveCluster))
+    return service.run(lambda: make_application(settings, _live))
+
+
+def _live(configuration: Configuration) -> Cluster:
+    from webhook.watch import LiveCluster  # imports a whole Kubernetes client
+
+    if not (os.environ.get("KUBECONFIG") or os.environ.get("KUBERNETES_SERVICE_HOST")):
+        raise ConfigurationError(["not inside a cluster: set KUBECONFIG, or give --snapshot FILE for trying out"])
+    return LiveCluster(configuration)
 
 
 def address(text: str) -> Address:

@@ -43,11 +43,17 @@ def make_application(settings: Settings, make_cluster: Callable[[Configuration],
     registry = new_registry()
     files = FileMetrics(registry)
     background: list[Background] = []
-    current = _watch_configuration(settings.configuration, files, background)
+    # `admission` is made below, from what is loaded here.
+    watched = _watched(settings.configuration, files, lambda new: admission.reconfigure(new))  # noqa: PLW0108
+    if watched is not None:
+        background.append(watched.watch)
+    default = Configuration()
+
+    def current() -> Configuration:
+        return default if watched is None else watched.value
+
     if "@sha256:" not in current().sidecar.image:
-        logs.warning(
-            "sidecar_image_not_pinned", advice="pin sidecar.image by digest: Knative resolves no image of ours"
-        )
+        logs.warning("sidecar_image_not_pinned", advice="pin sidecar.image by digest; Knative does not resolve it")
     cluster = make_cluster(current())
     metrics = AdmissionMetrics(registry, lambda: cluster.current().age_seconds or 0.0)
     admission = Admission(current, cluster, metrics)
@@ -65,17 +71,14 @@ def make_application(settings: Settings, make_cluster: Callable[[Configuration],
     )
 
 
-def _watch_configuration(
-    path: Path | None, files: FileMetrics, background: list[Background]
-) -> Callable[[], Configuration]:
+def _watched(
+    path: Path | None, files: FileMetrics, changed: Callable[[Configuration], None]
+) -> Watched[Configuration] | None:
     if path is None:
-        default = Configuration()
-        return lambda: default
-    watched: Watched[Configuration] = Watched(
-        "configuration", read=lambda: load_configuration(path), paths=lambda: [path], metrics=files
+        return None
+    return Watched(
+        "configuration", read=lambda: load_configuration(path), paths=lambda: [path], metrics=files, changed=changed
     )
-    background.append(watched.watch)
-    return lambda: watched.value
 
 
 class Admission:
@@ -85,7 +88,7 @@ class Admission:
         self._configuration = configuration
         self._cluster = cluster
         self._metrics = metrics
-        self._configured: Configuration | None = None
+        metrics.configured(configuration().digest)
 
     def handler(self, path: str) -> Handler:
         """The handler of one admission path."""
@@ -104,12 +107,13 @@ class Admission:
 
         return answer
 
+    def reconfigure(self, configuration: Configuration) -> None:
+        """Take a reloaded configuration into use."""
+        self._metrics.configured(configuration.digest)
+        self._cluster.configured(configuration)
+
     async def _decide(self, request: Request) -> Decision:
         configuration = self._configuration()
-        if configuration is not self._configured:
-            self._configured = configuration
-            self._metrics.configured(configuration.digest)
-            self._cluster.configured(configuration)
         snapshot = self._cluster.current()
         if request.path in _LOOKING_UP:
             snapshot = await self._cluster.fetch(request, configuration, snapshot)

@@ -7,7 +7,7 @@ from webhook.pod import Pod
 
 
 def asks(pod: Pod, mode: Mode) -> bool:
-    """Design section 4. In a namespace without a mode only `inject: "true"` counts.
+    """Whether the pod asks. In a namespace without a mode only `inject: "true"` counts.
 
     A pod that carries `morphisms-init` was asked for before: its references have moved into the plan.
     """

@@ -6,18 +6,29 @@ import hashlib
 from functools import cached_property
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from webhook.injection import Injection
 from webhook.modes import Action, Mode
 from webhook.profiles import PRESETS, Profile
+from webhook.quantity import amount_of
 
 _VERSION = "0.1.0"
 
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _quantity(text: str) -> str:
+    amount = amount_of(text)
+    if amount is None or amount <= 0:
+        raise PydanticCustomError("quantity", "not a Kubernetes quantity above zero, such as 500m or 64Mi")
+    return text
+
+
+Quantity = Annotated[str, AfterValidator(_quantity)]
 
 
 class Resources(_Section):
@@ -27,8 +38,8 @@ class Resources(_Section):
     ResourceQuota may ask for them; memory leaves room for the secrets, tmpfs pages being charged to their writer.
     """
 
-    requests: dict[str, str] = {"cpu": "10m", "memory": "64Mi"}
-    limits: dict[str, str] = {"cpu": "500m", "memory": "128Mi"}
+    requests: dict[str, Quantity] = {"cpu": "10m", "memory": "64Mi"}
+    limits: dict[str, Quantity] = {"cpu": "500m", "memory": "128Mi"}
 
 
 class Sidecar(_Section):
@@ -43,8 +54,8 @@ class Sidecar(_Section):
     deadlineSeconds: int = Field(60, ge=5, le=500, description="far below Knative's progress deadline of 600 s")  # noqa: N815
     runAsUser: int = Field(65532, ge=1)  # noqa: N815
     fsGroup: int = Field(65532, ge=1, description="set where the pod has none, so that its containers read the files")  # noqa: N815
-    secretsSizeLimit: str = "16Mi"  # noqa: N815
-    runSizeLimit: str = "4Mi"  # noqa: N815
+    secretsSizeLimit: Quantity = "16Mi"  # noqa: N815
+    runSizeLimit: Quantity = "4Mi"  # noqa: N815
 
 
 class Verifier(_Section):
@@ -193,8 +204,8 @@ class Configuration(_Section):
     def profiles_allowed_in(self, namespace: str) -> frozenset[str]:
         """Names of the profiles that pods of the namespace may use.
 
-        Where the operator says nothing: the default, and every profile that attests. A profile of placement alone would
-        let an annotation loosen the namespace's policy.
+        Where the operator says nothing: the default, and the others that isolate a pod in a VM of its own and attest it
+        on real hardware. Any other would let an annotation loosen the namespace's policy.
         """
         entry = self.namespaces.get(namespace)
         if entry is not None:
@@ -203,5 +214,5 @@ class Configuration(_Section):
 
     @cached_property
     def _attesting_profiles(self) -> frozenset[str]:
-        attesting = {name for name, profile in self.profile_by_name.items() if profile.injects}
+        attesting = {name for name, profile in self.profile_by_name.items() if profile.isolates_by_itself}
         return frozenset(attesting | {self.defaultProfile})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -106,6 +107,7 @@ def read_references(container: Container, home: Home) -> MovedReferences:
         except BadReferenceError as error:
             problems.append((f"{container.field}.env[{index}]", f"env {shown(name)} {error}"))
     names = {variable.name for variable in variables}
+    problems += _repeated(container, names)
     problems += _words(container)
     problems += _expansions(container, names)
     if names and not container.object.get("command"):
@@ -131,6 +133,16 @@ def _variable(container: str, name: str, value: str, home: Home) -> EnvVariable:
         reference = parse_variable(value, home)
         return EnvVariable(container, name, None, reference.path, reference.key, reference.version)
     return EnvVariable(container, name, expand_inline(value, home))
+
+
+def _repeated(container: Container, names: set[str]) -> list[tuple[str, str]]:
+    """Variables that are given twice, one of them a reference: which one wins would change with the injection."""
+    given = Counter(variable["name"] for variable in container.object.get("env") or ()) if names else Counter[str]()
+    return [
+        (f"{container.field}.env", f"env {shown(name)} of container {container.label} is given twice; keep one")
+        for name in sorted(names)
+        if given[name] > 1
+    ]
 
 
 def _words(container: Container) -> list[tuple[str, str]]:

@@ -81,6 +81,8 @@ def decide(
     mode = mode_of_request(request, snapshot, offline_mode)
     try:
         if request.object is not None:
+            if request.object.get("kind", request.kind[2]) != request.kind[2]:
+                raise MalformedError("object.kind: not the request's kind")
             path.check(request.object)
         decision = path.decide(request, configuration, snapshot, mode)
     except MalformedError as error:

@@ -14,6 +14,7 @@ _WARNING_LENGTH: Final = 240
 _MAX_WARNINGS: Final = 15
 # A denial travels through ReplicaSet, Deployment and Revision conditions: one line that a person reads.
 _MAX_DENIALS: Final = 8
+_MAX_CAUSES: Final = 100
 
 Outcome = Literal["unchanged", "mutated", "allowed", "denied", "skipped"]
 
@@ -63,7 +64,7 @@ def deny(
     lines = [str(violation) for violation in violations[:_MAX_DENIALS]]
     if len(violations) > _MAX_DENIALS:
         lines.append(f"and {len(violations) - _MAX_DENIALS} more")
-    causes = tuple(Cause(each.rule.id, each.message, each.field) for each in violations)
+    causes = tuple(Cause(each.rule.id, each.message, each.field) for each in violations[:_MAX_CAUSES])
     return Decision(
         "denied",
         mode,

@@ -10,14 +10,21 @@ import base64
 import binascii
 import gzip
 import hashlib
+import re
 import tomllib
 import zlib
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 # Kubernetes allows 256 KiB for all annotations; a generated policy was seen at 75 KB plain.
 _MAX_ENCODED: Final = 256 * 1024
-_MAX_PLAIN: Final = 4 * 1024 * 1024
+_MAX_PLAIN: Final = 512 * 1024
+# A key of more parts is no key of ours; reading one takes time that grows with the square of them.
+_MANY_PARTS: Final = re.compile(rb"(?:[A-Za-z0-9_\"' \t-]{1,64}\.){8}")
+_MAX_OUTSIDE: Final = 8 * 1024
+_TEXTS: Final = re.compile(rb"\"\"\".*?\"\"\"|'''.*?'''|\"[^\"\n]*\"|'[^'\n]*'", re.DOTALL)
+_MAX_NUMBER: Final = re.compile(rb"[0-9_]{64}")
 # The agent's own limits on a policy (kata-agent 4.1).
 _MAX_POLICY_LINE: Final = 64 * 1024
 HOST_DATA_BYTES: Final = 32
@@ -38,7 +45,12 @@ class Initdata:
 
 
 def read_initdata(encoded: str) -> Initdata:
-    """The document in an annotation's value."""
+    """The document in an annotation's value; the same again costs nothing."""
+    return _read(encoded)
+
+
+@lru_cache(maxsize=16)
+def _read(encoded: str) -> Initdata:
     if len(encoded) > _MAX_ENCODED:
         raise InitdataError(f"is longer than {_MAX_ENCODED} bytes")
     try:
@@ -56,8 +68,8 @@ def write_initdata(toml: bytes) -> str:
 def parse_initdata(toml: bytes) -> Initdata:
     """The document in its raw TOML."""
     try:
-        document = tomllib.loads(toml.decode())
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError):
+        document = tomllib.loads(_bounded(toml).decode())
+    except (ValueError, RecursionError):  # among them TOMLDecodeError, UnicodeDecodeError, and int() of too many digits
         raise InitdataError("is not TOML") from None
     if document.get("version") != "0.1.0":
         raise InitdataError('has a version other than "0.1.0"')
@@ -70,6 +82,14 @@ def parse_initdata(toml: bytes) -> Initdata:
     _check_policy(files.get("policy.rego"))
     digest = hashlib.new(algorithm, toml).digest()
     return Initdata(toml, digest[:HOST_DATA_BYTES], files)
+
+
+def _bounded(toml: bytes) -> bytes:
+    """The document, unless reading it would take long: what is outside texts is short in an initdata document."""
+    outside = _TEXTS.sub(b'""', toml)
+    if len(outside) > _MAX_OUTSIDE or _MANY_PARTS.search(outside) or _MAX_NUMBER.search(outside):
+        raise InitdataError("holds more than a version, an algorithm and a [data] table of texts")
+    return toml
 
 
 def _decompressed(compressed: bytes) -> bytes:

@@ -76,7 +76,7 @@ class Evidence(BaseModel):
 
 
 class Profile(BaseModel):
-    """Design section 5. Without evidence a profile is placement only: no `morphisms-init`, no secrets."""
+    """Which guests and nodes count. Without evidence a profile is placement only: no `morphisms-init`, no secrets."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -103,6 +103,15 @@ class Profile(BaseModel):
     def injects(self) -> bool:
         """Whether pods of this profile get `morphisms-init`."""
         return bool(self.evidence)
+
+    @property
+    def isolates_by_itself(self) -> bool:
+        """Whether a pod of it is in a VM of its own, attested by real hardware, wherever it lands."""
+        return (
+            self.isolation == "pod-vm"
+            and bool(self.runtimeClasses and self.evidence)
+            and all(evidence.source != "simulated" for evidence in self.evidence)
+        )
 
     def suits(self, node: NodeRecord) -> bool:
         """Whether the node satisfies every requirement."""

@@ -110,6 +110,11 @@ def expand_inline(value: str, home: Home) -> str:
     return result
 
 
+def literal_parts(value: str) -> str:
+    """The text without its inline references: what its author wrote out."""
+    return _INLINE.sub("", value)
+
+
 def _path(path: str, home: Home) -> str:
     if not _PATH.fullmatch(path):
         raise BadReferenceError("has no usable path; write MOUNT/PATH#KEY, such as secret/shop/db#password")

@@ -6,6 +6,7 @@ can be written for real pods. Only the members named here are looked at; null co
 
 from __future__ import annotations
 
+import re
 from typing import Any, TypeVar
 
 import msgspec
@@ -80,8 +81,13 @@ class _Container(_Shape):
     resources: _Resources | None = None
 
 
+class _Source(_Shape):
+    service_account_token: Object | None = None
+    secret: Object | None = None
+
+
 class _Projected(_Shape):
-    sources: list[Object] | None = None
+    sources: list[_Source] | None = None
 
 
 class _Volume(_Shape):
@@ -145,6 +151,8 @@ class TemplateOwner(_Owned, kw_only=True):
 
 
 T = TypeVar("T", bound=_Shape)
+# Where YAML easily makes a boolean or a number of what has to be text.
+_IN_TEXTS = re.compile(r"\.(annotations|labels)\[")
 
 
 def check(item: Any, shape: type[T], where: str = "object") -> None:
@@ -153,7 +161,8 @@ def check(item: Any, shape: type[T], where: str = "object") -> None:
         msgspec.convert(item, shape)
     except (msgspec.ValidationError, RecursionError) as error:
         # msgspec tells expected and actual types and the place, no content.
-        raise MalformedError(f"{where}: {error}") from None
+        hint = '; quote the value, such as "true"' if _IN_TEXTS.search(str(error)) else ""
+        raise MalformedError(f"{where}: {error}{hint}") from None
 
 
 def check_pod(item: Any, where: str = "object") -> None:

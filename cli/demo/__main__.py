@@ -61,7 +61,7 @@ def _tell(webhook: DemoWebhook) -> int:
     _title("7. Another Service, with a password in plain text: its author reads this at `kubectl apply`")
     if not _expect(webhook.ask("/validate/service", _review("service-review.json")), allowed=False):
         return 1
-    print("Attestation and the secrets themselves come with the sidecar; `morphisms report --help` judges SNP reports.")
+    print("Attestation and the secrets themselves come with the sidecar; `morphisms report verify` judges SNP reports.")
     return 0
 
 

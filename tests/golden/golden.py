@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,9 @@ def answer(case: Case) -> dict[str, Any]:
         response["patch"] = json.loads(base64.b64decode(response["patch"]))
         for operation in response["patch"]:
             _open_plan(operation.get("value"))
+            if operation["path"].endswith("morphisms.dev~1status"):
+                # Any key added to the configuration changes its digest, and says nothing about the case.
+                operation["value"] = re.sub(r"[0-9a-f]{64}", "DIGEST", operation["value"])
     return response
 
 
@@ -88,13 +92,13 @@ def _get(item: Any, steps: list[str]) -> Any:
 def _set(item: Any, steps: list[str], value: Any) -> None:
     for step in steps[:-1]:
         item = item[int(step)] if isinstance(item, list) else item.setdefault(step, {})
-    last = steps[-1]
+    last = steps[-1].replace("|", "/")
     if value is None:
         del item[int(last) if isinstance(item, list) else last]
     elif isinstance(item, list):
         item[int(last)] = value
     else:
-        item[last.replace("|", "/")] = value
+        item[last] = value
 
 
 def _open_plan(value: Any) -> None:

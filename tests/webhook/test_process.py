@@ -166,6 +166,7 @@ def test_a_changed_configuration_is_loaded_and_a_bad_one_reported_and_left_aside
     configuration.write_text("version: 1\ncluster: one\n")
     arguments = ("--snapshot", _snapshot(tmp_path, "inject"), "--config", configuration)
     with webhook(tmp_path, *arguments) as running:
+        before = _digest(running)
         assert _cluster_in_plan(running) == "one"
         configuration.write_text("version: 1\nclutser: two\n")
         until(lambda: any(line["event"] == "file_not_reloaded" for line in running.log()))
@@ -175,6 +176,14 @@ def test_a_changed_configuration_is_loaded_and_a_bad_one_reported_and_left_aside
         configuration.write_text("version: 1\ncluster: three\n")
         until(lambda: any(line["event"] == "file_reloaded" for line in running.log()))
         assert _cluster_in_plan(running) == "three"
+        assert _digest(running) != before
+
+
+def _digest(running: Webhook) -> str:
+    _, text = running.get("/metrics")
+    digests = [line for line in text.splitlines() if line.startswith("morphisms_configuration_info{")]
+    assert len(digests) == 1
+    return digests[0]
 
 
 def _cluster_in_plan(running: Webhook) -> str:

@@ -5,8 +5,6 @@ Knative hands only the template's annotations on to pods; on the Service's metad
 
 from __future__ import annotations
 
-import re
-from decimal import Decimal
 from typing import Any
 
 from webhook.annotations import own_annotations
@@ -15,8 +13,10 @@ from webhook.decision import Decision, as_warnings, summary
 from webhook.modes import Mode
 from webhook.names import PREFIX
 from webhook.patch import Patch
+from webhook.quantity import amount_of
 from webhook.request import Request
 from webhook.snapshot import Snapshot
+from webhook.template import check_template_owner
 
 _STATUS = "status"
 
@@ -26,11 +26,14 @@ def decide(request: Request, configuration: Configuration, snapshot: Snapshot | 
     service = request.object
     if service is None or request.operation not in ("CREATE", "UPDATE"):
         return Decision("skipped", mode, "not-created", audit=summary(mode, "skipped", ()))
+    if request.user.name in configuration.identities.knative:
+        return Decision("unchanged", mode, "written-by-knative", audit=summary(mode, "unchanged", ()))
     wanted = own_annotations(_annotations(service))
     wanted.pop(_STATUS, None)
     template = service["spec"]["template"]
     copies, late = wanted, tuple[str, ...]()
     if request.operation == "UPDATE" and request.old_object is not None:
+        check_template_owner(request.old_object, "oldObject")
         copies, late = _copies_on_update(request.old_object, template, wanted)
     present = own_annotations(_annotations(template))
     patch = Patch(service)
@@ -91,25 +94,8 @@ def changes(new: Any, old: Any) -> bool:
         return len(new) != len(old) or any(changes(one, other) for one, other in zip(new, old, strict=True))
     if new == old or new is None or (old is None and not new):
         return False
-    amount = _quantity(new)
-    return amount is None or amount != _quantity(old)
-
-
-# resource.Quantity: a decimal number with a decimal or a binary suffix.
-_QUANTITY = re.compile(r"([+-]?[0-9]{1,30}(?:\.[0-9]{1,30})?)(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?")
-_SUFFIXES = {
-    "m": Decimal("0.001"),
-    **{suffix: Decimal(1000) ** (power + 1) for power, suffix in enumerate("kMGTPE")},
-    **{f"{suffix}i": Decimal(1024) ** (power + 1) for power, suffix in enumerate("KMGTPE")},
-}
-
-
-def _quantity(value: Any) -> Decimal | None:
-    """The amount that a text or number means as a Kubernetes quantity; None when it is none."""
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        return None
-    match = _QUANTITY.fullmatch(str(value)) if len(str(value)) < 80 else None
-    return None if match is None else Decimal(match[1]) * _SUFFIXES.get(match[2], Decimal(1))
+    amount = amount_of(new)
+    return amount is None or amount != amount_of(old)
 
 
 def _adds_ours(template: dict[str, Any], old_template: dict[str, Any]) -> bool:

@@ -21,7 +21,11 @@ from webhook.patch import Patch
 from webhook.plans import plan_text
 from webhook.pod import Pod
 from webhook.profiles import Profile
+from webhook.quantity import same_amount
 from webhook.rewrite.plan import make_plan
+
+# What the ServiceAccount admission plugin calls its projected volumes (BoundServiceAccountTokenVolume).
+_ACCOUNT_VOLUME = "kube-api-access-"
 
 
 def inject_sidecar(patch: Patch, pod: Pod, profile: Profile) -> None:
@@ -85,15 +89,40 @@ def sidecar_container(pod: Pod, profile: Profile) -> dict[str, Any]:
 
 
 def is_intact(container: dict[str, Any], wanted: dict[str, Any]) -> bool:
-    """Whether the container is the wanted one, but for the service account mount that the API server may add to it."""
+    """Whether the container is the wanted one, but for what the API server's own plugins make of every container.
+
+    They mount the service account, always pull (AlwaysPullImages), add resources that we do not name (LimitRanger), and
+    store quantities in their canonical form. None of that changes what runs or what it is given.
+    """
     if container == wanted:
         return True
-    mounts = [
-        mount
-        for mount in container.get("volumeMounts") or ()
-        if not (mount.get("mountPath") == SERVICE_ACCOUNT_MOUNT and mount.get("readOnly") is True)
-    ]
-    return {**container, "volumeMounts": mounts} == wanted
+    plain = {
+        **container,
+        "volumeMounts": [each for each in container.get("volumeMounts") or () if not _is_account(each)],
+    }
+    if container.get("imagePullPolicy") == "Always":
+        plain["imagePullPolicy"] = wanted["imagePullPolicy"]
+    if _grants(container.get("resources") or {}, wanted["resources"]):
+        plain["resources"] = wanted["resources"]
+    return plain == wanted
+
+
+def _is_account(mount: dict[str, Any]) -> bool:
+    """Whether it is the mount that the ServiceAccount plugin adds, of its own volume."""
+    return mount == {
+        "name": mount.get("name"),
+        "mountPath": SERVICE_ACCOUNT_MOUNT,
+        "readOnly": True,
+    } and str(mount.get("name")).startswith(_ACCOUNT_VOLUME)
+
+
+def _grants(resources: dict[str, Any], wanted: dict[str, Any]) -> bool:
+    """Whether every amount that we name is granted as named."""
+    return all(
+        same_amount((resources.get(kind) or {}).get(name), amount)
+        for kind, amounts in wanted.items()
+        for name, amount in amounts.items()
+    )
 
 
 def _is_guaranteed(pod: Pod) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from webhook.consumers import shown
-from webhook.names import PREFIX
+from webhook.names import INITDATA, PREFIX
 from webhook.rules.rule import Finding, Rule, Severity, Subject
 
 
@@ -13,6 +13,8 @@ def check(subject: Subject) -> Iterator[Finding]:
     if subject.old is None:
         return
     before, after = subject.old.own_annotations, subject.pod.own_annotations
+    if subject.old.annotations.get(INITDATA) != subject.pod.annotations.get(INITDATA):
+        yield f"metadata.annotations[{INITDATA}]", "the initdata of a running pod does not change; deploy it anew"
     for key in sorted(before.keys() | after.keys()):
         if before.get(key) != after.get(key):
             yield (

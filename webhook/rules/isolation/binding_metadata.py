@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from webhook.names import INITDATA, KNATIVE_PREFIX, PREFIX
+from webhook.names import KATA_PREFIX, KNATIVE_PREFIX, PREFIX
 from webhook.rules.rule import BindingSubject, Finding, Rule, Severity
+
+_KEPT = (PREFIX, KNATIVE_PREFIX, KATA_PREFIX)
 
 
 def check(subject: BindingSubject) -> Iterator[Finding]:
     for member in ("annotations", "labels"):
-        for key in subject.metadata.get(member) or {}:
-            if key.startswith((PREFIX, KNATIVE_PREFIX)) or key == INITDATA:
-                yield f"metadata.{member}", f"remove {PREFIX}, {KNATIVE_PREFIX} and initdata {member} from the Binding"
-                break
+        if any(key.startswith(_KEPT) for key in subject.metadata.get(member) or {}):
+            yield f"metadata.{member}", f"remove {', '.join(_KEPT)} {member} from the Binding"
 
 
 RULE = Rule(

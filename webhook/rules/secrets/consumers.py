@@ -35,8 +35,11 @@ def check(subject: Subject) -> Iterator[Finding]:
                     f"metadata.annotations[morphisms.dev/mode-{secret.name}]",
                     "a mode without group access needs the containers that get secrets to share one runAsUser",
                 )
+    troubled = {references.container.field for references in pod.references if references.problems}
     for consumer in pod.consumers:
-        yield from _check_consumer(pod, consumer)
+        # What follows from a reference that could not be moved is said where the reference is.
+        if consumer.field not in troubled:
+            yield from _check_consumer(pod, consumer)
 
 
 def _check_consumer(pod: Pod, consumer: Container) -> Iterator[Finding]:

@@ -8,6 +8,7 @@ from functools import lru_cache
 from webhook.configuration import Plaintext
 from webhook.consumers import is_wrapped, shown
 from webhook.detection import Allow, Detector
+from webhook.references import literal_parts
 from webhook.rules.rule import Finding, Rule, Severity, Subject
 
 
@@ -19,6 +20,20 @@ def detector_of(settings: Plaintext) -> Detector:
 
 def check(subject: Subject) -> Iterator[Finding]:
     detector = detector_of(subject.pod.configuration.plaintext)
+    # What stands around inline references has moved into the plan, which lies in etcd like the pod's environment.
+    for variable in subject.pod.plan.env if subject.pod.plan else ():
+        if variable.value is not None and detector.find(variable.name, literal_parts(variable.value)) is not None:
+            yield (
+                "spec.initContainers",
+                f"env {shown(variable.name)} of container {variable.container} holds, beside a Vault reference,"
+                " what looks like a secret in plain text; store it in Vault too",
+            )
+    for secret in subject.pod.wishes.secrets:
+        if secret.template is not None and detector.find(secret.name, secret.template) is not None:
+            yield (
+                f"metadata.annotations[morphisms.dev/template-{secret.name}]",
+                f"template-{secret.name} holds what looks like a secret in plain text; store it in Vault too",
+            )
     for container in subject.pod.judged:
         for index, variable in enumerate(container.object.get("env") or ()):
             value = variable.get("value")
