@@ -19,7 +19,7 @@ from attestation.kds import KeyService
 from attestation.verifier.anchors import crl_files, load_anchors, load_crls, load_intermediates
 from attestation.verifier.bearer import Bearers, Grant
 from attestation.verifier.configuration import ClusterEntry, Jwks, ReadBack, Signing, VerifierConfiguration
-from attestation.verifier.credentials import AppRole, Credentials, TokenFile
+from attestation.verifier.credentials import MAX_ANSWER_SIZE, AppRole, Credentials, TokenFile
 from attestation.verifier.http import AskError, Peers
 from attestation.verifier.identity import Cluster, PodTokens
 from attestation.verifier.judge import Case, Judge, new_case
@@ -27,6 +27,7 @@ from attestation.verifier.keys import FetchError, KeySet
 from attestation.verifier.metrics import VerifierMetrics
 from attestation.verifier.nonces import Nonces
 from attestation.verifier.policies import PolicySet, load_policies, policy_files
+from attestation.verifier.policy_secret import PolicySecret
 from attestation.verifier.read_back import PodReader
 from attestation.verifier.reasons import Reason, RefusedError
 from attestation.verifier.signing import Signer, SigningKeys, load_signing_keys, read_secret
@@ -64,19 +65,13 @@ def make_application(settings: Settings, configuration: VerifierConfiguration) -
     registry = new_registry()
     files = FileMetrics(registry)
     read_back = {cluster.name: cluster.readBack is not None for cluster in configuration.clusters}
-    folders = (configuration.policies, configuration.guests)
-    policies: Watched[PolicySet] = Watched(
-        "policies",
-        read=lambda: load_policies(*folders, read_back),
-        paths=lambda: policy_files(folders),
-        metrics=files,
-    )
     shared = _session_key(configuration.session.key)
     peers = Peers()
     credentials = _credentials(configuration, peers)
     gates: dict[str, Check] = {} if credentials is None else {"vault-credentials": credentials.check}
     background: list[Background] = [] if credentials is None else [credentials.keep]
     keys = _signer(configuration.signing, credentials, files, background, gates)
+    policies = _policies(configuration, read_back, credentials, files, background, gates)
     vault = _vault(configuration, peers, keys)
     certificates = _certificates(configuration, peers)
     crls: Watched[tuple[RevocationList, ...]] = Watched(
@@ -91,21 +86,21 @@ def make_application(settings: Settings, configuration: VerifierConfiguration) -
         Nonces(shared, time.time),
         PodTokens([_cluster(entry, peers) for entry in configuration.clusters], time.time),
         {entry.name: _reader(entry.readBack, peers) for entry in configuration.clusters if entry.readBack is not None},
-        lambda: policies.value,
+        policies,
         certificates,
     )
     verifier = Verifier(
         nonces=judge.nonces,
         judge=judge,
         bearers=Bearers(shared, time.time),
-        policies=lambda: policies.value,
+        policies=policies,
         vault=vault,
         store=_store(configuration),
-        metrics=VerifierMetrics(registry, lambda: len(policies.value.policies)),
+        metrics=VerifierMetrics(registry, lambda: _count(policies)),
         keys=keys,
     )
-    _announce(configuration, policies.value)
-    background += [policies.watch, crls.watch, peers.close_at_end]
+    _announce(configuration, _count(policies))
+    background += [crls.watch, peers.close_at_end]
     return Application(
         routes=verifier.routes(),
         certificate=settings.certificate,
@@ -353,7 +348,42 @@ def _credentials(configuration: VerifierConfiguration, peers: Peers) -> Credenti
         login = TokenFile(own.tokenFile)
     else:
         raise AssertionError("the configuration allows no login without a method")
-    return Credentials(peers.add(server.url, server.ca, timeout=server.timeoutSeconds), login, own.namespace)
+    peer = peers.add(server.url, server.ca, timeout=server.timeoutSeconds)
+    peer.limit = MAX_ANSWER_SIZE
+    return Credentials(peer, login, own.namespace)
+
+
+def _policies(
+    configuration: VerifierConfiguration,
+    read_back: Mapping[str, bool],
+    credentials: Credentials | None,
+    files: FileMetrics,
+    background: list[Background],
+    gates: dict[str, Check],
+) -> Callable[[], PolicySet]:
+    """The policies of the moment, from Vault or from the two folders."""
+    source = configuration.policyVault
+    if source is not None and credentials is not None:
+        secret = PolicySecret(credentials, source.mount, source.path, read_back, files)
+        background.append(secret.watch)
+        gates["policies"] = secret.check
+        return lambda: secret.value
+    folders = (configuration.policies, configuration.guests)
+    watched: Watched[PolicySet] = Watched(
+        "policies",
+        read=lambda: load_policies(*folders, read_back),
+        paths=lambda: policy_files(folders),
+        metrics=files,
+    )
+    background.append(watched.watch)
+    return lambda: watched.value
+
+
+def _count(policies: Callable[[], PolicySet]) -> int:
+    try:
+        return len(policies().policies)
+    except RefusedError:
+        return 0
 
 
 def _signer(
@@ -410,13 +440,13 @@ def _store(configuration: VerifierConfiguration) -> Store | None:
         raise ConfigurationError([f"{folder}: verdicts cannot be kept: {error.strerror}"]) from None
 
 
-def _announce(configuration: VerifierConfiguration, policies: PolicySet) -> None:
+def _announce(configuration: VerifierConfiguration, policies: int) -> None:
     simulated = configuration.certificates.simulatedRoot is not None
     logs.info(
         "verifier",
         mode=configuration.mode.value,
         simulated_trusted=simulated,
-        policies=len(policies.policies),
+        policies=policies,
         clusters=[cluster.name for cluster in configuration.clusters],
     )
     if configuration.explain.folder is None:

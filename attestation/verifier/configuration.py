@@ -105,7 +105,9 @@ class VaultServer(_Section):
     ca: Path | None = None
     issuer: str = Field("morphisms-verifier", min_length=1)
     audience: str = Field("vault", min_length=1)
-    login: OwnLogin | None = Field(None, description="for what the verifier does in Vault itself: signing.transit")
+    login: OwnLogin | None = Field(
+        None, description="for what the verifier does in Vault itself: signing.transit, policyVault"
+    )
     timeoutSeconds: float = Field(5.0, gt=0, le=15)  # noqa: N815
 
 
@@ -133,6 +135,13 @@ class Signing(_Section):
         return self
 
 
+class PolicyVault(_Section):
+    """One secret of a KV engine, version 2, with the keys `policies` and `guests`."""
+
+    mount: str = Field("secret", pattern=_MOUNT)
+    path: str = Field(pattern=_MOUNT, description="of the secret, below the mount")
+
+
 class Session(_Section):
     """What replicas share."""
 
@@ -153,13 +162,22 @@ class VerifierConfiguration(_Section):
 
     mode: Mode = Mode.PRODUCTION
     clusters: tuple[ClusterEntry, ...] = Field(min_length=1, max_length=64)
-    policies: Path = Field(description="folder of appraisal policies, one a file")
-    guests: Path = Field(description="folder of guest reference values, each file NAME: {…}")
+    policies: Path = Field(Path("policies"), description="folder of appraisal policies, one a file")
+    guests: Path = Field(Path("guests"), description="folder of guest reference values, each file NAME: {…}")
+    policyVault: PolicyVault | None = Field(  # noqa: N815
+        None, description="policies and guests from Vault in place of the two folders; needs vault.login"
+    )
     certificates: Certificates = Certificates()
     vault: VaultServer
     signing: Signing
     session: Session = Session()
     explain: Explain = Explain()
+
+    @model_validator(mode="after")
+    def _one_source(self) -> VerifierConfiguration:
+        if self.policyVault is not None and self.model_fields_set & {"policies", "guests"}:
+            raise PydanticCustomError("policies", "policyVault takes the place of policies and guests; keep one")
+        return self
 
 
 def load_configuration(path: Path) -> VerifierConfiguration:
@@ -176,6 +194,8 @@ def _problems(configuration: VerifierConfiguration) -> list[str]:
     problems = [f"clusters: {name} is listed twice" for name in sorted(set(names)) if names.count(name) > 1]
     if configuration.signing.transit is not None and configuration.vault.login is None:
         problems.append("signing.transit: needs vault.login")
+    if configuration.policyVault is not None and configuration.vault.login is None:
+        problems.append("policyVault: needs vault.login")
     if configuration.mode is not Mode.PRODUCTION:
         return problems
     if configuration.certificates.simulatedRoot is not None:

@@ -27,6 +27,7 @@ _LONGEST_PAUSE = 60.0
 # A 403 may mean a revoked token or a missing policy; a login mends only the first, so it is tried this seldom.
 _DOUBT_SECONDS = 10.0
 _MAX_AT_ONCE = 64
+MAX_ANSWER_SIZE = 4 << 20  # a KV secret of a mebibyte, and what JSON makes of it
 
 
 @dataclass(frozen=True, slots=True)

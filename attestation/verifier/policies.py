@@ -10,12 +10,12 @@ import difflib
 import hashlib
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, RootModel, model_validator
+from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from attestation.errors import PolicyError
@@ -23,7 +23,7 @@ from attestation.policy import GuestReference, parse_guest
 from attestation.verdict import Assurance
 from attestation.verifier.identity import PodIdentity
 from attestation.verifier.reasons import Reason, RefusedError
-from server.yamlfile import ConfigurationError, Loaded, load
+from server.yamlfile import ConfigurationError, Loaded, load, parse
 
 _LABEL = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"  # RFC 1123; no slash and no wildcard: these become Vault paths
 _SUBDOMAIN = r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$"
@@ -31,6 +31,7 @@ _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
 _PATH = r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$"
 _NO_INITDATA = "0" * 64
 _MAX_PROBLEMS = 50
+_Model = TypeVar("_Model", bound=BaseModel)
 ADVICE_ACCOUNT = "give each Service its own service account, or set readBack for the cluster"
 
 
@@ -143,17 +144,49 @@ def policy_files(folders: Sequence[Path]) -> list[Path]:
 def load_policies(policies: Path, guests: Path, clusters: Mapping[str, bool]) -> Loaded[PolicySet]:
     """Read both folders. `clusters`: name to whether its pods are read back. Raises ConfigurationError, with all
     problems."""
-    references, raw, problems = _load_guests(guests)
+    problems: list[str] = []
+    guest_files = [(str(path), path.name, _loader(path, GuestFile)) for path in _yaml_files(guests, problems)]
+    files = [(str(path), path.name, _loader(path, AppraisalPolicy)) for path in _yaml_files(policies, problems)]
+    return _assembled(files, guest_files, clusters, problems)
+
+
+def read_policies(document: Mapping[str, Any], name: str, clusters: Mapping[str, bool]) -> Loaded[PolicySet]:
+    """As `load_policies`, of one document: `policies`, each by a name as a file has it, and `guests`."""
+    problems = [f"{name}: unknown key {key}" for key in sorted(set(document) - {"policies", "guests"})]
+    policies, guests = document.get("policies"), document.get("guests")
+    if not isinstance(policies, dict) or not isinstance(guests, dict):
+        raise ConfigurationError([*problems, f"{name}: policies and guests, both mappings, are required"])
+    entries = [(f"{name} {key}", str(key), _parser(f"{name} {key}", value)) for key, value in policies.items()]
+    return _assembled(entries, [(name, name, lambda: GuestFile(guests))], clusters, problems)
+
+
+_Records = Sequence[tuple[str, str, Callable[[], "AppraisalPolicy"]]]
+_Guests = Sequence[tuple[str, str, Callable[[], "GuestFile"]]]
+
+
+def _loader(path: Path, model: type[_Model]) -> Callable[[], _Model]:
+    return lambda: load(path, model).value
+
+
+def _parser(name: str, value: object) -> Callable[[], AppraisalPolicy]:
+    return lambda: parse(json.dumps(value).encode(), AppraisalPolicy, name=name).value
+
+
+def _assembled(
+    policies: _Records, guests: _Guests, clusters: Mapping[str, bool], problems: list[str]
+) -> Loaded[PolicySet]:
+    """Each entry: where it is, what people call it, and how to have it (raises ConfigurationError)."""
+    references, raw = _read_guests(guests, problems)
     records: list[tuple[str, AppraisalPolicy]] = []
-    for path in _yaml_files(policies, problems):
+    for place, name, have in policies:
         try:
-            record = load(path, AppraisalPolicy).value
+            record = have()
         except ConfigurationError as error:
             problems += error.problems
             continue
-        records.append((f"{record.workload.subject} ({path.name})", record))
-        problems += _unknown(path, "cluster", [record.workload.cluster], clusters)
-        problems += _unknown(path, "guest", record.guests, references)
+        records.append((f"{record.workload.subject} ({name})", record))
+        problems += _unknown(place, "cluster", [record.workload.cluster], clusters)
+        problems += _unknown(place, "guest", record.guests, references)
     problems += _collisions(records, clusters)
     if problems:
         raise ConfigurationError(problems)
@@ -162,27 +195,29 @@ def load_policies(policies: Path, guests: Path, clusters: Mapping[str, bool]) ->
     return Loaded(_index(found), digest)
 
 
-def _load_guests(folder: Path) -> tuple[dict[str, GuestReference], dict[str, Any], list[str]]:
+def _read_guests(guests: _Guests, problems: list[str]) -> tuple[dict[str, GuestReference], dict[str, Any]]:
     references: dict[str, GuestReference] = {}
     raw: dict[str, Any] = {}
     where: dict[str, str] = {}
-    problems: list[str] = []
-    for path in _yaml_files(folder, problems):
+    for place, label, have in guests:
         try:
-            entries = load(path, GuestFile).value.root
+            entries = have().root
         except ConfigurationError as error:
             problems += error.problems
             continue
+        except ValidationError:
+            problems.append(f"{place}: guests are no mapping of names to reference values")
+            continue
         for name, entry in entries.items():
             if name in where:
-                problems.append(f"{path}: guest {name} is also in {where[name]}; remove one")
+                problems.append(f"{place}: guest {name} is also in {where[name]}; remove one")
                 continue
-            where[name] = path.name
+            where[name] = label
             try:
                 references[name], raw[name] = parse_guest(name, entry), entry
             except PolicyError as error:
-                problems.append(f"{path}: {error}")
-    return references, raw, problems
+                problems.append(f"{place}: {error}")
+    return references, raw
 
 
 def _yaml_files(folder: Path, problems: list[str] | None = None) -> list[Path]:
@@ -194,7 +229,7 @@ def _yaml_files(folder: Path, problems: list[str] | None = None) -> list[Path]:
         return []
 
 
-def _unknown(path: Path, what: str, names: Sequence[str], known: Mapping[str, object]) -> list[str]:
+def _unknown(path: str, what: str, names: Sequence[str], known: Mapping[str, object]) -> list[str]:
     problems = []
     for name in names:
         if name not in known:

@@ -110,8 +110,8 @@ def _versions(data: Mapping[str, Any]) -> _Versions:
     if data.get("type") != KEY_TYPE:
         raise RefusedError(Reason.VAULT_STRANGE, f"the transit key is of type {data.get('type')!s:.32}, not {KEY_TYPE}")
     try:
-        allowed = [int(number) for number in data["keys"] if int(number) >= int(data["min_decryption_version"])]
-        numbers = sorted(allowed, reverse=True)[:_MAX_VERSIONS]
+        # Transit leaves out what is older than min_decryption_version.
+        numbers = sorted(map(int, data["keys"]), reverse=True)[:_MAX_VERSIONS]
         keys = [public_jwk(ECKey.import_key(data["keys"][str(number)]["public_key"])) for number in numbers]
     except (JoseError, LookupError, ValueError, TypeError):
         raise RefusedError(Reason.VAULT_STRANGE, "the transit key's public half cannot be read") from None

@@ -74,6 +74,8 @@ async def test_when_renewal_ends_there_is_another_login(tmp_path: Path, bao: Ope
         while holder(own) == first:
             assert own.check() is None
             await asyncio.sleep(0.05)
+        # Changed while the first was still good: no call can have met a token that had ended.
+        assert bao.call("GET", "auth/token/lookup-self", token=first)[0] == 200
         await own.ask(*SELF)
 
 

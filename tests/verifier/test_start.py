@@ -79,9 +79,35 @@ def _plain_vault_in_production(site: Site) -> None:
     del site.settings["certificates"]["simulatedRoot"]
 
 
+def _transit_without_a_login(site: Site) -> None:
+    site.settings["signing"] = {"transit": {"key": "verifier"}}
+
+
+def _two_signers(site: Site) -> None:
+    site.settings["signing"]["transit"] = {"key": "verifier"}
+
+
+def _two_sources_of_policies(site: Site) -> None:
+    site.settings["policyVault"] = {"path": "verifier/policies"}
+
+
+def _policies_without_a_login(site: Site) -> None:
+    _two_sources_of_policies(site)
+    del site.settings["policies"], site.settings["guests"]
+
+
+def _login_without_a_method(site: Site) -> None:
+    site.settings["vault"]["login"] = {}
+
+
 @pytest.mark.parametrize(
     ("spoil", "problem"),
     [
+        (_transit_without_a_login, "signing.transit: needs vault.login"),
+        (_two_signers, "exactly one of keys and transit is required"),
+        (_two_sources_of_policies, "policyVault takes the place of policies and guests; keep one"),
+        (_policies_without_a_login, "policyVault: needs vault.login"),
+        (_login_without_a_method, "exactly one of tokenFile and appRole is required"),
         (_world_readable_key, "has mode 0644, required 0400; chmod 400 it"),
         (_short_session_key, "has 5 bytes, required at least 32"),
         (_ambiguous, "prod/shop/payments (a.yaml) and prod/shop/other (b.yaml): ambiguous"),
