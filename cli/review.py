@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import sys
 from pathlib import Path
 
 from cli.inputs import load_configuration, read_bytes, read_snapshot_objects
 from webhook.decide import PATHS, decide
+from webhook.fetch import FileCluster
 from webhook.review import ReviewError, read_review, write_review
-from webhook.snapshot import Snapshot, fetched_from_objects, snapshot_of_objects
+from webhook.snapshot import Snapshot
 
 HELP = "answer one AdmissionReview as the server would; exit 0 allowed, 1 denied, 2 unusable input"
 EXAMPLE = "morphisms review --path /mutate/pod review.json"
@@ -38,9 +40,8 @@ def run(arguments: argparse.Namespace) -> int:
         return 2
     snapshot: Snapshot | None = None
     if arguments.snapshot is not None:
-        objects = read_snapshot_objects(arguments.snapshot)
-        fetched = fetched_from_objects(objects, request.namespace or request.name, request.name)
-        snapshot = snapshot_of_objects(objects).with_fetched(fetched)
+        cluster = FileCluster(read_snapshot_objects(arguments.snapshot))
+        snapshot = asyncio.run(cluster.fetch(request, configuration, cluster.current()))
     decision = decide(request, configuration, snapshot)
     # A byte more than the server sends only where a person reads it.
     end = b"\n" if sys.stdout.isatty() else b""

@@ -152,6 +152,9 @@ class Configuration(_Section):
     vault: Vault = Vault()
     rules: dict[str, RuleActions] = Field({}, description="by rule id")
     plaintext: Plaintext = Plaintext()
+    platformImages: tuple[str, ...] = Field(  # noqa: N815
+        (), description="globs of images that the platform injects by tag, such as a mesh's; images/digest passes them"
+    )
     schedulers: tuple[str, ...] = ("default-scheduler",)
     hypervisorAnnotations: tuple[str, ...] = Field(  # noqa: N815
         (), description="io.katacontainers.config.* annotations that pods may carry, besides the measured initdata"

@@ -139,3 +139,14 @@ def test_an_update_is_judged_by_what_it_adds() -> None:
         "images/replaced",
         "isolation/annotation-change",
     }
+
+
+def test_images_that_the_platform_injects_by_tag_can_be_let_through() -> None:
+    proxy = {"name": "istio-proxy", "image": "docker.io/istio/proxyv2:1.26"}
+    request = _request("/validate/pod", _OTHER)
+    assert request.object is not None
+    request.object["spec"]["containers"].append(proxy)
+    for globs, found in (([], True), (["docker.io/istio/proxyv2:*"], False)):
+        configuration = Configuration.model_validate({"platformImages": globs})
+        decision = decide(request, configuration, _snapshot(Mode.ENFORCE))
+        assert ("images/digest" in {violation.rule.id for violation in decision.violations}) is found

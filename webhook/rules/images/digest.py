@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 
 from webhook.rules.rule import Finding, Rule, Severity, Subject
 
@@ -13,14 +14,19 @@ _PINNED = re.compile(r"[^@\s]+@sha256:[0-9a-f]{64}")
 def check(subject: Subject) -> Iterator[Finding]:
     if subject.source is not None:
         return  # Knative resolves a template's tags in the Revision
+    platform = subject.pod.configuration.platformImages
     # queue-proxy's image is the operator's choice, the same for every Service, and no developer can pin it.
     for container in subject.pod.judged:
         image = container.object.get("image")
-        if image and not _PINNED.fullmatch(image):
+        if image and not _PINNED.fullmatch(image) and not _is_the_platforms(image, platform):
             yield (
                 f"{container.field}.image",
                 f"pin the image of container {container.label} by digest (name@sha256:…)",
             )
+
+
+def _is_the_platforms(image: str, globs: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(image, glob) for glob in globs)
 
 
 RULE = Rule(
