@@ -182,7 +182,8 @@ def _role(desired: Desired, role: str, current: Mapping[str, Any] | None) -> Cha
         "role_type": "jwt",
         "user_claim": "sub",
         "bound_audiences": [desired.audience],
-        "bound_claims_type": "string",
+        # To a glob our own values are the same texts; somebody's further conditions may be patterns.
+        "bound_claims_type": "glob" if held.get("bound_claims_type") == "glob" else "string",
         "bound_claims": _bound_claims(desired, held),
         "claim_mappings": {name: name for name in _METADATA},
         "clock_skew_leeway": CLOCK_SKEW_SECONDS,
@@ -200,8 +201,6 @@ def _bound_claims(desired: Desired, held: Mapping[str, Any]) -> dict[str, list[s
     wanted: dict[str, list[str]] = {"assurance": [each.value for each in Assurance]}
     if desired.is_production:
         wanted["simulated"] = ["false"]
-    if held.get("bound_claims_type") != "string":
-        return wanted
     for name, value in (held.get("bound_claims") or {}).items():
         values = _list(value)
         if name not in wanted or (values and set(values) < set(wanted[name])):

@@ -68,7 +68,9 @@ def mount(site: Site, request: pytest.FixtureRequest) -> str:
 def setup(site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Setup:
     """`morphisms vault setup` on the site, as an operator with `token`."""
     monkeypatch.setenv("HOME", str(site.folder))
-    monkeypatch.setenv("VAULT_ADDR", "http://127.0.0.1:1")  # must count for nothing
+    for name in ("VAULT_ADDR", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")  # must count for nothing
+    monkeypatch.setenv("NO_PROXY", "")
 
     def run(*options: str, token: str | None = ROOT_TOKEN) -> Done:
         if token is None:

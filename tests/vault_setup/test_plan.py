@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from attestation.verifier.setup import (
     plan,
     policy_text,
 )
+from tests.verifier.process import write_signing_key
 
 DESIRED = Desired("jwt-prod", ("knative",), "morphisms-verifier", "vault", Keys(url="https://v.example/jwks"))
 MOUNT = Mount("jwt", "auth_jwt_12ab")
@@ -65,8 +67,12 @@ def test_the_policy_is_by_the_real_accessor() -> None:
         {"bound_claims": {"assurance": "workload", "simulated": "false"}},
         {"bound_claims": {"assurance": ["workload", "vm"], "simulated": ["false"]}},
         {"token_policies": ["knative-jwt-prod"], "token_num_uses": 3, "token_bound_cidrs": ["10.0.0.0/8"]},
+        {
+            "bound_claims": {"assurance": ["vm"], "simulated": ["false"], "namespace": ["shop-*"]},
+            "bound_claims_type": "glob",
+        },
     ],
-    ids=["same", "text", "order", "others"],
+    ids=["same", "text", "order", "others", "glob"],
 )
 def test_what_is_as_good_is_left(role: dict[str, Any]) -> None:
     assert role_change(**role) is None
@@ -77,7 +83,8 @@ def test_what_is_as_good_is_left(role: dict[str, Any]) -> None:
     [
         {"bound_claims": {"assurance": ["vm", "workload"]}},
         {"bound_claims": {"assurance": [], "simulated": ["false"]}},
-        {"bound_claims": {"assurance": ["*"], "simulated": ["false"]}, "bound_claims_type": "glob"},
+        {"bound_claims": {"assurance": ["*"], "simulated": ["false"]}},
+        {"bound_claims_type": ""},
         {"bound_claims": None},
         {"bound_audiences": None},
         {"bound_audiences": ["vault", "other"]},
@@ -96,6 +103,36 @@ def test_what_is_weaker_is_changed(role: dict[str, Any]) -> None:
     assert change is not None
     wanted = plan(DESIRED, Current())[-1].body
     assert {name: change.body[name] for name in role} == {name: wanted[name] for name in role}
+
+
+def test_a_wide_pattern_is_no_narrower_claim() -> None:
+    change = role_change(bound_claims={"assurance": ["*"], "namespace": ["shop-*"]}, bound_claims_type="glob")
+    assert change is not None
+    wanted = {"assurance": ["vm", "workload"], "simulated": ["false"], "namespace": ["shop-*"]}
+    assert (change.body["bound_claims"], change.body["bound_claims_type"]) == (wanted, "glob")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "wanted"),
+    [
+        ("bound_issuer", "", "morphisms-verifier"),
+        ("jwt_supported_algs", ["ES256", "RS256"], ["ES256"]),
+        ("jwt_supported_algs", [], ["ES256"]),
+        ("jwks_url", "https://other.example/jwks", "https://v.example/jwks"),
+        ("jwt_validation_pubkeys", ["not a key"], []),
+    ],
+)
+def test_a_config_that_differs_is_changed(name: str, value: Any, wanted: Any) -> None:
+    current = held()
+    (change,) = plan(DESIRED, replace(current, config={**(current.config or {}), name: value}))
+    assert (change.path, change.body[name]) == ("auth/jwt-prod/config", wanted)
+
+
+def test_the_order_of_keys_is_nobodys_concern(tmp_path: Path) -> None:
+    pems = tuple(write_signing_key(tmp_path / name) for name in "abc")
+    with_keys = replace(DESIRED, keys=Keys(pems))
+    assert plan(with_keys, held(replace(with_keys, keys=Keys(pems[::-1])))) == ()
+    assert len(plan(with_keys, held(replace(with_keys, keys=Keys(pems[1:]))))) == 1
 
 
 @pytest.mark.parametrize(

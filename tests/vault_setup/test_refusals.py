@@ -8,8 +8,10 @@ import socket
 import ssl
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -181,7 +183,40 @@ def test_a_slow_one(setup: Setup, site: Site, mount: str) -> None:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         site.settings["vault"] |= {"url": f"http://127.0.0.1:{silent.getsockname()[1]}", "timeoutSeconds": 0.2}
+        began = time.monotonic()
         refused(setup(), "does not answer within 0.2 s")
+        assert time.monotonic() - began < 5
+
+
+class _Forgetful(_Other):
+    """Has a mount, takes every write and keeps none."""
+
+    def do_GET(self) -> None:
+        held = {"/v1/sys/seal-status": {"sealed": False}, "/v1/sys/auth": {"data": {"m/": self.mount}}}
+        self.answers["now"] = (200, json.dumps(held[self.path]).encode()) if self.path in held else (404, b"{}")
+        super().do_GET()
+
+    mount: ClassVar = {"type": "jwt", "accessor": "auth_jwt_1"}
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.answers["now"] = (404, b"{}") if self.path.endswith("capabilities-self") else (204, b"")
+        super().do_GET()
+
+
+def test_what_was_written_is_read_back(setup: Setup, site: Site) -> None:
+    handler = type("Handler", (_Forgetful,), {"answers": {}, "seen": []})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        site.settings["vault"]["url"] = f"http://127.0.0.1:{server.server_port}"
+        refused(setup("--mount", "m"), "Vault took auth/m/config but does not hold it: bound_issuer: ")
+        server.shutdown()
+
+
+def test_in_production_keys_come_by_https_alone(setup: Setup, site: Site) -> None:
+    del site.settings["certificates"]["simulatedRoot"]
+    site.settings |= {"mode": "production", "vault": {"url": "https://127.0.0.1:1"}}
+    refused(setup("--mount", "m", "--jwks-url", "http://v.example/jwks"), "--jwks-url has to begin with https://\n")
 
 
 def test_its_certificate_has_to_be_vouched_for(setup: Setup, site: Site, mount: str, bao: OpenBao) -> None:

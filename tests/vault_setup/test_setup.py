@@ -226,6 +226,17 @@ async def test_options_stand_in_for_policies_and_defaults_for_options(setup: Set
     assert "+ auth/jwt-prod/role/knative (new)" in none.out
 
 
+def test_a_kv_engine_of_version_1_is_told(setup: Setup, mount: str, bao: OpenBao) -> None:
+    bao.done("POST", "sys/mounts/old-kv", {"type": "kv", "options": {"version": "1"}})
+    assert "old-kv/: is not KV version 2" in setup("--dry-run", "--kv-mount", "old-kv").err
+    assert "KV" not in setup("--dry-run").err
+
+
+def test_what_vault_holds_steers_no_terminal(setup: Setup, mount: str, bao: OpenBao) -> None:
+    bao.done("PUT", f"sys/policies/acl/knative-{mount}", {"policy": "# \x1b[2J\n"})
+    assert "-     # ?[2J" in setup("--dry-run").out
+
+
 async def test_a_namespace_has_its_own(setup: Setup, site: Site, bao: OpenBao) -> None:
     bao.done("POST", "sys/namespaces/team")
     done = setup("--mount", "jwt-ns", "--namespace", "team")
