@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from attestation.crl import RevocationList
 from attestation.kds import KeyService
 from attestation.verifier.anchors import crl_files, load_anchors, load_crls, load_intermediates
 from attestation.verifier.bearer import Bearers, Grant
-from attestation.verifier.configuration import ClusterEntry, Jwks, ReadBack, Signing, VerifierConfiguration
+from attestation.verifier.configuration import ClusterEntry, Jwks, ReadBack, Signing, TokenReview, VerifierConfiguration
 from attestation.verifier.credentials import MAX_ANSWER_SIZE, AppRole, Credentials, TokenFile
 from attestation.verifier.http import AskError, Peers
 from attestation.verifier.identity import Cluster, PodTokens
@@ -32,6 +32,7 @@ from attestation.verifier.read_back import PodReader
 from attestation.verifier.reasons import Reason, RefusedError
 from attestation.verifier.signing import Signer, SigningKeys, load_signing_keys, read_secret
 from attestation.verifier.store import Store
+from attestation.verifier.token_review import TokenReviewer
 from attestation.verifier.transit import TransitKeys
 from attestation.verifier.vault import Vault
 from server import logs
@@ -88,6 +89,11 @@ def make_application(settings: Settings, configuration: VerifierConfiguration) -
         {entry.name: _reader(entry.readBack, peers) for entry in configuration.clusters if entry.readBack is not None},
         policies,
         certificates,
+        {
+            entry.name: _reviewer(entry.tokenReview, entry.audiences, peers)
+            for entry in configuration.clusters
+            if entry.tokenReview is not None
+        },
     )
     verifier = Verifier(
         nonces=judge.nonces,
@@ -335,6 +341,11 @@ def _fetcher(jwks: Jwks, peers: Peers) -> Callable[[], Awaitable[bytes]]:
 
 def _reader(back: ReadBack, peers: Peers) -> PodReader:
     return PodReader(peers.add(back.url, back.ca, back.token, timeout=back.timeoutSeconds))
+
+
+def _reviewer(review: TokenReview, audiences: Sequence[str], peers: Peers) -> TokenReviewer:
+    peer = peers.add(review.url, review.ca, review.token, timeout=review.timeoutSeconds)
+    return TokenReviewer(peer, frozenset(audiences))
 
 
 def _credentials(configuration: VerifierConfiguration, peers: Peers) -> Credentials | None:

@@ -52,6 +52,15 @@ class ReadBack(_Section):
     timeoutSeconds: float = Field(3.0, gt=0, le=10)  # noqa: N815
 
 
+class TokenReview(_Section):
+    """The API server that confirms pod tokens after the local check; its own token needs `create` on tokenreviews."""
+
+    url: str = Field(pattern="^https?://")
+    ca: Path | None = None
+    token: Path | None = None
+    timeoutSeconds: float = Field(3.0, gt=0, le=10)  # noqa: N815
+
+
 class ClusterEntry(_Section):
     """One cluster that pods may come from."""
 
@@ -61,6 +70,7 @@ class ClusterEntry(_Section):
     algorithms: tuple[Algorithm, ...] = Field(ALGORITHMS, min_length=1)
     jwks: Jwks
     readBack: ReadBack | None = None  # noqa: N815
+    tokenReview: TokenReview | None = Field(None, description="asked in addition to jwks")  # noqa: N815
 
 
 class Certificates(_Section):
@@ -204,6 +214,7 @@ def _problems(configuration: VerifierConfiguration) -> list[str]:
     for cluster in configuration.clusters:
         urls[f"clusters.{cluster.name}.jwks.url"] = cluster.jwks.url or ""
         urls[f"clusters.{cluster.name}.readBack.url"] = cluster.readBack.url if cluster.readBack else ""
+        urls[f"clusters.{cluster.name}.tokenReview.url"] = cluster.tokenReview.url if cluster.tokenReview else ""
     problems += [
         f"{where}: not HTTPS; not with mode: production" for where, url in urls.items() if url.startswith("http:")
     ]

@@ -26,6 +26,7 @@ from attestation.verifier.pace import Pace
 from attestation.verifier.policies import Policy, PolicySet
 from attestation.verifier.read_back import PodReader
 from attestation.verifier.reasons import Reason, RefusedError
+from attestation.verifier.token_review import TokenReviewer
 from attestation.wire import AttestRequest
 
 _COLLATERAL_SECONDS = 8.0
@@ -65,7 +66,7 @@ class Case:
 
 
 class Judge:
-    """`readers`: for the clusters whose pods are read back."""
+    """`readers`: for the clusters whose pods are read back; `reviewers`: for those that confirm tokens."""
 
     def __init__(
         self,
@@ -74,10 +75,12 @@ class Judge:
         readers: Mapping[str, PodReader],
         policies: Callable[[], PolicySet],
         certificates: CertificateCache,
+        reviewers: Mapping[str, TokenReviewer],
     ) -> None:
         self.nonces = nonces
         self._tokens = tokens
         self._readers = readers
+        self._reviewers = reviewers
         self._policies = policies
         self._certificates = certificates
         self._pods = Pace(_POD_BURST, _POD_SECONDS, time.monotonic)
@@ -89,7 +92,7 @@ class Judge:
         evidence = _evidence(request)
         try:
             case.pod = await self._tokens.identify(request.pod_token)
-            case.pod = await self._known_better(case.pod)
+            case.pod = await self._known_better(case.pod, request.pod_token)
             case.policy = self._policies().find(parse_report(evidence.report).host_data, case.pod)
         except RefusedError as error:
             # Judged all the same: the operator sees all that is wrong, and the guest's clock nothing.
@@ -100,9 +103,11 @@ class Judge:
         await self._appraise(case, request, evidence)
         return self._granted(case, request)
 
-    async def _known_better(self, pod: PodIdentity) -> PodIdentity:
+    async def _known_better(self, pod: PodIdentity, token: str) -> PodIdentity:
         if not self._pods.take((pod.cluster, pod.pod_uid)):
             raise RefusedError(Reason.POD_TOO_OFTEN, f"more than {_POD_BURST} at once, or one in {_POD_SECONDS:g} s")
+        if (reviewer := self._reviewers.get(pod.cluster)) is not None:
+            await reviewer.confirm(token, pod)
         reader = self._readers.get(pod.cluster)
         return pod if reader is None else await reader.read(pod)
 

@@ -20,6 +20,7 @@ class Reason(StrEnum):
     TOKEN_NOT_YET_VALID = "token-not-yet-valid"
     TOKEN_AUDIENCE = "token-audience"
     TOKEN_UNBOUND = "token-unbound"  # of a service account, not of one pod
+    TOKEN_WITHDRAWN = "token-withdrawn"  # signed by the cluster, whose TokenReview does not stand by it any more
     POD_MISMATCH = "pod-mismatch"  # the API server knows no such live pod, or another one by this name
     EVIDENCE_MALFORMED = "evidence-malformed"
     NO_POLICY = "no-policy"
