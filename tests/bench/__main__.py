@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from tests.bench import admission, verifier
+from tests.bench import admission, report, verifier
 
-PARTS = {"admission": admission.main, "verifier": verifier.main}
+PARTS = {"admission": admission.main, "verifier": verifier.main, "report": report.main}
 
 
 def main() -> None:
