@@ -11,7 +11,8 @@ class RequestInfo:
 
     `path` is as sent, undecoded and without the query; `query` is the raw text after `?`; `tail` is the last path
     segment when the route ends in `/*`, else empty; `headers` look names up without case. `deadline` is the event
-    loop's time, in seconds, at which the request is cut.
+    loop's time, in seconds, at which the request is cut. `peer` is the address that the connection comes from, without
+    the port: behind a proxy the proxy's.
     """
 
     method: str
@@ -20,6 +21,7 @@ class RequestInfo:
     tail: str
     headers: Mapping[str, str]
     deadline: float
+    peer: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -168,7 +168,8 @@ class Service:
         path, _, query = request.raw_path.partition("?")
         found = routes.find(request.method, path)
         label = "other"
-        info = RequestInfo(request.method, path, query, "", request.headers, started + self._limits.deadline_seconds)
+        deadline = started + self._limits.deadline_seconds
+        info = RequestInfo(request.method, path, query, "", request.headers, deadline, request.remote or "")
         try:
             if isinstance(found, Refusal):
                 response = self._refuse(found, info)
@@ -176,7 +177,7 @@ class Service:
                 route, tail = found
                 label = route.label
                 if tail:
-                    info = RequestInfo(info.method, path, query, unquote(tail), info.headers, info.deadline)
+                    info = RequestInfo(info.method, path, query, unquote(tail), info.headers, deadline, info.peer)
                 response = await self._respond(request, route, info)
         finally:
             connection.end()

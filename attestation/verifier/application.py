@@ -18,7 +18,15 @@ from attestation.crl import RevocationList
 from attestation.kds import KeyService
 from attestation.verifier.anchors import crl_files, load_anchors, load_crls, load_intermediates
 from attestation.verifier.bearer import Bearers, Grant
-from attestation.verifier.configuration import ClusterEntry, Jwks, ReadBack, Signing, TokenReview, VerifierConfiguration
+from attestation.verifier.configuration import (
+    ClusterEntry,
+    Jwks,
+    PerSource,
+    ReadBack,
+    Signing,
+    TokenReview,
+    VerifierConfiguration,
+)
 from attestation.verifier.credentials import MAX_ANSWER_SIZE, AppRole, Credentials, TokenFile
 from attestation.verifier.http import AskError, Peers
 from attestation.verifier.identity import Cluster, PodTokens
@@ -26,6 +34,7 @@ from attestation.verifier.judge import Case, Judge, new_case
 from attestation.verifier.keys import FetchError, KeySet
 from attestation.verifier.metrics import VerifierMetrics
 from attestation.verifier.nonces import Nonces
+from attestation.verifier.pace import Pace, network
 from attestation.verifier.policies import PolicySet, load_policies, policy_files
 from attestation.verifier.policy_secret import PolicySecret
 from attestation.verifier.read_back import PodReader
@@ -49,6 +58,7 @@ JWKS_PATH = "/.well-known/jwks.json"
 _RETRY_AFTER_SECONDS = 2
 _LIMITS = Limits(body_bytes=wire.MAX_MESSAGE_SIZE, deadline_seconds=20.0)
 _SESSION_KEY_SIZE = 32
+_TOLD_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +114,7 @@ def make_application(settings: Settings, configuration: VerifierConfiguration) -
         store=_store(configuration),
         metrics=VerifierMetrics(registry, lambda: _count(policies)),
         keys=keys,
+        per_source=configuration.perSource,
     )
     _announce(configuration, _count(policies))
     background += [crls.watch, peers.close_at_end]
@@ -135,6 +146,7 @@ class Verifier:
         store: Store | None,
         metrics: VerifierMetrics,
         keys: Callable[[], Signer],
+        per_source: PerSource,
     ) -> None:
         self._nonces = nonces
         self._judge = judge
@@ -144,6 +156,8 @@ class Verifier:
         self._store = store
         self._metrics = metrics
         self._keys = keys
+        self._sources = Pace(per_source.burst, 1 / per_source.perSecond, time.monotonic)
+        self._told = Pace(1, _TOLD_SECONDS, time.monotonic)
 
     def routes(self) -> dict[tuple[str, str], Callable[[bytes, RequestInfo], Awaitable[Response]]]:
         """(method, path) to handler."""
@@ -162,8 +176,11 @@ class Verifier:
             return _invalid("auth", error)
         return Response(200, wire.write_auth_answer(self._nonces.issue()))
 
-    async def attest(self, body: bytes, _info: RequestInfo) -> Response:
+    async def attest(self, body: bytes, info: RequestInfo) -> Response:
         """Evidence for a bearer."""
+        source = network(info.peer)
+        if not self._sources.take(source):
+            return self._too_often(source)
         try:
             request = wire.read_attest(body)
         except wire.WireError as error:
@@ -216,6 +233,13 @@ class Verifier:
             return Response(200, self._keys().jwks)
         except RefusedError:
             return _unavailable(_correlation_id(), 503)
+
+    def _too_often(self, source: str) -> Response:
+        """Counted, told once in a while, and not recorded: a flood must not push the verdicts out."""
+        self._metrics.attested(Reason.SOURCE_TOO_OFTEN, 0.0)
+        if self._told.take(source):
+            logs.warning("source_too_often", source=source, reason=Reason.SOURCE_TOO_OFTEN.value)
+        return _refused(Reason.SOURCE_TOO_OFTEN, _correlation_id())
 
     def _record(self, case: Case, seconds: float) -> None:
         verdict = case.verdict

@@ -160,6 +160,13 @@ class Session(_Section):
     )
 
 
+class PerSource(_Section):
+    """Attestations from one address (IPv6: one /64) before anything is verified; behind a proxy that is the proxy's."""
+
+    burst: int = Field(1000, ge=1, le=1_000_000)
+    perSecond: float = Field(200.0, gt=0, le=1_000_000)  # noqa: N815
+
+
 class Explain(_Section):
     """Verdicts kept for `morphisms explain`, newest last; the oldest go when the bound is reached."""
 
@@ -182,6 +189,7 @@ class VerifierConfiguration(_Section):
     signing: Signing
     session: Session = Session()
     explain: Explain = Explain()
+    perSource: PerSource = PerSource()  # noqa: N815
 
     @model_validator(mode="after")
     def _one_source(self) -> VerifierConfiguration:

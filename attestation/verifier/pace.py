@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 
@@ -28,3 +29,16 @@ class Pace:
         while len(self._full_at) > self._limit:
             self._full_at.popitem(last=False)
         return allowed
+
+
+def network(peer: str) -> str:
+    """What counts as one source: an IPv4 address, or the /64 that a single IPv6 host may choose from."""
+    if ":" not in peer:
+        return peer
+    try:
+        address = ipaddress.IPv6Address(peer.partition("%")[0])
+    except ValueError:
+        return peer
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.IPv6Network((address, 64), strict=False))

@@ -36,6 +36,7 @@ class Reason(StrEnum):
 
     OVERLOADED = "overloaded"
     POD_TOO_OFTEN = "pod-too-often"
+    SOURCE_TOO_OFTEN = "source-too-often"
     KEYS_UNAVAILABLE = "keys-unavailable"  # the cluster's JWKS cannot be had
     POLICIES_UNAVAILABLE = "policies-unavailable"  # Vault has not given a good set since the start
     POD_UNAVAILABLE = "pod-unavailable"  # the API server does not answer
@@ -59,6 +60,7 @@ _RETRYABLE = frozenset(
     {
         Reason.OVERLOADED,
         Reason.POD_TOO_OFTEN,
+        Reason.SOURCE_TOO_OFTEN,
         Reason.KEYS_UNAVAILABLE,
         Reason.POLICIES_UNAVAILABLE,
         Reason.POD_UNAVAILABLE,
