@@ -34,7 +34,8 @@ class PolicySecret:
         self._clusters = clusters
         self._metrics = metrics
         self._loaded: Loaded[PolicySet] | None = None
-        self._version: object = None
+        self._version: int | None = None
+        self._made: object = None
         self._problems = ["not read yet"]
 
     @property
@@ -62,7 +63,9 @@ class PolicySecret:
             version = metadata.get("version") if isinstance(metadata, dict) else None
             if not isinstance(version, int) or not isinstance(document, dict):
                 raise ConfigurationError([f"{self._place}: is no secret of a KV engine, version 2"])
-            if version == self._version and not self._problems:
+            # A secret that was removed with its history and made anew counts from one again.
+            made = (version, metadata.get("created_time") if isinstance(metadata, dict) else None)
+            if made == self._made and not self._problems:
                 return
             loaded = await asyncio.to_thread(
                 read_policies, document, f"{self._place} version {version}", self._clusters
@@ -73,7 +76,7 @@ class PolicySecret:
         except ConfigurationError as error:
             self._fail(list(error.problems))
             return
-        self._version, self._problems = version, []
+        self._made, self._version, self._problems = made, version, []
         self._accept(loaded)
 
     def _accept(self, loaded: Loaded[PolicySet]) -> None:

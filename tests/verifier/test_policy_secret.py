@@ -66,6 +66,22 @@ async def test_a_good_version_is_followed_and_outlives_bad_ones(tmp_path: Path, 
         assert secret.value.policies == ()
 
 
+async def test_an_unchanged_version_is_not_read_again_and_a_remade_secret_is(tmp_path: Path, bao: OpenBao) -> None:
+    files = FileMetrics(CollectorRegistry())
+    async with kept(bao.url, role(write_app_role(bao, tmp_path, "remade"))) as own:
+        await happens(lambda: own.check() is None)
+        secret = PolicySecret(own, "secret", "verifier/remade", {"prod": False}, files)
+        write(bao, "remade", {"payments": policy()})
+        await secret.refresh()
+        first = secret.value
+        await secret.refresh()
+        assert secret.value is first
+        bao.done("DELETE", "secret/metadata/verifier/remade")
+        write(bao, "remade", {})
+        await secret.refresh()
+        assert secret.value.policies == ()
+
+
 def test_a_verifier_lives_on_what_vault_holds(
     tmp_path: Path, hierarchy: Hierarchy, device: Device, issuer: Issuer, bao: OpenBao
 ) -> None:
@@ -78,9 +94,11 @@ def test_a_verifier_lives_on_what_vault_holds(
         client = running.client()
         early = Guest(client, device, issuer.token(uid="early")).attest()
         assert (early.status, inside(running, early)[0]) == (503, "policies-unavailable")
+        assert b"[-]policies: policies-unavailable" in client.call("GET", "/readyz").body
         write(bao, "living", {"payments": policy()})
         until(lambda: running.events("policies_loaded"))
         assert Guest(client, device, issuer.token(uid="a")).attest().status == 200
+        assert b"policies" not in client.call("GET", "/readyz").body
         write(bao, "living", {})
         until(lambda: len(running.events("policies_loaded")) == 2)
         late = Guest(client, device, issuer.token(uid="b")).attest()
