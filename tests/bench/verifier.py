@@ -38,6 +38,8 @@ def main() -> None:
         with openbao(folder) as bao:
             (folder / "site").mkdir()
             site = make_site(folder / "site", hierarchy, issuer, bao.url)
+            # All clients of the bench share one address.
+            site.settings["perSource"] = {"burst": 100_000, "perSecond": 10_000}
             site.write_policy("payments", policy())
             bao.trust(site.public_keys)
             with verifier(site) as running:

@@ -14,7 +14,7 @@ def check(subject: Subject) -> Iterator[Finding]:
     pod = subject.pod
     audience = pod.configuration.verifier.audience
     for place, each in enumerate(pod.spec.get("volumes") or ()):
-        if each.get("name") != TOKEN_VOLUME and _has_token_for(audience, each):
+        if each.get("projected") and each.get("name") != TOKEN_VOLUME and _has_token_for(audience, each):
             yield (
                 f"spec.volumes[{place}]",
                 "remove this service account token for the verifier's audience: only morphisms-init may hold one",
