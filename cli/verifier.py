@@ -7,10 +7,9 @@ from pathlib import Path
 
 from attestation.verifier.application import Settings, make_application
 from attestation.verifier.configuration import load_configuration
-from cli.webhook import address
+from cli.listening import add_listening_options, certificate_files
 from server import service
 from server.service import Application
-from server.tls import CertificateFiles
 
 HELP = "judge guests' evidence over TLS, and log believed ones in to Vault"
 EXAMPLE = "morphisms verifier --config verifier.yaml --listen 0.0.0.0:8443 --tls-cert tls.crt --tls-key tls.key"
@@ -19,19 +18,14 @@ EXAMPLE = "morphisms verifier --config verifier.yaml --listen 0.0.0.0:8443 --tls
 def configure(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="see docs/verifier.schema.json")
-    parser.add_argument("--listen", type=address, required=True, metavar="HOST:PORT", help="where to serve (TLS 1.3)")
-    parser.add_argument("--tls-cert", type=Path, required=True, metavar="FILE", help="serving certificate, reloaded")
-    parser.add_argument("--tls-key", type=Path, required=True, metavar="FILE", help="its key")
-    parser.add_argument(
-        "--metrics-listen", type=address, metavar="HOST:PORT", help="health and metrics once more, without TLS"
-    )
+    add_listening_options(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve until SIGTERM; 2 when the configuration, a policy or a key cannot be used."""
     settings = Settings(
         listen=arguments.listen,
-        certificate=CertificateFiles(arguments.tls_cert, arguments.tls_key),
+        certificate=certificate_files(arguments),
         metrics_listen=arguments.metrics_listen,
     )
 

@@ -48,14 +48,14 @@ class Sidecar(_Section):
     image: str = Field(
         f"morphisms/sidecar:{_VERSION}", description="pin it by digest: Knative resolves no image of ours"
     )
-    imagePullPolicy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"  # noqa: N815
-    imagePullSecrets: tuple[str, ...] = Field((), description="added to the pod; they must exist in its namespace")  # noqa: N815
+    imagePullPolicy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
+    imagePullSecrets: tuple[str, ...] = Field((), description="added to the pod; they must exist in its namespace")
     resources: Resources = Resources()
-    deadlineSeconds: int = Field(60, ge=5, le=500, description="far below Knative's progress deadline of 600 s")  # noqa: N815
-    runAsUser: int = Field(65532, ge=1)  # noqa: N815
-    fsGroup: int = Field(65532, ge=1, description="set where the pod has none, so that its containers read the files")  # noqa: N815
-    secretsSizeLimit: Quantity = "16Mi"  # noqa: N815
-    runSizeLimit: Quantity = "4Mi"  # noqa: N815
+    deadlineSeconds: int = Field(60, ge=5, le=500, description="far below Knative's progress deadline of 600 s")
+    runAsUser: int = Field(65532, ge=1)
+    fsGroup: int = Field(65532, ge=1, description="set where the pod has none, so that its containers read the files")
+    secretsSizeLimit: Quantity = "16Mi"
+    runSizeLimit: Quantity = "4Mi"
 
 
 class Verifier(_Section):
@@ -90,7 +90,7 @@ class Plaintext(_Section):
     """What the detection of plaintext secrets shall leave alone."""
 
     names: tuple[str, ...] = Field((), description="variable names, as case-insensitive globs")
-    valuesSha256: tuple[str, ...] = Field((), description="SHA-256 of allowed values, in hex")  # noqa: N815
+    valuesSha256: tuple[str, ...] = Field((), description="SHA-256 of allowed values, in hex")
     detectors: tuple[str, ...] = Field((), description="detectors to switch off, by id")
 
 
@@ -101,7 +101,7 @@ class Identities(_Section):
         ("system:serviceaccount:knative-serving:controller",),
         description="writes Configurations and Revisions, and dry-runs pods",
     )
-    podControllers: tuple[str, ...] = Field(  # noqa: N815
+    podControllers: tuple[str, ...] = Field(
         (
             "system:serviceaccount:kube-system:replicaset-controller",
             "system:kube-controller-manager",
@@ -142,9 +142,9 @@ class Configuration(_Section):
     profiles: tuple[Profile, ...] = Field(
         (), description="added to the presets; one of the same name replaces a preset"
     )
-    defaultProfile: str = "kata-snp"  # noqa: N815
+    defaultProfile: str = "kata-snp"
     namespaces: dict[str, NamespaceProfiles] = {}
-    runtimeClassConflict: Literal["refuse", "replace"] = Field(  # noqa: N815
+    runtimeClassConflict: Literal["refuse", "replace"] = Field(
         "refuse", description="when a pod names a RuntimeClass that its profile does not allow"
     )
     sidecar: Sidecar = Sidecar()
@@ -152,17 +152,17 @@ class Configuration(_Section):
     vault: Vault = Vault()
     rules: dict[str, RuleActions] = Field({}, description="by rule id")
     plaintext: Plaintext = Plaintext()
-    platformImages: tuple[str, ...] = Field(  # noqa: N815
+    platformImages: tuple[str, ...] = Field(
         (), description="globs of images that the platform injects by tag, such as a mesh's; images/digest passes them"
     )
     schedulers: tuple[str, ...] = ("default-scheduler",)
-    hypervisorAnnotations: tuple[str, ...] = Field(  # noqa: N815
+    hypervisorAnnotations: tuple[str, ...] = Field(
         (), description="io.katacontainers.config.* annotations that pods may carry, besides the measured initdata"
     )
-    execGroups: tuple[str, ...] = Field((), description="groups that may exec, attach and port-forward in enforce mode")  # noqa: N815
+    execGroups: tuple[str, ...] = Field((), description="groups that may exec, attach and port-forward in enforce mode")
     identities: Identities = Identities()
     reserved: Reserved = Reserved()
-    snapshotMaxAgeSeconds: int = Field(  # noqa: N815
+    snapshotMaxAgeSeconds: int = Field(
         300, ge=120, description="an older view of the cluster fails closed in enforce; a quiet watch may be 90 s old"
     )
 

@@ -82,10 +82,10 @@ class Profile(BaseModel):
 
     name: str = Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
     isolation: Literal["pod-vm", "node-vm"] = Field(description="the pod is a confidential VM, or its node is one")
-    runtimeClasses: tuple[str, ...] = Field((), description="exact names; the first is set where a pod names none")  # noqa: N815
+    runtimeClasses: tuple[str, ...] = Field((), description="exact names; the first is set where a pod names none")
     handlers: tuple[str, ...] = Field((), description="handlers that these RuntimeClasses may have")
-    nodeSelector: tuple[NodeRequirement, ...] = ()  # noqa: N815
-    trustedLabel: str | None = Field(  # noqa: N815
+    nodeSelector: tuple[NodeRequirement, ...] = ()
+    trustedLabel: str | None = Field(
         None, description="a label that kubelets cannot set on themselves; its value must be true"
     )
     tolerations: tuple[Toleration, ...] = ()

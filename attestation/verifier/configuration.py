@@ -49,7 +49,7 @@ class ReadBack(_Section):
     url: str = Field(pattern="^https?://")
     ca: Path | None = None
     token: Path | None = None
-    timeoutSeconds: float = Field(3.0, gt=0, le=10)  # noqa: N815
+    timeoutSeconds: float = Field(3.0, gt=0, le=10)
 
 
 class TokenReview(_Section):
@@ -58,7 +58,7 @@ class TokenReview(_Section):
     url: str = Field(pattern="^https?://")
     ca: Path | None = None
     token: Path | None = None
-    timeoutSeconds: float = Field(3.0, gt=0, le=10)  # noqa: N815
+    timeoutSeconds: float = Field(3.0, gt=0, le=10)
 
 
 class ClusterEntry(_Section):
@@ -69,8 +69,8 @@ class ClusterEntry(_Section):
     audiences: tuple[str, ...] = Field(("morphisms-verifier",), min_length=1)
     algorithms: tuple[Algorithm, ...] = Field(ALGORITHMS, min_length=1)
     jwks: Jwks
-    readBack: ReadBack | None = None  # noqa: N815
-    tokenReview: TokenReview | None = Field(None, description="asked in addition to jwks")  # noqa: N815
+    readBack: ReadBack | None = None
+    tokenReview: TokenReview | None = Field(None, description="asked in addition to jwks")
 
 
 class Certificates(_Section):
@@ -80,8 +80,8 @@ class Certificates(_Section):
     intermediates: tuple[Path, ...] = ()
     crls: tuple[Path, ...] = ()
     cache: Path | None = Field(None, description="folder for what the key service gave; without it memory only")
-    keyService: str | None = Field(DEFAULT_URL, pattern="^https?://", description="null to work offline")  # noqa: N815
-    simulatedRoot: Path | None = Field(  # noqa: N815
+    keyService: str | None = Field(DEFAULT_URL, pattern="^https?://", description="null to work offline")
+    simulatedRoot: Path | None = Field(
         None, description="root.pem of `morphisms simulated-hardware`; refused in production"
     )
 
@@ -89,16 +89,16 @@ class Certificates(_Section):
 class AppRoleFiles(_Section):
     """Files of mode 0400 with what AppRole asks for."""
 
-    roleId: Path  # noqa: N815
-    secretId: Path  # noqa: N815
+    roleId: Path
+    secretId: Path
     mount: str = Field("approle", pattern=_MOUNT, description="of the auth method, without auth/")
 
 
 class OwnLogin(_Section):
     """How the verifier itself logs in; its token is renewed, and had anew when renewal ends."""
 
-    tokenFile: Path | None = Field(None, description="mode 0400; read again when replaced, e.g. by Vault Agent")  # noqa: N815
-    appRole: AppRoleFiles | None = None  # noqa: N815
+    tokenFile: Path | None = Field(None, description="mode 0400; read again when replaced, e.g. by Vault Agent")
+    appRole: AppRoleFiles | None = None
     namespace: str = Field("", pattern=rf"{_MOUNT}|^$")
 
     @model_validator(mode="after")
@@ -118,7 +118,7 @@ class VaultServer(_Section):
     login: OwnLogin | None = Field(
         None, description="for what the verifier does in Vault itself: signing.transit, policyVault"
     )
-    timeoutSeconds: float = Field(5.0, gt=0, le=15)  # noqa: N815
+    timeoutSeconds: float = Field(5.0, gt=0, le=15)
 
 
 class Transit(_Section):
@@ -164,7 +164,7 @@ class PerSource(_Section):
     """Attestations from one address (IPv6: one /64) before anything is verified; behind a proxy that is the proxy's."""
 
     burst: int = Field(1000, ge=1, le=1_000_000)
-    perSecond: float = Field(200.0, gt=0, le=1_000_000)  # noqa: N815
+    perSecond: float = Field(200.0, gt=0, le=1_000_000)
 
 
 class Explain(_Section):
@@ -181,7 +181,7 @@ class VerifierConfiguration(_Section):
     clusters: tuple[ClusterEntry, ...] = Field(min_length=1, max_length=64)
     policies: Path = Field(Path("policies"), description="folder of appraisal policies, one a file")
     guests: Path = Field(Path("guests"), description="folder of guest reference values, each file NAME: {…}")
-    policyVault: PolicyVault | None = Field(  # noqa: N815
+    policyVault: PolicyVault | None = Field(
         None, description="policies and guests from Vault in place of the two folders; needs vault.login"
     )
     certificates: Certificates = Certificates()
@@ -189,7 +189,7 @@ class VerifierConfiguration(_Section):
     signing: Signing
     session: Session = Session()
     explain: Explain = Explain()
-    perSource: PerSource = PerSource()  # noqa: N815
+    perSource: PerSource = PerSource()
 
     @model_validator(mode="after")
     def _one_source(self) -> VerifierConfiguration:

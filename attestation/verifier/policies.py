@@ -45,7 +45,7 @@ class Workload(_Section):
     cluster: str = Field(pattern=_LABEL)
     namespace: str = Field(pattern=_LABEL)
     service: str = Field(pattern=_LABEL, description="the Knative Service")
-    serviceAccount: str = Field("default", pattern=_SUBDOMAIN)  # noqa: N815
+    serviceAccount: str = Field("default", pattern=_SUBDOMAIN)
 
     @property
     def subject(self) -> str:
@@ -66,7 +66,7 @@ class AppraisalPolicy(_Section):
 
     workload: Workload
     assurance: Assurance
-    hostData: tuple[Annotated[str, Field(pattern="^[0-9a-f]{64}$")], ...] = Field(  # noqa: N815
+    hostData: tuple[Annotated[str, Field(pattern="^[0-9a-f]{64}$")], ...] = Field(
         (), description="digests of the initdata document, old and new during a rollout; empty only with assurance vm"
     )
     guests: tuple[str, ...] = Field(min_length=1, max_length=16, description="names of guest reference values")
