@@ -175,6 +175,11 @@ def read_attest_answer(body: bytes) -> str:
     return token
 
 
+def read_correlation_id(body: bytes) -> str:
+    """Under which the verifier remembers the attestation of this second answer; empty when it does not say."""
+    return _correlation_id(_object(_load(body, MAX_ANSWER_SIZE), "answer"))
+
+
 def token_path(role: str = DEFAULT_ROLE) -> str:
     """Path of the third call. Raises WireError for what is no role name."""
     if not _ROLE.fullmatch(role):
@@ -209,12 +214,9 @@ def read_error(body: bytes) -> ErrorAnswer:
         document = _object(_load(body, MAX_ANSWER_SIZE), "answer")
     except WireError:
         return ErrorAnswer("", "")
-    kind, correlation = document.get("type"), document.get("correlation-id")
+    kind = document.get("type")
     name = kind.removeprefix(ERROR_BASE) if isinstance(kind, str) and kind.startswith(ERROR_BASE) else ""
-    return ErrorAnswer(
-        name if name in tuple(Problem) else "",
-        correlation if isinstance(correlation, str) and _CORRELATION.fullmatch(correlation) else "",
-    )
+    return ErrorAnswer(name if name in tuple(Problem) else "", _correlation_id(document))
 
 
 # --- the verifier's side ------------------------------------------------------------------------------------------
@@ -258,9 +260,9 @@ def read_attest(body: bytes) -> AttestRequest:
     return AttestRequest(nonce, public, primary, additional, token)
 
 
-def write_attest_answer(bearer: str) -> bytes:
+def write_attest_answer(bearer: str, correlation_id: str) -> bytes:
     """Body of the second answer."""
-    return _dump({"token": bearer})
+    return _dump({"token": bearer, "correlation-id": correlation_id})
 
 
 def is_role(text: str) -> bool:
@@ -312,6 +314,11 @@ def _public_key(source: Mapping[str, Any]) -> Mapping[str, str]:
         _text(source, name, _COORDINATE)
     import_public_key(source)
     return source
+
+
+def _correlation_id(document: Mapping[str, Any]) -> str:
+    value = document.get("correlation-id")
+    return value if isinstance(value, str) and _CORRELATION.fullmatch(value) else ""
 
 
 def _dump(document: Mapping[str, Any]) -> bytes:

@@ -195,7 +195,7 @@ class Verifier:
         self._record(case, time.perf_counter() - started)
         if case.grant is None:
             return _refused(case.reason, case.id)
-        return Response(200, wire.write_attest_answer(self._bearers.issue(case.grant)))
+        return Response(200, wire.write_attest_answer(self._bearers.issue(case.grant), case.id))
 
     async def token(self, _body: bytes, info: RequestInfo) -> Response:
         """A bearer for a Vault token, encrypted to the key that the evidence bound."""

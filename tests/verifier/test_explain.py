@@ -38,10 +38,12 @@ def test_a_believed_guests_id_leads_from_the_evidence_to_the_login(
     running: Verifier, device: Device, issuer: Issuer
 ) -> None:
     client = running.client()
-    bearer = wire.read_attest_answer(Guest(client, device, issuer.token(uid="believed")).attest().body)
-    assert client.token(bearer).status == 200
+    body = Guest(client, device, issuer.token(uid="believed")).attest().body
+    assert client.token(wire.read_attest_answer(body)).status == 200
     (line,) = [each for each in running.events("attestation") if (each["pod"] or {}).get("k8s_pod_uid") == "believed"]
-    done = explain(line["request"], "--config", running.site.folder / "verifier.yaml", "--json")
+    identifier = wire.read_correlation_id(body)
+    assert identifier == line["request"]
+    done = explain(identifier, "--config", running.site.folder / "verifier.yaml", "--json")
     decoder, text, calls = json.JSONDecoder(), done.stdout, []
     while text.strip():
         record, end = decoder.raw_decode(text.lstrip())

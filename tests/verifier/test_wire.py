@@ -45,7 +45,9 @@ def test_what_the_guest_writes_the_verifier_reads() -> None:
     read = wire.read_attest(wire.write_attest("A" * 43 + "=", key.public, {"e": 1}, additional))
     assert (read.pod_token, read.tee_pubkey, read.primary_evidence) == ("a.b.c", key.public, {"e": 1})
     assert read.digest == wire.binding("A" * 43 + "=", key.public, additional)
-    assert wire.read_attest_answer(wire.write_attest_answer("b.e.r")) == "b.e.r"
+    believed = wire.write_attest_answer("b.e.r", "0123456789abcdef")
+    assert (wire.read_attest_answer(believed), wire.read_correlation_id(believed)) == ("b.e.r", "0123456789abcdef")
+    assert wire.read_correlation_id(b'{"token":"b.e.r","correlation-id":"x\\ny"}') == ""
     assert wire.open_token(wire.seal_token(TOKEN, key.public, "n", "r"), key, "n", "r") == TOKEN
     error = wire.read_error(wire.write_error(wire.Problem.REFUSED, "0123456789abcdef"))
     assert error == wire.ErrorAnswer("AttestationRefused", "0123456789abcdef")
