@@ -31,6 +31,8 @@ class Attester:
         self._token_file = token_file
         self._events = events
         self._source = ""
+        self.correlation_id = ""
+        """Under which the verifier remembers the last attestation; empty before one, or when it did not say."""
         self._role = plan.verifier.role or wire.DEFAULT_ROLE
         if not wire.is_role(self._role):
             raise RefusalError(Exit.CONFIGURATION, "verifier-role", "the plan's role is not a name")
@@ -61,7 +63,8 @@ class Attester:
         with deadline.stop.interruptible():
             answer = self._client.call(deadline, "POST", wire.ATTEST_PATH, body)
         bearer = _understood(wire.read_attest_answer, _accepted(answer))
-        self._events.info("attested", source=self._source)
+        self.correlation_id = _understood(wire.read_correlation_id, answer.body)
+        self._events.info("attested", source=self._source, correlation_id=self.correlation_id)
         soon = Deadline(min(deadline.remaining(), FRESH_SECONDS), deadline.stop)
         patiently(soon, self._events, lambda: self._token(soon, bearer, key, nonce, keep))
 

@@ -14,11 +14,14 @@ from sidecar.plan import PLAN_VARIABLE, Plan, PlanError, read
 from sidecar.refusal import CAUSES, Exit, RefusalError, internal
 from sidecar.stop import Stop
 
-HELP = f"""usage: morphisms-init
+HELP = f"""usage: morphisms-init [--doctor]
 
 Runs inside a pod, before its application: proves the guest to the verifier, fetches the secrets that the plan
-names from Vault and publishes them on the pod's memory volumes. Takes no arguments; the plan is the environment
-variable {PLAN_VARIABLE}, written by the webhook or by `morphisms render`.
+names from Vault and publishes them on the pod's memory volumes. The plan is the environment variable
+{PLAN_VARIABLE}, written by the webhook or by `morphisms render`.
+
+options:
+  --doctor  look at each step by itself, say what is wrong, publish nothing
 
 exit codes:
 """
@@ -26,19 +29,24 @@ exit codes:
 
 def main() -> None:
     """The command."""
-    if sys.argv[1:]:
+    doctor = sys.argv[1:] == ["--doctor"]
+    if sys.argv[1:] and not doctor:
         sys.exit(usage(sys.argv[1:]))
-    sys.exit(run(os.environ, Places()))
+    sys.exit(run(os.environ, Places(), doctor=doctor))
 
 
-def run(environment: Mapping[str, str], places: Places) -> int:
-    """One run from plan to files; the exit code. Never raises."""
+def run(environment: Mapping[str, str], places: Places, *, doctor: bool = False) -> int:
+    """One run from plan to files, or to the doctor's report; the exit code. Never raises."""
     stop = Stop()
     events = Events(places.termination_log)
     try:
         stop.listen()
         # A core dump would write secrets to a disk.
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        if doctor:
+            from sidecar.doctor import examine
+
+            return examine(_plan(environment) if PLAN_VARIABLE in environment else None, places, events, stop)
         provide(_plan(environment), places, events, stop)
     except RefusalError as refusal:
         events.refused(refusal)
@@ -73,6 +81,10 @@ def provide(plan: Plan, places: Places, events: Events, stop: Stop) -> None:
         deadline.check("anything was published")
         publish(places.secrets, secret_files, places.run, run_files)
         events.info("published", files=len(secret_files), containers=len(run_files) - 1)
+    except RefusalError as refusal:
+        # What fails after the verifier believed us is told under the id that it remembers us by.
+        refusal.correlation_id = refusal.correlation_id or attester.correlation_id
+        raise
     finally:
         vault.revoke()
 

@@ -1,0 +1,251 @@
+"""`morphisms-init --doctor`: each step of the way looked at on its own, nothing published, no secret printed."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from attestation import wire
+from attestation.evidence import EvidenceError, Kind, open_source
+from sidecar.attest import MAX_CLOCK_SKEW_SECONDS, Attester, read_pod_token
+from sidecar.deadline import Deadline
+from sidecar.events import Events
+from sidecar.http import VAULT, VERIFIER, Client
+from sidecar.places import Places
+from sidecar.plan import EvidenceSource, Plan
+from sidecar.refusal import Exit, RefusalError, internal
+from sidecar.render import environments, files, reads
+from sidecar.stop import Stop
+from sidecar.vault import Vault
+
+STEP_SECONDS: Final = 15.0
+# What a guest can have without anybody having configured it.
+WELL_KNOWN: Final = (
+    EvidenceSource("coco-aa", "http://127.0.0.1:8006"),
+    EvidenceSource("configfs-tsm", "/sys/kernel/config/tsm/report"),
+    EvidenceSource("sev-guest", "/dev/sev-guest"),
+)
+_SEAL_STATUS: Final = "/v1/sys/seal-status"  # answered to anybody, sealed or not
+
+
+class Report:
+    """Lines for people, in the order of the way; the first failure gives the exit code."""
+
+    def __init__(self, write: Callable[[str], object]) -> None:
+        self._write = write
+        self.exit_code = Exit.PUBLISHED
+
+    def ok(self, what: str, text: str) -> None:
+        self._line("ok", what, text)
+
+    def note(self, what: str, text: str) -> None:
+        """Worth knowing, and nothing wrong."""
+        self._line("-", what, text)
+
+    def failed(self, what: str, refusal: RefusalError) -> None:
+        identifier = f", correlation id {refusal.correlation_id}" if refusal.correlation_id else ""
+        self._line("FAIL", what, f"{refusal.detail} [{refusal.reason}{identifier}]")
+        self.exit_code = self.exit_code or refusal.exit_code
+
+    def skipped(self, what: str, text: str) -> None:
+        self._line("?", what, f"not looked at: {text}")
+
+    @contextmanager
+    def step(self, what: str) -> Iterator[None]:
+        """A step whose refusal is a line, and not the end."""
+        try:
+            yield
+        except RefusalError as refusal:
+            self.failed(what, refusal)
+        except Exception as error:
+            self.failed(what, internal(error))
+
+    def _line(self, mark: str, what: str, text: str) -> None:
+        self._write(f"{mark:4}  {what:12}  {text}\n")
+
+
+def examine(plan: Plan | None, places: Places, events: Events, stop: Stop) -> Exit:
+    """Look at everything; without a plan only at what the guest has. Never raises; gives back what token it got."""
+    report = Report(sys.stdout.write)
+    if plan is None:
+        report.note("plan", "none in the environment: only the guest itself can be looked at")
+    else:
+        report.ok("plan", _summary(plan))
+    _evidence(report, plan)
+    if plan is not None:
+        vault = Vault(plan.vault, events)
+        try:
+            _pod(report, plan, places)
+            _verifier(report, plan, stop)
+            _vault_server(report, plan, stop)
+            with report.step("attestation"):
+                _log_in(report, plan, places, vault, events, stop)
+                _secrets(report, plan, vault, stop)
+        finally:
+            vault.revoke()
+    sys.stdout.flush()
+    return report.exit_code
+
+
+def _summary(plan: Plan) -> str:
+    who = f"{plan.workload.cluster}/{plan.workload.namespace}/{plan.workload.service}"
+    variables = len(plan.env) + len(plan.env_from)
+    return f"for {who}: {len(plan.secrets)} files, {variables} variables, agent {plan.agent}"
+
+
+def _evidence(report: Report, plan: Plan | None) -> None:
+    """Each source by itself: the configured ones have to answer up to the first, the others are for information."""
+    answered = False
+    for source in () if plan is None else plan.evidence:
+        problem = _ask(source)
+        if problem is None:
+            report.ok("evidence", f"{source.name} at {source.address} gives reports{_label(source)}")
+        elif problem.kind is Kind.UNAVAILABLE or answered:
+            report.note("evidence", f"{source.name} at {source.address}: {problem.detail}")
+        else:
+            report.failed("evidence", _refusal(problem))
+        answered = answered or problem is None
+    if plan is not None and not answered and not report.exit_code:
+        report.failed("evidence", RefusalError(Exit.EVIDENCE, "evidence-no-source", "no configured source is there"))
+    for source in WELL_KNOWN:
+        if (plan is None or source.name not in {each.name for each in plan.evidence}) and _ask(source) is None:
+            report.note("evidence", f"{source.name} at {source.address} would give reports, and is not configured")
+
+
+def _ask(source: EvidenceSource) -> EvidenceError | None:
+    try:
+        opened = open_source(source.name, source.address)
+        # Bound to nothing: this report is good for no attestation, and is dropped.
+        opened.collect(opened.report_data(os.urandom(48)), timeout=STEP_SECONDS)
+    except EvidenceError as error:
+        return error
+    return None
+
+
+def _label(source: EvidenceSource) -> str:
+    return " - SIMULATED: they prove nothing about any machine" if source.name == "simulated" else ""
+
+
+def _refusal(error: EvidenceError) -> RefusalError:
+    return RefusalError(Exit.EVIDENCE, f"evidence-{error.code}", f"{error.source}: {error.detail}")
+
+
+def _pod(report: Report, plan: Plan, places: Places) -> None:
+    with report.step("pod token"):
+        claims = _claims(read_pod_token(places.token))
+        audiences = claims.get("aud")
+        if plan.verifier.audience not in (audiences if isinstance(audiences, list) else [audiences]):
+            raise RefusalError(
+                Exit.CONFIGURATION, "pod-token-audience", f"it is not for the audience {plan.verifier.audience}"
+            )
+        left = _left(claims)
+        if left <= 0:
+            raise RefusalError(Exit.CONFIGURATION, "pod-token-old", f"it ended {-left} s ago by this guest's clock")
+        report.ok("pod token", f"for {plan.verifier.audience}, ends in {left} s")
+    for folder in (places.secrets, places.run):
+        with report.step("volume"):
+            if not os.access(folder, os.W_OK | os.X_OK):
+                raise RefusalError(Exit.CONFIGURATION, "volume", f"{folder} is not there, or not writable by us")
+            report.ok("volume", f"{folder} can be written")
+
+
+def _verifier(report: Report, plan: Plan, stop: Stop) -> None:
+    client = Client(VERIFIER, plan.verifier.url, plan.verifier.ca, limit=wire.MAX_ANSWER_SIZE)
+    with report.step("verifier"):
+        answer = client.call(Deadline(STEP_SECONDS, stop), "POST", wire.AUTH_PATH, wire.write_auth())
+        wire.read_auth_answer(answer.body) if answer.status == 200 else _foreign("verifier", answer.status)
+        report.ok("verifier", f"{plan.verifier.url} is trusted and gives a nonce")
+    _clock(report, "verifier", client)
+    client.close()
+
+
+def _vault_server(report: Report, plan: Plan, stop: Stop) -> None:
+    client = Client(VAULT, plan.vault.url, plan.vault.ca, limit=64 * 1024)
+    with report.step("Vault"):
+        answer = client.call(Deadline(STEP_SECONDS, stop), "GET", _SEAL_STATUS)
+        if answer.status != 200:
+            _foreign("vault", answer.status)
+        if _object(answer.body).get("sealed") is not False:
+            raise RefusalError(Exit.VAULT_UNREACHABLE, "vault-sealed", f"{plan.vault.url} is trusted, and is sealed")
+        report.ok("Vault", f"{plan.vault.url} is trusted and unsealed")
+    _clock(report, "Vault", client)
+    client.close()
+
+
+def _clock(report: Report, whose: str, client: Client) -> None:
+    ahead = client.clock_ahead
+    if ahead is None:
+        report.skipped("clock", f"{whose} told no time")
+    elif abs(ahead) >= MAX_CLOCK_SKEW_SECONDS:
+        words = f"this guest's clock is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} {whose}'s"
+        report.failed("clock", RefusalError(Exit.CONFIGURATION, "clock-skew", words))
+    else:
+        # Dates in HTTP are whole seconds.
+        report.ok("clock", f"within {abs(ahead) + 1:.0f} s of {whose}'s")
+
+
+def _log_in(report: Report, plan: Plan, places: Places, vault: Vault, events: Events, stop: Stop) -> None:
+    got: list[wire.VaultToken] = []
+
+    def keep(token: wire.VaultToken) -> None:
+        vault.use(token.token)
+        got.append(token)
+
+    attester = Attester(plan, places.token, events)
+    attester.log_in(Deadline(STEP_SECONDS, stop), keep)
+    (token,) = got
+    label = ", SIMULATED" if token.simulated else ""
+    life = f"{token.lease_seconds} s" if token.lease_seconds else "without an end"
+    story = f"; morphisms explain {attester.correlation_id}" if attester.correlation_id else ""
+    report.ok("attestation", f"believed, assurance {token.assurance}{label}; a Vault token for {life}{story}")
+
+
+def _secrets(report: Report, plan: Plan, vault: Vault, stop: Stop) -> None:
+    found: dict[tuple[str, int | None], dict[str, Any]] = {}
+    wanted = reads(plan)
+    for path, version in wanted:
+        what = path if version is None else f"{path}@{version}"
+        with report.step("secret"):
+            found[path, version] = vault.read(Deadline(STEP_SECONDS, stop), path, version)
+            report.ok("secret", f"{what} can be read, {len(found[path, version])} keys")
+    if len(found) < len(wanted):
+        report.skipped("contents", "a secret is missing")
+        return
+    with report.step("contents"):
+        count = len(files(plan, found)) + len(environments(plan, found))
+        report.ok("contents", f"{count} files would be published; nothing was")
+
+
+def _claims(token: str) -> dict[str, Any]:
+    """What the pod's token says of itself; whether it is true is the verifier's business."""
+    parts = token.split(".")
+    try:
+        payload = base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4))
+    except (IndexError, binascii.Error, ValueError):
+        payload = b""
+    return _object(payload)
+
+
+def _left(claims: dict[str, Any]) -> int:
+    end = claims.get("exp")
+    return int(end - time.time()) if isinstance(end, (int, float)) else 0
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        found = None
+    return found if isinstance(found, dict) else {}
+
+
+def _foreign(who: str, status: int) -> None:
+    party = VERIFIER if who == "verifier" else VAULT
+    raise RefusalError(party.unreachable, f"{who}-answer", f"what answers there is none of ours (HTTP {status})")
