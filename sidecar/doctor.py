@@ -83,11 +83,13 @@ def examine(plan: Plan | None, places: Places, events: Events, stop: Stop) -> Ex
         vault = Vault(plan.vault, events)
         try:
             _pod(report, plan, places)
-            _verifier(report, plan, stop)
-            _vault_server(report, plan, stop)
-            with report.step("attestation"):
-                _log_in(report, plan, places, vault, events, stop)
-                _secrets(report, plan, vault, stop)
+            servers = [_verifier(report, plan, stop), _vault_server(report, plan, stop)]
+            if all(servers):
+                with report.step("attestation"):
+                    _log_in(report, plan, places, vault, events, stop)
+                    _secrets(report, plan, vault, stop)
+            else:
+                report.skipped("attestation", "a server is missing")
         finally:
             vault.revoke()
     sys.stdout.flush()
@@ -156,17 +158,21 @@ def _pod(report: Report, plan: Plan, places: Places) -> None:
             report.ok("volume", f"{folder} can be written")
 
 
-def _verifier(report: Report, plan: Plan, stop: Stop) -> None:
+def _verifier(report: Report, plan: Plan, stop: Stop) -> bool:
+    there = False
     client = Client(VERIFIER, plan.verifier.url, plan.verifier.ca, limit=wire.MAX_ANSWER_SIZE)
     with report.step("verifier"):
         answer = client.call(Deadline(STEP_SECONDS, stop), "POST", wire.AUTH_PATH, wire.write_auth())
         wire.read_auth_answer(answer.body) if answer.status == 200 else _foreign("verifier", answer.status)
         report.ok("verifier", f"{plan.verifier.url} is trusted and gives a nonce")
-    _clock(report, "verifier", client)
+        there = True
+    _clock(report, "the verifier", client)
     client.close()
+    return there
 
 
-def _vault_server(report: Report, plan: Plan, stop: Stop) -> None:
+def _vault_server(report: Report, plan: Plan, stop: Stop) -> bool:
+    there = False
     client = Client(VAULT, plan.vault.url, plan.vault.ca, limit=64 * 1024)
     with report.step("Vault"):
         answer = client.call(Deadline(STEP_SECONDS, stop), "GET", _SEAL_STATUS)
@@ -175,8 +181,10 @@ def _vault_server(report: Report, plan: Plan, stop: Stop) -> None:
         if _object(answer.body).get("sealed") is not False:
             raise RefusalError(Exit.VAULT_UNREACHABLE, "vault-sealed", f"{plan.vault.url} is trusted, and is sealed")
         report.ok("Vault", f"{plan.vault.url} is trusted and unsealed")
+        there = True
     _clock(report, "Vault", client)
     client.close()
+    return there
 
 
 def _clock(report: Report, whose: str, client: Client) -> None:

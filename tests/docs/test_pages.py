@@ -15,10 +15,13 @@ from attestation.verifier.policies import load_policies
 from cli.main import COMMANDS
 from webhook.configuration import Configuration
 from webhook.decide import decide
+from webhook.modes import Mode
 from webhook.request import Request, User
+from webhook.snapshot import Snapshot
 
 _ROOT = Path(__file__).parent.parent.parent
 _VERIFIER = (_ROOT / "docs" / "verifier.md").read_text()
+_DOCTOR = (_ROOT / "docs" / "doctor.md").read_text()
 _README = (_ROOT / "README.md").read_text()
 
 
@@ -50,6 +53,16 @@ def test_the_readmes_service_is_admitted_in_enforce() -> None:
     decision = decide(request, Configuration(), None)
     assert decision.denial is None, decision.denial
     assert decision.warnings == ()
+
+
+@pytest.mark.parametrize("path", ["/mutate/pod", "/validate/pod"])
+def test_the_doctors_pod_stays_as_written_where_injection_is_optional(path: str) -> None:
+    template = _yaml(_DOCTOR, "morphisms-doctor")["spec"]["template"]
+    template["metadata"]["namespace"] = "shop"
+    kind = ("", "v1", "Pod")
+    request = Request("1", path, kind, kind, "", "CREATE", "doctor", "shop", User("dev"), template)
+    decision = decide(request, Configuration(), Snapshot({"shop": Mode.INJECT}))
+    assert (decision.denial, list(decision.operations)) == (None, [])
 
 
 @pytest.mark.parametrize("name", COMMANDS)
