@@ -121,8 +121,9 @@ def _content(secret: SecretFile, data: Mapping[str, Any]) -> bytes:
 def _rendered(template: str, name: str, data: Mapping[str, Any]) -> str:
     """A mustache template with the secret's keys at top level; `{{{key}}}` writes a value as it is.
 
-    The library shows Python's attributes of values for dotted names, reads files for partials and writes nothing for
-    a name that is not there; here each of these is a refusal, because a credential that is silently empty costs days.
+    The library shows Python's attributes of values for dotted names that are no key, reads files for partials and
+    writes nothing for a name that is not there; here each of these is a refusal, because a credential that is silently
+    empty costs days.
     """
     import chevron
     from chevron.tokenizer import tokenize
@@ -131,21 +132,41 @@ def _rendered(template: str, name: str, data: Mapping[str, Any]) -> str:
         tokens = list(tokenize(template))
     except Exception:  # of the library: ChevronError for syntax, IndexError for some of it
         raise _bad_template(name, "is not a mustache template") from None
-    depth = 0
+    depth, dotted = 0, set[str]()
     for kind, key in tokens:
         if kind == "partial":
             raise _bad_template(name, "uses a partial, which is not offered")
         if kind in ("variable", "no escape") and depth == 0 and key not in data:
             raise _bad_template(name, f"names {key[:64]!r}, which the secret has not", Exit.SECRET_MISSING)
-        # It would be taken apart at the dots, whatever the secret's keys are.
         if kind in ("variable", "no escape", "section", "inverted section") and "." in key.strip("."):
-            raise _bad_template(name, f"uses the dotted name {key[:64]!r}; publish such a key as a file of its own")
+            if key not in data:
+                raise _bad_template(name, f"steps into a value by the dotted name {key[:64]!r}; use a section")
+            dotted.add(key)
         depth += {"section": 1, "inverted section": 1, "end": -1}.get(kind, 0)
-    prepared = {key: _for_template(value) for key, value in data.items()}
+    prepared = {key: _for_template(value) for key, value in data.items() if key not in dotted}
+    for key in dotted:
+        _nest(prepared, key, _for_template(data[key]), name)
     try:
         return str(chevron.render(template, prepared, partials_path=None, partials_dict={}))
     except Exception:  # whatever it is, its text may hold a value
         raise _bad_template(name, "cannot be rendered with this secret") from None
+
+
+def _nest(prepared: dict[str, Any], key: str, value: Any, name: str) -> None:
+    """Where the library, which takes names apart at their dots, finds a key such as `tls.crt`."""
+    *parents, last = key.split(".")
+    scope = prepared
+    for part in parents:
+        scope = scope.setdefault(part, _Parent())
+        if type(scope) is not _Parent:
+            break
+    if (parents and type(scope) is not _Parent) or last in scope:
+        raise _bad_template(name, f"uses {key[:64]!r}, beside which the secret has a key that it begins with")
+    scope[last] = value
+
+
+class _Parent(dict[str, Any]):
+    """Part of a key's name, and nothing of the secret's own."""
 
 
 class _False(str):

@@ -40,7 +40,12 @@ def rendered(template: str, data: dict[str, Any], key: str | None = None) -> byt
         ("[{{{none}}}]{{#none}}on{{/none}}", {"none": None}, "[]"),
         ("{{#hosts}}{{{.}}};{{/hosts}}", {"hosts": ["a", "b"]}, "a;b;"),
         ("{{{tls.crt}}}", {"tls": "x"}, None),
-        ("{{{a.b}}}", {"a.b": "x"}, None),
+        ("{{{tls.crt}}}{{{tls.key}}}{{{plain}}}", {"tls.crt": "x", "tls.key": "<", "plain": "y"}, "x<y"),
+        ("{{#on}}{{{a.b.c}}}{{/on}}{{^a.no}}-{{/a.no}}", {"on": True, "a.b.c": 7, "a.no": False}, "7-"),
+        ("{{#a.b}}{{{.}}};{{/a.b}}", {"a.b": ["x", "y"]}, "x;y;"),
+        ("{{{a.b}}}", {"a.b": "x", "a": "y"}, None),
+        ("{{{a.b}}}", {"a.b": "x", "a": {"b": "y"}}, None),
+        ("{{{a.b}}}{{{a.b.c}}}", {"a.b": "x", "a.b.c": "y"}, None),
     ],
 )
 def test_templates(template: str, data: dict[str, Any], expected: str | None) -> None:
