@@ -18,8 +18,8 @@ _WITH = re.compile(r"""with\s+secret\s+(?:"([^"\\]+)"|`([^`]+)`)""")
 _FIELD = re.compile(r"\.Data\.(data\.)?([A-Za-z_][A-Za-z0-9_]*)")
 _INDEX = re.compile(r"""index\s+\.Data(\.data)?\s+(?:"([^"\\]+)"|`([^`]+)`)""")
 _WHOLE = re.compile(r"\.Data(\.data)?\s*\|\s*toJSON")
-# Mustache takes a dot for a step into the value, and trims.
-_TAG_NAME = re.compile(r"[A-Za-z0-9_-]+")
+# What survives mustache's trimming; a key with dots is found as a whole (sidecar/render.py).
+_TAG_NAME = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 
 
 class NotLogicLessError(ValueError):
