@@ -1,0 +1,1 @@
+"""The images' files, assembled by the same code in the Dockerfile's build stage and, for measuring, without an engine."""
