@@ -1,0 +1,66 @@
+"""The API server's audit log, as tests ask it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+Event = dict[str, Any]
+
+_EVERYTHING = [
+    ("", ["pods", "pods/*", "bindings", "services", "configmaps", "namespaces", "nodes", "replicationcontrollers"]),
+    ("apps", []),
+    ("batch", []),
+    ("serving.knative.dev", []),
+    ("node.k8s.io", []),
+    ("admissionregistration.k8s.io", []),
+]
+
+# Whole bodies, patches of webhooks included, of whatever a workload's secret could be in; of Secrets, tokens and the
+# rest that a request was made.
+POLICY = {
+    "apiVersion": "audit.k8s.io/v1",
+    "kind": "Policy",
+    "omitStages": ["RequestReceived"],
+    "rules": [
+        {"level": "None", "resources": [{"group": "", "resources": ["events"]}, {"group": "events.k8s.io"}]},
+        {"level": "None", "users": ["system:apiserver"], "verbs": ["get", "list", "watch"]},
+        {"level": "Metadata", "verbs": ["get", "list", "watch"]},
+        {
+            "level": "RequestResponse",
+            "resources": [{"group": group, "resources": resources} for group, resources in _EVERYTHING],
+        },
+        {"level": "Metadata"},
+    ],
+}
+
+
+class AuditLog:
+    """`mark` gives the place where the log ends now; events are asked for from such a place on."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def mark(self) -> int:
+        return self.path.stat().st_size
+
+    def events(self, since: int = 0) -> Iterator[Event]:
+        """Those from there on, in order."""
+        with self.path.open("rb") as log:
+            log.seek(since)
+            for line in log:
+                if line.endswith(b"\n"):
+                    yield json.loads(line)
+
+    def until(self, condition: Callable[[Event], bool], since: int = 0, seconds: float = 15) -> Event:
+        """The first event that fits. An event is written a moment after its answer."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            for event in self.events(since):
+                if condition(event):
+                    return event
+            time.sleep(0.1)
+        raise TimeoutError("no such audit event")

@@ -1,0 +1,83 @@
+"""The cluster tier: tests through a real control plane. One a run, a namespace a test.
+
+`cluster`: the running control plane (`tests.cluster.controlplane.ControlPlane`) with the nodes `snp-0`, `snp-1`
+(they host SNP guests) and `plain-0`, and the developer `dev`.
+
+    cluster.admin, cluster.user("ann", "team"), cluster.node("snp-0"), cluster.service_account(namespace, name)
+        a `Client` each: `get`, `items`, `create`, `replace`, `patch`, `delete` by API path (ApiError for a refusal),
+        `request` (any status, with warnings), `until` (waits by a watch), `kubectl(…)`, `apply(object, …)`, `can(…)`
+    cluster.processes["kube-apiserver"]    a `Process`: `restart`, `stop`, `start`, `kill`, `signal`, `cpu_seconds`
+    cluster.etcd.everything(), cluster.audit.mark(), cluster.audit.events(mark), cluster.audit.until(…, mark)
+
+`namespace(mode)`: makes a namespace in which `dev` may edit, and which is deleted at the end of the test.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cluster import binaries
+from tests.cluster.controlplane import ControlPlane
+from tests.cluster.keeper import Keeper
+from tests.cluster.namespace import Namespace
+from tests.cluster.nodes import add_confidential_node, add_node
+
+_HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All of this folder is the tier, and belongs to one worker where tests are spread by group."""
+    for item in items:
+        if _HERE in item.path.parents:
+            item.add_marker("cluster")
+            item.add_marker(pytest.mark.xdist_group("cluster"))
+
+
+@pytest.fixture(scope="session")
+def _programs(request: pytest.FixtureRequest) -> None:
+    capture = request.config.pluginmanager.getplugin("capturemanager")
+
+    def report(line: str) -> None:
+        with capture.global_and_fixture_disabled() if capture else contextlib.nullcontext():
+            print(f"\n{line}", file=sys.stderr, flush=True)
+
+    binaries.build(report, binaries.KUBERNETES, binaries.KNATIVE)
+
+
+@pytest.fixture(scope="session")
+def cluster(_programs: None) -> Iterator[ControlPlane]:
+    """The control plane, with nodes."""
+    folder = Path(tempfile.mkdtemp(prefix="morphisms-cluster-"))
+    keeper = Keeper()
+    control_plane = ControlPlane(folder, keeper)
+    try:
+        control_plane.start()
+        for name in ("snp-0", "snp-1"):
+            add_confidential_node(control_plane.admin, name)
+        add_node(control_plane.admin, "plain-0")
+        yield control_plane
+    finally:
+        control_plane.stop()
+        keeper.close()
+        shutil.rmtree(folder)
+
+
+@pytest.fixture
+def namespace(cluster: ControlPlane) -> Iterator[Callable[..., Namespace]]:
+    """`namespace(mode, **labels)`: a new one, in that mode; without a mode it is none of ours."""
+    made: list[Namespace] = []
+
+    def make(mode: str | None = None, **labels: str) -> Namespace:
+        made.append(Namespace.make(cluster.admin, mode, labels))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.delete()

@@ -1,0 +1,25 @@
+"""Free ports of loopback."""
+
+from __future__ import annotations
+
+import random
+import socket
+
+
+def free_port() -> int:
+    """A port on which nothing listens now.
+
+    Below those that the kernel gives to outgoing connections, so that it stays free while its server restarts.
+    """
+    while True:
+        port = random.randint(12_000, 32_000)
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                continue
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
