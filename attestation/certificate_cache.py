@@ -11,9 +11,12 @@ import contextlib
 import os
 import tempfile
 from collections import OrderedDict
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from attestation.abi import Report, SigningKey, parse_report
 from attestation.appraise import product_line
@@ -128,7 +131,7 @@ class CertificateCache:
     intermediates: tuple[Certificate, ...] = ()
     crls: tuple[RevocationList, ...] = ()
     _crl_checked: dict[str, datetime] = field(default_factory=dict, init=False)
-    _background: set[asyncio.Task[tuple[RevocationList, ...]]] = field(default_factory=set, init=False)
+    _tasks: dict[str, asyncio.Task[Any]] = field(default_factory=dict, init=False)
 
     async def collateral(
         self, evidence: Evidence, now: datetime, *, ask_service: bool, line_hint: ProductLine | None = None
@@ -173,14 +176,19 @@ class CertificateCache:
                     return certificate
         if self.service is None or not ask_service:
             return None
+        found: Certificate | None = await asyncio.shield(
+            self._task(exact, partial(self._fetched_vcek, self.service, exact, identity))
+        )
+        return found
+
+    async def _fetched_vcek(self, service: KeyService, name: str, identity: VcekId) -> Certificate | None:
         try:
-            data = await self.service.vcek(identity)
-            certificate = parse_certificate(data)
+            certificate = parse_certificate(await service.vcek(identity))
         except (KeyServiceError, CertificateError):
             return None
         if not _is_for(certificate, identity):
             return None
-        await asyncio.to_thread(self.store.put, exact, certificate.der)
+        await asyncio.to_thread(self.store.put, name, certificate.der)
         return certificate
 
     async def _chain(self, line: ProductLine, *, vlek: bool, ask_service: bool) -> tuple[Certificate, ...]:
@@ -191,8 +199,16 @@ class CertificateCache:
                 return parse_certificates(stored)
         if self.service is None or not ask_service or line.simulated:
             return ()
+        found: tuple[Certificate, ...] = await asyncio.shield(
+            self._task(name, partial(self._fetched_chain, self.service, name, line, vlek=vlek))
+        )
+        return found
+
+    async def _fetched_chain(
+        self, service: KeyService, name: str, line: ProductLine, *, vlek: bool
+    ) -> tuple[Certificate, ...]:
         try:
-            data = await self.service.chain(line, vlek=vlek)
+            data = await service.chain(line, vlek=vlek)
             certificates = parse_certificates(data)
         except (KeyServiceError, CertificateError):
             return ()
@@ -214,13 +230,11 @@ class CertificateCache:
         due = last is None or checked is None or now - checked >= CRL_REVALIDATION
         if self.service is None or not ask_service or line.simulated or not due:
             return kept
-        refresh = self._refreshed_crl(self.service, line, name, last, vlek=vlek, now=now)
+        refresh = self._task(name, partial(self._refreshed_crl, self.service, line, name, last, vlek=vlek, now=now))
         if last is None or not last.is_fresh(now):
-            return await refresh
-        self._crl_checked[name] = now
-        task = asyncio.create_task(refresh)  # nobody has to wait while the last one is good
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
+            found: tuple[RevocationList, ...] = await asyncio.shield(refresh)
+            return found
+        self._crl_checked[name] = now  # nobody has to wait while the last one is good
         return kept
 
     async def _refreshed_crl(
@@ -246,6 +260,19 @@ class CertificateCache:
             return kept  # an old list must not undo a revocation
         await asyncio.to_thread(self.store.put, name, fetched.der)
         return (fetched,)
+
+    def _task(self, name: str, work: Callable[[], Coroutine[Any, Any, Any]]) -> asyncio.Task[Any]:
+        """What is under way for a name, begun if nothing is.
+
+        It goes on when its callers leave: an attestation waits some seconds, the service takes longer, and what it
+        gives to nobody in particular has to be there when they come again.
+        """
+        task = self._tasks.get(name)
+        if task is None:
+            task = asyncio.create_task(work())
+            self._tasks[name] = task
+            task.add_done_callback(lambda _: self._tasks.pop(name, None))
+        return task
 
     async def _stored(self, name: str) -> bytes | None:
         known = self.store.recall(name)  # the warm path costs no thread

@@ -337,6 +337,24 @@ async def test_everything_from_the_service_then_from_memory(amd, service, milan)
     assert len(amd.requests) == 3  # VCEK, chain, list
 
 
+async def test_what_comes_after_its_caller_has_left_is_kept(amd, connect, milan):
+    """An attestation waits less long than the service may take; the pod comes again a moment later."""
+    _, leaf, evidence = serve(amd, milan)
+    amd.hold = asyncio.Event()
+    cache = cache_of(milan, service=connect())
+    impatient = asyncio.create_task(cache.collateral(evidence, milan.now, ask_service=True))
+    await amd.arrived.wait()
+    impatient.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await impatient
+    amd.hold.set()
+    await asyncio.gather(*cache._tasks.values())
+    assert amd.statuses == [200]
+    found = await cache.collateral(evidence, milan.now, ask_service=True)
+    assert found.leaf == leaf
+    assert amd.statuses == [200] * 3, "the chain and the list, and no second VCEK"
+
+
 async def test_disk_outlives_the_process(amd, service, milan, tmp_path):
     identity, leaf, evidence = serve(amd, milan)
     await cache_of(milan, Store(tmp_path), service).collateral(evidence, milan.now, ask_service=True)
@@ -448,8 +466,7 @@ async def test_crl_once_a_day_and_never_backwards(amd, service, milan):
 
     async def serials(now):
         await cache.collateral(evidence, now, ask_service=True)
-        while cache._background:
-            await asyncio.gather(*cache._background)
+        await asyncio.gather(*cache._tasks.values())
         return (await cache.collateral(evidence, now, ask_service=False)).crls[0].serials
 
     assert await serials(milan.now) == set()
