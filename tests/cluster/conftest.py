@@ -9,13 +9,14 @@
     cluster.processes["kube-apiserver"]    a `Process`: `restart`, `stop`, `start`, `kill`, `signal`, `cpu_seconds`
     cluster.etcd.everything(), cluster.audit.mark(), cluster.audit.events(mark), cluster.audit.until(…, mark)
 
+`knative`: stock Knative Serving on it (`webhook` and `controller` are Processes); `tests.cluster.knative.make_service`.
+
 `namespace(mode)`: makes a namespace in which `dev` may edit, and which is deleted at the end of the test.
 """
 
 from __future__ import annotations
 
 import contextlib
-import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -26,6 +27,7 @@ import pytest
 from tests.cluster import binaries
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.keeper import Keeper
+from tests.cluster.knative import Knative, alone
 from tests.cluster.namespace import Namespace
 from tests.cluster.nodes import add_confidential_node, add_node
 
@@ -55,7 +57,7 @@ def _programs(request: pytest.FixtureRequest) -> None:
 def cluster(_programs: None) -> Iterator[ControlPlane]:
     """The control plane, with nodes."""
     folder = Path(tempfile.mkdtemp(prefix="morphisms-cluster-"))
-    keeper = Keeper()
+    keeper = Keeper(folder)
     control_plane = ControlPlane(folder, keeper)
     try:
         control_plane.start()
@@ -66,7 +68,18 @@ def cluster(_programs: None) -> Iterator[ControlPlane]:
     finally:
         control_plane.stop()
         keeper.close()
-        shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def knative(cluster: ControlPlane) -> Iterator[Knative]:
+    """Stock Knative on it."""
+    with alone():
+        installed = Knative(cluster)
+        try:
+            installed.start()
+            yield installed
+        finally:
+            installed.stop()
 
 
 @pytest.fixture

@@ -68,12 +68,17 @@ class Process:
             self.wait_until_ready()
 
     def wait_until_ready(self) -> None:
-        """Raises RuntimeError with the end of its log when it ends first, or does not become ready in time."""
+        """As `wait_until`, for its own readiness."""
+        if self._ready is not None:
+            self.wait_until(self._ready)
+
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Raises RuntimeError with the end of its log when it ends first, or takes too long."""
         deadline = time.monotonic() + self._ready_seconds
-        while self._ready is not None and not self._ready():
+        while not condition():
             if not self.running or time.monotonic() > deadline:
                 end = self.log.read_text(errors="replace")[-3000:]
-                raise RuntimeError(f"{self.name} did not start; its log ends:\n{end}")
+                raise RuntimeError(f"{self.name} is not ready; its log ends:\n{end}")
             time.sleep(0.05)  # another process' readiness gives no event to await
 
     def stop(self) -> int | None:

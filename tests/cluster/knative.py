@@ -1,0 +1,142 @@
+"""Stock Knative Serving on the control plane: its own YAML, its webhook and controller as processes.
+
+What needs pods' network (activator, autoscaler, ingress) is left out: Services become Revisions, Deployments and pods,
+and none of them ever ready.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.cluster.binaries import KNATIVE, binary
+from tests.cluster.client import Client, Object
+from tests.cluster.controlplane import ControlPlane
+from tests.cluster.ports import free_port
+from tests.cluster.process import Process
+
+NAMESPACE = "knative-serving"
+# By digest, and from a registry name that Knative asks no registry for.
+QUEUE_IMAGE = f"dev.local/queue@sha256:{'a' * 64}"
+APP_IMAGE = f"dev.local/app@sha256:{'b' * 64}"
+_LEFT_OUT = {"Deployment", "HorizontalPodAutoscaler", "PodDisruptionBudget", "Image", "Service", "Certificate"}
+_REGISTRATIONS = ("mutatingwebhookconfigurations", "validatingwebhookconfigurations")
+
+
+class Knative:
+    """`webhook` and `controller` run with the ServiceAccount's token; `client` is the controller's identity."""
+
+    def __init__(self, cluster: ControlPlane) -> None:
+        self._cluster = cluster
+        self._port = free_port()
+        admin = cluster.admin
+        objects = list(_objects(KNATIVE.folder))
+        definitions = [item for item in objects if item["kind"] == "CustomResourceDefinition"]
+        registrations = [item for item in objects if item["kind"].endswith("WebhookConfiguration")]
+        others = [item for item in objects if item not in definitions and item not in registrations]
+        admin.kubectl("create", "-f", "-", input=definitions)
+        admin.kubectl("create", "-f", "-", input=[_NAMESPACE, *(o for o in others if o["kind"] != "Namespace")])
+        admin.kubectl("create", "-f", "-", input=[_SERVICE, *(self._reachable(item) for item in registrations)])
+        admin.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
+        self.client: Client = cluster.service_account(NAMESPACE, "controller")
+        self.webhook = self._process("webhook", WEBHOOK_NAME="webhook", WEBHOOK_PORT=str(self._port))
+        self.controller = self._process("controller")
+
+    def start(self) -> None:
+        """The webhook first: it makes its certificate, and nothing is admitted before."""
+        self.webhook.start()
+        for kind in _REGISTRATIONS:
+            self._cluster.admin.until(f"/apis/admissionregistration.k8s.io/v1/{kind}", _trusted)
+        self.controller.start()
+        service = make_service("probe")
+        path = "/apis/serving.knative.dev/v1/namespaces/default/services"
+        self.webhook.wait_until(lambda: self._cluster.admin.request("POST", path, service, query=_DRY).status == 201)
+
+    def stop(self) -> None:
+        """The controller first."""
+        self.controller.stop()
+        self.webhook.stop()
+
+    def _reachable(self, registration: Object) -> Object:
+        for entry in registration["webhooks"]:
+            entry["clientConfig"]["service"]["port"] = self._port
+        return registration
+
+    def _process(self, name: str, **environment: str) -> Process:
+        common = {
+            "KUBECONFIG": str(self.client.kubeconfig),
+            "POD_NAME": f"{name}-0",
+            "SYSTEM_NAMESPACE": NAMESPACE,
+            "CONFIG_LOGGING_NAME": "config-logging",
+            "CONFIG_OBSERVABILITY_NAME": "config-observability",
+            "PROFILING_PORT": str(free_port()),
+        }
+        log = self._cluster.folder / f"knative-{name}.log"
+        # The webhook goes on serving for a while after SIGTERM, for nobody here.
+        return Process(
+            [binary(KNATIVE, name)],
+            log,
+            self._cluster.keeper,
+            environment={**common, **environment},
+            stop_seconds=2,
+        )
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Hold the machine's one place for a Knative controller, whose health port is fixed at 8080."""
+    with (KNATIVE.folder.parent / "controller.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def make_service(
+    name: str, *, annotations: dict[str, str] | None = None, env: dict[str, str] | None = None, **template: Any
+) -> Object:
+    """A Knative Service; `annotations` go on its template, further members of the container by keyword."""
+    container: dict[str, Any] = {"image": APP_IMAGE, **template}
+    if env:
+        container["env"] = [{"name": key, "value": value} for key, value in env.items()]
+    made: Object = {"spec": {"containers": [container]}}
+    if annotations:
+        made["metadata"] = {"annotations": annotations}
+    return {
+        "apiVersion": "serving.knative.dev/v1",
+        "kind": "Service",
+        "metadata": {"name": name},
+        "spec": {"template": made},
+    }
+
+
+_DRY = {"dryRun": "All"}
+_NAMESPACE = {
+    "apiVersion": "v1",
+    "kind": "Namespace",
+    "metadata": {"name": NAMESPACE, "labels": {"app.kubernetes.io/name": NAMESPACE}},
+}
+# A Service of this type is what lets the API server find a webhook on loopback.
+_SERVICE = {
+    "apiVersion": "v1",
+    "kind": "Service",
+    "metadata": {"name": "webhook", "namespace": NAMESPACE},
+    "spec": {"type": "ExternalName", "externalName": "localhost"},
+}
+
+
+def _objects(folder: Path) -> Iterator[Object]:
+    for file in sorted(folder.rglob("*.yaml")):
+        text = file.read_text().replace("ko://knative.dev/serving/cmd/queue", QUEUE_IMAGE)
+        for item in yaml.load_all(text, yaml.CSafeLoader):
+            if item and item["kind"] not in _LEFT_OUT:
+                yield item
+
+
+def _trusted(registrations: list[Object]) -> bool:
+    ours = [item for item in registrations if "knative" in item["metadata"]["name"]]
+    entries = [entry for item in ours for entry in item["webhooks"]]
+    return bool(entries) and all(entry["clientConfig"].get("caBundle") and entry.get("rules") for entry in entries)

@@ -1,0 +1,39 @@
+"""Knative as the tier runs it: from a Service to a pod on a node, each step by its own identity."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tests.cluster.controlplane import ControlPlane
+from tests.cluster.knative import Knative, make_service
+from tests.cluster.namespace import Namespace
+
+
+def test_a_service_becomes_a_pod_on_a_node(
+    cluster: ControlPlane, knative: Knative, namespace: Callable[..., Namespace]
+) -> None:
+    here = namespace()
+    mark = cluster.audit.mark()
+    service = make_service("hello")
+    service["metadata"]["namespace"] = here.name
+    cluster.user("dev").apply(service)
+    pod = cluster.admin.until(here.pods(), lambda pods: next((p for p in pods if p["spec"].get("nodeName")), None))
+    assert [container["name"] for container in pod["spec"]["containers"]] == ["user-container", "queue-proxy"]
+    assert pod["metadata"]["labels"]["serving.knative.dev/service"] == "hello"
+
+    def maker(resource: str) -> str:
+        event = cluster.audit.until(
+            lambda e: (
+                e["verb"] == "create"
+                and e["objectRef"]["resource"] == resource
+                and e["objectRef"].get("namespace") == here.name
+                and "subresource" not in e["objectRef"]
+            ),
+            mark,
+        )
+        return str(event["user"]["username"])
+
+    assert maker("services") == "dev"
+    assert maker("revisions") == "system:serviceaccount:knative-serving:controller"
+    assert maker("replicasets") == "system:serviceaccount:kube-system:deployment-controller"
+    assert maker("pods") == "system:serviceaccount:kube-system:replicaset-controller"
