@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -45,9 +46,27 @@ class Volume:
                 Exit.NO_SPACE, "too-large", f"{size} bytes for {self._root}, at most {self._limit} are published there"
             )
 
+    def differing(self, files: Mapping[str, File]) -> set[str]:
+        """Names of files that are not, or not yet, shown as they are here. Raises OSError."""
+        target = self._target()
+        if target is None:
+            return set(files)
+        folder = self._root / target
+        shown = {
+            os.path.relpath(os.path.join(parent, name), folder)
+            for parent, _, names in os.walk(folder)
+            for name in names
+        }
+        # A process that was killed may have switched and not linked.
+        linked = {name for name in files if (self._root / name.split("/")[0]).is_symlink()}
+        return (
+            (shown ^ files.keys())
+            | (files.keys() - linked)
+            | {name for name in shown & files.keys() if not _is(folder / name, files[name])}
+        )
+
     def write_aside(self, files: Mapping[str, File]) -> None:
         """Everything, where nobody looks. Raises OSError."""
-        self._sweep()
         now = time.time_ns()
         stamp = time.strftime("..%Y_%m_%d_%H_%M_%S", time.gmtime(now // 10**9)) + f".{now % 10**9:09d}"
         self._aside = self._root / stamp
@@ -83,8 +102,8 @@ class Volume:
             with contextlib.suppress(OSError):
                 _remove(aside)
 
-    def _sweep(self) -> None:
-        """What a process that was killed has left behind."""
+    def sweep(self) -> None:
+        """Remove what a process that was killed has left behind. Raises OSError."""
         current = self._target()
         for entry in self._root.iterdir():
             if entry.name.startswith("..") and entry.name not in (_DATA, current):
@@ -97,8 +116,13 @@ class Volume:
             return None
 
 
-def publish(secrets_root: Path, secrets: Mapping[str, File], run_root: Path, run: Mapping[str, File]) -> None:
-    """Both volumes, then `ready`; nothing becomes visible before all of it is written. Raises RefusalError."""
+def publish(
+    secrets_root: Path, secrets: Mapping[str, File], run_root: Path, run: Mapping[str, File]
+) -> tuple[set[str], set[str]]:
+    """Both volumes, then `ready`; nothing becomes visible before all of it is written. Raises RefusalError.
+
+    What a volume already shows is not written again. The answer is the names that are new or changed, by volume.
+    """
     volumes = [
         (Volume(secrets_root, MAX_SECRETS_BYTES), secrets),
         (Volume(run_root, MAX_RUN_BYTES), run),
@@ -108,18 +132,25 @@ def publish(secrets_root: Path, secrets: Mapping[str, File], run_root: Path, run
     ready = run_root / READY
     previous = os.umask(_UMASK)
     try:
-        ready.unlink(missing_ok=True)
-        for volume, content in volumes:
-            volume.write_aside(content)
+        changes = [volume.differing(content) for volume, content in volumes]
+        changed = [both for both, names in zip(volumes, changes, strict=True) if names or not ready.exists()]
         for volume, _ in volumes:
-            volume.switch()
-        ready.touch(0o440)
+            volume.sweep()
+        for volume, content in changed:
+            volume.write_aside(content)
+        if changed:
+            # Last of all: who is killed while it writes leaves what was there, and leaves it usable.
+            ready.unlink(missing_ok=True)
+            for volume, _ in changed:
+                volume.switch()
+            ready.touch(0o440)
     except OSError as error:
         raise _translated(error) from None
     finally:
         os.umask(previous)
         for volume, _ in volumes:
             volume.discard()
+    return changes[0], changes[1]
 
 
 def read_helper(path: Path) -> File:
@@ -139,6 +170,10 @@ def _write(target: Path, file: File) -> None:
         opened.write(file.content)
         opened.flush()
         os.fchmod(descriptor, file.mode)
+
+
+def _is(path: Path, file: File) -> bool:
+    return stat.S_IMODE(path.stat().st_mode) == file.mode and path.read_bytes() == file.content
 
 
 def _remove(folder: Path) -> None:
