@@ -31,6 +31,7 @@ class Attester:
         self._token_file = token_file
         self._events = events
         self._source = ""
+        self._told_skew = False
         self.correlation_id = ""
         """Under which the verifier remembers the last attestation; empty before one, or when it did not say."""
         self._role = plan.verifier.role or wire.DEFAULT_ROLE
@@ -64,9 +65,9 @@ class Attester:
             answer = self._client.call(deadline, "POST", wire.ATTEST_PATH, body)
         bearer = _understood(wire.read_attest_answer, _accepted(answer))
         self.correlation_id = _understood(wire.read_correlation_id, answer.body)
-        self._events.info("attested", source=self._source, correlation_id=self.correlation_id)
-        soon = Deadline(min(deadline.remaining(), FRESH_SECONDS), deadline.stop)
+        soon = Deadline(min(deadline.remaining(), FRESH_SECONDS), deadline.stop, once=deadline.once)
         patiently(soon, self._events, lambda: self._token(soon, bearer, key, nonce, keep))
+        self._events.info("attested", source=self._source, correlation_id=self.correlation_id)
 
     def _evidence(self, deadline: Deadline, digest: bytes) -> dict[str, object]:
         try:
@@ -102,7 +103,8 @@ class Attester:
         keep(_understood(lambda text: wire.open_token(text, key, nonce, self._role), body))
 
     def _warn_of_skew(self) -> None:
-        if self._skew:
+        if self._skew and not self._told_skew:
+            self._told_skew = True
             self._events.warning("clock-skew", detail=self._skew.removeprefix("; "))
 
     @property

@@ -18,11 +18,15 @@ T = TypeVar("T")
 
 
 class Deadline:
-    """A point in time, `seconds` from now on the monotonic clock."""
+    """A point in time, `seconds` from now on the monotonic clock.
 
-    def __init__(self, seconds: float, stop: Stop) -> None:
+    `once`: no second attempt within it. Whoever sets it comes back in his own time.
+    """
+
+    def __init__(self, seconds: float, stop: Stop, *, once: bool = False) -> None:
         self.seconds = seconds
         self.stop = stop
+        self.once = once
         self._end = time.monotonic() + seconds
 
     def remaining(self) -> float:
@@ -55,17 +59,15 @@ def patiently(deadline: Deadline, events: Events, work: Callable[[], T]) -> T:
             return work()
         except RefusalError as refusal:
             wait = (
-                pause * (0.5 + _fraction())
-                if refusal.retry_after is None
-                else refusal.retry_after + _fraction() * pause
+                pause * (0.5 + fraction()) if refusal.retry_after is None else refusal.retry_after + fraction() * pause
             )
-            if not refusal.again or wait >= deadline.remaining():
+            if deadline.once or not refusal.again or wait >= deadline.remaining():
                 raise
             events.warning("retry", reason=refusal.reason, detail=refusal.detail, seconds=round(wait, 2))
         deadline.sleep(wait)
         pause = min(2 * pause, _LONGEST_PAUSE)
 
 
-def _fraction() -> float:
+def fraction() -> float:
     """0 to 1 at random. The module `random` costs 4 ms of every cold start."""
     return int.from_bytes(os.urandom(4), "big") / 2**32
