@@ -40,7 +40,20 @@ def reads(plan: Plan) -> list[Read]:
             named += [(path, version) for path, _, version in _inline(variable.value, variable.name)]
         else:
             named.append((variable.path or "", variable.version))
-    return list(dict.fromkeys(named))
+    found = list(dict.fromkeys(named))
+    for path, _ in found if plan.agent == "init" else ():
+        if mount_of(dict(plan.vault.mounts), path) is None:
+            raise RefusalError(
+                Exit.CONFIGURATION,
+                "secret-path",
+                f"{path} is below none of the plan's KV mounts; a secret with a lease needs agent: sidecar",
+            )
+    return found
+
+
+def mount_of(mounts: Mapping[str, int], path: str) -> str | None:
+    """The KV mount that a logical path is below; None for any other engine, whose credentials have a lease."""
+    return max((name for name in mounts if path.startswith(f"{name}/")), key=len, default=None)
 
 
 def files(plan: Plan, secrets: Secrets) -> dict[str, File]:

@@ -1,4 +1,4 @@
-"""Vault or OpenBao, as far as `agent: init` needs it: read KV secrets, give the token back."""
+"""Vault or OpenBao, as far as every run needs it: read secrets, give the token back. What stays: `sidecar.session`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from sidecar.deadline import Deadline, patiently
 from sidecar.events import Events
 from sidecar.http import VAULT, Answer, Client
 from sidecar.refusal import Exit, RefusalError
+from sidecar.render import mount_of
 from sidecar.stop import Stop
 
 MAX_ANSWER_SIZE: Final = 4 * 1024 * 1024  # Vault's own bound of an entry is 1 MiB, JSON escapes included in the rest
@@ -34,7 +35,10 @@ class Vault:
         self._token = token
 
     def read(self, deadline: Deadline, path: str, version: int | None) -> dict[str, Any]:
-        """The secret at a logical path, its newest or a pinned version. Raises RefusalError."""
+        """The secret at a logical path, its newest or a pinned version. Raises RefusalError.
+
+        Below a mount that the plan does not name, reading makes credentials with a lease, which ends with the token.
+        """
         target, kv = self._target(path, version)
         what = path if version is None else f"{path}@{version}"
 
@@ -43,7 +47,7 @@ class Vault:
             with deadline.stop.interruptible():
                 return self._client.call(deadline, "GET", target, headers=self._headers())
 
-        return _secret(patiently(deadline, self._events, ask), what, kv)
+        return secret(patiently(deadline, self._events, ask), what, kv)
 
     def revoke(self) -> None:
         """Give the token back, if there is one and Vault can be reached. Never raises."""
@@ -72,30 +76,31 @@ class Vault:
         headers = {"X-Vault-Token": self._token, "X-Vault-Request": "true"}
         return headers | {"X-Vault-Namespace": self._namespace} if self._namespace else headers
 
-    def _target(self, path: str, version: int | None) -> tuple[str, int]:
-        mount = max((name for name in self._mounts if path.startswith(f"{name}/")), key=len, default=None)
-        rest = "" if mount is None else path[len(mount) + 1 :]
-        if mount is None or not all(part.strip(".") for part in rest.split("/")):
-            raise _misconfigured(
-                f"{path} is below none of the plan's mounts" if mount is None else f"{path} is not a path"
-            )
-        kv = self._mounts[mount]
-        if kv == 1:
-            if version is not None:
-                raise _misconfigured(f"{path}@{version}: mount {mount} has no versions (KV version 1)")
-            return f"/v1/{quote(mount)}/{quote(rest)}", kv
-        query = "" if version is None else f"?version={version}"
-        return f"/v1/{quote(mount)}/data/{quote(rest)}{query}", kv
+    def _target(self, path: str, version: int | None) -> tuple[str, int | None]:
+        mount = mount_of(self._mounts, path)
+        rest = path if mount is None else path[len(mount) + 1 :]
+        if not all(part.strip(".") for part in rest.split("/")):
+            raise _misconfigured(f"{path} is not a path")
+        kv = None if mount is None else self._mounts[mount]
+        if mount is not None and kv == 2:
+            query = "" if version is None else f"?version={version}"
+            return f"/v1/{quote(mount)}/data/{quote(rest)}{query}", kv
+        if version is not None:
+            reason = "is no KV mount of the plan" if mount is None else f"mount {mount} has no versions (KV version 1)"
+            raise _misconfigured(f"{path}@{version}: {reason}")
+        return f"/v1/{quote(path)}", kv
 
 
 def _misconfigured(detail: str) -> RefusalError:
     return RefusalError(Exit.CONFIGURATION, "secret-path", detail)
 
 
-def _secret(answer: Answer, what: str, kv: int) -> dict[str, Any]:
+def secret(answer: Answer, what: str, kv: int | None) -> dict[str, Any]:
+    """The keys and values in an answer; `kv` is the mount's version, None for another engine. Raises RefusalError."""
     if answer.status == 404:
+        other = "" if kv else ", or is in a KV mount that vault.mounts does not name"
         raise RefusalError(
-            Exit.SECRET_MISSING, "secret-missing", f"{what} is not in Vault, or was deleted or destroyed"
+            Exit.SECRET_MISSING, "secret-missing", f"{what} is not in Vault, or was deleted or destroyed{other}"
         )
     if answer.status != 200:
         raise RefusalError(
@@ -109,9 +114,6 @@ def _secret(answer: Answer, what: str, kv: int) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError, RecursionError):
         data = None
     if not isinstance(data, dict):
-        raise RefusalError(
-            Exit.VAULT_UNREACHABLE,
-            "vault-answer",
-            f"what answers for {what} is no KV version {kv} secret; see vault.mounts",
-        )
+        kind = f"KV version {kv} secret; see vault.mounts" if kv else "secret"
+        raise RefusalError(Exit.VAULT_UNREACHABLE, "vault-answer", f"what answers for {what} is no {kind}")
     return data
