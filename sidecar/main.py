@@ -1,4 +1,4 @@
-"""`morphisms-init`: attest → token → secrets → files → exit 0. What goes wrong ends in one line and one exit code."""
+"""`morphisms-init`: attest → token → secrets → files, then exit 0 or stay. A failure is one line, one code."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from sidecar.stop import Stop
 HELP = f"""usage: morphisms-init [--doctor]
 
 Runs inside a pod, before its application: proves the guest to the verifier, fetches the secrets that the plan
-names from Vault and publishes them on the pod's memory volumes. The plan is the environment variable
-{PLAN_VARIABLE}, written by the webhook or by `morphisms render`.
+names from Vault and publishes them on the pod's memory volumes. With agent "sidecar" it then stays, renews and
+publishes what has changed until SIGTERM. The plan is the environment variable {PLAN_VARIABLE}, written by the
+webhook or by `morphisms render`.
 
 options:
   --doctor  look at each step by itself, say what is wrong, publish nothing
@@ -47,7 +48,13 @@ def run(environment: Mapping[str, str], places: Places, *, doctor: bool = False)
             from sidecar.doctor import examine
 
             return examine(_plan(environment) if PLAN_VARIABLE in environment else None, places, events, stop)
-        provide(_plan(environment), places, events, stop)
+        plan = _plan(environment)
+        if plan.agent == "sidecar":
+            from sidecar.stay import stay
+
+            stay(plan, places, events, stop)
+        else:
+            provide(plan, places, events, stop)
     except RefusalError as refusal:
         events.refused(refusal)
         return refusal.exit_code
@@ -105,10 +112,6 @@ def _plan(environment: Mapping[str, str]) -> Plan:
         plan = read(text)
     except PlanError as error:
         raise RefusalError(Exit.CONFIGURATION, "plan", str(error)) from None
-    if plan.agent != "init":
-        raise RefusalError(
-            Exit.CONFIGURATION, "agent", f"agent {plan.agent} is not offered yet; set morphisms.dev/agent: init"
-        )
     return plan
 
 

@@ -67,11 +67,6 @@ def _edited(pod: Pod, **members: Any) -> str:
     return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
-def test_what_comes_later_says_so(pod: Pod) -> None:
-    pod.change(agent="sidecar")
-    assert "morphisms.dev/agent: init" in refused(pod.run(), Exit.CONFIGURATION, "agent")["detail"]
-
-
 @pytest.mark.parametrize(
     "url",
     [

@@ -1,0 +1,192 @@
+"""Startup and liveness for the kubelet: plain HTTP, answered by a thread of its own while the other waits for Vault.
+
+Anybody in the cluster can connect. So: GET alone, one request a connection, bounded in size, time and number, and in
+the body a state and reason codes that name no secret.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import selectors
+import signal
+import socket
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from sidecar.plan import LIVENESS_PATH, STARTUP_PATH
+from sidecar.refusal import Exit, RefusalError
+
+MAX_CONNECTIONS: Final = 32
+_TAKEN: Final = (errno.EADDRINUSE, errno.EACCES)
+MAX_REQUEST: Final = 4096  # the kubelet's has some 120 bytes
+REQUEST_SECONDS: Final = 2.0  # its probe waits for one
+# Each of our steps has a deadline far below; who has not come round for so long never will.
+STUCK_SECONDS: Final = 900.0
+
+
+class Status:
+    """What the probes tell; written by the thread that works, read by the one that answers."""
+
+    def __init__(self) -> None:
+        self.published = 0
+        """How often secrets were published: 0 is "not yet"."""
+        self.troubles: list[str] = []
+        self._round = time.monotonic()
+
+    def alive(self) -> None:
+        """The work goes on."""
+        self._round = time.monotonic()
+
+    def answer(self, path: str) -> tuple[int, dict[str, Any]]:
+        """HTTP status and body for a path."""
+        state = "starting" if not self.published else "troubled" if self.troubles else "well"
+        body = {"state": state, "published": self.published, "troubles": self.troubles}
+        if path == STARTUP_PATH:
+            return (200 if self.published else 503), body
+        if path == LIVENESS_PATH:
+            # An outage is no reason to be restarted: it would only lose the token that still lives.
+            stuck = self.published and time.monotonic() - self._round > STUCK_SECONDS
+            return (503, {**body, "state": "stuck"}) if stuck else (200, body)
+        return 404, {"state": "no such path"}
+
+
+@dataclass(slots=True)
+class _Caller:
+    """One connection."""
+
+    socket: socket.socket
+    ends: float
+    received: bytearray = field(default_factory=bytearray)
+
+
+class Health:
+    """The server; `address` with port 0 takes any free one."""
+
+    def __init__(self, address: tuple[str, int], status: Status) -> None:
+        self._status = status
+        self._listener = _listen(address)
+        self._listener.setblocking(False)
+        self.port = int(self._listener.getsockname()[1])
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._listener, selectors.EVENT_READ)
+        self._callers: dict[int, _Caller] = {}
+
+    def start(self) -> None:
+        """Answer from now on, until the process ends."""
+        thread = threading.Thread(target=self._serve, name="health", daemon=True)
+        # A signal that this thread took would not wake the one that waits for it.
+        previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+        thread.start()
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+
+    def _serve(self) -> None:
+        while True:
+            for key, _ in self._selector.select(self._patience()):
+                caller = self._callers.get(key.fd)
+                if caller is None:
+                    self._accept()
+                else:
+                    self._hear(caller)
+            now = time.monotonic()
+            for caller in [each for each in self._callers.values() if each.ends <= now]:
+                self._drop(caller)
+
+    def _patience(self) -> float | None:
+        if not self._callers:
+            return None
+        return max(0.0, min(each.ends for each in self._callers.values()) - time.monotonic())
+
+    def _accept(self) -> None:
+        try:
+            connection, _ = self._listener.accept()
+        except OSError:  # it has gone again, or there is no descriptor left: not faster than anybody can notice
+            time.sleep(0.05)
+            return
+        if len(self._callers) >= MAX_CONNECTIONS:
+            # Who came first had the longest time to ask; the kubelet asks as soon as it is connected.
+            self._drop(next(iter(self._callers.values())))
+        connection.setblocking(False)
+        caller = _Caller(connection, time.monotonic() + REQUEST_SECONDS)
+        self._callers[connection.fileno()] = caller
+        self._selector.register(connection, selectors.EVENT_READ)
+
+    def _hear(self, caller: _Caller) -> None:
+        try:
+            received = caller.socket.recv(MAX_REQUEST)
+        except BlockingIOError:
+            return
+        except OSError:
+            received = b""
+        caller.received += received
+        if b"\r\n\r\n" in caller.received:
+            self._answer(caller, *self._judge(bytes(caller.received)))
+        elif len(caller.received) > MAX_REQUEST:
+            self._answer(caller, 431, {"state": "request too large"})
+        elif not received:
+            self._drop(caller)
+
+    def _judge(self, request: bytes) -> tuple[int, dict[str, Any]]:
+        words = request.split(b"\r\n", 1)[0].split(b" ")
+        if len(words) != 3 or words[2] not in (b"HTTP/1.1", b"HTTP/1.0"):
+            return 400, {"state": "not HTTP/1.1"}
+        if words[0] != b"GET":
+            return 405, {"state": "only GET is answered"}
+        return self._status.answer(words[1].decode("ascii", "replace"))
+
+    def _answer(self, caller: _Caller, status: int, body: dict[str, Any]) -> None:
+        content = json.dumps(body, separators=(",", ":")).encode() + b"\n"
+        head = f"HTTP/1.1 {status} {_WORDS[status]}\r\nContent-Type: application/json\r\nCache-Control: no-store\r\n"
+        head += f"Content-Length: {len(content)}\r\nConnection: close\r\n\r\n"
+        try:
+            caller.socket.send(head.encode() + content)
+            caller.socket.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+        self._drop(caller)
+
+    def _drop(self, caller: _Caller) -> None:
+        self._selector.unregister(caller.socket)
+        del self._callers[caller.socket.fileno()]
+        caller.socket.close()
+
+
+_WORDS: Final = {
+    200: "OK",
+    400: "Bad Request",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    431: "Request Header Fields Too Large",
+    503: "Service Unavailable",
+}
+
+
+def _listen(address: tuple[str, int]) -> socket.socket:
+    """On all of the pod's addresses: the kubelet comes to the pod's own, of either family."""
+    host, port = address
+    try:
+        return _bound(host, port)
+    except OSError as error:
+        if host == "::" and error.errno not in _TAKEN:
+            host = "0.0.0.0"  # noqa: S104  # a node without IPv6
+            try:
+                return _bound(host, port)
+            except OSError as other:
+                error = other
+        raise RefusalError(
+            Exit.CONFIGURATION,
+            "health-port",
+            f"cannot listen on port {port} for the kubelet's probes: {error.strerror}",
+        ) from None
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server(
+        (host, port),
+        family=family,
+        backlog=MAX_CONNECTIONS,
+        dualstack_ipv6=host == "::" and socket.has_dualstack_ipv6(),
+    )

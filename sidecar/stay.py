@@ -1,0 +1,279 @@
+"""`agent: sidecar`: the process that published the secrets stays, and keeps them true until it is asked to stop.
+
+Nothing that goes wrong after the first publication takes away what was published. One thread works, one duty at a time;
+each duty says when it is due again, and one that failed comes back after a pause.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+from sidecar.agenda import Agenda, Duty
+from sidecar.attest import Attester
+from sidecar.cleanup import Cleanup
+from sidecar.deadline import Deadline, fraction
+from sidecar.events import Events
+from sidecar.health import Health, Status
+from sidecar.places import Places
+from sidecar.plan import Plan
+from sidecar.publication import Data, Publication
+from sidecar.refusal import Exit, RefusalError
+from sidecar.render import Read, mount_of, reads
+from sidecar.session import RENEW_AT, Lease, Session, TokenGoneError
+from sidecar.stop import Stop, StoppedError
+from sidecar.troubles import Troubles
+
+ROUND_SECONDS: Final = 60.0  # for one duty
+LONGEST_SLEEP: Final = 60.0
+# Between the signal and the end of what it replaces, as far as that lives: an application has to read and reconnect.
+HANDOVER_SECONDS: Final = 30.0
+RETRY_SECONDS: Final = 5.0
+
+
+def stay(plan: Plan, places: Places, events: Events, stop: Stop) -> None:
+    """Publish, then keep it true until we are asked to stop. Raises RefusalError before the first publication."""
+    keeper = Keeper(plan, places, events, stop)
+    try:
+        keeper.start()
+        keeper.keep()
+    except StoppedError:
+        if not keeper.status.published:
+            raise
+        events.info("stopping")
+    finally:
+        keeper.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """Of an engine that makes them: the lease, and when it is due and when it ends (monotonic)."""
+
+    lease: Lease
+    due: float
+    ends: float
+
+
+class Keeper:
+    """One pod's plan over the pod's whole life."""
+
+    def __init__(self, plan: Plan, places: Places, events: Events, stop: Stop) -> None:
+        self._plan = plan
+        self._places = places
+        self._events = events
+        self._stop = stop
+        self.status = Status()
+        self._wanted = reads(plan)
+        mounts = dict(plan.vault.mounts)
+        self._leased = {read for read in self._wanted if mount_of(mounts, read[0]) is None}
+        self._publication = Publication(plan, places, events)
+        self._attester = Attester(plan, places.token, events)
+        self._troubles = Troubles(events)
+        self._cleanup = Cleanup(events)
+        self._agenda = Agenda(Duty)
+        self._duties: Mapping[Duty, Callable[[Deadline], float | None]] = {
+            Duty.TOKEN: self._keep_token,
+            Duty.LEASES: self._keep_leases,
+            Duty.ATTESTATION: self._attest_again,
+            Duty.SECRETS: self._read_again,
+            Duty.CLEANUP: self._clean_up,
+        }
+        self._session = Session(plan.vault, events)
+        self._credentials: dict[Read, Credentials] = {}
+
+    def start(self) -> None:
+        """As `agent: init` does it, but that the token stays. Raises RefusalError."""
+        health = Health(self._places.health, self.status)
+        health.start()
+        service, count = self._plan.workload.service, len(self._wanted)
+        self._events.info("started", service=service, secrets=count, health_port=health.port)
+        deadline = Deadline(self._plan.deadline_seconds, self._stop)
+        try:
+            self._attester.log_in(deadline, self._session.keep)
+            found = {read: self._read(deadline, self._session, read) for read in self._wanted}
+            deadline.check("anything was published")
+            self._publication.begin(found)
+        except RefusalError as refusal:
+            # What fails after the verifier believed us is told under the id that it remembers us by.
+            refusal.correlation_id = refusal.correlation_id or self._attester.correlation_id
+            raise
+        self._begin_session()
+
+    def keep(self) -> None:
+        """Until StoppedError."""
+        while True:
+            self.status.published, self.status.troubles = self._publication.count, self._troubles.reasons()
+            self.status.alive()
+            duty = self._agenda.wait(self._stop, LONGEST_SLEEP)
+            if duty is not None:
+                self._do(duty)
+                self._session.rest()
+
+    def close(self) -> None:
+        """Give every token back, and with it its leases. Never raises."""
+        for session in (self._session, *self._cleanup.sessions()):
+            session.revoke()
+
+    def _do(self, duty: Duty) -> None:
+        try:
+            pause = self._duties[duty](Deadline(ROUND_SECONDS, self._stop, once=True))
+        except StoppedError:
+            raise
+        except TokenGoneError as refusal:
+            self._troubles.met(Duty.TOKEN, refusal)
+            self._agenda.set(duty, None)
+            self._agenda.hasten(Duty.ATTESTATION)
+        except RefusalError as refusal:
+            self._troubles.met(duty, refusal)
+            self._agenda.retry(duty, refusal)
+        else:
+            self._troubles.over(duty)
+            self._agenda.set(duty, pause)
+
+    # --- the duties: seconds until due again, None until something sets it ----------------------------------------
+
+    def _keep_token(self, deadline: Deadline) -> float | None:
+        if self._session.looked:
+            self._session.renew(deadline)
+        else:
+            self._session.look(deadline)
+        self._troubles.over("vault")
+        self._agenda.set(Duty.ATTESTATION, self._session.attest_in())
+        return self._session.renew_in()
+
+    def _keep_leases(self, deadline: Deadline) -> float | None:
+        """Each by itself: one whose engine is broken does not hold up the others."""
+        now = time.monotonic()
+        for read in [read for read, credentials in self._credentials.items() if credentials.due <= now]:
+            try:
+                self._keep_lease(deadline, read)
+            except (StoppedError, TokenGoneError):
+                raise
+            except RefusalError as refusal:
+                self._troubles.met(_subject(read), refusal)
+                self._credentials[read] = replace(self._credentials[read], due=time.monotonic() + _soon())
+        return self._leases_in()
+
+    def _attest_again(self, deadline: Deadline) -> float:
+        """A new token, everything read and published with it, and only then the end of the old one."""
+        old, fresh = self._session, Session(self._plan.vault, self._events)
+        previous, self._credentials = self._credentials, {}
+        try:
+            self._attester.log_in(deadline, fresh.keep)
+            # Leased credentials end with the token: better to try again than to have none, while the old one lives.
+            self._replace(deadline, fresh, self._changing(), must_have=set() if old.gone else self._leased)
+        except BaseException:
+            self._credentials = previous
+            self._cleanup.token(fresh, 0.0)
+            self._agenda.set(Duty.CLEANUP, self._cleanup.due_in())
+            raise
+        self._session = fresh
+        for read in self._leased - self._credentials.keys():
+            self._credentials[read] = Credentials(Lease(), time.monotonic() + _soon(), 0.0)
+        self._cleanup.token(old, min(HANDOVER_SECONDS, old.remaining() / 2) if previous else 0.0)
+        self._agenda.set(Duty.CLEANUP, self._cleanup.due_in())
+        self._troubles.over("verifier", Duty.TOKEN)
+        self._begin_session()
+        return fresh.attest_in()
+
+    def _read_again(self, deadline: Deadline) -> float:
+        self._replace(deadline, self._session, [read for read in self._changing() if read not in self._leased])
+        return self._reread_in()
+
+    def _clean_up(self, deadline: Deadline) -> float | None:
+        self._cleanup.run(deadline)
+        return self._cleanup.due_in()
+
+    # --- what they share -------------------------------------------------------------------------------------------
+
+    def _begin_session(self) -> None:
+        """What a new token makes due."""
+        self._agenda.set(Duty.TOKEN, 0.0)
+        self._agenda.set(Duty.LEASES, self._leases_in())
+        self._agenda.set(Duty.ATTESTATION, self._session.attest_in())
+        self._agenda.set(Duty.SECRETS, self._reread_in() if self._changing() else None)
+
+    def _changing(self) -> list[Read]:
+        """All but pinned versions."""
+        return [read for read in self._wanted if read[1] is None]
+
+    def _replace(
+        self, deadline: Deadline, session: Session, wanted: Iterable[Read], must_have: Collection[Read] = ()
+    ) -> None:
+        """Read and publish; a secret that cannot be had stays as it is. Raises RefusalError for one of `must_have`."""
+        found: dict[Read, Data] = {}
+        problems: dict[Read, RefusalError] = {}
+        for read in wanted:
+            try:
+                found[read] = self._read(deadline, session, read)
+            except (StoppedError, TokenGoneError):
+                raise
+            except RefusalError as refusal:
+                if refusal.exit_code is Exit.VAULT_REFUSED:
+                    session.check(deadline)
+                # An engine that leases can be broken while Vault is well.
+                elif refusal.exit_code is not Exit.SECRET_MISSING and (read not in self._leased or read in must_have):
+                    raise
+                problems[read] = refusal
+        problems |= self._publication.replace(found)
+        for read, problem in problems.items():
+            if read in must_have:
+                raise problem
+            self._troubles.met(_subject(read), problem)
+        if found:
+            self._troubles.over("vault", *map(_subject, found.keys() - problems.keys()))
+
+    def _read(self, deadline: Deadline, session: Session, read: Read) -> Data:
+        if read not in self._leased:
+            return session.read(deadline, *read)
+        data, lease = session.fetch(deadline, *read)
+        self._credentials[read] = self._taken(lease)
+        return data
+
+    def _taken(self, lease: Lease, seconds: float = 0.0) -> Credentials:
+        """`seconds`: what is left of it after a renewal. What has no lease is read again like a KV secret."""
+        now, seconds = time.monotonic(), seconds or lease.seconds
+        if not seconds:
+            return Credentials(lease, now + self._reread_in(), float("inf"))
+        return Credentials(lease, now + seconds * RENEW_AT * (0.95 + 0.05 * fraction()), now + seconds)
+
+    def _keep_lease(self, deadline: Deadline, read: Read) -> None:
+        """Renew it; where that is no longer worth while, publish new credentials and then end the old ones."""
+        old = self._credentials[read]
+        if old.lease.renewable:
+            seconds = self._session.renew_lease(deadline, old.lease)
+            if seconds >= old.lease.seconds / 2:
+                self._troubles.over("vault", _subject(read))
+                self._credentials[read] = self._taken(old.lease, seconds)
+                return
+        try:
+            self._replace(deadline, self._session, [read], must_have=[read])
+        except BaseException:
+            new, self._credentials[read] = self._credentials[read], old
+            if new is not old:
+                self._end_lease(new.lease, 0.0)
+            raise
+        left = max(0.0, old.ends - time.monotonic())
+        self._end_lease(old.lease, min(HANDOVER_SECONDS, left / 2))
+
+    def _end_lease(self, lease: Lease, seconds: float) -> None:
+        self._cleanup.lease(self._session, lease, seconds)
+        self._agenda.set(Duty.CLEANUP, self._cleanup.due_in())
+
+    def _leases_in(self) -> float | None:
+        now = time.monotonic()
+        return min((max(0.0, each.due - now) for each in self._credentials.values()), default=None)
+
+    def _reread_in(self) -> float:
+        return self._places.reread_seconds * (0.9 + 0.1 * fraction())
+
+
+def _subject(read: Read) -> str:
+    return f"secret {read[0]}"
+
+
+def _soon() -> float:
+    """For credentials that could not be had: their life may be short."""
+    return RETRY_SECONDS * (0.5 + fraction())

@@ -1,0 +1,90 @@
+"""`agent: sidecar`: renews, attests again, publishes what has changed, and gives its token back at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sidecar.plan import EnvVariable, SecretFile
+from tests.sidecar.conftest import write_secret
+from tests.sidecar.pod import CANARY, HOME, Pod, clean
+from tests.sidecar.resident import application, resident
+from tests.sidecar.test_stopping import alive
+from tests.sidecar.vault import TlsOpenBao
+from tests.verifier.process import Verifier
+
+ROTATED = f"{HOME}/rotated"
+
+
+@pytest.fixture
+def short_life(bao: TlsOpenBao, judge: Verifier) -> Iterator[None]:
+    """Tokens that live 3 s, and 6 s when renewed."""
+    bao.write_role(token_policies=["knative", "tests"], token_ttl="3s", token_explicit_max_ttl="6s")
+    yield
+    bao.write_role(token_policies=["knative", "tests"])
+
+
+@pytest.fixture
+def rotating(pod: Pod, bao: TlsOpenBao) -> Pod:
+    """A pod with one secret that the test changes."""
+    write_secret(bao, "rotated", {"password": f"{CANARY}-first"})
+    pod.change(secrets=(SecretFile("password", ROTATED, "password", key="password"),))
+    return pod
+
+
+def test_it_stays_and_gives_its_token_back_on_sigterm(rotating: Pod, bao: TlsOpenBao) -> None:
+    before = alive(bao)
+    with resident(rotating) as sidecar:
+        sidecar.wait("published")
+        assert rotating.published() == ["exec", "password", "ready"]
+        assert len(alive(bao) - before) == 1
+        ended = sidecar.stop()
+    assert ended.code == 0
+    assert [each["event"] for each in ended.events] == ["started", "attested", "published", "stopping", "token-revoked"]
+    assert ended.last_words == ""
+    assert alive(bao) - before == set()
+    assert (rotating.secrets / "password").read_text() == f"{CANARY}-first", "what was published stays"
+    clean(ended)
+
+
+def test_it_renews_then_attests_again_at_two_thirds_and_drops_the_old_token(
+    rotating: Pod, bao: TlsOpenBao, short_life: None
+) -> None:
+    before = alive(bao)
+    with resident(rotating) as sidecar:
+        data = (sidecar.wait("published"), rotating.secrets / "..data")[1].readlink()
+        first, second, third = sidecar.wait("attested", 3)[:3]
+        sidecar.wait("token-revoked", 2)
+        # 2/3 of 6 s, up to a twentieth earlier.
+        for earlier, later in ((first, second), (second, third)):
+            assert 3.5 < (later["milliseconds"] - earlier["milliseconds"]) / 1000 < 4.7
+        assert len(alive(bao) - before) == 1
+        assert (rotating.secrets / "..data").readlink() == data, "unchanged secrets are not written again"
+        assert len(sidecar.named("published")) == 1
+        assert sidecar.probe("/livez")[1] == {"state": "well", "published": 1, "troubles": []}
+        ended = sidecar.stop()
+    assert ended.code == 0
+    assert not [each for each in ended.events if each["level"] != "info"]
+    assert alive(bao) - before == set()
+
+
+def test_a_changed_secret_is_published_at_once_and_the_application_told(
+    rotating: Pod, bao: TlsOpenBao, tmp_path: Path
+) -> None:
+    rotating.change(
+        on_change="signal:SIGHUP:morphisms-app",
+        env=(EnvVariable("web", "PASSWORD", path=ROTATED, key="password"),),
+    )
+    with application(tmp_path, rotating.secrets / "password") as process, resident(rotating, reread=0.5) as sidecar:
+        sidecar.wait("published")
+        assert process.stdout is not None
+        write_secret(bao, "rotated", {"password": f"{CANARY}-second"})
+        sidecar.wait("signalled", count=1)
+        assert process.stdout.readline() == f"{CANARY}-second\n", "when the signal comes, the new file is there"
+        assert rotating.variables("web") == {"PASSWORD": f"{CANARY}-second"}
+        assert sidecar.named("environment-published", containers=["web"])
+        ended = sidecar.stop()
+    assert ended.code == 0
+    clean(ended)
