@@ -1,0 +1,91 @@
+"""Making certificates: a CA that may sign servers of given names only, and its leaves. ECDSA P-256 (RFC 5280)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from ipaddress import ip_address
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from certs.pem import Pair
+from certs.periods import BACKDATE, Periods
+
+
+def make_authority(now: datetime, periods: Periods, names: Sequence[str] = (), title: str = "morphisms") -> Pair:
+    """A self-signed CA; with `names`, it can vouch for these DNS names and what is below them, and for nothing else."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    serial = x509.random_serial_number()
+    # A subject of its own, so that old and new in one bundle are told apart by every verifier.
+    subject = _subject(f"{title} CA {serial & 0xFFFFFFFF:08x}")
+    builder = (
+        _builder(subject, subject, key.public_key(), serial)
+        .not_valid_before(now - BACKDATE)
+        .not_valid_after(now + periods.authority)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_usage(signs_certificates=True), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+    )
+    if names:
+        permitted = [x509.DNSName(name) for name in names]
+        builder = builder.add_extension(x509.NameConstraints(permitted, None), critical=True)
+    return Pair(builder.sign(key, hashes.SHA256()), key)
+
+
+def issue_leaf(authority: Pair, names: Sequence[str], now: datetime, periods: Periods) -> Pair:
+    """A serving certificate for `names` (DNS names, IP addresses); it ends with its CA at the latest."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    issuer = authority.certificate
+    alternatives = x509.SubjectAlternativeName([_alternative(name) for name in names])
+    builder = (
+        # A subject's common name holds 64 characters; what counts are the alternative names.
+        _builder(_subject(names[0][:64]), issuer.subject, key.public_key(), x509.random_serial_number())
+        .not_valid_before(max(now - BACKDATE, issuer.not_valid_before_utc))
+        .not_valid_after(min(now + periods.leaf, issuer.not_valid_after_utc))
+        .add_extension(alternatives, critical=False)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(signs_certificates=False), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.key.public_key()),
+            critical=False,
+        )
+    )
+    return Pair(builder.sign(authority.key, hashes.SHA256()), key)
+
+
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, serial: int
+) -> x509.CertificateBuilder:
+    builder = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer)
+    return builder.public_key(key).serial_number(serial)
+
+
+def _subject(text: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+
+
+def _alternative(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
+
+
+def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not signs_certificates,
+        key_cert_sign=signs_certificates,
+        crl_sign=signs_certificates,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )

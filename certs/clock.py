@@ -1,0 +1,44 @@
+"""The time that counts: the API server's, because it is the one who judges our certificates.
+
+Each of its answers carries its time (RFC 9110, section 6.6.1), to the second. Between answers our monotonic clock goes
+on from there, so that a jump of our own wall clock changes nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+
+
+class Clock:
+    """The API server's time; our own until it has spoken."""
+
+    def __init__(
+        self,
+        monotonic: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._monotonic = monotonic
+        self._wall = wall
+        self._offset: float | None = None
+
+    def heard(self, date: str | None) -> None:
+        """Take the `Date` header of an answer that has just come; an unreadable one changes nothing."""
+        try:
+            seconds = parsedate_to_datetime(date or "").timestamp()
+        except (ValueError, OverflowError):
+            return
+        self._offset = seconds - self._monotonic()
+
+    def now(self) -> datetime:
+        """Now, in UTC."""
+        if self._offset is None:
+            return datetime.fromtimestamp(self._wall(), UTC)
+        return datetime.fromtimestamp(0, UTC) + timedelta(seconds=self._offset + self._monotonic())
+
+    @property
+    def skew_seconds(self) -> float:
+        """How far our wall clock is ahead of the API server's."""
+        return self._wall() - self.now().timestamp()

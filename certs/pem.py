@@ -1,0 +1,78 @@
+"""PEM from Secrets and webhook configurations: whatever it holds, the answer is certificates, pairs, or nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+MAX_BYTES: Final = 256 << 10
+MAX_CERTIFICATES: Final = 32
+
+# What cryptography raises for bytes that are not what they claim to be.
+_UNREADABLE = (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion)
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A certificate and the private key that belongs to it. `repr` shows no key."""
+
+    certificate: x509.Certificate
+    key: ec.EllipticCurvePrivateKey = field(compare=False)  # the certificate says which
+
+    def __repr__(self) -> str:
+        return f"Pair(serial={self.certificate.serial_number:x})"
+
+    @property
+    def certificate_pem(self) -> bytes:
+        return self.certificate.public_bytes(serialization.Encoding.PEM)
+
+    @property
+    def key_pem(self) -> bytes:
+        """PKCS #8, unencrypted."""
+        return self.key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+
+
+def read_certificates(pem: bytes) -> tuple[x509.Certificate, ...] | None:
+    """The certificates in `pem`, each once, in order; none for none; None when it is not PEM of certificates."""
+    if not pem.strip():
+        return ()
+    if len(pem) > MAX_BYTES or pem.count(b"-----BEGIN") > MAX_CERTIFICATES:
+        return None
+    try:
+        found = x509.load_pem_x509_certificates(pem)
+        for certificate in found:
+            certificate.public_key()
+            certificate.extensions  # noqa: B018 - parsed on first use, and hostile bytes raise there
+    except _UNREADABLE:
+        return None
+    return tuple(dict.fromkeys(found))
+
+
+def read_pair(certificate: bytes, key: bytes) -> Pair | None:
+    """The pair; None when either is missing or unreadable, the key is of another kind, or they do not belong together.
+
+    Of several certificates the first counts.
+    """
+    certificates = read_certificates(certificate)
+    if not certificates or not key or len(key) > MAX_BYTES:
+        return None
+    try:
+        private = serialization.load_pem_private_key(key, password=None)
+    except _UNREADABLE:
+        return None
+    if not isinstance(private, ec.EllipticCurvePrivateKey) or private.public_key() != certificates[0].public_key():
+        return None
+    return Pair(certificates[0], private)
+
+
+def write_certificates(certificates: Iterable[x509.Certificate]) -> bytes:
+    """One PEM of all of them."""
+    return b"".join(certificate.public_bytes(serialization.Encoding.PEM) for certificate in certificates)
