@@ -21,7 +21,7 @@ from server.limits import Latch, Limits, Load
 from server.messages import Handler, Refusal, Refuse, RequestInfo, Response, refuse
 from server.metrics import ServerMetrics, new_registry
 from server.routes import Route, Routes
-from server.tls import Certificate, CertificateFiles
+from server.tls import Certificate, CertificateFiles, HeldCertificate
 from server.watched import FileMetrics
 from server.yamlfile import ConfigurationError
 
@@ -44,7 +44,7 @@ class Application:
     """
 
     routes: Mapping[tuple[str, str], Handler]
-    certificate: CertificateFiles
+    certificate: CertificateFiles | HeldCertificate
     listen: Address = ("0.0.0.0", 8443)  # noqa: S104 (a pod's own network namespace)
     metrics_listen: Address | None = None
     limits: Limits = field(default_factory=Limits)
@@ -71,7 +71,7 @@ class Service:
         own = {"/healthz": self._health.healthz, "/readyz": self._health.readyz, "/metrics": self._metrics.expose}
         self._routes = Routes(application.routes, own)
         self._own = Routes({}, own)
-        self._certificate = Certificate(application.certificate, application.files or FileMetrics(application.registry))
+        self._certificate = _certificate(application)
         self._connections = Connections(limits, self._metrics.cut)
         self._plain = Connections(limits, self._metrics.cut)
         self._listeners: list[asyncio.AbstractServer] = []
@@ -221,6 +221,12 @@ class Service:
     def _refuse(self, refusal: Refusal, info: RequestInfo) -> Response:
         self._metrics.refused(refusal)
         return self._app.refuse(refusal, info)
+
+
+def _certificate(app: Application) -> Certificate | HeldCertificate:
+    if isinstance(app.certificate, HeldCertificate):
+        return app.certificate
+    return Certificate(app.certificate, app.files or FileMetrics(app.registry))
 
 
 class _Body:

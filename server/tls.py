@@ -59,6 +59,31 @@ class Certificate:
         handshake.context = self._watched.value
 
 
+class HeldCertificate:
+    """A pair that is handed over in memory, and replaced the same way. Until the first one every handshake fails."""
+
+    def __init__(self, minimum: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> None:
+        self._minimum = minimum
+        self._newest: ssl.SSLContext | None = None
+        self.front = _context(minimum)
+        self.front.sni_callback = self._choose
+
+    def replace(self, chain: bytes, key: bytes) -> None:
+        """Serve this pair (PEM) from the next handshake on. Raises CertificateError, and then the old one stays."""
+        self._newest = _load_pair(chain, key, self._minimum, "the pair handed over")
+
+    async def watch(self) -> None:
+        """Its owner watches."""
+
+    def _choose(
+        self, handshake: ssl.SSLSocket | ssl.SSLObject, _name: str | None, _front: ssl.SSLContext
+    ) -> ssl.AlertDescription | None:
+        if self._newest is None:
+            return ssl.AlertDescription.ALERT_DESCRIPTION_INTERNAL_ERROR
+        handshake.context = self._newest
+        return None
+
+
 def _context(minimum: ssl.TLSVersion) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = minimum
@@ -68,7 +93,12 @@ def _context(minimum: ssl.TLSVersion) -> ssl.SSLContext:
 
 def _load(files: CertificateFiles) -> Loaded[ssl.SSLContext]:
     chain, key = _read(files.chain), _read(files.key)
-    context = _context(files.minimum)
+    context = _load_pair(chain, key, files.minimum, f"{files.chain}, {files.key}")
+    return Loaded(context, hashlib.sha256(chain).hexdigest())
+
+
+def _load_pair(chain: bytes, key: bytes, minimum: ssl.TLSVersion, name: str) -> ssl.SSLContext:
+    context = _context(minimum)
     # One memory file holds both, so that what is checked is what is served, and no key is written to a disk.
     pair = os.memfd_create("certificate", os.MFD_CLOEXEC)
     try:
@@ -77,10 +107,10 @@ def _load(files: CertificateFiles) -> Loaded[ssl.SSLContext]:
         context.load_cert_chain(f"/proc/self/fd/{pair}", password=_no_password)
     except (ssl.SSLError, ValueError) as error:
         reason = getattr(error, "reason", None) or "encrypted key"
-        raise CertificateError([f"{files.chain}, {files.key}: not a usable pair ({reason})"]) from None
+        raise CertificateError([f"{name}: not a usable pair ({reason})"]) from None
     finally:
         os.close(pair)
-    return Loaded(context, hashlib.sha256(chain).hexdigest())
+    return context
 
 
 def _no_password() -> str:
