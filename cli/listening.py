@@ -9,11 +9,13 @@ from server.service import Address
 from server.tls import CertificateFiles
 
 
-def add_listening_options(parser: argparse.ArgumentParser) -> None:
-    """Declare them."""
+def add_listening_options(parser: argparse.ArgumentParser, *, own_ca: bool = False) -> None:
+    """Declare them. With `own_ca` the certificate's files may be left out, which the command then has to check."""
     parser.add_argument("--listen", type=address, required=True, metavar="HOST:PORT", help="where to serve (TLS 1.3)")
-    parser.add_argument("--tls-cert", type=Path, required=True, metavar="FILE", help="serving certificate, reloaded")
-    parser.add_argument("--tls-key", type=Path, required=True, metavar="FILE", help="its key")
+    parser.add_argument(
+        "--tls-cert", type=Path, required=not own_ca, metavar="FILE", help="serving certificate, reloaded"
+    )
+    parser.add_argument("--tls-key", type=Path, required=not own_ca, metavar="FILE", help="its key")
     parser.add_argument(
         "--metrics-listen", type=address, metavar="HOST:PORT", help="health and metrics once more, without TLS"
     )

@@ -6,13 +6,18 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from prometheus_client import CollectorRegistry
+
+from certs.identity import Identity
 from server import logs
+from server.health import Check
 from server.limits import Limits
 from server.messages import Handler, RequestInfo, Response
 from server.metrics import new_registry
 from server.service import Address, Application, Background
-from server.tls import CertificateFiles
+from server.tls import CertificateFiles, HeldCertificate
 from server.watched import FileMetrics, Watched
 from webhook.configuration import Configuration
 from webhook.decide import PATHS, decide
@@ -23,16 +28,19 @@ from webhook.metrics import AdmissionMetrics
 from webhook.request import Request
 from webhook.review import ReviewError, read_review, write_review
 
+if TYPE_CHECKING:
+    from certs.keeper import Keeper
+
 # Below every timeout of the registration (2 s in audit mode, 5 s elsewhere), so that a caller gets an answer.
 _LIMITS = Limits(deadline_seconds=1.8)
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the command line says."""
+    """What the command line says. `certificate`: files, or which of the replicas with a CA of their own this is."""
 
     listen: Address
-    certificate: CertificateFiles
+    certificate: CertificateFiles | Identity
     metrics_listen: Address | None = None
     configuration: Path | None = None
     limits: Limits = _LIMITS
@@ -58,17 +66,35 @@ def make_application(settings: Settings, make_cluster: Callable[[Configuration],
     metrics = AdmissionMetrics(registry, lambda: cluster.current().age_seconds or 0.0)
     admission = Admission(current, cluster, metrics)
     background.append(cluster.run)
+    gates: dict[str, Check] = {"cluster": cluster.problem}
+    certificate: CertificateFiles | HeldCertificate
+    if isinstance(settings.certificate, Identity):
+        certificate = HeldCertificate()
+        keeper = _keeper(settings.certificate, certificate, current, registry)
+        background.append(keeper.run)
+        gates["certificate"] = keeper.problem
+    else:
+        certificate = settings.certificate
     return Application(
         routes={("POST", path): admission.handler(path) for path in PATHS},
-        certificate=settings.certificate,
+        certificate=certificate,
         listen=settings.listen,
         metrics_listen=settings.metrics_listen,
         limits=settings.limits,
-        gates={"cluster": cluster.problem},
+        gates=gates,
         background=background,
         registry=registry,
         files=files,
     )
+
+
+def _keeper(
+    identity: Identity, certificate: HeldCertificate, current: Callable[[], Configuration], registry: CollectorRegistry
+) -> Keeper:
+    from certs.keeper import Keeper  # these import a whole Kubernetes client
+    from webhook.watch import connect
+
+    return Keeper(identity, connect, certificate.replace, lambda: current().certificates.periods, registry, logs)
 
 
 def _watched(

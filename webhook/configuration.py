@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from datetime import timedelta
 from functools import cached_property
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from certs.periods import MAX_LEAF, Periods
 from webhook.injection import Injection
 from webhook.modes import Action, Mode
 from webhook.profiles import PRESETS, Profile
@@ -120,6 +122,32 @@ class Reserved(_Section):
     namespaces: tuple[str, ...] = ("kube-system", "morphisms-system", "morphisms-kms")
 
 
+class Certificates(_Section):
+    """Periods of the webhook's own CA; without meaning where its certificate comes from files."""
+
+    leafSeconds: int = Field(
+        7 * 86400, ge=10, le=int(MAX_LEAF.total_seconds()), description="a serving certificate; renewed at two thirds"
+    )
+    authoritySeconds: int = Field(
+        3650 * 86400, ge=40, le=36500 * 86400, description="the CA; at least four times leafSeconds"
+    )
+    settleSeconds: int = Field(
+        60, ge=1, le=3600, description="how long a new CA is published before a certificate of it is served"
+    )
+
+    @model_validator(mode="after")
+    def _leaves_are_short(self) -> Certificates:
+        if self.authoritySeconds < 4 * self.leafSeconds:
+            raise PydanticCustomError("authority_short", "authoritySeconds is below four times leafSeconds")
+        return self
+
+    @property
+    def periods(self) -> Periods:
+        """The same, as spans of time."""
+        seconds = (self.leafSeconds, self.authoritySeconds, self.settleSeconds)
+        return Periods(*(timedelta(seconds=each) for each in seconds))
+
+
 class RuleActions(_Section):
     """What a rule's violation does in each mode; left out: deny in enforce, record elsewhere."""
 
@@ -162,6 +190,7 @@ class Configuration(_Section):
     execGroups: tuple[str, ...] = Field((), description="groups that may exec, attach and port-forward in enforce mode")
     identities: Identities = Identities()
     reserved: Reserved = Reserved()
+    certificates: Certificates = Certificates()
     snapshotMaxAgeSeconds: int = Field(
         300, ge=120, description="an older view of the cluster fails closed in enforce; a quiet watch may be 90 s old"
     )
