@@ -11,6 +11,9 @@
 
 `knative`: stock Knative Serving on it (`webhook` and `controller` are Processes); `tests.cluster.knative.make_service`.
 
+`morphisms`: installed on it from manifests/, two replicas behind a balancer. `replicas[0].process` is a Process; each
+    has `metrics()` and a `folder` with its mounts; `registrations()`.
+
 `namespace(mode)`: makes a namespace in which `dev` may edit, and which is deleted at the end of the test.
 """
 
@@ -26,10 +29,11 @@ import pytest
 
 from tests.cluster import binaries
 from tests.cluster.controlplane import ControlPlane
+from tests.cluster.installation import Installation
 from tests.cluster.keeper import Keeper
 from tests.cluster.knative import Knative, alone
 from tests.cluster.namespace import Namespace
-from tests.cluster.nodes import add_confidential_node, add_node
+from tests.cluster.nodes import KATA, RUNTIME_CLASSES, add_confidential_node, add_node
 
 _HERE = Path(__file__).parent
 
@@ -80,6 +84,19 @@ def knative(cluster: ControlPlane) -> Iterator[Knative]:
             yield installed
         finally:
             installed.stop()
+
+
+@pytest.fixture(scope="session")
+def morphisms(cluster: ControlPlane) -> Iterator[Installation]:
+    """Installed from manifests/, two replicas running."""
+    cluster.admin.create(RUNTIME_CLASSES, KATA)
+    installation = Installation(cluster)
+    installation.install()
+    try:
+        installation.start()
+        yield installation
+    finally:
+        installation.stop()
 
 
 @pytest.fixture

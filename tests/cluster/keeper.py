@@ -1,8 +1,8 @@
 """Ends what a test run started when the run itself can no longer do so.
 
-`python -m tests.cluster.keeper FOLDER` is told pids on its standard input, `+PID` and `-PID` a line. At end of file,
+`python -m tests.cluster.keeper FOLDER…` is told pids on its standard input, `+PID` and `-PID` a line. At end of file,
 which comes however the run died, it ends those still running: the last started first, each waited for. An API server
-whose etcd went first would keep its port for a minute. Then it removes the folder.
+whose etcd went first would keep its port for a minute. Then it removes the folders.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _ROOT = Path(__file__).parent.parent.parent
 class Keeper:
     """The run's side."""
 
-    def __init__(self, folder: Path) -> None:
-        command = [sys.executable, "-m", "tests.cluster.keeper", str(folder)]
+    def __init__(self, *folders: Path) -> None:
+        command = [sys.executable, "-m", "tests.cluster.keeper", *map(str, folders)]
         # A session of its own: Ctrl-C in the terminal reaches the run only.
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, cwd=_ROOT, start_new_session=True)
 
@@ -37,7 +37,7 @@ class Keeper:
         self._tell(f"-{pid}\n")
 
     def close(self) -> None:
-        """End whatever is left, and remove the folder."""
+        """End whatever is left, and remove the folders."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait(60)
@@ -66,7 +66,8 @@ def _main() -> None:
                 signal.pidfd_send_signal(handle, signal.SIGCONT)
             if select.select([handle], [], [], _PATIENCE_SECONDS)[0]:
                 break
-    shutil.rmtree(sys.argv[1], ignore_errors=True)
+    for folder in sys.argv[1:]:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Nodes and pods' places: objects only, for no kubelet runs here."""
+"""Nodes and the RuntimeClass: objects only, for no kubelet runs here."""
 
 from __future__ import annotations
 
@@ -8,6 +8,15 @@ from tests.cluster.client import STRATEGIC_PATCH, Client, Object
 
 NODES = "/api/v1/nodes"
 SNP_LABEL = "amd.feature.node.kubernetes.io/snp"
+RUNTIME_CLASSES = "/apis/node.k8s.io/v1/runtimeclasses"
+KATA: Object = {
+    "apiVersion": "node.k8s.io/v1",
+    "kind": "RuntimeClass",
+    "metadata": {"name": "kata-qemu-snp"},
+    "handler": "kata-qemu-snp",
+    "overhead": {"podFixed": {"cpu": "1", "memory": "2Gi"}},
+    "scheduling": {"nodeSelector": {SNP_LABEL: "true"}},
+}
 
 
 def add_node(admin: Client, name: str, labels: dict[str, str] | None = None, **spec: Any) -> Object:

@@ -1,0 +1,116 @@
+"""What a Service does for the webhook's replicas: spreads new connections over those that are ready.
+
+`python -m tests.cluster.balancer PORT FILE` listens on loopback. FILE has a line `PORT HEALTH-PORT` for each replica,
+and is read anew with each look at their readiness, four a second. Connections that are open stay where they are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sys
+from pathlib import Path
+
+import uvloop
+
+_LOOK_SECONDS = 0.25
+
+
+class _Side(asyncio.Protocol):
+    """One end of a relayed connection."""
+
+    def __init__(self) -> None:
+        self.transport: asyncio.Transport | None = None
+        self.other: _Side | None = None
+        self._early: list[bytes] = []
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        if self.other is None:
+            self._early.append(data)
+        elif self.other.transport is not None:
+            self.other.transport.write(data)
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        self.transport = None
+        if self.other is not None and self.other.transport is not None:
+            self.other.transport.close()
+
+    def join(self, other: _Side) -> None:
+        """Relay from here on, beginning with what came meanwhile."""
+        self.other, other.other = other, self
+        for data in self._early:
+            self.data_received(data)
+        if self.transport is None and other.transport is not None:
+            other.transport.close()
+
+
+class _Accepted(_Side):
+    def __init__(self, balancer: Balancer) -> None:
+        super().__init__()
+        self._balancer = balancer
+        self._task: asyncio.Task[None] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._task = asyncio.get_running_loop().create_task(self._connect())
+
+    async def _connect(self) -> None:
+        port = self._balancer.choose()
+        try:
+            if port is None:
+                raise ConnectionRefusedError
+            _, other = await asyncio.get_running_loop().create_connection(_Side, "127.0.0.1", port)
+        except OSError:
+            if self.transport is not None:
+                self.transport.abort()  # as a Service without endpoints: no answer at all
+            return
+        self.join(other)
+
+
+class Balancer:
+    """Which replicas are ready."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._ready: list[int] = []
+
+    def choose(self) -> int | None:
+        """A ready replica's port."""
+        return random.choice(self._ready) if self._ready else None
+
+    async def look(self) -> None:
+        """Ask them all, for ever."""
+        while True:
+            lines = self._file.read_text().splitlines()
+            replicas = [(int(port), int(health)) for port, _, health in (line.partition(" ") for line in lines)]
+            answers = await asyncio.gather(*(_is_ready(health) for _, health in replicas))
+            self._ready = [port for (port, _), ready in zip(replicas, answers, strict=True) if ready]
+            await asyncio.sleep(_LOOK_SECONDS)
+
+
+async def _is_ready(port: int) -> bool:
+    try:
+        async with asyncio.timeout(1):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            try:
+                writer.write(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+                return b" 200 " in await reader.readline()
+            finally:
+                writer.close()
+    except (OSError, TimeoutError):
+        return False
+
+
+async def _main(port: int, file: Path) -> None:
+    balancer = Balancer(file)
+    loop = asyncio.get_running_loop()
+    await loop.create_server(lambda: _Accepted(balancer), "127.0.0.1", port)
+    await balancer.look()
+
+
+if __name__ == "__main__":
+    uvloop.run(_main(int(sys.argv[1]), Path(sys.argv[2])))

@@ -1,0 +1,233 @@
+"""Morphisms on the cluster: installed from manifests/ with kubectl, its replicas as processes.
+
+The overlay differs from a user's in one place: the Service is an `ExternalName: localhost` with a port of its own,
+behind which a balancer stands for kube-proxy. What a kubelet would make of the Deployment's pods is made of them here:
+their own args, environment and volumes, and a token bound to the pod.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import urllib3
+import yaml
+
+from tests.cluster.client import Client, Credentials, Object
+from tests.cluster.controlplane import ControlPlane
+from tests.cluster.ports import free_port
+from tests.cluster.process import Process
+
+SYSTEM = "morphisms-system"
+NAME = "morphisms-webhook"
+_MANIFESTS = Path(__file__).parent.parent.parent / "manifests"
+_REGISTRATIONS = "/apis/admissionregistration.k8s.io/v1"
+
+
+@dataclass
+class Replica:
+    """A pod of the Deployment, run as a process. `folder` holds its mounts."""
+
+    pod: str
+    process: Process
+    port: int
+    metrics_port: int
+    folder: Path
+
+    def ready(self) -> bool:
+        """What its readiness probe says."""
+        try:
+            return urllib3.request("GET", self._url("readyz"), timeout=2, retries=False).status == 200
+        except urllib3.exceptions.HTTPError:
+            return False
+
+    def metrics(self) -> str:
+        """Its metrics, as text."""
+        return urllib3.request("GET", self._url("metrics"), timeout=10, retries=False).data.decode()
+
+    def _url(self, path: str) -> str:
+        return f"http://127.0.0.1:{self.metrics_port}/{path}"
+
+
+class Installation:
+    """`install` applies the manifests, `start` runs replicas. `replicas` and `balancer` are there to be disturbed."""
+
+    def __init__(self, cluster: ControlPlane, folder: str = "base") -> None:
+        self.cluster = cluster
+        self.port = free_port()
+        self.replicas: list[Replica] = []
+        self.folder = cluster.folder / "morphisms"
+        self.folder.mkdir()
+        self.overlay = self.folder / "overlay"
+        self.overlay.mkdir()
+        self._backends = self.folder / "backends"
+        self._backends.touch()
+        self.write_overlay(_MANIFESTS / folder)
+        command = [sys.executable, "-m", "tests.cluster.balancer", str(self.port), str(self._backends)]
+        self.balancer = Process(command, self.folder / "balancer.log", cluster.keeper)
+
+    def write_overlay(self, base: Path) -> None:
+        """Lay the test's overlay over a folder of manifests."""
+        root = os.path.relpath(base, self.overlay)
+        service = {"type": "ExternalName", "externalName": "localhost", "ports": [{"name": "https", "port": self.port}]}
+        kinds = ("MutatingWebhookConfiguration", "ValidatingWebhookConfiguration")
+        kustomization = {
+            "apiVersion": "kustomize.config.k8s.io/v1beta1",
+            "kind": "Kustomization",
+            "resources": [root],
+            "patches": [
+                {
+                    "target": {"kind": "Service", "name": NAME},
+                    "patch": yaml.safe_dump([{"op": "replace", "path": "/spec", "value": service}]),
+                }
+            ],
+            "replacements": [
+                {
+                    "source": {"kind": "Service", "name": NAME, "fieldPath": "spec.ports.0.port"},
+                    "targets": [
+                        {"select": {"kind": kind}, "fieldPaths": ["webhooks.*.clientConfig.service.port"]}
+                        for kind in kinds
+                    ],
+                }
+            ],
+        }
+        (self.overlay / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
+
+    def install(self) -> None:
+        """kubectl apply -k."""
+        self.cluster.kubectl("apply", "-k", self.overlay)
+
+    def start(self, replicas: int = 2) -> None:
+        """Run so many of the Deployment's pods, and wait until they and the balancer serve."""
+        self.balancer.start(wait=False)
+        path = f"/api/v1/namespaces/{SYSTEM}/pods"
+        pods = self.cluster.admin.until(
+            path,
+            lambda pods: pods if len(pods) >= replicas else None,
+            labelSelector="app.kubernetes.io/component=webhook",
+        )
+        for pod in sorted(pods, key=lambda pod: str(pod["metadata"]["name"]))[:replicas]:
+            self.replicas.append(self._replica(pod))
+        self._list()
+        for replica in self.replicas:
+            replica.process.start(wait=False)
+        for replica in self.replicas:
+            replica.process.wait_until_ready()
+        self.wait_until_answered()
+
+    def stop(self) -> None:
+        """Stop all replicas."""
+        for replica in self.replicas:
+            replica.process.stop()
+        self.balancer.stop()
+
+    def wait_until_answered(self, seconds: float = 20) -> None:
+        """Until the API server's own calls succeed: it learns of the configuration a moment after it was written."""
+        name = f"ready-{os.getpid()}"
+        namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+        pod = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": "probe", "annotations": {"morphisms.dev/inject": "true"}},
+            "spec": {"containers": [{"name": "app", "image": "registry.example/app"}]},
+        }
+        admin = self.cluster.admin
+        if admin.request("GET", f"/api/v1/namespaces/{name}").status == 404:
+            admin.create("/api/v1/namespaces", namespace)
+        admin.until(f"/api/v1/namespaces/{name}/serviceaccounts", bool)
+        deadline = time.monotonic() + seconds
+        while True:
+            answer = admin.request("POST", f"/api/v1/namespaces/{name}/pods", pod, query={"dryRun": "All"})
+            # A denial is an answer too.
+            if answer.status == 201 or "denied the request" in answer.message:
+                break
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"the webhook is not reached: {answer.status} {answer.message}")
+            time.sleep(0.1)
+
+    def registrations(self) -> list[Object]:
+        """Both webhook configurations, as they are now."""
+        kinds = ("mutatingwebhookconfigurations", "validatingwebhookconfigurations")
+        return [self.cluster.admin.get(f"{_REGISTRATIONS}/{kind}/morphisms") for kind in kinds]
+
+    def _list(self) -> None:
+        lines = "".join(f"{replica.port} {replica.metrics_port}\n" for replica in self.replicas)
+        unfinished = self._backends.with_suffix(".new")
+        unfinished.write_text(lines)
+        unfinished.replace(self._backends)
+
+    def _replica(self, pod: Object) -> Replica:
+        name = pod["metadata"]["name"]
+        folder = self.folder / name
+        folder.mkdir()
+        port, metrics_port = free_port(), free_port()
+        container = pod["spec"]["containers"][0]
+        mounts = {mount["mountPath"]: self._mount(pod, mount["name"], folder) for mount in container["volumeMounts"]}
+        addresses = {"0.0.0.0:8443": f"127.0.0.1:{port}", "0.0.0.0:9090": f"127.0.0.1:{metrics_port}"}
+        arguments = [addresses.get(argument) or _moved(argument, mounts) for argument in container["args"]]
+        environment = {entry["name"]: _value(pod, entry) for entry in container.get("env", ())}
+        environment["KUBECONFIG"] = str(self._bound(pod).kubeconfig)
+        replica = Replica(name, None, port, metrics_port, folder)  # type: ignore[arg-type]
+        replica.process = Process(
+            [sys.executable, "-m", "cli.main", *arguments],
+            self.folder / f"{name}.log",
+            self.cluster.keeper,
+            environment=environment,
+            ready=replica.ready,
+        )
+        return replica
+
+    def _bound(self, pod: Object) -> Client:
+        """A client with the token that a kubelet would mount."""
+        account = pod["spec"]["serviceAccountName"]
+        request = {
+            "apiVersion": "authentication.k8s.io/v1",
+            "kind": "TokenRequest",
+            "spec": {
+                "expirationSeconds": 24 * 3600,
+                "boundObjectRef": {
+                    "apiVersion": "v1",
+                    "kind": "Pod",
+                    "name": pod["metadata"]["name"],
+                    "uid": pod["metadata"]["uid"],
+                },
+            },
+        }
+        path = f"/api/v1/namespaces/{SYSTEM}/serviceaccounts/{account}/token"
+        token = self.cluster.admin.create(path, request)["status"]["token"]
+        folder = self.folder / pod["metadata"]["name"]
+        return Client(account, self.cluster.url, self.cluster.ca, Credentials(token=token), folder)
+
+    def _mount(self, pod: Object, name: str, folder: Path) -> Path:
+        """The folder in place of a volume."""
+        target = folder / name
+        if target.exists():
+            return target
+        target.mkdir()
+        volume = next(volume for volume in pod["spec"]["volumes"] if volume["name"] == name)
+        path = f"/api/v1/namespaces/{SYSTEM}"
+        if "configMap" in volume:
+            data = self.cluster.admin.get(f"{path}/configmaps/{volume['configMap']['name']}")["data"]
+            for file, text in data.items():
+                (target / file).write_text(text)
+        return target
+
+
+def _moved(argument: str, mounts: dict[str, Path]) -> str:
+    for mount, folder in mounts.items():
+        if argument.startswith(f"{mount}/"):
+            return str(folder / argument.removeprefix(f"{mount}/"))
+    return argument
+
+
+def _value(pod: Object, entry: dict[str, Any]) -> str:
+    if "value" in entry:
+        return str(entry["value"])
+    value: Any = pod
+    for step in entry["valueFrom"]["fieldRef"]["fieldPath"].split("."):
+        value = value[step]
+    return str(value)
