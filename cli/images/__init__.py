@@ -1,1 +1,1 @@
-"""The images' files, assembled by the same code in the Dockerfile's build stage and, for measuring, without an engine."""
+"""The images' files, assembled by the same code in the Dockerfile's build stage and, for measuring, with no engine."""

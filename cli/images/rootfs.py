@@ -21,11 +21,9 @@ from pathlib import Path
 from cli.images.commands import run
 from cli.images.imports import closure
 from cli.images.libraries import needed, package_records
-from cli.images.targets import PACKAGES, TARGETS, Target
+from cli.images.targets import PACKAGES, PYTHON, TARGETS, Target
 
 SOURCE = Path(__file__).parents[2]
-VERSION = f"python{sys.version_info.major}.{sys.version_info.minor}"
-HELPER = "usr/libexec/morphisms/exec"
 
 # Of the standard library: development, graphics, terminals, databases, other protocols, and what it calls obsolete.
 # fmt: off
@@ -33,14 +31,14 @@ _UNUSED = frozenset((
     "__hello__", "__phello__", "_bootsubprocess", "_crypt", "_ctypes_test", "_curses", "_curses_panel", "_dbm", "_gdbm",
     "_lsprof", "_pyio", "_sqlite3", "_tkinter", "_xxsubinterpreters", "_xxtestfuzz", "antigravity", "asynchat",
     "asyncore", "audioop", "bdb", "cProfile", "cgi", "cgitb", "code", "codeop", "compileall", "crypt", "curses", "dbm",
-    "dist-packages", "distutils", "doctest", "ensurepip", "ftplib", "idlelib", "imaplib", "imghdr", "lib2to3", "mailbox",
-    "modulefinder", "nis", "nntplib", "ossaudiodev", "pdb", "pipes", "poplib", "profile", "pstats", "pty", "pyclbr",
-    "pydoc", "pydoc_data", "readline", "rlcompleter", "shelve", "site-packages", "smtpd", "smtplib", "spwd", "sqlite3",
-    "sunau", "tabnanny", "telnetlib", "test", "this", "timeit", "tkinter", "trace", "turtle", "turtledemo", "unittest",
-    "venv", "wave", "webbrowser", "wsgiref", "xdrlib", "xmlrpc", "xxlimited", "xxlimited_35", "zipapp",
+    "dist-packages", "distutils", "doctest", "ensurepip", "ftplib", "idlelib", "imaplib", "imghdr", "lib2to3",
+    "mailbox", "modulefinder", "nis", "nntplib", "ossaudiodev", "pdb", "pipes", "poplib", "profile", "pstats", "pty",
+    "pyclbr", "pydoc_data", "readline", "rlcompleter", "shelve", "site-packages", "smtpd", "smtplib", "spwd",
+    "sqlite3", "sunau", "tabnanny", "telnetlib", "test", "this", "tkinter", "trace", "turtle", "turtledemo",
+    "unittest", "venv", "wave", "webbrowser", "xdrlib", "xmlrpc", "xxlimited", "xxlimited_35", "zipapp",
 ))
 # fmt: on
-_UNUSED_PREFIXES = ("_test", "config-", "_sysconfigdata")
+_UNUSED_PREFIXES = ("_test", "config-")
 
 _ETC = {
     "passwd": "root:x:0:0:root:/:/nonexistent\nnonroot:x:65532:65532:nonroot:/nonexistent:/nonexistent\n",
@@ -86,7 +84,7 @@ def _install(target: Target, scratch: Path) -> Path:
 
 def _add_packages(environment: Path, root: Path) -> None:
     packages = root / PACKAGES.lstrip("/")
-    shutil.copytree(environment / "lib" / VERSION / "site-packages", packages)
+    shutil.copytree(environment / "lib" / PYTHON / "site-packages", packages)
     for record in packages.glob("*.dist-info/RECORD"):
         # Commands stay behind, and their checksums would tell the folder they were installed in.
         lines = [line for line in record.read_text().splitlines(keepends=True) if not line.startswith("../")]
@@ -104,23 +102,24 @@ def _add_bill_of_materials(target: Target, environment: Path, root: Path) -> Non
 
 
 def _add_helper(scratch: Path, root: Path) -> None:
+    helper = root / "usr/libexec/morphisms/exec"
     run("make", "--silent", "-C", str(SOURCE / "sidecar/exec"), f"BUILD={scratch / 'helper'}")
-    (root / HELPER).parent.mkdir(parents=True)
-    shutil.copyfile(scratch / "helper/exec", root / HELPER)
-    (root / HELPER).chmod(0o755)
+    (helper).parent.mkdir(parents=True)
+    shutil.copyfile(scratch / "helper/exec", helper)
+    (helper).chmod(0o755)
 
 
 def _add_interpreter(root: Path) -> None:
-    shutil.copyfile(Path(sys.base_prefix) / "bin" / VERSION, root / "usr/bin" / VERSION)
-    (root / "usr/bin" / VERSION).chmod(0o755)
-    library = root / "usr/lib" / VERSION
+    shutil.copyfile(Path(sys.base_prefix) / "bin" / PYTHON, root / "usr/bin" / PYTHON)
+    (root / "usr/bin" / PYTHON).chmod(0o755)
+    library = root / "usr/lib" / PYTHON
     shutil.copytree(sysconfig.get_path("stdlib"), library, ignore=_unused, ignore_dangling_symlinks=True)
-    run("strip", "--strip-unneeded", str(root / "usr/bin" / VERSION), *map(str, _extensions(library)))
+    run("strip", "--strip-unneeded", str(root / "usr/bin" / PYTHON), *map(str, _extensions(library)))
 
 
 def _unused(folder: str, names: list[str]) -> set[str]:
     """By name at the top only: inside a package the same name may be something else."""
-    unused = {name for name in names if name == "__pycache__"}
+    unused = {name for name in names if name in ("__pycache__", "test", "tests")}
     if folder == sysconfig.get_path("stdlib") or Path(folder).name == "lib-dynload":
         unused |= {name for name in names if name.split(".")[0] in _UNUSED or name.startswith(_UNUSED_PREFIXES)}
     return unused
@@ -135,7 +134,7 @@ def _add_our_modules(target: Target, root: Path) -> None:
 
 def _add_libraries(root: Path) -> None:
     """All in the one folder that the loader looks into without a cache."""
-    libraries = needed([root / "usr/bin" / VERSION, *_extensions(root)])
+    libraries = needed([root / "usr/bin" / PYTHON, *_extensions(root)])
     folder = root / "usr/lib" / libraries["libc.so.6"].parent.name
     folder.mkdir()
     outside = {name: path for name, path in libraries.items() if not path.is_relative_to(root)}
@@ -164,7 +163,7 @@ def _add_certificates(root: Path) -> None:
 
 def _compile(root: Path) -> None:
     """Beforehand, because the root is read-only; believed unchecked, because nobody can change it."""
-    for folder in (root / "usr/lib" / VERSION, root / PACKAGES.lstrip("/")):
+    for folder in (root / "usr/lib" / PYTHON, root / PACKAGES.lstrip("/")):
         compiled = compileall.compile_dir(
             folder,
             quiet=1,
@@ -182,11 +181,16 @@ def _settle(root: Path, epoch: int) -> None:
     (root / "tmp").mkdir()
     for path in sorted(root.rglob("*"), reverse=True):
         if not path.is_symlink():
-            path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
+            path.chmod(0o755 if path.is_dir() or _is_program(path) else 0o644)
         os.utime(path, (epoch, epoch), follow_symlinks=False)
     (root / "tmp").chmod(0o1777)
     root.chmod(0o755)
     os.utime(root, (epoch, epoch))
+
+
+def _is_program(file: Path) -> bool:
+    """An interpreter, a launcher, or the loader and its libraries; a module that happens to be marked is not."""
+    return bool(file.stat().st_mode & 0o100) and (".so" in file.name or file.parent.name in ("bin", "morphisms"))
 
 
 def _write(file: Path, text: str, *, executable: bool = False) -> None:

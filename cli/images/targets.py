@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+PYTHON = f"python{sys.version_info.major}.{sys.version_info.minor}"
 # Isolated from PYTHON* variables and the working directory, and without `site`, which only a person's Python needs.
-SHEBANG = "#!/usr/bin/python3.11 -IS"
+SHEBANG = f"#!/usr/bin/{PYTHON} -IS"
 # The standard library comes first: nothing installed can stand in for it.
 PACKAGES = "/usr/lib/morphisms"
 

@@ -1,0 +1,48 @@
+"""Which files of ours go into an image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cli.images.imports import closure
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """Packages a and b; a.main reaches b.far by way of a.near."""
+    files = {
+        "a/__init__.py": "",
+        "a/main.py": "import os\nfrom a import near\n",
+        "a/near.py": "def late():\n    from .deep import thing\n    import b.far as far\n",
+        "a/deep/__init__.py": "from .thing import name\n",
+        "a/deep/thing.py": "from .. import up\nname = 1\n",
+        "a/up.py": "",
+        "a/alone.py": "",
+        "b/__init__.py": "",
+        "b/far.py": "",
+        "b/farther.py": "",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    return tmp_path
+
+
+def test_what_is_imported_anywhere_is_in_and_nothing_else(source: Path) -> None:
+    assert [file.as_posix() for file in closure(source, ["a.main"])] == [
+        "a/__init__.py",
+        "a/deep/__init__.py",
+        "a/deep/thing.py",
+        "a/main.py",
+        "a/near.py",
+        "a/up.py",
+        "b/__init__.py",
+        "b/far.py",
+    ]
+
+
+def test_a_start_that_is_not_there_is_told(source: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"a\.gone"):
+        closure(source, ["a.gone"])
