@@ -10,6 +10,7 @@ import asyncio
 import random
 import sys
 from pathlib import Path
+from typing import cast
 
 import uvloop
 
@@ -25,8 +26,7 @@ class _Side(asyncio.Protocol):
         self._early: list[bytes] = []
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
         if self.other is None:
