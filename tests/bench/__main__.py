@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from tests.bench import admission, report, verifier
+from tests.bench import admission, report, sidecar, verifier
 
-PARTS = {"admission": admission.main, "verifier": verifier.main, "report": report.main}
+PARTS = {"admission": admission.main, "verifier": verifier.main, "report": report.main, "sidecar": sidecar.main}
 
 
 def main() -> None:

@@ -1,0 +1,296 @@
+"""The sidecar: process start to published secrets, and the most memory it held, beside `bao agent`.
+
+Both get the same secret from the same OpenBao over TLS and write it to a file on tmpfs; both log in with a JWT under
+the same role. Ours gets there by attestation (simulated evidence, a real verifier), and gives its token back before it
+ends; OpenBao's agent finds its JWT in a file. When something is published is when its file says so, on the kernel's
+clock, which ticks every few milliseconds. Verifier, OpenBao and simulated machine share the processors with what is
+measured: with more processes than processors, processor time is what counts, and is printed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from joserfc import jwt
+from joserfc.jwk import ECKey
+
+from attestation.simulator.hierarchy import open_hierarchy
+from sidecar import plan as plans
+from sidecar.plan import EvidenceSource, Plan, SecretFile, Vault, Workload
+from sidecar.plan import Verifier as VerifierPlan
+from tests.exec.conftest import build
+from tests.sidecar.conftest import start_machine
+from tests.sidecar.pod import HOME, ROOT, Pod
+from tests.together.raft import RaftOpenBao, raft_openbao
+from tests.verifier.conftest import make_site
+from tests.verifier.openbao import MOUNT, ROLE, binary
+from tests.verifier.process import Site, policy, verifier
+from tests.verifier.tokens import Issuer
+
+_HERE = Path(__file__).parent
+_LEVELS = {1: 15, 25: 3, 50: 3, 75: 3}  # processes at once -> rounds; the levels are those of the paper
+_STAGES_RUNS = 15
+_SECRET = f"{HOME}/db"
+# As the image starts it: isolated and without `site`, packages after the standard library.
+_PATHS = [str(ROOT), sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
+_PYTHON = os.path.realpath(sys.executable)
+_START = """
+import sys
+sys.path += sys.argv[3].split(":")
+import os
+from pathlib import Path
+from sidecar.main import run
+from sidecar.places import Places
+root, helper = map(Path, sys.argv[1:3])
+sys.exit(run(os.environ, Places(root / "secrets", root / "run", root / "token", helper, root / "last-words")))
+"""
+_AGENT = """
+exit_after_auth = true
+vault {{
+  address = "{url}"
+  ca_cert = "{ca}"
+}}
+auto_auth {{
+  method "jwt" {{
+    mount_path = "auth/{mount}"
+    config = {{
+      path = "{folder}/jwt"
+      role = "{role}"
+      remove_jwt_after_reading = false
+    }}
+  }}
+}}
+template {{
+  destination = "{folder}/password"
+  perms = "0440"
+  contents = "{{{{ with secret \\"{secret}\\" }}}}{{{{ .Data.data.password }}}}{{{{ end }}}}"
+}}
+"""
+
+
+@dataclass
+class Run:
+    """One process; milliseconds since its start."""
+
+    published: float
+    ended: float
+    resident_mb: float
+    processor: float
+
+
+def main() -> None:
+    """Beside `bao agent` at each level; then where our milliseconds go."""
+    with tempfile.TemporaryDirectory(dir=_memory_backed()) as name, ExitStack() as stack:
+        setting = stack.enter_context(_setting(Path(name)))
+        spawner = stack.enter_context(_spawner())
+        for makers in (setting.ours, setting.agents):
+            _at_once(spawner, makers(2))  # bytecode and page cache
+        for level, rounds in _LEVELS.items():
+            ours: list[Run] = []
+            theirs: list[Run] = []
+            ratios = []
+            for _ in range(rounds):
+                mine = _at_once(spawner, setting.ours(level))
+                others = _at_once(spawner, setting.agents(level))
+                ratios.append(_middle(mine) / _middle(others))
+                ours += mine
+                theirs += others
+            _print_level(level, ours, theirs, ratios)
+        _print_stages([setting.stages() for _ in range(_STAGES_RUNS)])
+
+
+def _print_level(level: int, ours: Sequence[Run], theirs: Sequence[Run], ratios: Sequence[float]) -> None:
+    budget = "; budget 300 ms, 45 MB" if level == 1 else ""
+    print(f"{level} at once on {os.cpu_count()} processors, start to published, {len(ours)} runs each{budget}")
+    for name, runs in (("morphisms-init", ours), ("bao agent", theirs)):
+        published = [run.published for run in runs]
+        print(
+            f"  {name:14} p50 {_percentile(published, 50):7,.0f} ms, p99 {_percentile(published, 99):7,.0f} ms,"
+            f" ended p50 {_percentile([run.ended for run in runs], 50):7,.0f} ms;"
+            f" processor {statistics.median(run.processor for run in runs):4.0f} ms;"
+            f" resident p50 {_percentile([run.resident_mb for run in runs], 50):3.0f} MB,"
+            f" most {max(run.resident_mb for run in runs):3.0f} MB"
+        )
+    memory = statistics.median(r.resident_mb for r in ours) / statistics.median(r.resident_mb for r in theirs)
+    each = ", ".join(f"{ratio:.2f}" for ratio in sorted(ratios))
+    print(f"  ratio: time {statistics.median(ratios):.2f}x (rounds {each}), memory {memory:.2f}x")
+
+
+def _print_stages(runs: Sequence[dict[str, float]]) -> None:
+    """Medians, so that they need not add up to the median of the whole."""
+    names = list(dict.fromkeys(name for run in runs for name in run))
+    before = [sum(spent for name, spent in run.items() if name != "revocation") for run in runs]
+    print(
+        f"where the milliseconds go, {statistics.median(before):.0f} ms to the publication; {len(runs)} runs, medians"
+    )
+    for name in names:
+        print(f"  {name:52} {statistics.median(run.get(name, 0.0) for run in runs):6.1f} ms")
+
+
+def _percentile(values: Sequence[float], percent: int) -> float:
+    """The value that so many percent do not exceed."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, -(-len(ordered) * percent // 100) - 1)]
+
+
+def _middle(runs: Sequence[Run]) -> float:
+    return _percentile([run.published for run in runs], 50)
+
+
+# --- processes ----------------------------------------------------------------------------------------------------
+
+Job = tuple[dict[str, Any], Path]  # what `spawn` is told, and the file whose time is the publication's
+
+
+@contextmanager
+def _spawner() -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [_PYTHON, "-IS", str(_HERE / "spawn.py")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        yield process
+    finally:
+        process.communicate()
+
+
+def _at_once(spawner: subprocess.Popen[str], jobs: Sequence[Job]) -> list[Run]:
+    assert spawner.stdin is not None
+    assert spawner.stdout is not None
+    spawner.stdin.write(json.dumps([job for job, _ in jobs]) + "\n")
+    spawner.stdin.flush()
+    runs = []
+    for (job, file), answer in zip(jobs, json.loads(spawner.stdout.readline()), strict=True):
+        if answer["code"] != 0:
+            raise RuntimeError(f"{job['argv'][0]} ended with {answer['code']}: {Path(job['stderr']).read_text()}")
+        runs.append(
+            Run(
+                published=(file.stat().st_mtime - answer["start"]) * 1000,
+                ended=(answer["end"] - answer["start"]) * 1000,
+                resident_mb=answer["resident_mb"],
+                processor=answer["processor"] * 1000,
+            )
+        )
+    return runs
+
+
+# --- what both meet -----------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Setting:
+    """One OpenBao, one verifier, one simulated machine."""
+
+    folder: Path
+    bao: RaftOpenBao
+    plan: Plan
+    helper: Path
+    issuer: Issuer
+    jwt: str
+
+    def ours(self, count: int) -> list[Job]:
+        """So many pods."""
+        jobs = []
+        for _ in range(count):
+            pod = self._pod()
+            argv = [_PYTHON, "-IS", "-c", _START, str(pod.root), str(pod.helper), ":".join(_PATHS)]
+            jobs.append((_job(pod.root, argv, {plans.PLAN_VARIABLE: plans.write(pod.plan)}), pod.run_folder / "ready"))
+        return jobs
+
+    def agents(self, count: int) -> list[Job]:
+        """So many of OpenBao's agents."""
+        jobs = []
+        for _ in range(count):
+            folder = self._new_folder()
+            (folder / "jwt").write_text(self.jwt)
+            secret = _SECRET.replace("secret/", "secret/data/", 1)
+            values = {"url": self.bao.url, "ca": self.bao.ca_path, "mount": MOUNT, "role": ROLE, "secret": secret}
+            (folder / "agent.hcl").write_text(_AGENT.format(folder=folder, **values))
+            argv = [binary(), "agent", f"-config={folder / 'agent.hcl'}"]
+            jobs.append((_job(folder, argv, {"HOME": str(folder)}), folder / "password"))
+        return jobs
+
+    def stages(self) -> dict[str, float]:
+        """Milliseconds by stage of one run."""
+        pod = self._pod()
+        words = [_PYTHON, "-IS", str(_HERE / "stages.py"), str(time.monotonic()), ":".join(_PATHS)]
+        words += [str(pod.root), str(pod.helper)]
+        environment = {plans.PLAN_VARIABLE: plans.write(pod.plan)}
+        done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
+        answer = json.loads(done.stdout)
+        if answer["code"] != 0:
+            raise RuntimeError(done.stderr)
+        spent: dict[str, float] = answer["spent"]
+        return spent
+
+    def _pod(self) -> Pod:
+        uid = str(uuid4())
+        pod = Pod(self._new_folder(), self.helper, self.plan, lambda: self.issuer.token(uid=uid))
+        (pod.root / "token").write_text(pod.new_token())
+        return pod
+
+    def _new_folder(self) -> Path:
+        folder = self.folder / "pods" / str(uuid4())
+        folder.mkdir(parents=True)
+        return folder
+
+
+def _job(folder: Path, argv: list[str], environment: dict[str, str]) -> dict[str, Any]:
+    return {"argv": argv, "env": environment, "stderr": str(folder / "stderr")}
+
+
+@contextmanager
+def _setting(folder: Path) -> Iterator[Setting]:
+    (folder / "openbao").mkdir()
+    (folder / "site").mkdir()
+    (folder / "helper").mkdir()
+    hierarchy, issuer = open_hierarchy(folder / "simulated"), Issuer()
+    with ExitStack() as stack:
+        bao = stack.enter_context(raft_openbao(folder / "openbao"))
+        bao.done("POST", _SECRET.replace("secret/", "secret/data/", 1), {"data": {"password": "of a bench"}})
+        site = make_site(folder / "site", hierarchy, issuer, bao.url)
+        site.settings["vault"]["ca"] = str(bao.ca_path)
+        site.write_policy("payments", policy())
+        bao.trust(site.public_keys)
+        running = stack.enter_context(verifier(site))
+        machine = stack.enter_context(contextmanager(start_machine)(hierarchy))
+        plan = Plan(
+            workload=Workload("prod", "shop", "payments", "default"),
+            evidence=(EvidenceSource("simulated", machine),),
+            verifier=VerifierPlan(
+                f"https://127.0.0.1:{running.port}", (site.folder / "ca.crt").read_text(), "morphisms-verifier", ""
+            ),
+            vault=Vault(bao.url, bao.ca, "", (("secret", 2),)),
+            secrets=(SecretFile("password", _SECRET, "password", key="password"),),
+        )
+        yield Setting(folder, bao, plan, build(folder / "helper"), issuer, _jwt(site))
+
+
+def _jwt(site: Site) -> str:
+    """As the verifier mints it for this workload, but for an hour: an agent has no evidence to offer."""
+    key = ECKey.import_key((site.folder / "signing.pem").read_bytes())
+    names = {"cluster": "prod", "namespace": "shop", "service": "payments", "assurance": "workload"}
+    now = int(time.time())
+    times = {"iat": now, "nbf": now - 5, "exp": now + 3600}
+    who = {"iss": "morphisms-verifier", "aud": "vault", "sub": "prod/shop/payments"}
+    return jwt.encode({"alg": "ES256"}, names | times | who, key, algorithms=["ES256"])
+
+
+def _memory_backed() -> str | None:
+    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+
+
+if __name__ == "__main__":
+    main()
