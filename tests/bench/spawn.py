@@ -11,7 +11,7 @@ import time
 
 
 def main() -> None:
-    """A line has {argv, env, stderr} for each process, its answer what is printed below; times in seconds since 1970."""
+    """A line has {argv, env, stderr} of each process, its answer what is printed below; times in Unix seconds."""
     for line in sys.stdin:
         jobs = json.loads(line)
         running = {}
