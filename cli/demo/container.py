@@ -112,8 +112,9 @@ def _identity(spec: dict[str, Any], image: Image, around: Surroundings) -> list[
     own = spec.get("securityContext") or {}
     words = [_program("setpriv"), "--pdeathsig=KILL"]
     if around.maps_users:
-        user = own.get("runAsUser") or around.security.get("runAsUser") or image.user
-        group = own.get("runAsGroup") or around.security.get("runAsGroup") or image.user
+        # A container's own fields win over the pod's, and zero is a user too.
+        security = {"runAsUser": image.user, "runAsGroup": image.user, **around.security, **own}
+        user, group = security["runAsUser"], security["runAsGroup"]
         groups = [around.security.get("fsGroup"), *(around.security.get("supplementalGroups") or ())]
         names = ",".join(str(each) for each in groups if each is not None)
         words += [f"--reuid={user}", f"--regid={group}", f"--groups={names}" if names else "--clear-groups"]

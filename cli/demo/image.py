@@ -27,6 +27,12 @@ class Image:
     user: int
     files: dict[str, str]
 
+    @property
+    def is_open(self) -> bool:
+        """Whether other users than the owner may read it: of a checkout made with a strict umask they may not."""
+        modes = [(path.is_dir(), path.stat().st_mode) for path in map(Path, self.files.values())]
+        return all(mode & 0o005 == 0o005 if is_folder else mode & 0o004 for is_folder, mode in modes)
+
     def as_dict(self) -> dict[str, Any]:
         return {"entrypoint": list(self.entrypoint), "user": self.user, "files": self.files}
 
@@ -54,7 +60,9 @@ def build_helper(folder: Path) -> Path | None:
     made = run(["make", "--silent", "-C", str(ROOT / "sidecar" / "exec"), f"BUILD={folder}"])
     if made.returncode != 0:
         raise UnexpectedError(f"the exec helper cannot be built: {made.stderr.strip()}")
-    return folder / "exec"
+    helper = folder / "exec"
+    helper.chmod(0o755)
+    return helper
 
 
 def missing_helper(folder: Path) -> Path:

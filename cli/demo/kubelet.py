@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -31,6 +32,7 @@ _POD_SECONDS = 90
 def main() -> int:
     """One pod."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    os.umask(0o022)  # what is made here is for the containers' users
     job = json.load(sys.stdin)
     try:
         result = {"containers": [asdict(each) for each in run_pod(job)], "not_applied": not_applied(job)}

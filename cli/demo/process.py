@@ -70,9 +70,10 @@ class Process:
         self._stop()
 
     def _stop(self) -> None:
-        # To our servers the second signal says: do not wait for endpoints to move. Nobody here watches any.
-        for _ in range(2):
-            self._process.send_signal(signal.SIGTERM)
+        # To our servers the second signal says: do not wait for endpoints to move. Nobody here watches any. It is
+        # another one, because two of the same may arrive as one.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._process.send_signal(number)
         try:
             self._process.wait(_STOP_SECONDS)
         except subprocess.TimeoutExpired:

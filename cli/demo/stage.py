@@ -11,7 +11,7 @@ from pathlib import Path
 from cli.demo.certificates import Certificates
 from cli.demo.hardware import DEVICE, Hardware
 from cli.demo.image import application_image, build_helper, missing_helper, sidecar_image
-from cli.demo.namespace import find_namespace
+from cli.demo.namespace import Namespace, find_namespace
 from cli.demo.node import Node
 from cli.demo.openbao import OpenBao
 from cli.demo.story import Story, UnexpectedError
@@ -66,10 +66,12 @@ def stage(folder: Path, story: Story) -> Iterator[Scene]:
             Sidecar().image: sidecar_image(helper or missing_helper(folder)),
             _APPLICATION: application_image(),
         }
+        is_open = all(image.is_open for image in images.values())
+        spaces = Namespace(namespace.prefix, maps_users=namespace.maps_users and is_open)
 
         def node(name: str, device: Hardware | None) -> Node:
             devices = {} if device is None else {DEVICE: device.socket}
-            return Node(folder / name, namespace, issuer, images, devices)
+            return Node(folder / name, spaces, issuer, images, devices)
 
         yield Scene(
             story=story,
