@@ -1,0 +1,163 @@
+"""Leased credentials: OpenBao's database engine makes users of a real PostgreSQL, and the sidecar keeps them alive."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sidecar.plan import EnvVariable, SecretFile
+from sidecar.refusal import Exit
+from tests.sidecar.pod import Pod, clean, refused
+from tests.sidecar.postgres import Postgres, postgres
+from tests.sidecar.resident import application, resident, until
+from tests.sidecar.test_stopping import alive
+from tests.sidecar.vault import TlsOpenBao
+from tests.verifier.process import Verifier
+
+_READ = 'path "database/creds/*" { capabilities = ["read"] }'
+_REVOKE = 'path "sys/leases/revoke" { capabilities = ["update"] }'
+
+
+@pytest.fixture(scope="module")
+def database(bao: TlsOpenBao) -> Iterator[Postgres]:
+    with postgres() as server:
+        server.offer(bao, "lasting", "10m", "1h")
+        server.offer(bao, "short", "3s", "6s")
+        yield server
+
+
+@pytest.fixture
+def role(bao: TlsOpenBao, judge: Verifier) -> Iterator[None]:
+    """The workload may have credentials, and end its own leases."""
+    bao.done("PUT", "sys/policies/acl/database", {"policy": f"{_READ}\n{_REVOKE}"})
+    bao.write_role(token_policies=["database"])
+    yield
+    bao.write_role(token_policies=["knative", "tests"])
+
+
+def wanting(pod: Pod, name: str) -> Pod:
+    path = f"database/creds/{name}"
+    pod.change(
+        secrets=(
+            SecretFile("user", path, "user", key="username"),
+            SecretFile("login", path, "login", template="{{{username}}} {{{password}}}"),
+        )
+    )
+    return pod
+
+
+def login(pod: Pod) -> tuple[str, str]:
+    user, password = (pod.secrets / "login").read_text().split()
+    return user, password
+
+
+def leases(bao: TlsOpenBao, name: str) -> set[str]:
+    status, found = bao.call("LIST", f"sys/leases/lookup/database/creds/{name}")
+    return set(found["data"]["keys"]) if status == 200 else set()
+
+
+def test_credentials_appear_and_go_with_the_pod(pod: Pod, bao: TlsOpenBao, database: Postgres, role: None) -> None:
+    before = alive(bao)
+    with resident(wanting(pod, "lasting")) as sidecar:
+        sidecar.wait("published")
+        name, password = login(pod)
+        assert database.accepts(name, password)
+        assert len(leases(bao, "lasting")) == 1, "read once, though two files want it"
+        ended = sidecar.stop()
+    assert ended.code == 0
+    clean(ended, (name, password))
+    until(lambda: not leases(bao, "lasting"))
+    assert not database.accepts(name, password)
+    assert alive(bao) - before == set()
+
+
+def test_a_lease_is_renewed_and_replaced_near_its_maximum(
+    pod: Pod, bao: TlsOpenBao, database: Postgres, role: None, tmp_path: Path
+) -> None:
+    wanting(pod, "short").change(on_change="signal:SIGHUP:morphisms-db")
+    with application(tmp_path, pod.secrets / "user", "morphisms-db") as app, resident(pod) as sidecar:
+        sidecar.wait("published")
+        first = login(pod)
+        sidecar.wait("signalled")
+        second = login(pod)
+        assert app.stdout is not None
+        assert app.stdout.readline().strip() == second[0] != first[0]
+        taken, replaced = (each["milliseconds"] for each in sidecar.named("published")[:2])
+        assert 3.3 < (replaced - taken) / 1000 < 6, "the first third of its life is not enough: it was renewed"
+        assert len(sidecar.named("attested")) == 1
+        assert database.accepts(*second)
+        sidecar.wait("lease-revoked")
+        until(lambda: not database.accepts(*first), 3)
+        assert len(leases(bao, "short")) <= 2
+        ended = sidecar.stop()
+    assert ended.code == 0
+    assert not [each for each in ended.events if each["level"] != "info"]
+    clean(ended, (*first, *second))
+    until(lambda: not leases(bao, "short"))
+
+
+def test_without_the_permission_to_end_a_lease_it_is_said_and_ends_by_itself(
+    pod: Pod, bao: TlsOpenBao, database: Postgres, role: None
+) -> None:
+    bao.done("PUT", "sys/policies/acl/database", {"policy": _READ})
+    with resident(wanting(pod, "short")) as sidecar:
+        sidecar.wait("published")
+        first = login(pod)
+        assert "HTTP 403" in sidecar.wait("lease-not-revoked")[0]["detail"]
+        until(lambda: not database.accepts(*first))
+        assert sidecar.stop().code == 0
+
+
+def test_a_new_token_brings_new_credentials_before_the_old_ones_end(
+    pod: Pod, bao: TlsOpenBao, database: Postgres, role: None
+) -> None:
+    bao.write_role(token_policies=["database"], token_ttl="4s", token_explicit_max_ttl="8s")
+    before = alive(bao)
+    with resident(wanting(pod, "lasting")) as sidecar:
+        sidecar.wait("published")
+        first = login(pod)
+        sidecar.wait("published", 2)
+        second = login(pod)
+        assert database.accepts(*first), "an application has time to change over"
+        assert database.accepts(*second)
+        sidecar.wait("token-revoked")
+        until(lambda: not database.accepts(*first), 3)
+        assert len(leases(bao, "lasting")) == 1
+        ended = sidecar.stop()
+    assert ended.code == 0
+    assert not [each for each in ended.events if each["level"] != "info"]
+    assert alive(bao) - before == set()
+
+
+def test_while_the_engine_is_broken_the_old_credentials_stay(
+    pod: Pod, bao: TlsOpenBao, database: Postgres, role: None
+) -> None:
+    bao.write_role(token_policies=["database", "tests"], token_ttl="4s", token_explicit_max_ttl="8s")
+    before = alive(bao)
+    with resident(wanting(pod, "lasting")) as sidecar:
+        sidecar.wait("published")
+        first = login(pod)
+        bao.done("DELETE", "database/roles/lasting")
+        try:
+            sidecar.wait("trouble")
+            assert login(pod) == first
+            assert database.accepts(*first)
+            sidecar.wait("token-revoked")
+            assert len(alive(bao) - before) <= 2, "what was taken in vain is given back"
+        finally:
+            database.offer(bao, "lasting", "10m", "1h")
+        sidecar.wait("published", 2)
+        assert database.accepts(*login(pod))
+        ended = sidecar.stop()
+    assert ended.code == 0
+    assert alive(bao) - before == set()
+
+
+def test_agent_init_says_that_somebody_has_to_stay(pod: Pod, bao: TlsOpenBao) -> None:
+    before = alive(bao)
+    pod.change(env=(EnvVariable("web", "USER", path="database/creds/lasting", key="username"),))
+    event = refused(pod.run(), Exit.CONFIGURATION, "secret-path")
+    assert "needs agent: sidecar" in event["detail"]
+    assert alive(bao) == before
