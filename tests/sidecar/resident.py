@@ -25,10 +25,10 @@ import os, sys
 from pathlib import Path
 from sidecar.main import run
 from sidecar.places import Places
-root, helper, host, seconds = sys.argv[1:]
+root, helper, port, seconds = sys.argv[1:]
 root = Path(root)
 folders = (root / "secrets", root / "run", root / "token", Path(helper), root / "last-words")
-places = Places(*folders, (host, 0), float(seconds))
+places = Places(*folders, ("127.0.0.1", int(port)), float(seconds))
 sys.exit(run(os.environ, places))
 """
 PATIENCE = 30.0
@@ -103,11 +103,11 @@ class Resident:
 
 
 @contextlib.contextmanager
-def resident(pod: Pod, *, reread: float = 300.0, host: str = "127.0.0.1") -> Iterator[Resident]:
+def resident(pod: Pod, *, reread: float = 300.0, port: int = 0) -> Iterator[Resident]:
     """The pod's sidecar; killed at the end if it still runs."""
     pod.change(agent="sidecar")
     (pod.root / "token").write_text(pod.new_token())
-    words = [sys.executable, "-c", _START, str(pod.root), str(pod.helper), host, str(reread)]
+    words = [sys.executable, "-c", _START, str(pod.root), str(pod.helper), str(port), str(reread)]
     environment = {plans.PLAN_VARIABLE: plans.write(pod.plan), **pod.environment}
     process = subprocess.Popen(
         words, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True

@@ -1,0 +1,213 @@
+"""The probes' port: what the kubelet is told, and what anybody else in the cluster can do to it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import pytest
+
+from attestation import wire
+from sidecar.health import MAX_CONNECTIONS, MAX_REQUEST, REQUEST_SECONDS, STUCK_SECONDS, Health, Status
+from sidecar.refusal import Exit, RefusalError
+from tests.sidecar.front import Request, Spoilt, front
+from tests.sidecar.pod import ROOT, Pod
+from tests.sidecar.resident import resident, until
+from tests.verifier.process import Verifier
+
+
+@pytest.fixture
+def status() -> Status:
+    return Status()
+
+
+@pytest.fixture
+def health(status: Status) -> Health:
+    server = Health(("127.0.0.1", 0), status)
+    server.start()
+    return server
+
+
+def connect(health: Health) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", health.port), 5)
+
+
+def ask(health: Health, request: bytes) -> bytes:
+    """Everything that is answered until the connection ends."""
+    with connect(health) as connection:
+        connection.sendall(request)
+        return read(connection)
+
+
+def read(connection: socket.socket) -> bytes:
+    content = b""
+    with contextlib.suppress(ConnectionResetError):
+        while more := connection.recv(4096):
+            content += more
+    return content
+
+
+def get(health: Health, path: str) -> tuple[int, object]:
+    head, _, body = ask(health, f"GET {path} HTTP/1.1\r\nHost: pod\r\nConnection: close\r\n\r\n".encode()).partition(
+        b"\r\n\r\n"
+    )
+    assert f"Content-Length: {len(body)}".encode() in head
+    return int(head.split()[1]), json.loads(body)
+
+
+def test_it_is_started_when_something_is_published_and_alive_all_the_time(health: Health, status: Status) -> None:
+    waiting = {"state": "starting", "published": 0, "troubles": []}
+    assert get(health, "/startupz") == (503, waiting)
+    assert get(health, "/livez") == (200, waiting)
+    status.published = 1
+    well = {"state": "well", "published": 1, "troubles": []}
+    assert get(health, "/startupz") == get(health, "/livez") == (200, well)
+    status.troubles = ["vault-unreachable"]
+    troubled = {"state": "troubled", "published": 1, "troubles": ["vault-unreachable"]}
+    assert get(health, "/livez") == (200, troubled), "a restart would not help"
+
+
+def test_who_does_not_come_round_any_more_is_stuck(status: Status, monkeypatch: pytest.MonkeyPatch) -> None:
+    status.published = 1
+    later = time.monotonic() + STUCK_SECONDS + 1
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    assert status.answer("/livez")[0] == 503
+    status.alive()
+    assert status.answer("/livez")[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("request_", "code"),
+    [
+        (b"POST /livez HTTP/1.1\r\nContent-Length: 0\r\n\r\n", 405),
+        (b"GET /metrics HTTP/1.1\r\n\r\n", 404),
+        (b"GET /livez?x=1 HTTP/1.1\r\n\r\n", 404),
+        (b"GET /livez\r\n\r\n", 400),
+        (b"GET  /livez HTTP/1.1\r\n\r\n", 400),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400),
+        (b"\r\n\r\n", 400),
+        (b"GET /" + b"\xff" * 100 + b" HTTP/1.1\r\n\r\n", 404),
+        (b"GET /livez HTTP/1.1\r\nX: " + b"x" * MAX_REQUEST + b"\r\n", 431),
+    ],
+)
+def test_what_is_no_probe_is_refused_in_one_answer(health: Health, request_: bytes, code: int) -> None:
+    assert int(ask(health, request_).split()[1]) == code
+    assert get(health, "/livez")[0] == 200
+
+
+def test_a_request_that_does_not_end_is_dropped(health: Health) -> None:
+    with connect(health) as connection:
+        connection.sendall(b"GET /livez HTTP/1.1\r\nX: ")
+        started = time.monotonic()
+        stop = threading.Event()
+
+        def drip() -> None:
+            with contextlib.suppress(OSError):
+                while not stop.wait(0.1):
+                    connection.sendall(b"x")
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        assert read(connection) == b""
+        assert REQUEST_SECONDS - 0.1 < time.monotonic() - started < REQUEST_SECONDS + 1, "a drip does not prolong it"
+        stop.set()
+        thread.join()
+
+
+def test_many_idle_connections_do_not_keep_the_kubelet_out(health: Health) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    idle = [connect(health) for _ in range(3 * MAX_CONNECTIONS)]
+    assert get(health, "/livez")[0] == 200
+    # Both ends are in this process.
+    assert len(os.listdir("/proc/self/fd")) - before - len(idle) <= MAX_CONNECTIONS + 1
+    until(lambda: len(os.listdir("/proc/self/fd")) - before <= len(idle))
+    for each in idle:
+        each.close()
+
+
+def test_a_caller_that_resets_harms_nobody(health: Health) -> None:
+    for _ in range(50):
+        with connect(health) as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+            connection.send(b"GET")
+    assert get(health, "/livez")[0] == 200
+
+
+def test_a_port_that_is_taken_is_a_reason(health: Health, status: Status) -> None:
+    with pytest.raises(RefusalError, match="cannot listen on port") as caught:
+        Health(("127.0.0.1", health.port), status)
+    assert caught.value.reason == "health-port"
+
+
+_EVERYWHERE = """
+import socket, sys
+from sidecar.health import Health, Status
+status = Status()
+status.published = 1
+health = Health(("::", 0), status)
+health.start()
+for address in sys.argv[1:]:
+    with socket.create_connection((address, health.port), 5) as connection:
+        connection.sendall(b"GET /startupz HTTP/1.1\\r\\n\\r\\n")
+        print(connection.recv(100).split()[1].decode())
+"""
+
+
+@pytest.mark.parametrize(
+    ("setting", "addresses"),
+    [("", ("127.0.0.1", "::1")), ("sysctl -qw net.ipv6.conf.all.disable_ipv6=1;", ("127.0.0.1",))],
+    ids=["both families", "no IPv6"],
+)
+def test_it_listens_on_all_addresses_of_the_pod(setting: str, addresses: Sequence[str]) -> None:
+    """In a network namespace of its own: nothing outside can connect meanwhile."""
+    script = f'{setting} ip link set lo up && exec "$0" "$@"'
+    words = ["unshare", "--user", "--map-root-user", "--net", "sh", "-c", script, sys.executable, "-c", _EVERYWHERE]
+    done = subprocess.run([*words, *addresses], cwd=ROOT, capture_output=True, text=True, timeout=30)
+    if "unshare" in done.stderr or "sysctl" in done.stderr or "ip:" in done.stderr:
+        pytest.skip(f"no network namespace of its own here: {done.stderr.strip()}")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["200"] * len(addresses)
+
+
+@pytest.fixture
+def slow_verifier(pod: Pod, judge: Verifier, tmp_path_factory: pytest.TempPathFactory) -> Iterator[threading.Event]:
+    """The verifier hands the token out when the event is set."""
+    allowed = threading.Event()
+
+    def wait(request: Request, _seen: Sequence[Request]) -> Spoilt | None:
+        if request.path.startswith(wire.TOKEN_PATH):
+            allowed.wait(20)
+        return None
+
+    folder = tmp_path_factory.mktemp("front") / "front"
+    with front(folder, (judge.port, pod.plan.verifier.ca), wait) as fronted:
+        pod.change(verifier=replace(pod.plan.verifier, url=fronted.url, ca=fronted.ca))
+        yield allowed
+        allowed.set()
+
+
+def test_a_real_sidecar_answers_while_it_waits(pod: Pod, slow_verifier: threading.Event) -> None:
+    with resident(pod) as sidecar:
+        assert sidecar.probe("/startupz") == (503, {"state": "starting", "published": 0, "troubles": []})
+        assert sidecar.probe("/livez")[0] == 200
+        assert pod.published() == []
+        slow_verifier.set()
+        sidecar.wait("published")
+        until(lambda: sidecar.probe("/startupz")[0] == 200)
+        assert sidecar.stop().code == Exit.PUBLISHED
+
+
+def test_a_port_that_is_taken_ends_the_sidecar_before_anything_is_asked(pod: Pod, health: Health) -> None:
+    with resident(pod, port=health.port) as sidecar:
+        ended = sidecar.end()
+    assert ended.code == Exit.CONFIGURATION
+    assert [each["reason"] for each in ended.events] == ["health-port"]
