@@ -77,6 +77,10 @@ ELSEWHERE: Final = {
     "verifier's clock off": "together/test_clocks.py::test_a_verifier_whose_clock_is_off_refuses_and_the_guest_says_so",
     "SIGTERM at every stage": "together/test_stopping.py::test_sigterm_at_each_stage",
     "SIGTERM at 50 moments": "together/test_stopping.py::test_sigterm_at_fifty_moments",
+    "Vault sealed while a sidecar stays": "together/test_outages.py::test_vault_away_for_a_while",
+    "token revoked under a sidecar that stays": "sidecar/test_losing.py::test_a_token_that_is_revoked_is_replaced",
+    "secret deleted under a sidecar that stays": "sidecar/test_losing.py::test_a_secret_that_is_deleted",
+    "version destroyed under a sidecar that stays": "sidecar/test_losing.py::test_a_version_that_is_destroyed",
     "SIGKILL": "sidecar/test_stopping.py::test_sigkill_never_leaves_half",
 }
 
