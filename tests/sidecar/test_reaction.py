@@ -1,0 +1,211 @@
+"""Who gets the signal: a process of that name and of our user, the top of its tree, and nobody else."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sidecar.plan import SecretFile
+from sidecar.reaction import reaction
+from sidecar.refusal import Exit, RefusalError
+from tests.sidecar.conftest import write_secret
+from tests.sidecar.pod import CANARY, HOME, ROOT, Pod, refused
+from tests.sidecar.resident import application, resident, until
+from tests.sidecar.vault import TlsOpenBao
+
+# Names nobody else on this machine has; the kernel keeps 15 letters of one.
+NAME = f"app{os.getpid()}"
+
+
+def told(process: subprocess.Popen[str]) -> bool:
+    """Whether it has got the signal, and only once: it says so itself, and then goes on living."""
+    assert process.stdout is not None
+    return process.stdout.readline() == "told\n" and process.poll() is None
+
+
+@pytest.fixture
+def note(tmp_path: Path) -> Path:
+    (tmp_path / "note").write_text("told")
+    return tmp_path / "note"
+
+
+def tell(name: str, sign: str = "SIGHUP") -> int:
+    wanted = reaction(f"signal:{sign}:{name}")
+    assert wanted is not None
+    return wanted.carry_out()
+
+
+def test_a_program_is_known_by_its_file(tmp_path: Path, note: Path) -> None:
+    with application(tmp_path, note, NAME) as process:
+        assert tell(NAME) == 1
+        assert told(process)
+        assert tell(NAME[:-1]) == 0, "a part of a name is another name"
+
+
+def test_a_long_name_is_known_by_its_command(tmp_path: Path, note: Path) -> None:
+    name = f"{NAME}-with-a-long-name"
+    program = tmp_path / name
+    program.symlink_to("/usr/bin/sleep")
+    process = subprocess.Popen([program, "100"])
+    try:
+        assert tell(name, "SIGTERM") == 1
+        assert process.wait(10) == -signal.SIGTERM
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_each_of_several_is_told(tmp_path: Path, note: Path) -> None:
+    with application(tmp_path, note, NAME) as one, application(tmp_path, note, NAME) as other:
+        assert tell(NAME) == 2
+        assert told(one)
+        assert told(other)
+
+
+_TREE = """
+import os, signal
+signal.signal(signal.SIGHUP, lambda *_: print("told", os.getpid(), flush=True))
+children = [os.fork() for _ in range(1)]
+print("ready", os.getpid(), flush=True)
+while True:
+    signal.pause()
+"""
+
+
+@contextlib.contextmanager
+def tree(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """A server with a worker of the same name, both of which would say that they were told."""
+    program = folder / NAME
+    program.write_text(f"#!{sys.executable}\n{_TREE}")
+    program.chmod(0o755)
+    process = subprocess.Popen([program], stdout=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        assert process.stdout is not None
+        for _ in range(2):
+            assert process.stdout.readline().startswith("ready")
+        yield process
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def test_of_a_tree_the_top_alone_is_told(tmp_path: Path) -> None:
+    with tree(tmp_path) as process:
+        assert tell(NAME) == 1
+        assert process.stdout is not None
+        assert process.stdout.readline() == f"told {process.pid}\n"
+
+
+def test_another_users_process_is_not_told(tmp_path: Path) -> None:
+    if os.getuid() != 0:
+        pytest.skip("only root can start a process of somebody else")
+    program = Path("/tmp") / NAME  # where that somebody can reach it; a link, and removed at once
+    program.symlink_to("/usr/bin/sleep")
+    try:
+        process = subprocess.Popen([program, "100"], user=65534)
+    finally:
+        program.unlink()
+    try:
+        assert tell(NAME, "SIGTERM") == 0
+        assert process.poll() is None
+    finally:
+        process.kill()
+        process.wait()
+
+
+_OURSELVES = """
+import sys
+from sidecar.reaction import reaction
+open("/proc/self/comm", "w").write(sys.argv[1])
+print(reaction(f"signal:SIGKILL:{sys.argv[1]}").carry_out())
+"""
+
+
+def test_never_ourselves(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _OURSELVES, NAME], capture_output=True, text=True, timeout=20, cwd=ROOT
+    )
+    assert (done.returncode, done.stdout) == (0, "0\n"), done.stderr
+
+
+def test_never_the_first_process_of_the_namespace() -> None:
+    """In a process namespace of its own, where the first process has the name, as `pause` could."""
+    script = f"""
+import os, subprocess, sys
+open("/proc/self/comm", "w").write({NAME!r})
+assert os.getpid() == 1
+code = "from sidecar.reaction import reaction; print(reaction('signal:SIGKILL:{NAME}').carry_out())"
+sys.exit(subprocess.run([sys.executable, "-c", code]).returncode)
+"""
+    words = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc", sys.executable, "-c", script]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=20, cwd=ROOT)
+    if "unshare" in done.stderr:
+        pytest.skip(f"no process namespace of its own here: {done.stderr.strip()}")
+    assert (done.returncode, done.stdout) == (0, "0\n"), done.stderr
+
+
+def test_a_process_that_has_ended_is_nobody(tmp_path: Path) -> None:
+    program = tmp_path / NAME
+    program.symlink_to("/usr/bin/true")
+    process = subprocess.Popen([program])
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # a zombie from here on
+    assert tell(NAME) == 0
+    process.wait()
+
+
+def test_a_signal_that_linux_does_not_have() -> None:
+    with pytest.raises(RefusalError, match="SIGNOTHING, which is no signal") as caught:
+        reaction("signal:SIGNOTHING:nginx")
+    assert caught.value.exit_code is Exit.CONFIGURATION
+    assert reaction("none") is None
+
+
+def test_a_sidecar_says_so_before_it_attests(pod: Pod) -> None:
+    pod.change(on_change="signal:SIGNOTHING:nginx")
+    with resident(pod) as sidecar:
+        refused(sidecar.end(), Exit.CONFIGURATION, "on-change")
+        assert not sidecar.named("attested")
+
+
+def test_nobody_to_tell_is_told_to_people(pod: Pod, bao: TlsOpenBao) -> None:
+    write_secret(bao, "nobody", {"key": f"{CANARY}-1"})
+    pod.change(
+        secrets=(SecretFile("key", f"{HOME}/nobody", "key", key="key"),), on_change=f"signal:SIGHUP:{NAME}-nobody"
+    )
+    with resident(pod, reread=0.3) as sidecar:
+        sidecar.wait("published")
+        assert not sidecar.named("not-signalled"), "an application that has not started needs no signal"
+        write_secret(bao, "nobody", {"key": f"{CANARY}-2"})
+        assert sidecar.wait("not-signalled")[0]["process"] == f"{NAME}-nobody"
+        assert (pod.secrets / "key").read_text() == f"{CANARY}-2"
+        assert sidecar.stop().code == 0
+
+
+def test_a_sidecar_that_was_restarted_tells_of_what_it_missed(pod: Pod, bao: TlsOpenBao, tmp_path: Path) -> None:
+    write_secret(bao, "missed", {"key": f"{CANARY}-1"})
+    pod.change(secrets=(SecretFile("key", f"{HOME}/missed", "key", key="key"),), on_change=f"signal:SIGHUP:{NAME}")
+    with application(tmp_path, pod.secrets / "key", NAME) as process:
+        assert process.stdout is not None
+        with resident(pod) as sidecar:
+            sidecar.wait("published")
+            sidecar.stop(signal.SIGKILL)
+        data = (pod.secrets / "..data").readlink()
+        with resident(pod, reread=0.3) as sidecar:
+            until(lambda: sidecar.probe("/startupz")[0] == 200)
+            assert not sidecar.named("published"), "the same secrets are not written again"
+            assert (pod.secrets / "..data").readlink() == data
+            sidecar.stop(signal.SIGKILL)
+        write_secret(bao, "missed", {"key": f"{CANARY}-2"})
+        with resident(pod) as sidecar:
+            sidecar.wait("signalled")
+            assert process.stdout.readline() == f"{CANARY}-2\n"
+            assert sidecar.stop().code == 0
