@@ -106,7 +106,7 @@ class Client:
             method,
             self._address(path, query),
             body=None if body is None else json.dumps(body).encode(),
-            headers={**self._headers, "Content-Type": content_type, "Accept": "application/json"},
+            headers={**self._headers, "Content-Type": content_type, "Accept": "application/json, */*"},
             timeout=seconds,
         )
         try:

@@ -146,6 +146,7 @@ class ControlPlane:
             f"--root-ca-file={self.ca}",
             "--kube-api-qps=500",
             "--kube-api-burst=1000",
+            "--horizontal-pod-autoscaler-sync-period=1s",
             # No kubelets here, whose heartbeats these would miss.
             "--controllers=*,-node-ipam-controller,-node-lifecycle-controller",
         ]

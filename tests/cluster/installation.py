@@ -8,9 +8,11 @@ their own args, environment and volumes, and a token bound to the pod.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from tests.cluster.client import Client, Credentials, Object
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.ports import free_port
 from tests.cluster.process import Process
+from webhook.configuration import Configuration
 
 SYSTEM = "morphisms-system"
 NAME = "morphisms-webhook"
@@ -44,6 +47,10 @@ class Replica:
             return urllib3.request("GET", self._url("readyz"), timeout=2, retries=False).status == 200
         except urllib3.exceptions.HTTPError:
             return False
+
+    def draining(self) -> bool:
+        """Whether it takes no more calls."""
+        return not self.ready()
 
     def metrics(self) -> str:
         """Its metrics, as text."""
@@ -120,10 +127,33 @@ class Installation:
         self.wait_until_answered()
 
     def stop(self) -> None:
-        """Stop all replicas."""
-        for replica in self.replicas:
-            replica.process.stop()
+        """Stop all replicas, together."""
+        running = [replica for replica in self.replicas if replica.process.running]
+        for replica in running:
+            replica.process.signal(signal.SIGTERM)
+        for replica in running:
+            replica.process.wait_until(replica.draining)
+            replica.process.stop()  # asked a second time, it waits no longer for those who may still be sent to it
         self.balancer.stop()
+
+    def configure(self, settings: dict[str, Any]) -> None:
+        """Change the ConfigMap, do the kubelet's part, and wait until every replica has taken it up."""
+        text = yaml.safe_dump(settings)
+        body = {"data": {"configuration.yaml": text}}
+        self.cluster.admin.patch(f"/api/v1/namespaces/{SYSTEM}/configmaps/{NAME}", body)
+        digest = Configuration.model_validate(settings).digest
+        for replica in self.replicas:
+            file = replica.folder / "configuration" / "configuration.yaml"
+            unfinished = file.with_suffix(".new")
+            unfinished.write_text(text)
+            unfinished.replace(file)
+            replica.process.wait_until(partial(_has, replica, digest))
+
+    def configuration(self) -> dict[str, Any]:
+        """What the ConfigMap holds."""
+        held = self.cluster.admin.get(f"/api/v1/namespaces/{SYSTEM}/configmaps/{NAME}")["data"]["configuration.yaml"]
+        settings: dict[str, Any] = yaml.safe_load(held)
+        return settings
 
     def wait_until_answered(self, seconds: float = 20) -> None:
         """Until the API server's own calls succeed: it learns of the configuration a moment after it was written."""
@@ -215,6 +245,10 @@ class Installation:
             for file, text in data.items():
                 (target / file).write_text(text)
         return target
+
+
+def _has(replica: Replica, digest: str) -> bool:
+    return digest in replica.metrics()
 
 
 def _moved(argument: str, mounts: dict[str, Path]) -> str:

@@ -1,0 +1,156 @@
+"""Where the secrets are: OpenBao over TLS, the verifier, and the simulated SNP machine that pods prove themselves with.
+
+The verifier trusts this API server's own token issuer, so that a pod's token is one that the API server has made.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from attestation.simulator.hierarchy import Hierarchy, open_hierarchy
+from sidecar.plan import PLAN_VARIABLE
+from tests.cluster.client import Object
+from tests.cluster.controlplane import ControlPlane
+from tests.exec.conftest import build
+from tests.sidecar.conftest import start_machine
+from tests.sidecar.pod import START
+from tests.sidecar.vault import TlsOpenBao, tls_openbao
+from tests.verifier.process import Site, Verifier, policy, verifier
+from tests.webhook.process import until
+from webhook.profiles import PRESETS
+
+_ROOT = Path(__file__).parent.parent.parent
+_CLUSTER = "prod"
+_PROFILE = "kata-snp-simulated"
+
+
+@dataclass
+class Ended:
+    """What a pod's `morphisms-init` has left: its exit code, what it said, and the pod's memory volumes."""
+
+    code: int
+    said: str
+    folder: Path
+
+    def file(self, name: str) -> str:
+        """A file of the consumers' mount."""
+        return (self.folder / "secrets" / name).read_text()
+
+    def variables(self, container: str) -> dict[str, str]:
+        """What the exec helper would put into that container's environment."""
+        pairs = (self.folder / "run" / "env" / container).read_bytes().split(b"\0")
+        return dict(pair.decode().split("=", 1) for pair in pairs if pair)
+
+
+@dataclass
+class KeyServer:
+    """`bao` holds secrets, `judge` judges; `folder` is for the pods that are run."""
+
+    cluster: ControlPlane
+    folder: Path
+    bao: TlsOpenBao
+    judge: Verifier
+    machine: str
+    helper: Path
+
+    def trust(self, namespace: str, service: str) -> None:
+        """Let this Service's pods have its secrets, by an appraisal policy of assurance vm."""
+        workload = {"namespace": namespace, "service": service}
+        before = len(self.judge.events("file_reloaded"))
+        self.judge.site.write_policy(f"{namespace}-{service}", _policy(workload))
+        until(lambda: len(self.judge.events("file_reloaded")) > before)
+
+    def write(self, namespace: str, service: str, name: str, **data: str) -> None:
+        """Write a secret under the Service's own prefix."""
+        self.bao.done("POST", f"secret/data/knative/{_CLUSTER}/{namespace}/{service}/{name}", {"data": data})
+
+    def configuration(self, *namespaces: str) -> dict[str, Any]:
+        """The webhook's, for namespaces whose pods prove themselves with the simulated machine."""
+        preset = next(profile for profile in PRESETS if profile.name == "kata-snp").model_dump(exclude_defaults=True)
+        evidence = [{"source": "simulated", "address": self.machine}]
+        ca = (self.judge.site.folder / "ca.crt").read_text()
+        return {
+            "cluster": _CLUSTER,
+            "profiles": [json.loads(json.dumps({**preset, "name": _PROFILE, "evidence": evidence}))],
+            "namespaces": {namespace: {"profile": _PROFILE} for namespace in namespaces},
+            "verifier": {"url": f"https://127.0.0.1:{self.judge.port}", "ca": ca},
+            "vault": {"url": f"https://127.0.0.1:{self.bao.tls_port}", "ca": self.bao.ca},
+            "sidecar": {"deadlineSeconds": 20},
+        }
+
+    def start(self, pod: Object) -> Ended:
+        """Do the kubelet's part for a pod's `morphisms-init`: its volumes, its projected token, its environment."""
+        folder = self.folder / pod["metadata"]["name"]
+        for name in ("secrets", "run"):
+            (folder / name).mkdir(parents=True)
+            (folder / name).chmod(0o2777)
+        (folder / "last-words").touch()
+        (folder / "token").write_text(self._token(pod))
+        container = next(each for each in pod["spec"]["initContainers"] if each["name"] == "morphisms-init")
+        plan = next(entry["value"] for entry in container["env"] if entry["name"] == PLAN_VARIABLE)
+        done = subprocess.run(
+            [sys.executable, "-c", START, str(folder), str(self.helper)],
+            cwd=_ROOT,
+            env={PLAN_VARIABLE: plan, "PATH": os.defpath},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        return Ended(done.returncode, done.stderr, folder)
+
+    def _token(self, pod: Object) -> str:
+        volume = next(each for each in pod["spec"]["volumes"] if each["name"] == "morphisms-token")
+        projection = volume["projected"]["sources"][0]["serviceAccountToken"]
+        metadata = pod["metadata"]
+        account = pod["spec"]["serviceAccountName"]
+        bound = {"apiVersion": "v1", "kind": "Pod", "name": metadata["name"], "uid": metadata["uid"]}
+        spec = {
+            "audiences": [projection["audience"]],
+            "expirationSeconds": projection["expirationSeconds"],
+            "boundObjectRef": bound,
+        }
+        path = f"/api/v1/namespaces/{metadata['namespace']}/serviceaccounts/{account}/token"
+        # By the kubelet of the pod's node, which is allowed to for its own pods only, soon after they were bound.
+        kubelet = self.cluster.node(pod["spec"]["nodeName"])
+        request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}
+        until(lambda: kubelet.request("POST", path, request).status != 403)
+        return str(kubelet.create(path, request)["status"]["token"])
+
+
+@contextlib.contextmanager
+def key_server(cluster: ControlPlane, folder: Path) -> Iterator[KeyServer]:
+    """All three, running."""
+    with contextlib.ExitStack() as stack:
+        for name in ("openbao", "verifier", "hardware", "helper", "pods"):
+            (folder / name).mkdir(parents=True)
+        hierarchy = open_hierarchy(folder / "hardware")
+        bao = stack.enter_context(tls_openbao(folder / "openbao"))
+        machine = stack.enter_context(contextlib.contextmanager(start_machine)(hierarchy))
+        site = _site(cluster, folder / "verifier", hierarchy, bao.url)
+        bao.trust(site.public_keys)
+        judge = stack.enter_context(verifier(site))
+        yield KeyServer(cluster, folder / "pods", bao, judge, machine, build(folder / "helper"))
+
+
+def _site(cluster: ControlPlane, folder: Path, hierarchy: Hierarchy, vault_url: str) -> Site:
+    site = Site(folder, hierarchy, vault_url)
+    discovery = cluster.admin.get("/.well-known/openid-configuration")
+    (folder / "prod.jwks").write_text(json.dumps(cluster.admin.get("/openid/v1/jwks")))
+    site.settings["clusters"] = [{"name": _CLUSTER, "issuer": discovery["issuer"], "jwks": {"file": "prod.jwks"}}]
+    site.write_policy("none", _policy({"namespace": "nobody", "service": "nothing"}))
+    return site
+
+
+def _policy(workload: dict[str, str]) -> dict[str, Any]:
+    record = policy(workload=workload, assurance="vm")
+    del record["hostData"]
+    return record
