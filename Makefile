@@ -3,7 +3,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: setup demo test test-fast lint format bench lock schema exec clean
+.PHONY: setup demo test test-fast lint format bench lock schema exec images clean
 
 setup: $(STAMP)
 
@@ -44,6 +44,9 @@ lock: setup
 	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links \
 	    --no-emit-package morphisms --extra $$set pyproject.toml --output-file requirements/$$set.txt || exit 1; \
 	done
+	@echo "locking cli/images/generator.txt"
+	@echo cyclonedx-bom | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	  --no-emit-index-url --no-emit-find-links - --output-file cli/images/generator.txt
 
 schema: setup
 	$(BIN)/python -m cli.schema
@@ -51,6 +54,10 @@ schema: setup
 # The helper that becomes the application: a static binary of some 15 KB, sidecar/exec/build/exec.
 exec:
 	@$(MAKE) --silent -C sidecar/exec
+
+# By docker or podman, else by buildah, else it says that there is none.
+images: setup
+	@$(BIN)/python -m cli.images.build
 
 clean:
 	@$(MAKE) --silent -C sidecar/exec clean
