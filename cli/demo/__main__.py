@@ -13,10 +13,13 @@ from cli.demo import chapters
 from cli.demo.stage import stage
 from cli.demo.story import Story, UnexpectedError
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
 
 def main() -> int:
     """Tell it; 1 when a step does not end as it should, 130 when interrupted."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in _SIGNALS:
+        signal.signal(number, _interrupt)
     story, started = Story(), time.monotonic()
     try:
         with tempfile.TemporaryDirectory(prefix="morphisms-demo-") as folder:
@@ -40,6 +43,8 @@ def main() -> int:
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)  # an impatient second one must not interrupt the cleaning up
     raise KeyboardInterrupt
 
 

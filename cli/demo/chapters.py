@@ -23,6 +23,9 @@ from sidecar.refusal import Exit
 _HERE = Path(__file__).parent
 _SECRET = "secret/knative/demo/shop/payments/db"
 
+# Neither the tampered guest nor the stranger.
+_LOGINS = ["jwt-demo-demo/shop/payments", "jwt-demo-demo/shop/newsletter"]
+
 
 def tell(scene: Scene) -> None:
     """The whole story."""
@@ -104,6 +107,10 @@ def _another_workload_is_refused(scene: Scene, pod: dict[str, Any]) -> None:
     _explained(scene, line, "no-policy")
     scene.story.say("of Service newsletter, which is believed to be itself, and may not read what belongs to payments:")
     _sidecar_refused(scene, scene.snp.run(pod, account="newsletter"), Exit.VAULT_REFUSED)
+    logins = scene.openbao.logins()
+    if logins != _LOGINS:
+        raise UnexpectedError(f"OpenBao's audit log holds other logins: {', '.join(logins)}")
+    scene.story.say(f"OpenBao's own audit log has two logins so far: {' and '.join(logins)}")
 
 
 def _a_plain_node_is_refused(scene: Scene, pod: dict[str, Any]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -39,14 +41,26 @@ def look_in_files(value: str, folder: Path) -> int:
 
 
 def look_in_processes(value: str) -> int:
-    """Arguments and environments of all processes that may be looked at. How many; raises UnexpectedError."""
-    seen = 0
-    for process in Path("/proc").glob("[0-9]*"):
+    """Arguments and environments of this process and all below it; nobody else's. How many; raises UnexpectedError."""
+    family = _family()
+    for process in family:
+        folder = Path("/proc", str(process))
         try:
-            content = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
-        except OSError:  # gone, or somebody else's
+            content = (folder / "cmdline").read_bytes() + (folder / "environ").read_bytes()
+        except OSError:  # it has just ended
             continue
-        seen += 1
         if any(form in content for form in forms(value)):
-            raise UnexpectedError(f"process {process.name} holds the secret in its arguments or environment")
-    return seen
+            raise UnexpectedError(f"process {process} holds the secret in its arguments or environment")
+    return len(family)
+
+
+def _family() -> set[int]:
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            # After the name in parentheses, which may hold anything: the state, then the parent (proc(5)).
+            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+    family = {os.getpid()}
+    while found := {process for process, parent in parents.items() if parent in family} - family:
+        family |= found
+    return family

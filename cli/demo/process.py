@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -42,7 +43,8 @@ class Process:
         self.name = name
         self._folder = folder
         self.log = log
-        self._command = command
+        # Ended too when the demo is killed and can end nothing itself.
+        self._command = [shutil.which("setpriv") or "setpriv", "--pdeathsig=TERM", *command]
         self._environment = dict(os.environ if environment is None else environment)
 
     def ready(self) -> None:
