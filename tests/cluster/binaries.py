@@ -97,7 +97,7 @@ def build(report: Report, *modules: Module) -> None:
     """Provide every program of the modules, telling `report` a line for each that had to be built."""
     _CACHE.mkdir(parents=True, exist_ok=True)
     for module in modules:
-        with _alone(report):
+        with only_one(_CACHE / "lock", "another build of the control plane is under way", report):
             _build(module, report)
 
 
@@ -141,13 +141,13 @@ def _given(program: Program) -> Path | None:
 
 
 @contextlib.contextmanager
-def _alone(report: Report) -> Iterator[None]:
-    """One builder at a time on this machine."""
-    with (_CACHE / "lock").open("w") as lock:
+def only_one(file: Path, other: str, report: Report) -> Iterator[None]:
+    """One process at a time on this machine; tells that the `other` is waited for."""
+    with file.open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            report("another build of the control plane is under way: waiting for it")
+            report(f"{other}: waiting for its end")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

@@ -28,6 +28,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster import binaries
+from tests.cluster.binaries import Report
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.installation import Installation
 from tests.cluster.keeper import Keeper
@@ -47,14 +48,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def _programs(request: pytest.FixtureRequest) -> None:
+def _report(request: pytest.FixtureRequest) -> Report:
+    """Shows a line in spite of pytest's capturing."""
     capture = request.config.pluginmanager.getplugin("capturemanager")
 
     def report(line: str) -> None:
         with capture.global_and_fixture_disabled() if capture else contextlib.nullcontext():
             print(f"\n{line}", file=sys.stderr, flush=True)
 
-    binaries.build(report, binaries.KUBERNETES, binaries.KNATIVE)
+    return report
+
+
+@pytest.fixture(scope="session")
+def _programs(_report: Report) -> None:
+    binaries.build(_report, binaries.KUBERNETES, binaries.KNATIVE)
 
 
 @pytest.fixture(scope="session")
@@ -75,9 +82,9 @@ def cluster(_programs: None) -> Iterator[ControlPlane]:
 
 
 @pytest.fixture(scope="session")
-def knative(cluster: ControlPlane) -> Iterator[Knative]:
+def knative(cluster: ControlPlane, _report: Report) -> Iterator[Knative]:
     """Stock Knative on it."""
-    with alone():
+    with alone(_report):
         installed = Knative(cluster)
         try:
             installed.start()

@@ -7,14 +7,13 @@ and none of them ever ready.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from tests.cluster.binaries import KNATIVE, binary
+from tests.cluster.binaries import KNATIVE, Report, binary, only_one
 from tests.cluster.client import Client, Object
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.ports import free_port
@@ -88,10 +87,9 @@ class Knative:
 
 
 @contextlib.contextmanager
-def alone() -> Iterator[None]:
+def alone(report: Report) -> Iterator[None]:
     """Hold the machine's one place for a Knative controller, whose health port is fixed at 8080."""
-    with (KNATIVE.folder.parent / "controller.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with only_one(KNATIVE.folder.parent / "controller.lock", "Knative's controller runs for other tests", report):
         yield
 
 

@@ -1,0 +1,194 @@
+"""What all of it is for: a Service applied with kubectl runs confidentially or not at all, and the cluster's store
+never sees its secrets."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.client import Object
+from tests.cluster.controlplane import ControlPlane
+from tests.cluster.etcd import holds
+from tests.cluster.installation import Installation
+from tests.cluster.keyserver import KeyServer, key_server
+from tests.cluster.knative import Knative, make_service
+from tests.cluster.namespace import Namespace
+
+Make = Callable[..., Namespace]
+
+
+@pytest.fixture(scope="module")
+def keys(cluster: ControlPlane) -> Iterator[KeyServer]:
+    if shutil.which("cc") is None or shutil.which("make") is None:
+        pytest.skip("the exec helper is C: this machine has no cc, or no make")
+    with key_server(cluster, cluster.folder / "keyserver") as running:
+        yield running
+
+
+@pytest.fixture
+def shop(morphisms: Installation, keys: KeyServer, namespace: Make) -> Iterator[Namespace]:
+    """An enforced namespace whose Service `payments` may have its secrets."""
+    here = namespace("enforce")
+    keys.trust(here.name, "payments")
+    before = morphisms.configuration()
+    morphisms.configure(keys.configuration(here.name))
+    yield here
+    morphisms.configure(before)
+
+
+def _service(here: Namespace) -> Object:
+    service = make_service(
+        "payments",
+        env={"DB_PASSWORD": "vault:~/db#password", "LOG_LEVEL": "info"},
+        command=["/app/payments"],
+        args=["--port", "8080"],
+    )
+    # A default that Knative fills in at creation only: left out, any replace makes a Revision, with or without us.
+    service["spec"]["template"]["spec"]["enableServiceLinks"] = False
+    # On the Service's own metadata, whose copy must not make a Revision of its own later.
+    service["metadata"] |= {"namespace": here.name, "annotations": {"morphisms.dev/secret-tls": "~/tls#certificate"}}
+    return service
+
+
+def _bound(pods: list[Object]) -> Object | None:
+    return next((pod for pod in pods if pod["spec"].get("nodeName")), None)
+
+
+def test_a_service_is_confidential_on_apply_and_its_secrets_pass_the_api_server_by(
+    cluster: ControlPlane, knative: Knative, keys: KeyServer, shop: Namespace, tmp_path: Path
+) -> None:
+    canary = {name: secrets.token_hex(16) for name in ("password", "certificate")}
+    keys.write(shop.name, "payments", "db", password=canary["password"])
+    keys.write(shop.name, "payments", "tls", certificate=canary["certificate"])
+    developer = cluster.user("dev")
+    developer.apply(_service(shop))
+    pod = cluster.admin.until(shop.pods(), _bound)
+    _is_rewritten(pod)
+    assert pod["spec"]["nodeName"] in {"snp-0", "snp-1"}
+
+    ended = keys.start(pod)
+    assert ended.code == 0, ended.said
+    assert ended.file("tls") == canary["certificate"]
+    assert ended.variables("user-container") == {"DB_PASSWORD": canary["password"]}
+
+    # All that the cluster keeps: each key, each file on etcd's disk, and the log of every request and answer.
+    keys_read = 0
+    for key, value in cluster.etcd.everything():
+        keys_read += 1
+        assert not any(holds(value, secret) for secret in canary.values()), key
+    assert keys_read > 300
+    assert b"vault:~/db#password" in cluster.etcd.value(f"/registry/serving.knative.dev/services/{shop.name}/payments")
+    for path, content in cluster.etcd.files():
+        assert not any(holds(content, secret) for secret in canary.values()), path.name
+    log = cluster.audit.path.read_bytes()
+    assert not any(holds(log, secret) for secret in canary.values())
+    assert pod["metadata"]["uid"].encode() in log, "the log does hold this pod"
+
+
+def _is_rewritten(pod: Object) -> None:
+    spec = pod["spec"]
+    assert spec["runtimeClassName"] == "kata-qemu-snp"
+    assert spec["overhead"] == {"cpu": "1", "memory": "2Gi"}, "the RuntimeClass plug-in ran once more after us"
+    terms = spec["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    wanted = {"key": "amd.feature.node.kubernetes.io/snp", "operator": "In", "values": ["true"]}
+    assert all(wanted in term["matchExpressions"] for term in terms)
+    assert [container["name"] for container in spec["initContainers"]] == ["morphisms-init"]
+    application, queue = spec["containers"]
+    assert application["command"] == [
+        "/morphisms/run/exec",
+        "user-container",
+        "--",
+        "/app/payments",
+        "--port",
+        "8080",
+    ]
+    assert "args" not in application
+    assert "DB_PASSWORD" not in {entry["name"] for entry in application["env"]}
+    assert {"name": "LOG_LEVEL", "value": "info"} in application["env"]
+    assert queue["name"] == "queue-proxy"
+    assert not any("morphisms" in mount["name"] for mount in queue.get("volumeMounts", ()))
+    assert pod["metadata"]["annotations"]["morphisms.dev/status"]
+
+
+def test_without_us_the_same_secret_is_all_over_the_store(
+    cluster: ControlPlane, knative: Knative, namespace: Make
+) -> None:
+    """So the search above can find: a plain value lies in every object on the way to the pod, and in the log."""
+    here = namespace()
+    canary = secrets.token_hex(16)
+    service = make_service("plain", env={"DB_PASSWORD": canary})
+    service["metadata"]["namespace"] = here.name
+    cluster.user("dev").apply(service)
+    cluster.admin.until(here.pods(), _bound)
+    found = {key.split("/")[2] for key, value in cluster.etcd.everything() if holds(value, canary)}
+    assert found == {"serving.knative.dev", "deployments", "replicasets", "pods"}
+    assert any(holds(content, canary) for _, content in cluster.etcd.files())
+    assert holds(cluster.audit.path.read_bytes(), canary)
+
+
+def test_a_pod_of_it_goes_nowhere_else(cluster: ControlPlane, knative: Knative, shop: Namespace) -> None:
+    scheduler = cluster.processes["kube-scheduler"]
+    scheduler.signal(signal.SIGSTOP)  # so that there is a pod to bind
+    try:
+        cluster.user("dev").apply(_service(shop))
+        pod = cluster.admin.until(shop.pods(), lambda pods: pods[0] if pods else None)
+        name = pod["metadata"]["name"]
+        by = cluster.user("system:kube-scheduler")
+        refusal = by.request("POST", shop.pods(f"{name}/binding"), _binding(name, "plain-0"))
+        assert (refusal.status, refusal.body["reason"]) == (403, "Forbidden")
+        assert "placement/binding" in refusal.message
+        assert cluster.admin.get(shop.pods(name))["spec"].get("nodeName") is None
+        assert by.request("POST", shop.pods(f"{name}/binding"), _binding(name, "snp-1")).status == 201
+        assert cluster.admin.get(shop.pods(name))["spec"]["nodeName"] == "snp-1"
+    finally:
+        scheduler.signal(signal.SIGCONT)
+
+
+def _binding(name: str, node: str) -> Object:
+    target = {"apiVersion": "v1", "kind": "Node", "name": node}
+    return {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name}, "target": target}
+
+
+def test_a_replace_of_the_unchanged_manifest_makes_no_revision(
+    cluster: ControlPlane, knative: Knative, shop: Namespace, namespace: Make
+) -> None:
+    developer = cluster.user("dev")
+    # Without us Knative does the same.
+    for here in (shop, namespace()):
+        developer.apply(_service(here))
+        first = _settled(cluster, here)
+        manifest = _service(here)
+        # Knative refuses to lose these, so who replaces carries them; its defaults, and our copies, are left out.
+        for key in ("serving.knative.dev/creator", "serving.knative.dev/lastModifier"):
+            manifest["metadata"]["annotations"][key] = first["metadata"]["annotations"][key]
+        for command in ("replace", "apply"):
+            developer.kubectl(command, "-f", "-", input=manifest)
+            last = _settled(cluster, here)
+            assert last["spec"] == first["spec"]
+        assert [item["metadata"]["name"] for item in cluster.admin.items(here.revisions())] == ["payments-00001"]
+        manifest["spec"]["template"]["spec"]["containers"][0]["args"] = ["--port", "8081"]
+        developer.kubectl("replace", "-f", "-", input=manifest)
+        _settled(cluster, here)
+        assert len(cluster.admin.items(here.revisions())) == 2, "a changed one does"
+
+
+def _settled(cluster: ControlPlane, here: Namespace) -> Object:
+    """The Service, once Knative has seen its last change through to the Configuration and its Revision."""
+
+    def settled(items: list[Object]) -> Object | None:
+        return next((item for item in items if _seen(item)), None)
+
+    service = cluster.admin.until(here.services(), settled)
+    configurations = here.path("configurations", group="serving.knative.dev/v1")
+    cluster.admin.until(configurations, settled)
+    return service
+
+
+def _seen(item: Object) -> bool:
+    status = item.get("status", {})
+    return status.get("observedGeneration") == item["metadata"]["generation"] and "latestCreatedRevisionName" in status
