@@ -94,12 +94,17 @@ class Session(Vault):
         return max(0.0, self.remaining() - self._granted * (1 - RENEW_AT)) * _early()
 
     def attest_in(self) -> float:
-        """Seconds until this guest should prove itself again: at two thirds of the token's maximum life."""
+        """Seconds until this guest should prove itself again: at two thirds of the token's maximum life.
+
+        At its end at the latest: where no renewal got through, there is nothing left to wait for.
+        """
         life = self._longest
         if self._granted and not self._renewable:
             life = min(life or self._granted, self._granted)
         due = self._since + (life * RENEW_AT if life else LONGEST_UNATTESTED_SECONDS) * _early()
-        return 0.0 if self._is_capped or self.gone else max(0.0, due - time.monotonic())
+        if self._is_capped or self.gone:
+            return 0.0
+        return min(max(0.0, due - time.monotonic()), self.remaining())
 
     def remaining(self) -> float:
         """Seconds that the token still lives if it is not renewed; endless without an end."""

@@ -1,0 +1,259 @@
+"""Vault and the verifier go away while a sidecar runs, and come back: what was published stays, and goes on afterwards.
+
+OpenBao on raft storage, so that it outlives its process; both behind forwarders, so that they come back in place.
+"""
+
+from __future__ import annotations
+
+import itertools
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from attestation.simulator.hierarchy import Hierarchy
+from sidecar.agenda import FIRST_PAUSE
+from sidecar.plan import EvidenceSource, Plan, SecretFile, Vault, Workload
+from sidecar.plan import Verifier as VerifierPlan
+from sidecar.vault import REVOCATION_SECONDS
+from tests.sidecar.conftest import v2
+from tests.sidecar.pod import CANARY, HOME, Pod, clean
+from tests.sidecar.resident import Resident, resident
+from tests.together.forwarder import Forwarder, forwarder
+from tests.together.raft import RaftOpenBao, raft_openbao
+from tests.verifier.conftest import make_site
+from tests.verifier.process import Verifier, policy, verifier
+from tests.verifier.tokens import Issuer
+
+LONG = {"token_ttl": "10m", "token_explicit_max_ttl": "1h"}
+SHORT = {"token_ttl": "3s", "token_explicit_max_ttl": "6s"}
+
+
+@pytest.fixture(scope="module")
+def raft(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RaftOpenBao]:
+    with raft_openbao(tmp_path_factory.mktemp("raft")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def site_judge(
+    tmp_path_factory: pytest.TempPathFactory, hierarchy: Hierarchy, issuer: Issuer, raft: RaftOpenBao
+) -> Iterator[Verifier]:
+    site = make_site(tmp_path_factory.mktemp("verifier"), hierarchy, issuer, raft.url)
+    site.settings["vault"]["ca"] = str(raft.ca_path)
+    site.write_policy("payments", policy())
+    raft.trust(site.public_keys)
+    with verifier(site) as process:
+        yield process
+
+
+@pytest.fixture
+def way_to_vault(raft: RaftOpenBao) -> Iterator[Forwarder]:
+    with forwarder(raft.port) as running:
+        yield running
+
+
+@pytest.fixture
+def way_to_verifier(site_judge: Verifier) -> Iterator[Forwarder]:
+    with forwarder(site_judge.port) as running:
+        yield running
+
+
+@pytest.fixture
+def raft_pod(
+    tmp_path: Path,
+    helper: Path,
+    machine: str,
+    issuer: Issuer,
+    raft: RaftOpenBao,
+    site_judge: Verifier,
+    way_to_vault: Forwarder,
+    way_to_verifier: Forwarder,
+) -> Pod:
+    """A pod with one secret."""
+    raft.write_role(**LONG)
+    write(raft, "before")
+    ca = (site_judge.site.folder / "ca.crt").read_text()
+    plan = Plan(
+        workload=Workload("prod", "shop", "payments", "default"),
+        evidence=(EvidenceSource("simulated", machine),),
+        verifier=VerifierPlan(f"https://127.0.0.1:{way_to_verifier.port}", ca, "morphisms-verifier", ""),
+        vault=Vault(f"https://127.0.0.1:{way_to_vault.port}", raft.ca, "", (("secret", 2),)),
+        secrets=(SecretFile("password", f"{HOME}/db", "password", key="password"),),
+        deadline_seconds=30,
+    )
+    return Pod(tmp_path, helper, plan, issuer.token)
+
+
+def write(raft: RaftOpenBao, value: str) -> None:
+    raft.done("POST", f"{v2(HOME)}/db", {"data": {"password": f"{CANARY}-{value}"}})
+
+
+def shows(pod: Pod, value: str) -> None:
+    assert (pod.secrets / "password").read_text() == f"{CANARY}-{value}"
+
+
+def is_alive_and_troubled(sidecar: Resident) -> None:
+    for path in ("/livez", "/startupz"):
+        code, body = sidecar.probe(path)
+        assert (code, body["state"]) == (200, "troubled")
+
+
+def ends_well(sidecar: Resident, raft: RaftOpenBao, before: set[str]) -> None:
+    """Each trouble was told once at its start and once at its end, and no token is left."""
+    ended = sidecar.stop()
+    assert ended.code == 0
+    clean(ended)
+    subjects = [each["subject"] for each in ended.named("trouble")]
+    assert sorted(subjects) == sorted(each["subject"] for each in ended.named("recovered"))
+    assert len(subjects) == len(set(subjects)), "one line when it begins, not one for each attempt"
+    assert raft.accessors() - before == set()
+
+
+def test_vault_killed_and_started_again(raft_pod: Pod, raft: RaftOpenBao) -> None:
+    before = raft.accessors()
+    with resident(raft_pod, reread=0.3) as sidecar:
+        sidecar.wait("published")
+        raft.kill()
+        try:
+            assert sidecar.wait("trouble")[0]["reason"] == "vault-unreachable"
+            shows(raft_pod, "before")
+        finally:
+            raft.start()
+        is_alive_and_troubled(sidecar)
+        raft.unseal()
+        write(raft, "after")
+        sidecar.wait("published", 2)
+        sidecar.wait("recovered", subject="vault")
+        shows(raft_pod, "after")
+        assert len(sidecar.named("attested")) == 1, "the token has lived through it"
+        ends_well(sidecar, raft, before)
+
+
+def test_vault_sealed_for_longer_than_the_token_lives(raft_pod: Pod, raft: RaftOpenBao) -> None:
+    raft.write_role(**SHORT)
+    before = raft.accessors()
+    with resident(raft_pod, reread=0.5) as sidecar:
+        sidecar.wait("published")
+        raft.seal()
+        try:
+            assert sidecar.wait("trouble", subject="vault")[0]["reason"] == "vault-busy"
+            # By its end the token is neither renewed nor replaced: the verifier cannot log in either.
+            sidecar.wait("trouble", subject="verifier")
+            shows(raft_pod, "before")
+            is_alive_and_troubled(sidecar)
+        finally:
+            raft.unseal()
+        write(raft, "after")
+        sidecar.wait("attested", 2)
+        sidecar.wait("published", 2)
+        shows(raft_pod, "after")
+        raft.write_role(**LONG)
+        sidecar.wait("recovered", subject="verifier")
+        ends_well(sidecar, raft, before)
+
+
+def test_vault_that_hangs_does_not_keep_the_kubelet_waiting(
+    raft_pod: Pod, raft: RaftOpenBao, way_to_vault: Forwarder
+) -> None:
+    with resident(raft_pod, reread=0.3) as sidecar:
+        sidecar.wait("published")
+        way_to_vault.hold()
+        assert way_to_vault.held.wait(20)
+        for _ in range(5):
+            started = time.monotonic()
+            assert sidecar.probe("/livez")[0] == 200
+            assert time.monotonic() - started < 0.5
+        started = time.monotonic()
+        ended = sidecar.stop()
+        assert ended.code == 0, "SIGTERM ends the wait"
+        assert time.monotonic() - started < REVOCATION_SECONDS + 2
+        assert "ends with its time to live" in ended.named("token-not-revoked")[0]["detail"]
+        shows(raft_pod, "before")
+
+
+def test_the_verifier_is_away_when_it_is_time_to_attest_again(
+    raft_pod: Pod, raft: RaftOpenBao, way_to_verifier: Forwarder, site_judge: Verifier
+) -> None:
+    raft.write_role(**SHORT)
+    before = raft.accessors()
+    with resident(raft_pod, reread=0.3) as sidecar:
+        sidecar.wait("published")
+        way_to_verifier.targets.clear()
+        assert sidecar.wait("trouble")[0]["reason"] == "verifier-unreachable"
+        write(raft, "meanwhile")
+        sidecar.wait("published", 2)
+        shows(raft_pod, "meanwhile")
+        is_alive_and_troubled(sidecar)
+        way_to_verifier.targets.append(site_judge.port)
+        raft.write_role(**LONG)
+        sidecar.wait("recovered", subject="verifier")
+        ends_well(sidecar, raft, before)
+
+
+def test_both_are_away_for_long_and_the_token_dies(
+    raft_pod: Pod, raft: RaftOpenBao, way_to_verifier: Forwarder, way_to_vault: Forwarder, site_judge: Verifier
+) -> None:
+    raft.write_role(**SHORT)
+    before = raft.accessors()
+    with resident(raft_pod, reread=0.3) as sidecar:
+        sidecar.wait("published")
+        way_to_verifier.targets.clear()
+        way_to_vault.targets.clear()
+        way_to_vault.close()
+        sidecar.wait("trouble", subject="vault")
+        sidecar.wait("trouble", subject="verifier")
+        shows(raft_pod, "before")
+        raft.write_role(**LONG)
+        write(raft, "after")
+        way_to_vault.targets.append(raft.port)
+        sidecar.wait("trouble", subject="token")
+        way_to_verifier.targets.append(site_judge.port)
+        sidecar.wait("published", 2)
+        shows(raft_pod, "after")
+        sidecar.wait("recovered", subject="token")
+        ends_well(sidecar, raft, before)
+
+
+def test_a_token_that_could_not_be_given_back_is_tried_again(
+    raft_pod: Pod, raft: RaftOpenBao, way_to_vault: Forwarder, way_to_verifier: Forwarder
+) -> None:
+    """Vault is away from the sidecar, and not from the verifier: the new token cannot be used, nor be revoked."""
+    raft.write_role(token_ttl="5s", token_explicit_max_ttl="9s")
+    before = raft.accessors()
+    with resident(raft_pod) as sidecar:
+        sidecar.wait("published")
+        raft.write_role(**LONG)
+        way_to_vault.targets.clear()
+        sidecar.wait("trouble", subject="vault")
+        sidecar.wait("attested", 2)
+        assert len(raft.accessors() - before) >= 1
+        way_to_vault.targets.append(raft.port)
+        sidecar.wait("token-revoked")
+        sidecar.wait("recovered", subject="vault")
+        ends_well(sidecar, raft, before)
+
+
+def test_a_pod_token_is_read_anew_each_time(raft_pod: Pod, raft: RaftOpenBao, issuer: Issuer) -> None:
+    """The kubelet replaces it, and the one of the start has ended by the time it is needed again."""
+    raft.write_role(**SHORT)
+    raft_pod.new_token = lambda: issuer.token(expires_in=2)
+    with resident(raft_pod) as sidecar:
+        sidecar.wait("published")
+        sidecar.wait("trouble", reason="verifier-refused")
+        (raft_pod.root / "token").write_text(issuer.token())
+        sidecar.wait("recovered", subject="attestation", seconds=30 * FIRST_PAUSE)
+        assert sidecar.stop(signal.SIGINT).code == 0
+
+
+def test_a_token_whose_maximum_is_its_first_life(raft_pod: Pod, raft: RaftOpenBao) -> None:
+    """It cannot be renewed, and is replaced in its time, not at each look."""
+    raft.write_role(token_ttl="3s", token_explicit_max_ttl="3s")
+    raft_pod.change(secrets=())
+    with resident(raft_pod) as sidecar:
+        sidecar.wait("attested", 3)
+        times = [each["milliseconds"] / 1000 for each in sidecar.named("attested")]
+        assert all(1.5 < later - earlier < 3 for earlier, later in itertools.pairwise(times))
+        assert sidecar.stop().code == 0
