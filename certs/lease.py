@@ -57,6 +57,7 @@ class Lease:
         self._timing = timing
         self._until = 0.0
         self._was_held = False
+        self._failure: object = None
         self._seen: tuple[object, ...] | None = None
         self._seen_at = 0.0
 
@@ -69,13 +70,7 @@ class Lease:
         """Try for it, and keep it, until cancelled; then give it up, so that another need not wait."""
         try:
             while True:
-                try:
-                    await self._try()
-                except AnswerError as error:
-                    if not error.conflict:
-                        self._log.warning("lease_failed", status=error.status)
-                except Exception as error:  # the next try will tell
-                    self._log.warning("lease_failed", reason=type(error).__name__)
+                await self._try_once()
                 self._tell()
                 await asyncio.sleep(self._timing.retry * random.uniform(0.8, 1.2))  # noqa: S311 - spreads load
                 self._tell()
@@ -86,6 +81,18 @@ class Lease:
                 with suppress(Exception):
                     async with asyncio.timeout(_RELEASE_SECONDS):
                         await self._release()
+
+    async def _try_once(self) -> None:
+        failure: object = None
+        try:
+            await self._try()
+        except AnswerError as error:
+            failure = None if error.conflict else error.status
+        except Exception as error:  # the next try may do
+            failure = type(error).__name__
+        if failure is not None and failure != self._failure:  # one line for a fault, not one for each try
+            self._log.warning("lease_failed", reason=failure)
+        self._failure = failure
 
     async def _try(self) -> None:
         asked = time.monotonic()
