@@ -125,15 +125,16 @@ def former_of(state: State, now: datetime) -> tuple[x509.Certificate, ...]:
 
 def adopted(state: State, now: datetime) -> tuple[x509.Certificate, ...]:
     """`state.former` and those live CAs that replicas may still be trusted by, though neither Secret says so."""
+    live = [found for found in state.live_certificates if found not in state.bundle and valid(found, now)]
     leaf = usable_leaf(state, now)
     issuer = known_voucher(state, leaf) if leaf is not None else None
-    if issuer is not None:
-        unknown = [issuer] if issuer not in state.bundle else []
-    elif state.authority is not None and not state.trusted_by_all(state.authority.certificate):
-        # Another CA than the one that is live, and no leaf: replicas serve what they remember.
-        unknown = [found for found in state.live_certificates if found not in state.bundle and valid(found, now)]
+    authority = state.authority.certificate if state.authority is not None else None
+    strange = authority not in state.live_certificates
+    # Where nobody knows this CA yet, or some do not and there is no leaf, what is live tells what replicas serve.
+    if strange or (leaf is None and authority is not None and not state.trusted_by_all(authority)):
+        unknown = live
     else:
-        unknown = []
+        unknown = [found for found in live if found == issuer]
     return _bounded((*unknown, *state.former), now) if unknown else state.former
 
 
