@@ -24,6 +24,7 @@ COMMANDS: dict[str, str] = {
     "verifier": "cli.verifier",
     "explain": "cli.explain",
     "vault": "cli.vault",
+    "certificates": "cli.certificates",
 }
 
 
