@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cluster.asking import INJECTED, PODS, STATUS, make_pod
 from tests.cluster.client import JSON_PATCH, Answer, Client, Object
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.keeper import Keeper
@@ -89,7 +90,7 @@ def _wait_until_in_force(cluster: ControlPlane) -> None:
         "mode-ratchet": lambda: _label(mallory, enforced, "audit"),
         "configuration-guard": lambda: mallory.request("DELETE", f"{_MUTATING}/morphisms", query=_DRY),
         "runtime-class-guard": lambda: _create(mallory, _CLASSES, _runtime_class("kata-remote", "runc")),
-        "injection-present": lambda: _create(mallory, f"{_NAMESPACES}/{enforced}/pods", _pod()),
+        "injection-present": lambda: _create(mallory, f"{_NAMESPACES}/{enforced}/pods", make_pod()),
         "knative-labels": lambda: _create_workload(mallory, absent, "Deployment", _FORGED),
     }
     deadline = time.monotonic() + 60
@@ -300,58 +301,10 @@ def test_a_profiles_runtime_class_is_made_with_its_handler_only(
 # A pod that asks for injection has it.
 
 
-def _pod(
-    annotations: dict[str, str] | None = None,
-    *,
-    env: list[Object] | None = None,
-    command: list[str] | None = None,
-    args: list[str] | None = None,
-    init: list[Object] | None = None,
-    more: Object | None = None,
-) -> Object:
-    container = {"name": "app", "image": "registry.example/app", "env": env, "command": command, "args": args}
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"generateName": "test-", "annotations": annotations or {}},
-        "spec": {
-            "initContainers": init or [],
-            "containers": [{key: value for key, value in container.items() if value is not None}],
-            **(more or {}),
-        },
-    }
-
-
-_INJECTED: Object = {"name": "morphisms-init", "image": "registry.example/morphisms"}
-_STATUS = {"morphisms.dev/status": "{}"}
-_PODS: dict[str, Object] = {
-    "plain": _pod(),
-    "plain with variables": _pod(env=[{"name": "A", "value": "b"}, {"name": "EMPTY"}], command=["a"], args=["vault"]),
-    "many variables": _pod(env=[{"name": f"V{number}", "value": "x" * 50} for number in range(2000)]),
-    "told to": _pod({"morphisms.dev/inject": "true"}),
-    "told to, mistyped": _pod({"morphisms.dev/inject": "yes"}),
-    "opted out": _pod({"morphisms.dev/inject": "false"}),
-    "opted out and names a secret": _pod({"morphisms.dev/inject": "false", "morphisms.dev/secret-db": "~/db"}),
-    "names a file": _pod({"morphisms.dev/secret-db": "secret/shop/db"}),
-    "names whole secrets": _pod({"morphisms.dev/env-from": "secret/shop/db"}),
-    "profile alone": _pod({"morphisms.dev/profile": "kata-snp"}),
-    "reference": _pod(env=[{"name": "A", "value": "x"}, {"name": "P", "value": "vault:secret/shop/db#password"}]),
-    "inline reference": _pod(env=[{"name": "P", "value": "a:${vault:secret/shop/db#password}@db"}]),
-    "reference in an init container": _pod(
-        init=[{"name": "first", "image": "i", "env": [{"name": "P", "value": "vault:secret/shop/db#password"}]}]
-    ),
-    "reference in args": _pod(args=["--password=vault:secret/shop/db#password"]),
-    "an address called vault": _pod(args=["--address=vault:8200"], env=[{"name": "V", "value": "http://vault:8200"}]),
-    "reference by field only": _pod(
-        env=[{"name": "N", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name", "apiVersion": "v1"}}}]
-    ),
-}
-
-
 @pytest.mark.parametrize("mode", [None, "mistyped", "audit", "inject", "enforce"])
 def test_a_pod_that_asks_waits_for_injection_as_the_webhook_reads_it(guarded: ControlPlane, mode: str | None) -> None:
     namespace = _namespace(guarded, mode)
-    for name, pod in _PODS.items():
+    for name, pod in PODS.items():
         asked = mode == "enforce" or asks(Pod(pod, namespace, Configuration()), mode_of_label(mode))
         answer = _create(guarded.user("mallory"), f"{_NAMESPACES}/{namespace}/pods", pod)
         assert _refused(answer, "injection-present") is asked, name
@@ -363,21 +316,23 @@ def test_an_injected_pod_is_let_through(guarded: ControlPlane, mode: str | None)
     told, measured = {"morphisms.dev/inject": "true"}, {"io.katacontainers.config.hypervisor.cc_init_data": "x"}
     secret = {"morphisms.dev/secret-db": "secret/shop/db"}
     for own, init in (
-        (_STATUS | told, [_INJECTED]),
-        (_STATUS | told | secret, [_INJECTED]),
-        (_STATUS | told | secret | measured, [_INJECTED]),
-        (_STATUS | told, []),  # a profile without evidence is placement only
+        (STATUS | told, [INJECTED]),
+        (STATUS | told | secret, [INJECTED]),
+        (STATUS | told | secret | measured, [INJECTED]),
+        (STATUS | told, []),  # a profile without evidence is placement only
     ):
-        assert _create(guarded.user("mallory"), path, _pod(own, init=init)).status == 201
-    for own, init in ((told | secret, [_INJECTED]), (_STATUS | told | secret, []), (measured | told, [])):
-        assert _refused(_create(guarded.user("mallory"), path, _pod(own, init=init)), "injection-present")
+        assert _create(guarded.user("mallory"), path, make_pod(own, init=init)).status == 201
+    for own, init in ((told | secret, [INJECTED]), (STATUS | told | secret, []), (measured | told, [])):
+        assert _refused(_create(guarded.user("mallory"), path, make_pod(own, init=init)), "injection-present")
 
 
 def test_who_is_exempt_and_who_says_so_only(guarded: ControlPlane) -> None:
     path = f"{_NAMESPACES}/{_namespace(guarded, 'enforce')}/pods"
-    assert _create(guarded.user(_KNATIVE), path, _pod()).status == 201
-    assert _refused(guarded.user(_KNATIVE).request("POST", path, _pod()), "injection-present")
-    mirror = _pod({"kubernetes.io/config.mirror": "x", "kubernetes.io/config.source": "file"}, more={"nodeName": "n1"})
+    assert _create(guarded.user(_KNATIVE), path, make_pod()).status == 201
+    assert _refused(guarded.user(_KNATIVE).request("POST", path, make_pod()), "injection-present")
+    mirror = make_pod(
+        {"kubernetes.io/config.mirror": "x", "kubernetes.io/config.source": "file"}, more={"nodeName": "n1"}
+    )
     assert _refused(_create(guarded.user("mallory"), path, mirror), "injection-present")
     guarded.admin.apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}})
     uid = guarded.admin.get("/api/v1/nodes/n1")["metadata"]["uid"]
@@ -388,7 +343,7 @@ def test_who_is_exempt_and_who_says_so_only(guarded: ControlPlane) -> None:
 
 def test_a_running_pod_is_changed_and_deleted_freely(guarded: ControlPlane) -> None:
     namespace = _namespace(guarded, None)
-    pod = _pod({"morphisms.dev/secret-db": "secret/shop/db"})
+    pod = make_pod({"morphisms.dev/secret-db": "secret/shop/db"})
     pod["metadata"] = {"name": "old", "annotations": pod["metadata"]["annotations"], "finalizers": ["example.org/x"]}
     path = f"{_NAMESPACES}/{namespace}/pods/old"
     guarded.admin.create(f"{_NAMESPACES}/{namespace}/pods", pod)

@@ -1,0 +1,468 @@
+"""The registration in a real API server: who is asked about what, and what goes on while nobody answers.
+
+In place of the webhook stands what an API server may meet there: a listener that notes what it is sent and allows it,
+one that is broken, one that never answers, or nobody at all.
+"""
+
+from __future__ import annotations
+
+import base64
+import copy
+import json
+import ssl
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cluster import binaries
+from tests.cluster.asking import INJECTED, PODS, STATUS, make_pod
+from tests.cluster.client import MERGE_PATCH, Answer, Client, Object
+from tests.cluster.controlplane import ControlPlane
+from tests.cluster.keeper import Keeper
+from tests.cluster.nodes import add_node
+from tests.cluster.pki import Authority
+from tests.manifests.rendering import rendered
+from webhook.asks import asks
+from webhook.configuration import Configuration
+from webhook.modes import mode_of_label
+from webhook.pod import Pod
+
+_NAMESPACES = "/api/v1/namespaces"
+_DRY = {"dryRun": "All"}
+_NO_SERVICE_ACCOUNT = {"automountServiceAccountToken": False}
+
+
+@dataclass
+class Endpoint:
+    """Where the API server turns to. `manner`: allow, broken or hang; `seen`: (path, operation, resource) so far."""
+
+    port: int
+    bundle: str
+    manner: str = "allow"
+    seen: list[tuple[str, str, str]] = field(default_factory=list)
+    released: threading.Event = field(default_factory=threading.Event)
+
+    def take(self) -> list[tuple[str, str, str]]:
+        """What was seen since the last time."""
+        seen, self.seen = self.seen, []
+        return seen
+
+    def asked(self) -> list[tuple[str, str, str]]:
+        """As `take`, each once: the API server does a patch over when it had looked at an old version."""
+        return list(dict.fromkeys(self.take()))
+
+
+def _handler(endpoint: Endpoint) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            review = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["request"]
+            resource = review["resource"]["resource"] + "/" + review.get("subResource", "")
+            path = self.path.partition("?")[0]
+            endpoint.seen.append((path, review["operation"], resource.rstrip("/")))
+            if endpoint.manner == "hang":
+                endpoint.released.wait(60)
+            answer = {
+                "apiVersion": "admission.k8s.io/v1",
+                "kind": "AdmissionReview",
+                "response": {"uid": review["uid"], "allowed": True},
+            }
+            body = json.dumps(answer).encode() if endpoint.manner == "allow" else b"broken"
+            self.send_response(200 if endpoint.manner == "allow" else 500)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    return Handler
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[Endpoint]:
+    """It listens; what it does is up to its `manner`."""
+    with tempfile.TemporaryDirectory() as folder:
+        authority = Authority(Path(folder) / "pki")
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*authority.server("endpoint"))
+        bundle = base64.b64encode(authority.certificate.read_bytes()).decode()
+        endpoint = Endpoint(0, bundle)
+        server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(endpoint))
+        server.daemon_threads = True
+        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+        endpoint.port = server.server_address[1]
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield endpoint
+        endpoint.released.set()
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture(scope="module")
+def registered(_programs: None, endpoint: Endpoint) -> Iterator[ControlPlane]:
+    """A control plane of its own with the registration alone, and one node."""
+    folder = Path(tempfile.mkdtemp(prefix="morphisms-registration-"))
+    keeper = Keeper(folder)
+    cluster = ControlPlane(folder, keeper)
+    try:
+        cluster.start()
+        add_node(cluster.admin, "plain-0")
+        definition = binaries.KNATIVE.folder / "serving" / "config" / "core" / "300-resources" / "service.yaml"
+        cluster.kubectl("apply", "--server-side", "-f", definition)
+        cluster.kubectl("wait", "--for=condition=Established", "crd/services.serving.knative.dev", "--timeout=30s")
+        cluster.kubectl("apply", "--server-side", "-f", "-", input=_registrations(endpoint))
+        _wait_until_asked(cluster, endpoint)
+        yield cluster
+    finally:
+        endpoint.released.set()
+        cluster.stop()
+        keeper.close()
+
+
+def _registrations(endpoint: Endpoint) -> list[Object]:
+    """Ours, but for the address."""
+    kinds = ("MutatingWebhookConfiguration", "ValidatingWebhookConfiguration")
+    found = [copy.deepcopy(each) for each in rendered("install.yaml") if each["kind"] in kinds]
+    for item in found:
+        for webhook in item["webhooks"]:
+            path = webhook["clientConfig"]["service"]["path"]
+            address = f"https://127.0.0.1:{endpoint.port}{path}"
+            webhook["clientConfig"] = {"url": address, "caBundle": endpoint.bundle}
+    return found
+
+
+def _wait_until_asked(cluster: ControlPlane, endpoint: Endpoint) -> None:
+    """The API server takes a registration up some time after it was written, and tells nobody."""
+    namespace = _namespace(cluster, "enforce")
+    deadline = time.monotonic() + 30
+    while {"/mutate/pod", "/validate/pod"} - {path for path, *_ in endpoint.take()}:
+        _create(cluster.admin, f"{_NAMESPACES}/{namespace}/pods", make_pod())
+        assert time.monotonic() < deadline, "the webhook is not asked"
+
+
+@pytest.fixture(autouse=True)
+def _allowing(endpoint: Endpoint) -> Iterator[None]:
+    endpoint.take()
+    yield
+    endpoint.manner = "allow"
+
+
+@pytest.fixture
+def away(registered: ControlPlane, endpoint: Endpoint) -> Iterator[Callable[[str], None]]:
+    """`away(manner)`: from now on the endpoint is broken, hangs, or is not there at all."""
+
+    def go(manner: str) -> None:
+        if manner == "absent":
+            _point(registered, 1)
+        endpoint.manner = manner
+
+    yield go
+    endpoint.released.set()
+    endpoint.released = threading.Event()
+    endpoint.manner = "allow"
+    _point(registered, endpoint.port)
+    _wait_until_asked(registered, endpoint)
+
+
+def _point(cluster: ControlPlane, port: int) -> None:
+    """Change the registrations' port; the API server takes that up within moments, and is then tried."""
+    for kind in ("mutatingwebhookconfigurations", "validatingwebhookconfigurations"):
+        path = f"/apis/admissionregistration.k8s.io/v1/{kind}/morphisms"
+        item = cluster.admin.get(path)
+        for webhook in item["webhooks"]:
+            address = webhook["clientConfig"]["url"]
+            webhook["clientConfig"]["url"] = f"https://127.0.0.1:{port}/{address.split('/', 3)[3]}"
+        cluster.admin.replace(path, item)
+
+
+def _create(client: Client, path: str, item: Object) -> Answer:
+    return client.request("POST", path, item, query=_DRY)
+
+
+def _namespace(cluster: ControlPlane, mode: str | None) -> str:
+    name = f"test-{uuid.uuid4().hex[:8]}"
+    labels = {"morphisms.dev/mode": mode} if mode is not None else {}
+    metadata = {"name": name, "labels": labels}
+    cluster.admin.create(_NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
+    cluster.admin.until(f"{_NAMESPACES}/{name}/serviceaccounts", bool)
+    return name
+
+
+def _failed(answer: Answer) -> bool:
+    """Whether it failed because our webhook did not answer; any other failure is a mistake of the test."""
+    if answer.status < 400:
+        return False
+    assert "failed calling webhook" in answer.message, answer
+    assert "morphisms.dev" in answer.message, answer
+    return True
+
+
+def _wait_until_away(cluster: ControlPlane) -> None:
+    path = f"{_NAMESPACES}/{_namespace(cluster, 'enforce')}/pods"
+    deadline = time.monotonic() + 30
+    while not _failed(_create(cluster.admin, path, make_pod())):
+        assert time.monotonic() < deadline
+
+
+# Pods that are asked about.
+
+
+@pytest.mark.parametrize("mode", [None, "mistyped", "audit", "inject", "enforce"])
+def test_who_is_asked_about_a_new_pod(registered: ControlPlane, endpoint: Endpoint, mode: str | None) -> None:
+    path = f"{_NAMESPACES}/{_namespace(registered, mode)}/pods"
+    endpoint.take()
+    for name, pod in PODS.items():
+        told = (pod["metadata"]["annotations"] or {}).get("morphisms.dev/inject") == "true"
+        expected = [("/mutate/pod", "CREATE", "pods"), ("/validate/pod", "CREATE", "pods")]
+        assert _create(registered.admin, path, pod).status == 201, name
+        # Once each: the entries for pods that ask and for others exclude each other.
+        known = mode in ("audit", "inject", "enforce")
+        assert endpoint.take() == (expected if known or told else []), name
+
+
+@pytest.mark.parametrize("mode", [None, "mistyped", "audit", "inject", "enforce"])
+def test_pods_that_ask_wait_and_others_go_on_while_nobody_is_there(
+    registered: ControlPlane, away: Callable[[str], None], mode: str | None
+) -> None:
+    namespace = _namespace(registered, mode)
+    away("absent")
+    _wait_until_away(registered)
+    for name, pod in (PODS | {"injected": make_pod(STATUS, init=[INJECTED])}).items():
+        waits = mode == "enforce" or asks(Pod(pod, namespace, Configuration()), mode_of_label(mode))
+        assert _failed(_create(registered.admin, f"{_NAMESPACES}/{namespace}/pods", pod)) is waits, name
+
+
+def test_a_pod_of_very_many_variables_waits_rather_than_being_looked_through(
+    registered: ControlPlane, away: Callable[[str], None]
+) -> None:
+    """Looking through 30,000 of them was measured to keep the API server busy for 26 s."""
+    pods = {count: make_pod(env=[{"name": f"V{n}", "value": "x"} for n in range(count)]) for count in (1000, 1001)}
+    paths = {mode: f"{_NAMESPACES}/{_namespace(registered, mode)}/pods" for mode in (None, "audit", "inject")}
+    away("absent")
+    _wait_until_away(registered)
+    for mode, path in paths.items():
+        assert not _failed(_create(registered.admin, path, pods[1000])), mode
+        assert _failed(_create(registered.admin, path, pods[1001])) is (mode is not None), mode
+
+
+# Updates.
+
+
+def _running(
+    cluster: ControlPlane,
+    mode: str | None,
+    annotations: dict[str, str] | None = None,
+    scheduler: str = "nobody",
+) -> str:
+    namespace = _namespace(cluster, mode)
+    pod = make_pod(annotations, more=_NO_SERVICE_ACCOUNT | {"schedulerName": scheduler})
+    pod["metadata"] |= {"name": "app", "labels": {"serving.knative.dev/service": "payments"}}
+    cluster.admin.create(f"{_NAMESPACES}/{namespace}/pods", pod)
+    return f"{_NAMESPACES}/{namespace}/pods/app"
+
+
+_UPDATED = [("/validate/pod", "UPDATE", "pods")]
+_STATUS_UPDATED = [("/validate/pod", "UPDATE", "pods/status")]
+_INITDATA = "io.katacontainers.config.hypervisor.cc_init_data"
+
+
+@pytest.mark.parametrize(
+    ("subresource", "body", "expected"),
+    [
+        ("", {"metadata": {"finalizers": ["example.org/x"]}}, []),
+        ("", {"metadata": {"labels": {"team": "shop"}, "annotations": {"note": "x"}}}, []),
+        ("/status", {"status": {"phase": "Running", "message": "x"}}, []),
+        ("/status", {"metadata": {"annotations": {"morphisms.dev/status": "x"}}}, _STATUS_UPDATED),
+        ("", {"metadata": {"annotations": {"morphisms.dev/inject": "false"}}}, _UPDATED),
+        ("", {"metadata": {"annotations": {"morphisms.dev/secret-db": None}}}, _UPDATED),
+        ("", {"metadata": {"annotations": {_INITDATA: "x"}}}, _UPDATED),
+        ("", {"metadata": {"labels": {"serving.knative.dev/service": "other"}}}, _UPDATED),
+        ("", {"metadata": {"labels": {"serving.knative.dev/service": None}}}, _UPDATED),
+        ("", {"spec": {"activeDeadlineSeconds": 60}}, _UPDATED),
+        (
+            "/ephemeralcontainers",
+            {"spec": {"ephemeralContainers": [{"name": "debug", "image": "i", "terminationMessagePolicy": "File"}]}},
+            [("/validate/pod", "UPDATE", "pods/ephemeralcontainers")],
+        ),
+    ],
+    ids=str,
+)
+def test_what_changes_a_pod_is_asked_about_and_nothing_else(
+    registered: ControlPlane, endpoint: Endpoint, subresource: str, body: Object, expected: list[Any]
+) -> None:
+    for mode in ("audit", "inject", "enforce"):
+        path = _running(registered, mode, {"morphisms.dev/secret-db": "secret/shop/db"})
+        endpoint.take()
+        content = "application/strategic-merge-patch+json"
+        registered.admin.patch(path + subresource, body, content)
+        assert endpoint.asked() == expected, mode
+    path = _running(registered, None)
+    endpoint.take()
+    registered.admin.patch(path + subresource, body, content)
+    assert endpoint.asked() == []
+
+
+def test_a_pod_is_deleted_without_us(registered: ControlPlane, endpoint: Endpoint, away: Callable[[str], None]) -> None:
+    path = _running(registered, "enforce")
+    registered.admin.patch(path, {"metadata": {"finalizers": ["example.org/x"]}})
+    away("absent")
+    _wait_until_away(registered)
+    registered.admin.request("DELETE", path, query={"gracePeriodSeconds": "0"})
+    registered.admin.patch(path, {"metadata": {"finalizers": None}})
+    assert registered.admin.request("GET", path).status == 404
+
+
+@pytest.mark.parametrize(("mode", "asked"), [(None, False), ("audit", True), ("inject", True), ("enforce", True)])
+def test_bindings_and_connections(registered: ControlPlane, endpoint: Endpoint, mode: str | None, asked: bool) -> None:
+    path = _running(registered, mode, scheduler="default-scheduler")
+    namespace = path.rpartition("/pods/")[0]
+    registered.admin.until(f"{namespace}/pods", lambda pods: pods[0]["spec"].get("nodeName") if pods else None)
+    seen = endpoint.take()
+    assert (("/validate/binding", "CREATE", "pods/binding") in seen) is asked
+    binding = {
+        "apiVersion": "v1",
+        "kind": "Binding",
+        "metadata": {"name": "app"},
+        "target": {"kind": "Node", "name": "plain-0"},
+    }
+    registered.admin.request("POST", f"{namespace}/bindings", binding)
+    assert endpoint.asked() == ([("/validate/binding", "CREATE", "bindings")] if asked else [])
+    for verb in ("exec", "attach", "portforward"):
+        registered.admin.request("POST", f"{path}/{verb}", query={"command": "x", "stdout": "true", "ports": "80"})
+        assert endpoint.asked() == ([("/validate/connect", "CONNECT", f"pods/{verb}")] if asked else []), verb
+
+
+def test_a_namespace_is_asked_about_when_its_mode_changes(registered: ControlPlane, endpoint: Endpoint) -> None:
+    name = _namespace(registered, None)
+    endpoint.take()
+    path = f"{_NAMESPACES}/{name}"
+    for labels, asked in (
+        ({"team": "shop"}, False),
+        ({"morphisms.dev/mode": "audit"}, True),
+        ({"team": "other"}, False),
+        ({"morphisms.dev/mode": "mistyped"}, True),
+        ({"morphisms.dev/mode": None}, True),
+    ):
+        registered.admin.patch(path, {"metadata": {"labels": labels}})
+        assert endpoint.asked() == ([("/validate/namespace", "UPDATE", "namespaces")] if asked else []), labels
+
+
+# Knative Services.
+
+
+def _service(own: dict[str, str] | None = None, template: dict[str, str] | None = None, value: str = "x") -> Object:
+    container = {"image": "registry.example/app", "env": [{"name": "A", "value": value}]}
+    return {
+        "apiVersion": "serving.knative.dev/v1",
+        "kind": "Service",
+        "metadata": {"name": f"test-{uuid.uuid4().hex[:8]}", "annotations": own or {}},
+        "spec": {"template": {"metadata": {"annotations": template or {}}, "spec": {"containers": [container]}}},
+    }
+
+
+_SECRET = {"morphisms.dev/secret-db": "secret/shop/db"}
+_TOLD = {"morphisms.dev/inject": "true"}
+
+
+@pytest.mark.parametrize(
+    ("mode", "service", "paths"),
+    [
+        (None, _service(), []),
+        (None, _service(_TOLD), ["/mutate/service", "/validate/service"]),
+        (None, _service(_SECRET), ["/mutate/service", "/validate/service"]),
+        (None, _service(template=_TOLD), ["/validate/service"]),
+        (None, _service(value="vault:secret/shop/db#password"), ["/validate/service"]),
+        ("audit", _service(), ["/validate/service"]),
+        ("inject", _service({"morphisms.dev/profile": "x"}), ["/mutate/service", "/validate/service"]),
+        ("enforce", _service({"morphisms.dev/status": "x"}), ["/validate/service"]),
+        ("enforce", _service(_SECRET), ["/mutate/service", "/validate/service"]),
+    ],
+)
+def test_who_is_asked_about_a_service(
+    registered: ControlPlane, endpoint: Endpoint, mode: str | None, service: Object, paths: list[str]
+) -> None:
+    collection = f"/apis/serving.knative.dev/v1/namespaces/{_namespace(registered, mode)}/services"
+    path = f"{collection}/{service['metadata']['name']}"
+    endpoint.take()
+    registered.admin.create(collection, service)
+    assert endpoint.asked() == [(each, "CREATE", "services") for each in paths]
+    registered.admin.patch(f"{path}/status", {"status": {"observedGeneration": 1}})
+    registered.admin.patch(path, {"metadata": {"finalizers": ["example.org/x"], "labels": {"team": "shop"}}})
+    assert endpoint.asked() == []
+    registered.admin.patch(path, {"spec": {"template": {"spec": {"timeoutSeconds": 60}}}})
+    assert endpoint.asked() == [(each, "UPDATE", "services") for each in paths]
+
+
+@pytest.mark.parametrize(
+    ("mode", "own", "waits"),
+    [
+        (None, {}, False),
+        (None, _SECRET, False),
+        (None, _TOLD, True),
+        ("audit", _SECRET, True),
+        ("audit", {}, False),
+        ("inject", _SECRET, True),
+        ("inject", {"morphisms.dev/profile": "x"}, False),
+        ("inject", {**_SECRET, "morphisms.dev/inject": "false"}, False),
+        ("enforce", {}, True),
+    ],
+)
+def test_a_service_that_asks_waits_too(
+    registered: ControlPlane, away: Callable[[str], None], mode: str | None, own: dict[str, str], waits: bool
+) -> None:
+    collection = f"/apis/serving.knative.dev/v1/namespaces/{_namespace(registered, mode)}/services"
+    away("absent")
+    _wait_until_away(registered)
+    assert _failed(_create(registered.admin, collection, _service(own))) is waits
+
+
+# The cluster without us.
+
+
+@pytest.mark.parametrize("manner", ["absent", "broken", "hang"])
+def test_the_cluster_starts_without_an_answer_of_ours(
+    registered: ControlPlane, away: Callable[[str], None], manner: str
+) -> None:
+    """Control plane restarted; its own pods, ours, and those of namespaces that do not enforce come up."""
+    system = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "morphisms-system"}}
+    registered.admin.apply(system)
+    quiet, audited = _namespace(registered, None), _namespace(registered, "audit")
+    away(manner)
+    for name in ("kube-scheduler", "kube-controller-manager", "kube-apiserver"):
+        registered.processes[name].stop()
+    for name in ("kube-apiserver", "kube-controller-manager", "kube-scheduler"):
+        registered.processes[name].start()
+    for namespace in ("kube-system", "morphisms-system", quiet, audited):
+        name = f"after-{uuid.uuid4().hex[:8]}"
+        deployment = {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": {"name": name},
+            "spec": {
+                "selector": {"matchLabels": {"app": name}},
+                "template": {"metadata": {"labels": {"app": name}}, "spec": make_pod(more=_NO_SERVICE_ACCOUNT)["spec"]},
+            },
+        }
+        registered.admin.create(f"/apis/apps/v1/namespaces/{namespace}/deployments", deployment)
+        bound = registered.admin.until(
+            f"{_NAMESPACES}/{namespace}/pods",
+            lambda pods: next((pod for pod in pods if pod["spec"].get("nodeName")), None),
+            seconds=60,
+            labelSelector=f"app={name}",
+        )
+        assert bound["spec"]["nodeName"] == "plain-0"
+    registered.admin.patch("/api/v1/nodes/plain-0", {"metadata": {"labels": {"seen": manner}}}, MERGE_PATCH)
+    # And nobody gets in meanwhile.
+    assert _failed(_create(registered.admin, f"{_NAMESPACES}/{audited}/pods", make_pod(_SECRET)))
