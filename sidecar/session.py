@@ -17,7 +17,7 @@ from sidecar.vault import Vault, secret
 RENEW_AT: Final = 2 / 3
 # A token without an end could be renewed for ever. Who is believed is asked again this often all the same.
 LONGEST_UNATTESTED_SECONDS: Final = 3600.0
-_REVOKED: Final = 403
+_UNKNOWN: Final = 403
 
 
 class TokenGoneError(RefusalError):
@@ -60,27 +60,34 @@ class Session(Vault):
         self._ends = self._since + self._granted if self._granted else None
         self._longest = 0.0
         self._may_look = False
+        self._opened: set[str] = set()
         self._is_capped = False
 
     def look(self, deadline: Deadline) -> None:
         """Ask Vault what the login's answer did not say: the token's maximum life. Raises RefusalError."""
         answer = self._ask(deadline, "GET", "/v1/auth/token/lookup-self")
         self.looked = True
-        # A role may withhold the default policy, which allows this: the login's answer has to do then.
         self._may_look = answer.status == 200
         if self._may_look:
             self._longest = _number(_member(answer, "data"), "explicit_max_ttl")
+        else:
+            # A role may withhold the default policy, and with it this question and renewal: it lives as granted then.
+            self._renewable = False
 
-    def check(self, deadline: Deadline) -> None:
-        """Raises TokenGoneError when a refusal was the token's own end, as far as Vault lets us ask."""
-        if self._may_look and self._ask(deadline, "GET", "/v1/auth/token/lookup-self").status == _REVOKED:
+    def check(self, deadline: Deadline, path: str) -> None:
+        """Raises TokenGoneError when the refusal of this path was the token's own end, and not a lost permission."""
+        if self._may_look:
+            is_gone = self._ask(deadline, "GET", "/v1/auth/token/lookup-self").status == _UNKNOWN
+        else:
+            # Nothing tells the two apart. What this token has opened is worth a new one, which has opened nothing yet.
+            is_gone = path in self._opened
+        if is_gone:
             raise self._lost()
 
     def renew(self, deadline: Deadline) -> None:
         """Prolong it. Raises RefusalError; TokenGoneError when there is nothing to prolong."""
         answer = self._ask(deadline, "POST", "/v1/auth/token/renew-self", b"{}")
         if answer.status != 200:
-            # Also where a role withholds the policy that allows renewal: it is given back all the same.
             raise self._lost()
         granted = _number(_member(answer, "auth"), "lease_duration")
         self._ends = time.monotonic() + granted if granted else None
@@ -110,11 +117,17 @@ class Session(Vault):
         """Seconds that the token still lives if it is not renewed; endless without an end."""
         return float("inf") if self._ends is None else max(0.0, self._ends - time.monotonic())
 
+    def read(self, deadline: Deadline, path: str, version: int | None) -> dict[str, Any]:
+        found = super().read(deadline, path, version)
+        self._opened.add(path)
+        return found
+
     def fetch(self, deadline: Deadline, path: str, version: int | None) -> tuple[dict[str, Any], Lease]:
         """New credentials of an engine that is no KV, and their lease. Raises RefusalError."""
         target, _ = self._target(path, version)
         answer = patiently(deadline, self._events, lambda: self._ask(deadline, "GET", target))
         data = secret(answer, path, None)
+        self._opened.add(path)
         whole = json.loads(answer.body)
         lease_id, seconds = whole.get("lease_id"), _number(whole, "lease_duration")
         if not isinstance(lease_id, str) or not lease_id:
@@ -132,18 +145,21 @@ class Session(Vault):
     def revoke_lease(self, deadline: Deadline, lease: Lease) -> str:
         """End it before its time; why not, when Vault refuses. Raises RefusalError when Vault cannot answer."""
         body = {"lease_id": lease.id, "sync": False}
-        return _refused(self._ask(deadline, "POST", "/v1/sys/leases/revoke", json.dumps(body).encode()))
+        return self._kept(self._ask(deadline, "POST", "/v1/sys/leases/revoke", json.dumps(body).encode()))
 
     def give_back(self, deadline: Deadline) -> str:
         """End the token and with it its leases; why not, when Vault refuses. Raises RefusalError as above."""
-        reason = _refused(self._ask(deadline, "POST", "/v1/auth/token/revoke-self", b""))
+        reason = self._kept(self._ask(deadline, "POST", "/v1/auth/token/revoke-self", b""))
         self._token = ""
         self.rest()
-        return "" if self.gone else reason
+        return reason
 
     def rest(self) -> None:
         """Drop the connection: nobody keeps one open for minutes, and its end would look like an outage."""
         self._client.close()
+
+    def _kept(self, answer: Answer) -> str:
+        return "" if self.gone and answer.status == _UNKNOWN else super()._kept(answer)
 
     def _ask(self, deadline: Deadline, method: str, path: str, body: bytes | None = None) -> Answer:
         deadline.check("Vault was asked")
@@ -158,10 +174,6 @@ class Session(Vault):
 def _early() -> float:
     """A little less than 1: pods that started together shall not come back together."""
     return 0.95 + 0.05 * fraction()
-
-
-def _refused(answer: Answer) -> str:
-    return "" if answer.status < 300 else f"HTTP {answer.status}"
 
 
 def _object(answer: Answer) -> dict[str, Any]:

@@ -212,7 +212,7 @@ class Keeper:
                 raise
             except RefusalError as refusal:
                 if refusal.exit_code is Exit.VAULT_REFUSED:
-                    session.check(deadline)
+                    session.check(deadline, read[0])
                 # An engine that leases can be broken while Vault is well.
                 elif refusal.exit_code is not Exit.SECRET_MISSING and (read not in self._leased or read in must_have):
                     raise

@@ -61,7 +61,7 @@ class Vault:
                 self._events,
                 lambda: self._client.call(deadline, "POST", "/v1/auth/token/revoke-self", b"", self._headers()),
             )
-            reason = "" if answer.status < 300 else f"HTTP {answer.status}"
+            reason = self._kept(answer)
         except RefusalError as refusal:
             reason = refusal.detail
         finally:
@@ -71,6 +71,10 @@ class Vault:
             self._events.warning("token-not-revoked", detail=f"{reason}; it ends with its time to live")
         else:
             self._events.info("token-revoked")
+
+    def _kept(self, answer: Answer) -> str:
+        """Why Vault keeps what it was asked to revoke; empty when it does not."""
+        return "" if answer.status < 300 else f"HTTP {answer.status}"
 
     def _headers(self) -> dict[str, str]:
         headers = {"X-Vault-Token": self._token, "X-Vault-Request": "true"}

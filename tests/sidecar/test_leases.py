@@ -16,6 +16,8 @@ from tests.sidecar.test_stopping import alive
 from tests.sidecar.vault import TlsOpenBao
 from tests.verifier.process import Verifier
 
+pytestmark = pytest.mark.slow
+
 _READ = 'path "database/creds/*" { capabilities = ["read"] }'
 _REVOKE = 'path "sys/leases/revoke" { capabilities = ["update"] }'
 

@@ -56,10 +56,8 @@ def test_a_secret_that_is_deleted(pair: Pod, bao: TlsOpenBao) -> None:
         bao.done("DELETE", f"{v2(HOME)}/a")
         assert sidecar.wait("trouble")[0]["reason"] == "secret-missing"
         other_still_changes(sidecar, bao)
-        assert sidecar.probe("/livez") == (
-            200,
-            {"state": "troubled", "published": 2, "troubles": ["secret-missing"]},
-        )
+        told = {"state": "troubled", "published": 2, "troubles": ["secret-missing"]}
+        until(lambda: sidecar.probe("/livez") == (200, told))
         assert sidecar.probe("/startupz")[0] == 200
         mended(sidecar, bao)
 
@@ -144,6 +142,24 @@ def test_a_token_that_is_revoked_is_replaced(pair: Pod, bao: TlsOpenBao) -> None
         ended = sidecar.stop()
     assert ended.code == 0
     assert alive(bao) - before == set()
+
+
+def test_without_the_permission_to_look_a_lost_secret_costs_one_new_token(
+    pair: Pod, bao: TlsOpenBao, narrow: str
+) -> None:
+    """It cannot be told from a token that was revoked; the new token tells, and is not replaced again."""
+    bao.write_role(token_policies=["narrow"], token_no_default_policy=True)
+    try:
+        with resident(pair, reread=0.3) as sidecar:
+            sidecar.wait("published")
+            bao.done("PUT", narrow, {"policy": _opening("b")})
+            sidecar.wait("trouble", reason="vault-refused")
+            other_still_changes(sidecar, bao)
+            assert len(sidecar.named("attested")) == 2
+            assert [each["reason"] for each in sidecar.named("trouble")] == ["token-gone", "vault-refused"]
+            assert sidecar.stop().code == 0
+    finally:
+        bao.write_role(token_no_default_policy=False)
 
 
 def test_a_guest_that_is_believed_no_more_keeps_what_it_has_and_asks_again(

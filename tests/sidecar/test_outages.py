@@ -27,6 +27,8 @@ from tests.verifier.conftest import make_site
 from tests.verifier.process import Verifier, policy, verifier
 from tests.verifier.tokens import Issuer
 
+pytestmark = pytest.mark.slow
+
 LONG = {"token_ttl": "10m", "token_explicit_max_ttl": "1h"}
 SHORT = {"token_ttl": "3s", "token_explicit_max_ttl": "6s"}
 

@@ -1,0 +1,128 @@
+"""A sidecar that stays for months: its memory, what it shows of its secrets, and volumes that are full."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from sidecar.plan import SecretFile
+from tests.sidecar.conftest import write_secret
+from tests.sidecar.pod import CANARY, HOME, Pod, clean
+from tests.sidecar.resident import resident, until
+from tests.sidecar.test_stopping import alive
+from tests.sidecar.test_stopping_residents import changing, hurried
+from tests.sidecar.vault import TlsOpenBao
+
+__all__ = ["changing", "hurried"]  # fixtures
+
+MEGABYTE = 1_000_000
+BUDGET = 45 * MEGABYTE
+
+
+@pytest.mark.slow
+def test_its_memory_does_not_grow(changing: Pod, hurried: None) -> None:
+    with resident(changing, reread=0.02) as sidecar:
+        sidecar.wait("published", 60)
+        sidecar.wait("attested", 3)
+        early = sidecar.resident_bytes()
+        descriptors = len(os.listdir(f"/proc/{sidecar.process.pid}/fd"))
+        sidecar.wait("published", 300)
+        sidecar.wait("attested", 8)
+        late = sidecar.resident_bytes()
+        assert late < BUDGET
+        assert late - early < 2 * MEGABYTE
+        assert abs(len(os.listdir(f"/proc/{sidecar.process.pid}/fd")) - descriptors) <= 2
+        assert sidecar.stop().code == 0
+
+
+def test_no_token_and_no_secret_is_anywhere_but_on_the_volumes(pod: Pod, bao: TlsOpenBao) -> None:
+    write_secret(bao, "shown", {"key": f"{CANARY}-1"})
+    pod.change(secrets=(SecretFile("key", f"{HOME}/shown", "key", key="key"),))
+    with resident(pod, reread=0.3) as sidecar:
+        sidecar.wait("published")
+        folder = Path(f"/proc/{sidecar.process.pid}")
+        for value in ("1", "2"):
+            write_secret(bao, "shown", {"key": f"{CANARY}-{value}"})
+            sidecar.wait("published", int(value))
+            shown = b"".join((folder / name).read_bytes() for name in ("environ", "cmdline", "comm", "status"))
+            for secret in (CANARY, "hvs.", "s.", "eyJ"):
+                assert f"={secret}".encode() not in shown
+            assert CANARY.encode() not in shown
+            assert CANARY not in str(sidecar.probe("/livez"))
+        assert "Max core file size        0                    0" in (folder / "limits").read_text()
+        held = {path for path in pod.root.rglob("*") if path.is_file() and CANARY.encode() in path.read_bytes()}
+        assert {path.relative_to(pod.root).parts[0] for path in held} == {"secrets"}
+        assert len({path.resolve() for path in held}) == 1, "the old one is gone"
+        ended = sidecar.stop()
+    clean(ended)
+
+
+def test_a_volume_that_is_full_keeps_what_it_shows(pod: Pod, bao: TlsOpenBao) -> None:
+    if os.getuid() != 0:
+        pytest.skip("a small tmpfs needs root")
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", pod.secrets], capture_output=True)
+    if mounted.returncode != 0:
+        pytest.skip(f"this machine mounts no tmpfs: {mounted.stderr.decode().strip()}")
+    try:
+        pod.secrets.chmod(0o2777)
+        write_secret(bao, "grown", {"key": f"{CANARY}-1"})
+        pod.change(secrets=(SecretFile("key", f"{HOME}/grown", "key", key="key"),))
+        before = alive(bao)
+        with resident(pod, reread=0.3) as sidecar:
+            sidecar.wait("published")
+            write_secret(bao, "grown", {"key": "x" * 100_000})
+            assert sidecar.wait("trouble")[0]["reason"] == "disk-full"
+            assert (pod.secrets / "key").read_text() == f"{CANARY}-1"
+            assert "ready" in pod.published()
+            left = [each for each in pod.secrets.iterdir() if each.name.startswith("..2")]
+            assert len(left) == 1, "what was written in vain is gone again"
+            write_secret(bao, "grown", {"key": f"{CANARY}-2"})
+            sidecar.wait("recovered")
+            assert (pod.secrets / "key").read_text() == f"{CANARY}-2"
+            assert sidecar.stop().code == 0
+        assert alive(bao) - before == set()
+    finally:
+        subprocess.run(["umount", pod.secrets], check=True)
+
+
+def test_a_role_without_the_default_policy_is_served_all_the_same(pod: Pod, bao: TlsOpenBao) -> None:
+    """Such a token may neither look at itself nor renew nor end itself: it is replaced in time, and that is said."""
+    write_secret(bao, "shown", {"key": f"{CANARY}-1"})
+    pod.change(secrets=(SecretFile("key", f"{HOME}/shown", "key", key="key"),))
+    bao.write_role(token_policies=["knative"], token_no_default_policy=True, token_ttl="3s")
+    try:
+        with resident(pod) as sidecar:
+            sidecar.wait("attested", 3)
+            assert not sidecar.named("trouble")
+            assert "HTTP 403" in sidecar.wait("token-not-revoked")[0]["detail"]
+            assert sidecar.stop().code == 0
+    finally:
+        bao.write_role(token_policies=["knative", "tests"], token_no_default_policy=False)
+
+
+def test_a_process_that_was_stopped_for_longer_than_its_token_lived(pod: Pod, bao: TlsOpenBao) -> None:
+    """A paused VM looks like this: everything is overdue at once, and the token is dead."""
+    write_secret(bao, "shown", {"key": f"{CANARY}-1"})
+    pod.change(secrets=(SecretFile("key", f"{HOME}/shown", "key", key="key"),))
+    bao.write_role(token_policies=["knative", "tests"], token_ttl="1s", token_explicit_max_ttl="2s")
+    try:
+        before = alive(bao)
+        with resident(pod, reread=0.5) as sidecar:
+            sidecar.wait("published")
+            sidecar.process.send_signal(signal.SIGSTOP)
+            until(lambda: not alive(bao) - before)
+            write_secret(bao, "shown", {"key": f"{CANARY}-2"})
+            bao.write_role(token_policies=["knative", "tests"])
+            started = time.monotonic()
+            sidecar.process.send_signal(signal.SIGCONT)
+            sidecar.wait("published", 2)
+            assert time.monotonic() - started < 5
+            assert (pod.secrets / "key").read_text() == f"{CANARY}-2"
+            assert sidecar.stop().code == 0
+    finally:
+        bao.write_role(token_policies=["knative", "tests"])
