@@ -7,7 +7,7 @@ and none of them ever ready.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import yaml
 from tests.cluster.binaries import KNATIVE, Report, binary, only_one
 from tests.cluster.client import Client, Object
 from tests.cluster.controlplane import ControlPlane
+from tests.cluster.namespace import Namespace
 from tests.cluster.ports import free_port
 from tests.cluster.process import Process
 
@@ -94,21 +95,64 @@ def alone(report: Report) -> Iterator[None]:
 
 
 def make_service(
-    name: str, *, annotations: dict[str, str] | None = None, env: dict[str, str] | None = None, **template: Any
+    name: str,
+    here: Namespace | None = None,
+    *,
+    annotations: dict[str, str] | None = None,
+    env: dict[str, str] | None = None,
+    **template: Any,
 ) -> Object:
-    """A Knative Service; `annotations` go on its template, further members of the container by keyword."""
+    """A Knative Service; `annotations` go on its template, further members of the container by keyword.
+
+    It carries one default that Knative fills in at creation only: where it is left out, a replace makes a Revision,
+    with or without us.
+    """
     container: dict[str, Any] = {"image": APP_IMAGE, **template}
     if env:
         container["env"] = [{"name": key, "value": value} for key, value in env.items()]
-    made: Object = {"spec": {"containers": [container]}}
+    made: Object = {"spec": {"containers": [container], "enableServiceLinks": False}}
     if annotations:
         made["metadata"] = {"annotations": annotations}
+    metadata = {"name": name} if here is None else {"name": name, "namespace": here.name}
     return {
         "apiVersion": "serving.knative.dev/v1",
         "kind": "Service",
-        "metadata": {"name": name},
+        "metadata": metadata,
         "spec": {"template": made},
     }
+
+
+def settled(here: Namespace, name: str) -> Object:
+    """The Service, once Knative has seen its last change through to the Configuration and its newest Revision."""
+
+    def seen(items: list[Object]) -> Object | None:
+        return next((item for item in items if item["metadata"]["name"] == name and _is_seen(item)), None)
+
+    service = here.admin.until(here.services(), seen)
+    here.admin.until(here.path("configurations", group="serving.knative.dev/v1"), seen)
+    return service
+
+
+def pod_of(here: Namespace, revision: str, *, besides: Collection[str] = (), bound: bool = True) -> Object:
+    """A pod of that Revision (or of the Service's first), once it has a node; never one whose uid is in `besides`."""
+    label = "serving.knative.dev/revision"
+
+    def there(pods: list[Object]) -> Object | None:
+        fitting = (pod for pod in pods if pod["metadata"]["labels"].get(label) in (revision, f"{revision}-00001"))
+        new = (pod for pod in fitting if pod["metadata"]["uid"] not in besides)
+        return next((pod for pod in new if pod["spec"].get("nodeName") or not bound), None)
+
+    return here.admin.until(here.pods(), there)
+
+
+def revisions(here: Namespace) -> list[str]:
+    """Names of the Revisions that there are, in order."""
+    return sorted(item["metadata"]["name"] for item in here.admin.items(here.revisions()))
+
+
+def _is_seen(item: Object) -> bool:
+    status = item.get("status", {})
+    return status.get("observedGeneration") == item["metadata"]["generation"] and "latestCreatedRevisionName" in status
 
 
 _DRY = {"dryRun": "All"}

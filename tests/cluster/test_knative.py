@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tests.cluster.controlplane import ControlPlane
-from tests.cluster.knative import Knative, make_service
+from tests.cluster.knative import Knative, make_service, pod_of
 from tests.cluster.namespace import Namespace
 
 
@@ -14,10 +14,8 @@ def test_a_service_becomes_a_pod_on_a_node(
 ) -> None:
     here = namespace()
     mark = cluster.audit.mark()
-    service = make_service("hello")
-    service["metadata"]["namespace"] = here.name
-    cluster.user("dev").apply(service)
-    pod = cluster.admin.until(here.pods(), lambda pods: next((p for p in pods if p["spec"].get("nodeName")), None))
+    cluster.user("dev").apply(make_service("hello", here))
+    pod = pod_of(here, "hello")
     assert [container["name"] for container in pod["spec"]["containers"]] == ["user-container", "queue-proxy"]
     assert pod["metadata"]["labels"]["serving.knative.dev/service"] == "hello"
 

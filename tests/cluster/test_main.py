@@ -7,7 +7,6 @@ import secrets
 import shutil
 import signal
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -16,7 +15,7 @@ from tests.cluster.controlplane import ControlPlane
 from tests.cluster.etcd import holds
 from tests.cluster.installation import Installation
 from tests.cluster.keyserver import KeyServer, key_server
-from tests.cluster.knative import Knative, make_service
+from tests.cluster.knative import Knative, make_service, pod_of, revisions, settled
 from tests.cluster.namespace import Namespace
 
 Make = Callable[..., Namespace]
@@ -44,30 +43,25 @@ def shop(morphisms: Installation, keys: KeyServer, namespace: Make) -> Iterator[
 def _service(here: Namespace) -> Object:
     service = make_service(
         "payments",
+        here,
         env={"DB_PASSWORD": "vault:~/db#password", "LOG_LEVEL": "info"},
         command=["/app/payments"],
         args=["--port", "8080"],
     )
-    # A default that Knative fills in at creation only: left out, any replace makes a Revision, with or without us.
-    service["spec"]["template"]["spec"]["enableServiceLinks"] = False
     # On the Service's own metadata, whose copy must not make a Revision of its own later.
-    service["metadata"] |= {"namespace": here.name, "annotations": {"morphisms.dev/secret-tls": "~/tls#certificate"}}
+    service["metadata"]["annotations"] = {"morphisms.dev/secret-tls": "~/tls#certificate"}
     return service
 
 
-def _bound(pods: list[Object]) -> Object | None:
-    return next((pod for pod in pods if pod["spec"].get("nodeName")), None)
-
-
 def test_a_service_is_confidential_on_apply_and_its_secrets_pass_the_api_server_by(
-    cluster: ControlPlane, knative: Knative, keys: KeyServer, shop: Namespace, tmp_path: Path
+    cluster: ControlPlane, knative: Knative, keys: KeyServer, shop: Namespace
 ) -> None:
     canary = {name: secrets.token_hex(16) for name in ("password", "certificate")}
     keys.write(shop.name, "payments", "db", password=canary["password"])
     keys.write(shop.name, "payments", "tls", certificate=canary["certificate"])
     developer = cluster.user("dev")
     developer.apply(_service(shop))
-    pod = cluster.admin.until(shop.pods(), _bound)
+    pod = pod_of(shop, "payments")
     _is_rewritten(pod)
     assert pod["spec"]["nodeName"] in {"snp-0", "snp-1"}
 
@@ -121,10 +115,8 @@ def test_without_us_the_same_secret_is_all_over_the_store(
     """So the search above can find: a plain value lies in every object on the way to the pod, and in the log."""
     here = namespace()
     canary = secrets.token_hex(16)
-    service = make_service("plain", env={"DB_PASSWORD": canary})
-    service["metadata"]["namespace"] = here.name
-    cluster.user("dev").apply(service)
-    cluster.admin.until(here.pods(), _bound)
+    cluster.user("dev").apply(make_service("plain", here, env={"DB_PASSWORD": canary}))
+    pod_of(here, "plain")
     found = {key.split("/")[2] for key, value in cluster.etcd.everything() if holds(value, canary)}
     assert found == {"serving.knative.dev", "deployments", "replicasets", "pods"}
     assert any(holds(content, canary) for _, content in cluster.etcd.files())
@@ -136,8 +128,7 @@ def test_a_pod_of_it_goes_nowhere_else(cluster: ControlPlane, knative: Knative, 
     scheduler.signal(signal.SIGSTOP)  # so that there is a pod to bind
     try:
         cluster.user("dev").apply(_service(shop))
-        pod = cluster.admin.until(shop.pods(), lambda pods: pods[0] if pods else None)
-        name = pod["metadata"]["name"]
+        name = pod_of(shop, "payments", bound=False)["metadata"]["name"]
         by = cluster.user("system:kube-scheduler")
         refusal = by.request("POST", shop.pods(f"{name}/binding"), _binding(name, "plain-0"))
         assert (refusal.status, refusal.body["reason"]) == (403, "Forbidden")
@@ -161,34 +152,17 @@ def test_a_replace_of_the_unchanged_manifest_makes_no_revision(
     # Without us Knative does the same.
     for here in (shop, namespace()):
         developer.apply(_service(here))
-        first = _settled(cluster, here)
+        first = settled(here, "payments")
         manifest = _service(here)
         # Knative refuses to lose these, so who replaces carries them; its defaults, and our copies, are left out.
         for key in ("serving.knative.dev/creator", "serving.knative.dev/lastModifier"):
             manifest["metadata"]["annotations"][key] = first["metadata"]["annotations"][key]
         for command in ("replace", "apply"):
             developer.kubectl(command, "-f", "-", input=manifest)
-            last = _settled(cluster, here)
+            last = settled(here, "payments")
             assert last["spec"] == first["spec"]
-        assert [item["metadata"]["name"] for item in cluster.admin.items(here.revisions())] == ["payments-00001"]
+        assert revisions(here) == ["payments-00001"]
         manifest["spec"]["template"]["spec"]["containers"][0]["args"] = ["--port", "8081"]
         developer.kubectl("replace", "-f", "-", input=manifest)
-        _settled(cluster, here)
-        assert len(cluster.admin.items(here.revisions())) == 2, "a changed one does"
-
-
-def _settled(cluster: ControlPlane, here: Namespace) -> Object:
-    """The Service, once Knative has seen its last change through to the Configuration and its Revision."""
-
-    def settled(items: list[Object]) -> Object | None:
-        return next((item for item in items if _seen(item)), None)
-
-    service = cluster.admin.until(here.services(), settled)
-    configurations = here.path("configurations", group="serving.knative.dev/v1")
-    cluster.admin.until(configurations, settled)
-    return service
-
-
-def _seen(item: Object) -> bool:
-    status = item.get("status", {})
-    return status.get("observedGeneration") == item["metadata"]["generation"] and "latestCreatedRevisionName" in status
+        settled(here, "payments")
+        assert revisions(here) == ["payments-00001", "payments-00002"], "a changed one does"
