@@ -1,0 +1,104 @@
+"""What the pages tell people to write and to run is there."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.manifests.rendering import MANIFESTS, rendered
+
+_DOCS = MANIFESTS.parent / "docs"
+_PAGES = {name: (_DOCS / f"{name}.md").read_text() for name in ("install", "operations", "gitops")}
+
+
+def _blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", _PAGES[page], re.DOTALL)
+
+
+def _object(kind: str, name: str) -> dict[str, Any]:
+    (found,) = (each for each in rendered("install.yaml") if each["kind"] == kind and each["metadata"]["name"] == name)
+    return found
+
+
+def _yaml(page: str, kind: str) -> dict[str, Any]:
+    documents = [yaml.safe_load(block) for block in _blocks(page, "yaml")]
+    (found,) = (each for each in documents if each.get("kind") == kind)
+    return dict(found)
+
+
+@pytest.mark.parametrize("page", _PAGES)
+def test_folders_and_files_that_are_named_exist(page: str) -> None:
+    for path in set(re.findall(r"manifests/[a-z0-9/.-]+[a-z]", _PAGES[page])):
+        assert (MANIFESTS.parent / path).exists(), path
+    for name in re.findall(r"`((?:base|overlays|components)(?:/[a-z-]+)?)`", _PAGES[page]):
+        assert (MANIFESTS / name / "kustomization.yaml").exists(), name
+
+
+@pytest.mark.parametrize("page", _PAGES)
+def test_shell_blocks_parse(page: str) -> None:
+    for block in _blocks(page, "sh"):
+        assert subprocess.run(["sh", "-n"], input=block, text=True, check=False).returncode == 0, block
+
+
+def test_every_guard_and_overlay_is_on_the_page() -> None:
+    for each in rendered("install.yaml"):
+        if each["kind"] == "ValidatingAdmissionPolicy":
+            assert f"| `{each['metadata']['name'].removesuffix('.morphisms.dev')}` |" in _PAGES["install"]
+    for folder in (*(MANIFESTS / "overlays").iterdir(), *(MANIFESTS / "components").iterdir()):
+        assert f"`{folder.parent.name}/{folder.name}`" in _PAGES["install"], folder
+
+
+def test_argo_cd_ignores_what_others_write_and_nothing_else() -> None:
+    differences = _yaml("gitops", "Application")["spec"]["ignoreDifferences"]
+    found = {(each["kind"], each["name"]): each for each in differences}
+    for (kind, name), each in found.items():
+        item = _object(kind, name)
+        group = item["apiVersion"].rpartition("/")[0]
+        assert each.get("group", "") == group
+        assert each.get("namespace") == item["metadata"].get("namespace")
+        for pointer in each.get("jsonPointers", ()):
+            *parents, last = pointer.strip("/").split("/")
+            for part in parents:
+                item = item[part]
+            assert last not in item, "what the manifests set is not to be ignored"
+    bundles = {key for key, each in found.items() if "jqPathExpressions" in each}
+    assert bundles == {(f"{word}WebhookConfiguration", "morphisms") for word in ("Mutating", "Validating")}
+    secrets = {each["metadata"]["name"] for each in rendered("install.yaml") if each["kind"] == "Secret"}
+    assert {name for kind, name in found if kind == "Secret"} == secrets
+
+
+@pytest.mark.skipif(shutil.which("jq") is None, reason="no jq on this machine")
+def test_the_paths_are_what_jq_takes_for_paths() -> None:
+    registration = _object("MutatingWebhookConfiguration", "morphisms")
+    for webhook in registration["webhooks"]:
+        webhook["clientConfig"]["caBundle"] = "bundle"
+    application = _yaml("gitops", "Application")["spec"]["ignoreDifferences"][0]
+    without = _deleted(registration, application["jqPathExpressions"][0])
+    assert without == _object("MutatingWebhookConfiguration", "morphisms")
+
+    (services,) = (each for each in map(yaml.safe_load, _blocks("gitops", "yaml")) if "kind" not in each)
+    expression = services["ignoreDifferences"][0]["jqPathExpressions"][0]
+    service = {"spec": {"template": {"metadata": {"annotations": {"morphisms.dev/inject": "true", "note": "x"}}}}}
+    assert _deleted(service, expression) == {"spec": {"template": {"metadata": {"annotations": {"note": "x"}}}}}
+    bare: dict[str, Any] = {"spec": {"template": {"spec": {}}}}
+    assert _deleted(bare, expression) == bare
+
+
+def _deleted(item: dict[str, Any], path: str) -> Any:
+    """As Argo CD takes it out before it compares."""
+    command = ["jq", f"del({path})"]
+    done = subprocess.run(command, input=json.dumps(item), capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+def test_flux_is_told_of_objects_that_exist() -> None:
+    release = _yaml("gitops", "HelmRelease")["spec"]["driftDetection"]["ignore"]
+    for each in release:
+        assert _object(each["target"]["kind"], each["target"]["name"])
+    assert _yaml("gitops", "Kustomization")["spec"]["path"] == "./manifests/base"
