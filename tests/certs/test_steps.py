@@ -8,6 +8,7 @@ import pytest
 
 from certs.authority import issue_leaf, make_authority
 from certs.pem import write_certificates
+from certs.periods import Periods
 from certs.state import AUTHORITY_SECRET, LEAF_SECRET
 from certs.steps import Change, Publish, Wait
 from certs.trust import vouches
@@ -262,3 +263,20 @@ def test_a_limit_that_is_no_time_is_set_anew(cluster: Cluster) -> None:
         cluster.secrets[AUTHORITY_SECRET]["former.until"] = limit
         assert changes(cluster.settle()) == [Change.LIMIT_FORMER]
     assert write_certificates(cluster.state().former) == cluster.secrets[AUTHORITY_SECRET]["former.crt"]
+
+
+def test_a_leaf_that_ends_with_its_authority_is_not_renewed_for_nothing(cluster: Cluster) -> None:
+    """Replacing the CA may be held up until its end; a new leaf would end just then too, and so would the next."""
+    short = Periods(leaf=PERIODS.leaf, authority=timedelta(days=1), settle=PERIODS.settle)
+    authority = make_authority(cluster.now, short, NAMES)
+    cluster.secrets[AUTHORITY_SECRET] = {"ca.crt": authority.certificate_pem, "ca.key": authority.key_pem}
+    while cluster.state().leaf.certificate.issuer != authority.certificate.subject:
+        cluster.step()
+        cluster.pass_time(PERIODS.settle)
+    assert cluster.state().leaf.certificate.not_valid_after_utc == authority.certificate.not_valid_after_utc
+    cluster.refusing = {"mutating", "validating"}
+    cluster.taken.clear()
+    while cluster.now < authority.certificate.not_valid_after_utc - PERIODS.settle:
+        cluster.step()
+        cluster.pass_time(timedelta(minutes=10))
+    assert Change.ISSUE_LEAF not in cluster.taken
