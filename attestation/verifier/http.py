@@ -43,9 +43,16 @@ class Peer:
     _session: aiohttp.ClientSession | None = field(default=None, init=False, repr=False)
 
     async def ask(
-        self, method: str, path: str, *, body: bytes | None = None, headers: Mapping[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        *,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        seconds: float | None = None,
     ) -> Answer:
-        """One request. Raises AskError; any status is an answer, a redirect too."""
+        """One request. Raises AskError; any status is an answer, a redirect too. `seconds`: in place of `timeout`."""
+        longest = self.timeout if seconds is None else seconds
         session = self._session
         if session is None or session.closed:
             # Limits to a peer that hangs: what waits for a connection counts into the timeout.
@@ -61,7 +68,7 @@ class Peer:
                 data=body,
                 headers=sent,
                 allow_redirects=False,
-                timeout=aiohttp.ClientTimeout(total=self.timeout),
+                timeout=aiohttp.ClientTimeout(total=longest),
             ) as response:
                 content = await response.content.read(self.limit + 1)
                 while len(content) <= self.limit and (more := await response.content.read(self.limit + 1)):
@@ -70,7 +77,7 @@ class Peer:
                     raise AskError(f"answered more than {self.limit} bytes")
                 return Answer(response.status, content)
         except TimeoutError:
-            raise AskError(f"no answer in {self.timeout:g} s", is_slow=True) from None
+            raise AskError(f"no answer in {longest:g} s", is_slow=True) from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise AskError(f"cannot be reached: {type(error).__name__}") from None
 

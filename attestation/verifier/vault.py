@@ -2,6 +2,9 @@
 
 One POST to `auth/MOUNT/login`, made with aiohttp and not with hvac: a slow Vault then costs a waiting task that ends at
 its deadline, where a thread could not be ended, and the answer's size is bounded.
+
+A login that comes too late for its guest has made a token all the same, and a guest that asks again gets another. So
+the answer is waited for a while longer, and what it brings is given back.
 """
 
 from __future__ import annotations
@@ -19,10 +22,14 @@ from attestation.verifier.http import Answer, AskError, Peer
 from attestation.verifier.policies import VaultLogin
 from attestation.verifier.reasons import Reason, RefusedError
 from attestation.verifier.signing import Signer
+from server import logs
 
 JWT_SECONDS = 60
 _BACKDATE_SECONDS = 5  # Vault's clock may be behind
 _MAX_AT_ONCE = 64
+_LATE_SECONDS = 15.0
+# Of the connections that there are, so that those who wait for nobody leave room for those who do.
+_MAX_LATE = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +57,7 @@ class Vault:
         self._keys = keys
         self._now = now
         self._places = asyncio.Semaphore(_MAX_AT_ONCE)
+        self._late: set[asyncio.Task[None]] = set()
 
     async def log_in(self, grant: Grant, login: VaultLogin) -> Login:
         """Log in as the grant's workload. Raises RefusedError, for each way that Vault can say no its own reason."""
@@ -61,7 +69,7 @@ class Vault:
             # What waits for its turn, or for a signature, waits for Vault: one deadline holds for all.
             async with asyncio.timeout(self._peer.timeout), self._places:
                 body = json.dumps({"role": login.role, "jwt": await self.mint(grant)}).encode()
-                answer = await self._peer.ask("POST", path, body=body, headers=headers)
+                answer = await self._asked(path, body, headers)
         except TimeoutError:
             raise RefusedError(Reason.VAULT_SLOW, f"no answer in {self._peer.timeout:g} s") from None
         except AskError as error:
@@ -69,6 +77,33 @@ class Vault:
         if answer.status != 200:
             raise refusal(answer)
         return _login(answer.body)
+
+    async def _asked(self, path: str, body: bytes, headers: Mapping[str, str]) -> Answer:
+        ask = self._peer.ask("POST", path, body=body, headers=headers, seconds=_LATE_SECONDS)
+        exchange = asyncio.create_task(ask)
+        try:
+            return await asyncio.shield(exchange)
+        except asyncio.CancelledError:
+            if len(self._late) >= _MAX_LATE:
+                exchange.cancel()
+            else:
+                task = asyncio.create_task(self._give_back(exchange, headers))
+                self._late.add(task)
+                task.add_done_callback(self._late.discard)
+            raise
+
+    async def _give_back(self, exchange: asyncio.Task[Answer], headers: Mapping[str, str]) -> None:
+        """Revoke what a login brings for which nobody waits any more."""
+        try:
+            answer = await exchange
+            if answer.status != 200:
+                return
+            login = _login(answer.body)
+            own = {**headers, "X-Vault-Token": login.token}
+            answer = await self._peer.ask("POST", "/v1/auth/token/revoke-self", body=b"{}", headers=own)
+        except (AskError, RefusedError):
+            return
+        logs.info("late_login", accessor=login.accessor, revoked=answer.status < 300)
 
     async def mint(self, grant: Grant) -> str:
         """The JWT: `sub` the workload, `cnf` the guest's key (RFC 7800), and flat strings for claim mappings."""

@@ -18,6 +18,7 @@ from joserfc.jwk import KeySet
 from attestation import wire
 from attestation.simulator.device import Device
 from attestation.simulator.hierarchy import Hierarchy
+from attestation.verifier import vault as module
 from attestation.verifier.bearer import Grant
 from attestation.verifier.http import Peer
 from attestation.verifier.policies import VaultLogin
@@ -49,12 +50,17 @@ class Stub:
     def __init__(self) -> None:
         self.status, self.body, self.hang = 200, json.dumps(ANSWER).encode(), False
         self.requests: list[tuple[str, Any, Any]] = []
+        self.tokens: list[str | None] = []
+        self.hold: asyncio.Event | None = None
 
     async def answer(self, request: web.Request) -> web.Response:
         namespace = request.headers.get("X-Vault-Namespace")
         self.requests.append((request.path, namespace, await request.json()))
+        self.tokens.append(request.headers.get("X-Vault-Token"))
         if self.hang:
             await asyncio.sleep(30)
+        if self.hold is not None:
+            await self.hold.wait()
         return web.Response(status=self.status, body=self.body)
 
 
@@ -153,6 +159,36 @@ async def test_slow_and_absent_are_two_things(stub: tuple[Stub, str], keys: Sign
     assert await reason(url, keys, seconds=0.2) is Reason.VAULT_SLOW
     assert time.monotonic() - began < 2
     assert await reason("http://127.0.0.1:1", keys) is Reason.VAULT_UNREACHABLE
+
+
+async def test_a_login_that_comes_too_late_is_given_back(stub: tuple[Stub, str], keys: SigningKeys) -> None:
+    server, url = stub
+    server.hold = asyncio.Event()
+    client, peer = vault(url, keys, seconds=0.2)
+    with pytest.raises(RefusedError, match="vault-slow"):
+        await client.log_in(GRANT, LOGIN)
+    assert len(client._late) == 1
+    server.hold.set()
+    await asyncio.gather(*client._late)
+    await peer.close()
+    assert [path for path, _, _ in server.requests] == ["/v1/auth/jwt-prod/login", "/v1/auth/token/revoke-self"]
+    assert server.requests[1][1] == "team"
+    assert server.tokens == [None, "hvs.token"]
+
+
+async def test_late_logins_are_waited_for_up_to_a_bound(
+    stub: tuple[Stub, str], keys: SigningKeys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_MAX_LATE", 3)
+    server, url = stub
+    server.hang = True
+    client, peer = vault(url, keys, seconds=0.2)
+    answers = await asyncio.gather(*(client.log_in(GRANT, LOGIN) for _ in range(8)), return_exceptions=True)
+    assert {str(each).partition(":")[0] for each in answers} == {"vault-slow"}
+    assert len(client._late) == 3
+    await peer.close()
+    await asyncio.gather(*client._late)
+    assert not client._late
 
 
 def test_a_sealed_vault_is_distinct_inside_and_retryable_outside(
