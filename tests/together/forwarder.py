@@ -20,6 +20,7 @@ class Forwarder:
     held: threading.Event = field(default_factory=threading.Event)
     """Set when a connection has come and waits."""
     _open: threading.Event = field(default_factory=threading.Event)
+    _answering: threading.Event = field(default_factory=threading.Event)
     _sockets: list[socket.socket] = field(default_factory=list)
 
     def hold(self) -> None:
@@ -29,6 +30,11 @@ class Forwarder:
 
     def release(self) -> None:
         self._open.set()
+        self._answering.set()
+
+    def hold_answers(self) -> None:
+        """From now on nothing comes back, until `release`."""
+        self._answering.clear()
 
     def serve(self, listener: socket.socket) -> None:
         """Until the listener is closed."""
@@ -42,7 +48,7 @@ class Forwarder:
 
     def close(self) -> None:
         """End every connection."""
-        self._open.set()
+        self.release()
         for each in self._sockets:
             _end(each)
 
@@ -55,7 +61,7 @@ class Forwarder:
             _end(client)
             return
         self._sockets.append(server)
-        threading.Thread(target=_pump, args=(server, client), daemon=True).start()
+        threading.Thread(target=_pump, args=(server, client, self._answering), daemon=True).start()
         _pump(client, server)
 
     def _connected(self) -> socket.socket | None:
@@ -87,9 +93,11 @@ def forwarder(*targets: int) -> Iterator[Forwarder]:
         thread.join(5)
 
 
-def _pump(source: socket.socket, sink: socket.socket) -> None:
+def _pump(source: socket.socket, sink: socket.socket, gate: threading.Event | None = None) -> None:
     with contextlib.suppress(OSError):
         while data := source.recv(64 * 1024):
+            if gate is not None:
+                gate.wait()
             sink.sendall(data)
     # Half a connection is of no use to anybody here.
     _end(source)

@@ -23,7 +23,7 @@ from tests.together.conftest import NewPod, replica
 from tests.together.forwarder import Forwarder, forwarder
 from tests.together.raft import RaftOpenBao
 from tests.verifier.guest import document
-from tests.verifier.process import HOST_DATA, Site, Verifier, verifier
+from tests.verifier.process import HOST_DATA, Site, Verifier, until, verifier
 from tests.verifier.tokens import Issuer
 
 
@@ -48,7 +48,7 @@ def replicas(
     with contextlib.ExitStack() as stack:
         to_vault = stack.enter_context(forwarder(bao.port))
         mortal = replica(site, tmp_path / "first", hierarchy, issuer)
-        mortal.settings["vault"]["url"] = f"https://127.0.0.1:{to_vault.port}"
+        mortal.settings["vault"] |= {"url": f"https://127.0.0.1:{to_vault.port}", "timeoutSeconds": 2.0}
         first = stack.enter_context(verifier(mortal))
         front = stack.enter_context(forwarder(first.port, judge.port))
         yield Replicas(first, judge, front, to_vault)
@@ -160,6 +160,26 @@ def test_started_again_in_time_is_as_good_as_another(
         ended = served_pod.end(process)
     assert ended.code == 0, ended.stderr
     assert has_its_secret(served_pod)
+
+
+def test_a_login_whose_answer_comes_too_late_leaves_no_token(
+    served_pod: Pod, replicas: Replicas, bao: RaftOpenBao
+) -> None:
+    """Vault has made the token, the verifier has given up, and the pod gets another when it asks again."""
+    before = bao.accessors()
+    replicas.front.targets.remove(replicas.second.port)
+    assert served_pod.run().code == 0, "from now on there is a connection to Vault"
+    replicas.first_to_vault.hold_answers()
+    process = served_pod.start()
+    until(lambda: len(bao.accessors() - before) == 1)
+    until(lambda: "vault-slow" in {each["reason"] for each in replicas.first.events("login")})
+    replicas.first_to_vault.release()
+    ended = served_pod.end(process)
+    assert ended.code == 0, ended.stderr
+    assert has_its_secret(served_pod)
+    until(lambda: bao.accessors() == before)
+    (told,) = replicas.first.events("late_login")
+    assert told["revoked"] is True
 
 
 @pytest.mark.slow
