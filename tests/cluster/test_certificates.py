@@ -112,6 +112,7 @@ def test_a_first_install_with_empty_secrets_is_trusted_and_changes_bundles_only(
     (authority,) = bundle
     assert vouches(authority, hook.replicas[0].certificate())
     workloads(hook)
+    print(f"\nresident: {', '.join(f'{replica.process.resident_mib():.0f} MiB' for replica in hook.replicas)}")
     assert [replica.metric("morphisms_certificate_leader") for replica in hook.replicas].count(1.0) == 1
     for replica in hook.replicas:
         for kind in KINDS:
