@@ -45,6 +45,7 @@ def guarded(_programs: None) -> Iterator[ControlPlane]:
     try:
         cluster.start()
         cluster.kubectl("apply", "--server-side", "-k", MANIFESTS / "base" / "guards")
+        cluster.kubectl("apply", "--server-side", "-f", MANIFESTS / "overlays" / "enforce" / "mode-required.yaml")
         rules = [{"apiGroups": _GROUPS, "resources": ["*"], "verbs": _WRITE}]
         cluster.admin.apply(
             {"apiVersion": f"{_RBAC}/v1", "kind": "ClusterRole", "metadata": {"name": "everything"}, "rules": rules}
@@ -92,6 +93,7 @@ def _wait_until_in_force(cluster: ControlPlane) -> None:
         "runtime-class-guard": lambda: _create(mallory, _CLASSES, _runtime_class("kata-remote", "runc")),
         "injection-present": lambda: _create(mallory, f"{_NAMESPACES}/{enforced}/pods", make_pod()),
         "knative-labels": lambda: _create_workload(mallory, absent, "Deployment", _FORGED),
+        "mode-required": lambda: _create(mallory, _NAMESPACES, _new_namespace("shop", "audit")),
     }
     deadline = time.monotonic() + 60
     for policy, trial in trials.items():
@@ -194,6 +196,23 @@ def test_what_is_no_mode_changes_freely(guarded: ControlPlane) -> None:
     namespace = _namespace(guarded, "enforce")
     labels = {"metadata": {"labels": {"team": "shop"}, "annotations": {"note": "x"}}}
     assert _patch(guarded.user("mallory"), f"{_NAMESPACES}/{namespace}", labels).status == 200
+
+
+def _new_namespace(name: str, mode: str | None) -> Object:
+    labels = {"morphisms.dev/mode": mode} if mode is not None else {}
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "refused"),
+    [("shop", None, True), ("shop", "inject", True), ("shop", "enforce", False), ("knative-serving", None, False)],
+)
+def test_with_the_overlay_enforce_namespaces_begin_there(
+    guarded: ControlPlane, name: str, mode: str | None, refused: bool
+) -> None:
+    item = _new_namespace(name, mode)
+    assert _refused(_create(guarded.user("mallory"), _NAMESPACES, item), "mode-required") is refused
+    assert _create(guarded.user("boss"), _NAMESPACES, item).status == 201
 
 
 # Our webhook configurations.
