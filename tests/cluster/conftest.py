@@ -39,6 +39,7 @@ from tests.cluster.nodes import KATA, RUNTIME_CLASSES, add_confidential_node, ad
 _HERE = Path(__file__).parent
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks for groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """All of this folder is the tier, and belongs to one worker where tests are spread by group."""
     for item in items:

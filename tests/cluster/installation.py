@@ -21,13 +21,13 @@ import yaml
 
 from tests.cluster.client import Client, Credentials, Object
 from tests.cluster.controlplane import ControlPlane
+from tests.cluster.nodes import MANIFESTS
 from tests.cluster.ports import free_port
 from tests.cluster.process import Process
 from webhook.configuration import Configuration
 
 SYSTEM = "morphisms-system"
 NAME = "morphisms-webhook"
-_MANIFESTS = Path(__file__).parent.parent.parent / "manifests"
 _REGISTRATIONS = "/apis/admissionregistration.k8s.io/v1"
 
 
@@ -73,7 +73,7 @@ class Installation:
         self.overlay.mkdir()
         self._backends = self.folder / "backends"
         self._backends.touch()
-        self.write_overlay(_MANIFESTS / folder)
+        self.write_overlay(MANIFESTS / folder)
         command = [sys.executable, "-m", "tests.cluster.balancer", str(self.port), str(self._backends)]
         self.balancer = Process(command, self.folder / "balancer.log", cluster.keeper)
 

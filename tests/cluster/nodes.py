@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 from tests.cluster.client import STRATEGIC_PATCH, Client, Object
 
+MANIFESTS = Path(__file__).parent.parent.parent / "manifests"
 NODES = "/api/v1/nodes"
 SNP_LABEL = "amd.feature.node.kubernetes.io/snp"
 RUNTIME_CLASSES = "/apis/node.k8s.io/v1/runtimeclasses"
-KATA: Object = {
-    "apiVersion": "node.k8s.io/v1",
-    "kind": "RuntimeClass",
-    "metadata": {"name": "kata-qemu-snp"},
-    "handler": "kata-qemu-snp",
-    "overhead": {"podFixed": {"cpu": "1", "memory": "2Gi"}},
-    "scheduling": {"nodeSelector": {SNP_LABEL: "true"}},
-}
+KATA_LABEL = "katacontainers.io/kata-runtime"
+KATA: Object = yaml.safe_load((MANIFESTS / "examples" / "runtime-class.yaml").read_text())
 
 
 def add_node(admin: Client, name: str, labels: dict[str, str] | None = None, **spec: Any) -> Object:
@@ -41,5 +39,5 @@ def add_node(admin: Client, name: str, labels: dict[str, str] | None = None, **s
 
 
 def add_confidential_node(admin: Client, name: str) -> Object:
-    """A node that hosts SNP guests."""
-    return add_node(admin, name, {SNP_LABEL: "true"})
+    """A node that hosts SNP guests, as Kata's installer and the feature discovery label it."""
+    return add_node(admin, name, {SNP_LABEL: "true", KATA_LABEL: "true"})
