@@ -126,10 +126,10 @@ class OwnCa:
 
     # Replicas
 
-    def start(self, name: str, *wrapper: str, environment: dict[str, str] | None = None, wait: bool = True) -> Replica:
-        """A further replica; `wrapper` are words before its command."""
+    def start(self, name: str, *, environment: dict[str, str] | None = None, wait: bool = True) -> Replica:
+        """A further replica."""
         port, metrics_port = free_port(), free_port()
-        command = [*wrapper, sys.executable, "-m", "cli.main", "webhook", "--own-ca"]
+        command = [sys.executable, "-m", "cli.main", "webhook", "--own-ca"]
         command += ["--config", str(self.folder / "configuration.yaml")]
         command += ["--listen", f"127.0.0.1:{port}", "--metrics-listen", f"127.0.0.1:{metrics_port}"]
         own = {"KUBECONFIG": str(self.account.kubeconfig), "POD_NAME": name, "POD_NAMESPACE": self.namespace}
