@@ -90,8 +90,13 @@ class _Projected(_Shape):
     sources: list[_Source] | None = None
 
 
+class _Image(_Shape):
+    reference: str | None = None
+
+
 class _Volume(_Shape):
     name: str | None = None
+    image: _Image | None = None
     empty_dir: Object | None = None
     host_path: Object | None = None
     projected: _Projected | None = None

@@ -23,6 +23,11 @@ def check(subject: Subject) -> Iterator[Finding]:
                 f"{container.field}.image",
                 f"pin the image of container {container.label} by digest (name@sha256:…)",
             )
+    for index, volume in enumerate(subject.pod.spec.get("volumes") or ()):
+        # What an image volume holds can be run as well.
+        image = (volume.get("image") or {}).get("reference")
+        if image and not _PINNED.fullmatch(image) and not _is_the_platforms(image, platform):
+            yield f"spec.volumes[{index}].image.reference", "pin the image of the volume by digest (name@sha256:…)"
 
 
 def _is_the_platforms(image: str, globs: tuple[str, ...]) -> bool:
