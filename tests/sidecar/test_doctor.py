@@ -95,10 +95,10 @@ def test_pod_and_operator_read_one_story(healthy: Pod, judge: Verifier, tamperin
 
 
 def test_a_missing_secret_is_one_failure_beside_those_that_are_there(healthy: Pod) -> None:
-    healthy.change(secrets=(*healthy.plan.secrets, SecretFile("gone", f"{HOME}/gone", "gone")))
+    healthy.change(secrets=(*healthy.plan.secrets, SecretFile("gone", f"{HOME}/never-written", "gone")))
     said = doctor(healthy)
     (line,) = said.failures()
-    assert f"{HOME}/gone is not in Vault" in line
+    assert f"{HOME}/never-written is not in Vault" in line
     assert f"ok    secret        {DB} can be read" in said.stdout
     assert "not looked at: a secret is missing" in said.stdout
     assert said.code == 16
@@ -141,7 +141,7 @@ def test_the_command_knows_the_option(tmp_path: Path) -> None:
 
 
 def test_what_fails_after_the_verifier_believed_is_told_under_its_id(healthy: Pod, judge: Verifier) -> None:
-    healthy.change(secrets=(SecretFile("gone", f"{HOME}/gone", "gone"),))
+    healthy.change(secrets=(SecretFile("gone", f"{HOME}/never-written", "gone"),))
     ended = healthy.run()
     found = re.search(r"\[secret-missing, correlation id ([0-9a-f]{16})\]", ended.last_words)
     assert found, ended.last_words
