@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import secrets
+import socket
 import ssl
 import subprocess
 from collections.abc import Iterator
@@ -12,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from tests.certificates import write_pair
-from tests.sidecar.vault import _free_port
 from tests.verifier.openbao import OpenBao, binary
 from tests.verifier.process import until
 
@@ -45,7 +46,7 @@ class RaftOpenBao(OpenBao):
         self.ca = self.ca_path.read_text()
         self._folder = folder
         self._context = ssl.create_default_context(cafile=str(self.ca_path))
-        port, cluster_port = _free_port(), _free_port()
+        port, cluster_port = _lasting_port(), _lasting_port()
         (folder / "openbao.hcl").write_text(_CONFIGURATION.format(folder=folder, port=port, cluster_port=cluster_port))
         super().__init__(self._spawn(), port)
         self._root_token = ""
@@ -100,7 +101,10 @@ class RaftOpenBao(OpenBao):
             return subprocess.Popen(command, stdout=log, stderr=log, env={"HOME": str(self._folder)})
 
     def _until(self, status: int) -> None:
-        until(lambda: self._health() == status, 40)
+        try:
+            until(lambda: self._health() == status, 40)
+        except AssertionError:
+            raise RuntimeError(f"no {status} from OpenBao: {(self._folder / 'openbao.log').read_text()}") from None
 
     def _health(self) -> int:
         if self.process.poll() is not None:
@@ -110,12 +114,23 @@ class RaftOpenBao(OpenBao):
         return 0
 
 
+def _lasting_port() -> int:
+    """Below those that Linux gives to outgoing connections, one of which would take it while the server is down."""
+    while True:
+        port = 20_000 + secrets.randbelow(12_000)
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
 @contextlib.contextmanager
 def raft_openbao(folder: Path) -> Iterator[RaftOpenBao]:
     """Set up with a KV engine `secret`; killed at the end."""
     server = RaftOpenBao(folder)
     try:
         server.done("POST", "sys/mounts/secret", {"type": "kv", "options": {"version": "2"}})
+        # A new mount first makes itself a versioned one, and refuses meanwhile.
+        until(lambda: server.call("POST", "secret/data/first", {"data": {}})[0] == 200)
         yield server
     finally:
         server.kill()

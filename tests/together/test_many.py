@@ -40,7 +40,7 @@ def test_75_pods_at_once_are_all_served(new_pod: NewPod, judge: Verifier, bao: R
     before = bao.accessors()
     pods = [new_pod() for _ in range(_MANY)]
     for each in pods:
-        each.change(deadline_seconds=60)
+        each.change(deadline_seconds=120)  # 75 interpreters start on whatever processors there are
     started = time.monotonic()
     ends = start_all(pods)
     print(f"{_MANY} at once: all served within {time.monotonic() - started:.1f} s")
