@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Final
 
 from sidecar.deadline import fraction
-from sidecar.refusal import RefusalError
+from sidecar.refusal import Exit, RefusalError
 from sidecar.stop import Stop
 
 FIRST_PAUSE: Final = 1.0
@@ -18,7 +18,7 @@ LONGEST_PAUSE_REFUSED: Final = 300.0
 
 
 class Duty(StrEnum):
-    """What a sidecar does, in the order of urgency when several are due."""
+    """What a sidecar does."""
 
     TOKEN = "token"
     LEASES = "leases"
@@ -46,7 +46,8 @@ class Agenda:
 
     def retry(self, duty: Duty, refusal: RefusalError) -> None:
         """Due after a pause that doubles, with jitter; what the other side asks for is the least."""
-        longest = LONGEST_PAUSE if refusal.again else LONGEST_PAUSE_REFUSED
+        is_outage = refusal.again or refusal.exit_code is Exit.DEADLINE
+        longest = LONGEST_PAUSE if is_outage else LONGEST_PAUSE_REFUSED
         pause = min(longest, FIRST_PAUSE * 2.0 ** min(self._failures[duty], 16)) * (0.5 + fraction() / 2)
         self._failures[duty] += 1
         self._due[duty] = time.monotonic() + max(pause, min(refusal.retry_after or 0.0, LONGEST_PAUSE_REFUSED))

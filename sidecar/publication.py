@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from sidecar.events import Events
@@ -37,10 +37,10 @@ class Publication:
         self._is_running = True
         self.count = self.count or 1
 
-    def replace(self, found: Mapping[Read, Data]) -> dict[Read, RefusalError]:
+    def replace(self, found: Mapping[Read, Data], must_have: Collection[Read]) -> dict[Read, RefusalError]:
         """Publish what is new, and say what cannot be: such a secret stays as it was, and the others change.
 
-        Raises RefusalError when the volumes take nothing.
+        Raises RefusalError, and nothing has changed, for one of `must_have` and when the volumes take nothing.
         """
         secrets = {**self._secrets, **found}
         problems: dict[Read, RefusalError] = {}
@@ -48,6 +48,8 @@ class Publication:
             self._contents(secrets)
         except RefusalError:
             secrets, problems = self._one_by_one(found)
+        for read in problems.keys() & set(must_have):
+            raise problems[read]
         self._publish(secrets)
         return problems
 

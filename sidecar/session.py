@@ -51,6 +51,11 @@ class Session(Vault):
         """There is a token that was not given back."""
         return bool(self._token)
 
+    @property
+    def is_alive(self) -> bool:
+        """As far as we know."""
+        return not self.gone and self.remaining() > 0
+
     def keep(self, token: VaultToken) -> None:
         """From now on this token asks. Raises RefusalError for what no header can carry."""
         self.use(token.token)
@@ -159,7 +164,7 @@ class Session(Vault):
         self._client.close()
 
     def _kept(self, answer: Answer) -> str:
-        return "" if self.gone and answer.status == _UNKNOWN else super()._kept(answer)
+        return "" if answer.status == _UNKNOWN and not self.is_alive else super()._kept(answer)
 
     def _ask(self, deadline: Deadline, method: str, path: str, body: bytes | None = None) -> Answer:
         deadline.check("Vault was asked")

@@ -31,6 +31,9 @@ LONGEST_SLEEP: Final = 60.0
 # Between the signal and the end of what it replaces, as far as that lives: an application has to read and reconnect.
 HANDOVER_SECONDS: Final = 30.0
 RETRY_SECONDS: Final = 5.0
+_OF_A_SECRET: Final = (Exit.VAULT_REFUSED, Exit.SECRET_MISSING)
+# Whoever cannot be reached is one trouble, whatever we wanted of him.
+_PARTIES: Final = {Exit.VAULT_UNREACHABLE: "vault", Exit.DEADLINE: "vault", Exit.VERIFIER_UNREACHABLE: "verifier"}
 
 
 def stay(plan: Plan, places: Places, events: Events, stop: Stop) -> None:
@@ -121,13 +124,12 @@ class Keeper:
             pause = self._duties[duty](Deadline(ROUND_SECONDS, self._stop, once=True))
         except StoppedError:
             raise
-        except TokenGoneError as refusal:
-            self._troubles.met(Duty.TOKEN, refusal)
-            self._agenda.set(duty, None)
-            self._agenda.hasten(Duty.ATTESTATION)
         except RefusalError as refusal:
-            self._troubles.met(duty, refusal)
+            is_gone = isinstance(refusal, TokenGoneError)
+            self._troubles.met(Duty.TOKEN if is_gone else _PARTIES.get(refusal.exit_code, duty), refusal)
             self._agenda.retry(duty, refusal)
+            if is_gone:
+                self._agenda.hasten(Duty.ATTESTATION)
         else:
             self._troubles.over(duty)
             self._agenda.set(duty, pause)
@@ -163,7 +165,7 @@ class Keeper:
         try:
             self._attester.log_in(deadline, fresh.keep)
             # Leased credentials end with the token: better to try again than to have none, while the old one lives.
-            self._replace(deadline, fresh, self._changing(), must_have=set() if old.gone else self._leased)
+            self._replace(deadline, fresh, self._changing(), must_have=self._leased if old.is_alive else set())
         except BaseException:
             self._credentials = previous
             self._cleanup.token(fresh, 0.0)
@@ -202,7 +204,10 @@ class Keeper:
     def _replace(
         self, deadline: Deadline, session: Session, wanted: Iterable[Read], must_have: Collection[Read] = ()
     ) -> None:
-        """Read and publish; a secret that cannot be had stays as it is. Raises RefusalError for one of `must_have`."""
+        """Read and publish; a secret that cannot be had stays as it is.
+
+        Raises RefusalError, and nothing has changed, for one of `must_have` and for what is no matter of one secret.
+        """
         found: dict[Read, Data] = {}
         problems: dict[Read, RefusalError] = {}
         for read in wanted:
@@ -214,13 +219,12 @@ class Keeper:
                 if refusal.exit_code is Exit.VAULT_REFUSED:
                     session.check(deadline, read[0])
                 # An engine that leases can be broken while Vault is well.
-                elif refusal.exit_code is not Exit.SECRET_MISSING and (read not in self._leased or read in must_have):
+                is_its_own = refusal.exit_code in _OF_A_SECRET or read in self._leased
+                if read in must_have or not is_its_own:
                     raise
                 problems[read] = refusal
-        problems |= self._publication.replace(found)
+        problems |= self._publication.replace(found, must_have)
         for read, problem in problems.items():
-            if read in must_have:
-                raise problem
             self._troubles.met(_subject(read), problem)
         if found:
             self._troubles.over("vault", *map(_subject, found.keys() - problems.keys()))

@@ -7,9 +7,6 @@ import time
 from sidecar.events import Events
 from sidecar.refusal import Exit, RefusalError
 
-# Whoever cannot be reached is one trouble, whatever we wanted of him.
-_PARTIES = {Exit.VAULT_UNREACHABLE: "vault", Exit.DEADLINE: "vault", Exit.VERIFIER_UNREACHABLE: "verifier"}
-
 
 class Troubles:
     """Subject → what is wrong with it. Bounded: subjects are parties, duties of ours and secrets of the plan."""
@@ -20,7 +17,6 @@ class Troubles:
 
     def met(self, subject: str, refusal: RefusalError) -> None:
         """One line when this is new."""
-        subject = _PARTIES.get(refusal.exit_code, subject)
         exit_code, _, since = self._now.get(subject, (None, "", time.monotonic()))
         self._now[subject] = refusal.exit_code, refusal.reason, since
         if exit_code is not refusal.exit_code:
