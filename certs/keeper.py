@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from kubernetes_asyncio.client import ApiClient
 from prometheus_client import CollectorRegistry
 
 from certs.clock import Clock
@@ -20,6 +19,9 @@ from certs.objects import Followed, Objects, Place
 from certs.periods import Periods
 from certs.serving import Install, Serving
 from certs.state import AUTHORITY_SECRET, LEAF_SECRET, Live, read_live
+
+if TYPE_CHECKING:  # whoever brings the client decides how much of its package is loaded
+    from kubernetes_asyncio.client import ApiClient
 
 LEASE: Final = "morphisms-webhook"
 CONFIGURATIONS: Final = ("mutatingwebhookconfigurations", "validatingwebhookconfigurations")

@@ -7,13 +7,15 @@ import json
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import ClientTimeout
-from kubernetes_asyncio.client import ApiClient
 
 from certs.clock import Clock
 from certs.log import Log
+
+if TYPE_CHECKING:  # whoever brings the client decides how much of its package is loaded
+    from kubernetes_asyncio.client import ApiClient
 
 Object = Mapping[str, Any]
 

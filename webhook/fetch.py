@@ -26,7 +26,7 @@ from webhook.shape import MalformedError, check_metadata
 from webhook.snapshot import Fetched, Snapshot, fetched_from_objects, snapshot_of_objects
 
 if TYPE_CHECKING:  # the commands read files only, and need not load a Kubernetes client for it
-    from kubernetes_asyncio.client import ApiClient
+    from webhook.kubernetes import ApiClient
 
 LOOKUP_SECONDS: Final = 1.5
 """Bound of one look-up: below the server's own deadline, which is below every timeout of the registration."""

@@ -21,13 +21,12 @@ from typing import Any, Final, Generic, TypeVar
 import msgspec
 from aiohttp import ClientTimeout
 from aiohttp.http_exceptions import LineTooLong
-from kubernetes_asyncio.client import ApiClient
-from kubernetes_asyncio.client import Configuration as ClientConfiguration
-from kubernetes_asyncio.config import load_incluster_config, load_kube_config
 
 from server import logs
 from webhook.configuration import Configuration
 from webhook.fetch import FileCluster, Lookups, StatusError, get, send
+from webhook.kubernetes import ApiClient, load_incluster_config, load_kube_config
+from webhook.kubernetes import Configuration as ClientConfiguration
 from webhook.modes import Mode
 from webhook.request import Request
 from webhook.snapshot import (

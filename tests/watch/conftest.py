@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 import uvloop
-from kubernetes_asyncio.client import ApiClient
-from kubernetes_asyncio.client import Configuration as ClientConfiguration
 
 from tests.watch.apiserver import NAMESPACES, ApiServer, namespace
 from webhook.configuration import Configuration, Reserved
+from webhook.kubernetes import ApiClient
+from webhook.kubernetes import Configuration as ClientConfiguration
 from webhook.watch import LiveCluster, Timing
 
 CONFIGURATION = Configuration(reserved=Reserved(keys=("snp", "pool")))

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from kubernetes_asyncio.client import ApiClient
-from kubernetes_asyncio.client import Configuration as ClientConfiguration
 
 from tests.watch.apiserver import ApiServer, Fault, body, hang, namespace, node, refuse, status
 from tests.watch.conftest import Live
 from webhook.configuration import Configuration
 from webhook.fetch import MAX_REVISIONS, Cluster, FileCluster, Lookups
+from webhook.kubernetes import ApiClient
+from webhook.kubernetes import Configuration as ClientConfiguration
 from webhook.request import Request, User
 from webhook.snapshot import Fetched, snapshot_of_objects
 from webhook.watch import LiveCluster

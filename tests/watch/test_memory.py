@@ -19,7 +19,7 @@ _REVIEWS = Path(__file__).parents[1] / "fixtures" / "admissionreviews"
 
 _CLIENT = """
 import asyncio, json, sys, time
-from kubernetes_asyncio.client import ApiClient, Configuration as ClientConfiguration
+from webhook.kubernetes import ApiClient, Configuration as ClientConfiguration
 from webhook.configuration import Configuration
 from webhook.watch import LiveCluster
 
