@@ -47,6 +47,12 @@ class AuditLog:
     def mark(self) -> int:
         return self.path.stat().st_size
 
+    def content(self, since: int = 0) -> bytes:
+        """All that was written from there on."""
+        with self.path.open("rb") as log:
+            log.seek(since)
+            return log.read()
+
     def events(self, since: int = 0) -> Iterator[Event]:
         """Those from there on, in order."""
         with self.path.open("rb") as log:

@@ -141,7 +141,7 @@ class Client:
         return _checked(self.request("DELETE", path, query=query)).body
 
     def until(
-        self, path: str, condition: Callable[[list[Object]], T | None], *, seconds: float = 30, **query: str
+        self, path: str, condition: Callable[[list[Object]], T | None], *, seconds: float = 60, **query: str
     ) -> T:
         """List and watch a collection until the condition on its objects gives something true; that.
 
