@@ -210,6 +210,14 @@ def test_profiles_runtime_classes_are_the_guarded_ones() -> None:
     assert yaml.safe_load(guarded) == presets
 
 
+def test_the_guarded_audience_is_the_verifiers() -> None:
+    from webhook.configuration import Configuration
+
+    policy = _one("ValidatingAdmissionPolicy", "verifier-token.morphisms.dev")
+    (condition,) = policy["spec"]["matchConditions"]
+    assert f"'{Configuration().verifier.audience}' in object.spec.audiences" in condition["expression"]
+
+
 def test_no_policy_lets_through_what_it_cannot_work_out() -> None:
     policies = [each for each in _every() if each["kind"] == "ValidatingAdmissionPolicy"]
     assert {each["metadata"]["name"].removesuffix(".morphisms.dev") for each in policies} == {
@@ -218,6 +226,7 @@ def test_no_policy_lets_through_what_it_cannot_work_out() -> None:
         "runtime-class-guard",
         "injection-present",
         "knative-labels",
+        "verifier-token",
     }
     bindings = {
         each["metadata"]["name"]: each for each in _every() if each["kind"] == "ValidatingAdmissionPolicyBinding"
