@@ -3,7 +3,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: setup demo test test-fast lint format bench lock schema exec images clean
+.PHONY: setup demo test test-fast lint format bench lock schema exec images manifests clean
 
 setup: $(STAMP)
 
@@ -18,11 +18,13 @@ $(STAMP): requirements/dev.txt pyproject.toml
 demo: setup
 	@$(BIN)/python -m cli.demo
 
+# The control plane's programs are built once, some ten minutes, and kept in ~/.cache/morphisms.
 test: setup
-	$(BIN)/pytest -n 2 --dist loadfile
+	@$(BIN)/python -m tests.cluster.binaries
+	$(BIN)/pytest -n 2 --dist loadgroup
 
 test-fast: setup
-	$(BIN)/pytest -n 2 --dist loadfile -m "not slow and not cluster"
+	$(BIN)/pytest -n 2 --dist loadgroup -m "not slow and not cluster"
 
 lint: setup
 	$(BIN)/ruff format --check .
@@ -50,6 +52,10 @@ lock: setup
 
 schema: setup
 	$(BIN)/python -m cli.schema
+
+# manifests/install.yaml and install-verifier.yaml, rendered; `python -m tests.manifests --release` before a new version.
+manifests: setup
+	@$(BIN)/python -m tests.manifests
 
 # The helper that becomes the application: a static binary of some 15 KB, sidecar/exec/build/exec.
 exec:
