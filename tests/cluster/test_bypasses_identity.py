@@ -195,6 +195,19 @@ def test_c22_labels_of_knatives_objects_that_change(cluster: ControlPlane, here:
         allowed(try_patch(developer(cluster), path, {"metadata": {"labels": {"team": "payments"}}}))
 
 
+def test_c22_container_that_takes_the_name_of_knatives(
+    cluster: ControlPlane, here: Namespace, payments: Object
+) -> None:
+    """The rules leave queue-proxy alone in Knative's pods, and Knative lets nobody else have the name there."""
+    tagged = {"name": "queue-proxy", "image": "dev.local/mine:latest"}
+    bare = make_pod(containers=[make_pod()["spec"]["containers"][0], tagged])
+    assert reasons(try_pod(developer(cluster), here, bare)) == {"images/digest"}
+    service = make_service("mine", command=["/app"])
+    service["spec"]["template"]["spec"]["containers"][0]["name"] = "queue-proxy"
+    answer = developer(cluster).request("POST", here.services(), service, query=DRY)
+    assert (answer.status, "is a reserved container name" in answer.message) == (400, True), answer.message
+
+
 # Dry runs.
 
 

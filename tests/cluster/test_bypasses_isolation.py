@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import pytest
@@ -105,6 +106,11 @@ def test_c33_secret_in_plain_text(cluster: ControlPlane, here: Namespace) -> Non
     plain = try_pod(developer(cluster), here, pod("xK9-fq2_Lm7vR4tZ"))
     assert reasons(plain) == {"secrets/plaintext-env"}
     assert "xK9-fq2_Lm7vR4tZ" not in plain.message
+    # As kubectl keeps it beside the object that it has applied.
+    kept = make_pod(
+        annotations={"kubectl.kubernetes.io/last-applied-configuration": json.dumps(pod("xK9-fq2_Lm7vR4tZ"))}
+    )
+    assert reasons(try_pod(developer(cluster), here, kept)) == {"secrets/last-applied"}
     assert is_confidential(allowed(try_pod(developer(cluster), here, pod("vault:secret/shop/db#password"))))
 
 

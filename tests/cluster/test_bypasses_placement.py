@@ -9,6 +9,7 @@ import pytest
 from tests.cluster.attacks import (
     DRY,
     GATED,
+    KNATIVE_LABELS,
     UNSCHEDULABLE,
     allowed,
     binding,
@@ -60,6 +61,34 @@ def test_c01_preset_node_name_of_a_pod_that_asks_without_a_mode(cluster: Control
     assert not is_confidential(allowed(try_pod(developer(cluster), here, make_pod(nodeName="plain-0"))))
 
 
+def test_c01_preset_node_name_by_way_of_a_deployment(cluster: ControlPlane, enforced: Namespace) -> None:
+    """The ReplicaSet controller is refused as anybody is, and the reason stands in an event."""
+    app = {"app": "preset"}
+
+    def deploy(name: str, **spec: object) -> None:
+        template = {"metadata": {"labels": app}, "spec": {**make_pod()["spec"], **spec}}
+        developer(cluster).create(
+            enforced.deployments(),
+            {
+                "apiVersion": "apps/v1",
+                "kind": "Deployment",
+                "metadata": {"name": name},
+                "spec": {"selector": {"matchLabels": app}, "template": template},
+            },
+        )
+
+    deploy("preset", nodeName="plain-0")
+    event = cluster.admin.until(enforced.path("events"), _failed)
+    assert "placement/node-name" in event["message"]
+    assert cluster.admin.items(enforced.pods()) == []
+    deploy("free")
+    assert is_confidential(cluster.admin.until(enforced.pods(), lambda pods: pods[0] if pods else None))
+
+
+def _failed(events: list[Object]) -> Object | None:
+    return next((event for event in events if event["reason"] == "FailedCreate"), None)
+
+
 def test_c02_binding_by_hand(cluster: ControlPlane, enforced: Namespace) -> None:
     name = _pending(cluster, enforced)
     for node in ("plain-0", "there-is-none"):
@@ -74,9 +103,8 @@ def test_c02_binding_by_hand(cluster: ControlPlane, enforced: Namespace) -> None
         {"annotations": {"morphisms.dev/status": "{}"}},
         {"annotations": {"morphisms.dev/secret-db": "secret/other/db#password"}},
         {"annotations": {"io.katacontainers.config.hypervisor.kernel_params": "agent.debug_console"}},
-        {"labels": {"serving.knative.dev/service": "payments"}},
     ],
-    ids=["status", "secret", "kata", "label"],
+    ids=["status", "secret", "kata"],
 )
 def test_c02_binding_that_overwrites_annotations(cluster: ControlPlane, enforced: Namespace, metadata: Object) -> None:
     name = _pending(cluster, enforced)
@@ -84,6 +112,16 @@ def test_c02_binding_that_overwrites_annotations(cluster: ControlPlane, enforced
         answer = mallory(cluster).request("POST", path, binding(name, "snp-0", **metadata), query=DRY)
         assert reasons(answer) == {"isolation/binding-metadata"}
     allowed(_bind(mallory(cluster), enforced, name, "snp-0", annotations={"example.org/note": "x"}))
+
+
+@pytest.mark.parametrize("mode", ["enforce", None])
+def test_c02_binding_that_says_whose_pod_it_is(cluster: ControlPlane, namespace: Make, mode: str | None) -> None:
+    here = namespace(mode)
+    name = _pending(cluster, here)
+    for path in (here.pods(f"{name}/binding"), here.path("bindings")):
+        answer = mallory(cluster).request("POST", path, binding(name, "snp-0", labels=KNATIVE_LABELS), query=DRY)
+        assert reasons(answer) == {"knative-labels.morphisms.dev"}
+    allowed(_bind(mallory(cluster), here, name, "snp-0", labels={"topology.kubernetes.io/zone": "a"}))
 
 
 def test_c03_legacy_binding(cluster: ControlPlane, enforced: Namespace) -> None:
