@@ -159,9 +159,7 @@ def test_c37_annotation_for_the_hypervisor(cluster: ControlPlane, here: Namespac
     allowed(try_pod(developer(cluster), here, make_pod(annotations=_NOTE)))
 
 
-def test_what_was_wrong_before_does_not_hinder_anybody(
-    cluster: ControlPlane, namespace: Callable[..., Namespace]
-) -> None:
+def test_what_was_wrong_before_hinders_nobody(cluster: ControlPlane, namespace: Callable[..., Namespace]) -> None:
     """A pod from before the namespace was enforced can be labelled, given finalizers and deleted; not made worse."""
     here = namespace()
     old = make_pod("old", container={"image": "dev.local/app:latest", "securityContext": {"privileged": True}}, **GATED)

@@ -45,13 +45,13 @@ def here(namespace: Make) -> Namespace:
 # Before us.
 
 
-def test_c47_status_written_by_the_author(cluster: ControlPlane, here: Namespace) -> None:
+def test_c46_status_written_by_the_author(cluster: ControlPlane, here: Namespace) -> None:
     """A pod that says it was injected is injected."""
     claims = make_pod(annotations={"morphisms.dev/status": '{"injector":1}'})
     assert is_confidential(allowed(try_pod(developer(cluster), here, claims)))
 
 
-def test_c47_init_container_of_his_own(cluster: ControlPlane, here: Namespace) -> None:
+def test_c46_init_container_of_his_own(cluster: ControlPlane, here: Namespace) -> None:
     """Called as ours is: it becomes ours, or the pod is refused."""
     fake: Object = {"name": "morphisms-init", "image": OTHER_IMAGE}
     admitted = allowed(try_pod(developer(cluster), here, make_pod(initContainers=[fake], annotations=SECRET)))
@@ -64,7 +64,7 @@ def test_c47_init_container_of_his_own(cluster: ControlPlane, here: Namespace) -
         assert "isolation/reserved-names" in reasons(try_pod(developer(cluster), here, pod))
 
 
-def test_c47_measured_pod_that_is_none(cluster: ControlPlane, here: Namespace) -> None:
+def test_c46_measured_pod_that_is_none(cluster: ControlPlane, here: Namespace) -> None:
     """With initdata nothing is added, so all has to be there."""
     measured = make_pod(
         annotations={"io.katacontainers.config.hypervisor.cc_init_data": base64.b64encode(b"x").decode()}
