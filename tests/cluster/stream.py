@@ -165,9 +165,9 @@ class Stream(AbstractContextManager["Stream"]):
         }
         wrong = [f"{name}: {problem}" for name, pod in pods.items() if (problem := _problem(pod))]
         lost = {attempt.name for attempt in self.attempts if attempt.created} - pods.keys()
-        assert wrong == []
-        assert lost == set()
-        assert self.given_up == []
+        assert not wrong, f"wrongly admitted: {wrong}"
+        assert not lost, f"created and not there: {lost}"
+        assert not self.given_up, f"never created: {self.given_up}"
         made = {Kind(name.partition("-")[0]) for name in pods}
         assert made == set(Kind) - {Kind.VIOLATING}, "each kind was really tried"
         refusals = [attempt.message for attempt in self.attempts if attempt.kind is Kind.VIOLATING]

@@ -25,7 +25,7 @@ from tests.cluster.client import Object
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.installation import NAME, SYSTEM, Installation, Replica
 from tests.cluster.link import Link
-from tests.cluster.namespace import Namespace
+from tests.cluster.namespace import DEVELOPER, Namespace
 from tests.cluster.stream import Attempt, Kind, Stream, make_pod
 from webhook.configuration import Configuration
 
@@ -194,13 +194,15 @@ def test_a_watch_that_is_cut_costs_nothing(
             stream.proceed()
             wired.mend()
             repaired.replicas[0].process.wait_until(partial(_has_called, wired, before))
+        tightened = namespace("audit")
         wired.cut()
-        # Unheard of by any replica, so enforced for the time being; nothing here needs more.
+        # Unheard of by any replica, so enforced for the time being.
         unheard = namespace("enforce")
-        violating = make_pod(Kind.VIOLATING, "violating")
-        answer = cluster.user("dev").request("POST", unheard.pods(), violating)
-        assert (answer.status, "placement/node-name" in answer.message) == (403, True)
-        cluster.user("dev").create(unheard.pods(), make_pod(Kind.CONFIDENTIAL, "confidential"))
+        assert "placement/node-name" in _refusal(cluster, unheard)
+        cluster.user(DEVELOPER).create(unheard.pods(), make_pod(Kind.CONFIDENTIAL, "confidential"))
+        # In audit, to the replicas; what they let through unchanged the guard knows better.
+        tightened.label("enforce")
+        assert "injection-present" in _refusal(cluster, tightened)
         stream.proceed()
         wired.mend()
         mended = time.monotonic()
@@ -208,6 +210,12 @@ def test_a_watch_that_is_cut_costs_nothing(
             replica.process.wait_until(partial(_view_is_newer_than, replica, mended))
         stream.proceed()
     assert stream.failures == []
+
+
+def _refusal(cluster: ControlPlane, namespace: Namespace) -> str:
+    answer = cluster.user(DEVELOPER).request("POST", namespace.pods(), make_pod(Kind.VIOLATING, "violating"))
+    assert answer.status == 403
+    return answer.message
 
 
 @pytest.mark.skipif(shutil.which("faketime") is None, reason="needs faketime, Debian's package of that name")
