@@ -76,7 +76,7 @@ class Vault(_Section):
     ca: str = ""
     namespace: str = ""
     mounts: dict[str, Annotated[int, Field(ge=1, le=2)]] = Field(
-        {"secret": 2}, description="KV mounts and their version"
+        {"secret": 2}, description="KV mounts and their version; any other path is credentials with a lease"
     )
     prefix: str = Field("secret/knative", description="~/ stands for PREFIX/CLUSTER/NAMESPACE/SERVICE/")
 

@@ -110,6 +110,11 @@ def expand_inline(value: str, home: Home) -> str:
     return result
 
 
+def inline_paths(value: str) -> list[str]:
+    """The paths of the references inside a text."""
+    return [match[1].partition("#")[0] for match in _INLINE.finditer(value)]
+
+
 def literal_parts(value: str) -> str:
     """The text without its inline references: what its author wrote out."""
     return _INLINE.sub("", value)
