@@ -134,6 +134,19 @@ def test_c03_legacy_binding(cluster: ControlPlane, enforced: Namespace) -> None:
     allowed(bind("snp-0"))
 
 
+def test_c03_binding_of_a_pod_that_asks_in_a_milder_mode(cluster: ControlPlane, namespace: Make) -> None:
+    """There the pod itself decides, looked up by the name in the Binding: through both doors."""
+    here = namespace("inject")
+    for name, inject in (("asks", "true"), ("opted-out", "false")):
+        cluster.admin.create(here.pods(), make_pod(name, annotations={"morphisms.dev/inject": inject}, **UNSCHEDULABLE))
+    cases = (("asks", "plain-0", True), ("asks", "snp-0", False), ("opted-out", "plain-0", False))
+    for path in ("pods/{}/binding", "bindings"):
+        for name, node, refused in cases:
+            target = here.path(path.format(name))
+            answer = mallory(cluster).request("POST", target, binding(name, node), query=DRY)
+            assert reasons(answer) == {"placement/binding-target"} if refused else answer.status == 201
+
+
 def test_c04_scheduler_of_his_own(cluster: ControlPlane, enforced: Namespace) -> None:
     mine = make_pod(schedulerName="mine")
     assert reasons(try_pod(developer(cluster), enforced, mine)) == {"placement/scheduler"}
