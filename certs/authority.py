@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -32,7 +32,9 @@ def make_authority(now: datetime, periods: Periods, names: Sequence[str] = (), t
     )
     if names:
         permitted = [x509.DNSName(name) for name in names]
-        builder = builder.add_extension(x509.NameConstraints(permitted, None), critical=True)
+        # A constraint on DNS names says nothing of addresses (RFC 5280, section 4.2.1.10).
+        addresses = [x509.IPAddress(ip_network(every)) for every in ("0.0.0.0/0", "::/0")]
+        builder = builder.add_extension(x509.NameConstraints(permitted, addresses), critical=True)
     return Pair(builder.sign(key, hashes.SHA256()), key)
 
 

@@ -15,7 +15,17 @@ MAX_BYTES: Final = 256 << 10
 MAX_CERTIFICATES: Final = 32
 
 # What cryptography raises for bytes that are not what they claim to be.
-_UNREADABLE = (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion)
+_UNREADABLE = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
+
+# What a server may sign with in TLS 1.3 (RFC 8446, section 4.2.3).
+_CURVES = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +60,16 @@ def read_certificates(pem: bytes) -> tuple[x509.Certificate, ...] | None:
         found = x509.load_pem_x509_certificates(pem)
         for certificate in found:
             certificate.public_key()
-            certificate.extensions  # noqa: B018 - parsed on first use, and hostile bytes raise there
+            # Parsed on first use, and hostile bytes raise there.
+            certificate.extensions  # noqa: B018
+            certificate.not_valid_before_utc, certificate.not_valid_after_utc  # noqa: B018
     except _UNREADABLE:
         return None
     return tuple(dict.fromkeys(found))
 
 
 def read_pair(certificate: bytes, key: bytes) -> Pair | None:
-    """The pair; None when either is missing or unreadable, the key is of another kind, or they do not belong together.
+    """The pair; None when either is missing or unreadable, the key is of no use to a server, or of another pair.
 
     Of several certificates the first counts.
     """
@@ -68,7 +80,9 @@ def read_pair(certificate: bytes, key: bytes) -> Pair | None:
         private = serialization.load_pem_private_key(key, password=None)
     except _UNREADABLE:
         return None
-    if not isinstance(private, ec.EllipticCurvePrivateKey) or private.public_key() != certificates[0].public_key():
+    if not isinstance(private, ec.EllipticCurvePrivateKey) or not isinstance(private.curve, _CURVES):
+        return None
+    if private.public_key() != certificates[0].public_key():
         return None
     return Pair(certificates[0], private)
 

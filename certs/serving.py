@@ -42,7 +42,7 @@ class Serving:
             if self._better_kept(pair, live, now):
                 reason = "the live configurations do not trust it yet"
             else:
-                self._take(pair, now)
+                reason = self._take(pair, now)
         self._tell(reason)
         self._judge(live, reason)
 
@@ -72,13 +72,17 @@ class Serving:
             return False
         return all(_trusts(each, leaf) for each in live) and not all(_trusts(each, pair) for each in live)
 
-    def _take(self, pair: Pair, now: datetime) -> None:
-        self._install(pair.certificate_pem, pair.key_pem)
+    def _take(self, pair: Pair, now: datetime) -> str | None:
+        try:
+            self._install(pair.certificate_pem, pair.key_pem)
+        except Exception as error:  # TLS has rules of its own, such as for digests; a Secret must not end the server
+            return f"it cannot be served: {type(error).__name__}"
         self._leaf = pair
         ends = pair.certificate.not_valid_after_utc.isoformat()
         self._log.info("certificate_in_use", serial=f"{pair.certificate.serial_number:x}", ends=ends)
         if now < pair.certificate.not_valid_before_utc:
             self._log.warning("certificate_not_valid_yet", begins=pair.certificate.not_valid_before_utc.isoformat())
+        return None
 
     def _tell(self, reason: str | None) -> None:
         if reason != self._told:

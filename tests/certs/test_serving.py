@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import ssl
+import subprocess
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
+from prometheus_client import CollectorRegistry
 
 from certs.authority import issue_leaf, make_authority
 from certs.clock import Clock
+from certs.metrics import CertificateMetrics
 from certs.pem import MAX_BYTES, MAX_CERTIFICATES, Pair, read_certificates, read_pair
+from certs.serving import Serving
 from certs.state import LEAF_SECRET
 from certs.trust import vouches
 from server.tls import CertificateError, HeldCertificate
-from tests.certs.cluster import NAMES, PERIODS, START, Cluster
+from tests.certs.cluster import NAMES, PERIODS, START, Cluster, Quiet
 
 
 @pytest.fixture
@@ -92,6 +102,58 @@ def test_hostile_pem_is_nothing() -> None:
     assert "PRIVATE" not in repr(pair)
 
 
+_FIRST, _SECOND, _ALTERNATIVES = "1.2.3.4.1", "1.2.3.4.2", "2.5.29.17"
+
+
+@pytest.mark.parametrize(
+    ("extensions", "old", "new"),
+    [
+        pytest.param([_FIRST, _SECOND], b"\x2a\x03\x04\x02", b"\x2a\x03\x04\x01", id="an extension twice"),
+        pytest.param([_ALTERNATIVES], b"", b"", id="a name of a kind that nobody reads"),
+        pytest.param([_FIRST], b"20500101", b"00000101", id="a time before all calendars"),
+    ],
+)
+def test_a_certificate_that_is_strange_inside_is_nothing(extensions: list[str], old: bytes, new: bytes) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    builder = x509.CertificateBuilder(x509.Name([]), x509.Name([]), key.public_key(), 5)
+    builder = builder.not_valid_before(START).not_valid_after(datetime(2050, 1, 1, tzinfo=UTC))
+    for name in extensions:
+        extension = x509.UnrecognizedExtension(x509.ObjectIdentifier(name), b"\x30\x02\xa5\x00")
+        builder = builder.add_extension(extension, critical=False)
+    der = builder.sign(key, hashes.SHA256()).public_bytes(Encoding.DER)
+    assert old in der
+    assert read_certificates(ssl.DER_cert_to_PEM_cert(der.replace(old, new) if old else der).encode()) is None
+
+
+@pytest.mark.parametrize("curve", [ec.SECP192R1(), ec.SECP224R1(), ec.SECP256K1()], ids=lambda curve: curve.name)
+def test_a_key_that_no_server_may_use_makes_no_pair(curve: ec.EllipticCurve) -> None:
+    key = ec.generate_private_key(curve)
+    builder = x509.CertificateBuilder(x509.Name([]), x509.Name([]), key.public_key(), 5)
+    certificate = builder.not_valid_before(START).not_valid_after(START + PERIODS.leaf).sign(key, hashes.SHA256())
+    pair = Pair(certificate, key)
+    assert read_pair(pair.certificate_pem, pair.key_pem) is None
+
+
+def test_what_tls_itself_refuses_is_said_and_ends_nothing(tmp_path: Path) -> None:
+    """Signed with SHA-1, a certificate reads well, and OpenSSL takes it for no server."""
+    authority = make_authority(START, PERIODS)
+    for name, content in (("ca.crt", authority.certificate_pem), ("ca.key", authority.key_pem)):
+        (tmp_path / name).write_bytes(content)
+    names = ",".join(f"DNS:{name}" for name in NAMES)
+    for command in (
+        "req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout tls.key -subj /CN=x -out tls.csr"
+        f" -addext subjectAltName={names} -addext extendedKeyUsage=serverAuth",
+        "x509 -req -in tls.csr -CA ca.crt -CAkey ca.key -sha1 -days 3650 -copy_extensions copyall -out tls.crt",
+    ):
+        subprocess.run(["openssl", *command.split()], cwd=tmp_path, check=True, capture_output=True)
+    log = Quiet()
+    serving = Serving(NAMES, HeldCertificate().replace, CertificateMetrics(CollectorRegistry(), bool, float), log)
+    data = {key: base64.b64encode((tmp_path / key).read_bytes()).decode() for key in ("tls.crt", "tls.key")}
+    serving.look({"data": data}, [], START)
+    assert serving.problem() == "no certificate yet: it cannot be served: CertificateError"
+    assert [event for event, _ in log.events] == ["certificate_not_usable"]
+
+
 def test_only_an_authority_vouches() -> None:
     authority = make_authority(START, PERIODS)
     leaf = issue_leaf(authority, NAMES, START, PERIODS)
@@ -99,6 +161,26 @@ def test_only_an_authority_vouches() -> None:
     assert vouches(authority.certificate, leaf.certificate)
     assert not vouches(leaf.certificate, below.certificate)
     assert not vouches(make_authority(START, PERIODS).certificate, leaf.certificate)
+
+
+@pytest.mark.parametrize(
+    ("name", "believed"),
+    [
+        (NAMES[0], True),
+        (f"x.{NAMES[0]}", True),
+        ("other.system.svc", False),
+        ("10.0.0.1", False),
+        ("2001:db8::1", False),
+    ],
+)
+def test_an_authority_of_names_is_believed_for_these_alone(name: str, believed: bool, tmp_path: Path) -> None:
+    authority = make_authority(START, PERIODS, NAMES)
+    (tmp_path / "ca.crt").write_bytes(authority.certificate_pem)
+    (tmp_path / "tls.crt").write_bytes(issue_leaf(authority, [name], START, PERIODS).certificate_pem)
+    command = ["openssl", "verify", "-attime", str(int(START.timestamp())), "-CAfile", "ca.crt", "tls.crt"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode == 0) is believed, done.stderr
+    assert believed or "subtree violation" in done.stderr
 
 
 def test_the_clock_is_the_api_servers() -> None:

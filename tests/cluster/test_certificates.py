@@ -13,8 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 
-from certs.pem import read_certificates, read_pair
+from certs.pem import Pair, read_certificates, read_pair
 from certs.trust import vouches
 from tests.cluster.client import JSON_PATCH, Object
 from tests.cluster.controlplane import ControlPlane
@@ -162,7 +165,17 @@ def test_secrets_that_are_not_there_are_made_by_name_alone(install: Callable[...
 
 @pytest.mark.parametrize(
     "damage",
-    ["ca deleted", "tls deleted", "both deleted", "ca garbage", "tls garbage", "ca half", "tls half", "ca of another"],
+    [
+        "ca deleted",
+        "tls deleted",
+        "both deleted",
+        "ca garbage",
+        "tls garbage",
+        "ca half",
+        "tls half",
+        "ca of another",
+        "tls weak",
+    ],
 )
 def test_damage_is_repaired_and_fails_no_admission(
     install: Callable[..., OwnCa], workloads: Callable[[OwnCa], str], damage: str
@@ -188,8 +201,25 @@ def _hurt(hook: OwnCa, damage: str) -> None:
         hook.write_secret(AUTHORITY if what == "ca" else LEAF, **{f"{what}_crt": b"\x00", f"{what}_key": b"none"})
     elif how == "half":
         hook.write_secret(AUTHORITY if what == "ca" else LEAF, **{f"{what}_key": None})
+    elif how == "weak":
+        weak = _weak(hook)
+        hook.write_secret(LEAF, tls_crt=weak.certificate_pem, tls_key=weak.key_pem)
     else:
         hook.write_secret(AUTHORITY, ca_key=hook.secret(LEAF)["tls.key"])
+
+
+def _weak(hook: OwnCa) -> Pair:
+    """The certificate of our CA that is served, but for a key that OpenSSL takes for too short."""
+    own = hook.secret(AUTHORITY)
+    authority = read_pair(own["ca.crt"], own["ca.key"])
+    (like,) = read_certificates(hook.secret(LEAF)["tls.crt"]) or ()
+    assert authority is not None
+    key = ec.generate_private_key(ec.SECP192R1())
+    builder = x509.CertificateBuilder(like.issuer, like.subject, key.public_key(), x509.random_serial_number())
+    builder = builder.not_valid_before(like.not_valid_before_utc).not_valid_after(like.not_valid_after_utc)
+    for extension in like.extensions:
+        builder = builder.add_extension(extension.value, extension.critical)
+    return Pair(builder.sign(authority.key, hashes.SHA256()), key)
 
 
 def _whole(hook: OwnCa) -> bool:
