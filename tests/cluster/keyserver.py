@@ -19,17 +19,19 @@ from attestation.simulator.hierarchy import Hierarchy, open_hierarchy
 from sidecar.plan import PLAN_VARIABLE
 from tests.cluster.client import Object
 from tests.cluster.controlplane import ControlPlane
+from tests.cluster.keeper import Keeper
+from tests.cluster.process import Process
 from tests.exec.conftest import build
-from tests.sidecar.conftest import start_machine
 from tests.sidecar.pod import START
 from tests.sidecar.vault import TlsOpenBao, tls_openbao
-from tests.verifier.process import Site, Verifier, policy, verifier
+from tests.verifier.process import Site, Verifier, command, policy, verifier
 from tests.webhook.process import until
 from webhook.profiles import PRESETS
 
 _ROOT = Path(__file__).parent.parent.parent
 _CLUSTER = "prod"
 _PROFILE = "kata-snp-simulated"
+_LISTENING = "listening on "
 
 
 @dataclass
@@ -133,12 +135,31 @@ def key_server(cluster: ControlPlane, folder: Path) -> Iterator[KeyServer]:
         for name in ("openbao", "verifier", "hardware", "helper", "pods"):
             (folder / name).mkdir(parents=True)
         hierarchy = open_hierarchy(folder / "hardware")
+        hardware = _hardware(cluster, folder / "hardware")
+        stack.callback(hardware.stop)
+        hardware.start()
         bao = stack.enter_context(tls_openbao(folder / "openbao"))
-        machine = stack.enter_context(contextlib.contextmanager(start_machine)(hierarchy))
+        stack.enter_context(_kept(cluster.keeper, bao.process.pid))
         site = _site(cluster, folder / "verifier", hierarchy, bao.url)
         bao.trust(site.public_keys)
         judge = stack.enter_context(verifier(site))
+        stack.enter_context(_kept(cluster.keeper, judge.process.pid))
+        machine = hardware.log.read_text().partition(_LISTENING)[2].split()[0]
         yield KeyServer(cluster, folder / "pods", bao, judge, machine, build(folder / "helper"))
+
+
+def _hardware(cluster: ControlPlane, folder: Path) -> Process:
+    words = command("simulated-hardware", "--dir", folder, "--listen", "127.0.0.1:0")
+    log = cluster.folder / "hardware.log"
+    return Process(words, log, cluster.keeper, ready=lambda: _LISTENING in log.read_text())
+
+
+@contextlib.contextmanager
+def _kept(keeper: Keeper, pid: int) -> Iterator[None]:
+    """Let the keeper answer for a process that others start and end."""
+    keeper.started(pid)
+    yield
+    keeper.ended(pid)
 
 
 def _site(cluster: ControlPlane, folder: Path, hierarchy: Hierarchy, vault_url: str) -> Site:

@@ -132,7 +132,7 @@ def test_a_pod_of_it_goes_nowhere_else(cluster: ControlPlane, knative: Knative, 
         name = pod_of(shop, "payments", bound=False)["metadata"]["name"]
         by = cluster.user("system:kube-scheduler")
         refusal = by.request("POST", shop.pods(f"{name}/binding"), _binding(name, "plain-0"))
-        assert (refusal.status, refusal.body["reason"]) == (403, "Forbidden")
+        assert (refusal.status, refusal.body["reason"]) == (403, "Forbidden"), refusal.message
         assert "placement/binding" in refusal.message
         assert cluster.admin.get(shop.pods(name))["spec"].get("nodeName") is None
         assert by.request("POST", shop.pods(f"{name}/binding"), _binding(name, "snp-1")).status == 201
