@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 
-@pytest.hookimpl(trylast=True)
+@pytest.hookimpl(tryfirst=True)  # before xdist looks for groups; a folder's own conftest comes before this one
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A group for each test that has none (`--dist loadgroup`): modules share servers through their fixtures."""
     for item in items:
