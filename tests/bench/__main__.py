@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import sys
 
-from tests.bench import admission, report, sidecar, verifier
+from tests.bench import admission, cluster, report, sidecar, verifier
 
-PARTS = {"admission": admission.main, "verifier": verifier.main, "report": report.main, "sidecar": sidecar.main}
+PARTS = {
+    "admission": admission.main,
+    "verifier": verifier.main,
+    "report": report.main,
+    "sidecar": sidecar.main,
+    "cluster": cluster.main,
+}
 
 
 def main() -> None:
