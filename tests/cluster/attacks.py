@@ -92,6 +92,11 @@ def developer(cluster: ControlPlane) -> Client:
     return cluster.user(DEVELOPER)
 
 
+def garbage_collector(cluster: ControlPlane) -> Client:
+    """Deletes what says that its owner is gone, whoever wrote that."""
+    return cluster.user("system:serviceaccount:kube-system:generic-garbage-collector")
+
+
 @functools.cache
 def mallory(cluster: ControlPlane) -> Client:
     """May do everything in the groups at stake, in all namespaces; has neither `loosen` nor `break-glass`."""

@@ -11,6 +11,7 @@ from tests.cluster.attacks import (
     DRY,
     allowed,
     developer,
+    garbage_collector,
     is_confidential,
     make_pod,
     mallory,
@@ -28,6 +29,8 @@ Make = Callable[..., Namespace]
 _NAMESPACES = "/api/v1/namespaces"
 _REGISTRATION = "/apis/admissionregistration.k8s.io/v1"
 _KINDS = ("mutatingwebhookconfigurations", "validatingwebhookconfigurations")
+# Owned by nobody who exists, it would be collected.
+_NOBODY = {"apiVersion": "v1", "kind": "Namespace", "name": "gone", "uid": "00000000-0000-4000-8000-000000000000"}
 _RATCHET, _GUARD = {"mode-ratchet.morphisms.dev"}, {"configuration-guard.morphisms.dev"}
 
 
@@ -63,8 +66,10 @@ def test_c17_who_edits_in_a_namespace_does_not_edit_the_namespace(cluster: Contr
 
 def test_c17_namespace_made_anew_without_its_mode(cluster: ControlPlane, namespace: Make) -> None:
     for mode, refused in (("enforce", True), ("inject", True), ("audit", False), (None, False)):
-        answer = mallory(cluster).request("DELETE", f"{_NAMESPACES}/{namespace(mode).name}", query=DRY)
-        assert reasons(answer) == _RATCHET if refused else answer.status == 200
+        path = f"{_NAMESPACES}/{namespace(mode).name}"
+        for client in (mallory(cluster), garbage_collector(cluster)):
+            answer = client.request("DELETE", path, query=DRY)
+            assert reasons(answer) == _RATCHET if refused else answer.status == 200
 
 
 def test_c17_namespace_that_is_called_like_an_excluded_one(cluster: ControlPlane, here: Namespace) -> None:
@@ -117,6 +122,7 @@ def test_c25_registration_that_is_taken_away(cluster: ControlPlane, kind: str) -
     assert reasons(mallory(cluster).request("DELETE", path, query=DRY)) == _GUARD
     assert reasons(mallory(cluster).request("DELETE", f"{_REGISTRATION}/{kind}", query=DRY)) == _GUARD
     assert ours.request("DELETE", path, query=DRY).status == 403
+    assert reasons(garbage_collector(cluster).request("DELETE", path, query=DRY)) == _GUARD
     theirs = copy.deepcopy(_THEIRS[kind])
     allowed(mallory(cluster).request("POST", f"{_REGISTRATION}/{kind}", theirs, query=DRY))
 
@@ -134,6 +140,7 @@ def test_c25_registration_that_is_taken_away(cluster: ControlPlane, kind: str) -
         {"path": "/webhooks/0/clientConfig/caBundle", "value": ""},
         {"path": "/webhooks", "value": []},
         {"path": "/metadata/annotations", "value": {}},
+        {"path": "/metadata/ownerReferences", "value": [_NOBODY]},
     ],
     ids=lambda change: change["path"].rpartition("/")[2],
 )

@@ -15,6 +15,7 @@ from tests.cluster.attacks import (
     binding,
     developer,
     eventually,
+    garbage_collector,
     is_confidential,
     make_pod,
     mallory,
@@ -235,6 +236,7 @@ def test_c11_runtime_class_swapped_without_the_verb(cluster: ControlPlane) -> No
     guard = {"runtime-class-guard.morphisms.dev"}
     assert reasons(mallory(cluster).request("DELETE", path, query=DRY)) == guard
     assert reasons(mallory(cluster).request("DELETE", RUNTIME_CLASSES, query=DRY)) == guard
+    assert reasons(garbage_collector(cluster).request("DELETE", path, query=DRY)) == guard
     runc = {
         "apiVersion": "node.k8s.io/v1",
         "kind": "RuntimeClass",
@@ -311,6 +313,11 @@ def test_c19_node_label_that_a_kubelet_sets(
             assert (spoofed.status, "is not allowed to modify labels" in spoofed.message) == (403, True)
         taint = try_patch(kubelet, path, {"spec": {"taints": [{"key": "confidential", "effect": "NoSchedule"}]}})
         assert (taint.status, "is not allowed to modify taints" in taint.message) == (403, True)
+        fresh = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "fresh", "labels": {_TRUSTED_LABEL: "true"}}}
+        registered = cluster.node("fresh").request("POST", NODES, fresh, query=DRY)
+        assert (registered.status, "is not allowed to set" in registered.message) == (403, True), registered.message
+        fresh["metadata"] = {"name": "fresh", "labels": {SNP_LABEL: "true"}}
+        allowed(cluster.node("fresh").request("POST", NODES, fresh, query=DRY))
         other = try_patch(kubelet, f"{NODES}/plain-0", {"metadata": {"labels": {SNP_LABEL: "true"}}})
         assert (other.status, "is not allowed to modify node" in other.message) == (403, True)
         cluster.admin.patch(path, {"metadata": {"labels": {_TRUSTED_LABEL: "true"}}})
