@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import pytest
+from xdist.remote import Producer  # type: ignore[import-untyped]
+from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks for groups; a folder's own conftest comes before this one
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A group for each test that has none (`--dist loadgroup`): modules share servers through their fixtures."""
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(str(item.path)))
+class _Spread(LoadFileScheduling):  # type: ignore[misc]
+    """Modules share servers through their fixtures, and the cluster tier one control plane."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "tests/cluster" if nodeid.startswith("tests/cluster/") else str(super()._split_scope(nodeid))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _Spread | None:
+    """In place of `--dist loadgroup`, whose marks this pytest and xdist lose on the way."""
+    return _Spread(config, log) if config.getvalue("dist") == "loadgroup" else None

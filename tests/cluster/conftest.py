@@ -39,13 +39,11 @@ from tests.cluster.nodes import KATA, RUNTIME_CLASSES, add_confidential_node, ad
 _HERE = Path(__file__).parent
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks for groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All of this folder is the tier, and belongs to one worker where tests are spread by group."""
+    """All of this folder is the tier; `make test` gives it to one worker (tests/conftest.py)."""
     for item in items:
         if _HERE in item.path.parents:
             item.add_marker("cluster")
-            item.add_marker(pytest.mark.xdist_group("cluster"))
 
 
 @pytest.fixture(scope="session")
