@@ -60,8 +60,8 @@ def staying(pod: Pod, bao: RaftOpenBao) -> Pod:
 
 @pytest.fixture
 def short_life(bao: RaftOpenBao) -> Iterator[None]:
-    """Tokens that live 3 s, and 6 s when renewed."""
-    bao.write_role(token_ttl="3s", token_explicit_max_ttl="6s")
+    """Tokens that live 5 s, and 9 s when renewed."""
+    bao.write_role(token_ttl="5s", token_explicit_max_ttl="9s")
     yield
     bao.write_role()
 
@@ -131,7 +131,7 @@ def test_vault_away_beyond_the_tokens_life(
         bao.seal()
         try:
             with pytest.raises(subprocess.TimeoutExpired):
-                sidecar.process.wait(7)  # its token's longest life is over, and it waits
+                sidecar.process.wait(10)  # its token's longest life is over, and it waits
             assert shows(staying, "first")
             assert is_well_for_the_kubelet(sidecar)
         finally:
