@@ -286,6 +286,10 @@ class Watch(Generic[T]):
                 self._version, reason = "", "an oversized event"
             except Exception as error:  # nothing that a server sends may end the watch
                 reason = type(error).__name__
+            if opened == math.inf and (status is None or status >= 500):
+                # Who was away may come back with an older store, from a backup. It would take our version for one that
+                # is still to come, and say nothing until then.
+                self._version = ""
             settled = self._clock() - opened >= _SETTLED_SECONDS
             if settled and reason == "ended early":
                 failures = 0

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import shutil
 import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
 from tests.cluster.asking import make_pod
-from tests.cluster.client import Client
+from tests.cluster.client import Answer, Client
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.installation import Installation
 from tests.cluster.keeper import Keeper
@@ -180,6 +182,90 @@ def _granted(admin: Client) -> set[tuple[str, str, str]]:
         for resource in rule["resources"]
         for verb in rule["verbs"]
     }
+
+
+def test_a_store_that_comes_back_from_a_backup_is_seen_as_it_is(upgraded: Installation) -> None:
+    """Its versions begin anew below those that the replicas know, and it has the CA of that time."""
+    cluster, admin = upgraded.cluster, upgraded.cluster.admin
+    name = f"test-{uuid.uuid4().hex[:8]}"
+    metadata = {"name": name, "labels": {"morphisms.dev/mode": "audit"}}
+    admin.create(_NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
+    admin.until(f"{_NAMESPACES}/{name}/serviceaccounts", bool)
+    backup = cluster.folder / "backup"
+    with _without_store(upgraded):
+        shutil.copytree(cluster.etcd.folder, backup)
+    admin.patch(f"{_NAMESPACES}/{name}", {"metadata": {"labels": {"morphisms.dev/mode": "enforce"}}})
+    _wait_until(lambda: _is_injected(admin, name))
+    authority = f"{_NAMESPACES}/morphisms-system/secrets/morphisms-webhook-ca"
+    before = admin.get(authority)["data"]["ca.crt"]
+    admin.patch(authority, {"data": None})
+    _wait_until(lambda: admin.get(authority).get("data", {}).get("ca.crt", before) != before)
+    for number in range(300):
+        admin.patch(f"{_NAMESPACES}/{name}", {"metadata": {"annotations": {"number": str(number)}}})
+    with _without_store(upgraded):
+        shutil.rmtree(cluster.etcd.folder)
+        shutil.copytree(backup, cluster.etcd.folder)
+    assert admin.get(authority)["data"]["ca.crt"] == before
+    _wait_until(lambda: not _is_injected(admin, name))
+    admin.patch(f"{_NAMESPACES}/{name}", {"metadata": {"labels": {"morphisms.dev/mode": "enforce"}}})
+    _wait_until(lambda: _is_injected(admin, name))
+
+
+def test_in_an_emergency_what_the_page_says_lets_pods_start_again(upgraded: Installation) -> None:
+    """Nobody answers, as if every replica were gone."""
+    admin = upgraded.cluster.admin
+    names = [f"test-{uuid.uuid4().hex[:8]}" for _ in range(2)]
+    for name in names:
+        metadata = {"name": name, "labels": {"morphisms.dev/mode": "enforce"}}
+        admin.create(_NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
+        admin.until(f"{_NAMESPACES}/{name}/serviceaccounts", bool)
+    (block,) = re.findall(r"## In an emergency.*?```sh\n(.*?)```", _PAGE, re.DOTALL)
+    loosen, *remove = [line.split()[1:] for line in block.splitlines() if line.startswith("kubectl")]
+    upgraded.balancer.stop()
+    try:
+        _wait_until(lambda: all("failed calling webhook" in _created(admin, name).message for name in names))
+        admin.kubectl(*[names[0] if word == "shop" else word for word in loosen])
+        _wait_until(lambda: _created(admin, names[0]).status == 201)
+        assert _created(admin, names[1]).status != 201
+        for command in remove:
+            admin.kubectl(*command)
+        _wait_until(lambda: _created(admin, names[1]).status == 201)
+        assert _created(admin, names[1], {"morphisms.dev/inject": "true"}).status == 201
+    finally:
+        upgraded.balancer.start(wait=False)
+        admin.kubectl("apply", "--server-side", "-k", upgraded.overlay)
+    _wait_until(lambda: _is_injected(admin, names[1]))
+
+
+@contextlib.contextmanager
+def _without_store(installation: Installation) -> Iterator[None]:
+    processes = installation.cluster.processes
+    for process in reversed(processes.values()):
+        process.stop()
+    yield
+    for process in processes.values():
+        process.start()
+    installation.wait_until_answered(60)
+
+
+def _is_injected(admin: Client, namespace: str) -> bool:
+    """Whether a pod that does not ask is: by the audit mode's measure never, in enforce always."""
+    answer = _created(admin, namespace)
+    return answer.status == 201 and "runtimeClassName" in answer.body["spec"]
+
+
+def _created(admin: Client, namespace: str, annotations: dict[str, str] | None = None) -> Answer:
+    pod = make_pod(annotations)
+    pod["spec"]["containers"][0]["image"] = f"registry.example/app@sha256:{'0' * 64}"
+    return admin.request("POST", f"{_NAMESPACES}/{namespace}/pods", pod, query={"dryRun": "All"})
+
+
+def _wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    """Replicas take up what they watch a moment later, and tell nobody."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
 
 
 def test_removed_in_the_order_of_the_page_no_admission_fails_and_nothing_is_left(upgraded: Installation) -> None:

@@ -187,15 +187,19 @@ async def test_retries_a_failing_list(live: Live, fault: Fault) -> None:
     assert live.observed.counts["nodes", "interrupted"] == (1 if fault is refuse else 2)
 
 
-@pytest.mark.parametrize("fault", [status(429), status(500), status(403), refuse, hang])
-async def test_retries_a_failing_watch_without_listing_again(live: Live, fault: Fault) -> None:
+@pytest.mark.parametrize(
+    ("fault", "away"), [(status(429), False), (status(403), False), (status(500), True), (refuse, True), (hang, True)]
+)
+async def test_retries_a_failing_watch_and_lists_again_when_the_server_was_away(
+    live: Live, fault: Fault, away: bool
+) -> None:
     await live.opened()
     live.server.faults[NODES].extend([fault, fault])
     live.server.cut(NODES, b"")
     await live.observed.next("nodes", "opened")
     assert not live.server.faults[NODES]
     assert live.observed.counts["nodes", "interrupted"] >= 2
-    assert len(live.server.asked(NODES, watch=False)) == 1
+    assert live.observed.counts["nodes", "listed"] == (2 if away else 1)
 
 
 async def test_waits_as_long_as_it_is_told_but_not_longer_than_its_own_limit(
