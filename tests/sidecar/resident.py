@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from sidecar import plan as plans
 from tests.sidecar.pod import ROOT, Ended, Pod
 
 # As in tests.sidecar.pod; the kubelet's port and a secret's age are the test's too.
-_START = """
+START = """
 import os, sys
 from pathlib import Path
 from sidecar.main import run
@@ -103,11 +103,11 @@ class Resident:
 
 
 @contextlib.contextmanager
-def resident(pod: Pod, *, reread: float = 300.0, port: int = 0) -> Iterator[Resident]:
-    """The pod's sidecar; killed at the end if it still runs."""
+def resident(pod: Pod, *, reread: float = 300.0, port: int = 0, prefix: Sequence[str] = ()) -> Iterator[Resident]:
+    """The pod's sidecar, started through the command `prefix`; killed at the end if it still runs."""
     pod.change(agent="sidecar")
     (pod.root / "token").write_text(pod.new_token())
-    words = [sys.executable, "-c", _START, str(pod.root), str(pod.helper), str(port), str(reread)]
+    words = [*prefix, sys.executable, "-c", START, str(pod.root), str(pod.helper), str(port), str(reread)]
     environment = {plans.PLAN_VARIABLE: plans.write(pod.plan), **pod.environment}
     process = subprocess.Popen(
         words, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
