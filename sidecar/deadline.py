@@ -58,9 +58,9 @@ def patiently(deadline: Deadline, events: Events, work: Callable[[], T]) -> T:
         try:
             return work()
         except RefusalError as refusal:
-            wait = (
-                pause * (0.5 + fraction()) if refusal.retry_after is None else refusal.retry_after + fraction() * pause
-            )
+            asked = refusal.retry_after
+            # A crowd that was refused together was told the same number: half of it again is room to spread over.
+            wait = pause * (0.5 + fraction()) if asked is None else asked + fraction() * max(pause, asked / 2)
             if deadline.once or not refusal.again or wait >= deadline.remaining():
                 raise
             events.warning("retry", reason=refusal.reason, detail=refusal.detail, seconds=round(wait, 2))
