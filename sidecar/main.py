@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import sys
 from collections.abc import Mapping
 
@@ -12,6 +11,7 @@ from sidecar.events import Events
 from sidecar.places import Places
 from sidecar.plan import PLAN_VARIABLE, Plan, PlanError, read
 from sidecar.refusal import CAUSES, Exit, RefusalError, internal
+from sidecar.shield import shield
 from sidecar.stop import Stop
 
 HELP = f"""usage: morphisms-init [--doctor]
@@ -42,8 +42,7 @@ def run(environment: Mapping[str, str], places: Places, *, doctor: bool = False)
     events = Events(places.termination_log)
     try:
         stop.listen()
-        # A core dump would write secrets to a disk.
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        shield()
         if doctor:
             from sidecar.doctor import examine
 
