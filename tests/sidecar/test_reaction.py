@@ -71,9 +71,11 @@ def test_each_of_several_is_told(tmp_path: Path, note: Path) -> None:
 
 _TREE = """
 import os, signal
-signal.signal(signal.SIGHUP, lambda *_: print("told", os.getpid(), flush=True))
+def say(word):
+    os.write(1, f"{word} {os.getpid()}\\n".encode())  # at once: two processes share the pipe
+signal.signal(signal.SIGHUP, lambda *_: say("told"))
 children = [os.fork() for _ in range(1)]
-print("ready", os.getpid(), flush=True)
+say("ready")
 while True:
     signal.pause()
 """
