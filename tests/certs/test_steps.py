@@ -109,6 +109,20 @@ def test_asking_again_waits_until_the_first_is_through(cluster: Cluster) -> None
     assert cluster.asked
 
 
+def test_a_stolen_authority_is_taken_out_by_hand_once_nothing_of_it_is_served(cluster: Cluster) -> None:
+    stolen = cluster.state().authority.certificate
+    cluster.secrets[AUTHORITY_SECRET] = None
+    assert cluster.step() is Change.MAKE_AUTHORITY
+    cluster.secrets[AUTHORITY_SECRET].pop("former.crt")
+    cluster.step()
+    assert stolen in cluster.state().former, "replicas are trusted by it still"
+    cluster.settle()
+    cluster.secrets[AUTHORITY_SECRET].pop("former.crt")
+    cluster.settle()
+    assert stolen not in cluster.state().live_certificates
+    assert not cluster.distrusted(cluster.believed())
+
+
 def test_a_replica_that_was_cut_off_is_trusted_until_its_leaf_ends(cluster: Cluster) -> None:
     lost = cluster.replicas[0]
     lost.connected = False

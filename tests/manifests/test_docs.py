@@ -54,6 +54,20 @@ def test_every_guard_and_overlay_is_on_the_page() -> None:
         assert f"`{folder.parent.name}/{folder.name}`" in _PAGES["install"], folder
 
 
+def test_the_ports_on_the_page_are_those_of_the_policies() -> None:
+    (table,) = re.findall(r"## What the network lets through.*?\n\n(\|.*?)\n\n", _PAGES["install"], re.DOTALL)
+    named = set(re.findall(r"\b\d+\b", table))
+    objects = [*rendered("install.yaml"), *rendered("install-verifier.yaml")]
+    containers = [each["spec"]["template"]["spec"]["containers"][0] for each in objects if each["kind"] == "Deployment"]
+    numbers = {port["name"]: port["containerPort"] for each in containers for port in each["ports"]}
+    policies = [each["spec"] for each in objects if each["kind"] == "NetworkPolicy"]
+    rules = [rule for spec in policies for rule in (*spec.get("ingress", ()), *spec.get("egress", ()))]
+    # The last row is a component's.
+    assert {str(numbers.get(port["port"], port["port"])) for rule in rules for port in rule["ports"]} | {
+        "9090"
+    } == named
+
+
 def test_argo_cd_ignores_what_others_write_and_nothing_else() -> None:
     differences = _yaml("gitops", "Application")["spec"]["ignoreDifferences"]
     found = {(each["kind"], each["name"]): each for each in differences}

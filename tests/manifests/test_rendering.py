@@ -54,6 +54,8 @@ def test_with_cert_manager_our_own_ca_is_off() -> None:
     certificate = objects["Certificate", "morphisms-webhook"]["spec"]
     assert certificate["secretName"] == "morphisms-webhook-tls"
     assert "morphisms-webhook.morphisms-system.svc" in certificate["dnsNames"]
+    # A renewed CA of another key would be believed by API servers before replicas serve anything of it.
+    assert objects["Certificate", "morphisms-ca"]["spec"]["privateKey"]["rotationPolicy"] == "Never"
     guard = objects["ValidatingAdmissionPolicy", "configuration-guard.morphisms.dev"]["spec"]["variables"][0]
     assert guard["expression"] == "['system:serviceaccount:cert-manager:cert-manager-cainjector']"
 
