@@ -26,16 +26,23 @@ _BUSY: Final = frozenset({429, 500, 502, 503, 504})
 
 @dataclass(frozen=True, slots=True)
 class Party:
-    """The other side: its name for people, the start of its reasons, and the exit codes it stands for."""
+    """The other side: its name for people, the start of its reasons, and the exit codes it stands for.
+
+    `another`: statuses of a replica that cannot answer where the next one may.
+    """
 
     name: str
     reason: str
     refused: Exit
     unreachable: Exit
+    another: frozenset[int] = frozenset()
 
 
 VERIFIER: Final = Party("the verifier", "verifier", Exit.VERIFIER_REFUSED, Exit.VERIFIER_UNREACHABLE)
-VAULT: Final = Party("Vault", "vault", Exit.VAULT_REFUSED, Exit.VAULT_UNREACHABLE)
+# Vault's standby nodes: 307 while they cannot forward to the active one, whose address we are not sent to all the same;
+# 412 before they have caught up with what the token needs (developer.hashicorp.com/vault, "Eventual consistency").
+_STANDBY: Final = frozenset({307, 412})
+VAULT: Final = Party("Vault", "vault", Exit.VAULT_REFUSED, Exit.VAULT_UNREACHABLE, _STANDBY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +130,7 @@ class Client:
     def _read(self, response: http.client.HTTPResponse) -> Answer:
         self._compare_clocks(response.headers.get("Date"))
         status = response.status
-        if 300 <= status < 400:
+        if 300 <= status < 400 and status not in self.party.another:
             raise RefusalError(
                 self.party.unreachable,
                 f"{self.party.reason}-redirects",
@@ -140,7 +147,7 @@ class Client:
                 )
         if response.length:
             raise http.client.IncompleteRead(b"")
-        if status in _BUSY:
+        if status in _BUSY | self.party.another:
             raise RefusalError(
                 self.party.unreachable,
                 f"{self.party.reason}-busy",

@@ -261,6 +261,33 @@ def test_a_vault_that_recovers_in_time(pod: Pod, bao: TlsOpenBao, tmp_path: Path
     assert len(ended.named("retry")) == 2
 
 
+@pytest.mark.parametrize("status", [307, 412], ids=["cannot forward", "has not caught up"])
+def test_a_standby_node_is_not_the_end(pod: Pod, bao: TlsOpenBao, tmp_path: Path, status: int) -> None:
+    """Behind a load balancer the next connection may find the active one; where this one points to is not followed."""
+
+    def standby_first(_request: Request, seen: Sequence[Request]) -> Spoilt | None:
+        return None if seen else Spoilt(status, (("Location", "https://127.0.0.1:1/v1/elsewhere"),))
+
+    pod.change(secrets=FILE)
+    with front(tmp_path / "front", (bao.tls_port, bao.ca), standby_first) as fronted:
+        through(pod, fronted)
+        ended = pod.run()
+    assert ended.code == 0, ended.stderr
+    assert [each["reason"] for each in ended.named("retry")] == ["vault-busy"]
+
+
+@pytest.mark.parametrize("status", [301, 302, 308])
+def test_a_vault_that_sends_us_elsewhere(pod: Pod, bao: TlsOpenBao, tmp_path: Path, status: int) -> None:
+    def elsewhere(_request: Request, _seen: Sequence[Request]) -> Spoilt:
+        return Spoilt(status, (("Location", "/elsewhere"),))
+
+    pod.change(secrets=FILE)
+    with front(tmp_path / "front", (bao.tls_port, bao.ca), elsewhere) as fronted:
+        through(pod, fronted)
+        refused(pod.run(), Exit.VAULT_UNREACHABLE, "vault-redirects")
+    assert "/elsewhere" not in fronted.paths()
+
+
 def test_an_answer_beyond_all_bounds(pod: Pod, bao: TlsOpenBao, tmp_path: Path) -> None:
     def huge(request: Request, _seen: Sequence[Request]) -> Spoilt | None:
         return Spoilt(200, (), CANARY.encode() * 500_000) if "/data/" in request.path else None
