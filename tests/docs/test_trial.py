@@ -1,0 +1,57 @@
+"""docs/trial.md, its commands as they stand there but for the ports: a real OpenBao, a real verifier."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.verifier.openbao import binary
+
+_PAGE = (Path(__file__).parent.parent.parent / "docs" / "trial.md").read_text()
+_PORTS = ("8007", "8200", "8443")
+
+
+def _free_ports() -> list[str]:
+    with contextlib.ExitStack() as probes:
+        sockets = [probes.enter_context(socket.socket()) for _ in _PORTS]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [str(each.getsockname()[1]) for each in sockets]
+
+
+def test_the_trial_goes_as_the_page_says(tmp_path: Path) -> None:
+    binary()
+    for program in ("bash", "curl", "openssl"):
+        if shutil.which(program) is None:
+            pytest.skip(f"no {program} on this machine")
+    script = "set -eu -o pipefail\n" + "\n".join(re.findall(r"```sh\n(.*?)```", _PAGE, re.DOTALL)) + "\nwait\n"
+    for written, free in zip(_PORTS, _free_ports(), strict=True):
+        script = re.sub(rf":{written}\b", f":{free}", script)
+    environment = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "HOME": str(tmp_path)}
+    process = subprocess.Popen(
+        ["bash", "-c", script],
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        said, _ = process.communicate(timeout=120)
+    finally:
+        # What the page started, when it did not come to its end.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    assert "made 4 changes" in said, said
+    assert re.search(r'ok\s*\{"nonce":"', said), said
+    assert '"event":"stopped"' in (tmp_path / "verifier.log").read_text()
