@@ -33,7 +33,9 @@ def test_the_trial_goes_as_the_page_says(tmp_path: Path) -> None:
     for program in ("bash", "curl", "openssl"):
         if shutil.which(program) is None:
             pytest.skip(f"no {program} on this machine")
-    script = "set -eu -o pipefail\n" + "\n".join(re.findall(r"```sh\n(.*?)```", _PAGE, re.DOTALL)) + "\nwait\n"
+    # A step that fails ends the script, and what the steps before it started.
+    before = "set -eu -o pipefail\ntrap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n"
+    script = before + "\n".join(re.findall(r"```sh\n(.*?)```", _PAGE, re.DOTALL)) + "\nwait\n"
     for written, free in zip(_PORTS, _free_ports(), strict=True):
         script = re.sub(rf":{written}\b", f":{free}", script)
     environment = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "HOME": str(tmp_path)}
@@ -49,7 +51,6 @@ def test_the_trial_goes_as_the_page_says(tmp_path: Path) -> None:
     try:
         said, _ = process.communicate(timeout=120)
     finally:
-        # What the page started, when it did not come to its end.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
     assert "made 4 changes" in said, said
