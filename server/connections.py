@@ -1,10 +1,11 @@
-"""The connections of a listener: how many, and how long one may take to say something.
+"""The connections of a listener: how many, whose, and how long one may take to say something.
 
 aiohttp bounds a header's size but not the time it takes, and lets an idle connection that sent nothing live as long as
 a used one. Both are what a slow-loris client lives from.
 """
 
 import asyncio
+from collections import Counter as Tally
 from typing import Any
 
 from aiohttp import web
@@ -21,7 +22,7 @@ _EVICT_AFTER_SECONDS = 5.0
 class Connection(RequestHandler):
     """One HTTP/1.1 connection: `busy` while a handler has a request, `reading_since` while a header is incomplete."""
 
-    __slots__ = ("_pool", "_time", "busy", "idle_since", "reading_since")
+    __slots__ = ("_pool", "_time", "busy", "idle_since", "peer", "reading_since")
 
     def __init__(self, pool: "Connections", server: web.Server, loop: asyncio.AbstractEventLoop, **bounds: Any) -> None:
         super().__init__(server, loop=loop, **bounds)
@@ -30,9 +31,11 @@ class Connection(RequestHandler):
         self.busy = False
         self.idle_since = loop.time()
         self.reading_since = 0.0
+        self.peer = ""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        self.peer = str((transport.get_extra_info("peername") or ("",))[0])
         self._pool.add(self)
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -115,14 +118,23 @@ class Connections:
 
     def add(self, connection: Connection) -> None:
         if len(self._open) >= self._limits.connections:
-            # Somebody who only holds connections loses them to somebody who wants to use one.
-            oldest = min((c for c in self._open if not c.busy), key=lambda c: c.idle_since, default=connection)
-            if connection.idle_since - oldest.idle_since < _EVICT_AFTER_SECONDS:
-                oldest = connection
             self.cut.labels("too_many").inc()
-            oldest.abort()
+            self._yielding(connection).abort()
         self._open.add(connection)
         self._empty.clear()
+
+    def _yielding(self, connection: Connection) -> Connection:
+        """Who makes room for a new connection, or the new one itself."""
+        idle = sorted((each for each in self._open if not each.busy), key=lambda each: each.idle_since)
+        # A caller that holds more than the new one's loses one, however often it uses them: an API server must get in.
+        held = Tally(each.peer for each in self._open)
+        most = max(held.values())
+        if most > held[connection.peer] + 1 and (greedy := [each for each in idle if held[each.peer] == most]):
+            return greedy[0]
+        # Somebody who only holds connections loses them to somebody who wants to use one.
+        if idle and connection.idle_since - idle[0].idle_since >= _EVICT_AFTER_SECONDS:
+            return idle[0]
+        return connection
 
     def discard(self, connection: Connection) -> None:
         self._open.discard(connection)

@@ -71,7 +71,9 @@ class Client:
         self.writer = writer
 
     @classmethod
-    async def connect(cls, address: tuple[str, int], *, tls: bool = True, **versions: Any) -> "Client":
+    async def connect(
+        cls, address: tuple[str, int], *, tls: bool = True, local_addr: tuple[str, int] | None = None, **versions: Any
+    ) -> "Client":
         context = None
         if tls:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -79,7 +81,7 @@ class Client:
             context.verify_mode = ssl.CERT_NONE
             for name, value in versions.items():
                 setattr(context, name, value)
-        return cls(*await asyncio.open_connection(*address, ssl=context))
+        return cls(*await asyncio.open_connection(*address, ssl=context, local_addr=local_addr))
 
     @property
     def certificate(self) -> bytes:

@@ -256,6 +256,20 @@ async def test_idle_connections_make_room_only_when_stale(serve, connect, monkey
     assert await second.closed()
 
 
+async def test_a_caller_of_many_connections_keeps_no_other_out(serve, connect):
+    """Each of them is used all the time, so that none is stale."""
+    service = await serve({("POST", "/echo"): echo}, limits={"connections": 4})
+    many = [await connect(service.address, local_addr=("127.0.0.2", 0)) for _ in range(4)]
+    for each in many:
+        assert (await each.request("POST", "/echo", b"x")).status == 200
+    others = [await connect(service.address) for _ in range(2)]
+    for other in others:
+        assert (await other.request("POST", "/echo", b"x")).status == 200
+    assert sorted([await each.closed(0.1) for each in many]) == [False, False, True, True]
+    assert await (await connect(service.address, local_addr=("127.0.0.2", 0))).closed()
+    assert (await others[0].request("POST", "/echo", b"x")).status == 200
+
+
 async def test_drains_under_load_without_losing_a_request(process, connect, new_pair, tmp_path):
     new_pair().write(tmp_path)
     child = process(tmp_path)
