@@ -25,6 +25,7 @@ from sidecar.render import Read, mount_of, reads
 from sidecar.session import RENEW_AT, Lease, Session, TokenGoneError
 from sidecar.stop import Stop, StoppedError
 from sidecar.troubles import Troubles
+from sidecar.vault import REVOCATION_SECONDS
 
 ROUND_SECONDS: Final = 60.0  # for one duty
 LONGEST_SLEEP: Final = 60.0
@@ -84,6 +85,8 @@ class Keeper:
             Duty.CLEANUP: self._clean_up,
         }
         self._session = Session(plan.vault, events)
+        self._unused: Session | None = None
+        """A new token that Vault could not be asked with yet."""
         self._credentials: dict[Read, Credentials] = {}
 
     def start(self) -> None:
@@ -115,9 +118,11 @@ class Keeper:
                 self._session.rest()
 
     def close(self) -> None:
-        """Give every token back, and with it its leases. Never raises."""
-        for session in (self._session, *self._cleanup.sessions()):
-            session.revoke()
+        """Give every token back, and with it its leases, all within the time that one has. Never raises."""
+        deadline = Deadline(REVOCATION_SECONDS, Stop())
+        for session in (self._session, self._unused, *self._cleanup.sessions()):
+            if session is not None:
+                session.revoke(deadline)
 
     def _do(self, duty: Duty) -> None:
         try:
@@ -160,16 +165,21 @@ class Keeper:
 
     def _attest_again(self, deadline: Deadline) -> float:
         """A new token, everything read and published with it, and only then the end of the old one."""
-        old, fresh = self._session, Session(self._plan.vault, self._events)
-        previous, self._credentials = self._credentials, {}
+        old, fresh = self._session, self._unused or Session(self._plan.vault, self._events)
+        previous, self._credentials, self._unused = self._credentials, {}, None
         try:
-            self._attester.log_in(deadline, fresh.keep)
+            if not (fresh.is_open and fresh.is_alive):
+                self._attester.log_in(deadline, fresh.keep)
             # Leased credentials end with the token: better to try again than to have none, while the old one lives.
             self._replace(deadline, fresh, self._changing(), must_have=self._leased if old.is_alive else set())
-        except BaseException:
+        except BaseException as error:
+            if self._is_to_be_used(fresh, error):
+                self._unused = fresh
+            else:
+                self._cleanup.token(fresh, 0.0)
+                self._agenda.set(Duty.CLEANUP, self._cleanup.due_in())
             self._credentials = previous
-            self._cleanup.token(fresh, 0.0)
-            self._agenda.set(Duty.CLEANUP, self._cleanup.due_in())
+            fresh.rest()
             raise
         self._session = fresh
         for read in self._leased - self._credentials.keys():
@@ -196,6 +206,14 @@ class Keeper:
         self._agenda.set(Duty.LEASES, self._leases_in())
         self._agenda.set(Duty.ATTESTATION, self._session.attest_in())
         self._agenda.set(Duty.SECRETS, self._reread_in() if self._changing() else None)
+
+    def _is_to_be_used(self, fresh: Session, error: BaseException) -> bool:
+        """Whether a token that failed is good for the next attempt: nothing came with it, because Vault is away.
+
+        Else each attempt would leave one behind that nobody uses, and that cannot be revoked before Vault is back.
+        """
+        is_away = isinstance(error, RefusalError) and error.exit_code is Exit.VAULT_UNREACHABLE
+        return is_away and fresh.is_open and not self._credentials
 
     def _changing(self) -> list[Read]:
         """All but pinned versions."""

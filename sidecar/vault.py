@@ -49,17 +49,17 @@ class Vault:
 
         return secret(patiently(deadline, self._events, ask), what, kv)
 
-    def revoke(self) -> None:
+    def revoke(self, deadline: Deadline | None = None) -> None:
         """Give the token back, if there is one and Vault can be reached. Never raises."""
         if not self._token:
             return
         try:
             # Not interruptible: a request to stop is the usual reason to be here.
-            deadline = Deadline(REVOCATION_SECONDS, Stop())
+            within = deadline or Deadline(REVOCATION_SECONDS, Stop())
             answer = patiently(
-                deadline,
+                within,
                 self._events,
-                lambda: self._client.call(deadline, "POST", "/v1/auth/token/revoke-self", b"", self._headers()),
+                lambda: self._client.call(within, "POST", "/v1/auth/token/revoke-self", b"", self._headers()),
             )
             reason = self._kept(answer)
         except RefusalError as refusal:

@@ -20,7 +20,7 @@ from sidecar.plan import Verifier as VerifierPlan
 from sidecar.vault import REVOCATION_SECONDS
 from tests.sidecar.conftest import v2
 from tests.sidecar.pod import CANARY, HOME, Pod, clean
-from tests.sidecar.resident import Resident, resident
+from tests.sidecar.resident import Resident, resident, until
 from tests.together.forwarder import Forwarder, forwarder
 from tests.together.raft import RaftOpenBao, raft_openbao
 from tests.verifier.conftest import make_site
@@ -236,6 +236,42 @@ def test_a_token_that_could_not_be_given_back_is_tried_again(
         sidecar.wait("token-revoked")
         sidecar.wait("recovered", subject="vault")
         ends_well(sidecar, raft, before)
+
+
+def test_a_new_token_waits_for_vault_and_is_not_followed_by_others(
+    raft_pod: Pod, raft: RaftOpenBao, way_to_vault: Forwarder
+) -> None:
+    """Cut off from Vault, and not from the verifier: each token that is asked for would live on unused."""
+    raft.write_role(token_ttl="3s", token_explicit_max_ttl="3s")
+    before = raft.accessors()
+    with resident(raft_pod) as sidecar:
+        sidecar.wait("published")
+        raft.write_role(**LONG)
+        way_to_vault.targets.clear()
+        sidecar.wait("attested", 2)
+        tried = len(way_to_vault.taken)
+        until(lambda: len(way_to_vault.taken) > tried + 3)
+        assert len(sidecar.named("attested")) == 2
+        until(lambda: len(raft.accessors() - before) == 1)  # the first has ended by itself
+        way_to_vault.targets.append(raft.port)
+        sidecar.wait("recovered", subject="vault")
+        assert len(sidecar.named("attested")) == 2, "it is the one that is used then"
+        ends_well(sidecar, raft, before)
+
+
+def test_all_tokens_have_one_time_to_be_given_back(raft_pod: Pod, raft: RaftOpenBao, way_to_vault: Forwarder) -> None:
+    raft.write_role(token_ttl="9s", token_explicit_max_ttl="9s")
+    with resident(raft_pod) as sidecar:
+        sidecar.wait("published")
+        raft.write_role(**LONG)
+        way_to_vault.targets.clear()
+        sidecar.wait("attested", 2)
+        way_to_vault.hold()
+        started = time.monotonic()
+        ended = sidecar.stop()
+    assert ended.code == 0
+    assert len(ended.named("token-not-revoked")) == 2
+    assert time.monotonic() - started < REVOCATION_SECONDS + 2
 
 
 def test_a_pod_token_is_read_anew_each_time(raft_pod: Pod, raft: RaftOpenBao, issuer: Issuer) -> None:
