@@ -156,11 +156,13 @@ def _rendered(template: str, name: str, data: Mapping[str, Any]) -> str:
                 raise _bad_template(name, f"steps into a value by the dotted name {key[:64]!r}; use a section")
             dotted.add(key)
         depth += {"section": 1, "inverted section": 1, "end": -1}.get(kind, 0)
-    prepared = {key: _for_template(value) for key, value in data.items() if key not in dotted}
-    for key in dotted:
-        _nest(prepared, key, _for_template(data[key]), name)
     try:
+        prepared = {key: _for_template(value) for key, value in data.items() if key not in dotted}
+        for key in dotted:
+            _nest(prepared, key, _for_template(data[key]), name)
         return str(chevron.render(template, prepared, partials_path=None, partials_dict={}))
+    except RefusalError:
+        raise
     except Exception:  # whatever it is, its text may hold a value
         raise _bad_template(name, "cannot be rendered with this secret") from None
 
@@ -238,8 +240,10 @@ def _json(value: Any, path: str) -> bytes:
 
     try:
         return rfc8785.dumps(value)
-    except ValueError:
-        raise _unusable(f"{path} has a number beyond 2^53, or text that is not Unicode: store it as a string") from None
+    except (ValueError, RecursionError):
+        raise _unusable(
+            f"{path} has a number beyond 2^53, text that is not Unicode, or too many levels: store it as a string"
+        ) from None
 
 
 def _bad_template(name: str, words: str, exit_code: Exit = Exit.CONFIGURATION) -> RefusalError:

@@ -20,7 +20,7 @@ from sidecar.health import Health, Status
 from sidecar.places import Places
 from sidecar.plan import Plan
 from sidecar.publication import Data, Publication
-from sidecar.refusal import Exit, RefusalError
+from sidecar.refusal import Exit, RefusalError, internal
 from sidecar.render import Read, mount_of, reads
 from sidecar.session import RENEW_AT, Lease, Session, TokenGoneError
 from sidecar.stop import Stop, StoppedError
@@ -126,7 +126,7 @@ class Keeper:
 
     def _do(self, duty: Duty) -> None:
         try:
-            pause = self._duties[duty](Deadline(ROUND_SECONDS, self._stop, once=True))
+            pause = self._attempted(duty)
         except StoppedError:
             raise
         except RefusalError as refusal:
@@ -138,6 +138,15 @@ class Keeper:
         else:
             self._troubles.over(duty)
             self._agenda.set(duty, pause)
+
+    def _attempted(self, duty: Duty) -> float | None:
+        """What nobody expected is a trouble too: who ended for it would be started again, only to end again."""
+        try:
+            return self._duties[duty](Deadline(ROUND_SECONDS, self._stop, once=True))
+        except RefusalError:
+            raise
+        except Exception as error:
+            raise internal(error) from None
 
     # --- the duties: seconds until due again, None until something sets it ----------------------------------------
 

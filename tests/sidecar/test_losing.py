@@ -93,6 +93,20 @@ def test_a_secret_that_has_become_too_large(pair: Pod, bao: TlsOpenBao) -> None:
         assert shown(pair) == ("3", "1")
 
 
+def test_a_secret_that_is_nested_without_end(pair: Pod, bao: TlsOpenBao) -> None:
+    """Vault takes it, and a template needs more depth for it than there is."""
+    pair.change(secrets=(SecretFile("c", A, "c", template="{{#key}}there is one{{/key}}"), *pair.plan.secrets))
+    with resident(pair, reread=0.3) as sidecar:
+        sidecar.wait("published")
+        data: object = f"{CANARY}-deep"
+        for _ in range(900):
+            data = [data]
+        write_secret(bao, "a", {"key": data})
+        assert sidecar.wait("trouble")[0]["reason"] == "template"
+        other_still_changes(sidecar, bao)
+        mended(sidecar, bao)
+
+
 def test_a_pinned_version_is_not_asked_for_again(pair: Pod, bao: TlsOpenBao) -> None:
     pair.change(secrets=(SecretFile("a", A, "a", key="key", version=1), SecretFile("b", B, "b", key="key")))
     with resident(pair, reread=0.3) as sidecar:
