@@ -22,8 +22,11 @@ from typing import Final
 from sidecar.refusal import Exit, RefusalError
 from sidecar.render import File
 
-MAX_SECRETS_BYTES: Final = 16 * 1024 * 1024
-MAX_RUN_BYTES: Final = 4 * 1024 * 1024
+# Half of what the volumes have by default (`secretsSizeLimit`, `runSizeLimit`): a change is written beside what it
+# replaces, and secrets that could be published once and never again would be found out by their first rotation.
+MAX_SECRETS_BYTES: Final = 8 * 1024 * 1024
+MAX_RUN_BYTES: Final = 2 * 1024 * 1024
+_PAGE: Final = 4096  # of which a memory volume gives every file whole ones
 READY: Final = "ready"
 _DATA, _NEW_DATA = "..data", "..data_tmp"
 # The pod's fsGroup, which the volume's set-group-id bit hands down, goes through; the world does not.
@@ -40,7 +43,7 @@ class Volume:
 
     def check(self, files: Mapping[str, File]) -> None:
         """Raises RefusalError when it would be too much."""
-        size = sum(len(file.content) for file in files.values())
+        size = sum(-(-len(file.content) // _PAGE) * _PAGE for file in files.values())
         if size > self._limit:
             raise RefusalError(
                 Exit.NO_SPACE, "too-large", f"{size} bytes for {self._root}, at most {self._limit} are published there"

@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 
 from sidecar.plan import SecretFile
+from sidecar.refusal import Exit
 from tests.sidecar.conftest import write_secret
-from tests.sidecar.pod import CANARY, HOME, Pod, clean
+from tests.sidecar.pod import CANARY, HOME, Pod, clean, refused
 from tests.sidecar.resident import resident, until
 from tests.sidecar.test_stopping import alive
 from tests.sidecar.test_stopping_residents import changing, hurried
 from tests.sidecar.vault import TlsOpenBao
+from webhook.configuration import Sidecar
 
 __all__ = ["changing", "hurried"]  # fixtures
 
@@ -86,6 +88,31 @@ def test_a_volume_that_is_full_keeps_what_it_shows(pod: Pod, bao: TlsOpenBao) ->
             assert (pod.secrets / "key").read_text() == f"{CANARY}-2"
             assert sidecar.stop().code == 0
         assert alive(bao) - before == set()
+    finally:
+        subprocess.run(["umount", pod.secrets], check=True)
+
+
+def test_what_can_be_published_can_be_replaced(pod: Pod, bao: TlsOpenBao) -> None:
+    """On a volume as the webhook asks for by default, both versions have room beside each other."""
+    if os.getuid() != 0:
+        pytest.skip("a small tmpfs needs root")
+    size = Sidecar().secretsSizeLimit.removesuffix("i").lower()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", pod.secrets], capture_output=True)
+    if mounted.returncode != 0:
+        pytest.skip(f"this machine mounts no tmpfs: {mounted.stderr.decode().strip()}")
+    try:
+        pod.secrets.chmod(0o2777)
+        write_secret(bao, "big", {"key": "1" * 900_000})
+        pod.change(secrets=tuple(SecretFile(f"f{n}", f"{HOME}/big", f"f{n}", key="key") for n in range(9)))
+        with resident(pod, reread=0.3) as sidecar:
+            sidecar.wait("published")
+            write_secret(bao, "big", {"key": "2" * 900_000})
+            sidecar.wait("published", 2)
+            assert not sidecar.named("trouble")
+            assert sidecar.stop().code == 0
+        pod.change(secrets=tuple(SecretFile(f"f{n}", f"{HOME}/big", f"f{n}", key="key") for n in range(10)))
+        with resident(pod) as sidecar:
+            refused(sidecar.end(), Exit.NO_SPACE, "too-large")
     finally:
         subprocess.run(["umount", pod.secrets], check=True)
 
