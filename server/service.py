@@ -303,9 +303,11 @@ async def _main(make: Callable[[], Application]) -> int:
         await service.start()
         _calm_the_collector()
     except ConfigurationError as error:
+        loop.set_exception_handler(_nothing_runs)
         logs.error("start_failed", problems=error.problems)
         return 2
     except Exception as error:
+        loop.set_exception_handler(_nothing_runs)
         logs.error("start_failed", exception=error, errno=getattr(error, "errno", None))
         return 2
     return await service.wait()
@@ -328,6 +330,11 @@ def _loop_failed(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> N
     if isinstance(exception, ConnectionError):
         return
     logs.error("event_loop", exception=exception)
+
+
+def _nothing_runs(_loop: asyncio.AbstractEventLoop, _context: dict[str, Any]) -> None:
+    # A start that failed may leave clients unclosed. They end with the process, and its last line is why it failed.
+    pass
 
 
 def _bound(server: asyncio.AbstractServer) -> Address:

@@ -16,6 +16,7 @@ from attestation.certificate_cache import CertificateCache
 from attestation.certificate_cache import Store as CertificateStore
 from attestation.crl import RevocationList
 from attestation.kds import KeyService
+from attestation.roots import Anchors
 from attestation.verifier.anchors import crl_files, load_anchors, load_crls, load_intermediates
 from attestation.verifier.bearer import Bearers, Grant
 from attestation.verifier.configuration import (
@@ -116,7 +117,7 @@ def make_application(settings: Settings, configuration: VerifierConfiguration) -
         keys=keys,
         per_source=configuration.perSource,
     )
-    _announce(configuration, _count(policies))
+    _announce(configuration, _count(policies), certificates.anchors)
     background += [crls.watch, peers.close_at_end]
     return Application(
         routes=verifier.routes(),
@@ -475,7 +476,7 @@ def _store(configuration: VerifierConfiguration) -> Store | None:
         raise ConfigurationError([f"{folder}: verdicts cannot be kept: {error.strerror}"]) from None
 
 
-def _announce(configuration: VerifierConfiguration, policies: int) -> None:
+def _announce(configuration: VerifierConfiguration, policies: int, anchors: Anchors) -> None:
     simulated = configuration.certificates.simulatedRoot is not None
     logs.info(
         "verifier",
@@ -486,5 +487,7 @@ def _announce(configuration: VerifierConfiguration, policies: int) -> None:
     )
     if configuration.explain.folder is None:
         logs.warning("verdicts_not_kept", advice="set explain.folder for `morphisms explain`")
+    if not anchors.certificates:
+        logs.warning("no_trusted_root", advice="certificates.roots holds none of AMD's roots, so no guest is believed")
     if simulated:
         logs.warning("simulated_evidence_trusted", advice="such verdicts say nothing about real hardware")

@@ -121,12 +121,25 @@ def _login_without_a_method(site: Site) -> None:
     ],
 )
 def test_it_does_not_start(site: Site, spoil: Callable[[Site], None], problem: str) -> None:
+    site.settings["certificates"]["keyService"] = "http://127.0.0.1:1"
     spoil(site)
     done = subprocess.run(start_command(site), capture_output=True, cwd=ROOT, timeout=60)
     (line,) = [json.loads(each) for each in done.stderr.splitlines() if b"start_failed" in each]
     assert done.returncode == 2
     assert any(problem in each for each in line["problems"]), line
     assert b"Traceback" not in done.stderr
+    assert b"event_loop" not in done.stderr
+
+
+def test_it_says_when_it_can_believe_nobody(site: Site) -> None:
+    del site.settings["certificates"]["simulatedRoot"]
+    with verifier(site) as running:
+        assert len(running.events("no_trusted_root")) == 1
+
+
+def test_with_a_root_it_says_no_such_thing(site: Site) -> None:
+    with verifier(site) as running:
+        assert not running.events("no_trusted_root")
 
 
 def test_a_root_that_only_has_amds_name_is_refused_at_the_start(tmp_path: Path) -> None:
