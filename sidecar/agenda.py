@@ -39,6 +39,11 @@ class Agenda:
         self._failures[duty] = 0
         self._due[duty] = float("inf") if seconds is None else time.monotonic() + seconds
 
+    def expect(self, duty: Duty, seconds: float) -> None:
+        """Due in so many seconds, unless it waits because it failed."""
+        if not self._failures[duty]:
+            self.set(duty, seconds)
+
     def hasten(self, duty: Duty) -> None:
         """Due now, unless it waits because it failed."""
         if not self._failures[duty]:

@@ -156,7 +156,7 @@ class Keeper:
         else:
             self._session.look(deadline)
         self._troubles.over("vault")
-        self._agenda.set(Duty.ATTESTATION, self._session.attest_in())
+        self._agenda.expect(Duty.ATTESTATION, self._session.attest_in())
         return self._session.renew_in()
 
     def _keep_leases(self, deadline: Deadline) -> float | None:
