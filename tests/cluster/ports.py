@@ -6,13 +6,18 @@ import random
 import socket
 
 
+_given: set[int] = set()
+
+
 def free_port() -> int:
-    """A port on which nothing listens now.
+    """A port on which nothing listens now, and which nobody in this process was given.
 
     Below those that the kernel gives to outgoing connections, so that it stays free while its server restarts.
     """
     while True:
         port = random.randint(12_000, 32_000)
+        if port in _given:
+            continue
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 continue
@@ -22,4 +27,5 @@ def free_port() -> int:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
+            _given.add(port)
             return port
