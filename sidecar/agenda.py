@@ -39,7 +39,7 @@ class Agenda:
         self._failures[duty] = 0
         self._due[duty] = float("inf") if seconds is None else time.monotonic() + seconds
 
-    def expect(self, duty: Duty, seconds: float) -> None:
+    def expect(self, duty: Duty, seconds: float | None) -> None:
         """Due in so many seconds, unless it waits because it failed."""
         if not self._failures[duty]:
             self.set(duty, seconds)

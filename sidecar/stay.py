@@ -28,7 +28,9 @@ from sidecar.troubles import Troubles
 from sidecar.vault import REVOCATION_SECONDS
 
 ROUND_SECONDS: Final = 60.0  # for one duty
-LONGEST_SLEEP: Final = 60.0
+LONGEST_SLEEP: Final = 15.0
+# More than clocks are put right by while a guest runs.
+PAUSE_SECONDS: Final = 30.0
 # Between the signal and the end of what it replaces, as far as that lives: an application has to read and reconnect.
 HANDOVER_SECONDS: Final = 30.0
 RETRY_SECONDS: Final = 5.0
@@ -109,10 +111,14 @@ class Keeper:
 
     def keep(self) -> None:
         """Until StoppedError."""
+        behind = _behind()
         while True:
             self.status.published, self.status.troubles = self._publication.count, self._troubles.reasons()
             self.status.alive()
             duty = self._agenda.wait(self._stop, LONGEST_SLEEP)
+            paused, behind = _behind() - behind, _behind()
+            if paused > PAUSE_SECONDS:
+                self._catch_up(paused)
             if duty is not None:
                 self._do(duty)
                 self._session.rest()
@@ -206,6 +212,16 @@ class Keeper:
     def _clean_up(self, deadline: Deadline) -> float | None:
         self._cleanup.run(deadline)
         return self._cleanup.due_in()
+
+    def _catch_up(self, paused: float) -> None:
+        """A paused VM's monotonic clock stands still, while Vault's leases end: look at everything before its time."""
+        self._events.info("paused", seconds=round(paused))
+        soon = _soon()
+        due = time.monotonic() + soon
+        self._credentials = {read: replace(each, due=min(each.due, due)) for read, each in self._credentials.items()}
+        self._agenda.expect(Duty.LEASES, self._leases_in())
+        if self._changing():
+            self._agenda.expect(Duty.SECRETS, soon)
 
     # --- what they share -------------------------------------------------------------------------------------------
 
@@ -303,6 +319,11 @@ class Keeper:
 
 def _subject(read: Read) -> str:
     return f"secret {read[0]}"
+
+
+def _behind() -> float:
+    """Seconds by which the monotonic clock is behind the other; what that is worth is only how it changes."""
+    return time.time() - time.monotonic()
 
 
 def _soon() -> float:

@@ -10,7 +10,9 @@ import pytest
 from attestation.simulator.hierarchy import Hierarchy
 from sidecar.refusal import Exit
 from tests.sidecar.pod import CANARY, Pod, refused
-from tests.together.conftest import replica
+from tests.sidecar.resident import resident
+from tests.together.conftest import replica, write_password
+from tests.together.raft import RaftOpenBao
 from tests.verifier.process import Site, verifier
 from tests.verifier.tokens import Issuer
 
@@ -75,3 +77,31 @@ def test_a_verifier_whose_clock_is_off_refuses_and_the_guest_says_so(
     assert told["reason"] == reason
     assert "this guest's clock is" in event["detail"], "nobody sees from inside who is wrong, only that they differ"
     assert pod.published() == []
+
+
+# Python sleeps until a point of the monotonic clock, which libfaketime takes for one of the clock that it moves.
+_OTHER_SLEEP = "import select, time\ntime.sleep = lambda seconds: select.select([], [], [], seconds)\n"
+
+
+@pytest.mark.slow
+def test_a_guest_that_was_paused_looks_at_once(pod: Pod, bao: RaftOpenBao, faketime: dict[str, str]) -> None:
+    """To a paused VM no time has passed until its clock is put right, and the monotonic one never is."""
+    write_password(bao, "first")
+    clock = pod.root / "clock"
+    clock.write_text("+0")
+    (pod.root / "sitecustomize.py").write_text(_OTHER_SLEEP)
+    pod.environment = faketime | {
+        "FAKETIME_TIMESTAMP_FILE": str(clock),
+        "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        "PYTHONPATH": str(pod.root),
+    }
+    with resident(pod) as sidecar:
+        sidecar.wait("published")
+        write_password(bao, "second")
+        clock.write_text("+600")
+        assert 595 <= sidecar.wait("paused")[0]["seconds"] <= 605
+        sidecar.wait("published", 2)
+        assert (pod.secrets / "password").read_text() == f"{CANARY}-second"
+        assert not sidecar.named("trouble")
+        assert sidecar.stop().code == 0
