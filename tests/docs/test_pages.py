@@ -21,6 +21,7 @@ from webhook.snapshot import Snapshot
 
 _ROOT = Path(__file__).parent.parent.parent
 _VERIFIER = (_ROOT / "docs" / "verifier.md").read_text()
+_INSTALL = (_ROOT / "docs" / "install.md").read_text()
 _DOCTOR = (_ROOT / "docs" / "doctor.md").read_text()
 _README = (_ROOT / "README.md").read_text()
 
@@ -33,6 +34,11 @@ def _yaml(page: str, marker: str) -> Any:
 
 def test_the_verifiers_configuration_is_one() -> None:
     VerifierConfiguration.model_validate(_yaml(_VERIFIER, "clusters:"))
+
+
+def test_the_webhooks_configuration_is_one() -> None:
+    configuration = Configuration.model_validate(_yaml(_INSTALL, "cluster: prod"))
+    assert configuration.cluster == "prod"
 
 
 def test_the_policy_and_its_guest_are_believable_together(tmp_path: Path) -> None:
