@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from certs.authority import issue_leaf, make_authority
 from certs.state import AUTHORITY_SECRET, LEAF_SECRET
 from certs.steps import Wait
-from certs.trust import vouches
+from certs.trust import valid, vouches
 from tests.certs.cluster import CONFIGURATIONS, NAMES, PERIODS, Cluster, Replica
 
 _KEYS = {
@@ -29,6 +29,7 @@ class Orders(RuleBasedStateMachine):
     def installed(self) -> None:
         self.cluster = Cluster()
         self.former_lost = False
+        self.ended: set[Replica] = set()
         self.cluster.settle()
         # Until every API server has seen the first bundle nobody was ever believed.
         self.cluster.pass_time(PERIODS.settle)
@@ -101,10 +102,16 @@ class Orders(RuleBasedStateMachine):
     @invariant()
     def every_ready_replica_is_believed(self) -> None:
         distrusted = self.cluster.distrusted(self.cluster.believed())
+        for replica in self.cluster.replicas:
+            if replica.leaf is not None and not valid(replica.leaf.certificate, self.cluster.now):
+                self.ended.add(replica)
+            elif replica not in distrusted:
+                self.ended.discard(replica)
         assert [one for one in distrusted if one.serving.problem() is None and self._counts(one)] == []
 
     def _counts(self, replica: Replica) -> bool:
-        return replica.connected or not self.former_lost
+        # Whose certificate has ended is believed by nobody, and takes any other until the leader has issued one.
+        return replica not in self.ended and (replica.connected or not self.former_lost)
 
     def teardown(self) -> None:
         """Left alone it comes to rest, whole again, with one CA in the end."""
