@@ -37,6 +37,7 @@ EVIDENCE_SOURCES: Final = ("coco-aa", "configfs-tsm", "sev-guest", "simulated")
 AGENTS: Final = ("init", "sidecar")
 FILE_MODES: Final = ("0440", "0400")
 NO_REACTION: Final = "none"
+_CONTAINER_NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _SIGNAL_REACTION: Final = re.compile(r"signal:(SIG[A-Z0-9]{2,10}):([A-Za-z0-9._-]{1,64})")
 
 
@@ -327,7 +328,7 @@ def _secret(reader: _Reader) -> SecretFile:
 
 def _env(reader: _Reader) -> EnvVariable:
     variable = EnvVariable(
-        container=reader.text("container"),
+        container=_container(reader),
         name=reader.text("name"),
         value=reader.optional_text("value"),
         path=reader.optional_text("path"),
@@ -342,9 +343,17 @@ def _env(reader: _Reader) -> EnvVariable:
 
 
 def _env_from(reader: _Reader) -> EnvFrom:
-    source = EnvFrom(reader.text("container"), reader.text("path"), reader.optional_integer("version"))
+    source = EnvFrom(_container(reader), reader.text("path"), reader.optional_integer("version"))
     reader.finish()
     return source
+
+
+def _container(reader: _Reader) -> str:
+    """Of a pod, hence a label of RFC 1123; the exec helper takes no other, and it becomes a file's name."""
+    name = reader.text("container")
+    if _CONTAINER_NAME.fullmatch(name) is None:
+        raise PlanError(f"{reader.where}.container: not a container's name")
+    return name
 
 
 def is_relative_file(file: str) -> bool:

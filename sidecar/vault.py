@@ -22,6 +22,9 @@ class Vault:
     """A session with one token. `repr` and errors do not show it."""
 
     def __init__(self, where: plan.Vault, events: Events) -> None:
+        # What a header cannot carry would fail later, and look like an outage.
+        if where.namespace and not (where.namespace.isascii() and where.namespace.isprintable()):
+            raise RefusalError(Exit.CONFIGURATION, "vault-namespace", "the plan's namespace of Vault is not a name")
         self._mounts = dict(where.mounts)
         self._namespace = where.namespace
         self._events = events

@@ -84,6 +84,23 @@ def test_addresses_are_https(pod: Pod, url: str) -> None:
     refused(pod.run(), Exit.CONFIGURATION, "vault-url")
 
 
+@pytest.mark.parametrize("namespace", ["team\nX-Other: 1", "tëam", "команда"], ids=["line", "Latin-1", "Cyrillic"])
+def test_a_namespace_that_no_header_carries(pod: Pod, namespace: str) -> None:
+    pod.change(secrets=FILE, vault=replace(pod.plan.vault, namespace=namespace))
+    ended = pod.run()
+    refused(ended, Exit.CONFIGURATION, "vault-namespace")
+    assert not ended.named("attested")
+
+
+@pytest.mark.parametrize("container", ["../../outside", "a/b", "", "Web", "-web"])
+def test_a_container_that_no_pod_can_have(pod: Pod, container: str) -> None:
+    """Its name becomes a file's, which shall be nowhere else."""
+    pod.change(env=(EnvVariable(container, "A", value="plain"),))
+    refused(pod.run(), Exit.CONFIGURATION, "plan")
+    assert not [each for each in pod.root.rglob("*") if each.name == "outside"]
+    nothing_published(pod)
+
+
 def test_a_ca_that_is_no_pem(pod: Pod) -> None:
     pod.change(verifier=replace(pod.plan.verifier, ca="not PEM"))
     refused(pod.run(), Exit.CONFIGURATION, "verifier-ca")

@@ -45,6 +45,7 @@ PLAN = Plan(
 _texts = st.text(st.characters(exclude_categories=("Cs",)), max_size=12)
 _names = st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=8)
 _versions = st.one_of(st.none(), st.integers(1, 2**31 - 1))
+_containers = st.from_regex(r"[a-z0-9]([-a-z0-9]{0,8}[a-z0-9])?", fullmatch=True)
 _optional = st.one_of(st.none(), _texts)
 _secrets = st.builds(
     SecretFile,
@@ -57,8 +58,8 @@ _secrets = st.builds(
     template=_optional,
 )
 _env = st.one_of(
-    st.builds(EnvVariable, container=_texts, name=_texts, value=_texts),
-    st.builds(EnvVariable, container=_texts, name=_texts, path=_texts, key=_texts, version=_versions),
+    st.builds(EnvVariable, container=_containers, name=_texts, value=_texts),
+    st.builds(EnvVariable, container=_containers, name=_texts, path=_texts, key=_texts, version=_versions),
 )
 plans = st.builds(
     Plan,
@@ -76,7 +77,7 @@ plans = st.builds(
     ),
     secrets=st.lists(_secrets, max_size=2).map(tuple),
     env=st.lists(_env, max_size=2).map(tuple),
-    env_from=st.lists(st.builds(EnvFrom, _texts, _texts, _versions), max_size=2).map(tuple),
+    env_from=st.lists(st.builds(EnvFrom, _containers, _texts, _versions), max_size=2).map(tuple),
     agent=st.sampled_from(["init", "sidecar"]),
     on_change=st.sampled_from(["none", "signal:SIGHUP:nginx"]),
     deadline_seconds=st.integers(1, 3600),
