@@ -29,14 +29,14 @@ main()
 )
 
 
-def _command(name: str) -> str:
-    """`morphisms` with the one command that this image has the modules of."""
+def _command(*names: str) -> str:
+    """`morphisms` with the commands that this image has the modules of."""
     return (
         _START
         + f"""\
 from cli import main
 
-main.COMMANDS = {{"{name}": "cli.{name}"}}
+main.COMMANDS = { ({name: f"cli.{name}" for name in names})!r}
 sys.exit(main.main())
 """
     )
@@ -67,9 +67,10 @@ TARGETS: Mapping[str, Target] = {
         Target(
             "verifier",
             "requirements/verifier.txt",
-            ("cli.main", "cli.verifier"),
+            # The verdicts lie in the verifier's own folder: who runs it asks there.
+            ("cli.main", "cli.verifier", "cli.explain"),
             "usr/bin/morphisms",
-            _command("verifier"),
+            _command("verifier", "explain"),
         ),
         Target(
             "sidecar",

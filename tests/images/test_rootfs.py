@@ -42,6 +42,12 @@ def test_its_command_runs_read_only_and_not_as_root(image: Image) -> None:
         assert image.run(f"/{image.target.entrypoint}", image.target.name, "--help").returncode == 0
 
 
+def test_the_verifiers_image_also_explains_its_verdicts(images: dict[str, Image]) -> None:
+    done = images["verifier"].run("/usr/bin/morphisms", "explain", "--help")
+    assert done.returncode == 0, done.stderr
+    assert "correlation id" in done.stdout
+
+
 def test_the_place_that_runs_it_is_read_only_and_not_roots(image: Image) -> None:
     said = image.python(
         "import os\n"
