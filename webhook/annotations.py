@@ -13,6 +13,7 @@ from typing import Any
 from sidecar.plan import AGENTS, NO_REACTION, SecretFile, is_file_mode, is_relative_file, parse_reaction
 from webhook.names import PREFIX, STATUS
 from webhook.references import BadReferenceError, Home, Reference, parse
+from webhook.template_tags import trouble_in
 
 _SINGLE = (
     "inject",
@@ -196,6 +197,9 @@ class _Reader:
                 f"mode-{name}", "is not an octal mode that the owner reads and the world does not, such as 0440"
             )
             return None
+        template = self._own.get(f"template-{name}")
+        if template is not None and (trouble := trouble_in(template)):
+            self._problem(f"template-{name}", trouble)
         return SecretFile(
             name=name,
             path=reference.path,
@@ -203,7 +207,7 @@ class _Reader:
             key=reference.key,
             version=reference.version,
             mode=mode,
-            template=self._own.get(f"template-{name}"),
+            template=template,
         )
 
     def all_problems(self) -> tuple[Problem, ...]:

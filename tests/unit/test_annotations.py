@@ -57,6 +57,7 @@ def test_a_full_set() -> None:
         ({"containers": "App"}, "containers", "is not a comma list of container names"),
         ({"file-db": "a"}, "file-db", "has no secret-db beside it"),
         ({"template-db": "a"}, "template-db", "has no secret-db beside it"),
+        ({"secret-db": "~/db", "template-db": "{{#a}}"}, "template-db", "has a section that is never closed"),
         ({"secret-a b": "x/y"}, "secret-a b", "has a name with characters other than letters, digits, . _ -"),
         ({"secret-": "x/y"}, "secret-", "has a name with characters other than letters, digits, . _ -"),
         ({"secret-a": "x"}, "secret-a", "has no usable path; write MOUNT/PATH#KEY, such as secret/shop/db#password"),

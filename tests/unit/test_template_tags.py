@@ -1,0 +1,59 @@
+"""webhook.template_tags, held against the library that the sidecar renders with."""
+
+from __future__ import annotations
+
+import pytest
+from chevron.tokenizer import tokenize  # type: ignore[import-untyped]
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecar.refusal import RefusalError
+from sidecar.render import _rendered
+from webhook.template_tags import trouble_in
+
+_SECRET = {"user": "app", "password": "hunter2", "hosts": ["a", "b"]}
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "",
+        "no tags, { } and }} alone",
+        "postgres://{{{user}}}:{{& password }}@db",
+        "{{#hosts}}{{.}},{{/hosts}}{{^hosts}}none{{/ hosts }}",
+        "{{! a comment }}{{user}}",
+        "{{=<% %>=}}<% user %> {{ is text",
+    ],
+)
+def test_what_renders_is_left_alone(template: str) -> None:
+    assert trouble_in(template) is None
+    assert isinstance(_rendered(template, "db", _SECRET), str)
+
+
+@pytest.mark.parametrize(
+    ("template", "trouble"),
+    [
+        ("{{user", "a tag that is never closed"),
+        ("{{user}", "a tag that is never closed"),
+        ("a{{}}b", "a tag without a name"),
+        ("{{#hosts}}x", "a section that is never closed"),
+        ("{{^hosts}}x", "a section that is never closed"),
+        ("x{{/hosts}}", "closes a section"),
+        ("{{#hosts}}{{#user}}{{/hosts}}{{/user}}", "closes a section"),
+        ("{{> other}}", "a partial"),
+    ],
+)
+def test_what_the_sidecar_would_refuse_is_told(template: str, trouble: str) -> None:
+    assert trouble in (trouble_in(template) or "")
+    with pytest.raises(RefusalError):
+        _rendered(template, "db", _SECRET)
+
+
+def test_three_braces_closed_by_two_are_told_because_they_would_print_nothing() -> None:
+    assert trouble_in("{{{user}}:x") == "has a tag of three braces that is closed by two"
+
+
+@given(st.text(alphabet="{}#^/!&>a \n", max_size=24))
+def test_what_it_lets_through_the_library_can_take_apart(template: str) -> None:
+    if trouble_in(template) is None:
+        list(tokenize(template))

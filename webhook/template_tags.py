@@ -1,0 +1,36 @@
+"""What a `template-NAME` annotation is refused for by its tags alone, so that its author hears it before a pod does.
+
+The sidecar renders with a library that admission does without; tests hold the two against each other.
+"""
+
+from __future__ import annotations
+
+
+def trouble_in(template: str) -> str | None:
+    """What is wrong with a mustache template whatever its secret holds, None for nothing. Tells no text of it.
+
+    One that sets delimiters of its own is left to the renderer.
+    """
+    if "{{=" in template:
+        return None
+    sections: list[str] = []
+    position = 0
+    while (start := template.find("{{", position)) >= 0:
+        end = template.find("}}", start + 2)
+        if end < 0:
+            return "has a tag that is never closed"
+        tag, position = template[start + 2 : end], end + 2
+        kind, name = tag[:1], tag[1:].strip()
+        if not tag:
+            return "has a tag without a name"
+        if kind == "{":
+            if not template.startswith("}", position):
+                return "has a tag of three braces that is closed by two"
+            position += 1
+        elif kind == ">":
+            return "uses a partial, which is not offered"
+        elif kind in "#^":
+            sections.append(name)
+        elif kind == "/" and (not sections or sections.pop() != name):
+            return "closes a section that is not the last one opened"
+    return "has a section that is never closed" if sections else None
