@@ -40,8 +40,12 @@ class Resources(_Section):
     ResourceQuota may ask for them; memory leaves room for the secrets, tmpfs pages being charged to their writer.
     """
 
-    requests: dict[str, Quantity] = {"cpu": "10m", "memory": "64Mi"}
-    limits: dict[str, Quantity] = {"cpu": "500m", "memory": "128Mi"}
+    requests: dict[str, Quantity] = Field(
+        {"cpu": "10m", "memory": "64Mi"}, description="small: an init container's requests count for the whole pod"
+    )
+    limits: dict[str, Quantity] = Field(
+        {"cpu": "500m", "memory": "128Mi"}, description="the memory holds the secrets too, which lie on tmpfs"
+    )
 
 
 class Sidecar(_Section):
@@ -50,31 +54,39 @@ class Sidecar(_Section):
     image: str = Field(
         f"morphisms/sidecar:{_VERSION}", description="pin it by digest: Knative resolves no image of ours"
     )
-    imagePullPolicy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
+    imagePullPolicy: Literal["Always", "IfNotPresent", "Never"] = Field(
+        "IfNotPresent", description="as Kubernetes takes it"
+    )
     imagePullSecrets: tuple[str, ...] = Field((), description="added to the pod; they must exist in its namespace")
-    resources: Resources = Resources()
-    deadlineSeconds: int = Field(60, ge=5, le=500, description="far below Knative's progress deadline of 600 s")
-    runAsUser: int = Field(65532, ge=1)
+    resources: Resources = Field(Resources(), description="both requests and limits: a ResourceQuota may ask for them")
+    deadlineSeconds: int = Field(
+        60, ge=5, le=500, description="for attestation and all secrets; far below Knative's progress deadline of 600 s"
+    )
+    runAsUser: int = Field(
+        65532, ge=1, description="its user, unless the containers with secrets of mode 0400 share one: then that"
+    )
     fsGroup: int = Field(65532, ge=1, description="set where the pod has none, so that its containers read the files")
-    secretsSizeLimit: Quantity = "16Mi"
-    runSizeLimit: Quantity = "4Mi"
+    secretsSizeLimit: Quantity = Field("16Mi", description="of the volume with the secrets' files, in memory")
+    runSizeLimit: Quantity = Field("4Mi", description="of the volume with the exec helper and variables, in memory")
 
 
 class Verifier(_Section):
     """The attestation verifier that pods are sent to. No annotation can name another."""
 
-    url: str = "https://morphisms-verifier.morphisms-kms.svc"
+    url: str = Field("https://morphisms-verifier.morphisms-kms.svc", description="as pods reach it")
     ca: str = Field("", description="PEM; empty for the sidecar image's own trust store")
-    audience: str = "morphisms-verifier"
+    audience: str = Field(
+        "morphisms-verifier", description="of the pod's token; the verifier's `audiences` and the guards name it too"
+    )
     role: str = Field("default", description="asked for where no vault-role annotation is")
 
 
 class Vault(_Section):
     """Vault or OpenBao. No annotation can name another."""
 
-    url: str = "https://vault.vault.svc:8200"
-    ca: str = ""
-    namespace: str = ""
+    url: str = Field("https://vault.vault.svc:8200", description="as pods reach it")
+    ca: str = Field("", description="PEM; empty for the sidecar image's own trust store")
+    namespace: str = Field("", description="asked for where no vault-namespace annotation is; empty for the root's")
     mounts: dict[str, Annotated[int, Field(ge=1, le=2)]] = Field(
         {"secret": 2}, description="KV mounts and their version; any other path is credentials with a lease"
     )
@@ -119,7 +131,9 @@ class Reserved(_Section):
         ("node-role.kubernetes.io/control-plane", "morphisms.node-restriction.kubernetes.io/kms"),
         description="taint or label keys of such nodes",
     )
-    namespaces: tuple[str, ...] = ("kube-system", "morphisms-system", "morphisms-kms")
+    namespaces: tuple[str, ...] = Field(
+        ("kube-system", "morphisms-system", "morphisms-kms"), description="whose pods may be on such nodes"
+    )
 
 
 class Certificates(_Section):
@@ -151,10 +165,10 @@ class Certificates(_Section):
 class RuleActions(_Section):
     """What a rule's violation does in each mode; left out: deny in enforce, record elsewhere."""
 
-    absent: Action | None = None
-    audit: Action | None = None
-    inject: Action | None = None
-    enforce: Action | None = None
+    absent: Action | None = Field(None, description="in namespaces without a mode")
+    audit: Action | None = Field(None, description="in mode audit")
+    inject: Action | None = Field(None, description="in mode inject")
+    enforce: Action | None = Field(None, description="in mode enforce")
 
     def of(self, mode: Mode) -> Action | None:
         """The configured action, None for the default."""
@@ -165,32 +179,38 @@ class RuleActions(_Section):
 class Configuration(_Section):
     """The whole file."""
 
-    version: Literal[1] = 1
-    cluster: str = Field("cluster", pattern=r"^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$")
+    version: Literal[1] = Field(1, description="of this file's format")
+    cluster: str = Field(
+        "cluster",
+        pattern=r"^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$",
+        description="its name, as the verifier and its policies say it, and part of ~/",
+    )
     profiles: tuple[Profile, ...] = Field(
         (), description="added to the presets; one of the same name replaces a preset"
     )
-    defaultProfile: str = "kata-snp"
-    namespaces: dict[str, NamespaceProfiles] = {}
+    defaultProfile: str = Field("kata-snp", description="for pods that name none")
+    namespaces: dict[str, NamespaceProfiles] = Field(
+        {}, description="by name; others may use the default and each attesting profile with a VM for a pod"
+    )
     runtimeClassConflict: Literal["refuse", "replace"] = Field(
         "refuse", description="when a pod names a RuntimeClass that its profile does not allow"
     )
-    sidecar: Sidecar = Sidecar()
-    verifier: Verifier = Verifier()
-    vault: Vault = Vault()
-    rules: dict[str, RuleActions] = Field({}, description="by rule id")
-    plaintext: Plaintext = Plaintext()
+    sidecar: Sidecar = Field(Sidecar(), description="the container that is injected")
+    verifier: Verifier = Field(Verifier(), description="where pods prove themselves")
+    vault: Vault = Field(Vault(), description="where secrets are")
+    rules: dict[str, RuleActions] = Field({}, description="by rule id; docs/rules.md lists them")
+    plaintext: Plaintext = Field(Plaintext(), description="exceptions from secrets/plaintext-env")
     platformImages: tuple[str, ...] = Field(
         (), description="globs of images that the platform injects by tag, such as a mesh's; images/digest passes them"
     )
-    schedulers: tuple[str, ...] = ("default-scheduler",)
+    schedulers: tuple[str, ...] = Field(("default-scheduler",), description="that pods may name")
     hypervisorAnnotations: tuple[str, ...] = Field(
         (), description="io.katacontainers.config.* annotations that pods may carry, besides the measured initdata"
     )
     execGroups: tuple[str, ...] = Field((), description="groups that may exec, attach and port-forward in enforce mode")
-    identities: Identities = Identities()
-    reserved: Reserved = Reserved()
-    certificates: Certificates = Certificates()
+    identities: Identities = Field(Identities(), description="Knative's and Kubernetes' controllers")
+    reserved: Reserved = Field(Reserved(), description="nodes with a single purpose")
+    certificates: Certificates = Field(Certificates(), description="periods, with --own-ca")
     snapshotMaxAgeSeconds: int = Field(
         300, ge=120, description="an older view of the cluster fails closed in enforce; a quiet watch may be 90 s old"
     )

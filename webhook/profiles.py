@@ -15,9 +15,9 @@ class NodeRequirement(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    key: str
-    operator: Literal["In", "NotIn", "Exists", "DoesNotExist"] = "In"
-    values: tuple[str, ...] = ()
+    key: str = Field(description="of the node's label")
+    operator: Literal["In", "NotIn", "Exists", "DoesNotExist"] = Field("In", description="as in a node affinity")
+    values: tuple[str, ...] = Field((), description="for In and NotIn")
 
     @cached_property
     def expression(self) -> dict[str, Any]:
@@ -55,10 +55,10 @@ class Toleration(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    key: str | None = None
-    operator: Literal["Exists", "Equal"] | None = None
-    value: str | None = None
-    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+    key: str | None = Field(None, description="of the taint")
+    operator: Literal["Exists", "Equal"] | None = Field(None, description="left out: Equal")
+    value: str | None = Field(None, description="of the taint, for Equal")
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = Field(None, description="left out: every")
 
     @cached_property
     def object(self) -> dict[str, str]:
@@ -71,8 +71,8 @@ class Evidence(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    source: Literal["coco-aa", "configfs-tsm", "sev-guest", "simulated"]
-    address: str
+    source: Literal["coco-aa", "configfs-tsm", "sev-guest", "simulated"] = Field(description="what makes the report")
+    address: str = Field(description="in the guest: a URL for coco-aa and simulated, else a path")
 
 
 class Profile(BaseModel):
@@ -80,17 +80,17 @@ class Profile(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str = Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
+    name: str = Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", description="as the profile annotation names it")
     isolation: Literal["pod-vm", "node-vm"] = Field(description="the pod is a confidential VM, or its node is one")
     runtimeClasses: tuple[str, ...] = Field((), description="exact names; the first is set where a pod names none")
     handlers: tuple[str, ...] = Field((), description="handlers that these RuntimeClasses may have")
-    nodeSelector: tuple[NodeRequirement, ...] = ()
+    nodeSelector: tuple[NodeRequirement, ...] = Field((), description="all of which a node must satisfy")
     trustedLabel: str | None = Field(
         None, description="a label that kubelets cannot set on themselves; its value must be true"
     )
-    tolerations: tuple[Toleration, ...] = ()
+    tolerations: tuple[Toleration, ...] = Field((), description="that its pods get")
     vmpl: int = Field(0, ge=0, le=3, description="privilege level that the guest's evidence is taken at")
-    evidence: tuple[Evidence, ...] = ()
+    evidence: tuple[Evidence, ...] = Field((), description="asked in this order; empty for placement only")
 
     @cached_property
     def requirements(self) -> tuple[NodeRequirement, ...]:

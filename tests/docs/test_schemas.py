@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,18 @@ from server.yamlfile import schema
 @pytest.mark.parametrize("name", SCHEMAS)
 def test_the_published_schema_is_the_types_own(name: str) -> None:
     assert (DOCS / name).read_text() == schema(SCHEMAS[name]), "run make schema"
+
+
+def test_every_key_of_the_configuration_is_described() -> None:
+    document = json.loads((DOCS / "configuration.schema.json").read_text())
+    objects = {"Configuration": document, **document["$defs"]}
+    bare = [
+        f"{name}.{key}"
+        for name, each in objects.items()
+        for key, value in each.get("properties", {}).items()
+        if "description" not in value
+    ]
+    assert bare == []
 
 
 def test_every_rule_is_in_its_own_file_and_documented() -> None:
