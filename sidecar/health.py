@@ -85,10 +85,10 @@ class Health:
     def _serve(self) -> None:
         while True:
             for key, _ in self._selector.select(self._patience()):
-                caller = self._callers.get(key.fd)
-                if caller is None:
+                if key.fileobj is self._listener:
                     self._accept()
-                else:
+                # One that made room for another in this same round has gone.
+                elif (caller := self._callers.get(key.fd)) is not None and caller.socket is key.fileobj:
                     self._hear(caller)
             now = time.monotonic()
             for caller in [each for each in self._callers.values() if each.ends <= now]:
