@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from chevron.tokenizer import tokenize  # type: ignore[import-untyped]
+from chevron.tokenizer import tokenize
 from hypothesis import given
 from hypothesis import strategies as st
 
