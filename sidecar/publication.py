@@ -8,7 +8,7 @@ from typing import Any
 from sidecar.events import Events
 from sidecar.places import Places
 from sidecar.plan import Plan
-from sidecar.publish import READY, publish, read_helper
+from sidecar.publish import DATA, READY, publish, read_helper
 from sidecar.reaction import reaction
 from sidecar.refusal import RefusalError
 from sidecar.render import File, Read, environments, files
@@ -27,7 +27,9 @@ class Publication:
         self._reaction = reaction(plan.on_change)
         self._secrets: dict[Read, Data] = {}
         # Restarted beside a running application: that one has to be told of what has changed meanwhile.
-        self._is_running = (places.run / READY).exists()
+        self._is_running = (places.run / DATA).is_symlink()
+        # Killed between the switch and the signal: nobody knows whether it was told.
+        self._is_cut_off = self._is_running and not (places.run / READY).exists()
         self.count = 0
         """How often something was published."""
 
@@ -71,7 +73,8 @@ class Publication:
         secret_files, run_files = self._contents(secrets)
         changed_files, changed_run = publish(self._places.secrets, secret_files, self._places.run, run_files)
         self._secrets = secrets
-        if not changed_files and not changed_run:
+        is_cut_off, self._is_cut_off = self._is_cut_off, False
+        if not changed_files and not changed_run and not is_cut_off:
             return
         self.count += 1
         containers = sorted(name.removeprefix("env/") for name in changed_run if name.startswith("env/"))

@@ -28,7 +28,8 @@ MAX_SECRETS_BYTES: Final = 8 * 1024 * 1024
 MAX_RUN_BYTES: Final = 2 * 1024 * 1024
 _PAGE: Final = 4096  # of which a memory volume gives every file whole ones
 READY: Final = "ready"
-_DATA, _NEW_DATA = "..data", "..data_tmp"
+DATA: Final = "..data"
+_NEW_DATA: Final = "..data_tmp"
 # The pod's fsGroup, which the volume's set-group-id bit hands down, goes through; the world does not.
 _UMASK: Final = 0o027
 
@@ -87,14 +88,14 @@ class Volume:
         old = self._target()
         new_link = self._root / _NEW_DATA
         new_link.symlink_to(aside.name)
-        new_link.replace(self._root / _DATA)
+        new_link.replace(self._root / DATA)
         names = {each.name for each in aside.iterdir()}
         for link in self._root.iterdir():
             if link.is_symlink() and not link.name.startswith("..") and link.name not in names:
                 link.unlink()
         for name in names:
             if not (self._root / name).is_symlink():
-                (self._root / name).symlink_to(f"{_DATA}/{name}")
+                (self._root / name).symlink_to(f"{DATA}/{name}")
         if old is not None:
             _remove(self._root / old)
 
@@ -109,12 +110,12 @@ class Volume:
         """Remove what a process that was killed has left behind. Raises OSError."""
         current = self._target()
         for entry in self._root.iterdir():
-            if entry.name.startswith("..") and entry.name not in (_DATA, current):
+            if entry.name.startswith("..") and entry.name not in (DATA, current):
                 entry.unlink() if entry.is_symlink() else _remove(entry)
 
     def _target(self) -> str | None:
         try:
-            return os.readlink(self._root / _DATA)
+            return os.readlink(self._root / DATA)
         except FileNotFoundError:
             return None
 

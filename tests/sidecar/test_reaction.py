@@ -211,3 +211,24 @@ def test_a_sidecar_that_was_restarted_tells_of_what_it_missed(pod: Pod, bao: Tls
             sidecar.wait("signalled")
             assert process.stdout.readline() == f"{CANARY}-2\n"
             assert sidecar.stop().code == 0
+
+
+@pytest.mark.parametrize("value", ["1", "2"], ids=["same", "changed"])
+def test_who_was_killed_before_the_signal_is_followed_by_one(
+    pod: Pod, bao: TlsOpenBao, tmp_path: Path, value: str
+) -> None:
+    """Killed after the switch, and before `ready` was there again: what the application was told is not known."""
+    write_secret(bao, "cut", {"key": f"{CANARY}-1"})
+    pod.change(secrets=(SecretFile("key", f"{HOME}/cut", "key", key="key"),), on_change=f"signal:SIGHUP:{NAME}")
+    with application(tmp_path, pod.secrets / "key", NAME) as process:
+        assert process.stdout is not None
+        with resident(pod) as sidecar:
+            sidecar.wait("published")
+            sidecar.stop(signal.SIGKILL)
+        (pod.run_folder / "ready").unlink()
+        write_secret(bao, "cut", {"key": f"{CANARY}-{value}"})
+        with resident(pod) as sidecar:
+            sidecar.wait("signalled", seconds=10)
+            assert process.stdout.readline() == f"{CANARY}-{value}\n"
+            assert "ready" in pod.published()
+            assert sidecar.stop().code == 0
