@@ -65,7 +65,7 @@ def test_who_reads(pod: Pod, open_folder: Path, own: bool) -> None:
         secrets=(SecretFile("a", DB, "folder/a", key="password"),),
         env=(EnvVariable("web", "A", path=DB, key="password"),),
     )
-    words = [sys.executable, "-c", _AS_ANOTHER + START, root, helper, str(OURS), str(FS_GROUP)]
+    words = [sys.executable, "-c", _AS_ANOTHER + START, str(root), str(helper), str(OURS), str(FS_GROUP)]
     environment = {plans.PLAN_VARIABLE: plans.write(there.plan)}
     done = subprocess.run(words, env=environment, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
