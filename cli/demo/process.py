@@ -46,22 +46,23 @@ class Process:
         # Ended too when the demo is killed and can end nothing itself.
         self._command = [shutil.which("setpriv") or "setpriv", "--pdeathsig=TERM", *command]
         self._environment = dict(os.environ if environment is None else environment)
+        self._process: subprocess.Popen[bytes] | None = None
 
     def ready(self) -> None:
         """Wait until it can be used. Raises UnexpectedError."""
 
     def __enter__(self) -> Self:
-        with self.log.open("wb") as output:
-            self._process = subprocess.Popen(  # noqa: S603 - the demo's own commands
-                self._command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                cwd=self._folder,
-                env=self._environment,
-                start_new_session=True,
-            )
         try:
+            with self.log.open("wb") as output:
+                self._process = subprocess.Popen(  # noqa: S603 - the demo's own commands
+                    self._command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    cwd=self._folder,
+                    env=self._environment,
+                    start_new_session=True,
+                )
             self.ready()
         except BaseException:
             self._stop()
@@ -72,6 +73,8 @@ class Process:
         self._stop()
 
     def _stop(self) -> None:
+        if self._process is None:
+            return
         # To our servers the second signal says: do not wait for endpoints to move. Nobody here watches any. It is
         # another one, because two of the same may arrive as one.
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -93,7 +96,7 @@ class Process:
             found = look()
             if found is not None:
                 return found
-            if self._process.poll() is not None:
+            if self._process is None or self._process.poll() is not None:
                 break
             time.sleep(_POLL_SECONDS)
         last = "".join(self.log.read_text().splitlines(keepends=True)[-3:]).strip()
@@ -101,14 +104,21 @@ class Process:
 
 
 def run(command: Sequence[str], environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """A command to its end, output captured."""
-    return subprocess.run(  # noqa: S603 - the demo's own commands
+    """A command to its end, output captured. When that is not awaited, what it has started ends with it."""
+    process = subprocess.Popen(  # noqa: S603 - the demo's own commands
         command,
         stdin=subprocess.DEVNULL,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
         cwd=ROOT,
         env={**os.environ, **(environment or {})},
-        timeout=_START_SECONDS,
-        check=False,
+        start_new_session=True,
     )
+    with process:
+        try:
+            stdout, stderr = process.communicate(timeout=_START_SECONDS)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
