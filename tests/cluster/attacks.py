@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import functools
 import re
-import time
-from collections.abc import Callable
 from typing import Any
 
 from tests.cluster.client import Answer, Client, Object
 from tests.cluster.controlplane import ControlPlane
+from tests.cluster.eventually import eventually as eventually
 from tests.cluster.namespace import DEVELOPER, Namespace
 
 DRY = {"dryRun": "All"}
@@ -115,11 +114,3 @@ def mallory(cluster: ControlPlane) -> Client:
     eventually(lambda: client.can("delete", "runtimeclasses", group="node.k8s.io"))
     assert not client.can("break-glass", "guards", group="morphisms.dev")
     return client
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 30) -> None:
-    """Until what the API server or the webhook keeps a copy of has reached it: neither tells when."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come about"
-        time.sleep(0.05)

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -29,9 +28,8 @@ import pytest
 
 from tests.cluster import binaries
 from tests.cluster.binaries import Report
-from tests.cluster.controlplane import ControlPlane
+from tests.cluster.controlplane import ControlPlane, control_plane
 from tests.cluster.installation import Installation
-from tests.cluster.keeper import Keeper
 from tests.cluster.knative import Knative, alone
 from tests.cluster.namespace import Namespace
 from tests.cluster.nodes import KATA, RUNTIME_CLASSES, add_confidential_node, add_node
@@ -66,18 +64,11 @@ def _programs(_report: Report) -> None:
 @pytest.fixture(scope="session")
 def cluster(_programs: None) -> Iterator[ControlPlane]:
     """The control plane, with nodes."""
-    folder = Path(tempfile.mkdtemp(prefix="morphisms-cluster-"))
-    keeper = Keeper(folder)
-    control_plane = ControlPlane(folder, keeper)
-    try:
-        control_plane.start()
+    with control_plane("cluster") as running:
         for name in ("snp-0", "snp-1"):
-            add_confidential_node(control_plane.admin, name)
-        add_node(control_plane.admin, "plain-0")
-        yield control_plane
-    finally:
-        control_plane.stop()
-        keeper.close()
+            add_confidential_node(running.admin, name)
+        add_node(running.admin, "plain-0")
+        yield running
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import urllib3
@@ -163,6 +166,20 @@ class ControlPlane:
             "--kube-api-burst=1000",
         ]
         return Process(command, self.folder / "kube-scheduler.log", self.keeper)
+
+
+@contextmanager
+def control_plane(name: str) -> Iterator[ControlPlane]:
+    """A running one; whatever happens, all of it is ended and its folder removed."""
+    folder = Path(tempfile.mkdtemp(prefix=f"morphisms-{name}-"))
+    keeper = Keeper(folder)
+    cluster = ControlPlane(folder, keeper)
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.stop()
+        keeper.close()
 
 
 def _answers(url: str) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tests.cluster.client import Client, Object
+from tests.cluster.eventually import eventually
 
 MODE_LABEL = "morphisms.dev/mode"
 DEVELOPER = "dev"
@@ -38,6 +39,8 @@ class Namespace:
                 "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": DEVELOPER}],
             },
         )
+        # The API server authorises by a copy of its own.
+        eventually(lambda: _may_edit(admin, name))
         namespace = Namespace(name, admin)
         # The controller manager makes it; no pod is admitted before.
         admin.until(namespace.path("serviceaccounts"), bool)
@@ -69,3 +72,13 @@ class Namespace:
     def delete(self) -> None:
         """Begin its deletion. It never ends where pods are bound: that takes their kubelet's word."""
         self.admin.request("DELETE", f"/api/v1/namespaces/{self.name}")
+
+
+def _may_edit(admin: Client, namespace: str) -> bool:
+    attributes = {"verb": "create", "resource": "pods", "namespace": namespace}
+    review = {"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview"}
+    answer = admin.create(
+        "/apis/authorization.k8s.io/v1/subjectaccessreviews",
+        {**review, "spec": {"user": DEVELOPER, "resourceAttributes": attributes}},
+    )
+    return bool(answer["status"]["allowed"])

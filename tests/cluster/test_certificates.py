@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import glob
-import shutil
 import signal
-import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,8 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from certs.pem import Pair, read_certificates, read_pair
 from certs.trust import vouches
 from tests.cluster.client import JSON_PATCH, Object
-from tests.cluster.controlplane import ControlPlane
-from tests.cluster.keeper import Keeper
+from tests.cluster.controlplane import ControlPlane, control_plane
 from tests.cluster.nodes import KATA, RUNTIME_CLASSES
 from tests.cluster.own_ca import KINDS, REGISTRATIONS, SECRETS, OwnCa, Replica, load, until
 
@@ -34,17 +30,9 @@ FAST = {"leafSeconds": 12, "authoritySeconds": 3600, "settleSeconds": 2}
 @pytest.fixture(scope="module")
 def bare(_programs: None) -> Iterator[ControlPlane]:
     """A control plane without an installation: the webhook configurations' names are ours alone."""
-    folder = Path(tempfile.mkdtemp(prefix="morphisms-certificates-"))
-    keeper = Keeper()
-    cluster = ControlPlane(folder, keeper)
-    try:
-        cluster.start()
+    with control_plane("certificates") as cluster:
         cluster.admin.create(RUNTIME_CLASSES, KATA)
         yield cluster
-    finally:
-        cluster.stop()
-        keeper.close()
-        shutil.rmtree(folder)
 
 
 @pytest.fixture

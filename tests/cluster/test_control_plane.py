@@ -38,7 +38,7 @@ def test_each_identity_may_do_its_own(cluster: ControlPlane, namespace: Make) ->
     here, other = namespace(), namespace()
     assert cluster.user("dev").can("create", "pods", here.name)
     assert not cluster.user("dev").can("create", "namespaces")
-    assert not cluster.user("mallory").can("get", "pods", other.name)
+    assert not cluster.user("nobody-of-ours").can("get", "pods", other.name)
     cluster.node("plain-0").patch("/api/v1/nodes/plain-0", {"metadata": {"labels": {"example.org/mine": "1"}}})
     with pytest.raises(ApiError, match="is not allowed to modify node"):
         cluster.node("plain-0").patch("/api/v1/nodes/snp-0", {"metadata": {"labels": {"example.org/mine": "1"}}})

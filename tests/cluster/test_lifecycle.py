@@ -5,21 +5,18 @@ from __future__ import annotations
 import contextlib
 import re
 import shutil
-import tempfile
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 import yaml
 
 from tests.cluster.asking import make_pod
 from tests.cluster.client import Answer, Client
-from tests.cluster.controlplane import ControlPlane
+from tests.cluster.controlplane import control_plane
 from tests.cluster.installation import Installation
-from tests.cluster.keeper import Keeper
 from tests.cluster.nodes import KATA, RUNTIME_CLASSES, add_confidential_node
 from tests.manifests.rendering import MANIFESTS
 
@@ -31,23 +28,16 @@ _PAGE = (MANIFESTS.parent / "docs" / "operations.md").read_text()
 @pytest.fixture(scope="module")
 def upgraded(_programs: None) -> Iterator[Installation]:
     """A control plane of its own with the release before, two replicas running."""
-    folder = Path(tempfile.mkdtemp(prefix="morphisms-lifecycle-"))
-    keeper = Keeper(folder)
-    cluster = ControlPlane(folder, keeper)
-    installation: Installation | None = None
-    try:
-        cluster.start()
+    with control_plane("lifecycle") as cluster:
         add_confidential_node(cluster.admin, "snp-0")
         cluster.admin.create(RUNTIME_CLASSES, KATA)
         installation = Installation(cluster, "previous")
         installation.install()
-        installation.start()
-        yield installation
-    finally:
-        if installation is not None:
+        try:
+            installation.start()
+            yield installation
+        finally:
             installation.stop()
-        cluster.stop()
-        keeper.close()
 
 
 class Creating:

@@ -7,18 +7,15 @@ from __future__ import annotations
 
 import base64
 import copy
-import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
 from tests.cluster.asking import INJECTED, PODS, STATUS, make_pod
 from tests.cluster.client import JSON_PATCH, Answer, Client, Object
-from tests.cluster.controlplane import ControlPlane
-from tests.cluster.keeper import Keeper
+from tests.cluster.controlplane import ControlPlane, control_plane
 from tests.manifests.rendering import MANIFESTS, rendered
 from webhook.asks import asks
 from webhook.configuration import Configuration
@@ -39,11 +36,7 @@ _DRY = {"dryRun": "All"}
 @pytest.fixture(scope="module")
 def guarded(_programs: None) -> Iterator[ControlPlane]:
     """A control plane of its own with the guards alone, all of them in force."""
-    folder = Path(tempfile.mkdtemp(prefix="morphisms-policies-"))
-    keeper = Keeper(folder)
-    cluster = ControlPlane(folder, keeper)
-    try:
-        cluster.start()
+    with control_plane("policies") as cluster:
         cluster.kubectl("apply", "--server-side", "-k", MANIFESTS / "base" / "guards")
         cluster.kubectl("apply", "--server-side", "-f", MANIFESTS / "overlays" / "enforce" / "mode-required.yaml")
         rules = [{"apiGroups": _GROUPS, "resources": ["*"], "verbs": _WRITE}]
@@ -56,9 +49,6 @@ def guarded(_programs: None) -> Iterator[ControlPlane]:
         _register(cluster.admin)
         _wait_until_in_force(cluster)
         yield cluster
-    finally:
-        cluster.stop()
-        keeper.close()
 
 
 def _bind(admin: Client, role: str, *users: str, namespace: str = "") -> None:

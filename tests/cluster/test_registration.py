@@ -25,8 +25,7 @@ import pytest
 from tests.cluster import binaries
 from tests.cluster.asking import INJECTED, PODS, STATUS, make_pod
 from tests.cluster.client import MERGE_PATCH, Answer, Client, Object
-from tests.cluster.controlplane import ControlPlane
-from tests.cluster.keeper import Keeper
+from tests.cluster.controlplane import ControlPlane, control_plane
 from tests.cluster.nodes import add_node
 from tests.cluster.pki import Authority
 from tests.manifests.rendering import rendered
@@ -113,22 +112,17 @@ def endpoint() -> Iterator[Endpoint]:
 @pytest.fixture(scope="module")
 def registered(_programs: None, endpoint: Endpoint) -> Iterator[ControlPlane]:
     """A control plane of its own with the registration alone, and one node."""
-    folder = Path(tempfile.mkdtemp(prefix="morphisms-registration-"))
-    keeper = Keeper(folder)
-    cluster = ControlPlane(folder, keeper)
-    try:
-        cluster.start()
-        add_node(cluster.admin, "plain-0")
-        definition = binaries.KNATIVE.folder / "serving" / "config" / "core" / "300-resources" / "service.yaml"
-        cluster.kubectl("apply", "--server-side", "-f", definition)
-        cluster.kubectl("wait", "--for=condition=Established", "crd/services.serving.knative.dev", "--timeout=30s")
-        cluster.kubectl("apply", "--server-side", "-f", "-", input=_registrations(endpoint))
-        _wait_until_asked(cluster, endpoint)
-        yield cluster
-    finally:
-        endpoint.released.set()
-        cluster.stop()
-        keeper.close()
+    with control_plane("registration") as cluster:
+        try:
+            add_node(cluster.admin, "plain-0")
+            definition = binaries.KNATIVE.folder / "serving" / "config" / "core" / "300-resources" / "service.yaml"
+            cluster.kubectl("apply", "--server-side", "-f", definition)
+            cluster.kubectl("wait", "--for=condition=Established", "crd/services.serving.knative.dev", "--timeout=30s")
+            cluster.kubectl("apply", "--server-side", "-f", "-", input=_registrations(endpoint))
+            _wait_until_asked(cluster, endpoint)
+            yield cluster
+        finally:
+            endpoint.released.set()
 
 
 def _registrations(endpoint: Endpoint) -> list[Object]:

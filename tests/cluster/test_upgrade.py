@@ -6,15 +6,13 @@ What the changed objects alone do meanwhile, and what the page's order of remova
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.cluster.controlplane import ControlPlane
-from tests.cluster.keeper import Keeper
+from tests.cluster.controlplane import ControlPlane, control_plane
+from tests.cluster.eventually import eventually
 from tests.cluster.kubelet import KeptInstallation
 from tests.cluster.namespace import MODE_LABEL, Namespace
 from tests.cluster.nodes import KATA, RUNTIME_CLASSES, add_confidential_node, add_node
@@ -29,25 +27,18 @@ _PAGE = (MANIFESTS.parent / "docs" / "operations.md").read_text()
 @pytest.fixture(scope="module")
 def previous(_programs: None) -> Iterator[KeptInstallation]:
     """A control plane of its own with the release before, three replicas running."""
-    folder = Path(tempfile.mkdtemp(prefix="morphisms-upgrade-"))
-    keeper = Keeper(folder)
-    cluster = ControlPlane(folder, keeper)
-    installation: KeptInstallation | None = None
-    try:
-        cluster.start()
+    with control_plane("upgrade") as cluster:
         for name in ("snp-0", "snp-1"):
             add_confidential_node(cluster.admin, name)
         add_node(cluster.admin, "plain-0", {"kubernetes.io/os": "linux"})
         cluster.admin.create(RUNTIME_CLASSES, KATA)
         installation = KeptInstallation(cluster, "previous")
         installation.install()
-        installation.start()
-        yield installation
-    finally:
-        if installation is not None:
+        try:
+            installation.start()
+            yield installation
+        finally:
             installation.stop()
-        cluster.stop()
-        keeper.close()
 
 
 def test_an_upgrade_with_its_rollout_fails_nothing_and_lets_nothing_pass(previous: KeptInstallation) -> None:
@@ -62,7 +53,8 @@ def test_an_upgrade_with_its_rollout_fails_nothing_and_lets_nothing_pass(previou
         cluster.kubectl("-n", "morphisms-system", "rollout", "restart", "deployment/morphisms-webhook")
         previous.rolled_out()
         stream.proceed()
-    assert not before & {replica.pod for replica in previous.replicas}
+    # The last of them answers what it has taken, a little longer than the rollout waits.
+    eventually(lambda: not before & {replica.pod for replica in previous.replicas})
     assert stream.failures == []
     stream.check()
 
