@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -96,3 +98,16 @@ def new_pod(
 @pytest.fixture
 def pod(new_pod: NewPod) -> Pod:
     return new_pod()
+
+
+@pytest.fixture
+def small_volume(pod: Pod) -> Iterator[None]:
+    """The pod's secrets are on 128 KiB."""
+    if os.geteuid() != 0:
+        pytest.skip("a small tmpfs needs root")
+    options = ["-t", "tmpfs", "-o", "size=128k,mode=2777", "tmpfs"]
+    mounted = subprocess.run(["mount", *options, pod.secrets], capture_output=True, text=True)
+    if mounted.returncode != 0:
+        pytest.skip(f"this machine mounts no tmpfs: {mounted.stderr.strip()}")
+    yield
+    subprocess.run(["umount", pod.secrets], check=True)

@@ -6,11 +6,9 @@ whole, or the new one is whole.
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -257,19 +255,6 @@ def test_version_destroyed(published_pod: Pod, bao: RaftOpenBao, tmp_path: Path)
 
 
 # --- the pod ------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def small_volume(pod: Pod) -> Iterator[None]:
-    """The pod's secrets are on 128 KiB."""
-    if os.geteuid() != 0:
-        pytest.skip("a small tmpfs needs root")
-    options = ["-t", "tmpfs", "-o", "size=128k,mode=2777", "tmpfs"]
-    mounted = subprocess.run(["mount", *options, pod.secrets], capture_output=True, text=True)
-    if mounted.returncode != 0:
-        pytest.skip(f"this machine mounts no tmpfs: {mounted.stderr.strip()}")
-    yield
-    subprocess.run(["umount", pod.secrets], check=True)
 
 
 def test_memory_volume_full(

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import random
 import signal
 import subprocess
@@ -226,19 +225,6 @@ def test_a_verifier_killed_where_there_is_another(
 
 
 # --- the pod ------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def small_volume(pod: Pod) -> Iterator[None]:
-    """The pod's secrets are on 128 KiB."""
-    if os.geteuid() != 0:
-        pytest.skip("a small tmpfs needs root")
-    options = ["-t", "tmpfs", "-o", "size=128k,mode=2777", "tmpfs"]
-    mounted = subprocess.run(["mount", *options, pod.secrets], capture_output=True, text=True)
-    if mounted.returncode != 0:
-        pytest.skip(f"this machine mounts no tmpfs: {mounted.stderr.strip()}")
-    yield
-    subprocess.run(["umount", pod.secrets], check=True)
 
 
 def test_no_room_for_a_rotated_secret(
