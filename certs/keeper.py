@@ -115,8 +115,4 @@ class Keeper:
 
 
 def _live(configurations: list[Followed]) -> list[Live]:
-    return [
-        read_live(each.place.collection.rpartition("/")[2], each.value)
-        for each in configurations
-        if each.value is not None
-    ]
+    return [read_live(each.place.kind, each.value) for each in configurations if each.value is not None]

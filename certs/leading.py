@@ -73,7 +73,7 @@ class Leading:
 
     def _state(self) -> State:
         values = {name: followed.value for name, followed in self._secrets.items()}
-        live = [read_live(_label(each), each.value) for each in self._configurations if each.value is not None]
+        live = [read_live(each.place.kind, each.value) for each in self._configurations if each.value is not None]
         authority = values.pop(AUTHORITY_SECRET)
         (leaf,) = values.values()
         return read_state(self._names, authority, leaf, live)
@@ -106,7 +106,7 @@ class Leading:
         secret.accept(await self._objects.patch(secret.place, MERGE, {"metadata": metadata, "data": data}))
 
     async def _publish(self, name: str, bundle: Sequence[x509.Certificate]) -> None:
-        followed = next(each for each in self._configurations if _label(each) == name)
+        followed = next(each for each in self._configurations if each.place.kind == name)
         if followed.value is not None:
             followed.accept(await self._objects.patch(followed.place, PATCH, bundle_patch(followed.value, bundle)))
 
@@ -122,7 +122,7 @@ class Leading:
                 status=status,
             )
         if isinstance(step, Publish):  # the next try is for another one, if another one needs it
-            self._configurations.sort(key=lambda each: _label(each) == step.name)
+            self._configurations.sort(key=lambda each: each.place.kind == step.name)
         self._failures += 1
         delay: timedelta = min(_MOST_RETRY, _RETRY * 2.0 ** min(self._failures - 1, 8))
         return self._clock.now() + delay
@@ -148,10 +148,6 @@ def bundle_patch(configuration: Object, bundle: Sequence[x509.Certificate]) -> l
 def _has(webhook: Mapping[str, object], bundle: Sequence[x509.Certificate]) -> bool:
     (found,) = read_live("", {"webhooks": [webhook]}).bundles
     return found is not None and set(found) == set(bundle)
-
-
-def _label(configuration: Followed) -> str:
-    return configuration.place.collection.rpartition("/")[2]
 
 
 def _object_of(step: Step) -> str:

@@ -53,6 +53,11 @@ class Place:
     def path(self) -> str:
         return f"{self.collection}/{self.name}"
 
+    @property
+    def kind(self) -> str:
+        """The resource's name, such as `secrets`."""
+        return self.collection.rpartition("/")[2]
+
 
 class Objects:
     """The API server, one object at a time. Every method raises AnswerError, aiohttp.ClientError or OSError."""
