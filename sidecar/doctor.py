@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 import os
 import sys
 import time
@@ -17,7 +16,7 @@ from attestation.evidence import EvidenceError, Kind, open_source
 from sidecar.attest import MAX_CLOCK_SKEW_SECONDS, Attester, read_pod_token
 from sidecar.deadline import Deadline
 from sidecar.events import Events
-from sidecar.http import VAULT, VERIFIER, Client
+from sidecar.http import VAULT, VERIFIER, Answer, Client, Party, json_object
 from sidecar.places import Places
 from sidecar.plan import EvidenceSource, Plan
 from sidecar.refusal import Exit, RefusalError, internal
@@ -163,7 +162,8 @@ def _verifier(report: Report, plan: Plan, stop: Stop) -> bool:
     client = Client(VERIFIER, plan.verifier.url, plan.verifier.ca, limit=wire.MAX_ANSWER_SIZE)
     with report.step("verifier"):
         answer = client.call(Deadline(STEP_SECONDS, stop), "POST", wire.AUTH_PATH, wire.write_auth())
-        wire.read_auth_answer(answer.body) if answer.status == 200 else _foreign("verifier", answer.status)
+        _expect_success(VERIFIER, answer)
+        wire.read_auth_answer(answer.body)
         report.ok("verifier", f"{plan.verifier.url} is trusted and gives a nonce")
         there = True
     _clock(report, "the verifier", client)
@@ -176,9 +176,8 @@ def _vault_server(report: Report, plan: Plan, stop: Stop) -> bool:
     client = Client(VAULT, plan.vault.url, plan.vault.ca, limit=64 * 1024)
     with report.step("Vault"):
         answer = client.call(Deadline(STEP_SECONDS, stop), "GET", _SEAL_STATUS)
-        if answer.status != 200:
-            _foreign("vault", answer.status)
-        if _object(answer.body).get("sealed") is not False:
+        _expect_success(VAULT, answer)
+        if json_object(answer.body).get("sealed") is not False:
             raise RefusalError(Exit.VAULT_UNREACHABLE, "vault-sealed", f"{plan.vault.url} is trusted, and is sealed")
         report.ok("Vault", f"{plan.vault.url} is trusted and unsealed")
         there = True
@@ -238,7 +237,7 @@ def _claims(token: str) -> dict[str, Any]:
         payload = base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4))
     except (IndexError, binascii.Error, ValueError):
         payload = b""
-    return _object(payload)
+    return json_object(payload)
 
 
 def _left(claims: dict[str, Any]) -> int:
@@ -246,14 +245,7 @@ def _left(claims: dict[str, Any]) -> int:
     return int(end - time.time()) if isinstance(end, (int, float)) else 0
 
 
-def _object(body: bytes) -> dict[str, Any]:
-    try:
-        found = json.loads(body)
-    except (ValueError, RecursionError):
-        found = None
-    return found if isinstance(found, dict) else {}
-
-
-def _foreign(who: str, status: int) -> None:
-    party = VERIFIER if who == "verifier" else VAULT
-    raise RefusalError(party.unreachable, f"{who}-answer", f"what answers there is none of ours (HTTP {status})")
+def _expect_success(party: Party, answer: Answer) -> None:
+    if answer.status != 200:
+        words = f"what answers there is none of ours (HTTP {answer.status})"
+        raise RefusalError(party.unreachable, f"{party.reason}-answer", words)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import io
+import json
 import socket
 import ssl
 import time
@@ -51,6 +52,15 @@ class Answer:
 
     status: int
     body: bytes = field(repr=False)
+
+
+def json_object(body: bytes) -> dict[str, Any]:
+    """The JSON object in it; an empty one for anything else."""
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        found = None
+    return found if isinstance(found, dict) else {}
 
 
 class Client:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from attestation.wire import VaultToken
 from sidecar.deadline import Deadline, fraction, patiently
-from sidecar.http import Answer
+from sidecar.http import Answer, json_object
 from sidecar.refusal import Exit, RefusalError
 from sidecar.vault import Vault, secret
 
@@ -145,7 +145,7 @@ class Session(Vault):
         answer = self._ask(deadline, "POST", "/v1/sys/leases/renew", json.dumps(body).encode())
         if answer.status != 200:
             return 0.0
-        return _number(_object(answer), "lease_duration")
+        return _number(json_object(answer.body), "lease_duration")
 
     def revoke_lease(self, deadline: Deadline, lease: Lease) -> str:
         """End it before its time; why not, when Vault refuses. Raises RefusalError when Vault cannot answer."""
@@ -181,16 +181,8 @@ def _early() -> float:
     return 0.95 + 0.05 * fraction()
 
 
-def _object(answer: Answer) -> dict[str, Any]:
-    try:
-        found = json.loads(answer.body)
-    except (ValueError, RecursionError):
-        found = None
-    return found if isinstance(found, dict) else {}
-
-
 def _member(answer: Answer, name: str) -> dict[str, Any]:
-    found = _object(answer).get(name)
+    found = json_object(answer.body).get(name)
     return found if isinstance(found, dict) else {}
 
 
