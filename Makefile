@@ -16,7 +16,7 @@ $(STAMP): requirements/dev.txt pyproject.toml
 	@touch $@
 
 demo: setup
-	@$(BIN)/python -m cli.demo
+	@$(BIN)/python -m demo
 
 # The control plane's programs are built once, some ten minutes, and kept in ~/.cache/morphisms.
 test: setup
@@ -46,12 +46,12 @@ lock: setup
 	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links \
 	    --no-emit-package morphisms --extra $$set pyproject.toml --output-file requirements/$$set.txt || exit 1; \
 	done
-	@echo "locking cli/images/generator.txt"
+	@echo "locking tools/images/generator.txt"
 	@echo cyclonedx-bom | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
-	  --no-emit-index-url --no-emit-find-links - --output-file cli/images/generator.txt
+	  --no-emit-index-url --no-emit-find-links - --output-file tools/images/generator.txt
 
 schema: setup
-	$(BIN)/python -m cli.schema
+	$(BIN)/python -m tools.schema
 
 # manifests/install.yaml and install-verifier.yaml, rendered; `python -m tests.manifests --release` before a new version.
 manifests: setup
@@ -63,7 +63,7 @@ exec:
 
 # By docker or podman, else by buildah, else it says that there is none.
 images: setup
-	@$(BIN)/python -m cli.images.build
+	@$(BIN)/python -m tools.images.build
 
 clean:
 	@$(MAKE) --silent -C sidecar/exec clean

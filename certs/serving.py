@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
+from certs.chain import serves, valid, voucher
 from certs.log import Log
 from certs.metrics import CertificateMetrics
 from certs.pem import Pair, read_pair
 from certs.state import Live, Object, secret_data
-from certs.trust import serves, valid, voucher
 
 Install = Callable[[bytes, bytes], None]
 """Given (certificate, key) as PEM, lets the server use them from the next handshake on."""

@@ -17,8 +17,8 @@ from typing import Any, Final
 
 from cryptography import x509
 
+from certs.chain import serves, valid, voucher
 from certs.pem import MAX_CERTIFICATES, Pair, read_certificates, read_pair
-from certs.trust import serves, valid, voucher
 
 AUTHORITY_SECRET: Final = "morphisms-webhook-ca"
 LEAF_SECRET: Final = "morphisms-webhook-tls"

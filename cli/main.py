@@ -8,23 +8,23 @@ import os
 import sys
 from collections.abc import Sequence
 
-from cli.yamlio import UnusableInputError
-from server.yamlfile import ConfigurationError
+from server.yaml.kubernetes import UnusableInputError
+from server.yaml.strict import ConfigurationError
 
 # Name on the command line -> module; each module has HELP, EXAMPLE, configure(parser) and run(arguments) -> exit code.
 COMMANDS: dict[str, str] = {
-    "webhook": "cli.webhook",
-    "review": "cli.review",
-    "inject": "cli.inject",
-    "render": "cli.render",
-    "check": "cli.check",
-    "convert": "cli.convert",
-    "report": "cli.report",
-    "simulated-hardware": "cli.simulated_hardware",
-    "verifier": "cli.verifier",
-    "explain": "cli.explain",
-    "vault": "cli.vault",
-    "certificates": "cli.certificates",
+    "webhook": "cli.commands.webhook",
+    "review": "cli.commands.review",
+    "inject": "cli.commands.inject",
+    "render": "cli.commands.render",
+    "check": "cli.commands.check",
+    "convert": "cli.commands.convert",
+    "report": "cli.commands.report",
+    "simulated-hardware": "cli.commands.simulated_hardware",
+    "verifier": "cli.commands.verifier",
+    "explain": "cli.commands.explain",
+    "vault": "cli.commands.vault",
+    "certificates": "cli.commands.certificates",
 }
 
 

@@ -23,7 +23,7 @@ from server.metrics import ServerMetrics, new_registry
 from server.routes import Route, Routes
 from server.tls import Certificate, CertificateFiles, HeldCertificate
 from server.watched import FileMetrics
-from server.yamlfile import ConfigurationError
+from server.yaml.strict import ConfigurationError
 
 # The rest of the body may still come, and would be taken for a request.
 _CLOSING = {400, 408, 413}

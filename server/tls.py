@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from server.watched import FileMetrics, Watched
-from server.yamlfile import ConfigurationError, Loaded
+from server.yaml.strict import ConfigurationError, Loaded
 
 MAX_BYTES = 1 << 20
 

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, Gauge
 from pydantic import BaseModel
 
 from server import logs
-from server.yamlfile import MAX_BYTES, ConfigurationError, Loaded, load
+from server.yaml.strict import MAX_BYTES, ConfigurationError, Loaded, load
 
 T = TypeVar("T")
 Model = TypeVar("Model", bound=BaseModel)

@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-from sidecar.events import Events
-from sidecar.refusal import Exit, RefusalError
-from sidecar.stop import Stop
+from sidecar.errors import Exit, RefusalError
+from sidecar.log import Events
+from sidecar.shutdown import Stop
 
 _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 4.0

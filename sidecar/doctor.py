@@ -11,18 +11,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from attestation import wire
 from attestation.evidence import EvidenceError, Kind, open_source
-from sidecar.attest import MAX_CLOCK_SKEW_SECONDS, Attester, read_pod_token
+from kbs import messages
+from plan.document import EvidenceSource, Plan
+from sidecar.attest.handshake import MAX_CLOCK_SKEW_SECONDS, Attester, read_pod_token
 from sidecar.deadline import Deadline
-from sidecar.events import Events
+from sidecar.errors import Exit, RefusalError, internal
 from sidecar.http import VAULT, VERIFIER, Answer, Client, Party, json_object
-from sidecar.places import Places
-from sidecar.plan import EvidenceSource, Plan
-from sidecar.refusal import Exit, RefusalError, internal
-from sidecar.render import environments, files, reads
-from sidecar.stop import Stop
-from sidecar.vault import Vault
+from sidecar.log import Events
+from sidecar.paths import Places
+from sidecar.publish.render import environments, files, reads
+from sidecar.shutdown import Stop
+from sidecar.vault.client import Vault
 
 STEP_SECONDS: Final = 15.0
 # What a guest can have without anybody having configured it.
@@ -159,11 +159,11 @@ def _pod(report: Report, plan: Plan, places: Places) -> None:
 
 def _verifier(report: Report, plan: Plan, stop: Stop) -> bool:
     there = False
-    client = Client(VERIFIER, plan.verifier.url, plan.verifier.ca, limit=wire.MAX_ANSWER_SIZE)
+    client = Client(VERIFIER, plan.verifier.url, plan.verifier.ca, limit=messages.MAX_ANSWER_SIZE)
     with report.step("verifier"):
-        answer = client.call(Deadline(STEP_SECONDS, stop), "POST", wire.AUTH_PATH, wire.write_auth())
+        answer = client.call(Deadline(STEP_SECONDS, stop), "POST", messages.AUTH_PATH, messages.write_auth())
         _expect_success(VERIFIER, answer)
-        wire.read_auth_answer(answer.body)
+        messages.read_auth_answer(answer.body)
         report.ok("verifier", f"{plan.verifier.url} is trusted and gives a nonce")
         there = True
     _clock(report, "the verifier", client)
@@ -199,9 +199,9 @@ def _clock(report: Report, whose: str, client: Client) -> None:
 
 
 def _log_in(report: Report, plan: Plan, places: Places, vault: Vault, events: Events, stop: Stop) -> None:
-    got: list[wire.VaultToken] = []
+    got: list[messages.VaultToken] = []
 
-    def keep(token: wire.VaultToken) -> None:
+    def keep(token: messages.VaultToken) -> None:
         vault.use(token.token)
         got.append(token)
 

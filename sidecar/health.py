@@ -16,8 +16,8 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from sidecar.plan import LIVENESS_PATH, STARTUP_PATH
-from sidecar.refusal import Exit, RefusalError
+from plan.document import LIVENESS_PATH, STARTUP_PATH
+from sidecar.errors import Exit, RefusalError
 
 MAX_CONNECTIONS: Final = 32
 _TAKEN: Final = (errno.EADDRINUSE, errno.EACCES)

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from attestation.evidence.deadline import within
 from attestation.evidence.errors import EvidenceError
 from sidecar.deadline import Deadline
-from sidecar.refusal import Exit, RefusalError
+from sidecar.errors import Exit, RefusalError
 
 # A replica that hangs must leave time for another; the verifier itself answers or refuses within 20 s.
 ATTEMPT_SECONDS: Final = 20.0

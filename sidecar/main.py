@@ -6,13 +6,13 @@ import os
 import sys
 from collections.abc import Mapping
 
+from plan.document import PLAN_VARIABLE, Plan, PlanError, read
 from sidecar.deadline import Deadline
-from sidecar.events import Events
-from sidecar.places import Places
-from sidecar.plan import PLAN_VARIABLE, Plan, PlanError, read
-from sidecar.refusal import CAUSES, Exit, RefusalError, internal
-from sidecar.shield import shield
-from sidecar.stop import Stop
+from sidecar.errors import CAUSES, Exit, RefusalError, internal
+from sidecar.hardening import shield
+from sidecar.log import Events
+from sidecar.paths import Places
+from sidecar.shutdown import Stop
 
 HELP = f"""usage: morphisms-init [--doctor]
 
@@ -49,7 +49,7 @@ def run(environment: Mapping[str, str], places: Places, *, doctor: bool = False)
             return examine(_plan(environment) if PLAN_VARIABLE in environment else None, places, events, stop)
         plan = _plan(environment)
         if plan.agent == "sidecar":
-            from sidecar.stay import stay
+            from sidecar.renew.renewer import stay
 
             stay(plan, places, events, stop)
         else:
@@ -68,10 +68,10 @@ def run(environment: Mapping[str, str], places: Places, *, doctor: bool = False)
 def provide(plan: Plan, places: Places, events: Events, stop: Stop) -> None:
     """The whole way. Raises RefusalError; the token is given back whatever happens."""
     # Imported here: a plan that cannot be read is told before TLS and cryptography are paid for.
-    from sidecar.attest import Attester
-    from sidecar.publish import publish, read_helper
-    from sidecar.render import environments, files, reads
-    from sidecar.vault import Vault
+    from sidecar.attest.handshake import Attester
+    from sidecar.publish.atomic_writer import publish, read_helper
+    from sidecar.publish.render import environments, files, reads
+    from sidecar.vault.client import Vault
 
     deadline = Deadline(plan.deadline_seconds, stop)
     events.info("started", service=plan.workload.service, secrets=len(plan.secrets), variables=len(plan.env))

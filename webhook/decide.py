@@ -15,14 +15,14 @@ from webhook.admission import (
     validate_pod,
     validate_service,
 )
-from webhook.configuration import Configuration
+from webhook.admission.knative_template import check_template_owner
+from webhook.configuration.model import Configuration
 from webhook.decision import Decision, refuse
 from webhook.modes import Mode
+from webhook.pod.schema import MalformedError, check_metadata, check_pod
 from webhook.request import Request
 from webhook.rules import BY_ID
-from webhook.shape import MalformedError, check_metadata, check_pod
 from webhook.snapshot import Snapshot
-from webhook.template import check_template_owner
 
 _SERVING: Final = "serving.knative.dev"
 Handler = Callable[[Request, Configuration, Snapshot | None, Mode], Decision]

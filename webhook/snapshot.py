@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from webhook.modes import Mode, mode_of_label
-from webhook.names import MODE_LABEL
+from webhook.wellknown import MODE_LABEL
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,12 +11,12 @@ import re
 from ipaddress import ip_address
 from urllib.parse import urlencode
 
-from attestation.coco import MAX_EVIDENCE_SIZE, parse_coco_json
 from attestation.errors import FormatError
 from attestation.evidence.endpoint import TcpAddress, get, parse_address
 from attestation.evidence.errors import Code, EvidenceError
 from attestation.evidence.source import Evidence, accept, require_report_data
-from attestation.report_data import ascii_encoded
+from attestation.report.coco import MAX_EVIDENCE_SIZE, parse_coco_json
+from attestation.report.report_data import ascii_encoded
 
 NAME = "coco-aa"
 _UNRESERVED = re.compile(rb"[A-Za-z0-9_-]{64}")

@@ -1,6 +1,6 @@
 """Evidence as it travels to a verifier: the JSON of CoCo's attestation agent, whatever source it came from.
 
-The inverse of `attestation.coco`: virtee/sev's report struct, field by field, as KBS clients send it.
+The inverse of `attestation.report.coco`: virtee/sev's report struct, field by field, as KBS clients send it.
 """
 
 from __future__ import annotations
@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from attestation.abi import CPUID_VERSION, MITIGATION_VERSION, FirmwareVersion, Report, parse_report
-from attestation.coco import parse_coco_evidence
 from attestation.errors import FormatError
 from attestation.evidence.errors import Code, EvidenceError
 from attestation.evidence.source import CERTIFICATE_KINDS, Evidence
-from attestation.products import TcbLayout, line_by_cpuid
-from attestation.tcb import decode_tcb
+from attestation.report.abi import CPUID_VERSION, MITIGATION_VERSION, FirmwareVersion, Report, parse_report
+from attestation.report.coco import parse_coco_evidence
+from attestation.report.products import TcbLayout, line_by_cpuid
+from attestation.report.tcb import decode_tcb
 
 
 def coco_document(evidence: Evidence) -> dict[str, Any]:

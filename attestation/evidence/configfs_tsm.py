@@ -12,13 +12,13 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from attestation.abi import REPORT_SIZE
-from attestation.certificate_table import MAX_TABLE_SIZE, parse_certificate_table
 from attestation.errors import FormatError
 from attestation.evidence.deadline import within
 from attestation.evidence.errors import Code, EvidenceError
 from attestation.evidence.source import Evidence, accept, require_report_data
-from attestation.report_data import padded
+from attestation.report.abi import REPORT_SIZE
+from attestation.report.certificate_table import MAX_TABLE_SIZE, parse_certificate_table
+from attestation.report.report_data import padded
 
 NAME = "configfs-tsm"
 DEFAULT_PATH = "/sys/kernel/config/tsm/report"

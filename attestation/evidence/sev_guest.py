@@ -14,14 +14,14 @@ from array import array
 from collections.abc import Callable
 from typing import NamedTuple
 
-from attestation.abi import REPORT_SIZE
-from attestation.certificate_table import MAX_TABLE_SIZE
-from attestation.containers import IOCTL_RESPONSE_SIZE, from_ioctl
 from attestation.errors import FormatError
 from attestation.evidence.deadline import within
 from attestation.evidence.errors import Code, EvidenceError
 from attestation.evidence.source import Evidence, accept, require_report_data
-from attestation.report_data import padded
+from attestation.report.abi import REPORT_SIZE
+from attestation.report.certificate_table import MAX_TABLE_SIZE
+from attestation.report.envelopes import IOCTL_RESPONSE_SIZE, from_ioctl
+from attestation.report.report_data import padded
 
 NAME = "sev-guest"
 DEFAULT_PATH = "/dev/sev-guest"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from attestation.abi import REPORT_SIZE
-from attestation.certificate_table import MAX_TABLE_SIZE, parse_certificate_table
 from attestation.errors import FormatError
 from attestation.evidence.endpoint import get, parse_address
 from attestation.evidence.errors import Code, EvidenceError
 from attestation.evidence.source import Evidence, accept, require_report_data
-from attestation.report_data import padded
+from attestation.report.abi import REPORT_SIZE
+from attestation.report.certificate_table import MAX_TABLE_SIZE, parse_certificate_table
+from attestation.report.report_data import padded
 
 NAME = "simulated"
 

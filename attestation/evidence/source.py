@@ -10,11 +10,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from attestation.abi import REPORT_SIZE, parse_report
-from attestation.certificate_table import TableEntry
 from attestation.errors import FormatError
 from attestation.evidence.errors import Code, EvidenceError
-from attestation.report_data import REPORT_DATA_SIZE
+from attestation.report.abi import REPORT_SIZE, parse_report
+from attestation.report.certificate_table import TableEntry
+from attestation.report.report_data import REPORT_DATA_SIZE
 
 # Never the root: a verifier has its own, and one from a guest must not even look like an offer.
 CERTIFICATE_KINDS = frozenset({"VCEK", "VLEK", "ASK", "ASVK"})

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
-from attestation.abi import (
+from attestation.report.abi import (
     LAYOUT,
     NEWEST_VERSION,
     NO_MIGRATION_AGENT,
@@ -21,10 +21,10 @@ from attestation.abi import (
     SIGNED_SIZE,
     encode_report,
 )
-from attestation.certificate_table import TableEntry, encode_certificate_table
-from attestation.products import SIMULATED
+from attestation.report.certificate_table import TableEntry, encode_certificate_table
+from attestation.report.products import SIMULATED
+from attestation.report.tcb import encode_tcb
 from attestation.simulator.hierarchy import TCB, Hierarchy
-from attestation.tcb import encode_tcb
 
 DEFAULT_MEASUREMENT = sha384(b"morphisms simulated guest").digest()
 DEFAULT_HOST_DATA = bytes(32)

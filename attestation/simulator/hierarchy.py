@@ -26,7 +26,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import NameOID
 
-from attestation.certificates import (
+from attestation.errors import AttestationError
+from attestation.pki.certificates import (
     OID_HWID,
     OID_PRODUCT_NAME,
     OID_SPL,
@@ -34,10 +35,9 @@ from attestation.certificates import (
     Certificate,
     parse_certificate,
 )
-from attestation.crl import parse_crl
-from attestation.errors import AttestationError
-from attestation.products import SIMULATED
-from attestation.tcb import Tcb
+from attestation.pki.crl import parse_crl
+from attestation.report.products import SIMULATED
+from attestation.report.tcb import Tcb
 
 # What the VCEK is derived for, and what reports name; the numbers are a real Genoa machine's.
 TCB = Tcb(bootloader=10, tee=0, snp=23, microcode=84)

@@ -19,10 +19,10 @@ from socketserver import TCPServer, ThreadingMixIn, UnixStreamServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from attestation.certificate_table import parse_certificate_table
 from attestation.evidence.coco_document import coco_document
 from attestation.evidence.source import Evidence
-from attestation.report_data import REPORT_DATA_SIZE
+from attestation.report.certificate_table import parse_certificate_table
+from attestation.report.report_data import REPORT_DATA_SIZE
 from attestation.simulator.device import Device
 
 _IDLE_SECONDS = 10.0

@@ -9,9 +9,9 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from attestation.kds import DEFAULT_URL
-from attestation.verifier.identity import ALGORITHMS, Algorithm
-from server.yamlfile import ConfigurationError, load
+from attestation.pki.kds import DEFAULT_URL
+from attestation.verifier.cluster.pod_token import ALGORITHMS, Algorithm
+from server.yaml.strict import ConfigurationError, load
 
 _MOUNT = r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$"
 _LABEL = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"

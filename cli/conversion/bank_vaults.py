@@ -13,9 +13,9 @@ from typing import Any, Final
 
 from cli.conversion.paths import Logical, NotLogicalError, logical
 from cli.conversion.step import Context, Step, boolean, dropped, left, mappings
-from webhook.consumers import missing_command, shown
-from webhook.names import USER_CONTAINER
-from webhook.references import BadReferenceError, Home, expand_inline, mentions, parse_variable
+from webhook.pod.consumers import missing_command, shown
+from webhook.pod.references import BadReferenceError, Home, expand_inline, mentions, parse_variable
+from webhook.wellknown import USER_CONTAINER
 
 OPT_OUT_LABEL: Final = "security.banzaicloud.io/mutate"
 _MUTATE: Final = "mutate"

@@ -16,11 +16,11 @@ from typing import Any
 from cli.conversion import bank_vaults, vault_agent
 from cli.conversion.step import Context, Note, Step, left, mappings
 from cli.conversion.templates import PodTemplate, pod_template
-from webhook.annotations import own_annotations, read_wishes
-from webhook.configuration import Configuration
-from webhook.foreign import BANK_VAULTS_PREFIXES, VAULT_AGENT_PREFIXES
-from webhook.names import PREFIX
-from webhook.references import Home, mentions
+from webhook.configuration.model import Configuration
+from webhook.pod.annotations import own_annotations, read_wishes
+from webhook.pod.other_injectors import BANK_VAULTS_PREFIXES, VAULT_AGENT_PREFIXES
+from webhook.pod.references import Home, mentions
+from webhook.wellknown import PREFIX
 
 # Any will do: nothing that is translated starts with ~/.
 _HOME = Home("home/")

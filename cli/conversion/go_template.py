@@ -18,7 +18,7 @@ _WITH = re.compile(r"""with\s+secret\s+(?:"([^"\\]+)"|`([^`]+)`)""")
 _FIELD = re.compile(r"\.Data\.(data\.)?([A-Za-z_][A-Za-z0-9_]*)")
 _INDEX = re.compile(r"""index\s+\.Data(\.data)?\s+(?:"([^"\\]+)"|`([^`]+)`)""")
 _WHOLE = re.compile(r"\.Data(\.data)?\s*\|\s*toJSON")
-# What survives mustache's trimming; a key with dots is found as a whole (sidecar/render.py).
+# What survives mustache's trimming; a key with dots is found as a whole (sidecar/publish/render.py).
 _TAG_NAME = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 
 

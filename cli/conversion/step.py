@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from webhook.configuration import Configuration
+from webhook.configuration.model import Configuration
 
 
 @dataclass(frozen=True, slots=True)

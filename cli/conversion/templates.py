@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from webhook.names import KNATIVE_PREFIX
+from webhook.wellknown import KNATIVE_PREFIX
 
 _TEMPLATE: Final = ("spec", "template")
 _PATHS: Final = {

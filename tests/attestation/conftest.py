@@ -18,9 +18,10 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
-from attestation.abi import SIGNED_SIZE, encode_report
-from attestation.appraise import Expectation, appraise
-from attestation.certificates import (
+from attestation.appraisal.appraise import Expectation, appraise
+from attestation.appraisal.reference_values import SOFT_CRL
+from attestation.appraisal.result import Verdict
+from attestation.pki.certificates import (
     OID_CSP_ID,
     OID_HWID,
     OID_PRODUCT_NAME,
@@ -30,14 +31,13 @@ from attestation.certificates import (
     parse_certificate,
     parse_certificates,
 )
-from attestation.collateral import Collateral
-from attestation.containers import Evidence, from_raw
-from attestation.crl import RevocationList, parse_crl
-from attestation.policy import SOFT_CRL
-from attestation.products import ProductLine, line_by_name
-from attestation.roots import Anchors, amd_anchors
-from attestation.tcb import Tcb, encode_tcb
-from attestation.verdict import Verdict
+from attestation.pki.crl import RevocationList, parse_crl
+from attestation.pki.endorsements import Collateral
+from attestation.pki.roots import Anchors, amd_anchors
+from attestation.report.abi import SIGNED_SIZE, encode_report
+from attestation.report.envelopes import Evidence, from_raw
+from attestation.report.products import ProductLine, line_by_name
+from attestation.report.tcb import Tcb, encode_tcb
 
 VECTORS = Path(__file__).parents[3] / "shared" / "vectors"
 SHA384 = hashes.SHA384()

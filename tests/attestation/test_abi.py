@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attestation.abi import (
+from attestation.errors import FormatError
+from attestation.report.abi import (
     LAYOUT,
     REPORT_SIZE,
     FirmwareVersion,
@@ -20,9 +21,17 @@ from attestation.abi import (
     parse_report,
     platform_info_names,
 )
-from attestation.errors import FormatError
-from attestation.products import GENOA, LINES, MILAN, TURIN, VENICE, line_by_cpuid, line_by_name, line_by_product_name
-from attestation.tcb import Tcb, decode_tcb, encode_tcb
+from attestation.report.products import (
+    GENOA,
+    LINES,
+    MILAN,
+    TURIN,
+    VENICE,
+    line_by_cpuid,
+    line_by_name,
+    line_by_product_name,
+)
+from attestation.report.tcb import Tcb, decode_tcb, encode_tcb
 
 SIZES = {"B": 1, "I": 4, "Q": 8}
 
@@ -183,7 +192,7 @@ def test_names():
 def test_reading_evidence_imports_nothing_heavy():
     """The sidecar sits on every cold start; it may use these modules."""
     program = (
-        "import sys, attestation.abi, attestation.containers, attestation.report_data;"
+        "import sys, attestation.report.abi, attestation.report.envelopes, attestation.report.report_data;"
         "print([name for name in ('cryptography', 'pydantic', 'aiohttp', 'yaml', 'asyncio') if name in sys.modules])"
     )
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)

@@ -10,15 +10,15 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.utils import CryptographyDeprecationWarning
 
-from attestation.appraise import Expectation
-from attestation.certificate_table import TableEntry
-from attestation.certificates import parse_certificate
-from attestation.collateral import guest_supplied
-from attestation.containers import Envelope, Evidence, from_raw
+from attestation.appraisal.appraise import Expectation
+from attestation.appraisal.reference_values import REQUIRE_CRL, SOFT_CRL, Answer, RevocationPolicy
 from attestation.errors import CertificateError
-from attestation.policy import REQUIRE_CRL, SOFT_CRL, Answer, RevocationPolicy
-from attestation.products import MILAN, SIMULATED
-from attestation.roots import Anchors, amd_anchors
+from attestation.pki.certificates import parse_certificate
+from attestation.pki.endorsements import guest_supplied
+from attestation.pki.roots import Anchors, amd_anchors
+from attestation.report.certificate_table import TableEntry
+from attestation.report.envelopes import Envelope, Evidence, from_raw
+from attestation.report.products import MILAN, SIMULATED
 
 LINES = ["Milan", "Genoa", "Turin"]
 
@@ -347,7 +347,7 @@ def test_signature_range(milan, failed, value, offset):
 
 
 def test_signature_plus_order_is_no_second_signature(milan, failed):
-    from attestation.checks.signature import P384_ORDER
+    from attestation.appraisal.checks.signature import P384_ORDER
 
     leaf, key = milan.leaf()
     raw = bytearray(milan.report(key))

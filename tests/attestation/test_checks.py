@@ -6,12 +6,12 @@ import hashlib
 
 import pytest
 
-from attestation.appraise import Expectation
-from attestation.checks import UNITS
-from attestation.containers import Envelope, Evidence
+from attestation.appraisal.appraise import Expectation
+from attestation.appraisal.checks import UNITS
+from attestation.appraisal.reference_values import REQUIRE_CRL, SOFT_CRL, parse_guest_entry
 from attestation.errors import FormatError
-from attestation.policy import REQUIRE_CRL, SOFT_CRL, parse_guest_entry
-from attestation.report_data import accepted, ascii_encoded, padded
+from attestation.report.envelopes import Envelope, Evidence
+from attestation.report.report_data import accepted, ascii_encoded, padded
 
 MEASUREMENT, HOST_DATA = b"m" * 48, b"h" * 32
 ID_KEY, AUTHOR_KEY = b"i" * 48, b"a" * 48

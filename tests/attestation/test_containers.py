@@ -8,11 +8,12 @@ import struct
 
 import pytest
 
-from attestation.abi import REPORT_SIZE, field_values, parse_report
-from attestation.certificate_table import KINDS, TableEntry, encode_certificate_table, parse_certificate_table
-from attestation.coco import parse_coco_evidence, parse_coco_json
-from attestation.collateral import from_table
-from attestation.containers import (
+from attestation.errors import FormatError
+from attestation.pki.endorsements import from_table
+from attestation.report.abi import REPORT_SIZE, field_values, parse_report
+from attestation.report.certificate_table import KINDS, TableEntry, encode_certificate_table, parse_certificate_table
+from attestation.report.coco import parse_coco_evidence, parse_coco_json
+from attestation.report.envelopes import (
     Envelope,
     from_azure_hcl,
     from_coco,
@@ -21,7 +22,6 @@ from attestation.containers import (
     from_raw,
     read_evidence,
 )
-from attestation.errors import FormatError
 
 
 @pytest.fixture(scope="module")

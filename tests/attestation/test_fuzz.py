@@ -10,18 +10,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from attestation.abi import parse_report
-from attestation.appraise import Expectation, appraise
-from attestation.certificate_table import TableEntry, encode_certificate_table, parse_certificate_table
-from attestation.certificates import parse_certificate, parse_certificates
-from attestation.coco import parse_coco_evidence, parse_coco_json
-from attestation.collateral import Collateral, from_table
-from attestation.containers import Envelope, Evidence, from_azure_hcl, from_configfs, from_ioctl, read_evidence
-from attestation.crl import parse_crl
+from attestation.appraisal.appraise import Expectation, appraise
+from attestation.appraisal.reference_values import parse_guest, parse_guests
 from attestation.errors import AttestationError
-from attestation.policy import parse_guest, parse_guests
-from attestation.roots import Anchors
-from attestation.tcb import decode_tcb
+from attestation.pki.certificates import parse_certificate, parse_certificates
+from attestation.pki.crl import parse_crl
+from attestation.pki.endorsements import Collateral, from_table
+from attestation.pki.roots import Anchors
+from attestation.report.abi import parse_report
+from attestation.report.certificate_table import TableEntry, encode_certificate_table, parse_certificate_table
+from attestation.report.coco import parse_coco_evidence, parse_coco_json
+from attestation.report.envelopes import Envelope, Evidence, from_azure_hcl, from_configfs, from_ioctl, read_evidence
+from attestation.report.tcb import decode_tcb
 
 BOUNDED = settings(
     max_examples=150,

@@ -17,15 +17,15 @@ from aiohttp.test_utils import TestServer
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from attestation.abi import parse_report
-from attestation.certificate_cache import CertificateCache, Store, belongs_to, vcek_id, vcek_name
-from attestation.certificate_table import TableEntry
-from attestation.collateral import Collateral
-from attestation.containers import Envelope, Evidence
 from attestation.errors import KeyServiceError
-from attestation.kds import Clock, KeyService, Pace, VcekId
-from attestation.products import MILAN, SIMULATED, TURIN, VENICE
-from attestation.tcb import Tcb
+from attestation.pki.cache import CertificateCache, Store, belongs_to, vcek_id, vcek_name
+from attestation.pki.endorsements import Collateral
+from attestation.pki.kds import Clock, KeyService, Pace, VcekId
+from attestation.report.abi import parse_report
+from attestation.report.certificate_table import TableEntry
+from attestation.report.envelopes import Envelope, Evidence
+from attestation.report.products import MILAN, SIMULATED, TURIN, VENICE
+from attestation.report.tcb import Tcb
 
 # AMD 57230: the paths and query names of the real service.
 VCEK_PATH = re.compile(r"/vcek/v1/(Milan|Genoa|Turin)/([0-9a-f]{128}|[0-9a-f]{16})")

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from attestation.abi import FirmwareVersion
-from attestation.errors import PolicyError
-from attestation.policy import (
+from attestation.appraisal.reference_values import (
     REQUIRE_CRL,
     SOFT_CRL,
     Answer,
@@ -16,8 +14,10 @@ from attestation.policy import (
     parse_guest_entry,
     parse_guests,
 )
-from attestation.products import MILAN
-from attestation.tcb import Tcb
+from attestation.errors import PolicyError
+from attestation.report.abi import FirmwareVersion
+from attestation.report.products import MILAN
+from attestation.report.tcb import Tcb
 
 TCB = {"bootloader": 3, "tee": 0, "snp": 8, "microcode": 115}
 GUEST = {"product": "Milan", "measurements": ["aa" * 48], "minTcb": TCB, "policy": {"smt": False}, "vmpl": 0}

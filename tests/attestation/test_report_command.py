@@ -12,10 +12,10 @@ import sys
 import pytest
 import yaml
 
-import cli.report
-from attestation.abi import parse_report
-from attestation.certificate_table import TableEntry, encode_certificate_table
-from attestation.report_data import ascii_encoded
+import cli.commands.report
+from attestation.report.abi import parse_report
+from attestation.report.certificate_table import TableEntry, encode_certificate_table
+from attestation.report.report_data import ascii_encoded
 
 AT = ("--at", "2025-12-01T00:00:00Z")
 
@@ -26,8 +26,8 @@ def morphisms(capsys):
 
     def run(*words):
         parser = argparse.ArgumentParser()
-        cli.report.configure(parser)
-        code = cli.report.run(parser.parse_args([str(word) for word in words]))
+        cli.commands.report.configure(parser)
+        code = cli.commands.report.run(parser.parse_args([str(word) for word in words]))
         captured = capsys.readouterr()
         return code, captured.out, captured.err
 
@@ -264,7 +264,7 @@ def test_color_on_a_terminal_only(vectors):
     """A real process on a real pseudo-terminal, and the same into a pipe."""
     folder = vectors.folder / "reports/milan-v2-debug-gosevguest"
     program = (
-        "import argparse, sys, cli.report as r; p = argparse.ArgumentParser(); r.configure(p);"
+        "import argparse, sys, cli.commands.report as r; p = argparse.ArgumentParser(); r.configure(p);"
         "sys.exit(r.run(p.parse_args(sys.argv[1:])))"
     )
     words = [sys.executable, "-c", program, "verify", folder / "report.bin", "--vek", folder / "vek.der", *AT]

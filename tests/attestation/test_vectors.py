@@ -12,14 +12,14 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
-from attestation.abi import SIGNED_SIZE, encode_report, field_values, parse_report
-from attestation.appraise import Expectation
-from attestation.certificates import is_signed_by, parse_certificate
-from attestation.collateral import Collateral, guest_supplied
-from attestation.containers import Envelope, from_coco, from_configfs, from_ioctl
-from attestation.policy import REQUIRE_CRL, SOFT_CRL, parse_guest_entry
-from attestation.products import MILAN, TURIN
-from attestation.tcb import decode_tcb
+from attestation.appraisal.appraise import Expectation
+from attestation.appraisal.reference_values import REQUIRE_CRL, SOFT_CRL, parse_guest_entry
+from attestation.pki.certificates import is_signed_by, parse_certificate
+from attestation.pki.endorsements import Collateral, guest_supplied
+from attestation.report.abi import SIGNED_SIZE, encode_report, field_values, parse_report
+from attestation.report.envelopes import Envelope, from_coco, from_configfs, from_ioctl
+from attestation.report.products import MILAN, TURIN
+from attestation.report.tcb import decode_tcb
 
 # id -> line, version, POLICY, PLATFORM_INFO, VMPL, CURRENT, COMMITTED, LAUNCH, REPORTED, firmware: the README's tables.
 TABLE = {

@@ -7,9 +7,9 @@ import json
 
 import pytest
 
-from attestation.appraise import Expectation
-from attestation.policy import SOFT_CRL
-from attestation.verdict import Assurance, Check, verdict_from_dict
+from attestation.appraisal.appraise import Expectation
+from attestation.appraisal.reference_values import SOFT_CRL
+from attestation.appraisal.result import Assurance, Check, verdict_from_dict
 
 
 @pytest.fixture

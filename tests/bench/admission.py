@@ -25,7 +25,7 @@ from tests.bench.golang import binary
 from tests.certificates import write_pair
 from tests.watch.apiserver import CLASSES, NAMESPACES, NODES, namespace
 from tests.webhook.control_plane import control_plane
-from webhook.configuration import Configuration
+from webhook.configuration.model import Configuration
 from webhook.decide import decide
 from webhook.modes import Mode
 from webhook.review import read_review, write_review

@@ -28,9 +28,9 @@ from joserfc import jwt
 from joserfc.jwk import ECKey
 
 from attestation.simulator.hierarchy import open_hierarchy
-from sidecar import plan as plans
-from sidecar.plan import EvidenceSource, Plan, SecretFile, Vault, Workload
-from sidecar.plan import Verifier as VerifierPlan
+from plan import document as plans
+from plan.document import EvidenceSource, Plan, SecretFile, Vault, Workload
+from plan.document import Verifier as VerifierPlan
 from tests.exec.conftest import build
 from tests.sidecar.conftest import start_machine
 from tests.sidecar.pod import HOME, ROOT, Pod
@@ -54,7 +54,7 @@ sys.path += sys.argv[3].split(":")
 import os
 from pathlib import Path
 from sidecar.main import run
-from sidecar.places import Places
+from sidecar.paths import Places
 root, helper = map(Path, sys.argv[1:3])
 sys.exit(run(os.environ, Places(root / "secrets", root / "run", root / "token", helper, root / "last-words")))
 """

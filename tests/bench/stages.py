@@ -84,20 +84,20 @@ def main() -> None:
         __import__(f"sidecar.{module}")
     stages.next("everything else")
 
-    import sidecar.attest
+    import sidecar.attest.handshake
     import sidecar.http
-    import sidecar.publish
-    from attestation import wire
+    import sidecar.publish.atomic_writer
+    from kbs import messages
     from sidecar.main import run
-    from sidecar.places import Places
+    from sidecar.paths import Places
 
     stages.watch(sidecar.http.Client, "_trust", "TLS: trust stores")
     stages.watch(sidecar.http.Client, "_connected", "TLS: two connections")
     stages.watch(sidecar.http.Client, "call", exchange)
-    stages.watch(sidecar.attest, "collect_first", "evidence")
-    stages.watch(wire, "EphemeralKey", "ephemeral key")
-    stages.watch(wire, "open_token", "opening the token")
-    stages.watch(sidecar.publish, "publish", "publication")
+    stages.watch(sidecar.attest.handshake, "collect_first", "evidence")
+    stages.watch(messages, "EphemeralKey", "ephemeral key")
+    stages.watch(messages, "open_token", "opening the token")
+    stages.watch(sidecar.publish.atomic_writer, "publish", "publication")
     root = Path(ROOT)
     places = Places(root / "secrets", root / "run", root / "token", Path(HELPER), root / "last-words")
     code = run(os.environ, places)

@@ -13,9 +13,9 @@ import threading
 import time
 from pathlib import Path
 
-from attestation import wire
 from attestation.simulator.device import Device
 from attestation.simulator.hierarchy import open_hierarchy
+from kbs import messages
 from tests.bench.figures import spread
 from tests.verifier.conftest import make_site
 from tests.verifier.guest import Client, document
@@ -66,7 +66,7 @@ def _round(running: Verifier, device: Device, issuer: Issuer, count: int, *, wit
             client.nonce()  # its evidence was made with an earlier one
             answer = client.attest(body)
             if answer.status == 200 and with_login:
-                answer = client.token(wire.read_attest_answer(answer.body))
+                answer = client.token(messages.read_attest_answer(answer.body))
             if answer.status != 200:
                 failed.append(answer.status)
         client.close()
@@ -90,11 +90,11 @@ def _prepare(running: Verifier, device: Device, issuer: Issuer, count: int) -> l
     client = Client(running.port, running.site.folder / "ca.crt")
     bodies = []
     for index in range(count):
-        key = wire.EphemeralKey()
+        key = messages.EphemeralKey()
         nonce = client.nonce()
-        additional = wire.write_additional_evidence(issuer.token(uid=f"{began}-{index // 8}"))
-        primary = document(device, wire.binding(nonce, key.public, additional))
-        bodies.append(wire.write_attest(nonce, key.public, primary, additional))
+        additional = messages.write_additional_evidence(issuer.token(uid=f"{began}-{index // 8}"))
+        primary = document(device, messages.binding(nonce, key.public, additional))
+        bodies.append(messages.write_attest(nonce, key.public, primary, additional))
     client.close()
     if time.perf_counter() - began > _LIFETIME / 2:
         raise RuntimeError("making the evidence took too long: its nonces would expire")

@@ -13,15 +13,15 @@ from typing import Any
 from cryptography import x509
 from prometheus_client import CollectorRegistry
 
+from certs.chain import valid, voucher
 from certs.metrics import CertificateMetrics
 from certs.objects import Object
 from certs.pem import Pair, read_pair, write_certificates
 from certs.periods import Periods
+from certs.rotation import Change, Publish, Step, Wait, next_step
+from certs.secret_data import secret_of, write
 from certs.serving import Serving
 from certs.state import AUTHORITY_SECRET, LEAF_SECRET, ROTATE, Live, State, read_live, read_state
-from certs.steps import Change, Publish, Step, Wait, next_step
-from certs.trust import valid, voucher
-from certs.writes import secret_of, write
 
 NAMES = ("hook.system.svc", "hook.system.svc.cluster.local", "hook.system")
 PERIODS = Periods(leaf=timedelta(days=7), authority=timedelta(days=365), settle=timedelta(minutes=1))
@@ -77,7 +77,7 @@ class Cluster:
     # What the leader does
 
     def step(self) -> Step:
-        """Look, decide, write; as `certs.leading` does it against an API server."""
+        """Look, decide, write; as `certs.leader` does it against an API server."""
         state = self.state()
         trusted = {found for found in state.bundle if state.live and state.trusted_by_all(found)}
         self.since = {found: self.since.get(found, self.now) for found in trusted}

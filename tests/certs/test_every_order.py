@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from certs.authority import issue_leaf, make_authority
+from certs.chain import valid, vouches
+from certs.rotation import Wait
 from certs.state import AUTHORITY_SECRET, LEAF_SECRET
-from certs.steps import Wait
-from certs.trust import valid, vouches
 from tests.certs.cluster import CONFIGURATIONS, NAMES, PERIODS, Cluster, Replica
 
 _KEYS = {

@@ -17,12 +17,12 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from prometheus_client import CollectorRegistry
 
 from certs.authority import issue_leaf, make_authority
+from certs.chain import vouches
 from certs.clock import Clock
 from certs.metrics import CertificateMetrics
 from certs.pem import MAX_BYTES, MAX_CERTIFICATES, Pair, read_certificates, read_pair
 from certs.serving import Serving
 from certs.state import LEAF_SECRET
-from certs.trust import vouches
 from server.tls import CertificateError, HeldCertificate
 from tests.certs.cluster import NAMES, PERIODS, START, Cluster, Quiet
 

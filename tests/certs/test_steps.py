@@ -7,11 +7,11 @@ from datetime import timedelta
 import pytest
 
 from certs.authority import issue_leaf, make_authority
+from certs.chain import vouches
 from certs.pem import write_certificates
 from certs.periods import Periods
+from certs.rotation import Change, Publish, Wait
 from certs.state import AUTHORITY_SECRET, LEAF_SECRET
-from certs.steps import Change, Publish, Wait
-from certs.trust import vouches
 from tests.certs.cluster import NAMES, PERIODS, START, Cluster
 
 

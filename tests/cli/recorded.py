@@ -49,7 +49,7 @@ Command = Callable[..., Result]
 
 def run_module(name: str, arguments: list[str]) -> int:
     """Run a subcommand's module as the entry point does."""
-    module = importlib.import_module(f"cli.{name}")
+    module = importlib.import_module(f"cli.commands.{name}")
     parser = argparse.ArgumentParser(prog=f"morphisms {name}")
     module.configure(parser)
     return int(module.run(parser.parse_args(arguments)))

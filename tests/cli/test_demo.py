@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.demo.namespace import find_namespace
+from demo.namespace import find_namespace
 
 _ROOT = Path(__file__).parent.parent.parent
 _CANARY = "canary-7Qw_x9dL2-mT4vB8sK1z"
@@ -22,12 +22,12 @@ _LEFT = 99
 _START = """
 import contextlib, ctypes, os, sys
 from pathlib import Path
-import cli.demo.stage as stage
+import demo.environment as stage
 PR_SET_CHILD_SUBREAPER = 36
 assert ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
 stage.secrets.token_urlsafe = lambda _: {canary!r}
 {change}
-from cli.demo.__main__ import main
+from demo.__main__ import main
 code = main()
 with contextlib.suppress(ChildProcessError):
     while os.waitpid(-1, os.WNOHANG)[0]:
@@ -46,11 +46,11 @@ def wrong(folder, hardware, openbao, issuer):
 stage.write_site = wrong
 """
 _NOTHING_TAMPERED = """
-import cli.demo.hardware as hardware
+import demo.hardware as hardware
 stage.Hardware = lambda folder, name, *options: hardware.Hardware(folder, name)
 """
 _POLICY_FOR_ALL = """
-import cli.demo.verifier as verifier
+import demo.verifier as verifier
 policy = verifier._policy
 verifier._policy = lambda service, account: policy(service, "unknown" if service == "newsletter" else account)
 """
@@ -61,7 +61,7 @@ def node(folder, namespace, issuer, images, devices):
 made, stage.Node = stage.Node, node
 """
 _TALKATIVE_APPLICATION = """
-import cli.demo.image as image
+import demo.image as image
 talkative = Path(os.environ["TMPDIR"]).parent / "payments.sh"
 talkative.write_text('#!/bin/sh\\necho "$DB_PASSWORD"\\n')
 talkative.chmod(0o755)
@@ -72,7 +72,7 @@ stage.application_image = lambda: application
 _NO_COMPILER = "stage.build_helper = lambda folder: None"
 _NO_NAMESPACE = "stage.find_namespace = lambda: None"
 _AS_USER = """
-import cli.demo.namespace as namespace
+import demo.namespace as namespace
 stage.find_namespace = lambda: namespace.Namespace(namespace._AS_USER, maps_users=False)
 """
 

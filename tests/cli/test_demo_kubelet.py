@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from joserfc import jwt
 
-from cli.demo.image import application_image, sidecar_image
-from cli.demo.namespace import Namespace, find_namespace
-from cli.demo.node import Node
-from cli.demo.story import UnexpectedError
-from cli.demo.tokens import Issuer
+from demo.image import application_image, sidecar_image
+from demo.namespace import Namespace, find_namespace
+from demo.node import Node
+from demo.scenario import UnexpectedError
+from demo.tokens import Issuer
 
 _FOUND = find_namespace()
 pytestmark = pytest.mark.skipif(_FOUND is None, reason="this machine gives no mount namespace")

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from cli.demo import leaks
-from cli.demo.story import UnexpectedError
+from demo import leaks
+from demo.scenario import UnexpectedError
 
 _VALUE = "canary-7Qw_x9dL2-mT4vB8sK1z"
 

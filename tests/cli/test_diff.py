@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from cli.diff import masked_diff
-from cli.masks import Mask
-from cli.terminal import wants_colour
-from sidecar.plan import EXEC_HELPER, EnvVariable
-from sidecar.plan import write as write_plan
+from cli.support.diff import masked_diff
+from cli.support.redaction import Mask
+from cli.support.terminal import wants_colour
+from plan.document import EXEC_HELPER, EnvVariable
+from plan.document import write as write_plan
 from tests.cli.recorded import Command, pod, write
-from webhook.configuration import Configuration
-from webhook.pod import Pod
+from webhook.configuration.model import Configuration
+from webhook.pod.pod import Pod
 from webhook.rewrite.plan import make_plan
 
 SECRET = "c4nary-7f"

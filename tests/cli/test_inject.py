@@ -10,7 +10,7 @@ import jsonpatch
 import pytest
 
 from tests.cli.recorded import CANARIES, HOSTILE, Command, cluster, names, pod, recorded, service, write
-from webhook.configuration import Configuration
+from webhook.configuration.model import Configuration
 from webhook.decide import decide
 from webhook.request import Request, User
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cli.patched import patched
+from cli.support.patched import patched
 
 KEYS = st.sampled_from(["a", "b", "a/b", "m~n", "~1", "0"])
 VALUES = st.recursive(

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.cli.recorded import CANARIES, HOSTILE, Command, names, recorded, service, write
-from webhook.configuration import Configuration
+from webhook.configuration.model import Configuration
 from webhook.decide import decide
 from webhook.modes import Mode
 from webhook.request import Request, User

@@ -24,7 +24,7 @@ from tests.cluster.controlplane import ControlPlane
 from tests.cluster.nodes import MANIFESTS
 from tests.cluster.ports import free_port
 from tests.cluster.process import Process
-from webhook.configuration import Configuration
+from webhook.configuration.model import Configuration
 
 SYSTEM = "morphisms-system"
 NAME = "morphisms-webhook"

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from attestation.simulator.hierarchy import Hierarchy, open_hierarchy
-from sidecar.plan import PLAN_VARIABLE
+from plan.document import PLAN_VARIABLE
 from tests.cluster.client import Object
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.keeper import Keeper
@@ -26,7 +26,7 @@ from tests.sidecar.pod import START
 from tests.sidecar.vault import TlsOpenBao, tls_openbao
 from tests.verifier.process import Site, Verifier, command, policy, verifier
 from tests.webhook.process import until
-from webhook.profiles import PRESETS
+from webhook.configuration.profiles import PRESETS
 
 _ROOT = Path(__file__).parent.parent.parent
 _CLUSTER = "prod"

@@ -14,8 +14,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from certs.chain import vouches
 from certs.pem import Pair, read_certificates, read_pair
-from certs.trust import vouches
 from tests.cluster.client import JSON_PATCH, Object
 from tests.cluster.controlplane import ControlPlane, control_plane
 from tests.cluster.nodes import KATA, RUNTIME_CLASSES

@@ -27,7 +27,7 @@ from tests.cluster.installation import NAME, SYSTEM, Installation, Replica
 from tests.cluster.link import Link
 from tests.cluster.namespace import DEVELOPER, Namespace
 from tests.cluster.stream import Attempt, Kind, Stream, make_pod
-from webhook.configuration import Configuration
+from webhook.configuration.model import Configuration
 
 Make = Callable[..., Namespace]
 # A controller tries again, and is served, within this time.

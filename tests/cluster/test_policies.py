@@ -17,10 +17,10 @@ from tests.cluster.asking import INJECTED, PODS, STATUS, make_pod
 from tests.cluster.client import JSON_PATCH, Answer, Client, Object
 from tests.cluster.controlplane import ControlPlane, control_plane
 from tests.manifests.rendering import MANIFESTS, rendered
-from webhook.asks import asks
-from webhook.configuration import Configuration
+from webhook.configuration.model import Configuration
 from webhook.modes import mode_of_label
-from webhook.pod import Pod
+from webhook.pod.opt_in import asks
+from webhook.pod.pod import Pod
 
 _RBAC = "rbac.authorization.k8s.io"
 _NAMESPACES = "/api/v1/namespaces"

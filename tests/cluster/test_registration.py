@@ -29,10 +29,10 @@ from tests.cluster.controlplane import ControlPlane, control_plane
 from tests.cluster.nodes import add_node
 from tests.cluster.pki import Authority
 from tests.manifests.rendering import rendered
-from webhook.asks import asks
-from webhook.configuration import Configuration
+from webhook.configuration.model import Configuration
 from webhook.modes import mode_of_label
-from webhook.pod import Pod
+from webhook.pod.opt_in import asks
+from webhook.pod.pod import Pod
 
 _NAMESPACES = "/api/v1/namespaces"
 _DRY = {"dryRun": "All"}

@@ -12,14 +12,14 @@ import chevron
 import pytest
 import yaml
 
+from cli.commands.convert import convert_documents
 from cli.conversion.convert import convert
 from cli.conversion.templates import pod_template
-from cli.convert import convert_documents
-from cli.yamlio import parse_documents, write_documents
-from webhook.annotations import own_annotations, read_wishes
-from webhook.configuration import Configuration, Vault
-from webhook.foreign import claimed_by
-from webhook.references import Home
+from server.yaml.kubernetes import parse_documents, write_documents
+from webhook.configuration.model import Configuration, Vault
+from webhook.pod.annotations import own_annotations, read_wishes
+from webhook.pod.other_injectors import claimed_by
+from webhook.pod.references import Home
 
 CASES = sorted((Path(__file__).parent / "cases").glob("*.yaml"))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cli import convert
+from cli.commands import convert
 
 POD = """\
 apiVersion: v1

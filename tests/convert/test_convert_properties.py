@@ -10,10 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cli.conversion.convert import convert
-from webhook.annotations import own_annotations, read_wishes
-from webhook.configuration import Configuration
-from webhook.foreign import BANK_VAULTS_PREFIXES, VAULT_AGENT_PREFIXES
-from webhook.references import Home
+from webhook.configuration.model import Configuration
+from webhook.pod.annotations import own_annotations, read_wishes
+from webhook.pod.other_injectors import BANK_VAULTS_PREFIXES, VAULT_AGENT_PREFIXES
+from webhook.pod.references import Home
 
 AGENT = [
     "agent-inject", "role", "namespace", "agent-pre-populate-only", "agent-inject-containers", "secret-volume-path",

@@ -11,7 +11,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cli.yamlio import (
+from server.yaml.kubernetes import (
     MAX_DEPTH,
     UnusableInputError,
     each_object,

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import yaml
 
-from attestation.policy import parse_guests
+from attestation.appraisal.reference_values import parse_guests
 from attestation.verifier.configuration import VerifierConfiguration
-from attestation.verifier.policies import load_policies
+from attestation.verifier.policies.load import load_policies
 from cli.main import COMMANDS
-from webhook.configuration import Configuration
+from webhook.configuration.model import Configuration
 from webhook.decide import decide
 from webhook.modes import Mode
 from webhook.request import Request, User

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cli.schema import DOCS, SCHEMAS
-from server.yamlfile import schema
+from server.yaml.strict import schema
+from tools.schema import DOCS, SCHEMAS
 
 
 @pytest.mark.parametrize("name", SCHEMAS)

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
-from attestation.abi import REPORT_SIZE
-from attestation.certificate_table import parse_certificate_table
 from attestation.evidence import Evidence, coco_document
+from attestation.report.abi import REPORT_SIZE
+from attestation.report.certificate_table import parse_certificate_table
 from attestation.simulator.device import Device
 
 # Takes the connection and the request's target, and writes the answer itself.

@@ -5,16 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from attestation.appraise import AUTHENTICITY_ONLY, Expectation, appraise
-from attestation.certificates import parse_certificate
-from attestation.collateral import Collateral, from_table
-from attestation.containers import from_raw
-from attestation.crl import parse_crl
+from attestation.appraisal.appraise import AUTHENTICITY_ONLY, Expectation, appraise
+from attestation.appraisal.result import Verdict
 from attestation.evidence import Evidence
-from attestation.roots import Anchors
+from attestation.pki.certificates import parse_certificate
+from attestation.pki.crl import parse_crl
+from attestation.pki.endorsements import Collateral, from_table
+from attestation.pki.roots import Anchors
+from attestation.report.envelopes import from_raw
 from attestation.simulator.device import Device
 from attestation.simulator.hierarchy import Hierarchy, open_hierarchy
-from attestation.verdict import Verdict
 
 VECTORS = Path(__file__).parents[3] / "shared" / "vectors"
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attestation.abi import LAYOUT, encode_report, field_values, parse_report
-from attestation.certificate_table import TableEntry
-from attestation.coco import parse_coco_evidence
 from attestation.evidence import Code, Evidence, EvidenceError, coco_document
+from attestation.report.abi import LAYOUT, encode_report, field_values, parse_report
+from attestation.report.certificate_table import TableEntry
+from attestation.report.coco import parse_coco_evidence
 from attestation.simulator.device import Device
 
 _TCBS = {"current_tcb", "reported_tcb", "committed_tcb", "launch_tcb"}

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from attestation.abi import parse_report
 from attestation.evidence import Code, EvidenceError, Kind, collect_first, open_source
 from attestation.evidence.configfs_tsm import ATTEMPTS, ConfigfsTsm
+from attestation.report.abi import parse_report
 from attestation.simulator.device import Device
-from sidecar.plan import EvidenceSource
+from plan.document import EvidenceSource
 from tests.evidence.conftest import judge
 from tests.evidence.fuse import mounted
 from tests.evidence.tsm import Fault, Tsm, fail

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from attestation.abi import parse_report
 from attestation.evidence import Code, Evidence, EvidenceError, EvidenceSource, Kind, open_source
-from attestation.report_data import accepted
+from attestation.report.abi import parse_report
+from attestation.report.report_data import accepted
 from attestation.simulator.device import Device
 from tests.evidence.agent import Respond, Service, attestation_agent, evidence_json, plain, serving
 from tests.evidence.conftest import judge

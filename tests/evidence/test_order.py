@@ -14,7 +14,7 @@ from attestation.errors import FormatError
 from attestation.evidence import SOURCES, Code, EvidenceError, Kind, collect_first, open_source
 from attestation.evidence.errors import kind_of
 from attestation.simulator.device import Device
-from sidecar.plan import EVIDENCE_SOURCES, EvidenceSource
+from plan.document import EVIDENCE_SOURCES, EvidenceSource
 from tests.evidence.agent import Respond, attestation_agent, plain, serving
 
 DIGEST = bytes(range(48))
@@ -167,4 +167,4 @@ def test_import_graph_stays_small() -> None:
     outside = set(packages) & {"aiohttp", "hvac", "pydantic", "cryptography", "joserfc", "yaml", "asyncio", "ctypes"}
     assert outside == set()
     assert not [name for name in ours if name.startswith(("server", "sidecar", "attestation.verifier"))]
-    assert "attestation.certificates" not in ours
+    assert "attestation.pki.certificates" not in ours

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from attestation.abi import parse_report
 from attestation.evidence import Code, Evidence, EvidenceError, Kind, open_source
 from attestation.evidence.sev_guest import SevGuest
+from attestation.report.abi import parse_report
 from attestation.simulator.device import Device
 from tests.evidence.conftest import judge
 from tests.evidence.driver import BUSY, INVALID_LEN, Refusal, SevGuestDriver, snp_report_resp

@@ -19,21 +19,21 @@ from pathlib import Path
 
 import pytest
 
-from attestation.abi import parse_report
-from attestation.appraise import Expectation, appraise
-from attestation.coco import parse_coco_json
-from attestation.collateral import Collateral, from_table
-from attestation.containers import from_raw
-from attestation.crl import parse_crl
+from attestation.appraisal.appraise import Expectation, appraise
+from attestation.appraisal.reference_values import parse_guest
 from attestation.errors import CertificateError
 from attestation.evidence import collect_first, open_source
-from attestation.policy import parse_guest
-from attestation.report_data import accepted
-from attestation.roots import Anchors, amd_anchors
+from attestation.pki.crl import parse_crl
+from attestation.pki.endorsements import Collateral, from_table
+from attestation.pki.roots import Anchors, amd_anchors
+from attestation.report.abi import parse_report
+from attestation.report.coco import parse_coco_json
+from attestation.report.envelopes import from_raw
+from attestation.report.report_data import accepted
 from attestation.simulator.device import DEFAULT_MEASUREMENT, Device, Tamper
 from attestation.simulator.hierarchy import TCB, Hierarchy, SimulatorError, open_hierarchy
 from attestation.simulator.server import SimulatedMachine
-from sidecar.plan import EvidenceSource
+from plan.document import EvidenceSource
 from tests.evidence.agent import evidence_json
 from tests.evidence.conftest import judge
 
@@ -72,7 +72,7 @@ def machine(device: Device) -> Iterator[str]:
 def process(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
     """The command as a process of its own, and the four lines it says when it serves (empty when it does not)."""
     running = subprocess.Popen(
-        [sys.executable, "-c", command_line("cli.simulated_hardware"), *arguments],
+        [sys.executable, "-c", command_line("cli.commands.simulated_hardware"), *arguments],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -285,7 +285,7 @@ def test_report_verify_takes_the_folder_as_it_is(device: Device, tmp_path: Path)
     trust = ["--simulated-root", f"{folder}/root.pem", "--crls", f"{folder}/crls"]
     for arguments, code in ((trust, 0), ([], 1)):
         result = subprocess.run(
-            [sys.executable, "-c", command_line("cli.report"), "verify", str(file), *arguments],
+            [sys.executable, "-c", command_line("cli.commands.report"), "verify", str(file), *arguments],
             cwd=ROOT,
             capture_output=True,
             text=True,

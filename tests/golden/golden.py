@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from webhook.configuration import Configuration
+from webhook.configuration.model import Configuration
 from webhook.decide import decide
 from webhook.modes import Mode
 from webhook.review import read_review, write_review

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.golden.golden import CASES, REVIEWS, answer, read_case
-from webhook.configuration import Configuration
+from webhook.configuration.model import Configuration
 from webhook.decide import PATHS, decide
 from webhook.review import read_review
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from cli.images.rootfs import SOURCE
-from cli.images.targets import PACKAGES, PYTHON, TARGETS, Target
+from tools.images.rootfs import SOURCE
+from tools.images.targets import PACKAGES, PYTHON, TARGETS, Target
 
 # A read-only mount in a mount namespace of its own, as a container with a read-only root has it; then another user.
 _ENTER = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec chroot $USERSPEC "$0" "$@"'
@@ -56,12 +56,12 @@ def assemble(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Image]
     subprocess.run([sys.executable, "-m", "venv", tools], check=True)
     python = tools / "bin" / "python"
     options = ["--quiet", "--disable-pip-version-check", "--require-hashes", "--only-binary", ":all:"]
-    locked = ["--requirement", str(SOURCE / "cli/images/generator.txt")]
+    locked = ["--requirement", str(SOURCE / "tools/images/generator.txt")]
     subprocess.run([python, "-m", "pip", "install", *options, *locked], check=True)
 
     def make(name: str) -> Image:
         root = tmp_path_factory.mktemp(name) / "rootfs"
-        subprocess.run([python, "-m", "cli.images.rootfs", name, root], cwd=SOURCE, check=True)
+        subprocess.run([python, "-m", "tools.images.rootfs", name, root], cwd=SOURCE, check=True)
         return Image(TARGETS[name], root)
 
     return make

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from cli.images.rootfs import SOURCE
-from cli.images.targets import TARGETS
+from tools.images.rootfs import SOURCE
+from tools.images.targets import TARGETS
 
 _DOCKERFILE = SOURCE / "Dockerfile"
 
@@ -66,7 +66,7 @@ def test_a_final_stage_is_files_and_a_user(name: str) -> None:
     assert stage.values("USER") == ["65532:65532"]
     assert json.loads(stage.values("ENTRYPOINT")[0]) == [f"/{TARGETS[name].entrypoint}"]
     [assembled] = _stages()[f"{name}-files"].values("RUN")
-    assert assembled.endswith(f"/opt/tools/bin/python -m cli.images.rootfs {name} /rootfs")
+    assert assembled.endswith(f"/opt/tools/bin/python -m tools.images.rootfs {name} /rootfs")
 
 
 def test_packages_come_by_hash_and_without_a_build() -> None:
@@ -84,7 +84,7 @@ def test_the_context_is_a_list_of_what_goes_in() -> None:
 
 def test_without_a_builder_it_says_so_and_goes_on(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "cli.images.build"],
+        [sys.executable, "-m", "tools.images.build"],
         cwd=SOURCE,
         env={"PATH": str(tmp_path), "SOURCE_DATE_EPOCH": "0"},
         capture_output=True,

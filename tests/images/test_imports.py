@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.images.imports import closure
+from tools.images.imports import closure
 
 
 @pytest.fixture

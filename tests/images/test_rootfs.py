@@ -15,14 +15,14 @@ from pathlib import Path
 
 import pytest
 
-from cli.images.archive import pack
-from cli.images.rootfs import SOURCE
-from cli.images.targets import PYTHON
 from tests.images.conftest import Image
+from tools.images.archive import pack
+from tools.images.rootfs import SOURCE
+from tools.images.targets import PYTHON
 
 pytestmark = pytest.mark.slow
 
-_OURS = {"attestation", "certs", "cli", "server", "sidecar", "webhook"}
+_OURS = {"attestation", "certs", "cli", "kbs", "measured", "plan", "server", "sidecar", "webhook"}
 _BUDGET_MB = 30
 
 
@@ -85,8 +85,8 @@ def test_nobody_but_root_may_write_anything(image: Image) -> None:
 
 def test_the_sidecar_is_without_server_admission_and_commands(images: dict[str, Image]) -> None:
     packages = images["sidecar"].packages
-    assert {name for name in _OURS if (packages / name).exists()} == {"attestation", "sidecar"}
-    assert not any((packages / "attestation" / name).exists() for name in ("verifier", "simulator", "checks"))
+    assert {name for name in _OURS if (packages / name).exists()} == {"attestation", "kbs", "plan", "sidecar"}
+    assert not any((packages / "attestation" / name).exists() for name in ("verifier", "simulator", "appraisal", "pki"))
     assert not any((packages / name).exists() for name in ("aiohttp", "hvac", "pydantic"))
 
 

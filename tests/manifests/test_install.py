@@ -14,7 +14,7 @@ import yaml
 from attestation.verifier import configuration as verifier_configuration
 from cli.main import build_parser
 from tests.manifests.rendering import MANIFESTS, RENDERED, rendered
-from webhook.loading import load_configuration
+from webhook.configuration.load import load_configuration
 
 _ROOT = MANIFESTS.parent
 _VERSION = tomllib.loads((_ROOT / "pyproject.toml").read_text())["project"]["version"]
@@ -202,7 +202,7 @@ def test_every_file_that_the_verifier_reads_is_mounted() -> None:
 
 
 def test_profiles_runtime_classes_are_the_guarded_ones() -> None:
-    from webhook.profiles import PRESETS
+    from webhook.configuration.profiles import PRESETS
 
     policy = _one("ValidatingAdmissionPolicy", "runtime-class-guard.morphisms.dev")
     (guarded,) = (each["expression"] for each in policy["spec"]["variables"] if each["name"] == "handlers")
@@ -211,7 +211,7 @@ def test_profiles_runtime_classes_are_the_guarded_ones() -> None:
 
 
 def test_the_guarded_audience_is_the_verifiers() -> None:
-    from webhook.configuration import Configuration
+    from webhook.configuration.model import Configuration
 
     policy = _one("ValidatingAdmissionPolicy", "verifier-token.morphisms.dev")
     (condition,) = policy["spec"]["matchConditions"]

@@ -123,7 +123,7 @@ def test_what_holds_for_every_entry() -> None:
 
 
 def test_the_server_answers_before_anybody_gives_up() -> None:
-    from webhook.application import _LIMITS
+    from webhook.server import _LIMITS
 
     assert min(each["timeoutSeconds"] for each in _webhooks().values()) > _LIMITS.deadline_seconds
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from sidecar.plan import Plan, PlanError, read
+from plan.document import Plan, PlanError, read
 from tests.properties.worlds import NAMESPACE, World
 
 Json = dict[str, Any]

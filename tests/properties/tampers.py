@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from sidecar.plan import EnvFrom, SecretFile, write
+from plan.document import EnvFrom, SecretFile, write
 from tests.properties.oracle import plan_of, wishes_of
 from tests.properties.pods import REQUIRED
 

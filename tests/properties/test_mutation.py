@@ -20,7 +20,7 @@ from tests.properties.restricted import breaches, restrict
 from tests.properties.worlds import CLUSTERS, NAMESPACE, World, ask, modes, pod_request, worlds
 from webhook.decide import decide
 from webhook.modes import Mode
-from webhook.pod import Pod
+from webhook.pod.pod import Pod
 from webhook.review import write_review
 from webhook.rewrite import rewrite
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from webhook.configuration import Configuration
+from webhook.configuration.model import Configuration
 from webhook.decide import decide
 from webhook.decision import Decision
 from webhook.modes import Mode

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from server import logs
 from server.watched import FileMetrics, watch_yaml
-from server.yamlfile import ConfigurationError
+from server.yaml.strict import ConfigurationError
 
 
 class Settings(BaseModel):

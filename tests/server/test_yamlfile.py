@@ -7,7 +7,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_core import PydanticCustomError
 
-from server.yamlfile import ConfigurationError, load, parse, schema
+from server.yaml.strict import ConfigurationError, load, parse, schema
 
 
 class Strict(BaseModel):

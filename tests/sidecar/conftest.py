@@ -11,8 +11,8 @@ from uuid import uuid4
 import pytest
 
 from attestation.simulator.hierarchy import Hierarchy, open_hierarchy
-from sidecar.plan import EvidenceSource, Plan, Vault, Workload
-from sidecar.plan import Verifier as VerifierPlan
+from plan.document import EvidenceSource, Plan, Vault, Workload
+from plan.document import Verifier as VerifierPlan
 from tests.exec.conftest import build
 from tests.sidecar.pod import CANARY, HOME, ROOT, Pod
 from tests.sidecar.vault import TlsOpenBao, tls_openbao

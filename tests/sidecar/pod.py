@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from sidecar import plan as plans
-from sidecar.plan import Plan
+from plan import document as plans
+from plan.document import Plan
 
 ROOT = Path(__file__).parent.parent.parent
 HOME = "secret/knative/prod/shop/payments"
@@ -23,7 +23,7 @@ START = """
 import os, sys
 from pathlib import Path
 from sidecar.main import run
-from sidecar.places import Places
+from sidecar.paths import Places
 root, helper = map(Path, sys.argv[1:])
 sys.exit(run(os.environ, Places(root / "secrets", root / "run", root / "token", helper, root / "last-words")))
 """

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sidecar import plan as plans
+from plan import document as plans
 from tests.sidecar.pod import ROOT, Ended, Pod
 
 # As in tests.sidecar.pod; the kubelet's port and a secret's age are the test's too.
@@ -24,7 +24,7 @@ START = """
 import os, sys
 from pathlib import Path
 from sidecar.main import run
-from sidecar.places import Places
+from sidecar.paths import Places
 root, helper, port, seconds = sys.argv[1:]
 root = Path(root)
 folders = (root / "secrets", root / "run", root / "token", Path(helper), root / "last-words")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from sidecar.agenda import Agenda, Duty
-from sidecar.refusal import Exit, RefusalError
-from sidecar.stop import Stop
+from sidecar.errors import Exit, RefusalError
+from sidecar.renew.schedule import Agenda, Duty
+from sidecar.shutdown import Stop
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from sidecar import plan as plans
-from sidecar.plan import EvidenceSource, SecretFile
+from plan import document as plans
+from plan.document import EvidenceSource, SecretFile
 from tests.sidecar.pod import CANARY, HOME, ROOT, START, Pod
 from tests.sidecar.vault import TlsOpenBao
 from tests.verifier.process import Verifier, command

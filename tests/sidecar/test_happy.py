@@ -8,7 +8,7 @@ import stat
 import subprocess
 from pathlib import Path
 
-from sidecar.plan import EnvFrom, EnvVariable, SecretFile
+from plan.document import EnvFrom, EnvVariable, SecretFile
 from tests.exec.conftest import build
 from tests.sidecar.pod import CANARY, HOME, Pod, clean
 from tests.sidecar.vault import TlsOpenBao

@@ -15,9 +15,9 @@ from dataclasses import replace
 
 import pytest
 
-from attestation import wire
+from kbs import messages
+from sidecar.errors import Exit, RefusalError
 from sidecar.health import MAX_CONNECTIONS, MAX_REQUEST, REQUEST_SECONDS, STUCK_SECONDS, Health, Status
-from sidecar.refusal import Exit, RefusalError
 from tests.sidecar.front import Request, Spoilt, front
 from tests.sidecar.pod import ROOT, Pod
 from tests.sidecar.resident import resident, until
@@ -184,7 +184,7 @@ def slow_verifier(pod: Pod, judge: Verifier, tmp_path_factory: pytest.TempPathFa
     allowed = threading.Event()
 
     def wait(request: Request, _seen: Sequence[Request]) -> Spoilt | None:
-        if request.path.startswith(wire.TOKEN_PATH):
+        if request.path.startswith(messages.TOKEN_PATH):
             allowed.wait(20)
         return None
 

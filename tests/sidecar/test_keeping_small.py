@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.plan import SecretFile
-from sidecar.refusal import Exit
+from plan.document import SecretFile
+from sidecar.errors import Exit
 from tests.sidecar.conftest import write_secret
 from tests.sidecar.pod import CANARY, HOME, Pod, clean, refused
 from tests.sidecar.resident import resident, until
 from tests.sidecar.test_stopping import alive
 from tests.sidecar.test_stopping_residents import changing, hurried
 from tests.sidecar.vault import TlsOpenBao
-from webhook.configuration import Sidecar
+from webhook.configuration.model import Sidecar
 
 __all__ = ["changing", "hurried"]  # fixtures
 

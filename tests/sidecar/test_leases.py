@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.plan import EnvVariable, SecretFile
-from sidecar.refusal import Exit
+from plan.document import EnvVariable, SecretFile
+from sidecar.errors import Exit
 from tests.sidecar.pod import Pod, clean, refused
 from tests.sidecar.postgres import Postgres, postgres
 from tests.sidecar.resident import application, resident, until

@@ -7,14 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from sidecar.refusal import Exit, RefusalError, internal
+from sidecar.errors import Exit, RefusalError, internal
 from tests.sidecar.pod import CANARY, ROOT
 
 _START = f"""
 import sys
 from pathlib import Path
 from sidecar.main import run
-from sidecar.places import Places
+from sidecar.paths import Places
 
 class Environment(dict):
     def get(self, name):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.plan import SecretFile
+from plan.document import SecretFile
 from tests.sidecar.pod import HOME, Pod
 from tests.sidecar.resident import resident
 

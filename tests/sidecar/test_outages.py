@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from attestation.simulator.hierarchy import Hierarchy
-from sidecar.agenda import FIRST_PAUSE
-from sidecar.plan import EvidenceSource, Plan, SecretFile, Vault, Workload
-from sidecar.plan import Verifier as VerifierPlan
-from sidecar.vault import REVOCATION_SECONDS
+from plan.document import EvidenceSource, Plan, SecretFile, Vault, Workload
+from plan.document import Verifier as VerifierPlan
+from sidecar.renew.schedule import FIRST_PAUSE
+from sidecar.vault.client import REVOCATION_SECONDS
 from tests.sidecar.conftest import v2
 from tests.sidecar.pod import CANARY, HOME, Pod, clean
 from tests.sidecar.resident import Resident, resident, until

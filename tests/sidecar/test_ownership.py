@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from sidecar import plan as plans
-from sidecar.plan import EnvVariable, SecretFile
+from plan import document as plans
+from plan.document import EnvVariable, SecretFile
 from tests.sidecar.pod import CANARY, HOME, ROOT, START, Pod
 
 DB = f"{HOME}/db"
@@ -23,7 +23,8 @@ FS_GROUP, OURS, CONSUMER, STRANGER = 23456, 23457, 23458, 23459
 # An interpreter in root's home is closed to other users: everything is imported before we become one.
 _AS_ANOTHER = """
 import codecs, os, sys, email.utils, shutil
-import sidecar.main, sidecar.attest, sidecar.publish, sidecar.render, sidecar.vault, attestation.evidence.simulated
+import sidecar.main, sidecar.attest.handshake, sidecar.publish.atomic_writer, sidecar.publish.render
+import sidecar.vault.client, attestation.evidence.simulated
 [codecs.lookup(each) for each in ("ascii", "latin-1", "idna", "utf-16-be", "unicode_escape")]
 os.setgroups([int(sys.argv.pop())])
 user = int(sys.argv.pop())

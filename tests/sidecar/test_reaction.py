@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.plan import SecretFile
-from sidecar.reaction import reaction
-from sidecar.refusal import Exit, RefusalError
+from plan.document import SecretFile
+from sidecar.errors import Exit, RefusalError
+from sidecar.publish.notify import reaction
 from tests.sidecar.conftest import write_secret
 from tests.sidecar.pod import CANARY, HOME, ROOT, Pod, refused
 from tests.sidecar.resident import application, resident, until
@@ -126,7 +126,7 @@ def test_another_users_process_is_not_told(tmp_path: Path) -> None:
 
 _OURSELVES = """
 import sys
-from sidecar.reaction import reaction
+from sidecar.publish.notify import reaction
 open("/proc/self/comm", "w").write(sys.argv[1])
 print(reaction(f"signal:SIGKILL:{sys.argv[1]}").carry_out())
 """
@@ -145,7 +145,7 @@ def test_never_the_first_process_of_the_namespace() -> None:
 import os, subprocess, sys
 open("/proc/self/comm", "w").write({NAME!r})
 assert os.getpid() == 1
-code = "from sidecar.reaction import reaction; print(reaction('signal:SIGKILL:{NAME}').carry_out())"
+code = "from sidecar.publish.notify import reaction; print(reaction('signal:SIGKILL:{NAME}').carry_out())"
 sys.exit(subprocess.run([sys.executable, "-c", code]).returncode)
 """
     words = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc", sys.executable, "-c", script]

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from sidecar import plan as plans
-from sidecar.plan import EnvFrom, EnvVariable, EvidenceSource, SecretFile
-from sidecar.refusal import Exit
+from plan import document as plans
+from plan.document import EnvFrom, EnvVariable, EvidenceSource, SecretFile
+from sidecar.errors import Exit
 from tests.certificates import make_pair
 from tests.sidecar.conftest import write_secret
 from tests.sidecar.front import Front, Request, Spoilt, front, never

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from sidecar.plan import EnvFrom, EnvVariable, EvidenceSource, Plan, SecretFile, Vault, Verifier, Workload
-from sidecar.refusal import Exit, RefusalError
-from sidecar.render import environments, files, reads
+from plan.document import EnvFrom, EnvVariable, EvidenceSource, Plan, SecretFile, Vault, Verifier, Workload
+from sidecar.errors import Exit, RefusalError
+from sidecar.publish.render import environments, files, reads
 
 CANARY = "canary-77aa"
 

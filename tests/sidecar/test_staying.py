@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.plan import EnvVariable, SecretFile
+from plan.document import EnvVariable, SecretFile
 from tests.sidecar.conftest import write_secret
 from tests.sidecar.pod import CANARY, HOME, Pod, clean
 from tests.sidecar.resident import application, resident

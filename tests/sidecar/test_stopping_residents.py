@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.plan import EnvVariable, SecretFile
-from sidecar.refusal import Exit
+from plan.document import EnvVariable, SecretFile
+from sidecar.errors import Exit
 from tests.sidecar.conftest import write_secret
 from tests.sidecar.front import Request, Spoilt, front
 from tests.sidecar.pod import CANARY, HOME, Pod, clean, refused

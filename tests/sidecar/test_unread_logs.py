@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from sidecar import plan as plans
-from sidecar.plan import SecretFile
+from plan import document as plans
+from plan.document import SecretFile
 from tests.sidecar.conftest import write_secret
 from tests.sidecar.pod import CANARY, HOME, ROOT, START, Pod
 from tests.sidecar.resident import START as STAY

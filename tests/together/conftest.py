@@ -12,8 +12,8 @@ from uuid import uuid4
 import pytest
 
 from attestation.simulator.hierarchy import Hierarchy
-from sidecar.plan import EvidenceSource, Plan, SecretFile, Vault, Workload
-from sidecar.plan import Verifier as VerifierPlan
+from plan.document import EvidenceSource, Plan, SecretFile, Vault, Workload
+from plan.document import Verifier as VerifierPlan
 from tests.sidecar.conftest import helper, hierarchy, issuer, machine
 from tests.sidecar.pod import CANARY, HOME, Pod
 from tests.together.raft import RaftOpenBao, raft_openbao

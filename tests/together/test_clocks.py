@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from attestation.simulator.hierarchy import Hierarchy
-from sidecar.refusal import Exit
+from sidecar.errors import Exit
 from tests.sidecar.pod import CANARY, Pod, refused
 from tests.sidecar.resident import resident
 from tests.together.conftest import replica, write_password

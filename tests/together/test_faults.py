@@ -15,7 +15,7 @@ from typing import Final
 
 import pytest
 
-from sidecar.refusal import Exit
+from sidecar.errors import Exit
 from tests.sidecar.front import Request, Spoilt, front
 from tests.sidecar.pod import CANARY, Ended, Pod, clean, refused
 from tests.together.conftest import DB, write_password
@@ -270,7 +270,7 @@ def test_memory_volume_full(
 
 
 def test_plan_of_a_newer_version(published_pod: Pod) -> None:
-    from sidecar import plan as plans
+    from plan import document as plans
 
     newer = plans.write(published_pod.plan).replace('"version":1,', '"version":2,')
     assert '"version":2,' in newer

@@ -21,12 +21,12 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from attestation.certificates import Certificate
-from attestation.kds import VcekId
-from attestation.products import MILAN
+from attestation.pki.certificates import Certificate
+from attestation.pki.kds import VcekId
+from attestation.report.products import MILAN
 from attestation.simulator.hierarchy import Hierarchy
-from sidecar.plan import EvidenceSource
-from sidecar.refusal import Exit
+from plan.document import EvidenceSource
+from sidecar.errors import Exit
 from tests.attestation.conftest import Platform
 from tests.sidecar.pod import CANARY, ROOT, Pod, refused
 from tests.together.conftest import NewPod, replica
@@ -37,7 +37,7 @@ from tests.verifier.tokens import Issuer
 # `morphisms`, but for the one constant that only AMD could match.
 _START = """
 import sys
-from attestation import roots
+from attestation.pki import roots
 roots.AMD_ARKS = {"Milan": sys.argv.pop(1)}
 from cli.main import main
 sys.argv[0] = "morphisms"

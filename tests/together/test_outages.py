@@ -34,8 +34,8 @@ from uuid import uuid4
 import pytest
 
 from attestation.simulator.hierarchy import Hierarchy
-from sidecar.plan import EnvVariable, SecretFile
-from sidecar.refusal import Exit
+from plan.document import EnvVariable, SecretFile
+from sidecar.errors import Exit
 from tests.sidecar.pod import CANARY, Pod, clean
 from tests.sidecar.resident import Resident, resident, until
 from tests.together.conftest import DB, NewPod, replica, write_password

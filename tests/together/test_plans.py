@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from chevron.tokenizer import tokenize
 
-from sidecar import plan as plans
-from sidecar.events import Events
-from sidecar.plan import Plan
-from sidecar.render import _INLINE, Read, environments, files, reads
-from sidecar.vault import Vault
+from plan import document as plans
+from plan.document import Plan
+from sidecar.log import Events
+from sidecar.publish.render import _INLINE, Read, environments, files, reads
+from sidecar.vault.client import Vault
 from tests.golden import golden
 
 _FEWEST = 20  # of 131 cases; fewer means that something here looks in the wrong place

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from attestation import wire
 from attestation.simulator.device import Device
 from attestation.simulator.hierarchy import Hierarchy
-from sidecar.plan import EvidenceSource
-from sidecar.refusal import Exit
+from kbs import messages
+from plan.document import EvidenceSource
+from sidecar.errors import Exit
 from tests.sidecar.pod import CANARY, Pod, clean, refused
 from tests.together.conftest import NewPod, replica
 from tests.together.forwarder import Forwarder, forwarder
@@ -76,16 +76,16 @@ def has_its_secret(pod: Pod) -> bool:
 
 def test_each_step_may_be_answered_by_another(replicas: Replicas, hierarchy: Hierarchy, issuer: Issuer) -> None:
     first, second = replicas.first.client(), replicas.second.client()
-    key, device = wire.EphemeralKey(), Device(hierarchy, host_data=HOST_DATA)
+    key, device = messages.EphemeralKey(), Device(hierarchy, host_data=HOST_DATA)
     nonce = first.nonce()
-    additional = wire.write_additional_evidence(issuer.token(uid="each-step"))
-    primary = document(device, wire.binding(nonce, key.public, additional))
-    believed = second.attest(wire.write_attest(nonce, key.public, primary, additional))
+    additional = messages.write_additional_evidence(issuer.token(uid="each-step"))
+    primary = document(device, messages.binding(nonce, key.public, additional))
+    believed = second.attest(messages.write_attest(nonce, key.public, primary, additional))
     assert believed.status == 200, believed.error
-    answer = first.token(wire.read_attest_answer(believed.body))
+    answer = first.token(messages.read_attest_answer(believed.body))
     assert answer.status == 200, answer.error
-    assert wire.open_token(answer.body, key, nonce).token
-    identifier = wire.read_correlation_id(believed.body)
+    assert messages.open_token(answer.body, key, nonce).token
+    identifier = messages.read_correlation_id(believed.body)
     assert not replicas.first.events("attestation", identifier)
     assert len(replicas.second.events("attestation", identifier)) == 1
     assert len(replicas.first.events("login", identifier)) == 1, "one id from the evidence to the login"

@@ -19,9 +19,9 @@ from uuid import uuid4
 
 import pytest
 
-from attestation import wire
-from sidecar.plan import EnvVariable, EvidenceSource, SecretFile
-from sidecar.refusal import Exit
+from kbs import messages
+from plan.document import EnvVariable, EvidenceSource, SecretFile
+from sidecar.errors import Exit
 from tests.sidecar.front import Request, Spoilt, front
 from tests.sidecar.pod import CANARY, Ended, Pod, clean
 from tests.together.conftest import DB, write_password
@@ -46,9 +46,9 @@ STAGES: Final = {
     "revocation": Exit.PUBLISHED,
 }
 _PATHS: Final = {
-    "nonce": wire.AUTH_PATH,
-    "verdict": wire.ATTEST_PATH,
-    "login": wire.TOKEN_PATH,
+    "nonce": messages.AUTH_PATH,
+    "verdict": messages.ATTEST_PATH,
+    "login": messages.TOKEN_PATH,
     "read": "/data/",
     "pause": "/data/",
     "revocation": "revoke-self",

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from cli.patched import patched
-from webhook.configuration import Configuration
+from cli.support.patched import patched
+from webhook.configuration.model import Configuration
 from webhook.decide import decide
 from webhook.decision import Decision
 from webhook.modes import Mode

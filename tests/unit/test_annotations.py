@@ -1,12 +1,12 @@
-"""webhook.annotations: wishes, and what is said about those that cannot be read."""
+"""webhook.pod.annotations: wishes, and what is said about those that cannot be read."""
 
 from __future__ import annotations
 
 import pytest
 
-from sidecar.plan import SecretFile
-from webhook.annotations import NO_WISHES, own_annotations, read_wishes
-from webhook.references import Home, Reference
+from plan.document import SecretFile
+from webhook.pod.annotations import NO_WISHES, own_annotations, read_wishes
+from webhook.pod.references import Home, Reference
 
 HOME = Home("secret/knative/prod/shop/payments/")
 

@@ -1,4 +1,4 @@
-"""webhook.consumers: who gets secrets, and which references can be moved."""
+"""webhook.pod.consumers: who gets secrets, and which references can be moved."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from webhook.configuration import Configuration
-from webhook.consumers import is_wrapped, read_references, shown
-from webhook.pod import Pod
-from webhook.references import Home
+from webhook.configuration.model import Configuration
+from webhook.pod.consumers import is_wrapped, read_references, shown
+from webhook.pod.pod import Pod
+from webhook.pod.references import Home
 
 HOME = Home("secret/knative/cluster/shop/payments/")
 SECRET = {"secret-db": "secret/shop/db"}

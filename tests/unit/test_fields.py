@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from webhook.fields import authored_field
+from webhook.admission.authored_fields import authored_field
 
 TWINS = [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]
 AUTHORED: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""webhook.initdata: the measured document, read more strictly than the guest does."""
+"""measured.initdata: the measured document, read more strictly than the guest does."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from webhook.initdata import InitdataError, parse_initdata, read_initdata, write_initdata
+from measured.initdata import InitdataError, parse_initdata, read_initdata, write_initdata
 
 POLICY = "package agent_policy\n\ndefault ExecProcessRequest := false\n"
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from server.yamlfile import ConfigurationError
-from webhook.loading import load_configuration
+from server.yaml.strict import ConfigurationError
+from webhook.configuration.load import load_configuration
 
 
 @pytest.mark.parametrize(

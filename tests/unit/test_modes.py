@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from webhook.configuration import Configuration
+from webhook.configuration.model import Configuration
 from webhook.decide import decide
 from webhook.modes import Mode
 from webhook.request import Request

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from webhook.admission.mutate_service import changes, decide
-from webhook.configuration import Configuration
+from webhook.configuration.model import Configuration
 from webhook.decision import Decision
 from webhook.modes import Mode
 from webhook.request import Request, User

@@ -1,4 +1,4 @@
-"""webhook.patch: operations, the result beside them, and an original that stays what it was."""
+"""webhook.rewrite.patch: operations, the result beside them, and an original that stays what it was."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import jsonpatch
 import pytest
 
-from webhook.patch import Patch, pointer
+from webhook.rewrite.patch import Patch, pointer
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""sidecar.plan: what webhook and sidecar agree on, to the byte."""
+"""plan.document: what webhook and sidecar agree on, to the byte."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import rfc8785
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecar.plan import (
+from plan.document import (
     MAX_BYTES,
     EnvFrom,
     EnvVariable,

@@ -1,4 +1,4 @@
-"""webhook.references: what may be written, what it means, and what is answered otherwise."""
+"""webhook.pod.references: what may be written, what it means, and what is answered otherwise."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from webhook.references import (
+from webhook.pod.references import (
     BadReferenceError,
     Home,
     Reference,

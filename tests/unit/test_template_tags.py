@@ -1,4 +1,4 @@
-"""webhook.template_tags, held against the library that the sidecar renders with."""
+"""webhook.pod.mustache, held against the library that the sidecar renders with."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from chevron.tokenizer import tokenize
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.refusal import RefusalError
-from sidecar.render import _rendered
-from webhook.template_tags import trouble_in
+from sidecar.errors import RefusalError
+from sidecar.publish.render import _rendered
+from webhook.pod.mustache import trouble_in
 
 _SECRET = {"user": "app", "password": "hunter2", "hosts": ["a", "b"]}
 

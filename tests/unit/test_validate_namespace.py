@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from webhook.admission.validate_namespace import needs_revisions
-from webhook.configuration import Configuration
+from webhook.configuration.model import Configuration
 from webhook.decide import decide
 from webhook.request import Request, User
 from webhook.snapshot import Fetched, RuntimeClassRecord, Snapshot

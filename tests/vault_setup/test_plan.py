@@ -8,17 +8,7 @@ from typing import Any
 
 import pytest
 
-from attestation.verifier.setup import (
-    Change,
-    Current,
-    Desired,
-    Keys,
-    Mount,
-    SetupError,
-    check_distinct,
-    plan,
-    policy_text,
-)
+from cli.vault_setup.plan import Change, Current, Desired, Keys, Mount, SetupError, check_distinct, plan, policy_text
 from tests.verifier.process import write_signing_key
 
 DESIRED = Desired("jwt-prod", ("knative",), "morphisms-verifier", "vault", Keys(url="https://v.example/jwks"))

@@ -9,13 +9,13 @@ from dataclasses import replace
 
 import pytest
 
-from attestation import wire
-from attestation.verifier.bearer import Grant
-from attestation.verifier.http import Peer
-from attestation.verifier.policies import VaultLogin
+from attestation.verifier.peer import Peer
+from attestation.verifier.policies.load import VaultLogin
 from attestation.verifier.reasons import Reason, RefusedError
-from attestation.verifier.signing import load_signing_keys
-from attestation.verifier.vault import JWT_SECONDS, Login, Vault
+from attestation.verifier.session.bearer import Grant
+from attestation.verifier.vault.login import JWT_SECONDS, Login, Vault
+from attestation.verifier.vault.signing import load_signing_keys
+from kbs import messages
 from tests.vault_setup.conftest import Setup, everything
 from tests.verifier.openbao import OpenBao
 from tests.verifier.process import Site, policy, write_signing_key
@@ -25,7 +25,7 @@ GRANT = Grant(
     "digest",
     "prod/shop/payments",
     "nonce",
-    wire.EphemeralKey().public,
+    messages.EphemeralKey().public,
     {
         "assurance": "workload",
         "simulated": "false",

@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from attestation import wire
-from attestation.certificate_table import parse_certificate_table
 from attestation.evidence.coco_document import coco_document
 from attestation.evidence.order import collect_first
 from attestation.evidence.source import Evidence
-from attestation.report_data import ascii_encoded, padded
+from attestation.report.certificate_table import parse_certificate_table
+from attestation.report.report_data import ascii_encoded, padded
 from attestation.simulator.device import Device
-from sidecar.plan import EvidenceSource
+from kbs import messages
+from plan.document import EvidenceSource
 
 
 @dataclass
@@ -32,8 +32,8 @@ class Answer:
     body: bytes = field(repr=False)
 
     @property
-    def error(self) -> wire.ErrorAnswer:
-        return wire.read_error(self.body)
+    def error(self) -> messages.ErrorAnswer:
+        return messages.read_error(self.body)
 
 
 class Client:
@@ -51,17 +51,17 @@ class Client:
 
     def nonce(self) -> str:
         """First call."""
-        answer = self.call("POST", wire.AUTH_PATH, wire.write_auth())
+        answer = self.call("POST", messages.AUTH_PATH, messages.write_auth())
         assert answer.status == 200
-        return wire.read_auth_answer(answer.body)
+        return messages.read_auth_answer(answer.body)
 
     def attest(self, body: bytes) -> Answer:
         """Second call."""
-        return self.call("POST", wire.ATTEST_PATH, body)
+        return self.call("POST", messages.ATTEST_PATH, body)
 
-    def token(self, bearer: str, role: str = wire.DEFAULT_ROLE) -> Answer:
+    def token(self, bearer: str, role: str = messages.DEFAULT_ROLE) -> Answer:
         """Third call."""
-        return self.call("GET", wire.token_path(role), headers={"Authorization": f"Bearer {bearer}"})
+        return self.call("GET", messages.token_path(role), headers={"Authorization": f"Bearer {bearer}"})
 
     def close(self) -> None:
         self._connection.close()
@@ -77,18 +77,18 @@ def main() -> None:
     """The whole way, with evidence from a running simulated machine."""
     settings = json.load(sys.stdin)
     client = Client(settings["port"], Path(settings["ca"]))
-    key = wire.EphemeralKey()
+    key = messages.EphemeralKey()
     nonce = client.nonce()
-    additional = wire.write_additional_evidence(settings["pod_token"])
-    digest = wire.binding(nonce, key.public, additional)
+    additional = messages.write_additional_evidence(settings["pod_token"])
+    digest = messages.binding(nonce, key.public, additional)
     source = EvidenceSource(settings["source"], settings["machine"])
     primary = coco_document(collect_first([source], digest, timeout=10))
-    answer = client.attest(wire.write_attest(nonce, key.public, primary, additional))
+    answer = client.attest(messages.write_attest(nonce, key.public, primary, additional))
     if answer.status != 200:
         print(json.dumps({"status": answer.status, "problem": answer.error.problem}))
         return
-    answer = client.token(wire.read_attest_answer(answer.body), settings["role"])
-    token = wire.open_token(answer.body, key, nonce, settings["role"])
+    answer = client.token(messages.read_attest_answer(answer.body), settings["role"])
+    token = messages.open_token(answer.body, key, nonce, settings["role"])
     print(json.dumps({"status": answer.status, "token": token.token, "simulated": token.simulated}))
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from attestation.verifier.bearer import BEARER_SECONDS, Bearers, Grant
 from attestation.verifier.reasons import Reason, RefusedError
+from attestation.verifier.session.bearer import BEARER_SECONDS, Bearers, Grant
 
 KEY = b"k" * 32
 GRANT = Grant("0123456789abcdef", "digest", "prod/shop/payments", "n", {"kty": "EC"}, {"assurance": "vm"})

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from attestation.verifier import credentials as module
-from attestation.verifier.credentials import AppRole, Credentials, TokenFile
-from attestation.verifier.http import Peer
+from attestation.verifier.peer import Peer
 from attestation.verifier.reasons import Reason, RefusedError
+from attestation.verifier.vault import credentials as module
+from attestation.verifier.vault.credentials import AppRole, Credentials, TokenFile
 from tests.verifier.openbao import OpenBao
 from tests.verifier.own_login import write_app_role, write_secret
 from tests.verifier.test_vault import Stub, stub

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from attestation import wire
 from attestation.simulator.device import Device
-from attestation.verifier.store import SEGMENTS, Store, find
+from attestation.verifier.records import SEGMENTS, Store, find
+from kbs import messages
 from tests.verifier.process import ROOT, Verifier, command
 from tests.verifier.test_refusals import Guest
 from tests.verifier.tokens import Issuer
@@ -39,9 +39,9 @@ def test_a_believed_guests_id_leads_from_the_evidence_to_the_login(
 ) -> None:
     client = running.client()
     body = Guest(client, device, issuer.token(uid="believed")).attest().body
-    assert client.token(wire.read_attest_answer(body)).status == 200
+    assert client.token(messages.read_attest_answer(body)).status == 200
     (line,) = [each for each in running.events("attestation") if (each["pod"] or {}).get("k8s_pod_uid") == "believed"]
-    identifier = wire.read_correlation_id(body)
+    identifier = messages.read_correlation_id(body)
     assert identifier == line["request"]
     done = explain(identifier, "--config", running.site.folder / "verifier.yaml", "--json")
     decoder, text, calls = json.JSONDecoder(), done.stdout, []

@@ -12,8 +12,8 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import ECKey
 
-from attestation.verifier.identity import ALGORITHMS, Cluster, PodTokens
-from attestation.verifier.keys import FetchError, KeySet, parse_jwks
+from attestation.verifier.cluster.jwks import FetchError, KeySet, parse_jwks
+from attestation.verifier.cluster.pod_token import ALGORITHMS, Cluster, PodTokens
 from attestation.verifier.reasons import Reason, RefusedError
 from tests.verifier.tokens import AUDIENCE, ISSUER, UID, Issuer
 

@@ -6,8 +6,8 @@ import base64
 
 import pytest
 
-from attestation.verifier.nonces import Nonces
 from attestation.verifier.reasons import Reason, RefusedError
+from attestation.verifier.session.nonces import Nonces
 
 KEY = b"k" * 32
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from attestation.verifier.pace import Pace
+from attestation.verifier.rate_limit import Pace
 
 
 class Clock:

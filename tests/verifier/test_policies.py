@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
-from attestation.verifier.identity import PodIdentity
-from attestation.verifier.policies import PolicySet, load_policies
+from attestation.verifier.cluster.pod_token import PodIdentity
+from attestation.verifier.policies.load import PolicySet, load_policies
 from attestation.verifier.reasons import Reason, RefusedError
-from server.yamlfile import ConfigurationError
+from server.yaml.strict import ConfigurationError
 from tests.verifier.process import GUEST, HOST_DATA, policy
 
 OTHER = bytes(range(1, 33))

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from attestation.simulator.device import Device
 from attestation.simulator.hierarchy import Hierarchy
-from attestation.verifier.policy_secret import PolicySecret
+from attestation.verifier.policies.vault_secret import PolicySecret
 from attestation.verifier.reasons import Reason, RefusedError
 from server.watched import FileMetrics
 from tests.verifier.conftest import make_site

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from attestation.verifier.http import Peer
-from attestation.verifier.identity import PodIdentity
-from attestation.verifier.read_back import PodReader
+from attestation.verifier.cluster.pod_lookup import PodReader
+from attestation.verifier.cluster.pod_token import PodIdentity
+from attestation.verifier.peer import Peer
 from attestation.verifier.reasons import Reason, RefusedError
 
 POD = PodIdentity("prod", "shop", "default", "payments-1", "uid-1")

@@ -9,12 +9,12 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from attestation import wire
 from attestation.simulator.device import Device
 from attestation.simulator.hierarchy import Hierarchy
-from attestation.verifier.application import JWKS_PATH
-from attestation.verifier.signing import load_signing_keys
-from server.yamlfile import ConfigurationError
+from attestation.verifier.handlers import JWKS_PATH
+from attestation.verifier.vault.signing import load_signing_keys
+from kbs import messages
+from server.yaml.strict import ConfigurationError
 from tests.verifier.conftest import make_site
 from tests.verifier.openbao import OpenBao
 from tests.verifier.process import policy, until, verifier, write_signing_key
@@ -85,7 +85,7 @@ def test_a_rotation_loses_no_login(
         assert len(listed) == 2
         guest = Guest(first, device, issuer.token())
         # Nonce from one replica, evidence to the other, the token from the first.
-        bearer = wire.read_attest_answer(second.attest(guest.body()).body)
+        bearer = messages.read_attest_answer(second.attest(guest.body()).body)
         assert first.token(bearer).status == 200
         for path, content in ((old, new.read_bytes()), (new, old.read_bytes())):
             path.chmod(0o600)

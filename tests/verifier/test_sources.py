@@ -8,7 +8,7 @@ import pytest
 
 from attestation.simulator.device import Device
 from attestation.simulator.hierarchy import Hierarchy
-from attestation.verifier.pace import network
+from attestation.verifier.rate_limit import network
 from tests.verifier.conftest import make_site
 from tests.verifier.process import policy, until, verifier
 from tests.verifier.test_refusals import Guest

@@ -18,9 +18,9 @@ from cryptography.x509.oid import NameOID
 
 from attestation.simulator.device import Device
 from attestation.simulator.hierarchy import Hierarchy
-from attestation.verifier.anchors import load_anchors
 from attestation.verifier.configuration import Certificates
-from server.yamlfile import ConfigurationError
+from attestation.verifier.trust_anchors import load_anchors
+from server.yaml.strict import ConfigurationError
 from tests.verifier.conftest import make_site
 from tests.verifier.guest import Client
 from tests.verifier.process import GUEST, ROOT, Site, policy, start_command, terminate, until, verifier

@@ -14,10 +14,10 @@ from aiohttp import web
 
 from attestation.simulator.device import Device
 from attestation.simulator.hierarchy import Hierarchy
-from attestation.verifier.http import Peer
-from attestation.verifier.identity import PodIdentity
+from attestation.verifier.cluster.pod_token import PodIdentity
+from attestation.verifier.cluster.token_review import PATH, TokenReviewer
+from attestation.verifier.peer import Peer
 from attestation.verifier.reasons import Reason, RefusedError
-from attestation.verifier.token_review import PATH, TokenReviewer
 from tests.certificates import write_pair
 from tests.verifier.conftest import make_site
 from tests.verifier.process import policy, verifier

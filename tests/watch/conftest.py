@@ -8,10 +8,10 @@ import pytest
 import uvloop
 
 from tests.watch.apiserver import NAMESPACES, ApiServer, namespace
-from webhook.configuration import Configuration, Reserved
-from webhook.kubernetes import ApiClient
-from webhook.kubernetes import Configuration as ClientConfiguration
-from webhook.watch import LiveCluster, Timing
+from webhook.cluster.kubernetes import ApiClient
+from webhook.cluster.kubernetes import Configuration as ClientConfiguration
+from webhook.cluster.live import LiveCluster, Timing
+from webhook.configuration.model import Configuration, Reserved
 
 CONFIGURATION = Configuration(reserved=Reserved(keys=("snp", "pool")))
 """Decisions under it look at these labels of nodes, and at the presets'."""

@@ -18,8 +18,8 @@ from cryptography.x509.oid import NameOID
 from kubernetes_asyncio.config import ConfigException, incluster_config
 
 from tests.watch.apiserver import NAMESPACES, ApiServer
-from webhook.fetch import get
-from webhook.watch import connect
+from webhook.cluster.live import connect
+from webhook.cluster.lookups import get
 
 
 def _certificate(folder: Path) -> Path:

@@ -14,13 +14,13 @@ from aiohttp import web
 
 from tests.watch.apiserver import ApiServer, Fault, body, hang, namespace, node, refuse, status
 from tests.watch.conftest import Live
-from webhook.configuration import Configuration
-from webhook.fetch import MAX_REVISIONS, Cluster, FileCluster, Lookups
-from webhook.kubernetes import ApiClient
-from webhook.kubernetes import Configuration as ClientConfiguration
+from webhook.cluster.kubernetes import ApiClient
+from webhook.cluster.kubernetes import Configuration as ClientConfiguration
+from webhook.cluster.live import LiveCluster
+from webhook.cluster.lookups import MAX_REVISIONS, Cluster, FileCluster, Lookups
+from webhook.configuration.model import Configuration
 from webhook.request import Request, User
 from webhook.snapshot import Fetched, snapshot_of_objects
-from webhook.watch import LiveCluster
 
 _CONFIGURATION = Configuration()
 _POD_PATH = "/api/v1/namespaces/shop/pods/web-1"

@@ -8,10 +8,10 @@ from pathlib import Path
 
 _SEEN = """
 import sys
-import webhook.kubernetes
+import webhook.cluster.kubernetes
 from kubernetes_asyncio.config import load_kube_config
 from kubernetes_asyncio.client import ApiClient, Configuration
-assert ApiClient is webhook.kubernetes.ApiClient and Configuration is webhook.kubernetes.Configuration
+assert ApiClient is webhook.cluster.kubernetes.ApiClient and Configuration is webhook.cluster.kubernetes.Configuration
 generated = ("kubernetes_asyncio.client.models.", "kubernetes_asyncio.client.api.")
 print(sum(name.startswith(generated) for name in sys.modules))
 """

@@ -19,9 +19,9 @@ _REVIEWS = Path(__file__).parents[1] / "fixtures" / "admissionreviews"
 
 _CLIENT = """
 import asyncio, json, sys, time
-from webhook.kubernetes import ApiClient, Configuration as ClientConfiguration
+from webhook.cluster.kubernetes import ApiClient, Configuration as ClientConfiguration
 from webhook.configuration import Configuration
-from webhook.watch import LiveCluster
+from webhook.cluster.live import LiveCluster
 
 def resident(key):
     lines = open("/proc/self/status").read().splitlines()

@@ -26,7 +26,7 @@ from tests.watch.apiserver import (
     status,
 )
 from tests.watch.conftest import CONFIGURATION, Live
-from webhook.configuration import Configuration, Reserved
+from webhook.configuration.model import Configuration, Reserved
 from webhook.modes import Mode
 from webhook.snapshot import NodeRecord, RuntimeClassRecord, Taint
 

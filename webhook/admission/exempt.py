@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from webhook.configuration import Configuration
-from webhook.names import MIRROR
+from webhook.configuration.model import Configuration
 from webhook.request import Request
+from webhook.wellknown import MIRROR
 
 
 def exemption(request: Request, configuration: Configuration) -> str | None:

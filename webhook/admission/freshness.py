@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from webhook.configuration import Configuration
+from webhook.configuration.model import Configuration
 from webhook.decision import Decision, Denial
 from webhook.modes import Mode
 from webhook.snapshot import Snapshot

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from webhook.admission.enforcement import action
 from webhook.admission.exempt import exemption
 from webhook.admission.freshness import refuse_when_stale
-from webhook.admission.judge import action
-from webhook.asks import asks, opts_out
-from webhook.configuration import Configuration
+from webhook.configuration.model import Configuration
 from webhook.decision import Decision, deny, rule_ids, summary
 from webhook.modes import Mode
-from webhook.patch import Patch
-from webhook.pod import Pod
+from webhook.pod.opt_in import asks, opts_out
+from webhook.pod.pod import Pod
 from webhook.request import Request
 from webhook.rewrite import rewrite
+from webhook.rewrite.patch import Patch
 from webhook.rules import NEEDED_FOR_INJECTION, POD
 from webhook.rules.rule import Subject, Violation, evaluate
 from webhook.snapshot import Snapshot

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from webhook.annotations import own_annotations
-from webhook.configuration import Configuration
+from webhook.admission.knative_template import check_template_owner
+from webhook.configuration.model import Configuration
 from webhook.decision import Decision, as_warnings, summary
 from webhook.modes import Mode
-from webhook.names import PREFIX
-from webhook.patch import Patch
-from webhook.quantity import amount_of
+from webhook.pod.annotations import own_annotations
+from webhook.pod.quantity import amount_of
 from webhook.request import Request
+from webhook.rewrite.patch import Patch
 from webhook.snapshot import Snapshot
-from webhook.template import check_template_owner
+from webhook.wellknown import PREFIX
 
 _STATUS = "status"
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+from webhook.admission.enforcement import judge
 from webhook.admission.freshness import refuse_when_stale
-from webhook.admission.judge import judge
-from webhook.asks import asks, opts_out
-from webhook.configuration import Configuration
+from webhook.configuration.model import Configuration
 from webhook.decision import Decision, summary
 from webhook.modes import Mode
-from webhook.pod import Pod
+from webhook.pod.opt_in import asks, opts_out
+from webhook.pod.pod import Pod
+from webhook.pod.schema import MalformedError, check_pod
 from webhook.request import Request
 from webhook.rules import BINDING
 from webhook.rules.placement import binding_target
 from webhook.rules.rule import BindingSubject, Violation, evaluate
-from webhook.shape import MalformedError, check_pod
 from webhook.snapshot import Snapshot
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from webhook.admission.judge import judge
-from webhook.configuration import Configuration
+from webhook.admission.enforcement import judge
+from webhook.configuration.model import Configuration
 from webhook.decision import Decision, summary
 from webhook.modes import Mode
 from webhook.request import Request

@@ -8,17 +8,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from webhook.admission.judge import judge
-from webhook.asks import asks
-from webhook.configuration import Configuration
-from webhook.consumers import shown
+from webhook.admission.enforcement import judge
+from webhook.admission.knative_template import check_template_owner, template_pod, violations_after_injection
+from webhook.configuration.model import Configuration
 from webhook.decision import Decision, as_warnings, rule_ids, summary
 from webhook.modes import Mode, is_known_label, mode_of_label
-from webhook.names import MODE_LABEL
+from webhook.pod.consumers import shown
+from webhook.pod.opt_in import asks
+from webhook.pod.schema import MalformedError, check_metadata
 from webhook.request import Request
-from webhook.shape import MalformedError, check_metadata
 from webhook.snapshot import Snapshot
-from webhook.template import check_template_owner, template_pod, violations_after_injection
+from webhook.wellknown import MODE_LABEL
 
 _ROUTING_STATE = "serving.knative.dev/routingState"
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from webhook.admission.enforcement import action, judge
 from webhook.admission.exempt import exemption
 from webhook.admission.freshness import refuse_when_stale
-from webhook.admission.judge import action, judge
-from webhook.asks import asks, opts_out
-from webhook.configuration import Configuration
+from webhook.configuration.model import Configuration
 from webhook.decision import Decision, rule_ids, summary
 from webhook.modes import Mode
-from webhook.pod import Pod
+from webhook.pod.opt_in import asks, opts_out
+from webhook.pod.pod import Pod
+from webhook.pod.schema import check_pod
 from webhook.request import Request
 from webhook.rewrite import rewrite
 from webhook.rules import POD
 from webhook.rules.rule import Subject, Violation, evaluate
-from webhook.shape import check_pod
 from webhook.snapshot import Snapshot
 
 

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from webhook.admission.judge import judge
+from webhook.admission.enforcement import judge
+from webhook.admission.knative_template import (
+    check_template_owner,
+    template_of,
+    template_pod,
+    violations_after_injection,
+)
 from webhook.admission.mutate_service import changes
-from webhook.annotations import own_annotations
-from webhook.asks import asks
-from webhook.configuration import Configuration
+from webhook.configuration.model import Configuration
 from webhook.decision import Decision, as_warnings, summary
 from webhook.modes import Mode
-from webhook.names import PREFIX
-from webhook.pod import Pod
+from webhook.pod.annotations import own_annotations
+from webhook.pod.opt_in import asks
+from webhook.pod.pod import Pod
 from webhook.request import Request
 from webhook.snapshot import Snapshot
-from webhook.template import check_template_owner, template_of, template_pod, violations_after_injection
+from webhook.wellknown import PREFIX
 
 
 def decide(request: Request, configuration: Configuration, snapshot: Snapshot | None, mode: Mode) -> Decision:

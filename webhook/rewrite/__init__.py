@@ -6,12 +6,12 @@ convenience, and validation the policy.
 
 from __future__ import annotations
 
-from webhook.patch import Patch
-from webhook.pod import Pod
-from webhook.rewrite.application import wrap_consumers
+from webhook.pod.pod import Pod
+from webhook.rewrite.inject import inject_sidecar, set_status
+from webhook.rewrite.patch import Patch
 from webhook.rewrite.placement import confine_to_nodes, set_runtime_class
-from webhook.rewrite.sidecar import inject_sidecar, set_status
 from webhook.rewrite.volumes import add_volumes, set_fs_group
+from webhook.rewrite.wrap import wrap_consumers
 from webhook.snapshot import Snapshot
 
 __all__ = ["rewrite"]

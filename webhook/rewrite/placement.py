@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from webhook.patch import Patch
-from webhook.pod import Pod
-from webhook.profiles import Profile
+from webhook.configuration.profiles import Profile
+from webhook.pod.pod import Pod
+from webhook.rewrite.patch import Patch
 from webhook.snapshot import Snapshot
 
 _REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sidecar.plan import EnvFrom, EnvVariable, Plan, PlanError
-from webhook.pod import Pod
-from webhook.profiles import Profile
+from plan.document import EnvFrom, EnvVariable, Plan, PlanError
+from webhook.configuration.profiles import Profile
+from webhook.pod.pod import Pod
 
 # More would not fit into the plan's 64 KiB, and must not be built before that is known.
 _MAX_ENV_FROM = 2048

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from webhook.patch import Patch
-from webhook.pod import Pod
+from webhook.pod.pod import Pod
+from webhook.rewrite.patch import Patch
 
 
 def add_volumes(patch: Patch, pod: Pod) -> None:

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from webhook.configuration import Configuration
+from webhook.configuration.model import Configuration
 from webhook.modes import Action, Mode
-from webhook.pod import Pod
+from webhook.pod.pod import Pod
 from webhook.request import User
 from webhook.snapshot import Snapshot
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from webhook.names import KATA_PREFIX, KNATIVE_PREFIX, PREFIX
 from webhook.rules.rule import BindingSubject, Finding, Rule, Severity
+from webhook.wellknown import KATA_PREFIX, KNATIVE_PREFIX, PREFIX
 
 _KEPT = (PREFIX, KNATIVE_PREFIX, KATA_PREFIX)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterator
 
-from sidecar.plan import RUN_PATH, RUN_VOLUME, SECRETS_PATH, SECRETS_VOLUME, TOKEN_VOLUME
-from webhook.rewrite.application import own_mount
+from plan.document import RUN_PATH, RUN_VOLUME, SECRETS_PATH, SECRETS_VOLUME, TOKEN_VOLUME
+from webhook.rewrite.wrap import own_mount
 from webhook.rules.rule import Finding, Rule, Severity, Subject
 
 _OURS = (SECRETS_VOLUME, RUN_VOLUME, TOKEN_VOLUME)

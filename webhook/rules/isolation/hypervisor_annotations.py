@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from webhook.consumers import shown
-from webhook.names import INITDATA, KATA_PREFIX
+from webhook.pod.consumers import shown
 from webhook.rules.rule import Finding, Rule, Severity, Subject
+from webhook.wellknown import INITDATA, KATA_PREFIX
 
 
 def check(subject: Subject) -> Iterator[Finding]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from webhook.initdata import InitdataError, read_initdata
-from webhook.names import INITDATA
+from measured.initdata import InitdataError, read_initdata
 from webhook.rules.rule import Finding, Rule, Severity, Subject
+from webhook.wellknown import INITDATA
 
 
 def check(subject: Subject) -> Iterator[Finding]:

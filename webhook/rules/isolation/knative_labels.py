@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from webhook.names import KNATIVE_PREFIX
 from webhook.rules.rule import Finding, Rule, Severity, Subject
+from webhook.wellknown import KNATIVE_PREFIX
 
 
 def check(subject: Subject) -> Iterator[Finding]:

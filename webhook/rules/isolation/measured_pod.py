@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from webhook.names import INITDATA
 from webhook.rewrite import rewrite
 from webhook.rules.rule import Finding, Rule, Severity, Subject
+from webhook.wellknown import INITDATA
 
 
 def check(subject: Subject) -> Iterator[Finding]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from webhook.profiles import NodeRequirement
+from webhook.configuration.profiles import NodeRequirement
 from webhook.rules.rule import Finding, Rule, Severity, Subject
 
 _FIELD = "spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms"

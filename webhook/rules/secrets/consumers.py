@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sidecar.plan import RUN_PATH, RUN_VOLUME, SECRETS_PATH, SECRETS_VOLUME
-from webhook.consumers import asks_for_all, is_wrapped, missing_command, serving, shown, takes_env
-from webhook.pod import Container, Pod
-from webhook.rewrite.application import own_mount
+from plan.document import RUN_PATH, RUN_VOLUME, SECRETS_PATH, SECRETS_VOLUME
+from webhook.pod.consumers import asks_for_all, is_wrapped, missing_command, serving, shown, takes_env
+from webhook.pod.pod import Container, Pod
+from webhook.rewrite.wrap import own_mount
 from webhook.rules.rule import Finding, Rule, Severity, Subject
 
 _FIELD = "metadata.annotations[morphisms.dev/containers]"

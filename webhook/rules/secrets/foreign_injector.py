@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from webhook.foreign import claimed_by
+from webhook.pod.other_injectors import claimed_by
 from webhook.rules.rule import Finding, Rule, Severity, Subject
 
 

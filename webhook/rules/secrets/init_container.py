@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from sidecar import plan as contract
-from webhook.pod import Pod
-from webhook.profiles import Profile
-from webhook.rewrite.sidecar import is_intact, sidecar_container
+from plan import document as contract
+from webhook.configuration.profiles import Profile
+from webhook.pod.pod import Pod
+from webhook.rewrite.inject import is_intact, sidecar_container
 from webhook.rules.rule import Finding, Rule, Severity, Subject
 
 

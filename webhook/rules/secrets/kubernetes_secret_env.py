@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from webhook.consumers import shown
+from webhook.pod.consumers import shown
 from webhook.rules.rule import Finding, Rule, Severity, Subject
 
 

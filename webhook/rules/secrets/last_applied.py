@@ -6,10 +6,10 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from webhook.consumers import shown
-from webhook.names import LAST_APPLIED
+from webhook.pod.consumers import shown
 from webhook.rules.rule import Finding, Rule, Severity, Subject
 from webhook.rules.secrets.plaintext_env import detector_of
+from webhook.wellknown import LAST_APPLIED
 
 
 def check(subject: Subject) -> Iterator[Finding]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sidecar.plan import EnvVariable
-from webhook.pod import Pod
-from webhook.references import inline_paths
+from plan.document import EnvVariable
+from webhook.pod.pod import Pod
+from webhook.pod.references import inline_paths
 from webhook.rules.rule import Finding, Rule, Severity, Subject
 
 _FIELD = "metadata.annotations[morphisms.dev/agent]"

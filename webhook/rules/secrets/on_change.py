@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sidecar.plan import NO_REACTION
+from plan.document import NO_REACTION
 from webhook.rules.rule import Finding, Rule, Severity, Subject
 
 _FIELD = "metadata.annotations[morphisms.dev/on-change]"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import lru_cache
 
-from webhook.configuration import Plaintext
-from webhook.consumers import is_wrapped, shown
+from webhook.configuration.model import Plaintext
 from webhook.detection import Allow, Detector
-from webhook.references import literal_parts
+from webhook.pod.consumers import is_wrapped, shown
+from webhook.pod.references import literal_parts
 from webhook.rules.rule import Finding, Rule, Severity, Subject
 
 

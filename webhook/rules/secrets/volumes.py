@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from sidecar.plan import TOKEN_VOLUME
-from webhook.quantity import same_amount
+from plan.document import TOKEN_VOLUME
+from webhook.pod.quantity import same_amount
 from webhook.rules.rule import Finding, Rule, Severity, Subject
 
 

@@ -1,0 +1,283 @@
+"""Certificates from nearest to farthest: the guest's own, memory, disk, AMD's key service.
+
+Nothing is trusted for where it comes from: whatever this hands out, the checks verify up to the pinned root. What comes
+from the guest is never stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import tempfile
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from attestation.appraisal.appraise import product_line
+from attestation.errors import CertificateError, KeyServiceError
+from attestation.pki.certificates import Certificate, is_signed_by, parse_certificate, parse_certificates
+from attestation.pki.crl import RevocationList, parse_crl
+from attestation.pki.endorsements import Collateral, guest_supplied
+from attestation.pki.kds import KeyService, VcekId
+from attestation.pki.roots import Anchors
+from attestation.report.abi import Report, SigningKey, parse_report
+from attestation.report.envelopes import Evidence
+from attestation.report.products import ProductLine
+from attestation.report.tcb import decode_tcb
+
+CRL_REVALIDATION = timedelta(days=1)
+
+
+def vcek_id(report: Report, line: ProductLine) -> VcekId:
+    """What the report's VCEK is derived from."""
+    return VcekId(line, report.chip_id[: line.chip_id_size], decode_tcb(report.reported_tcb, line.tcb_layout))
+
+
+def belongs_to(leaf: Certificate, report: Report, line: ProductLine) -> bool:
+    """The leaf names this report's TCB and, if it is a VCEK, its chip: worth judging instead of looking for another.
+
+    Hosts hand out certificates of the firmware before the last update; that must not lock a guest out.
+    """
+    if leaf.vek.tcb(line) != decode_tcb(report.reported_tcb, line.tcb_layout):
+        return False
+    if report.signing_key == SigningKey.VLEK:
+        return leaf.vek.csp_id is not None
+    return leaf.vek.hwid == report.chip_id[: line.chip_id_size]
+
+
+class Store:
+    """DER and PEM files, in memory and, given a folder, on disk.
+
+    The layout of VCEKs is Trustee's offline store: `vcek/HWID/bl03_tee00_snp08_ucode115_vcek.der` (`_fmcNN` on Turin),
+    and `vcek/HWID/vcek.der` is read as well. Files are written aside and renamed; an unwritable folder costs the disk
+    copy, nothing else.
+    """
+
+    def __init__(self, folder: Path | None = None, *, limit: int = 10_000) -> None:
+        self._folder = folder
+        self._limit = limit
+        self._memory: OrderedDict[str, bytes] = OrderedDict()
+
+    def recall(self, name: str) -> bytes | None:
+        """The bytes under a relative name if they are in memory."""
+        if name in self._memory:
+            self._memory.move_to_end(name)
+            return self._memory[name]
+        return None
+
+    def get(self, name: str) -> bytes | None:
+        """The bytes under a relative name from memory or disk, or None."""
+        if (known := self.recall(name)) is not None or self._folder is None:
+            return known
+        try:
+            data = (self._folder / name).read_bytes()
+        except OSError:
+            return None
+        self._remember(name, data)
+        return data
+
+    def put(self, name: str, data: bytes) -> None:
+        """Keep bytes under a relative name."""
+        self._remember(name, data)
+        if self._folder is not None:
+            with contextlib.suppress(OSError):
+                _write_atomically(self._folder / name, data)
+
+    def _remember(self, name: str, data: bytes) -> None:
+        self._memory[name] = data
+        self._memory.move_to_end(name)
+        while len(self._memory) > self._limit:
+            self._memory.popitem(last=False)
+
+
+def _write_atomically(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, aside = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".new")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        os.replace(aside, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(aside)
+        raise
+
+
+def vcek_name(identity: VcekId) -> str:
+    """Trustee's name of a VCEK file, relative to the store."""
+    tcb = identity.tcb
+    parts = f"bl{tcb.bootloader:02d}_tee{tcb.tee:02d}_snp{tcb.snp:02d}_ucode{tcb.microcode:02d}"
+    if tcb.fmc is not None:
+        parts += f"_fmc{tcb.fmc:02d}"
+    return f"vcek/{identity.chip_id.hex()}/{parts}_vcek.der"
+
+
+@dataclass
+class CertificateCache:
+    """Finds the collateral of a report. `service` None means offline: the guest's and the stored certificates only.
+
+    `intermediates`: the operator's files. `crls`: the operator's; those of the service are added. `anchors`: a
+    revocation list that none of them made is not kept.
+    """
+
+    store: Store
+    anchors: Anchors
+    service: KeyService | None = None
+    intermediates: tuple[Certificate, ...] = ()
+    crls: tuple[RevocationList, ...] = ()
+    _crl_checked: dict[str, datetime] = field(default_factory=dict, init=False)
+    _tasks: dict[str, asyncio.Task[Any]] = field(default_factory=dict, init=False)
+
+    async def collateral(
+        self, evidence: Evidence, now: datetime, *, ask_service: bool, line_hint: ProductLine | None = None
+    ) -> Collateral:
+        """Leaf, intermediates and revocation lists for one report.
+
+        `ask_service`: True only for a caller that is known already, say by its pod token; the service is slow and its
+        favour scarce. `line_hint`: the line the policy names, for a version 2 report without a leaf. What cannot be had
+        is left out: the checks then say what is missing. Raises FormatError for a report that cannot be parsed.
+        """
+        report = parse_report(evidence.report)
+        given = guest_supplied(evidence)
+        line = product_line(report, given) or line_hint
+        vlek = report.signing_key == SigningKey.VLEK
+        leaf = given.leaf
+        if line is not None and not vlek and (leaf is None or not belongs_to(leaf, report, line)):
+            leaf = await self._vcek(report, line, ask_service=ask_service) or leaf
+        found = Collateral(leaf, (*self.intermediates, *given.intermediates), self.crls)
+        if line is None or leaf is None:
+            return found
+        if found.issuer_of_leaf() is None:
+            stored = await self._chain(line, vlek=vlek, ask_service=ask_service)
+            found = replace(found, intermediates=(*found.intermediates, *stored))
+        return replace(found, crls=(*self.crls, *await self._crl(line, vlek=vlek, now=now, ask_service=ask_service)))
+
+    async def prefetch(self, identity: VcekId) -> bool:
+        """Have a VCEK stored before it is needed, say when a pod is scheduled. True when it is there afterwards."""
+        return await self._stored_or_fetched_vcek(identity, ask_service=True) is not None
+
+    async def _vcek(self, report: Report, line: ProductLine, *, ask_service: bool) -> Certificate | None:
+        if not any(report.chip_id):
+            return None
+        found = await self._stored_or_fetched_vcek(vcek_id(report, line), ask_service=ask_service)
+        return found if found is not None and belongs_to(found, report, line) else None
+
+    async def _stored_or_fetched_vcek(self, identity: VcekId, *, ask_service: bool) -> Certificate | None:
+        exact = vcek_name(identity)
+        for name in (exact, f"vcek/{identity.chip_id.hex()}/vcek.der"):
+            stored = await self._stored(name)
+            with contextlib.suppress(CertificateError):
+                if stored is not None and _is_for(certificate := parse_certificate(stored), identity):
+                    return certificate
+        if self.service is None or not ask_service:
+            return None
+        found: Certificate | None = await asyncio.shield(
+            self._task(exact, partial(self._fetched_vcek, self.service, exact, identity))
+        )
+        return found
+
+    async def _fetched_vcek(self, service: KeyService, name: str, identity: VcekId) -> Certificate | None:
+        try:
+            certificate = parse_certificate(await service.vcek(identity))
+        except (KeyServiceError, CertificateError):
+            return None
+        if not _is_for(certificate, identity):
+            return None
+        await asyncio.to_thread(self.store.put, name, certificate.der)
+        return certificate
+
+    async def _chain(self, line: ProductLine, *, vlek: bool, ask_service: bool) -> tuple[Certificate, ...]:
+        name = f"chain/{'vlek' if vlek else 'vcek'}_{line.name}.pem"
+        stored = await self._stored(name)
+        if stored is not None:
+            with contextlib.suppress(CertificateError):
+                return parse_certificates(stored)
+        if self.service is None or not ask_service or line.simulated:
+            return ()
+        found: tuple[Certificate, ...] = await asyncio.shield(
+            self._task(name, partial(self._fetched_chain, self.service, name, line, vlek=vlek))
+        )
+        return found
+
+    async def _fetched_chain(
+        self, service: KeyService, name: str, line: ProductLine, *, vlek: bool
+    ) -> tuple[Certificate, ...]:
+        try:
+            data = await service.chain(line, vlek=vlek)
+            certificates = parse_certificates(data)
+        except (KeyServiceError, CertificateError):
+            return ()
+        await asyncio.to_thread(self.store.put, name, data)
+        return certificates
+
+    async def _crl(
+        self, line: ProductLine, *, vlek: bool, now: datetime, ask_service: bool
+    ) -> tuple[RevocationList, ...]:
+        """The last good list; asked for anew once a day, kept when the service does not answer."""
+        name = f"crl/{'vlek' if vlek else 'vcek'}_{line.name}.der"
+        last: RevocationList | None = None
+        stored = await self._stored(name)
+        if stored is not None:
+            with contextlib.suppress(CertificateError):
+                last = parse_crl(stored)
+        kept = () if last is None else (last,)
+        checked = self._crl_checked.get(name)
+        due = last is None or checked is None or now - checked >= CRL_REVALIDATION
+        if self.service is None or not ask_service or line.simulated or not due:
+            return kept
+        refresh = self._task(name, partial(self._refreshed_crl, self.service, line, name, last, vlek=vlek, now=now))
+        if last is None or not last.is_fresh(now):
+            found: tuple[RevocationList, ...] = await asyncio.shield(refresh)
+            return found
+        self._crl_checked[name] = now  # nobody has to wait while the last one is good
+        return kept
+
+    async def _refreshed_crl(
+        self,
+        service: KeyService,
+        line: ProductLine,
+        name: str,
+        last: RevocationList | None,
+        *,
+        vlek: bool,
+        now: datetime,
+    ) -> tuple[RevocationList, ...]:
+        kept = () if last is None else (last,)
+        try:
+            fetched = parse_crl(await service.crl(line, vlek=vlek))
+        except (KeyServiceError, CertificateError):
+            return kept
+        root = self.anchors.certificates.get(line.name)
+        if root is None or not is_signed_by(fetched.tbs, fetched.signature, root):
+            return kept
+        self._crl_checked[name] = now
+        if last is not None and fetched.this_update < last.this_update:
+            return kept  # an old list must not undo a revocation
+        await asyncio.to_thread(self.store.put, name, fetched.der)
+        return (fetched,)
+
+    def _task(self, name: str, work: Callable[[], Coroutine[Any, Any, Any]]) -> asyncio.Task[Any]:
+        """What is under way for a name, begun if nothing is.
+
+        It goes on when its callers leave: an attestation waits some seconds, the service takes longer, and what it
+        gives to nobody in particular has to be there when they come again.
+        """
+        task = self._tasks.get(name)
+        if task is None:
+            task = asyncio.create_task(work())
+            self._tasks[name] = task
+            task.add_done_callback(lambda _: self._tasks.pop(name, None))
+        return task
+
+    async def _stored(self, name: str) -> bytes | None:
+        known = self.store.recall(name)  # the warm path costs no thread
+        return known if known is not None else await asyncio.to_thread(self.store.get, name)
+
+
+def _is_for(certificate: Certificate, identity: VcekId) -> bool:
+    return certificate.vek.hwid == identity.chip_id and certificate.vek.tcb(identity.line) == identity.tcb

@@ -1,0 +1,74 @@
+"""Revocation lists of AMD's key service: signed by the ARK, they list revoked ASKs and ASVKs.
+
+Leaves all have serial number 0. The list for VCEKs and the one for VLEKs have the same issuer and do not say which they
+are, so every list of a root counts for all certificates under it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from attestation.errors import CertificateError
+from attestation.pki.certificates import common_name, pem_blocks, signature_algorithm
+
+MAX_CRL_SIZE = 64 * 1024  # real ones have 0.9 KB
+
+
+@dataclass(frozen=True)
+class RevocationList:
+    """One CRL, read. `next_update` is None when the list names no end: such a list is never fresh."""
+
+    der: bytes
+    issuer: x509.Name
+    issuer_name: str
+    this_update: datetime
+    next_update: datetime | None
+    serials: frozenset[int]
+    signature_algorithm: str
+    signature: bytes
+    tbs: bytes
+
+    def is_fresh(self, now: datetime) -> bool:
+        """thisUpdate ≤ now ≤ nextUpdate. `now` is aware."""
+        return self.next_update is not None and self.this_update <= now <= self.next_update
+
+
+def parse_crl(data: bytes) -> RevocationList:
+    """Read one CRL, DER or PEM. Raises CertificateError. Results are cached by content."""
+    if len(data) > MAX_CRL_SIZE:
+        raise CertificateError(f"CRL has {len(data)} bytes, required at most {MAX_CRL_SIZE}")
+    return _parse(bytes(data))
+
+
+@lru_cache(maxsize=64)
+def _parse(data: bytes) -> RevocationList:
+    try:
+        blocks = pem_blocks(data, b"X509 CRL")
+        crl = x509.load_pem_x509_crl(blocks[0]) if blocks else x509.load_der_x509_crl(data)
+        for extension in crl.extensions:
+            if extension.critical:
+                # An issuing distribution point or a delta would change what absence from the list means.
+                raise CertificateError(f"CRL has a critical extension {extension.oid.dotted_string}")
+        return RevocationList(
+            der=crl.public_bytes(Encoding.DER),
+            issuer=crl.issuer,
+            issuer_name=common_name(crl.issuer),
+            this_update=crl.last_update_utc,
+            next_update=crl.next_update_utc,
+            serials=frozenset(entry.serial_number for entry in crl),
+            signature_algorithm=signature_algorithm(crl),
+            signature=crl.signature,
+            tbs=crl.tbs_certlist_bytes,
+        )
+    except CertificateError:
+        raise
+    except (ValueError, TypeError, KeyError, OverflowError, UnsupportedAlgorithm) as error:
+        raise CertificateError(f"CRL cannot be read: {type(error).__name__}") from None
+    except (x509.DuplicateExtension, x509.InvalidVersion, x509.UnsupportedGeneralNameType) as error:
+        raise CertificateError(f"CRL cannot be read: {type(error).__name__}") from None

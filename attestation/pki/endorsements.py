@@ -1,0 +1,60 @@
+"""What a report is judged with besides itself: a leaf, candidates for its issuer, revocation lists.
+
+No root: that comes from the anchors alone. No revocation list from the guest either: the operator's count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from attestation.errors import CertificateError
+from attestation.pki.certificates import Certificate, is_signed_by, parse_certificates
+from attestation.pki.crl import RevocationList
+from attestation.report.certificate_table import TableEntry
+from attestation.report.envelopes import Evidence
+
+_LEAVES = ("VCEK", "VLEK")
+_INTERMEDIATES = ("ASK", "ASVK")
+MAX_GUEST_INTERMEDIATES = 4  # one is needed; each costs a signature check
+
+
+@dataclass(frozen=True)
+class Collateral:
+    """`leaf` is a VCEK or VLEK, `intermediates` any number of ASKs and ASVKs in order of preference."""
+
+    leaf: Certificate | None = None
+    intermediates: tuple[Certificate, ...] = ()
+    crls: tuple[RevocationList, ...] = ()
+
+    def issuer_of_leaf(self) -> Certificate | None:
+        """The candidate that made the leaf's signature, else one with the right name, else None.
+
+        A revoked ASK and its successor share a name, and a guest may hand in either beside the operator's.
+        """
+        if self.leaf is None:
+            return None
+        leaf = self.leaf
+        named = [candidate for candidate in self.intermediates if candidate.subject == leaf.issuer]
+        signers = (candidate for candidate in named if is_signed_by(leaf.tbs, leaf.signature, candidate))
+        return next(signers, named[0] if named else None)
+
+
+def guest_supplied(evidence: Evidence) -> Collateral:
+    """What the guest handed in with its report."""
+    return from_table(evidence.certificates)
+
+
+def from_table(entries: Iterable[TableEntry]) -> Collateral:
+    """Leaf and intermediates by the kinds the table names; the unreadable is left out, roots and CRLs always."""
+    leaves: list[Certificate] = []
+    intermediates: list[Certificate] = []
+    for entry in entries:
+        target = leaves if entry.kind in _LEAVES else intermediates if entry.kind in _INTERMEDIATES else None
+        if target is None:
+            continue
+        try:
+            target.extend(parse_certificates(entry.data))
+        except CertificateError:
+            continue
+    return Collateral(leaves[0] if leaves else None, tuple(intermediates[:MAX_GUEST_INTERMEDIATES]))

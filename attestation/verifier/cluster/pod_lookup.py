@@ -1,0 +1,80 @@
+"""Reading a pod back from its cluster's API server: is it alive, and of which Knative Service?
+
+Bounded: one GET with a deadline, and so many at a time. What comes back is the control plane's word.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+from urllib.parse import quote
+
+from attestation.verifier.cluster.pod_token import PodIdentity
+from attestation.verifier.peer import AskError, Peer
+from attestation.verifier.reasons import Reason, RefusedError
+
+SERVICE_LABEL = "serving.knative.dev/service"
+REVISION_LABEL = "serving.knative.dev/revision"
+_MAX_AT_ONCE = 32
+_MAX_IMAGES = 16
+
+
+class PodReader:
+    """Asks one cluster."""
+
+    def __init__(self, peer: Peer) -> None:
+        self._peer = peer
+        self._places = asyncio.Semaphore(_MAX_AT_ONCE)
+
+    async def read(self, pod: PodIdentity) -> PodIdentity:
+        """The identity with what the live pod says. Raises RefusedError: POD_MISMATCH, or POD_UNAVAILABLE."""
+        path = f"/api/v1/namespaces/{quote(pod.namespace, safe='')}/pods/{quote(pod.pod_name, safe='')}"
+        try:
+            async with asyncio.timeout(self._peer.timeout), self._places:
+                answer = await self._peer.ask("GET", path, headers={"Accept": "application/json"})
+        except (AskError, TimeoutError) as error:
+            raise RefusedError(Reason.POD_UNAVAILABLE, str(error) or "too many lookups wait") from None
+        if answer.status == 404:
+            raise RefusedError(Reason.POD_MISMATCH, "the API server knows no such pod")
+        if answer.status != 200:
+            raise RefusedError(Reason.POD_UNAVAILABLE, f"the API server answered {answer.status}")
+        try:
+            document = json.loads(answer.body)
+        except (ValueError, RecursionError):
+            raise RefusedError(Reason.POD_UNAVAILABLE, "the API server's answer is not JSON") from None
+        return _merged(pod, _mapping(document))
+
+
+def _merged(pod: PodIdentity, live: Mapping[str, Any]) -> PodIdentity:
+    metadata, spec, status = (_mapping(live.get(name)) for name in ("metadata", "spec", "status"))
+    if metadata.get("uid") != pod.pod_uid:
+        raise RefusedError(Reason.POD_MISMATCH, "another pod has this name now")
+    if spec.get("serviceAccountName") != pod.service_account:
+        raise RefusedError(Reason.POD_MISMATCH, "the pod has another service account")
+    if metadata.get("deletionTimestamp") is not None or status.get("phase") in ("Succeeded", "Failed"):
+        raise RefusedError(Reason.POD_MISMATCH, "the pod has ended or is about to")
+    labels = _mapping(metadata.get("labels"))
+    return replace(
+        pod,
+        service=_text(labels.get(SERVICE_LABEL)),
+        revision=_text(labels.get(REVISION_LABEL)),
+        images=_images(status),
+    )
+
+
+def _images(status: Mapping[str, Any]) -> tuple[str, ...]:
+    """Digests of the images that run, as far as they run already."""
+    statuses = status.get("containerStatuses")
+    found = [_text(_mapping(each).get("imageID")) for each in statuses] if isinstance(statuses, list) else []
+    return tuple(sorted({image.rpartition("@")[2] for image in found if "@sha256:" in image}))[:_MAX_IMAGES]
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) and len(value) <= 512 and value.isprintable() else ""

@@ -1,0 +1,191 @@
+"""Whose pod asks: service-account tokens, checked locally against each cluster's keys.
+
+Every cluster's default issuer is the same text, so a cluster is known by the key that made the token, not by `iss`
+alone. The claims are the control plane's word (KEP-1205, bound service-account tokens): asserted, not attested.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from joserfc import jws
+from joserfc.errors import JoseError
+from joserfc.jwk import ECKey, RSAKey
+
+from attestation.verifier.cluster.jwks import Key, KeySet
+from attestation.verifier.reasons import Reason, RefusedError
+
+LEEWAY_SECONDS = 5
+# No symmetric algorithm may ever enter: a public key would become its secret.
+Algorithm = Literal["RS256", "RS384", "RS512", "ES256", "ES384", "ES512"]
+ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)
+_MAX_NAME = 253
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """One cluster that pods may come from. `audiences`: one of them must be in the token."""
+
+    name: str
+    issuer: str
+    audiences: frozenset[str]
+    algorithms: frozenset[str]
+    keys: KeySet
+
+
+@dataclass(frozen=True, slots=True)
+class PodIdentity:
+    """What a pod token says; the rest is there only after reading the pod back.
+
+    `service`: None when the pod was not read back, empty when it was and has no Knative Service's label.
+    """
+
+    cluster: str
+    namespace: str
+    service_account: str
+    pod_name: str
+    pod_uid: str
+    service: str | None = None
+    revision: str | None = None
+    images: tuple[str, ...] = ()
+
+    def claims(self) -> dict[str, str]:
+        """Flat strings, `k8s_*`; what is not known is left out."""
+        claims = {
+            "k8s_cluster": self.cluster,
+            "k8s_namespace": self.namespace,
+            "k8s_service_account": self.service_account,
+            "k8s_pod_name": self.pod_name,
+            "k8s_pod_uid": self.pod_uid,
+        }
+        optional = {
+            "k8s_service": self.service,
+            "k8s_revision": self.revision,
+            "k8s_images": ",".join(self.images) or None,
+        }
+        return claims | {name: value for name, value in optional.items() if value}
+
+
+class PodTokens:
+    """Checks tokens of all configured clusters. `now`: Unix seconds."""
+
+    def __init__(self, clusters: Sequence[Cluster], now: Callable[[], float]) -> None:
+        self._clusters = tuple(clusters)
+        self._now = now
+
+    async def identify(self, token: str) -> PodIdentity:
+        """The pod that the token is bound to. Raises RefusedError with the first thing that does not hold."""
+        header, payload = _decode(token)
+        candidates = [cluster for cluster in self._clusters if cluster.issuer == payload.get("iss")]
+        if not candidates:
+            raise RefusedError(Reason.TOKEN_ISSUER)
+        cluster = await self._signer(token, header, candidates)
+        self._check_times(payload)
+        audience = payload.get("aud")
+        given = {audience} if isinstance(audience, str) else set(_strings(audience))
+        if not given & cluster.audiences:
+            raise RefusedError(Reason.TOKEN_AUDIENCE, f"cluster {cluster.name}")
+        return _identity(cluster.name, payload)
+
+    async def _signer(self, token: str, header: Mapping[str, Any], candidates: list[Cluster]) -> Cluster:
+        algorithm, key_id = header.get("alg"), header.get("kid")
+        if not isinstance(algorithm, str) or not isinstance(key_id, str) or "crit" in header:
+            raise RefusedError(Reason.TOKEN_MALFORMED, "header has no alg or kid, or a crit")
+        allowed = [cluster for cluster in candidates if algorithm in cluster.algorithms]
+        if not allowed:
+            raise RefusedError(Reason.TOKEN_MALFORMED, "algorithm is not allowed")
+        signers: list[Cluster] = []
+        unavailable: RefusedError | None = None
+        for cluster in allowed:
+            try:
+                key = await cluster.keys.key(key_id)
+            except RefusedError as error:
+                unavailable = error
+                continue
+            if key is not None and _is_signed_by(token, key, algorithm):
+                signers.append(cluster)
+        if len(signers) == 1:
+            return signers[0]
+        if signers:
+            names = ", ".join(cluster.name for cluster in signers)
+            raise RefusedError(Reason.TOKEN_SIGNATURE, f"clusters {names} share a key: nobody can tell whose pod it is")
+        if unavailable is not None:
+            raise unavailable
+        raise RefusedError(Reason.TOKEN_SIGNATURE, "clusters " + ", ".join(cluster.name for cluster in allowed))
+
+    def _check_times(self, payload: Mapping[str, Any]) -> None:
+        now = self._now()
+        expires, not_before = _time(payload.get("exp")), _time(payload.get("nbf", 0))
+        if now >= expires + LEEWAY_SECONDS:
+            raise RefusedError(Reason.TOKEN_EXPIRED, f"{now - expires:.0f} s ago")
+        if now < not_before - LEEWAY_SECONDS:
+            raise RefusedError(Reason.TOKEN_NOT_YET_VALID, f"valid in {not_before - now:.0f} s")
+
+
+def _decode(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Header and payload, nothing believed."""
+    parts = token.split(".")
+    if len(parts) != 3:
+        raise RefusedError(Reason.TOKEN_MALFORMED, "not three parts")
+    try:
+        header, payload = (json.loads(_unpadded(part)) for part in parts[:2])
+    except (ValueError, RecursionError):
+        raise RefusedError(Reason.TOKEN_MALFORMED, "header or payload is not JSON") from None
+    if not isinstance(header, dict) or not isinstance(payload, dict):
+        raise RefusedError(Reason.TOKEN_MALFORMED, "header or payload is not an object")
+    return header, payload
+
+
+def _unpadded(text: str) -> bytes:
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    except binascii.Error as error:
+        raise ValueError from error
+
+
+def _is_signed_by(token: str, key: Key, algorithm: str) -> bool:
+    if (algorithm[:2] == "RS") != isinstance(key, RSAKey) or (algorithm[:2] == "ES") != isinstance(key, ECKey):
+        return False
+    try:
+        jws.deserialize_compact(token, key, algorithms=[algorithm])
+    except (JoseError, ValueError, TypeError):
+        return False
+    return True
+
+
+def _identity(cluster: str, payload: Mapping[str, Any]) -> PodIdentity:
+    kubernetes = _mapping(payload.get("kubernetes.io"))
+    pod, account = _mapping(kubernetes.get("pod")), _mapping(kubernetes.get("serviceaccount"))
+    namespace, account_name = kubernetes.get("namespace"), account.get("name")
+    pod_name, pod_uid = pod.get("name"), pod.get("uid")
+    if not _is_name(namespace) or not _is_name(account_name):
+        raise RefusedError(Reason.TOKEN_MALFORMED, "not a service account's token")
+    if payload.get("sub") != f"system:serviceaccount:{namespace}:{account_name}":
+        raise RefusedError(Reason.TOKEN_MALFORMED, "sub and kubernetes.io disagree")
+    if not _is_name(pod_name) or not _is_name(pod_uid):
+        raise RefusedError(Reason.TOKEN_UNBOUND)
+    return PodIdentity(cluster, str(namespace), str(account_name), str(pod_name), str(pod_uid))
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _strings(value: object) -> list[str]:
+    return [each for each in value if isinstance(each, str)] if isinstance(value, list) else []
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= _MAX_NAME and value.isascii() and value.isprintable()
+
+
+def _time(value: object) -> float:
+    """NumericDate (RFC 7519)."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) < 1 << 53:
+        raise RefusedError(Reason.TOKEN_MALFORMED, "exp or nbf is no time")
+    return value

@@ -1,0 +1,124 @@
+"""Bounded HTTP to those the verifier asks: clusters' API servers and Vault."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import aiohttp
+
+from server.yaml.strict import ConfigurationError
+
+
+class AskError(Exception):
+    """No usable answer. `is_slow`: it came too late. The text names neither URL nor content."""
+
+    def __init__(self, text: str, *, is_slow: bool = False) -> None:
+        super().__init__(text)
+        self.is_slow = is_slow
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Status and body of an answer."""
+
+    status: int
+    body: bytes = field(repr=False)
+
+
+@dataclass
+class Peer:
+    """One server. `ca`: PEM file, None for the system's store. `token`: file with a bearer token, read each time
+    because the kubelet replaces it. `limit` in bytes, `timeout` in seconds for the whole exchange.
+    """
+
+    url: str
+    ca: Path | None = None
+    token: Path | None = None
+    timeout: float = 5.0
+    limit: int = 1 << 20
+    _session: aiohttp.ClientSession | None = field(default=None, init=False, repr=False)
+
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        seconds: float | None = None,
+    ) -> Answer:
+        """One request. Raises AskError; any status is an answer, a redirect too. `seconds`: in place of `timeout`."""
+        longest = self.timeout if seconds is None else seconds
+        session = self._session
+        if session is None or session.closed:
+            # Limits to a peer that hangs: what waits for a connection counts into the timeout.
+            connector = aiohttp.TCPConnector(ssl=self.context(), limit=64)
+            session = self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+        sent = dict(headers or {})
+        try:
+            if self.token is not None:
+                sent["Authorization"] = f"Bearer {self.token.read_text().strip()}"
+            async with session.request(
+                method,
+                self.url.rstrip("/") + path,
+                data=body,
+                headers=sent,
+                allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(total=longest),
+            ) as response:
+                content = await response.content.read(self.limit + 1)
+                while len(content) <= self.limit and (more := await response.content.read(self.limit + 1)):
+                    content += more
+                if len(content) > self.limit:
+                    raise AskError(f"answered more than {self.limit} bytes")
+                return Answer(response.status, content)
+        except TimeoutError:
+            raise AskError(f"no answer in {longest:g} s", is_slow=True) from None
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise AskError(f"cannot be reached: {type(error).__name__}") from None
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._session is not None:
+            await self._session.close()
+
+    def context(self) -> ssl.SSLContext | bool:
+        """For TLS: the configured CA alone, or the system's. Raises OSError or ValueError for a file that is none."""
+        if not self.url.startswith("https:"):
+            return True
+        context = ssl.create_default_context(cafile=None if self.ca is None else str(self.ca))
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        return context
+
+
+class Peers:
+    """All that this process asks; their connections end with it."""
+
+    def __init__(self) -> None:
+        self._closing: list[Callable[[], Awaitable[None]]] = []
+
+    def add(self, url: str, ca: Path | None, token: Path | None = None, timeout: float = 5.0) -> Peer:
+        """A new peer. Raises ConfigurationError when its CA file cannot be used."""
+        peer = Peer(url, ca, token, timeout)
+        try:
+            peer.context()
+        except (OSError, ValueError):
+            raise ConfigurationError([f"{ca}: is no readable PEM file with CA certificates"]) from None
+        self.close_too(peer.close)
+        return peer
+
+    def close_too(self, close: Callable[[], Awaitable[None]]) -> None:
+        """Something else that has connections."""
+        self._closing.append(close)
+
+    async def close_at_end(self) -> None:
+        """Wait to be cancelled, then close all connections."""
+        try:
+            await asyncio.Event().wait()
+        finally:
+            for close in self._closing:
+                await close()

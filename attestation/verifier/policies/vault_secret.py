@@ -1,0 +1,95 @@
+"""Appraisal policies and guests from one secret in Vault's KV engine, version 2.
+
+One secret and not one a policy: a version is then a whole set, of which either all is good or nothing counts, and CI
+can replace it by check-and-set.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from urllib.parse import quote
+
+from attestation.verifier.policies.load import PolicySet, read_policies
+from attestation.verifier.reasons import Reason, RefusedError
+from attestation.verifier.vault.credentials import Credentials
+from server import logs
+from server.watched import FileMetrics
+from server.yaml.strict import ConfigurationError, Loaded
+
+NAME = "policies"
+_REFRESH_SECONDS, _RETRY_SECONDS = 10.0, 0.5
+
+
+class PolicySecret:
+    """The newest good version, while `watch` runs. `clusters`: name to whether its pods are read back."""
+
+    def __init__(
+        self, credentials: Credentials, mount: str, path: str, clusters: Mapping[str, bool], metrics: FileMetrics
+    ) -> None:
+        self._credentials = credentials
+        self._url = f"{quote(mount)}/data/{quote(path)}"
+        self._place = f"{mount}/{path}"
+        self._clusters = clusters
+        self._metrics = metrics
+        self._loaded: Loaded[PolicySet] | None = None
+        self._version: int | None = None
+        self._made: object = None
+        self._problems = ["not read yet"]
+
+    @property
+    def value(self) -> PolicySet:
+        """The policies in force. Raises RefusedError(POLICIES_UNAVAILABLE) until there was a good version."""
+        if self._loaded is None:
+            raise RefusedError(Reason.POLICIES_UNAVAILABLE, self._problems[0])
+        return self._loaded.value
+
+    def check(self) -> str | None:
+        """The gate: None once there was a good version."""
+        return None if self._loaded is not None else Reason.POLICIES_UNAVAILABLE.value
+
+    async def watch(self) -> None:
+        """Follow new versions until cancelled."""
+        while True:
+            await self.refresh()
+            await asyncio.sleep(_RETRY_SECONDS if self._loaded is None else _REFRESH_SECONDS)
+
+    async def refresh(self) -> None:
+        """Look once; what is not good is told and the last good set kept."""
+        try:
+            answer = await self._credentials.ask("GET", self._url)
+            metadata, document = answer.get("metadata"), answer.get("data")
+            version = metadata.get("version") if isinstance(metadata, dict) else None
+            if not isinstance(version, int) or not isinstance(document, dict):
+                raise ConfigurationError([f"{self._place}: is no secret of a KV engine, version 2"])
+            # A secret that was removed with its history and made anew counts from one again.
+            made = (version, metadata.get("created_time") if isinstance(metadata, dict) else None)
+            if made == self._made and not self._problems:
+                return
+            loaded = await asyncio.to_thread(
+                read_policies, document, f"{self._place} version {version}", self._clusters
+            )
+        except RefusedError as error:
+            self._fail([f"{self._place}: {error}"])
+            return
+        except ConfigurationError as error:
+            self._fail(list(error.problems))
+            return
+        self._made, self._version, self._problems = made, version, []
+        self._accept(loaded)
+
+    def _accept(self, loaded: Loaded[PolicySet]) -> None:
+        before, self._loaded = self._loaded, loaded
+        if before is not None and before.digest != loaded.digest:
+            self._metrics.digest.remove(NAME, before.digest)
+        self._metrics.digest.labels(NAME, loaded.digest).set(1)
+        self._metrics.success.labels(NAME).set(1)
+        self._metrics.timestamp.labels(NAME).set(time.time())
+        logs.info("policies_loaded", place=self._place, version=self._version, policies=len(loaded.value.policies))
+
+    def _fail(self, problems: list[str]) -> None:
+        self._metrics.success.labels(NAME).set(0)
+        if problems != self._problems:  # one line for a fault, not one for each poll
+            logs.error("policies_not_loaded", problems=problems, kept=self._version)
+        self._problems = problems

@@ -1,0 +1,214 @@
+"""The verifier's own Vault token: had at the start, renewed at half its life, had anew when renewal ends.
+
+Asked through aiohttp's `Peer` and not through hvac in a thread, as in `vault`: a slow Vault costs a waiting task that
+ends at its deadline, where a thread could not be ended and, held by a dead Vault, would be missing elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from attestation.verifier.peer import AskError, Peer
+from attestation.verifier.reasons import Reason, RefusedError
+from attestation.verifier.vault.login import refusal
+from attestation.verifier.vault.signing import read_secret
+from server import logs
+from server.yaml.strict import ConfigurationError
+
+_RETRY_SECONDS = 1.0
+_LONGEST_PAUSE = 60.0
+# A 403 may mean a revoked token or a missing policy; a login mends only the first, so it is tried this seldom.
+_DOUBT_SECONDS = 10.0
+_MAX_AT_ONCE = 64
+MAX_ANSWER_SIZE = 4 << 20  # a KV secret of a mebibyte, and what JSON makes of it
+
+
+@dataclass(frozen=True, slots=True)
+class TokenFile:
+    """A token that somebody else provides, such as Vault Agent; read again when it is replaced."""
+
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class AppRole:
+    """The role's id and the secret id, each in a file. `mount`: of the approle auth method."""
+
+    role_id: Path
+    secret_id: Path
+    mount: str = "approle"
+
+
+@dataclass(frozen=True, slots=True)
+class _Lease:
+    """`full`: seconds it was given at its login; `ends`: monotonic seconds, None for a token without an end."""
+
+    token: str = field(repr=False)
+    full: int
+    ends: float | None
+    renewable: bool
+
+
+class Credentials:
+    """Keeps a token while `keep` runs, and asks Vault with it."""
+
+    def __init__(self, peer: Peer, login: TokenFile | AppRole, namespace: str = "") -> None:
+        self._peer = peer
+        self._login = login
+        self._namespace = namespace
+        self._lease: _Lease | None = None
+        self._problem: RefusedError | None = RefusedError(Reason.VAULT_CREDENTIALS, "not logged in yet")
+        self._logged_in = 0.0
+        self._doubted = asyncio.Event()
+        self._places = asyncio.Semaphore(_MAX_AT_ONCE)
+
+    def check(self) -> str | None:
+        """The gate: None while there is a token that has not ended."""
+        return None if self._live() is not None else self._why().reason.value
+
+    async def keep(self) -> None:
+        """Log in, renew, log in anew, until cancelled."""
+        while True:
+            pause = await self._step()
+            try:
+                async with asyncio.timeout(pause):
+                    await self._doubted.wait()
+            except TimeoutError:
+                pass
+
+    async def ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
+        """`data` of Vault's answer. Raises RefusedError: VAULT_CREDENTIALS for a 403, else as a login is refused."""
+        lease = self._live()
+        if lease is None:
+            raise self._why()
+        try:
+            document = await self._send(method, path, body, lease.token)
+        except RefusedError as error:
+            if error.reason is Reason.VAULT_CREDENTIALS and time.monotonic() - self._logged_in > _DOUBT_SECONDS:
+                self._doubted.set()
+            raise
+        return _mapping(document.get("data"))
+
+    def _live(self) -> _Lease | None:
+        lease = self._lease
+        return None if lease is None or (lease.ends is not None and time.monotonic() >= lease.ends) else lease
+
+    def _why(self) -> RefusedError:
+        problem = self._problem
+        if problem is None:
+            return RefusedError(Reason.VAULT_CREDENTIALS, "the token has ended")
+        return RefusedError(problem.reason, f"the verifier's own login: {problem.detail}")
+
+    async def _step(self) -> float:
+        """Renew or log in once; seconds until the next time."""
+        doubted = self._doubted.is_set()
+        self._doubted.clear()
+        try:
+            lease = None if doubted else await self._renewed(self._live())
+            if lease is None:
+                lease = await self._logged_in_anew()
+                logs.info("vault_login", method=type(self._login).__name__, lease_seconds=lease.full)
+        except RefusedError as error:
+            if self._problem is None or str(self._problem) != str(error):  # one line for a fault, not for each try
+                logs.warning("vault_login_failed", reason=error.reason.value, detail=error.detail)
+            self._problem = error
+            return _RETRY_SECONDS
+        self._lease, self._problem = lease, None
+        if lease.ends is None:
+            return _LONGEST_PAUSE
+        return min(max((lease.ends - time.monotonic()) / 2, _RETRY_SECONDS), _LONGEST_PAUSE)
+
+    async def _renewed(self, lease: _Lease | None) -> _Lease | None:
+        """The lease with a later end; None when there has to be a login."""
+        if lease is None or not lease.renewable:
+            return None
+        if isinstance(self._login, TokenFile) and _text(self._login.path) != lease.token:
+            return None
+        try:
+            answer = await self._send("POST", "auth/token/renew-self", {}, lease.token)
+        except RefusedError as error:
+            if error.reason in (Reason.VAULT_CREDENTIALS, Reason.VAULT_REFUSED):
+                return None
+            raise
+        seconds = _seconds(_mapping(answer.get("auth")).get("lease_duration"))
+        renewed = _lease(lease.token, seconds, lease.renewable, lease.full)
+        # What happens to the login below, this much is certain.
+        self._lease = renewed
+        # Near its longest life a token is renewed for less and less.
+        return renewed if renewed.ends is None or seconds * 2 > lease.full else None
+
+    async def _logged_in_anew(self) -> _Lease:
+        if isinstance(self._login, TokenFile):
+            token = _text(self._login.path)
+            data = _mapping((await self._send("GET", "auth/token/lookup-self", None, token)).get("data"))
+            lease = _lease(token, _seconds(data.get("ttl")), data.get("renewable") is True)
+        else:
+            body = {"role_id": _text(self._login.role_id), "secret_id": _text(self._login.secret_id)}
+            answer = await self._send("POST", f"auth/{quote(self._login.mount)}/login", body, None)
+            auth = _mapping(answer.get("auth"))
+            own = auth.get("client_token")
+            if not isinstance(own, str) or not own:
+                raise RefusedError(Reason.VAULT_STRANGE, "Vault's answer holds no login")
+            lease = _lease(own, _seconds(auth.get("lease_duration")), auth.get("renewable") is True)
+        self._logged_in = time.monotonic()
+        return lease
+
+    async def _send(
+        self, method: str, path: str, body: Mapping[str, Any] | None, token: str | None
+    ) -> Mapping[str, Any]:
+        headers = {"Content-Type": "application/json", "X-Vault-Request": "true"}
+        if token is not None:
+            headers["X-Vault-Token"] = token
+        if self._namespace:
+            headers["X-Vault-Namespace"] = self._namespace
+        content = None if body is None else json.dumps(body).encode()
+        try:
+            async with asyncio.timeout(self._peer.timeout), self._places:
+                answer = await self._peer.ask(method, f"/v1/{path}", body=content, headers=headers)
+        except TimeoutError:
+            raise RefusedError(Reason.VAULT_SLOW, f"no answer in {self._peer.timeout:g} s") from None
+        except AskError as error:
+            raise RefusedError(Reason.VAULT_SLOW if error.is_slow else Reason.VAULT_UNREACHABLE, str(error)) from None
+        if answer.status == 403:
+            raise RefusedError(Reason.VAULT_CREDENTIALS, f"Vault answered 403 to {path}")
+        if answer.status != 200:
+            raise refusal(answer)
+        try:
+            document = json.loads(answer.body)
+        except (ValueError, RecursionError):
+            raise RefusedError(Reason.VAULT_STRANGE, "Vault's answer is not JSON") from None
+        return _mapping(document)
+
+
+def _lease(token: str, seconds: int, renewable: bool, full: int | None = None) -> _Lease:
+    ends = time.monotonic() + seconds if seconds else None
+    return _Lease(token, seconds if full is None else full, ends, renewable)
+
+
+def _text(path: Path) -> str:
+    try:
+        text = read_secret(path).decode("ascii").strip()
+    except ConfigurationError as error:
+        raise RefusedError(Reason.VAULT_CREDENTIALS, str(error)) from None
+    except ValueError:
+        raise RefusedError(Reason.VAULT_CREDENTIALS, f"{path}: is not ASCII") from None
+    if not text or not text.isprintable():
+        raise RefusedError(Reason.VAULT_CREDENTIALS, f"{path}: is empty, or more than one line")
+    return text
+
+
+def _seconds(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise RefusedError(Reason.VAULT_STRANGE, "Vault's answer holds no lease")
+    return value
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}

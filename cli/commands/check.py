@@ -1,0 +1,145 @@
+"""`morphisms check`: the rules over manifests, for authors and CI."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+
+from cli.support.findings import Checker, Finding, Judgement, not_evaluated
+from cli.support.manifests import Manifest, files_in, load_configuration, load_snapshot, manifests_of
+from cli.support.sarif import sarif
+from cli.support.terminal import RED, YELLOW, coloured, say, wants_colour
+from server.yaml.kubernetes import STDIN, UnusableInputError, read_documents
+from webhook.pod.schema import MalformedError
+from webhook.rules.rule import Severity
+
+HELP = "check manifests against the rules; exit 0 clean, 1 violations, 2 unusable input"
+EXAMPLE = "morphisms check -f manifests/ -o sarif > morphisms.sarif"
+DESCRIPTION = """\
+Judges the pods that would come of Pods, Deployments, StatefulSets, DaemonSets, ReplicaSets, Jobs, CronJobs and of
+Knative's Services, Configurations and Revisions, as injection would leave them: what is found, the author has to
+change. Other kinds are passed over.
+
+Without --snapshot every namespace is taken for one of mode `enforce`, and what depends on the cluster is not evaluated.
+With it the namespace's mode counts, and pods that the policy does not apply to there are passed over.
+
+-o json prints one object:
+  {"version": 1,
+   "violations": [{"file", "line", "kind", "namespace", "name", "rule", "severity", "action", "field", "message"}],
+   "notEvaluated": [RULE],
+   "summary": {"objects", "violations", "denied", "exempt"}}
+`line` is where the YAML document starts; `severity` is critical, high, medium or low; `action` is deny or record;
+`field` is in the object as written. New members may be added, none of these changes its meaning.
+
+Exit codes: 0 clean, 1 violations, 2 unusable input."""
+
+_VIOLATIONS, _UNUSABLE = 1, 2
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    parser.description = DESCRIPTION
+    parser.add_argument("--config", metavar="FILE", help="configuration; without it the documented defaults")
+    parser.add_argument(
+        "--snapshot", metavar="FILE", help="a List of namespaces, nodes, RuntimeClasses; the namespace's mode counts"
+    )
+    parser.add_argument(
+        "-f",
+        "--file",
+        action="append",
+        metavar="FILE|DIR|-",
+        help="YAML or JSON, or a folder of such files; - is stdin, the default; may be given several times",
+    )
+    parser.add_argument("-o", "--output", default="text", choices=("text", "json", "sarif"), help="default: text")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Judge every object, then print."""
+    try:
+        configuration, snapshot = load_configuration(arguments.config), load_snapshot(arguments.snapshot)
+        checker = Checker(configuration, snapshot)
+        judgements = [judgement for file in arguments.file or [STDIN] for judgement in _judge(file, checker)]
+    except UnusableInputError as error:
+        say(f"morphisms check: {error}")
+        return _UNUSABLE
+    findings = [finding for judgement in judgements for finding in judgement.findings]
+    skipped = not_evaluated(snapshot)
+    if arguments.output == "json":
+        sys.stdout.write(_json(judgements, findings, skipped))
+    elif arguments.output == "sarif":
+        sys.stdout.write(sarif(findings, skipped))
+    else:
+        colour = wants_colour(sys.stdout)
+        for finding in findings:
+            print(_line(finding, colour=colour))
+    say(_summary(judgements, findings, skipped))
+    return _VIOLATIONS if findings else 0
+
+
+def _judge(path: str, checker: Checker) -> list[Judgement]:
+    return [
+        judgement
+        for file in files_in(path)
+        for document in read_documents(file)
+        for manifest in manifests_of(document)
+        if (judgement := _judge_one(manifest, checker)) is not None
+    ]
+
+
+def _judge_one(manifest: Manifest, checker: Checker) -> Judgement | None:
+    try:
+        return checker.judge(manifest)
+    except MalformedError as error:
+        raise manifest.unusable(error) from None
+
+
+def _line(finding: Finding, *, colour: bool) -> str:
+    code = RED if finding.rule.severity in (Severity.CRITICAL, Severity.HIGH) else YELLOW
+    rule = coloured(f"[{finding.rule.id}]", code, wanted=colour)
+    manifest = finding.manifest
+    return f"{manifest.source}: {manifest.title}: {rule} {finding.message} ({finding.field or 'object'})"
+
+
+def _json(judgements: Sequence[Judgement], findings: Sequence[Finding], skipped: Sequence[str]) -> str:
+    violations = [
+        {
+            "file": finding.manifest.source,
+            "line": finding.manifest.line,
+            "kind": finding.manifest.kind,
+            "namespace": finding.manifest.namespace,
+            "name": finding.manifest.name,
+            "rule": finding.rule.id,
+            "severity": finding.rule.severity.value,
+            "action": finding.action,
+            "field": finding.field,
+            "message": finding.message,
+        }
+        for finding in findings
+    ]
+    summary = {
+        "objects": len(judgements),
+        "violations": len(findings),
+        "denied": _denied(findings),
+        "exempt": _exempt(judgements),
+    }
+    document = {"version": 1, "violations": violations, "notEvaluated": list(skipped), "summary": summary}
+    return json.dumps(document, indent=2) + "\n"
+
+
+def _summary(judgements: Sequence[Judgement], findings: Sequence[Finding], skipped: Sequence[str]) -> str:
+    parts = [f"{len(judgements)} objects, {len(findings)} violations ({_denied(findings)} of them denied)"]
+    if exempt := _exempt(judgements):
+        parts.append(f"{exempt} objects are outside the policy")
+    if skipped:
+        parts.append(f"not evaluated: {', '.join(skipped)}")
+    return "; ".join(parts)
+
+
+def _denied(findings: Sequence[Finding]) -> int:
+    return sum(finding.action == "deny" for finding in findings)
+
+
+def _exempt(judgements: Sequence[Judgement]) -> int:
+    return sum(bool(judgement.exempt) for judgement in judgements)

@@ -1,0 +1,118 @@
+"""`morphisms inject`: Kubernetes YAML in, what the cluster would run out."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import replace
+from typing import Any
+
+from cli.support.admission import AUTHOR, Admission, Admitted
+from cli.support.diff import masked_diff
+from cli.support.manifests import Manifest, is_list, load_configuration, load_snapshot, manifests_of
+from cli.support.terminal import say, wants_colour
+from cli.support.workloads import knative_kind, template_of, with_template, workload_of
+from server.yaml.kubernetes import STDIN, Document, UnusableInputError, read_documents, write_documents
+from webhook.pod.schema import MalformedError
+from webhook.request import User
+from webhook.rules import POD
+
+HELP = "print manifests as the cluster would run them: injected, or refused with the reason"
+EXAMPLE = "morphisms inject -f service.yaml --diff"
+DESCRIPTION = """\
+Reads Kubernetes YAML and prints it as admission would leave it. Pods are rewritten; of Deployments, StatefulSets,
+DaemonSets, ReplicaSets, Jobs and CronJobs the pod template; of a Knative Service the Service as admitted (see `render`
+for its pod). Everything else passes unchanged, comments aside. What the author wrote is printed as it is, with --diff
+every value of the author's is hidden.
+
+Without --snapshot the namespace's mode is taken for `inject`, and what depends on the cluster is not evaluated.
+Exit codes: 0 printed, 1 an object is refused (and not printed), 2 unusable input (nothing is printed)."""
+
+_DENIED, _UNUSABLE = 1, 2
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    parser.description = DESCRIPTION
+    parser.add_argument("--config", metavar="FILE", help="configuration; without it the documented defaults")
+    parser.add_argument(
+        "--snapshot", metavar="FILE", help="a List of namespaces, nodes, RuntimeClasses; the namespace's mode counts"
+    )
+    parser.add_argument("-f", "--file", default=STDIN, metavar="FILE|-", help="YAML or JSON; - is stdin, the default")
+    parser.add_argument("--diff", action="store_true", help="print what changes, values hidden, instead of the result")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Admit every object, then print: unusable input prints nothing."""
+    try:
+        configuration, snapshot = load_configuration(arguments.config), load_snapshot(arguments.snapshot)
+        injector = _Injector(Admission(configuration, snapshot))
+        results = [(document, injector.document(document)) for document in read_documents(arguments.file)]
+    except UnusableInputError as error:
+        say(f"morphisms inject: {error}")
+        return _UNUSABLE
+    for line in injector.messages:
+        say(line)
+    if snapshot is None:
+        say(f"judged as mode inject; not evaluated: {', '.join(rule.id for rule in POD if rule.needs_cluster)}")
+    if arguments.diff:
+        colour = wants_colour(sys.stdout)
+        for title, before, after in injector.admitted:
+            sys.stdout.write(masked_diff(title, before, after, configuration, colour=colour))
+    else:
+        sys.stdout.write(write_documents([result for _, result in results if result is not None]))
+    return _DENIED if injector.denied else 0
+
+
+class _Injector:
+    """Admits documents, and keeps what there is to say about them."""
+
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
+        self.messages: list[str] = []
+        self.admitted: list[tuple[str, dict[str, Any], dict[str, Any]]] = []
+        self.denied = False
+
+    def document(self, document: Document) -> dict[str, Any] | None:
+        """The document as admitted; None where it is refused. A refused item of a List is left out of it."""
+        results = [result for each in manifests_of(document) if (result := self._manifest(each)) is not None]
+        if is_list(document.object):
+            return {**document.object, "items": results}
+        return results[0] if results else None
+
+    def _manifest(self, manifest: Manifest) -> dict[str, Any] | None:
+        try:
+            admitted = self._admit(manifest)
+        except MalformedError as error:
+            raise manifest.unusable(error) from None
+        if admitted is None:
+            return manifest.object
+        where = f"{manifest.source}: {manifest.title}"
+        self.messages += [f"{where}: warning: {warning}" for warning in admitted.warnings]
+        if admitted.denial is not None:
+            self.denied = True
+            self.messages.append(f"{where}: refused: {admitted.denial}")
+            return None
+        self.messages.append(f"{where}: {'changed' if admitted.changed else 'unchanged'} ({admitted.reason})")
+        if manifest.kind == "Service":
+            self.messages.append(f"{where}: its pods are rewritten when Knative makes them; see: morphisms render")
+        self.admitted.append((manifest.title, manifest.object, admitted.object))
+        return admitted.object
+
+    def _admit(self, manifest: Manifest) -> Admitted | None:
+        """What becomes of it; None for a kind that is none of ours."""
+        item, namespace = manifest.object, manifest.namespace
+        kind = knative_kind(item)
+        if kind == "Service":
+            return self._admission.service(item, namespace)
+        if kind is not None:
+            return self._admission.written_by_people(item, namespace, kind)
+        workload = workload_of(item)
+        if workload is None:
+            return None
+        template = template_of(item, workload.template)
+        if template is None:
+            raise MalformedError(f"object.{'.'.join(workload.template)}: not an object")
+        user = AUTHOR if workload.creator is None else User(workload.creator, AUTHOR.groups)
+        admitted = self._admission.pod(template, namespace, user)
+        return replace(admitted, object=with_template(item, workload.template, admitted.object))

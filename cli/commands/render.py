@@ -1,0 +1,150 @@
+"""`morphisms render`: the pod that the cluster would run for a Knative Service, as far as it is known offline."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any, Final
+
+from cli.support.admission import Admission
+from cli.support.knative import entrypoint_takers, pod_of_service
+from cli.support.manifests import Manifest, load_configuration, manifests_of, read_bytes
+from cli.support.terminal import printable, say
+from cli.support.workloads import knative_kind
+from measured.initdata import Initdata, InitdataError, parse_initdata, write_initdata
+from server.yaml.kubernetes import UnusableInputError, read_documents, write_documents
+from webhook.configuration.model import Configuration
+from webhook.pod.schema import MalformedError
+from webhook.request import User
+from webhook.wellknown import INITDATA
+
+HELP = "print the pod that the cluster would run for a Knative Service"
+EXAMPLE = "morphisms render -f service.yaml --entrypoint /app/server --initdata initdata.toml"
+DESCRIPTION = """\
+Prints the pod of each Knative Service in the file, injected, as far as it is known offline. What Knative's controller
+adds from the cluster's own settings is not invented: queue-proxy, the K_* and PORT variables, probes, defaults.
+
+--entrypoint is the command of the containers that take Vault references as environment and name none; what Kubernetes
+cannot tell, the image's author can. A word that starts with a dash is written --entrypoint=-jar.
+--initdata adds the measured document to the pod and prints its HOST_DATA on stderr, as a policy of assurance workload
+names it. Such a pod is complete: injection changes nothing of it. Knative itself cannot be handed one yet: its Services
+take no init containers unless the cluster's config-features say so, and only its controllers may make its pods.
+
+Looking entrypoints up in a registry, and generating the agent policy in the document, come later.
+Exit codes: 0 printed, 1 a Service is refused (and not printed), 2 unusable input (nothing is printed)."""
+
+_DENIED, _UNUSABLE = 1, 2
+# Knative's Deployments come to pods by way of a ReplicaSet.
+_CREATOR: Final = User("system:serviceaccount:kube-system:replicaset-controller", ("system:authenticated",))
+
+_NOT_INJECTED: Final = {
+    "cannot-inject": "the pod cannot be injected, for the reasons above",
+    "opted-out": 'the Service opts out of injection (inject: "false")',
+}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    parser.description = DESCRIPTION
+    parser.add_argument("--config", metavar="FILE", help="configuration; without it the documented defaults")
+    parser.add_argument("-f", "--file", required=True, metavar="FILE|-", help="YAML or JSON; - is stdin")
+    parser.add_argument(
+        "--entrypoint",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="CMD",
+        help="command of the containers that need one and have none",
+    )
+    parser.add_argument("--initdata", metavar="FILE", help="raw TOML of the initdata document")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Render every Service, then print: unusable input prints nothing."""
+    try:
+        configuration = load_configuration(arguments.config)
+        services = _services(arguments.file)
+        initdata = None if arguments.initdata is None else _initdata(arguments.initdata, services)
+        renderer = _Renderer(configuration, arguments.entrypoint, initdata)
+        pods = [pod for service in services if (pod := renderer.pod(service)) is not None]
+    except UnusableInputError as error:
+        say(f"morphisms render: {error}")
+        return _UNUSABLE
+    for line in renderer.messages:
+        say(line)
+    sys.stdout.write(write_documents(pods))
+    return 0 if len(pods) == len(services) else _DENIED
+
+
+def _services(path: str) -> list[Manifest]:
+    manifests = [manifest for document in read_documents(path) for manifest in manifests_of(document)]
+    services = [manifest for manifest in manifests if knative_kind(manifest.object) == "Service"]
+    if not services:
+        raise UnusableInputError(f"{path}: holds no Knative Service")
+    return services
+
+
+def _initdata(path: str, services: list[Manifest]) -> Initdata:
+    if len(services) > 1:
+        raise UnusableInputError("an initdata document names one pod's containers, but the file has several Services")
+    try:
+        return parse_initdata(read_bytes(path))
+    except InitdataError as error:
+        raise UnusableInputError(f"{path}: the initdata {error}") from None
+
+
+class _Renderer:
+    """Renders Services, and keeps what there is to say about them."""
+
+    def __init__(self, configuration: Configuration, entrypoint: list[str], initdata: Initdata | None) -> None:
+        self._configuration = configuration
+        self._admission = Admission(configuration)
+        self._entrypoint = entrypoint
+        self._initdata = initdata
+        self.messages: list[str] = []
+
+    def pod(self, manifest: Manifest) -> dict[str, Any] | None:
+        """The pod of one Service; None where it is refused. Raises UnusableInputError."""
+        where = f"{manifest.source}: {manifest.title}"
+        try:
+            service = self._admission.copied_down(manifest.object, manifest.namespace)
+            pod = pod_of_service(service, manifest.namespace)
+            self._fill_commands(pod, manifest.namespace, where)
+            if self._initdata is not None:
+                (pod["metadata"].get("annotations") or {}).pop(INITDATA, None)
+            admitted = self._admission.pod(pod, manifest.namespace, _CREATOR)
+        except MalformedError as error:
+            raise manifest.unusable(error) from None
+        self.messages += [f"{where}: warning: {warning}" for warning in admitted.warnings]
+        if admitted.denial is not None:
+            self.messages.append(f"{where}: refused: {admitted.denial}")
+            return None
+        if admitted.reason in _NOT_INJECTED:
+            # In mode inject the cluster would run it as it is; a render of that would pass for confidential.
+            self.messages.append(f"{where}: refused: {_NOT_INJECTED[admitted.reason]}")
+            return None
+        if self._initdata is None:
+            return admitted.object
+        return self._measured(admitted.object, self._initdata, manifest.namespace, where)
+
+    def _fill_commands(self, pod: dict[str, Any], namespace: str, where: str) -> None:
+        """Give the entrypoint to the containers that need one; the pod is ours to change."""
+        if not self._entrypoint:
+            return
+        takers = entrypoint_takers(pod, namespace, self._configuration)
+        for container in takers:
+            container.object["command"] = list(self._entrypoint)
+        names = ", ".join(printable(container.name) for container in takers)
+        self.messages.append(f"{where}: entrypoint set in {names}" if names else f"{where}: no entrypoint is needed")
+
+    def _measured(self, pod: dict[str, Any], initdata: Initdata, namespace: str, where: str) -> dict[str, Any] | None:
+        """The pod with the initdata, once admission has agreed to leave it as it is."""
+        metadata = pod["metadata"]
+        annotations = {**(metadata.get("annotations") or {}), INITDATA: write_initdata(initdata.toml)}
+        pod = {**pod, "metadata": {**metadata, "annotations": annotations}}
+        again = self._admission.pod(pod, namespace, _CREATOR)
+        if again.denial is not None or again.changed:
+            self.messages.append(f"{where}: refused: {again.denial or 'injection would still change the pod'}")
+            return None
+        self.messages.append(f"HOST_DATA {initdata.host_data.hex()}")
+        return pod

@@ -1,0 +1,49 @@
+"""`morphisms review`: one AdmissionReview in, the answer out, byte for byte what the server answers."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from pathlib import Path
+
+from cli.support.manifests import load_configuration, read_bytes, read_snapshot_objects
+from webhook.cluster.lookups import FileCluster
+from webhook.decide import PATHS, decide
+from webhook.review import ReviewError, read_review, write_review
+from webhook.snapshot import Snapshot
+
+HELP = "answer one AdmissionReview as the server would; exit 0 allowed, 1 denied, 2 unusable input"
+EXAMPLE = "morphisms review --path /mutate/pod review.json"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    parser.add_argument("--config", metavar="FILE", help="configuration; without it the documented defaults")
+    parser.add_argument(
+        "--snapshot",
+        metavar="FILE",
+        help="a List of namespaces, nodes, RuntimeClasses; without it judged as in mode inject, cluster unknown",
+    )
+    parser.add_argument("--path", required=True, choices=tuple(PATHS), help="the path the API server would call")
+    parser.add_argument("file", nargs="?", default="-", metavar="FILE|-", help="the AdmissionReview; - is stdin")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Decide and print."""
+    configuration = load_configuration(arguments.config)
+    body = read_bytes(arguments.file)
+    try:
+        request = read_review(body, arguments.path)
+    except ReviewError as error:
+        print(f"{Path(arguments.file).name}: {error}", file=sys.stderr)
+        return 2
+    snapshot: Snapshot | None = None
+    if arguments.snapshot is not None:
+        cluster = FileCluster(read_snapshot_objects(arguments.snapshot))
+        snapshot = asyncio.run(cluster.fetch(request, configuration, cluster.current()))
+    decision = decide(request, configuration, snapshot)
+    # A byte more than the server sends only where a person reads it.
+    end = b"\n" if sys.stdout.isatty() else b""
+    sys.stdout.buffer.write(write_review(request.uid, decision) + end)
+    return 0 if decision.allowed else 1

@@ -1,0 +1,35 @@
+"""`morphisms verifier`: judges guests beside Vault, and logs believed ones in."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from attestation.verifier.configuration import load_configuration
+from attestation.verifier.handlers import Settings, make_application
+from cli.support.listen_options import add_listening_options, certificate_files
+from server import service
+from server.service import Application
+
+HELP = "judge guests' evidence over TLS, and log believed ones in to Vault"
+EXAMPLE = "morphisms verifier --config verifier.yaml --listen 0.0.0.0:8443 --tls-cert tls.crt --tls-key tls.key"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="see docs/verifier.schema.json")
+    add_listening_options(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve until SIGTERM; 2 when the configuration, a policy or a key cannot be used."""
+    settings = Settings(
+        listen=arguments.listen,
+        certificate=certificate_files(arguments),
+        metrics_listen=arguments.metrics_listen,
+    )
+
+    def make() -> Application:
+        return make_application(settings, load_configuration(arguments.config))
+
+    return service.run(make)

@@ -1,0 +1,89 @@
+"""`morphisms webhook`: the admission server."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+from pathlib import Path
+from typing import Final
+
+from certs.identity import Identity
+from cli.support.listen_options import add_listening_options, certificate_files
+from server import service
+from server.tls import CertificateFiles
+from server.yaml.kubernetes import UnusableInputError
+from server.yaml.strict import ConfigurationError
+from webhook.cluster.lookups import Cluster, FileCluster
+from webhook.configuration.model import Configuration
+from webhook.server import Settings, make_application
+
+HELP = "serve admission over TLS"
+EXAMPLE = "morphisms webhook --listen 127.0.0.1:8443 --tls-cert tls.crt --tls-key tls.key --snapshot cluster.yaml"
+
+_NAMESPACE_FILE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    parser.add_argument("--config", type=Path, metavar="FILE", help="configuration; without it the documented defaults")
+    parser.add_argument(
+        "--snapshot",
+        type=Path,
+        metavar="FILE",
+        help="a List of namespaces, nodes and RuntimeClasses in place of the cluster (for trying out)",
+    )
+    add_listening_options(parser, own_ca=True)
+    parser.add_argument(
+        "--own-ca",
+        action="store_true",
+        help="keep a CA of our own in Secrets, and the webhook configurations' caBundle, in place of --tls-cert",
+    )
+    parser.add_argument(
+        "--namespace", metavar="NAME", help="with --own-ca: where the Secrets are; default: where the pod runs"
+    )
+    parser.add_argument(
+        "--service", metavar="NAME", default="morphisms-webhook", help="with --own-ca: the Service; default %(default)s"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve until SIGTERM."""
+    settings = Settings(
+        listen=arguments.listen,
+        certificate=_certificate(arguments),
+        metrics_listen=arguments.metrics_listen,
+        configuration=arguments.config,
+    )
+    if arguments.snapshot is not None:
+        return service.run(lambda: make_application(settings, lambda _: FileCluster.read(arguments.snapshot)))
+    return service.run(lambda: make_application(settings, _live))
+
+
+def _certificate(arguments: argparse.Namespace) -> CertificateFiles | Identity:
+    files = (arguments.tls_cert, arguments.tls_key)
+    if not arguments.own_ca:
+        if None in files:
+            raise UnusableInputError("the server needs a certificate: give --own-ca, or --tls-cert and --tls-key")
+        return certificate_files(arguments)
+    if files != (None, None) or arguments.snapshot is not None:
+        raise UnusableInputError("--own-ca lives in a cluster: it goes without --tls-cert, --tls-key and --snapshot")
+    replica = os.environ.get("POD_NAME") or socket.gethostname()
+    return Identity(arguments.namespace or _namespace(), arguments.service, replica)
+
+
+def _namespace() -> str:
+    if name := os.environ.get("POD_NAMESPACE"):
+        return name
+    try:
+        return _NAMESPACE_FILE.read_text().strip()
+    except OSError:
+        raise UnusableInputError("in which namespace are the Secrets? give --namespace or POD_NAMESPACE") from None
+
+
+def _live(configuration: Configuration) -> Cluster:
+    from webhook.cluster.live import LiveCluster  # imports a whole Kubernetes client
+
+    if not (os.environ.get("KUBECONFIG") or os.environ.get("KUBERNETES_SERVICE_HOST")):
+        raise ConfigurationError(["not inside a cluster: set KUBECONFIG, or give --snapshot FILE for trying out"])
+    return LiveCluster(configuration)

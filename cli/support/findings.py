@@ -1,0 +1,113 @@
+"""What the rules find in manifests: the pods that would come of them are judged as injection leaves them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from cli.support.admission import Admission
+from cli.support.manifests import Manifest
+from cli.support.workloads import knative_kind, template_of, template_path, workload_of
+from webhook.admission.authored_fields import authored_field
+from webhook.admission.enforcement import action
+from webhook.admission.knative_template import check_template_owner, template_pod, violations_after_injection
+from webhook.configuration.model import Configuration
+from webhook.modes import Action, Mode
+from webhook.pod.opt_in import asks, opts_out
+from webhook.pod.pod import Pod
+from webhook.pod.schema import MalformedError, check_pod
+from webhook.rewrite import rewrite
+from webhook.rules import BY_ID, POD
+from webhook.rules.rule import Rule, Subject, Violation, evaluate
+from webhook.snapshot import Snapshot
+from webhook.wellknown import LAST_APPLIED
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One violation in one object. `field` is in the object as its author wrote it; `action` is `deny` or `record`."""
+
+    manifest: Manifest
+    rule: Rule[Any]
+    action: Action
+    field: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What one object came to. `exempt` says why the policy does not apply to its pods, where it does not."""
+
+    findings: tuple[Finding, ...]
+    exempt: str = ""
+
+
+class Checker:
+    """Judges manifests; without a snapshot as if their namespaces were of mode enforce."""
+
+    def __init__(self, configuration: Configuration, snapshot: Snapshot | None) -> None:
+        self._configuration = configuration
+        self._snapshot = snapshot
+        self._admission = Admission(configuration, snapshot)
+
+    def judge(self, manifest: Manifest) -> Judgement | None:
+        """The judgement; None for an object that no pod comes from. Raises MalformedError."""
+        kind = knative_kind(manifest.object)
+        if kind is None and workload_of(manifest.object) is None:
+            return None
+        item = manifest.object
+        if kind == "Service":
+            # Annotations on the Service's own metadata count as much as those of its template.
+            item = self._admission.copied_down(item, manifest.namespace)
+        pod = self._pod(item, manifest.namespace, knative=kind is not None)
+        mode = Mode.ENFORCE if self._snapshot is None else self._snapshot.mode_of(manifest.namespace)
+        asked = asks(pod, mode)
+        if not asked and mode is Mode.ABSENT:
+            return Judgement((), "the namespace has no mode and the pod does not ask")
+        if opts_out(pod, mode):
+            return Judgement((), "the pod opts out")
+        findings = []
+        for violation in self._violations(item, pod, knative=kind is not None):
+            does = action(self._configuration, violation, mode, asked)
+            if does != "ignore":
+                field = violation.field if kind is not None else self._field(violation, item, pod)
+                findings.append(Finding(manifest, violation.rule, does, field, violation.message))
+        return Judgement(tuple(findings))
+
+    def _pod(self, item: dict[str, Any], namespace: str, *, knative: bool) -> Pod:
+        if knative:
+            check_template_owner(item)
+            return template_pod(item, namespace, self._configuration)
+        path = template_path(item)
+        template = template_of(item, path)
+        where = ".".join(("object", *path))
+        if template is None:
+            raise MalformedError(f"{where}: not an object")
+        check_pod(template, where)
+        return Pod(template, namespace, self._configuration)
+
+    def _violations(self, item: dict[str, Any], pod: Pod, *, knative: bool) -> Iterator[Violation]:
+        if knative:
+            yield from violations_after_injection(item, pod, self._snapshot, None)
+            return
+        after = pod if pod.is_measured else Pod(rewrite(pod, self._snapshot).result, pod.namespace, pod.configuration)
+        yield from evaluate(POD, Subject(after, self._snapshot))
+        if item is not pod.object:
+            # It stays on the workload, which no pod inherits it from.
+            yield from evaluate((BY_ID["secrets/last-applied"],), Subject(pod, source=item))
+
+    def _field(self, violation: Violation, item: dict[str, Any], pod: Pod) -> str:
+        """The field in the author's object; `last-applied-configuration` is the object's own, all else the pod's."""
+        if LAST_APPLIED in violation.field or not violation.field:
+            return violation.field
+        prefix = "".join(f"{step}." for step in template_path(item))
+        field = violation.field.removeprefix(prefix)
+        if not pod.is_measured:
+            field = authored_field(field, rewrite(pod, self._snapshot).result, pod.object)
+        return prefix + field
+
+
+def not_evaluated(snapshot: Snapshot | None) -> tuple[str, ...]:
+    """The ids of the rules that need a cluster, where none is known."""
+    return () if snapshot is not None else tuple(rule.id for rule in POD if rule.needs_cluster)

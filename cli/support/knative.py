@@ -1,0 +1,58 @@
+"""What Knative makes of a Service on its way to a pod, as far as the Service itself tells."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any, Final
+
+from webhook.configuration.model import Configuration
+from webhook.pod.pod import Container, Pod
+from webhook.pod.schema import check_pod
+from webhook.wellknown import KNATIVE_CONFIGURATION, KNATIVE_SERVICE, USER_CONTAINER
+
+# Of a RevisionSpec, but of no PodSpec (knative.dev/serving pkg/apis/serving/v1, RevisionSpec).
+_REVISION_ONLY: Final = (
+    "containerConcurrency",
+    "timeoutSeconds",
+    "responseStartTimeoutSeconds",
+    "idleTimeoutSeconds",
+)
+
+
+def pod_of_service(service: dict[str, Any], namespace: str) -> dict[str, Any]:
+    """The pod in a Service's template, a copy; the Service's shape must have been checked."""
+    template = service["spec"]["template"]
+    given = template.get("metadata") or {}
+    name = (service.get("metadata") or {}).get("name") or "service"
+    metadata = {
+        "generateName": f"{name}-",
+        "namespace": namespace,
+        "labels": {**(given.get("labels") or {}), KNATIVE_CONFIGURATION: name, KNATIVE_SERVICE: name},
+    }
+    if given.get("annotations"):
+        metadata["annotations"] = dict(given["annotations"])
+    spec = deepcopy({key: value for key, value in template["spec"].items() if key not in _REVISION_ONLY})
+    if (timeout := template["spec"].get("timeoutSeconds")) is not None:
+        # A pod has as long to end as a request has to be answered (pkg/reconciler/revision/resources/deploy.go).
+        spec["terminationGracePeriodSeconds"] = timeout
+    _name_containers(spec["containers"])
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+    check_pod(pod)
+    return pod
+
+
+def _name_containers(containers: list[dict[str, Any]]) -> None:
+    """Knative's default names: `user-container`, numbered by place where there are several."""
+    for index, container in enumerate(containers):
+        if not container.get("name"):
+            name = USER_CONTAINER if len(containers) == 1 else f"{USER_CONTAINER}-{index}"
+            containers[index] = {"name": name, **container}
+
+
+def entrypoint_takers(pod: dict[str, Any], namespace: str, configuration: Configuration) -> tuple[Container, ...]:
+    """The containers that get secrets as environment and have no command for the exec helper to run."""
+    view = Pod(pod, namespace, configuration)
+    takers = {references.container.field for references in view.references if references.variables}
+    if view.wishes.env_from:
+        takers |= {consumer.field for consumer in view.consumers}
+    return tuple(each for each in view.containers if each.field in takers and not each.object.get("command"))

@@ -1,0 +1,124 @@
+"""What the commands are given: manifests, the configuration, a cluster's snapshot. Values never reach a message."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from cli.support.terminal import printable
+from server.yaml.kubernetes import MAX_BYTES, STDIN, Document, UnusableInputError, is_object, read_documents
+from server.yaml.strict import ConfigurationError
+from webhook.configuration import load
+from webhook.configuration.model import Configuration
+from webhook.pod.schema import MalformedError, check_metadata
+from webhook.snapshot import Snapshot, snapshot_of_objects
+
+_SUFFIXES: Final = (".yaml", ".yml", ".json")
+_MAX_NAME: Final = 253
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """One Kubernetes object, on its own or out of a List; its metadata can be read. `source` names its file."""
+
+    object: dict[str, Any]
+    source: str
+    line: int
+
+    @property
+    def kind(self) -> str:
+        """The object's kind."""
+        return str(self.object["kind"])
+
+    @property
+    def namespace(self) -> str:
+        """Where `kubectl` would put it without further options."""
+        return (self.object.get("metadata") or {}).get("namespace") or "default"
+
+    @property
+    def name(self) -> str:
+        """Its name, or the prefix of the one that the API server will make."""
+        metadata = self.object.get("metadata") or {}
+        return metadata.get("name") or metadata.get("generateName") or "(unnamed)"
+
+    @property
+    def title(self) -> str:
+        """`Kind/namespace/name`, fit for a terminal."""
+        return "/".join(printable(part[:_MAX_NAME]) for part in (self.kind, self.namespace, self.name))
+
+    def unusable(self, error: MalformedError) -> UnusableInputError:
+        """The error of an object that does not have its kind's shape; it names the place, no content."""
+        return UnusableInputError(f"{self.source}:{self.line}: {self.title}: {error}")
+
+
+def is_list(item: dict[str, Any]) -> bool:
+    """Whether it is what `kubectl get -o yaml` prints of several objects."""
+    return str(item["kind"]).endswith("List") and isinstance(item.get("items"), list)
+
+
+def manifests_of(document: Document) -> Iterator[Manifest]:
+    """The document's object, or each one of a List. Raises UnusableInputError rather than leave one out."""
+    items = document.object["items"] if is_list(document.object) else [document.object]
+    for item in items:
+        if not is_object(item):
+            raise UnusableInputError(f"{document.place}: an item of the List is no object with apiVersion and kind")
+        if item is not document.object and is_list(item):
+            raise UnusableInputError(f"{document.place}: a List inside a List")
+        manifest = Manifest(item, printable(document.source), document.line)
+        try:
+            check_metadata(item)
+        except MalformedError as error:
+            raise UnusableInputError(f"{document.place}: {error}") from None
+        yield manifest
+
+
+def files_in(path: str) -> list[str]:
+    """The file itself; of a folder every YAML and JSON file below it, sorted, hidden folders left out."""
+    if path == STDIN or not Path(path).is_dir():
+        return [path]
+    found = []
+    for folder, folders, names in os.walk(path):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found += [str(Path(folder, name)) for name in sorted(names) if name.endswith(_SUFFIXES)]
+    if not found:
+        raise UnusableInputError(f"{path}: no file ends in {', '.join(_SUFFIXES)}")
+    return found
+
+
+def read_bytes(path: str) -> bytes:
+    """The file's content, `-` for standard input."""
+    try:
+        if path == STDIN:
+            content = sys.stdin.buffer.read(MAX_BYTES + 1)
+        else:
+            with Path(path).open("rb") as file:
+                content = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise UnusableInputError(f"{path}: cannot be read: {error.strerror}") from None
+    if len(content) > MAX_BYTES:
+        raise UnusableInputError(f"{path}: larger than {MAX_BYTES} bytes")
+    return content
+
+
+def load_configuration(path: str | None) -> Configuration:
+    """The configuration in the file, the documented defaults without one."""
+    if path is None:
+        return Configuration()
+    try:
+        return load.load_configuration(Path(path)).value
+    except ConfigurationError as error:
+        raise UnusableInputError("; ".join(error.problems)) from None
+
+
+def load_snapshot(path: str | None) -> Snapshot | None:
+    """The cluster in the file; None without one."""
+    return None if path is None else snapshot_of_objects(read_snapshot_objects(path))
+
+
+def read_snapshot_objects(path: str) -> list[Any]:
+    """The objects in the `kind: List` that `kubectl get namespaces,nodes,runtimeclasses -o yaml` prints."""
+    return [manifest.object for document in read_documents(path) for manifest in manifests_of(document)]

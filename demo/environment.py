@@ -1,0 +1,87 @@
+"""Everything that the story needs, started in the order in which each needs the other, ended in reverse."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from demo.certificates import Certificates
+from demo.hardware import DEVICE, Hardware
+from demo.image import application_image, build_helper, missing_helper, sidecar_image
+from demo.namespace import Namespace, find_namespace
+from demo.node import Node
+from demo.openbao import OpenBao
+from demo.scenario import Story, UnexpectedError
+from demo.tokens import Issuer
+from demo.verifier import Verifier, write_site
+from demo.webhook import Webhook, configuration
+from webhook.configuration.model import Sidecar
+
+_HERE = Path(__file__).parent
+_APPLICATION = "example.com/payments@sha256:" + "b" * 64
+
+
+@dataclass(frozen=True)
+class Scene:
+    """The running parts. `has_helper`: without it there are no secrets in variables, only in files."""
+
+    story: Story
+    folder: Path
+    site: Path
+    openbao: OpenBao
+    verifier: Verifier
+    webhook: Webhook
+    snp: Node
+    tampered: Node
+    plain: Node
+    has_helper: bool
+    password: str = field(default_factory=lambda: secrets.token_urlsafe(24), repr=False)
+
+
+@contextlib.contextmanager
+def stage(folder: Path, story: Story) -> Iterator[Scene]:
+    """Raises UnexpectedError when a part cannot be started."""
+    namespace = find_namespace()
+    if namespace is None:
+        raise UnexpectedError(
+            "the pod's processes need a mount namespace: run as root, or where unprivileged users may make a user "
+            "namespace (unshare --user --map-root-user --mount)"
+        )
+    certificates, issuer = Certificates(folder), Issuer()
+    machine = folder / "machine"
+    machine.mkdir()
+    with contextlib.ExitStack() as running:
+        openbao = running.enter_context(OpenBao(folder, certificates))
+        hardware = running.enter_context(Hardware(machine, "snp-0"))
+        tampering = running.enter_context(Hardware(machine, "snp-1", "--tamper", "measurement"))
+        site = write_site(folder / "verifier", hardware, openbao, issuer)
+        verifier = running.enter_context(Verifier(site, certificates))
+        settings = configuration(openbao, verifier)
+        webhook = running.enter_context(Webhook(folder, certificates, settings, _HERE / "cluster.yaml"))
+        helper = build_helper(folder)
+        images = {
+            Sidecar().image: sidecar_image(helper or missing_helper(folder)),
+            _APPLICATION: application_image(),
+        }
+        is_open = all(image.is_open for image in images.values())
+        spaces = Namespace(namespace.prefix, maps_users=namespace.maps_users and is_open)
+
+        def node(name: str, device: Hardware | None) -> Node:
+            devices = {} if device is None else {DEVICE: device.socket}
+            return Node(folder / name, spaces, issuer, images, devices)
+
+        yield Scene(
+            story=story,
+            folder=folder,
+            site=site,
+            openbao=openbao,
+            verifier=verifier,
+            webhook=webhook,
+            snp=node("snp-0", hardware),
+            tampered=node("snp-1", tampering),
+            plain=node("plain-0", None),
+            has_helper=helper is not None,
+        )

@@ -1,0 +1,93 @@
+"""`morphisms verifier`, in the folder that its operator keeps: whom it believes, and whose tokens."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from pathlib import Path
+from typing import Any
+
+import yaml
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from attestation.simulator.hierarchy import TCB
+from demo.certificates import Certificates
+from demo.hardware import Hardware
+from demo.openbao import OpenBao
+from demo.process import Process, morphisms, run
+from demo.scenario import UnexpectedError
+from demo.tokens import ISSUER, Issuer
+
+CLUSTER = "demo"
+_GUEST = "simulated-guest"
+
+
+def write_site(folder: Path, hardware: Hardware, openbao: OpenBao, issuer: Issuer) -> Path:
+    """The verifier's configuration file, with everything that it names beside it."""
+    (folder / "policies").mkdir(parents=True)
+    (folder / "guests").mkdir()
+    issuer.write_jwks(folder / "cluster.jwks")
+    _write_private(folder / "session.key", secrets.token_bytes(32))
+    key = ec.generate_private_key(ec.SECP256R1())
+    _write_private(folder / "signing.pem", key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    guest = {"product": "Simulated", "measurements": [hardware.measurement], "minTcb": TCB.as_dict()}
+    _write(folder / "guests" / "guests.yaml", {_GUEST: guest})
+    for service, account in (("payments", "default"), ("newsletter", "newsletter")):
+        _write(folder / "policies" / f"{service}.yaml", _policy(service, account))
+    settings = {
+        "mode": "development",
+        "clusters": [{"name": CLUSTER, "issuer": ISSUER, "jwks": {"file": "cluster.jwks"}}],
+        "certificates": {"crls": [str(hardware.crls)], "simulatedRoot": str(hardware.root), "keyService": None},
+        "vault": {"url": openbao.url, "ca": str(openbao.ca)},
+        "signing": {"keys": ["signing.pem"]},
+        "session": {"key": "session.key"},
+        "explain": {"folder": "verdicts"},
+    }
+    configuration = folder / "verifier.yaml"
+    _write(configuration, settings)
+    return configuration
+
+
+class Verifier(Process):
+    """The server. `explain` is what its operator asks."""
+
+    def __init__(self, configuration: Path, certificates: Certificates) -> None:
+        self._configuration = configuration
+        arguments = ["--config", configuration, "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"]
+        arguments += ["--tls-cert", certificates.certificate, "--tls-key", certificates.key]
+        log = configuration.parent.parent / "verifier.log"
+        super().__init__("the verifier", morphisms("verifier", *arguments), log)
+
+    def ready(self) -> None:
+        port = self.await_line(r'"listening","address":\["127.0.0.1",(\d+)\]')[1]
+        self.url = f"https://127.0.0.1:{port}"
+
+    def explain(self, correlation_id: str) -> dict[str, Any]:
+        """`morphisms explain ID --json`: the last record under the id."""
+        done = run(morphisms("explain", correlation_id, "--config", self._configuration, "--json"))
+        if done.returncode != 0:
+            raise UnexpectedError(f"morphisms explain: {done.stderr.strip()}")
+        # A document for each call under the id, indented: a new one begins where a line is but a brace.
+        last = done.stdout.rpartition("\n{\n")[2].removeprefix("{\n")
+        record: dict[str, Any] = json.loads("{" + last)
+        return record
+
+
+def _policy(service: str, account: str) -> dict[str, Any]:
+    """What webhook-injected pods can have: no initdata, hence no HOST_DATA that names the workload."""
+    return {
+        "workload": {"cluster": CLUSTER, "namespace": "shop", "service": service, "serviceAccount": account},
+        "assurance": "vm",
+        "guests": [_GUEST],
+        "vault": {"mount": f"jwt-{CLUSTER}", "role": "knative"},
+    }
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+
+
+def _write_private(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    path.chmod(0o400)

@@ -1,0 +1,155 @@
+"""The handshake: this guest proves itself to the verifier and gets a Vault token that only it can open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, TypeVar
+
+from attestation.errors import AttestationError
+from attestation.evidence import Code, EvidenceError, Kind, coco_document, collect_first
+from kbs import messages
+from plan.document import Plan
+from sidecar.deadline import Deadline, patiently
+from sidecar.errors import Exit, RefusalError
+from sidecar.http import VERIFIER, Answer, Client
+from sidecar.log import Events
+
+MAX_CLOCK_SKEW_SECONDS: Final = 60.0  # the verifier bounds a nonce's age and a token's time more narrowly than that
+# A nonce and a bearer live 60 s at the verifier; what took longer starts again instead of being refused.
+FRESH_SECONDS: Final = 45.0
+
+
+T = TypeVar("T")
+
+
+class Attester:
+    """One plan's way to a Vault token."""
+
+    def __init__(self, plan: Plan, token_file: Path, events: Events) -> None:
+        self._plan = plan
+        self._token_file = token_file
+        self._events = events
+        self._source = ""
+        self._told_skew = False
+        self.correlation_id = ""
+        """Under which the verifier remembers the last attestation; empty before one, or when it did not say."""
+        self._role = plan.verifier.role or messages.DEFAULT_ROLE
+        if not messages.is_role(self._role):
+            raise RefusalError(Exit.CONFIGURATION, "verifier-role", "the plan's role is not a name")
+        self._client = Client(VERIFIER, plan.verifier.url, plan.verifier.ca, limit=messages.MAX_ANSWER_SIZE)
+
+    def log_in(self, deadline: Deadline, keep: Callable[[messages.VaultToken], None]) -> None:
+        """Hands the token to `keep` before anything can interrupt us. Raises RefusalError."""
+        try:
+            patiently(deadline, self._events, lambda: self._once(deadline, keep))
+        except RefusalError as refusal:
+            if self._skew:
+                refusal.detail += self._skew
+            raise
+        finally:
+            self._client.close()
+
+    def _once(self, deadline: Deadline, keep: Callable[[messages.VaultToken], None]) -> None:
+        """A nonce is good for one attempt, so a new attempt starts from the beginning, with a key of its own."""
+        pod_token = read_pod_token(self._token_file)
+        key = messages.EphemeralKey()
+        with deadline.stop.interruptible():
+            answer = self._client.call(deadline, "POST", messages.AUTH_PATH, messages.write_auth())
+        nonce = _understood(messages.read_auth_answer, _accepted(answer))
+        self._warn_of_skew()
+        additional = messages.write_additional_evidence(pod_token)
+        evidence = self._evidence(deadline, messages.binding(nonce, key.public, additional))
+        body = messages.write_attest(nonce, key.public, evidence, additional)
+        with deadline.stop.interruptible():
+            answer = self._client.call(deadline, "POST", messages.ATTEST_PATH, body)
+        bearer = _understood(messages.read_attest_answer, _accepted(answer))
+        self.correlation_id = _understood(messages.read_correlation_id, answer.body)
+        soon = Deadline(min(deadline.remaining(), FRESH_SECONDS), deadline.stop, once=deadline.once)
+        patiently(soon, self._events, lambda: self._token(soon, bearer, key, nonce, keep))
+        self._events.info("attested", source=self._source, correlation_id=self.correlation_id)
+
+    def _evidence(self, deadline: Deadline, digest: bytes) -> dict[str, object]:
+        try:
+            with deadline.stop.interruptible():
+                evidence = collect_first(self._plan.evidence, digest, timeout=min(deadline.remaining(), FRESH_SECONDS))
+            self._source = evidence.source
+            return coco_document(evidence)
+        except EvidenceError as error:
+            exit_code = Exit.DEADLINE if error.code is Code.DEADLINE else Exit.EVIDENCE
+            raise RefusalError(
+                exit_code,
+                f"evidence-{error.code}",
+                f"{error.source}: {error.detail}",
+                again=error.kind is Kind.BUSY,
+            ) from None
+        except AttestationError as error:
+            raise RefusalError(Exit.EVIDENCE, "evidence-malformed", str(error)) from None
+
+    def _token(
+        self,
+        deadline: Deadline,
+        bearer: str,
+        key: messages.EphemeralKey,
+        nonce: str,
+        keep: Callable[[messages.VaultToken], None],
+    ) -> None:
+        deadline.stop.check()
+        # Not interruptible: once the verifier has logged in for us there is a token, and we must have it to revoke it.
+        answer = self._client.call(
+            deadline, "GET", messages.token_path(self._role), headers={"Authorization": f"Bearer {bearer}"}
+        )
+        body = _accepted(answer)
+        keep(_understood(lambda text: messages.open_token(text, key, nonce, self._role), body))
+
+    def _warn_of_skew(self) -> None:
+        if self._skew and not self._told_skew:
+            self._told_skew = True
+            self._events.warning("clock-skew", detail=self._skew.removeprefix("; "))
+
+    @property
+    def _skew(self) -> str:
+        ahead = self._client.clock_ahead
+        if ahead is None or abs(ahead) < MAX_CLOCK_SKEW_SECONDS:
+            return ""
+        return f"; this guest's clock is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} the verifier's"
+
+
+def read_pod_token(path: Path) -> str:
+    """The pod's projected service-account token. Raises RefusalError."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(messages.MAX_POD_TOKEN_SIZE + 1)
+    except OSError as error:
+        raise RefusalError(
+            Exit.CONFIGURATION, "pod-token", f"cannot read the pod's token at {path}: {error.strerror}"
+        ) from None
+    token = content.strip()
+    if not token or len(content) > messages.MAX_POD_TOKEN_SIZE or not token.isascii() or b" " in token:
+        raise RefusalError(Exit.CONFIGURATION, "pod-token", f"what is at {path} is not a token")
+    return token.decode()
+
+
+def _accepted(answer: Answer) -> bytes:
+    if answer.status == 200:
+        return answer.body
+    error = messages.read_error(answer.body)
+    problem = error.problem or f"HTTP {answer.status}"
+    help_ = f"; whoever runs it: morphisms explain {error.correlation_id}" if error.correlation_id else ""
+    raise RefusalError(
+        Exit.VERIFIER_REFUSED,
+        "verifier-refused",
+        f"the verifier refused this guest or its pod: {problem}{help_}",
+        correlation_id=error.correlation_id,
+    )
+
+
+def _understood(read: Callable[[bytes], T], body: bytes) -> T:
+    try:
+        return read(body)
+    except messages.WireError as error:
+        raise RefusalError(
+            Exit.VERIFIER_UNREACHABLE,
+            "verifier-answer",
+            f"what answers as the verifier does not speak its protocol: {error}",
+        ) from None

@@ -1,0 +1,82 @@
+"""What people and programs are told: one JSON line an event on standard error, one readable line at a pod's end."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import sys
+import time
+from pathlib import Path
+from typing import Any, Final
+
+from sidecar.errors import RefusalError
+
+_MAX_TERMINATION_MESSAGE = 4096  # the kubelet cuts there (kubernetes.io/docs: "limited to 4096 bytes")
+# A pipe that shows room takes so much at once without making us wait (pipe(7), PIPE_BUF).
+_PIECE: Final = 4096
+# A reader that is only slow has its time, once; after that a line is lost rather than waited for.
+_PATIENCE_SECONDS: Final = 0.5
+
+
+class Events:
+    """Writes events. Callers give names, counts and reasons, never a value of a secret, a token or evidence.
+
+    Never waits for a reader: an agent policy without ReadStream leaves the guest's pipe to fill up, and a sidecar that
+    waited there would publish nothing more. The next line that gets through says how many were `lost`.
+    """
+
+    def __init__(self, termination_log: Path) -> None:
+        self._termination_log = termination_log
+        self._started = time.monotonic()
+        self._lost = 0
+        self._is_torn = False
+
+    def info(self, event: str, **fields: Any) -> None:
+        self._write("info", event, fields)
+
+    def warning(self, event: str, **fields: Any) -> None:
+        self._write("warning", event, fields)
+
+    def refused(self, refusal: RefusalError) -> None:
+        """The last line, and the same for people in the termination message."""
+        self._write(
+            "error",
+            "refused",
+            {
+                "reason": refusal.reason,
+                "detail": refusal.detail,
+                "correlation_id": refusal.correlation_id,
+                "exit_code": int(refusal.exit_code),
+            },
+        )
+        line = refusal.line.encode(errors="backslashreplace")[: _MAX_TERMINATION_MESSAGE - 1] + b"\n"
+        # Never created: where there is none, the file would only be litter in somebody's image.
+        with contextlib.suppress(OSError):
+            descriptor = os.open(self._termination_log, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
+            with open(descriptor, "wb", buffering=0) as file:
+                file.write(line)
+
+    def _write(self, level: str, event: str, fields: dict[str, Any]) -> None:
+        now = time.time()
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1000):03d}Z"
+        since = round((time.monotonic() - self._started) * 1000, 1)
+        record = {"time": stamp, "level": level, "event": event, **fields, "milliseconds": since}
+        if self._lost:
+            record["lost"] = self._lost
+        # A line that was cut off ends here, and spoils no other.
+        line = ("\n" if self._is_torn else "") + json.dumps(record, separators=(",", ":")) + "\n"
+        with contextlib.suppress(OSError):  # nobody reads any more: no reason to keep a pod from starting
+            self._lost = 0 if self._send(line.encode()) else self._lost + 1
+
+    def _send(self, line: bytes) -> bool:
+        """Whether all of it went through."""
+        descriptor = sys.stderr.fileno()
+        for start in range(0, len(line), _PIECE):
+            if not select.select([], [descriptor], [], 0.0 if self._lost else _PATIENCE_SECONDS)[1]:
+                self._is_torn = self._is_torn or start > 0
+                return False
+            os.write(descriptor, line[start : start + _PIECE])
+        self._is_torn = False
+        return True

@@ -1,0 +1,193 @@
+"""Kubernetes' atomic-writer layout: a folder written aside, then one rename of a link that shows all of it at once.
+
+    ..2026_01_31_12_00_00.123456789/   the files, complete before anything points here
+    ..data -> ..2026_01_31_…           switched by rename(2)
+    NAME -> ..data/NAME                for each first part of a path; made once
+
+Programs that watch mounted Secrets (on `..data`) work unchanged. The layout is that of kubelet's AtomicWriter
+(pkg/volume/util/atomic_writer.go).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from sidecar.errors import Exit, RefusalError
+from sidecar.publish.render import File
+
+# Half of what the volumes have by default (`secretsSizeLimit`, `runSizeLimit`): a change is written beside what it
+# replaces, and secrets that could be published once and never again would be found out by their first rotation.
+MAX_SECRETS_BYTES: Final = 8 * 1024 * 1024
+MAX_RUN_BYTES: Final = 2 * 1024 * 1024
+_PAGE: Final = 4096  # of which a memory volume gives every file whole ones
+READY: Final = "ready"
+DATA: Final = "..data"
+_NEW_DATA: Final = "..data_tmp"
+# The pod's fsGroup, which the volume's set-group-id bit hands down, goes through; the world does not.
+_UMASK: Final = 0o027
+
+
+class Volume:
+    """One memory volume. `limit` bounds what we write, because Kata does not pass `sizeLimit` on."""
+
+    def __init__(self, root: Path, limit: int) -> None:
+        self._root = root
+        self._limit = limit
+        self._aside: Path | None = None
+
+    def check(self, files: Mapping[str, File]) -> None:
+        """Raises RefusalError when it would be too much."""
+        size = sum(-(-len(file.content) // _PAGE) * _PAGE for file in files.values())
+        if size > self._limit:
+            raise RefusalError(
+                Exit.NO_SPACE, "too-large", f"{size} bytes for {self._root}, at most {self._limit} are published there"
+            )
+
+    def differing(self, files: Mapping[str, File]) -> set[str]:
+        """Names of files that are not, or not yet, shown as they are here. Raises OSError."""
+        target = self._target()
+        if target is None:
+            return set(files)
+        folder = self._root / target
+        shown = {
+            os.path.relpath(os.path.join(parent, name), folder)
+            for parent, _, names in os.walk(folder)
+            for name in names
+        }
+        # A process that was killed may have switched and not linked.
+        linked = {name for name in files if (self._root / name.split("/")[0]).is_symlink()}
+        return (
+            (shown ^ files.keys())
+            | (files.keys() - linked)
+            | {name for name in shown & files.keys() if not _is(folder / name, files[name])}
+        )
+
+    def write_aside(self, files: Mapping[str, File]) -> None:
+        """Everything, where nobody looks. Raises OSError."""
+        now = time.time_ns()
+        stamp = time.strftime("..%Y_%m_%d_%H_%M_%S", time.gmtime(now // 10**9)) + f".{now % 10**9:09d}"
+        self._aside = self._root / stamp
+        self._aside.mkdir(0o750)
+        for name, file in files.items():
+            target = self._aside / name
+            target.parent.mkdir(0o750, parents=True, exist_ok=True)
+            _write(target, file)
+
+    def switch(self) -> None:
+        """Show what was written aside, all of it or nothing. Raises OSError."""
+        if self._aside is None:
+            raise ValueError("nothing was written aside")
+        aside, self._aside = self._aside, None
+        old = self._target()
+        new_link = self._root / _NEW_DATA
+        new_link.symlink_to(aside.name)
+        new_link.replace(self._root / DATA)
+        names = {each.name for each in aside.iterdir()}
+        for link in self._root.iterdir():
+            if link.is_symlink() and not link.name.startswith("..") and link.name not in names:
+                link.unlink()
+        for name in names:
+            if not (self._root / name).is_symlink():
+                (self._root / name).symlink_to(f"{DATA}/{name}")
+        if old is not None:
+            _remove(self._root / old)
+
+    def discard(self) -> None:
+        """Drop what was written aside and not shown. Never raises."""
+        if self._aside is not None:
+            aside, self._aside = self._aside, None
+            with contextlib.suppress(OSError):
+                _remove(aside)
+
+    def sweep(self) -> None:
+        """Remove what a process that was killed has left behind. Raises OSError."""
+        current = self._target()
+        for entry in self._root.iterdir():
+            if entry.name.startswith("..") and entry.name not in (DATA, current):
+                entry.unlink() if entry.is_symlink() else _remove(entry)
+
+    def _target(self) -> str | None:
+        try:
+            return os.readlink(self._root / DATA)
+        except FileNotFoundError:
+            return None
+
+
+def publish(
+    secrets_root: Path, secrets: Mapping[str, File], run_root: Path, run: Mapping[str, File]
+) -> tuple[set[str], set[str]]:
+    """Both volumes, then `ready`; nothing becomes visible before all of it is written. Raises RefusalError.
+
+    What a volume already shows is not written again. The answer is the names that are new or changed, by volume.
+    """
+    volumes = [
+        (Volume(secrets_root, MAX_SECRETS_BYTES), secrets),
+        (Volume(run_root, MAX_RUN_BYTES), run),
+    ]
+    for volume, content in volumes:
+        volume.check(content)
+    ready = run_root / READY
+    previous = os.umask(_UMASK)
+    try:
+        changes = [volume.differing(content) for volume, content in volumes]
+        changed = [both for both, names in zip(volumes, changes, strict=True) if names or not ready.exists()]
+        for volume, _ in volumes:
+            volume.sweep()
+        for volume, content in changed:
+            volume.write_aside(content)
+        if changed:
+            # Last of all: who is killed while it writes leaves what was there, and leaves it usable.
+            ready.unlink(missing_ok=True)
+            for volume, _ in changed:
+                volume.switch()
+            ready.touch(0o440)
+    except OSError as error:
+        raise _translated(error) from None
+    finally:
+        os.umask(previous)
+        for volume, _ in volumes:
+            volume.discard()
+    return changes[0], changes[1]
+
+
+def read_helper(path: Path) -> File:
+    """The exec helper, as the image carries it. Raises RefusalError."""
+    try:
+        return File(path.read_bytes(), 0o550)
+    except OSError as error:
+        raise RefusalError(
+            Exit.CONFIGURATION, "helper", f"the image has no readable exec helper at {path}: {error.strerror}"
+        ) from None
+
+
+def _write(target: Path, file: File) -> None:
+    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    # Closed before anything is renamed: Linux does not run a program that is open for writing.
+    with open(descriptor, "wb") as opened:
+        opened.write(file.content)
+        opened.flush()
+        os.fchmod(descriptor, file.mode)
+
+
+def _is(path: Path, file: File) -> bool:
+    return stat.S_IMODE(path.stat().st_mode) == file.mode and path.read_bytes() == file.content
+
+
+def _remove(folder: Path) -> None:
+    import shutil
+
+    shutil.rmtree(folder)
+
+
+def _translated(error: OSError) -> RefusalError:
+    name = errno.errorcode.get(error.errno or 0, type(error).__name__)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return RefusalError(Exit.NO_SPACE, "disk-full", f"no room in the memory volume: {error.filename} ({name})")
+    return RefusalError(Exit.CONFIGURATION, "volume", f"cannot publish at {error.filename}: {error.strerror} ({name})")

@@ -1,0 +1,81 @@
+"""`on-change: signal:SIG:PROCESS`: tell the application, which shares the pod's process namespace and our user.
+
+Found by the kernel's records in /proc and never by a file that somebody could forge. Of a tree of processes with the
+name, only the top is told: a server's workers often end at a signal that their parent takes as "read it again".
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from plan.document import parse_reaction
+from sidecar.errors import Exit, RefusalError
+
+_PROC: Final = Path("/proc")
+# The first process of a shared namespace is the pod's pause container, or, where nothing is shared, the application.
+_PAUSE: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Process:
+    pid: int
+    parent: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reaction:
+    """A signal and the name of who gets it."""
+
+    signal: signal.Signals
+    process: str
+
+    def carry_out(self) -> int:
+        """How many processes were told."""
+        found = {each.pid: each for entry in os.listdir(_PROC) if (each := self._matching(entry)) is not None}
+        return sum(self._tell(each) for each in found.values() if each.parent not in found)
+
+    def _tell(self, process: _Process) -> bool:
+        try:
+            # A process's number may be given to another one between our look and our signal; its descriptor is not.
+            descriptor = os.pidfd_open(process.pid)
+        except OSError:
+            return False
+        try:
+            if self._matching(str(process.pid)) is None:
+                return False
+            signal.pidfd_send_signal(descriptor, self.signal)
+        except OSError:
+            return False
+        finally:
+            os.close(descriptor)
+        return True
+
+    def _matching(self, entry: str) -> _Process | None:
+        if not entry.isdecimal() or int(entry) in (_PAUSE, os.getpid()):
+            return None
+        try:
+            status = (_PROC / entry / "status").read_text(errors="replace")
+            first = (_PROC / entry / "cmdline").read_bytes().split(b"\0", 1)[0]
+        except OSError:  # it has ended, or the kernel hides it from us
+            return None
+        fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+        is_named = self.process in (fields["Name"], os.fsdecode(first).rpartition("/")[2])
+        if not is_named or fields["Uid"].split()[0] != str(os.getuid()) or fields["State"].startswith(("Z", "X")):
+            return None
+        return _Process(int(entry), int(fields["PPid"]))
+
+
+def reaction(on_change: str) -> Reaction | None:
+    """What the plan asks for, None for nothing. Raises RefusalError for a signal that Linux does not have."""
+    wanted = parse_reaction(on_change)
+    if wanted is None:
+        return None
+    name, process = wanted
+    try:
+        return Reaction(signal.Signals[name], process)
+    except KeyError:
+        raise RefusalError(Exit.CONFIGURATION, "on-change", f"on-change names {name}, which is no signal") from None

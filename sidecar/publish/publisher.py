@@ -1,0 +1,103 @@
+"""What is published at the moment, and what follows when it changes: files, environments, the application's signal."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from plan.document import Plan
+from sidecar.errors import RefusalError
+from sidecar.log import Events
+from sidecar.paths import Places
+from sidecar.publish.atomic_writer import DATA, READY, publish, read_helper
+from sidecar.publish.notify import reaction
+from sidecar.publish.render import File, Read, environments, files
+
+Data = dict[str, Any]
+
+
+class Publication:
+    """The last good answer for each secret of the plan, and the volumes that show them."""
+
+    def __init__(self, plan: Plan, places: Places, events: Events) -> None:
+        self._plan = plan
+        self._places = places
+        self._events = events
+        self._helper = read_helper(places.helper)
+        self._reaction = reaction(plan.on_change)
+        self._secrets: dict[Read, Data] = {}
+        # Restarted beside a running application: that one has to be told of what has changed meanwhile.
+        self._is_running = (places.run / DATA).is_symlink()
+        # Killed between the switch and the signal: nobody knows whether it was told.
+        self._is_cut_off = self._is_running and not (places.run / READY).exists()
+        self.count = 0
+        """How often something was published."""
+
+    def begin(self, secrets: Mapping[Read, Data]) -> None:
+        """The first publication of this process: everything or nothing. Raises RefusalError."""
+        self._publish(dict(secrets))
+        self._is_running = True
+        self.count = self.count or 1
+
+    def replace(self, found: Mapping[Read, Data], must_have: Collection[Read]) -> dict[Read, RefusalError]:
+        """Publish what is new, and say what cannot be: such a secret stays as it was, and the others change.
+
+        Raises RefusalError, and nothing has changed, for one of `must_have` and when the volumes take nothing.
+        """
+        secrets = {**self._secrets, **found}
+        problems: dict[Read, RefusalError] = {}
+        try:
+            self._contents(secrets)
+        except RefusalError:
+            secrets, problems = self._one_by_one(found)
+        for read in problems.keys() & set(must_have):
+            raise problems[read]
+        self._publish(secrets)
+        return problems
+
+    def _one_by_one(self, found: Mapping[Read, Data]) -> tuple[dict[Read, Data], dict[Read, RefusalError]]:
+        secrets = dict(self._secrets)
+        problems: dict[Read, RefusalError] = {}
+        for read, data in found.items():
+            try:
+                self._contents({**secrets, read: data})
+                secrets[read] = data
+            except RefusalError as refusal:
+                problems[read] = refusal
+        return secrets, problems
+
+    def _contents(self, secrets: Mapping[Read, Data]) -> tuple[dict[str, File], dict[str, File]]:
+        return files(self._plan, secrets), {"exec": self._helper, **environments(self._plan, secrets)}
+
+    def _publish(self, secrets: dict[Read, Data]) -> None:
+        secret_files, run_files = self._contents(secrets)
+        changed_files, changed_run = publish(self._places.secrets, secret_files, self._places.run, run_files)
+        self._secrets = secrets
+        is_cut_off, self._is_cut_off = self._is_cut_off, False
+        if not changed_files and not changed_run and not is_cut_off:
+            return
+        self.count += 1
+        containers = sorted(name.removeprefix("env/") for name in changed_run if name.startswith("env/"))
+        self._events.info("published", files=len(changed_files), containers=len(containers))
+        if not self._is_running:
+            return
+        if containers:
+            self._events.warning(
+                "environment-published",
+                containers=containers,
+                detail="the environment of a running container does not change; its next start gets the new one",
+            )
+        self._react()
+
+    def _react(self) -> None:
+        if self._reaction is None:
+            return
+        told = self._reaction.carry_out()
+        if told:
+            self._events.info("signalled", process=self._reaction.process, count=told)
+        else:
+            self._events.warning(
+                "not-signalled",
+                process=self._reaction.process,
+                detail="no process of this name and user is in the pod's shared process namespace",
+            )

@@ -1,0 +1,42 @@
+"""What is wrong at the moment: told when it begins and when it is over, not at each attempt in between."""
+
+from __future__ import annotations
+
+import time
+
+from sidecar.errors import Exit, RefusalError
+from sidecar.log import Events
+
+
+class Troubles:
+    """Subject → what is wrong with it. Bounded: subjects are parties, duties of ours and secrets of the plan."""
+
+    def __init__(self, events: Events) -> None:
+        self._events = events
+        self._now: dict[str, tuple[Exit, str, float]] = {}
+
+    def met(self, subject: str, refusal: RefusalError) -> None:
+        """One line when this is new."""
+        exit_code, _, since = self._now.get(subject, (None, "", time.monotonic()))
+        self._now[subject] = refusal.exit_code, refusal.reason, since
+        if exit_code is not refusal.exit_code:
+            self._events.warning(
+                "trouble",
+                subject=subject,
+                reason=refusal.reason,
+                detail=refusal.detail,
+                correlation_id=refusal.correlation_id,
+            )
+
+    def over(self, *subjects: str) -> None:
+        """One line for each that was."""
+        for subject in subjects:
+            if subject in self._now:
+                _, reason, since = self._now.pop(subject)
+                self._events.info(
+                    "recovered", subject=subject, reason=reason, seconds=round(time.monotonic() - since, 1)
+                )
+
+    def reasons(self) -> list[str]:
+        """Stable reason codes, without subjects: what anybody in the cluster may read."""
+        return sorted({reason for _, reason, _ in self._now.values()})

@@ -1,0 +1,126 @@
+"""Vault or OpenBao, as far as every run needs it: read secrets, give the token back. What stays: `session.py`."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+from urllib.parse import quote
+
+from plan import document
+from sidecar.deadline import Deadline, patiently
+from sidecar.errors import Exit, RefusalError
+from sidecar.http import VAULT, Answer, Client
+from sidecar.log import Events
+from sidecar.publish.render import mount_of
+from sidecar.shutdown import Stop
+
+MAX_ANSWER_SIZE: Final = 4 * 1024 * 1024  # Vault's own bound of an entry is 1 MiB, JSON escapes included in the rest
+REVOCATION_SECONDS: Final = 3.0  # beyond the deadline, because a token that lives on is worse than a late exit
+
+
+class Vault:
+    """A session with one token. `repr` and errors do not show it."""
+
+    def __init__(self, where: document.Vault, events: Events) -> None:
+        # What a header cannot carry would fail later, and look like an outage.
+        if where.namespace and not (where.namespace.isascii() and where.namespace.isprintable()):
+            raise RefusalError(Exit.CONFIGURATION, "vault-namespace", "the plan's namespace of Vault is not a name")
+        self._mounts = dict(where.mounts)
+        self._namespace = where.namespace
+        self._events = events
+        self._client = Client(VAULT, where.url, where.ca, limit=MAX_ANSWER_SIZE)
+        self._token = ""
+
+    def use(self, token: str) -> None:
+        """From now on this token asks. Raises RefusalError for what no header can carry."""
+        if not token or not token.isascii() or not token.isprintable():
+            raise RefusalError(Exit.VERIFIER_UNREACHABLE, "verifier-answer", "the verifier's token is none")
+        self._token = token
+
+    def read(self, deadline: Deadline, path: str, version: int | None) -> dict[str, Any]:
+        """The secret at a logical path, its newest or a pinned version. Raises RefusalError.
+
+        Below a mount that the plan does not name, reading makes credentials with a lease, which ends with the token.
+        """
+        target, kv = self._target(path, version)
+        what = path if version is None else f"{path}@{version}"
+
+        def ask() -> Answer:
+            deadline.check(f"{what} was read")
+            with deadline.stop.interruptible():
+                return self._client.call(deadline, "GET", target, headers=self._headers())
+
+        return secret(patiently(deadline, self._events, ask), what, kv)
+
+    def revoke(self, deadline: Deadline | None = None) -> None:
+        """Give the token back, if there is one and Vault can be reached. Never raises."""
+        if not self._token:
+            return
+        try:
+            # Not interruptible: a request to stop is the usual reason to be here.
+            within = deadline or Deadline(REVOCATION_SECONDS, Stop())
+            answer = patiently(
+                within,
+                self._events,
+                lambda: self._client.call(within, "POST", "/v1/auth/token/revoke-self", b"", self._headers()),
+            )
+            reason = self._kept(answer)
+        except RefusalError as refusal:
+            reason = refusal.detail
+        finally:
+            self._token = ""
+            self._client.close()
+        if reason:
+            self._events.warning("token-not-revoked", detail=f"{reason}; it ends with its time to live")
+        else:
+            self._events.info("token-revoked")
+
+    def _kept(self, answer: Answer) -> str:
+        """Why Vault keeps what it was asked to revoke; empty when it does not."""
+        return "" if answer.status < 300 else f"HTTP {answer.status}"
+
+    def _headers(self) -> dict[str, str]:
+        headers = {"X-Vault-Token": self._token, "X-Vault-Request": "true"}
+        return headers | {"X-Vault-Namespace": self._namespace} if self._namespace else headers
+
+    def _target(self, path: str, version: int | None) -> tuple[str, int | None]:
+        mount = mount_of(self._mounts, path)
+        rest = path if mount is None else path[len(mount) + 1 :]
+        if not all(part.strip(".") for part in rest.split("/")):
+            raise _misconfigured(f"{path} is not a path")
+        kv = None if mount is None else self._mounts[mount]
+        if mount is not None and kv == 2:
+            query = "" if version is None else f"?version={version}"
+            return f"/v1/{quote(mount)}/data/{quote(rest)}{query}", kv
+        if version is not None:
+            reason = "is no KV mount of the plan" if mount is None else f"mount {mount} has no versions (KV version 1)"
+            raise _misconfigured(f"{path}@{version}: {reason}")
+        return f"/v1/{quote(path)}", kv
+
+
+def _misconfigured(detail: str) -> RefusalError:
+    return RefusalError(Exit.CONFIGURATION, "secret-path", detail)
+
+
+def secret(answer: Answer, what: str, kv: int | None) -> dict[str, Any]:
+    """The keys and values in an answer; `kv` is the mount's version, None for another engine. Raises RefusalError."""
+    if answer.status == 404:
+        other = "" if kv else ", or is in a KV mount that vault.mounts does not name"
+        raise RefusalError(
+            Exit.SECRET_MISSING, "secret-missing", f"{what} is not in Vault, or was deleted or destroyed{other}"
+        )
+    if answer.status != 200:
+        raise RefusalError(
+            Exit.VAULT_REFUSED,
+            "vault-refused",
+            f"Vault refuses {what} (HTTP {answer.status}): the token's policies do not allow it, or it was revoked",
+        )
+    try:
+        content = json.loads(answer.body)["data"]
+        data = content["data"] if kv == 2 else content
+    except (ValueError, KeyError, TypeError, RecursionError):
+        data = None
+    if not isinstance(data, dict):
+        kind = f"KV version {kv} secret; see vault.mounts" if kv else "secret"
+        raise RefusalError(Exit.VAULT_UNREACHABLE, "vault-answer", f"what answers for {what} is no {kind}")
+    return data

@@ -1,0 +1,53 @@
+"""From violations to an answer: deny, warn or record, by mode and by whether the pod asks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from webhook.configuration.model import Configuration
+from webhook.decision import Decision, as_warnings, deny, summary
+from webhook.modes import Action, Mode
+from webhook.rules.rule import Violation, action_of
+
+
+def judge(
+    violations: Sequence[Violation],
+    mode: Mode,
+    configuration: Configuration,
+    *,
+    asked: bool,
+    audit: dict[str, str] | None = None,
+) -> Decision:
+    """Deny for the violations whose action says so; warn of the rest, which are recorded too."""
+    denying, recorded = [], []
+    for violation in violations:
+        does = action(configuration, violation, mode, asked)
+        if does == "deny":
+            denying.append(violation)
+        elif does == "record":
+            recorded.append(violation)
+    if denying:
+        return deny(mode, "violations", [*denying], audit)
+    annotations = summary(mode, "allowed", recorded) | (audit or {})
+    if mode is not Mode.ENFORCE and recorded and "would-deny" not in annotations:
+        would_deny = [each for each in recorded if _denied_in_enforce(configuration, each)]
+        if would_deny:
+            annotations["would-deny"] = str(len(would_deny))
+    return Decision(
+        "allowed",
+        mode,
+        "violations-recorded" if recorded else "clean",
+        warnings=as_warnings(recorded),
+        audit=annotations,
+        violations=tuple(recorded),
+    )
+
+
+def action(configuration: Configuration, violation: Violation, mode: Mode, asked: bool) -> Action:
+    """What a violation does under this configuration."""
+    configured = configuration.rules.get(violation.rule.id)
+    return action_of(violation.rule, mode, None if configured is None else configured.of(mode), asked)
+
+
+def _denied_in_enforce(configuration: Configuration, violation: Violation) -> bool:
+    return action(configuration, violation, Mode.ENFORCE, asked=False) == "deny"

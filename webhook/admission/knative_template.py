@@ -1,0 +1,64 @@
+"""The pod that a Service, Configuration or Revision describes, and what injection would make of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from webhook.admission.authored_fields import authored_field
+from webhook.configuration.model import Configuration
+from webhook.pod.pod import Pod
+from webhook.pod.schema import TemplateOwner, check, check_pod
+from webhook.request import User
+from webhook.rewrite import rewrite
+from webhook.rules import POD
+from webhook.rules.rule import Subject, Violation, evaluate
+from webhook.snapshot import Snapshot
+from webhook.wellknown import KNATIVE_CONFIGURATION, KNATIVE_SERVICE, LAST_APPLIED
+
+
+def check_template_owner(item: dict[str, Any], where: str = "object") -> None:
+    """Raise MalformedError unless the object can be read as a Service, Configuration or Revision."""
+    if isinstance(item, dict) and item.get("kind") == "Revision":
+        check_pod(item, where)
+        return
+    check(item, TemplateOwner, where)
+    check_pod(template_of(item), f"{where}.spec.template")
+
+
+def template_of(item: dict[str, Any]) -> Any:
+    """The pod template: a Revision is one itself."""
+    if item.get("kind") == "Revision":
+        return item
+    spec = item.get("spec")
+    return spec.get("template") if isinstance(spec, dict) else None
+
+
+def template_pod(item: dict[str, Any], namespace: str, configuration: Configuration) -> Pod:
+    """The described pod, as far as the object tells. Its shape must have been checked."""
+    template = template_of(item)
+    pod = {"metadata": template.get("metadata") or {}, "spec": template["spec"]}
+    return Pod(pod, namespace, configuration, service=_service_name(item))
+
+
+def _service_name(item: dict[str, Any]) -> str:
+    metadata = item.get("metadata") or {}
+    labels = metadata.get("labels") or {}
+    if item.get("kind") == "Service":
+        return metadata.get("name") or "service"
+    return labels.get(KNATIVE_SERVICE) or labels.get(KNATIVE_CONFIGURATION) or metadata.get("name") or "service"
+
+
+def violations_after_injection(
+    item: dict[str, Any], pod: Pod, snapshot: Snapshot | None, user: User | None
+) -> tuple[Violation, ...]:
+    """What `validate(mutate(pod))` finds; a measured pod is judged as it is, since nothing may be added to it."""
+    after = pod if pod.is_measured else pod.rewritten(rewrite(pod, snapshot).result)
+
+    def authored(violation: Violation) -> Violation:
+        if LAST_APPLIED in violation.field:
+            return violation
+        return replace(violation, field=prefix + authored_field(violation.field, after.object, pod.object))
+
+    prefix = "" if item.get("kind") == "Revision" else "spec.template."
+    return tuple(map(authored, evaluate(POD, Subject(after, snapshot, user, source=item))))

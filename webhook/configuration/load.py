@@ -1,0 +1,33 @@
+"""The configuration file: read, and checked for the ids in it, which the types cannot know."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from server.yaml.strict import ConfigurationError, Loaded, load
+from webhook.configuration.model import Configuration
+from webhook.detection import DETECTORS
+from webhook.rules import BY_ID
+
+
+def load_configuration(path: Path) -> Loaded[Configuration]:
+    """The configuration in the file, with the digest of the effective configuration. Raises ConfigurationError."""
+    configuration = load(path, Configuration).value
+    problems = [
+        *_unknown(f"{path}: rules: unknown rule", configuration.rules, BY_ID),
+        *_unknown(f"{path}: plaintext.detectors: unknown detector", configuration.plaintext.detectors, DETECTORS),
+    ]
+    if problems:
+        raise ConfigurationError(problems)
+    return Loaded(configuration, configuration.digest)
+
+
+def _unknown(what: str, names: Iterable[str], known: Iterable[str]) -> Iterator[str]:
+    """A problem for each name that is not known, with the nearest that is."""
+    known = tuple(known)
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            yield f"{what} {name}" + (f", did you mean {near[0]}?" if near else "")

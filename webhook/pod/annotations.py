@@ -1,0 +1,229 @@
+"""What a pod's `morphisms.dev/` annotations ask for."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+from plan.document import AGENTS, NO_REACTION, SecretFile, is_file_mode, is_relative_file, parse_reaction
+from webhook.pod.mustache import trouble_in
+from webhook.pod.references import BadReferenceError, Home, Reference, parse
+from webhook.wellknown import PREFIX, STATUS
+
+_SINGLE = (
+    "inject",
+    "profile",
+    "vault-role",
+    "vault-namespace",
+    "env-from",
+    "containers",
+    "agent",
+    "on-change",
+    "status",
+)
+_FAMILIES = ("secret-", "file-", "mode-", "template-")
+_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
+# A plan of more would not fit into its 64 KiB.
+_MAX_SECRETS = 256
+_WISH = re.compile(r"[A-Za-z0-9._/-]{1,128}")
+_CONTAINER = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """An annotation that cannot be used: its key without the prefix, and what to do. Holds no value."""
+
+    key: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """The annotations, read. `inject` is None where nothing usable is said; `secrets` are whole, `~/` replaced."""
+
+    inject: bool | None = None
+    profile: str | None = None
+    vault_role: str | None = None
+    vault_namespace: str | None = None
+    secrets: tuple[SecretFile, ...] = ()
+    env_from: tuple[Reference, ...] = ()
+    containers: tuple[str, ...] | None = None
+    agent: str = "init"
+    on_change: str = NO_REACTION
+    names_secrets: bool = False
+    problems: tuple[Problem, ...] = field(default=())
+
+
+NO_WISHES = Wishes()
+_ONLY_STATUS = {"status"}
+
+
+def own_annotations(annotations: Any) -> dict[str, str]:
+    """The annotations under our prefix, keys without it; anything that is not text is left out (the API refuses it)."""
+    if not isinstance(annotations, Mapping):
+        return {}
+    return {
+        key[len(PREFIX) :]: value
+        for key, value in annotations.items()
+        if isinstance(key, str) and isinstance(value, str) and key.startswith(PREFIX)
+    }
+
+
+def read_wishes(own: Mapping[str, str], home: Home) -> Wishes:
+    """The wishes in annotations whose prefix `own_annotations` took off; what cannot be used becomes a problem."""
+    if not own or own.keys() == _ONLY_STATUS:
+        return NO_WISHES
+    reader = _Reader(own, home)
+    return Wishes(
+        inject=reader.inject(),
+        profile=own.get("profile"),
+        vault_role=reader.wish("vault-role"),
+        vault_namespace=reader.wish("vault-namespace"),
+        secrets=reader.secrets(),
+        env_from=reader.env_from(),
+        containers=reader.containers(),
+        agent=reader.agent(),
+        on_change=reader.on_change(),
+        names_secrets=any(key == "env-from" or key.startswith("secret-") for key in own),
+        problems=reader.all_problems(),
+    )
+
+
+class _Reader:
+    def __init__(self, own: Mapping[str, str], home: Home) -> None:
+        self._own = own
+        self._home = home
+        self._problems: list[Problem] = []
+
+    def _problem(self, key: str, message: str) -> None:
+        self._problems.append(Problem(key, message))
+
+    def inject(self) -> bool | None:
+        value = self._own.get("inject")
+        if value in ("true", "false"):
+            return value == "true"
+        if value is not None:
+            self._problem("inject", 'is neither "true" nor "false"')
+        return None
+
+    def wish(self, key: str) -> str | None:
+        value = self._own.get(key)
+        if value is not None and not _WISH.fullmatch(value):
+            self._problem(key, "is not a name (letters, digits, . _ / -)")
+            return None
+        return value
+
+    def agent(self) -> str:
+        value = self._own.get("agent", "init")
+        if value not in AGENTS:
+            self._problem("agent", f"is not one of {', '.join(AGENTS)}")
+            return "init"
+        return value
+
+    def on_change(self) -> str:
+        value = self._own.get("on-change", NO_REACTION)
+        try:
+            reaction = parse_reaction(value)
+        except ValueError as error:
+            self._problem("on-change", str(error))
+            return NO_REACTION
+        if reaction is not None and self._own.get("agent") != "sidecar":
+            self._problem("on-change", 'needs agent: "sidecar"; with init nothing is there to signal')
+        return value
+
+    def containers(self) -> tuple[str, ...] | None:
+        value = self._own.get("containers")
+        if value is None:
+            return None
+        names = tuple(name.strip() for name in value.split(","))
+        if not all(_CONTAINER.fullmatch(name) for name in names):
+            self._problem("containers", "is not a comma list of container names")
+            return None
+        return names
+
+    def env_from(self) -> tuple[Reference, ...]:
+        value = self._own.get("env-from")
+        if value is None:
+            return ()
+        references: list[Reference] = []
+        for part in value.split(",", _MAX_SECRETS + 1):
+            if len(references) >= _MAX_SECRETS:
+                self._problem("env-from", f"names more than {_MAX_SECRETS} secrets")
+                break
+            try:
+                references.append(parse(part, self._home, key=False))
+            except BadReferenceError as error:
+                self._problem("env-from", str(error))
+        return tuple(references)
+
+    def secrets(self) -> tuple[SecretFile, ...]:
+        secrets: list[SecretFile] = []
+        for key in sorted(self._own):
+            if len(secrets) > _MAX_SECRETS:
+                self._problem("secret-", f"is given more than {_MAX_SECRETS} times; put keys together in one secret")
+                break
+            if key.startswith("secret-"):
+                name = key.removeprefix("secret-")
+                secret = self._secret(key, name)
+                if secret is not None:
+                    secrets.append(secret)
+        written = Counter(secret.file for secret in secrets)
+        folders = {str(folder) for secret in secrets for folder in PurePosixPath(secret.file).parents}
+        for secret in secrets:
+            if written[secret.file] > 1 or secret.file in folders:
+                self._problem(f"secret-{secret.name}", "writes a file that another secret writes too; set file-NAME")
+        return tuple(secrets)
+
+    def _secret(self, key: str, name: str) -> SecretFile | None:
+        if not _NAME.fullmatch(name):
+            self._problem(key, "has a name with characters other than letters, digits, . _ -")
+            return None
+        try:
+            reference = parse(self._own[key], self._home)
+        except BadReferenceError as error:
+            self._problem(key, str(error))
+            return None
+        file, mode = self._own.get(f"file-{name}", name), self._own.get(f"mode-{name}")
+        if not is_relative_file(file):
+            self._problem(f"file-{name}", "is not a relative path inside the secrets folder")
+            return None
+        if mode is not None and not is_file_mode(mode):
+            self._problem(
+                f"mode-{name}", "is not an octal mode that the owner reads and the world does not, such as 0440"
+            )
+            return None
+        template = self._own.get(f"template-{name}")
+        if template is not None and (trouble := trouble_in(template)):
+            self._problem(f"template-{name}", trouble)
+        return SecretFile(
+            name=name,
+            path=reference.path,
+            file=file,
+            key=reference.key,
+            version=reference.version,
+            mode=mode,
+            template=template,
+        )
+
+    def all_problems(self) -> tuple[Problem, ...]:
+        for key in self._own:
+            if key in _SINGLE:
+                continue
+            family = next((prefix for prefix in _FAMILIES if key.startswith(prefix)), None)
+            if family is None:
+                near = difflib.get_close_matches(key, (*_SINGLE, *_FAMILIES), 1)
+                self._problem(key, "is not an annotation of Morphisms" + (f"; did you mean {near[0]}?" if near else ""))
+            elif family != "secret-" and f"secret-{key.removeprefix(family)}" not in self._own:
+                self._problem(key, f"has no secret-{key.removeprefix(family)} beside it")
+        return tuple(self._problems)
+
+
+def status_of(annotations: Any) -> str | None:
+    """The value of our `status` annotation, where there is one."""
+    value = annotations.get(STATUS) if isinstance(annotations, Mapping) else None
+    return value if isinstance(value, str) else None

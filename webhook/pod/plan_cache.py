@@ -1,0 +1,46 @@
+"""Plans written and read once: the pods of one Revision carry the same plan, and what we write we need not read back.
+
+Plans hold references and addresses, no secrets, so keeping a bounded number of them in memory gives nothing away.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from functools import lru_cache
+from typing import Final
+
+from plan.document import Plan, PlanError, read, write
+
+_KEPT: Final = 512
+_MAX_KEPT_LENGTH: Final = 8 * 1024
+_by_text: OrderedDict[str, Plan] = OrderedDict()
+
+
+def plan_text(plan: Plan) -> str:
+    """The canonical text; PlanError when it is too large."""
+    text = _write(plan)
+    _keep(text, plan)
+    return text
+
+
+_write = lru_cache(maxsize=_KEPT)(write)
+
+
+def plan_of(text: str) -> Plan | None:
+    """The plan in the text, None when it is none."""
+    plan = _by_text.get(text)
+    if plan is None:
+        try:
+            plan = read(text)
+        except PlanError:
+            return None
+        _keep(text, plan)
+    return plan
+
+
+def _keep(text: str, plan: Plan) -> None:
+    if text in _by_text or len(text) > _MAX_KEPT_LENGTH:
+        return
+    _by_text[text] = plan
+    if len(_by_text) > _KEPT:
+        _by_text.popitem(last=False)

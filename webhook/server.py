@@ -1,0 +1,179 @@
+"""The admission server: HTTP around `decide`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry
+
+from certs.identity import Identity
+from server import logs
+from server.health import Check
+from server.limits import Limits
+from server.messages import Handler, RequestInfo, Response
+from server.metrics import new_registry
+from server.service import Address, Application, Background
+from server.tls import CertificateFiles, HeldCertificate
+from server.watched import FileMetrics, Watched
+from webhook.cluster.lookups import Cluster
+from webhook.configuration.load import load_configuration
+from webhook.configuration.model import Configuration
+from webhook.decide import PATHS, decide
+from webhook.decision import Decision, refuse
+from webhook.metrics import AdmissionMetrics
+from webhook.request import Request
+from webhook.review import ReviewError, read_review, write_review
+
+if TYPE_CHECKING:
+    from certs.controller import Keeper
+
+# Below every timeout of the registration (2 s in audit mode, 5 s elsewhere), so that a caller gets an answer.
+_LIMITS = Limits(deadline_seconds=1.8)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the command line says. `certificate`: files, or which of the replicas with a CA of their own this is."""
+
+    listen: Address
+    certificate: CertificateFiles | Identity
+    metrics_listen: Address | None = None
+    configuration: Path | None = None
+    limits: Limits = _LIMITS
+
+
+def make_application(settings: Settings, make_cluster: Callable[[Configuration], Cluster]) -> Application:
+    """The admission server as `server.service.run` takes it. Raises ConfigurationError."""
+    registry = new_registry()
+    files = FileMetrics(registry)
+    background: list[Background] = []
+    # `admission` is made below, from what is loaded here.
+    watched = _watched(settings.configuration, files, lambda new: admission.reconfigure(new))  # noqa: PLW0108
+    if watched is not None:
+        background.append(watched.watch)
+    default = Configuration()
+
+    def current() -> Configuration:
+        return default if watched is None else watched.value
+
+    if "@sha256:" not in current().sidecar.image:
+        logs.warning("sidecar_image_not_pinned", advice="pin sidecar.image by digest; Knative does not resolve it")
+    cluster = make_cluster(current())
+    metrics = AdmissionMetrics(registry, lambda: cluster.current().age_seconds or 0.0)
+    admission = Admission(current, cluster, metrics)
+    background.append(cluster.run)
+    gates: dict[str, Check] = {"cluster": cluster.problem}
+    certificate: CertificateFiles | HeldCertificate
+    if isinstance(settings.certificate, Identity):
+        certificate = HeldCertificate()
+        keeper = _keeper(settings.certificate, certificate, current, registry)
+        background.append(keeper.run)
+        gates["certificate"] = keeper.problem
+    else:
+        certificate = settings.certificate
+    return Application(
+        routes={("POST", path): admission.handler(path) for path in PATHS},
+        certificate=certificate,
+        listen=settings.listen,
+        metrics_listen=settings.metrics_listen,
+        limits=settings.limits,
+        gates=gates,
+        background=background,
+        registry=registry,
+        files=files,
+    )
+
+
+def _keeper(
+    identity: Identity, certificate: HeldCertificate, current: Callable[[], Configuration], registry: CollectorRegistry
+) -> Keeper:
+    from certs.controller import Keeper  # these import a whole Kubernetes client
+    from webhook.cluster.live import connect
+
+    return Keeper(identity, connect, certificate.replace, lambda: current().certificates.periods, registry, logs)
+
+
+def _watched(
+    path: Path | None, files: FileMetrics, changed: Callable[[Configuration], None]
+) -> Watched[Configuration] | None:
+    if path is None:
+        return None
+    return Watched(
+        "configuration", read=lambda: load_configuration(path), paths=lambda: [path], metrics=files, changed=changed
+    )
+
+
+class Admission:
+    """Answers AdmissionReviews, one handler a path."""
+
+    def __init__(self, configuration: Callable[[], Configuration], cluster: Cluster, metrics: AdmissionMetrics) -> None:
+        self._configuration = configuration
+        self._cluster = cluster
+        self._metrics = metrics
+        metrics.configured(configuration().digest)
+
+    def handler(self, path: str) -> Handler:
+        """The handler of one admission path."""
+
+        async def answer(body: bytes, _info: RequestInfo) -> Response:
+            try:
+                request = read_review(body, path)
+            except ReviewError as error:
+                logs.warning("unusable_review", path=path, problem=str(error))
+                return unusable(error)
+            logs.set_request_id(request.uid)
+            decision = await self._decide(request)
+            self._metrics.decided(path, decision)
+            _log(request, decision)
+            return Response(200, write_review(request.uid, decision))
+
+        return answer
+
+    def reconfigure(self, configuration: Configuration) -> None:
+        """Take a reloaded configuration into use."""
+        self._metrics.configured(configuration.digest)
+        self._cluster.configured(configuration)
+
+    async def _decide(self, request: Request) -> Decision:
+        configuration = self._configuration()
+        snapshot = self._cluster.current()
+        if request.path in _LOOKING_UP:
+            snapshot = await self._cluster.fetch(request, configuration, snapshot)
+        return decide(request, configuration, snapshot)
+
+
+# The paths whose decisions may want what no watch holds.
+_LOOKING_UP = frozenset({"/validate/binding", "/validate/namespace"})
+
+
+def unusable(error: ReviewError) -> Response:
+    """The answer to a body that is no AdmissionReview: a denial where it has a uid, else HTTP 400."""
+    if error.uid is None:
+        return Response(400, json.dumps({"message": str(error)}).encode())
+    return Response(200, write_review(error.uid, refuse(str(error), 400, "BadRequest")))
+
+
+def _log(request: Request, decision: Decision) -> None:
+    """One line for what somebody may look for later; plain mutations are in the API server's audit annotations.
+
+    Rule ids and names only: messages are long, and the denied user has them.
+    """
+    if decision.allowed and not decision.violations:
+        return
+    logs.info(
+        "decision",
+        path=request.path,
+        kind=request.kind[2],
+        operation=request.operation,
+        namespace=request.namespace,
+        name=request.name,
+        dry_run=request.dry_run,
+        mode=decision.mode,
+        decision=decision.outcome,
+        reason=decision.reason,
+        rules=list(dict.fromkeys(violation.rule.id for violation in decision.violations)),
+    )
