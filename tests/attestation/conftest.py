@@ -38,8 +38,8 @@ from attestation.report.abi import SIGNED_SIZE, encode_report
 from attestation.report.envelopes import Evidence, from_raw
 from attestation.report.products import ProductLine, line_by_name
 from attestation.report.tcb import Tcb, encode_tcb
+from tests.support.paths import VECTORS
 
-VECTORS = Path(__file__).parents[3] / "shared" / "vectors"
 SHA384 = hashes.SHA384()
 
 

@@ -22,16 +22,17 @@ from typing import Any
 
 from tests.bench.figures import microseconds, spread
 from tests.bench.golang import binary
-from tests.certificates import write_pair
-from tests.watch.apiserver import CLASSES, NAMESPACES, NODES, namespace
-from tests.webhook.control_plane import control_plane
+from tests.support.certificates import write_pair
+from tests.support.paths import REVIEWS
+from tests.webhook.cluster.apiserver import CLASSES, NAMESPACES, NODES, namespace
+from tests.webhook.server.control_plane import control_plane
 from webhook.configuration.model import Configuration
 from webhook.decide import decide
 from webhook.modes import Mode
 from webhook.review import read_review, write_review
 from webhook.snapshot import RuntimeClassRecord, Snapshot
 
-_REVIEW = Path(__file__).parent.parent / "fixtures/admissionreviews/pods-create-payments-by-replicaset-controller.json"
+_REVIEW = REVIEWS / "pods-create-payments-by-replicaset-controller.json"
 _ROUNDS = 5
 _SECONDS = 3
 _REVIEWS = 100_000

@@ -5,12 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 from tests.bench.figures import spread
+from tests.support.paths import ROOT
 
-_ROOT = Path(__file__).parent.parent.parent
-_VECTORS = _ROOT.parent / "shared" / "vectors"
+_VECTORS = ROOT.parent / "shared" / "vectors"
 
 
 def main() -> None:
@@ -24,7 +23,7 @@ def main() -> None:
     times = []
     for _ in range(10):
         start = time.perf_counter()
-        done = subprocess.run(list(map(str, command)), capture_output=True, cwd=_ROOT, check=False)
+        done = subprocess.run(list(map(str, command)), capture_output=True, cwd=ROOT, check=False)
         times.append((time.perf_counter() - start) * 1000)
         if done.returncode == 2:
             raise RuntimeError(done.stderr.decode())

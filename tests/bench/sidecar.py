@@ -31,14 +31,15 @@ from attestation.simulator.hierarchy import open_hierarchy
 from plan import document as plans
 from plan.document import EvidenceSource, Plan, SecretFile, Vault, Workload
 from plan.document import Verifier as VerifierPlan
-from tests.exec.conftest import build
+from tests.attestation.verifier.conftest import make_site
+from tests.attestation.verifier.process import Site, policy, verifier
+from tests.attestation.verifier.tokens import Issuer
+from tests.e2e.raft import RaftOpenBao, raft_openbao
 from tests.sidecar.conftest import start_machine
-from tests.sidecar.pod import HOME, ROOT, Pod
-from tests.together.raft import RaftOpenBao, raft_openbao
-from tests.verifier.conftest import make_site
-from tests.verifier.openbao import MOUNT, ROLE, binary
-from tests.verifier.process import Site, policy, verifier
-from tests.verifier.tokens import Issuer
+from tests.sidecar.exec.conftest import build
+from tests.sidecar.pod import HOME, Pod
+from tests.support.openbao import MOUNT, ROLE, binary
+from tests.support.paths import ROOT
 
 _HERE = Path(__file__).parent
 _LEVELS = {1: 15, 25: 3, 50: 3, 75: 3}  # processes at once -> rounds; the levels are those of the paper

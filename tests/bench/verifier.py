@@ -16,12 +16,12 @@ from pathlib import Path
 from attestation.simulator.device import Device
 from attestation.simulator.hierarchy import open_hierarchy
 from kbs import messages
+from tests.attestation.verifier.conftest import make_site
+from tests.attestation.verifier.guest import Client, document
+from tests.attestation.verifier.process import HOST_DATA, Verifier, policy, verifier
+from tests.attestation.verifier.tokens import Issuer
 from tests.bench.figures import spread
-from tests.verifier.conftest import make_site
-from tests.verifier.guest import Client, document
-from tests.verifier.openbao import openbao
-from tests.verifier.process import HOST_DATA, Verifier, policy, verifier
-from tests.verifier.tokens import Issuer
+from tests.support.openbao import openbao
 
 _ROUNDS = 3
 _PER_ROUND = 900

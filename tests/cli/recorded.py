@@ -12,7 +12,8 @@ from typing import Any
 
 import yaml
 
-REVIEWS = Path(__file__).parents[1] / "fixtures" / "admissionreviews"
+from tests.support.paths import REVIEWS
+
 # What the recorded objects' authors wrote and nobody else may see.
 CANARIES = ("hunter2", "p4ss", "tok-1")
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from tests.cluster.client import Answer, Client, Object
 from tests.cluster.controlplane import ControlPlane
-from tests.cluster.eventually import eventually as eventually
 from tests.cluster.namespace import DEVELOPER, Namespace
+from tests.support.eventually import eventually as eventually
 
 DRY = {"dryRun": "All"}
 IMAGE = f"dev.local/app@sha256:{'b' * 64}"

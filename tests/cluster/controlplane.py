@@ -16,8 +16,8 @@ from tests.cluster.binaries import KUBERNETES, binary
 from tests.cluster.client import Client, Credentials, Done
 from tests.cluster.etcd import Etcd
 from tests.cluster.keeper import Keeper
-from tests.cluster.ports import free_port
 from tests.cluster.process import Process
+from tests.support.ports import free_port
 
 _ISSUER = "https://kubernetes.default.svc"
 

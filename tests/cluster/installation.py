@@ -22,8 +22,8 @@ import yaml
 from tests.cluster.client import Client, Credentials, Object
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.nodes import MANIFESTS
-from tests.cluster.ports import free_port
 from tests.cluster.process import Process
+from tests.support.ports import free_port
 from webhook.configuration.model import Configuration
 
 SYSTEM = "morphisms-system"

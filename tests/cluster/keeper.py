@@ -16,8 +16,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.support.paths import ROOT
+
 _PATIENCE_SECONDS = 10
-_ROOT = Path(__file__).parent.parent.parent
 
 
 class Keeper:
@@ -26,7 +27,7 @@ class Keeper:
     def __init__(self, *folders: Path) -> None:
         command = [sys.executable, "-m", "tests.cluster.keeper", *map(str, folders)]
         # A session of its own: Ctrl-C in the terminal reaches the run only.
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, cwd=_ROOT, start_new_session=True)
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, cwd=ROOT, start_new_session=True)
 
     def started(self, pid: int) -> None:
         """Answer for this process from now on."""

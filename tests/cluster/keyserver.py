@@ -17,18 +17,18 @@ from typing import Any
 
 from attestation.simulator.hierarchy import Hierarchy, open_hierarchy
 from plan.document import PLAN_VARIABLE
+from tests.attestation.verifier.process import Site, Verifier, command, policy, verifier
 from tests.cluster.client import Object
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.keeper import Keeper
 from tests.cluster.process import Process
-from tests.exec.conftest import build
+from tests.sidecar.exec.conftest import build
 from tests.sidecar.pod import START
 from tests.sidecar.vault import TlsOpenBao, tls_openbao
-from tests.verifier.process import Site, Verifier, command, policy, verifier
-from tests.webhook.process import until
+from tests.support.paths import ROOT
+from tests.webhook.server.process import until
 from webhook.configuration.profiles import PRESETS
 
-_ROOT = Path(__file__).parent.parent.parent
 _CLUSTER = "prod"
 _PROFILE = "kata-snp-simulated"
 _LISTENING = "listening on "
@@ -100,7 +100,7 @@ class KeyServer:
         plan = next(entry["value"] for entry in container["env"] if entry["name"] == PLAN_VARIABLE)
         done = subprocess.run(
             [sys.executable, "-c", START, str(folder), str(self.helper)],
-            cwd=_ROOT,
+            cwd=ROOT,
             env={PLAN_VARIABLE: plan, "PATH": os.defpath},
             capture_output=True,
             text=True,

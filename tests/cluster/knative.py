@@ -17,8 +17,8 @@ from tests.cluster.binaries import KNATIVE, Report, binary, only_one
 from tests.cluster.client import Client, Object
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.namespace import Namespace
-from tests.cluster.ports import free_port
 from tests.cluster.process import Process
+from tests.support.ports import free_port
 
 NAMESPACE = "knative-serving"
 # By digest, and from a registry name that Knative asks no registry for.

@@ -9,7 +9,7 @@ from collections.abc import Coroutine
 from types import TracebackType
 from typing import Any
 
-from tests.cluster.ports import free_port
+from tests.support.ports import free_port
 
 
 class Link:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tests.cluster.client import Client, Object
-from tests.cluster.eventually import eventually
+from tests.support.eventually import eventually
 
 MODE_LABEL = "morphisms.dev/mode"
 DEVELOPER = "dev"

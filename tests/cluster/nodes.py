@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import yaml
 
 from tests.cluster.client import STRATEGIC_PATCH, Client, Object
+from tests.support.paths import ROOT
 
-MANIFESTS = Path(__file__).parent.parent.parent / "manifests"
+MANIFESTS = ROOT / "manifests"
 NODES = "/api/v1/nodes"
 SNP_LABEL = "amd.feature.node.kubernetes.io/snp"
 RUNTIME_CLASSES = "/apis/node.k8s.io/v1/runtimeclasses"

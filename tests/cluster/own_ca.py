@@ -24,8 +24,8 @@ from cryptography import x509
 
 from tests.cluster.client import Client, Object
 from tests.cluster.controlplane import ControlPlane
-from tests.cluster.ports import free_port
 from tests.cluster.process import Process
+from tests.support.ports import free_port
 
 SERVICE = "morphisms-webhook"
 SECRETS = ("morphisms-webhook-ca", "morphisms-webhook-tls")

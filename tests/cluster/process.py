@@ -10,8 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from tests.cluster.keeper import Keeper
-
-_ROOT = Path(__file__).parent.parent.parent
+from tests.support.paths import ROOT
 
 
 class Process:
@@ -59,7 +58,7 @@ class Process:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                cwd=_ROOT,
+                cwd=ROOT,
                 env={**os.environ, **self.environment},
                 start_new_session=True,  # Ctrl-C is for the test run, which stops this in its turn
             )

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.webhook.process import until
+from tests.support.paths import ROOT
+from tests.webhook.server.process import until
 
-_ROOT = Path(__file__).parent.parent.parent
 _RUN = """
 import sys
 from pathlib import Path
@@ -43,7 +43,7 @@ signal.pause()
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, None])
 def test_a_run_that_dies_leaves_nothing_behind(tmp_path: Path, number: signal.Signals | None) -> None:
     (tmp_path / "gone").mkdir()
-    run = subprocess.Popen([sys.executable, "-c", _RUN, str(tmp_path), _CHILD], cwd=_ROOT, stdin=subprocess.PIPE)
+    run = subprocess.Popen([sys.executable, "-c", _RUN, str(tmp_path), _CHILD], cwd=ROOT, stdin=subprocess.PIPE)
     until((tmp_path / "running").exists)
     if number is None:
         run.communicate(b"")  # it ends by itself, without having stopped anything

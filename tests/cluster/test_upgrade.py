@@ -12,12 +12,12 @@ import pytest
 import yaml
 
 from tests.cluster.controlplane import ControlPlane, control_plane
-from tests.cluster.eventually import eventually
 from tests.cluster.kubelet import KeptInstallation
 from tests.cluster.namespace import MODE_LABEL, Namespace
 from tests.cluster.nodes import KATA, RUNTIME_CLASSES, add_confidential_node, add_node
 from tests.cluster.stream import Stream
 from tests.manifests.rendering import MANIFESTS
+from tests.support.eventually import eventually
 
 pytestmark = pytest.mark.slow
 

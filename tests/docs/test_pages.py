@@ -13,17 +13,17 @@ from attestation.appraisal.reference_values import parse_guests
 from attestation.verifier.configuration import VerifierConfiguration
 from attestation.verifier.policies.load import load_policies
 from cli.main import COMMANDS
+from tests.support.paths import ROOT
 from webhook.configuration.model import Configuration
 from webhook.decide import decide
 from webhook.modes import Mode
 from webhook.request import Request, User
 from webhook.snapshot import Snapshot
 
-_ROOT = Path(__file__).parent.parent.parent
-_VERIFIER = (_ROOT / "docs" / "verifier.md").read_text()
-_INSTALL = (_ROOT / "docs" / "install.md").read_text()
-_DOCTOR = (_ROOT / "docs" / "doctor.md").read_text()
-_README = (_ROOT / "README.md").read_text()
+_VERIFIER = (ROOT / "docs" / "verifier.md").read_text()
+_INSTALL = (ROOT / "docs" / "install.md").read_text()
+_DOCTOR = (ROOT / "docs" / "doctor.md").read_text()
+_README = (ROOT / "README.md").read_text()
 
 
 def _yaml(page: str, marker: str) -> Any:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
 from server.yaml.strict import schema
+from tests.support.paths import ROOT
 from tools.schema import DOCS, SCHEMAS
 
 
@@ -31,7 +31,7 @@ def test_every_key_of_the_configuration_is_described() -> None:
 def test_every_rule_is_in_its_own_file_and_documented() -> None:
     from webhook.rules import BY_ID
 
-    root = Path(__file__).parent.parent.parent
+    root = ROOT
     text = (root / "docs" / "rules.md").read_text()
     for rule in BY_ID:
         assert (root / "webhook" / "rules" / f"{rule.replace('-', '_')}.py").is_file(), rule

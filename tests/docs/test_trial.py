@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.verifier.openbao import binary
+from tests.support.openbao import binary
+from tests.support.paths import ROOT
 
-_PAGE = (Path(__file__).parent.parent.parent / "docs" / "trial.md").read_text()
+_PAGE = (ROOT / "docs" / "trial.md").read_text()
 _PORTS = ("8007", "8200", "8443")
 
 

@@ -9,8 +9,9 @@ from typing import Any, Final
 import yaml
 
 from tests.cluster.binaries import KUBERNETES, binary
+from tests.support.paths import ROOT
 
-MANIFESTS: Final = Path(__file__).parent.parent.parent / "manifests"
+MANIFESTS: Final = ROOT / "manifests"
 # Rendered file -> its kustomization.
 RENDERED: Final = {"install.yaml": "base", "install-verifier.yaml": "base/verifier"}
 PREVIOUS: Final = MANIFESTS / "previous" / "install.yaml"

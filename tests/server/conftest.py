@@ -17,7 +17,7 @@ from server.limits import Limits
 from server.messages import Handler
 from server.service import Application, Service
 from server.tls import CertificateFiles
-from tests.certificates import make_pair
+from tests.support.certificates import make_pair
 
 FIXTURE_LIMITS = {"drain_delay_seconds": 0.1, "drain_idle_seconds": 0.3, "grace_seconds": 5.0}
 
@@ -174,7 +174,7 @@ from server.limits import Limits
 from server.messages import Response
 from server.service import Application, run
 from server.tls import CertificateFiles
-from tests.certificates import make_pair
+from tests.support.certificates import make_pair
 
 async def echo(body, info):
     await asyncio.sleep(0.005)

@@ -13,12 +13,13 @@ import pytest
 from attestation.simulator.hierarchy import Hierarchy, open_hierarchy
 from plan.document import EvidenceSource, Plan, Vault, Workload
 from plan.document import Verifier as VerifierPlan
-from tests.exec.conftest import build
-from tests.sidecar.pod import CANARY, HOME, ROOT, Pod
+from tests.attestation.verifier.conftest import make_site
+from tests.attestation.verifier.process import HOST_DATA, Verifier, command, policy, verifier
+from tests.attestation.verifier.tokens import Issuer
+from tests.sidecar.exec.conftest import build
+from tests.sidecar.pod import CANARY, HOME, Pod
 from tests.sidecar.vault import TlsOpenBao, tls_openbao
-from tests.verifier.conftest import make_site
-from tests.verifier.process import HOST_DATA, Verifier, command, policy, verifier
-from tests.verifier.tokens import Issuer
+from tests.support.paths import ROOT
 
 
 @pytest.fixture(scope="session")

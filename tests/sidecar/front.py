@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from tests.certificates import write_pair
+from tests.support.certificates import write_pair
 
 
 @dataclass

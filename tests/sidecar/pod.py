@@ -13,8 +13,8 @@ from typing import Any
 
 from plan import document as plans
 from plan.document import Plan
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parent.parent.parent
 HOME = "secret/knative/prod/shop/payments"
 CANARY = "canary-5b1e"
 

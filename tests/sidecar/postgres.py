@@ -17,7 +17,7 @@ import pytest
 
 from tests.sidecar.resident import until
 from tests.sidecar.vault import _free_port
-from tests.verifier.openbao import OpenBao
+from tests.support.openbao import OpenBao
 
 PASSWORD = "of-the-database-engine"
 _CREATE = "CREATE ROLE \"{{name}}\" WITH LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}';"

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from plan import document as plans
-from tests.sidecar.pod import ROOT, Ended, Pod
+from tests.sidecar.pod import Ended, Pod
+from tests.support.paths import ROOT
 
 # As in tests.sidecar.pod; the kubelet's port and a secret's age are the test's too.
 START = """

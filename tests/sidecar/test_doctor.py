@@ -12,9 +12,10 @@ import pytest
 
 from plan import document as plans
 from plan.document import EvidenceSource, SecretFile
-from tests.sidecar.pod import CANARY, HOME, ROOT, START, Pod
+from tests.attestation.verifier.process import Verifier, command
+from tests.sidecar.pod import CANARY, HOME, START, Pod
 from tests.sidecar.vault import TlsOpenBao
-from tests.verifier.process import Verifier, command
+from tests.support.paths import ROOT
 
 DB = f"{HOME}/db"
 HEALTHY = [

@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 from plan.document import EnvFrom, EnvVariable, SecretFile
-from tests.exec.conftest import build
+from tests.sidecar.exec.conftest import build
 from tests.sidecar.pod import CANARY, HOME, Pod, clean
 from tests.sidecar.vault import TlsOpenBao
 

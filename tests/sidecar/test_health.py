@@ -18,10 +18,11 @@ import pytest
 from kbs import messages
 from sidecar.errors import Exit, RefusalError
 from sidecar.health import MAX_CONNECTIONS, MAX_REQUEST, REQUEST_SECONDS, STUCK_SECONDS, Health, Status
+from tests.attestation.verifier.process import Verifier
 from tests.sidecar.front import Request, Spoilt, front
-from tests.sidecar.pod import ROOT, Pod
+from tests.sidecar.pod import Pod
 from tests.sidecar.resident import resident, until
-from tests.verifier.process import Verifier
+from tests.support.paths import ROOT
 
 
 @pytest.fixture

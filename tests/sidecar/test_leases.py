@@ -9,12 +9,12 @@ import pytest
 
 from plan.document import EnvVariable, SecretFile
 from sidecar.errors import Exit
+from tests.attestation.verifier.process import Verifier
 from tests.sidecar.pod import Pod, clean, refused
 from tests.sidecar.postgres import Postgres, postgres
 from tests.sidecar.resident import application, resident, until
 from tests.sidecar.test_stopping import alive
 from tests.sidecar.vault import TlsOpenBao
-from tests.verifier.process import Verifier
 
 pytestmark = pytest.mark.slow
 

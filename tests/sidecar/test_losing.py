@@ -7,12 +7,12 @@ from collections.abc import Iterator
 import pytest
 
 from plan.document import SecretFile
+from tests.attestation.verifier.process import Verifier, policy
 from tests.sidecar.conftest import v2, write_secret
 from tests.sidecar.pod import CANARY, HOME, Pod, clean
 from tests.sidecar.resident import Resident, resident, until
 from tests.sidecar.test_stopping import alive
 from tests.sidecar.vault import TlsOpenBao
-from tests.verifier.process import Verifier, policy
 
 A, B = f"{HOME}/a", f"{HOME}/b"
 

@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 from sidecar.errors import Exit, RefusalError, internal
-from tests.sidecar.pod import CANARY, ROOT
+from tests.sidecar.pod import CANARY
+from tests.support.paths import ROOT
 
 _START = f"""
 import sys

@@ -18,14 +18,14 @@ from plan.document import EvidenceSource, Plan, SecretFile, Vault, Workload
 from plan.document import Verifier as VerifierPlan
 from sidecar.renew.schedule import FIRST_PAUSE
 from sidecar.vault.client import REVOCATION_SECONDS
+from tests.attestation.verifier.conftest import make_site
+from tests.attestation.verifier.process import Verifier, policy, verifier
+from tests.attestation.verifier.tokens import Issuer
+from tests.e2e.forwarder import Forwarder, forwarder
+from tests.e2e.raft import RaftOpenBao, raft_openbao
 from tests.sidecar.conftest import v2
 from tests.sidecar.pod import CANARY, HOME, Pod, clean
 from tests.sidecar.resident import Resident, resident, until
-from tests.together.forwarder import Forwarder, forwarder
-from tests.together.raft import RaftOpenBao, raft_openbao
-from tests.verifier.conftest import make_site
-from tests.verifier.process import Verifier, policy, verifier
-from tests.verifier.tokens import Issuer
 
 pytestmark = pytest.mark.slow
 

@@ -14,7 +14,8 @@ import pytest
 
 from plan import document as plans
 from plan.document import EnvVariable, SecretFile
-from tests.sidecar.pod import CANARY, HOME, ROOT, START, Pod
+from tests.sidecar.pod import CANARY, HOME, START, Pod
+from tests.support.paths import ROOT
 
 DB = f"{HOME}/db"
 FS_GROUP, OURS, CONSUMER, STRANGER = 23456, 23457, 23458, 23459

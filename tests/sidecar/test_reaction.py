@@ -16,9 +16,10 @@ from plan.document import SecretFile
 from sidecar.errors import Exit, RefusalError
 from sidecar.publish.notify import reaction
 from tests.sidecar.conftest import write_secret
-from tests.sidecar.pod import CANARY, HOME, ROOT, Pod, refused
+from tests.sidecar.pod import CANARY, HOME, Pod, refused
 from tests.sidecar.resident import application, resident, until
 from tests.sidecar.vault import TlsOpenBao
+from tests.support.paths import ROOT
 
 # Names nobody else on this machine has; the kernel keeps 15 letters of one.
 NAME = f"app{os.getpid()}"

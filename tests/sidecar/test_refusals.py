@@ -19,13 +19,14 @@ import pytest
 from plan import document as plans
 from plan.document import EnvFrom, EnvVariable, EvidenceSource, SecretFile
 from sidecar.errors import Exit
-from tests.certificates import make_pair
+from tests.attestation.verifier.process import Verifier
+from tests.attestation.verifier.tokens import Issuer
 from tests.sidecar.conftest import write_secret
 from tests.sidecar.front import Front, Request, Spoilt, front, never
-from tests.sidecar.pod import CANARY, HOME, ROOT, Ended, Pod, clean, refused
+from tests.sidecar.pod import CANARY, HOME, Ended, Pod, clean, refused
 from tests.sidecar.vault import TlsOpenBao, tls_openbao
-from tests.verifier.process import Verifier
-from tests.verifier.tokens import Issuer
+from tests.support.certificates import make_pair
+from tests.support.paths import ROOT
 
 DB = f"{HOME}/db"
 FILE = (SecretFile("password", DB, "password", key="password"),)

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from plan.document import EnvVariable, SecretFile
+from tests.attestation.verifier.process import Verifier
 from tests.sidecar.conftest import write_secret
 from tests.sidecar.pod import CANARY, HOME, Pod, clean
 from tests.sidecar.resident import application, resident
 from tests.sidecar.test_stopping import alive
 from tests.sidecar.vault import TlsOpenBao
-from tests.verifier.process import Verifier
 
 ROTATED = f"{HOME}/rotated"
 

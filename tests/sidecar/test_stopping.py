@@ -18,10 +18,10 @@ import pytest
 from kbs import messages
 from plan.document import EnvFrom, EnvVariable, SecretFile
 from sidecar.errors import Exit
+from tests.attestation.verifier.process import Verifier
 from tests.sidecar.front import Request, Spoilt, front
 from tests.sidecar.pod import CANARY, HOME, Pod, clean, refused
 from tests.sidecar.vault import TlsOpenBao
-from tests.verifier.process import Verifier
 
 DB = f"{HOME}/db"
 # From before the interpreter is up until after the last revocation, on a slow machine too.

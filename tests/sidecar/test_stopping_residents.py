@@ -15,13 +15,13 @@ import pytest
 
 from plan.document import EnvVariable, SecretFile
 from sidecar.errors import Exit
+from tests.attestation.verifier.process import Verifier
 from tests.sidecar.conftest import write_secret
 from tests.sidecar.front import Request, Spoilt, front
 from tests.sidecar.pod import CANARY, HOME, Pod, clean, refused
 from tests.sidecar.resident import resident
 from tests.sidecar.test_stopping import alive
 from tests.sidecar.vault import TlsOpenBao
-from tests.verifier.process import Verifier
 
 pytestmark = pytest.mark.slow
 

@@ -17,11 +17,12 @@ import pytest
 from plan import document as plans
 from plan.document import SecretFile
 from tests.sidecar.conftest import write_secret
-from tests.sidecar.pod import CANARY, HOME, ROOT, START, Pod
+from tests.sidecar.pod import CANARY, HOME, START, Pod
 from tests.sidecar.resident import START as STAY
 from tests.sidecar.resident import until
 from tests.sidecar.test_stopping import alive
 from tests.sidecar.vault import TlsOpenBao
+from tests.support.paths import ROOT
 
 PAGE = 4096  # the least that a pipe holds
 

@@ -9,8 +9,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.certificates import write_pair
-from tests.verifier.openbao import ROOT_TOKEN, OpenBao, binary
+from tests.support.certificates import write_pair
+from tests.support.openbao import ROOT_TOKEN, OpenBao, binary
 
 _LISTENER = 'listener "tcp" {{ address = "127.0.0.1:{port}" tls_cert_file = "{cert}" tls_key_file = "{key}" }}'
 

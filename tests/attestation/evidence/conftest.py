@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from attestation.appraisal.appraise import AUTHENTICITY_ONLY, Expectation, appraise
+from attestation.appraisal.result import Verdict
+from attestation.evidence import Evidence
+from attestation.pki.certificates import parse_certificate
+from attestation.pki.crl import parse_crl
+from attestation.pki.endorsements import Collateral, from_table
+from attestation.pki.roots import Anchors
+from attestation.report.envelopes import from_raw
+from attestation.simulator.device import Device
+from attestation.simulator.hierarchy import Hierarchy, open_hierarchy
+from tests.support.paths import VECTORS
+
+
+@pytest.fixture(scope="session")
+def hierarchy(tmp_path_factory: pytest.TempPathFactory) -> Hierarchy:
+    """One simulated machine's keys for all tests of a process: making them takes two seconds."""
+    return open_hierarchy(tmp_path_factory.mktemp("simulated"))
+
+
+@pytest.fixture(scope="session")
+def device(hierarchy: Hierarchy) -> Device:
+    return Device(hierarchy)
+
+
+@pytest.fixture(scope="session")
+def vectors() -> Path:
+    """The folder of real reports, used in place."""
+    if not VECTORS.is_dir():
+        pytest.skip("the real vectors are not beside this checkout (../shared/vectors)")
+    return VECTORS
+
+
+def judge(
+    evidence: Evidence,
+    root: Path,
+    crl: Path,
+    expectation: Expectation = AUTHENTICITY_ONLY,
+    *,
+    now: datetime | None = None,
+) -> Verdict:
+    """What a verifier that trusts this simulated root says, given nothing but the evidence."""
+    given = from_table(evidence.certificates)
+    return appraise(
+        from_raw(evidence.report),
+        Collateral(given.leaf, given.intermediates, (parse_crl(crl.read_bytes()),)),
+        Anchors().with_simulated(parse_certificate(root.read_bytes())),
+        datetime.now(UTC) if now is None else now,
+        expectation,
+        source=evidence.source,
+    )

@@ -1,0 +1,58 @@
+"""One OpenBao, one simulated machine and one verifier for all tests that only ask."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from attestation.simulator.device import Device
+from attestation.simulator.hierarchy import Hierarchy, open_hierarchy
+from tests.attestation.verifier.process import HOST_DATA, Site, Verifier, policy, verifier
+from tests.attestation.verifier.tokens import Issuer
+from tests.support.openbao import OpenBao, openbao
+
+
+@pytest.fixture(scope="session")
+def hierarchy(tmp_path_factory: pytest.TempPathFactory) -> Hierarchy:
+    return open_hierarchy(tmp_path_factory.mktemp("simulated"))
+
+
+@pytest.fixture(scope="session")
+def device(hierarchy: Hierarchy) -> Device:
+    """The guest whose HOST_DATA the policies name."""
+    return Device(hierarchy, host_data=HOST_DATA)
+
+
+@pytest.fixture(scope="session")
+def issuer() -> Issuer:
+    return Issuer()
+
+
+@pytest.fixture(scope="session")
+def bao(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenBao]:
+    with openbao(tmp_path_factory.mktemp("openbao")) as server:
+        for service in ("payments", "neighbour"):
+            path = f"secret/data/knative/prod/shop/{service}/db"
+            server.done("POST", path, {"data": {"password": f"of {service}"}})
+        yield server
+
+
+@pytest.fixture(scope="session")
+def running(
+    tmp_path_factory: pytest.TempPathFactory, hierarchy: Hierarchy, issuer: Issuer, bao: OpenBao
+) -> Iterator[Verifier]:
+    """A verifier with one policy, of assurance workload; tests do not change its files."""
+    site = make_site(tmp_path_factory.mktemp("verifier"), hierarchy, issuer, bao.url)
+    site.write_policy("payments", policy())
+    bao.trust(site.public_keys)
+    with verifier(site) as process:
+        yield process
+
+
+def make_site(folder: Path, hierarchy: Hierarchy, issuer: Issuer, vault_url: str) -> Site:
+    """A verifier's folder without policies."""
+    site = Site(folder, hierarchy, vault_url)
+    issuer.write_jwks(folder / "prod.jwks")
+    return site

@@ -1,0 +1,96 @@
+"""A guest: makes evidence on a simulated machine and speaks the wire, from this process or from one of its own.
+
+`python -m tests.attestation.verifier.guest`: settings as JSON on stdin, what happened as JSON on stdout.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import ssl
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from attestation.evidence.coco_document import coco_document
+from attestation.evidence.order import collect_first
+from attestation.evidence.source import Evidence
+from attestation.report.certificate_table import parse_certificate_table
+from attestation.report.report_data import ascii_encoded, padded
+from attestation.simulator.device import Device
+from kbs import messages
+from plan.document import EvidenceSource
+
+
+@dataclass
+class Answer:
+    """Status, headers and body of an answer."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes = field(repr=False)
+
+    @property
+    def error(self) -> messages.ErrorAnswer:
+        return messages.read_error(self.body)
+
+
+class Client:
+    """One TLS connection to a verifier."""
+
+    def __init__(self, port: int, ca: Path) -> None:
+        context = ssl.create_default_context(cafile=str(ca))
+        self._connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=20, context=context)
+
+    def call(self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None) -> Answer:
+        """One request on the connection, opened anew when the server has closed it."""
+        self._connection.request(method, path, body, headers or {})
+        answer = self._connection.getresponse()
+        return Answer(answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read())
+
+    def nonce(self) -> str:
+        """First call."""
+        answer = self.call("POST", messages.AUTH_PATH, messages.write_auth())
+        assert answer.status == 200
+        return messages.read_auth_answer(answer.body)
+
+    def attest(self, body: bytes) -> Answer:
+        """Second call."""
+        return self.call("POST", messages.ATTEST_PATH, body)
+
+    def token(self, bearer: str, role: str = messages.DEFAULT_ROLE) -> Answer:
+        """Third call."""
+        return self.call("GET", messages.token_path(role), headers={"Authorization": f"Bearer {bearer}"})
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def document(device: Device, digest: bytes, *, as_ascii: bool = False) -> dict[str, Any]:
+    """CoCo evidence of this device that binds the digest."""
+    report = device.report(ascii_encoded(digest) if as_ascii else padded(digest))
+    return coco_document(Evidence("simulated", report, parse_certificate_table(device.certificate_table())))
+
+
+def main() -> None:
+    """The whole way, with evidence from a running simulated machine."""
+    settings = json.load(sys.stdin)
+    client = Client(settings["port"], Path(settings["ca"]))
+    key = messages.EphemeralKey()
+    nonce = client.nonce()
+    additional = messages.write_additional_evidence(settings["pod_token"])
+    digest = messages.binding(nonce, key.public, additional)
+    source = EvidenceSource(settings["source"], settings["machine"])
+    primary = coco_document(collect_first([source], digest, timeout=10))
+    answer = client.attest(messages.write_attest(nonce, key.public, primary, additional))
+    if answer.status != 200:
+        print(json.dumps({"status": answer.status, "problem": answer.error.problem}))
+        return
+    answer = client.token(messages.read_attest_answer(answer.body), settings["role"])
+    token = messages.open_token(answer.body, key, nonce, settings["role"])
+    print(json.dumps({"status": answer.status, "token": token.token, "simulated": token.simulated}))
+
+
+if __name__ == "__main__":
+    main()

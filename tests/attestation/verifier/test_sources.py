@@ -1,0 +1,49 @@
+"""How often one address may ask, before anything is verified."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from attestation.simulator.device import Device
+from attestation.simulator.hierarchy import Hierarchy
+from attestation.verifier.rate_limit import network
+from tests.attestation.verifier.conftest import make_site
+from tests.attestation.verifier.process import policy, until, verifier
+from tests.attestation.verifier.test_refusals import Guest
+from tests.attestation.verifier.tokens import Issuer
+
+
+@pytest.mark.parametrize(
+    ("peer", "expected"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("2001:db8:0:1:ffff::1", "2001:db8:0:1::/64"),
+        ("2001:db8:0:1::2", "2001:db8:0:1::/64"),
+        ("2001:db8:0:2::2", "2001:db8:0:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("", ""),
+        (":", ":"),
+    ],
+)
+def test_a_source_is_an_address_or_a_64(peer: str, expected: str) -> None:
+    assert network(peer) == expected
+
+
+def test_one_address_is_bounded_and_told_of_once(
+    tmp_path: Path, hierarchy: Hierarchy, device: Device, issuer: Issuer
+) -> None:
+    site = make_site(tmp_path, hierarchy, issuer, "http://127.0.0.1:1")
+    site.write_policy("payments", policy())
+    site.settings["perSource"] = {"burst": 2, "perSecond": 0.0001}
+    with verifier(site) as running:
+        client = running.client()
+        answers = [Guest(client, device, issuer.token(uid=str(number))).attest() for number in range(4)]
+        assert [answer.status for answer in answers] == [200, 200, 503, 503]
+        assert answers[-1].headers["retry-after"] == "2"
+        until(lambda: running.events("source_too_often"))
+        (line,) = running.events("source_too_often")
+        assert line["source"] == "127.0.0.1"
+        assert len(running.events("attestation")) == 2

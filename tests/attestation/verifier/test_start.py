@@ -1,0 +1,260 @@
+"""What keeps a verifier from starting, told by file and key; and that it ends quietly."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
+
+from attestation.simulator.device import Device
+from attestation.simulator.hierarchy import Hierarchy
+from attestation.verifier.configuration import Certificates
+from attestation.verifier.trust_anchors import load_anchors
+from server.yaml.strict import ConfigurationError
+from tests.attestation.verifier.conftest import make_site
+from tests.attestation.verifier.guest import Client
+from tests.attestation.verifier.process import GUEST, Site, policy, start_command, terminate, until, verifier
+from tests.attestation.verifier.test_read_back import LIVE
+from tests.attestation.verifier.test_refusals import Guest, inside
+from tests.attestation.verifier.tokens import Issuer
+from tests.support.paths import ROOT
+
+
+@pytest.fixture
+def site(tmp_path: Path, hierarchy: Hierarchy, issuer: Issuer) -> Site:
+    """Its Vault is not there: these tests never come to it."""
+    return make_site(tmp_path, hierarchy, issuer, "http://127.0.0.1:1")
+
+
+def _world_readable_key(site: Site) -> None:
+    (site.folder / "signing.pem").chmod(0o644)
+
+
+def _short_session_key(site: Site) -> None:
+    (site.folder / "session.key").chmod(0o600)
+    (site.folder / "session.key").write_bytes(b"short")
+    (site.folder / "session.key").chmod(0o400)
+
+
+def _ambiguous(site: Site) -> None:
+    site.write_policy("a", policy())
+    site.write_policy("b", policy("other"))
+
+
+def _unknown_key(site: Site) -> None:
+    site.settings["vualt"] = {}
+
+
+def _two_clusters_of_one_name(site: Site) -> None:
+    site.settings["clusters"] *= 2
+
+
+def _two_sources_of_keys(site: Site) -> None:
+    site.settings["clusters"][0]["jwks"]["url"] = "https://api.example"
+
+
+def _no_root(site: Site) -> None:
+    site.settings["certificates"]["simulatedRoot"] = "gone.pem"
+
+
+def _no_crl(site: Site) -> None:
+    site.settings["certificates"]["crls"] = ["prod.jwks"]
+
+
+def _no_authority(site: Site) -> None:
+    site.settings["vault"] |= {"url": "https://127.0.0.1:1", "ca": "prod.jwks"}
+
+
+def _plain_vault_in_production(site: Site) -> None:
+    site.settings["mode"] = "production"
+    del site.settings["certificates"]["simulatedRoot"]
+
+
+def _transit_without_a_login(site: Site) -> None:
+    site.settings["signing"] = {"transit": {"key": "verifier"}}
+
+
+def _two_signers(site: Site) -> None:
+    site.settings["signing"]["transit"] = {"key": "verifier"}
+
+
+def _two_sources_of_policies(site: Site) -> None:
+    site.settings["policyVault"] = {"path": "verifier/policies"}
+
+
+def _policies_without_a_login(site: Site) -> None:
+    _two_sources_of_policies(site)
+    del site.settings["policies"], site.settings["guests"]
+
+
+def _login_without_a_method(site: Site) -> None:
+    site.settings["vault"]["login"] = {}
+
+
+@pytest.mark.parametrize(
+    ("spoil", "problem"),
+    [
+        (_transit_without_a_login, "signing.transit: needs vault.login"),
+        (_two_signers, "exactly one of keys and transit is required"),
+        (_two_sources_of_policies, "policyVault takes the place of policies and guests; keep one"),
+        (_policies_without_a_login, "policyVault: needs vault.login"),
+        (_login_without_a_method, "exactly one of tokenFile and appRole is required"),
+        (_world_readable_key, "has mode 0644, required 0400; chmod 400 it"),
+        (_short_session_key, "has 5 bytes, required at least 32"),
+        (_ambiguous, "prod/shop/payments (a.yaml) and prod/shop/other (b.yaml): ambiguous"),
+        (_unknown_key, "unknown key vualt, did you mean vault?"),
+        (_two_clusters_of_one_name, "clusters: prod is listed twice"),
+        (_two_sources_of_keys, "exactly one of file and url is required"),
+        (_no_root, "gone.pem: cannot be read"),
+        (_no_crl, "prod.jwks: CRL cannot be read"),
+        (_no_authority, "prod.jwks: is no readable PEM file"),
+        (_plain_vault_in_production, "vault.url: not HTTPS; not with mode: production"),
+    ],
+)
+def test_it_does_not_start(site: Site, spoil: Callable[[Site], None], problem: str) -> None:
+    site.settings["certificates"]["keyService"] = "http://127.0.0.1:1"
+    spoil(site)
+    done = subprocess.run(start_command(site), capture_output=True, cwd=ROOT, timeout=60)
+    (line,) = [json.loads(each) for each in done.stderr.splitlines() if b"start_failed" in each]
+    assert done.returncode == 2
+    assert any(problem in each for each in line["problems"]), line
+    assert b"Traceback" not in done.stderr
+    assert b"event_loop" not in done.stderr
+
+
+def test_it_says_when_it_can_believe_nobody(site: Site) -> None:
+    del site.settings["certificates"]["simulatedRoot"]
+    with verifier(site) as running:
+        assert len(running.events("no_trusted_root")) == 1
+
+
+def test_with_a_root_it_says_no_such_thing(site: Site) -> None:
+    with verifier(site) as running:
+        assert not running.events("no_trusted_root")
+
+
+def test_a_root_that_only_has_amds_name_is_refused_at_the_start(tmp_path: Path) -> None:
+    key, name = (
+        ec.generate_private_key(ec.SECP384R1()),
+        x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "ARK-Milan")]),
+    )
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now)
+        .not_valid_after(now + timedelta(days=1))
+        .sign(key, hashes.SHA384())
+    )
+    (tmp_path / "ark.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
+    with pytest.raises(ConfigurationError, match=r"ARK-Milan has SHA-256 .*, pinned 69d063b4"):
+        load_anchors(Certificates(roots=(tmp_path,)))
+
+
+def test_it_ends_with_its_connections_closed(site: Site, device: Device, issuer: Issuer) -> None:
+    site.settings["certificates"]["keyService"] = "http://127.0.0.1:1"
+    site.write_policy("payments", policy())
+    with verifier(site) as running:
+        client = running.client()
+        guest = Guest(client, device, issuer.token())
+        assert guest.attest().status == 200
+        client.close()
+        assert terminate(running) == 0
+        events = [line["event"] for line in running.log()]
+        assert events[-1] == "stopped"
+        assert not {"event_loop", "unraisable", "library"} & set(events)
+
+
+def test_vm_with_read_back_asks_the_api_server_whose_pod_it_is(
+    site: Site, device: Device, issuer: Issuer, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("api")
+    pods = folder / "api/v1/namespaces/shop/pods"
+    pods.mkdir(parents=True)
+    (pods / "payments-1").write_text(json.dumps(LIVE))
+    (folder / "openid/v1").mkdir(parents=True)
+    issuer.write_jwks(folder / "openid/v1/jwks")
+    command = ["python3", "-u", "-m", "http.server", "--bind", "127.0.0.1", "--directory", str(folder), "0"]
+    api = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        assert api.stdout is not None
+        port = api.stdout.readline().split("port ")[1].split()[0]
+        site.settings["clusters"][0] |= {
+            "jwks": {"url": f"http://127.0.0.1:{port}/openid/v1/jwks"},
+            "readBack": {"url": f"http://127.0.0.1:{port}"},
+        }
+        for service in ("payments", "orders"):
+            site.write_policy(service, policy(service, assurance="vm", hostData=[]))
+        with verifier(site) as running:
+            client: Client = running.client()
+            assert Guest(client, device, issuer.token(uid="uid-1")).attest().status == 200
+            (line,) = running.events("attestation")
+            assert (line["assurance"], line["pod"]["k8s_service"]) == ("vm", "payments")
+            assert line["policy"] == "prod/shop/payments (payments.yaml)"
+            other = Guest(client, device, issuer.token(uid="uid-of-a-dead-pod")).attest()
+            assert inside(running, other) == ("pod-mismatch", [])
+            api.kill()
+            api.wait()
+            absent = Guest(client, device, issuer.token(uid="uid-1")).attest()
+            assert absent.status == 503
+            assert inside(running, absent) == ("pod-unavailable", [])
+    finally:
+        api.kill()
+        api.wait()
+
+
+def test_certificates_that_are_not_there_yet_are_no_refusal(site: Site, device: Device, issuer: Issuer) -> None:
+    """With a key service that does not answer the guest may come again; without one nothing would change."""
+    site.write_policy("payments", policy())
+    for number, (service, status, reason) in enumerate(
+        (("http://127.0.0.1:1", 503, "certificates-unavailable"), (None, 401, "verdict"))
+    ):
+        site.settings["certificates"]["keyService"] = service
+        with verifier(site, f"verifier-{number}") as running:
+            guest = Guest(running.client(), device, issuer.token())
+            body = json.loads(guest.body())
+            body["tee-evidence"]["primary_evidence"]["cert_chain"] = []
+            answer = guest.client.attest(json.dumps(body).encode())
+            assert (answer.status, inside(running, answer)) == (status, (reason, ["certificates/leaf"]))
+
+
+def test_a_guest_is_any_of_its_policys(site: Site, device: Device, issuer: Issuer) -> None:
+    guests = {name: {**GUEST, "measurements": [digit * 96]} for name, digit in (("old", "1"), ("older", "2"))}
+    site.write_guests(guests | {"new": GUEST, "stricter": {**GUEST, "minGuestSvn": 1}})
+    site.write_policy("payments", policy(guests=["older", "stricter", "new", "old"]))
+    with verifier(site) as running:
+        client = running.client()
+        assert Guest(client, device, issuer.token(uid="a")).attest().status == 200
+        assert running.events("attestation")[0]["guest"] == "new"
+        answer = Guest(client, replace(device, measurement=b"\3" * 48), issuer.token(uid="b")).attest()
+        assert inside(running, answer) == ("verdict", ["guest/measurement"])
+        assert running.events("attestation")[1]["guest"] == "older"
+
+
+def test_a_revocation_list_is_followed(site: Site, device: Device, issuer: Issuer) -> None:
+    """Emptied of its list, the verifier knows nothing of revocation any more, and believes nobody."""
+    (site.folder / "crls").mkdir()
+    listed = site.folder / "crls" / "crl.pem"
+    listed.write_bytes(device.hierarchy.crl_path.read_bytes())
+    site.settings["certificates"]["crls"] = ["crls"]
+    site.write_policy("payments", policy())
+    with verifier(site) as running:
+        client = running.client()
+        assert Guest(client, device, issuer.token(uid="a")).attest().status == 200
+        listed.unlink()
+        until(lambda: running.events("file_reloaded"))
+        answer = Guest(client, device, issuer.token(uid="b")).attest()
+        assert inside(running, answer) == ("verdict", ["crl/present"])

@@ -1,0 +1,156 @@
+"""The plan alone: what is desired against what Vault answers, in shapes that only some servers or histories have."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli.vault_setup.plan import Change, Current, Desired, Keys, Mount, SetupError, check_distinct, plan, policy_text
+from tests.attestation.verifier.process import write_signing_key
+
+DESIRED = Desired("jwt-prod", ("knative",), "morphisms-verifier", "vault", Keys(url="https://v.example/jwks"))
+MOUNT = Mount("jwt", "auth_jwt_12ab")
+
+
+def held(desired: Desired = DESIRED, **role: Any) -> Current:
+    """All of it there, the role's fields changed."""
+    config, _, last = plan(desired, Current(mount=MOUNT))
+    text = policy_text(desired, MOUNT.accessor)
+    return Current(MOUNT, config.body, text, {"knative": {**last.body, **role}})
+
+
+def role_change(**changes: Any) -> Change | None:
+    changed = plan(DESIRED, held(**changes))
+    assert len(changed) <= 1
+    return changed[0] if changed else None
+
+
+def test_production_binds_out_what_is_simulated() -> None:
+    role = plan(DESIRED, Current())[-1]
+    assert role.body["bound_claims"] == {"assurance": ["vm", "workload"], "simulated": ["false"]}
+    trying = plan(replace(DESIRED, is_production=False), Current())[-1]
+    assert "simulated" not in trying.body["bound_claims"]
+
+
+def test_the_order_lets_nobody_in_before_the_end() -> None:
+    paths = [change.path for change in plan(DESIRED, Current())]
+    policy = "sys/policies/acl/knative-jwt-prod"
+    assert paths == ["sys/auth/jwt-prod", "auth/jwt-prod/config", policy, "auth/jwt-prod/role/knative"]
+
+
+def test_the_policy_is_by_the_real_accessor() -> None:
+    metadata = "{{identity.entity.aliases.auth_jwt_12ab.metadata.%s}}"
+    path = "/".join(["secret/data/knative", *(metadata % name for name in ("cluster", "namespace", "service")), "*"])
+    assert policy_text(DESIRED, MOUNT.accessor) == f'path "{path}" {{\n  capabilities = ["read"]\n}}\n'
+    # A mount that was made anew has another accessor.
+    (change,) = plan(DESIRED, replace(held(), mount=Mount("jwt", "auth_jwt_new")))
+    assert change.path == "sys/policies/acl/knative-jwt-prod"
+
+
+@pytest.mark.parametrize(
+    "role",
+    [
+        {},
+        {"bound_claims": {"assurance": "workload", "simulated": "false"}},
+        {"bound_claims": {"assurance": ["workload", "vm"], "simulated": ["false"]}},
+        {"token_policies": ["knative-jwt-prod"], "token_num_uses": 3, "token_bound_cidrs": ["10.0.0.0/8"]},
+        {
+            "bound_claims": {"assurance": ["vm"], "simulated": ["false"], "namespace": ["shop-*"]},
+            "bound_claims_type": "glob",
+        },
+    ],
+    ids=["same", "text", "order", "others", "glob"],
+)
+def test_what_is_as_good_is_left(role: dict[str, Any]) -> None:
+    assert role_change(**role) is None
+
+
+@pytest.mark.parametrize(
+    "role",
+    [
+        {"bound_claims": {"assurance": ["vm", "workload"]}},
+        {"bound_claims": {"assurance": [], "simulated": ["false"]}},
+        {"bound_claims": {"assurance": ["*"], "simulated": ["false"]}},
+        {"bound_claims_type": ""},
+        {"bound_claims": None},
+        {"bound_audiences": None},
+        {"bound_audiences": ["vault", "other"]},
+        {"claim_mappings": {"cluster": "cluster", "namespace": "namespace", "k8s_pod_name": "service"}},
+        {"user_claim": "jti"},
+        {"clock_skew_leeway": 0},
+        {"clock_skew_leeway": -1},
+        {"token_policies": ["knative-jwt-prod", "admin"]},
+        {"token_explicit_max_ttl": 0},
+        {"role_type": "oidc"},
+    ],
+    ids=str,
+)
+def test_what_is_weaker_is_changed(role: dict[str, Any]) -> None:
+    change = role_change(**role)
+    assert change is not None
+    wanted = plan(DESIRED, Current())[-1].body
+    assert {name: change.body[name] for name in role} == {name: wanted[name] for name in role}
+
+
+def test_a_wide_pattern_is_no_narrower_claim() -> None:
+    change = role_change(bound_claims={"assurance": ["*"], "namespace": ["shop-*"]}, bound_claims_type="glob")
+    assert change is not None
+    wanted = {"assurance": ["vm", "workload"], "simulated": ["false"], "namespace": ["shop-*"]}
+    assert (change.body["bound_claims"], change.body["bound_claims_type"]) == (wanted, "glob")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "wanted"),
+    [
+        ("bound_issuer", "", "morphisms-verifier"),
+        ("jwt_supported_algs", ["ES256", "RS256"], ["ES256"]),
+        ("jwt_supported_algs", [], ["ES256"]),
+        ("jwks_url", "https://other.example/jwks", "https://v.example/jwks"),
+        ("jwt_validation_pubkeys", ["not a key"], []),
+    ],
+)
+def test_a_config_that_differs_is_changed(name: str, value: Any, wanted: Any) -> None:
+    current = held()
+    (change,) = plan(DESIRED, replace(current, config={**(current.config or {}), name: value}))
+    assert (change.path, change.body[name]) == ("auth/jwt-prod/config", wanted)
+
+
+def test_the_order_of_keys_is_nobodys_concern(tmp_path: Path) -> None:
+    pems = tuple(write_signing_key(tmp_path / name) for name in "abc")
+    with_keys = replace(DESIRED, keys=Keys(pems))
+    assert plan(with_keys, held(replace(with_keys, keys=Keys(pems[::-1])))) == ()
+    assert len(plan(with_keys, held(replace(with_keys, keys=Keys(pems[1:]))))) == 1
+
+
+@pytest.mark.parametrize(
+    ("current", "text"),
+    [
+        (Current(mount=Mount("oidc", "auth_oidc_1")), "is of type oidc, required jwt"),
+        (replace(held(), config={"oidc_discovery_url": "https://idp.example"}), "takes logins of an OIDC provider"),
+        (replace(held(), mount=Mount("jwt", "a}}/*")), "an accessor that no policy could name"),
+    ],
+    ids=["type", "oidc", "accessor"],
+)
+def test_somebody_elses_mount_is_left_alone(current: Current, text: str) -> None:
+    with pytest.raises(SetupError, match=text):
+        plan(DESIRED, current)
+
+
+def test_a_jwks_ca_is_told_by_its_digest() -> None:
+    ca = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+    with_ca = replace(DESIRED, keys=replace(DESIRED.keys, ca_pem=ca))
+    (change,) = plan(with_ca, held())
+    assert change.after[0].startswith("jwks_ca_pem: 1 certificate(s), SHA-256 ")
+    assert "AAAA" not in "".join(change.lines())
+    assert change.body["jwks_ca_pem"] == ca
+    # Vault gives it back without the last newline.
+    assert plan(with_ca, held(replace(with_ca, keys=replace(with_ca.keys, ca_pem=ca.strip())))) == ()
+
+
+def test_names_of_policies_collide_within_a_namespace_alone() -> None:
+    check_distinct([replace(DESIRED, mount="a/b"), replace(DESIRED, mount="a-b", namespace="team")])
+    with pytest.raises(SetupError, match="would share policy knative-a-b"):
+        check_distinct([replace(DESIRED, mount="a/b"), replace(DESIRED, mount="A-b")])

@@ -1,0 +1,256 @@
+"""`make demo` tells its story on real processes, shows no secret, leaves nothing, and notices what breaks."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from demo.namespace import find_namespace
+from tests.support.paths import ROOT
+
+_CANARY = "canary-7Qw_x9dL2-mT4vB8sK1z"
+_LEFT = 99
+
+# The demo with a change to its parts that only code can make. It adopts whatever outlives its parent.
+_START = """
+import contextlib, ctypes, os, sys
+from pathlib import Path
+import demo.environment as stage
+PR_SET_CHILD_SUBREAPER = 36
+assert ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
+stage.secrets.token_urlsafe = lambda _: {canary!r}
+{change}
+from demo.__main__ import main
+code = main()
+with contextlib.suppress(ChildProcessError):
+    while os.waitpid(-1, os.WNOHANG)[0]:
+        pass
+    sys.exit({left})
+sys.exit(code)
+"""
+_WRONG_ROOT = """
+from attestation.simulator.hierarchy import open_hierarchy
+write_site = stage.write_site
+def wrong(folder, hardware, openbao, issuer):
+    other = folder.parent / "other"
+    other.mkdir()
+    hardware.root = open_hierarchy(other).root_path
+    return write_site(folder, hardware, openbao, issuer)
+stage.write_site = wrong
+"""
+_NOTHING_TAMPERED = """
+import demo.hardware as hardware
+stage.Hardware = lambda folder, name, *options: hardware.Hardware(folder, name)
+"""
+_POLICY_FOR_ALL = """
+import demo.verifier as verifier
+policy = verifier._policy
+verifier._policy = lambda service, account: policy(service, "unknown" if service == "newsletter" else account)
+"""
+_PLAIN_NODE_HAS_SNP = """
+def node(folder, namespace, issuer, images, devices):
+    devices = devices or {"/dev/simulated-sev-guest": folder.parent / "machine/snp-0.sock"}
+    return made(folder, namespace, issuer, images, devices)
+made, stage.Node = stage.Node, node
+"""
+_TALKATIVE_APPLICATION = """
+import demo.image as image
+talkative = Path(os.environ["TMPDIR"]).parent / "payments.sh"
+talkative.write_text('#!/bin/sh\\necho "$DB_PASSWORD"\\n')
+talkative.chmod(0o755)
+application = image.application_image()
+application.files["/app/payments"] = str(talkative)
+stage.application_image = lambda: application
+"""
+_NO_COMPILER = "stage.build_helper = lambda folder: None"
+_NO_NAMESPACE = "stage.find_namespace = lambda: None"
+_AS_USER = """
+import demo.namespace as namespace
+stage.find_namespace = lambda: namespace.Namespace(namespace._AS_USER, maps_users=False)
+"""
+
+pytestmark = pytest.mark.skipif(
+    find_namespace() is None, reason="this machine gives no mount namespace, and the demo says so"
+)
+
+
+@dataclass
+class Told:
+    """How a demo ended."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+    def chapter(self, number: int) -> str:
+        return self.stdout.partition(f"\n{number}. ")[2].partition(f"\n{number + 1}. ")[0]
+
+
+def start(folder: Path, change: str = "") -> subprocess.Popen[str]:
+    # In a file: as an argument it would hold the canary, and the demo would find it there.
+    script = folder / "start.py"
+    script.write_text(_START.format(canary=_CANARY, change=change, left=_LEFT))
+    (folder / "tmp").mkdir()
+    return subprocess.Popen(
+        [sys.executable, script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
+        env={**os.environ, "TMPDIR": str(folder / "tmp"), "PYTHONPATH": str(ROOT)},
+        text=True,
+    )
+
+
+def tell(folder: Path, change: str = "") -> Told:
+    """To the end; nothing may be left and no secret shown, however it ends."""
+    process = start(folder, change)
+    stdout, stderr = process.communicate(timeout=180)
+    assert process.returncode != _LEFT, "a process outlived the demo"
+    assert list((folder / "tmp").iterdir()) == []
+    assert _CANARY not in stdout + stderr
+    assert "Traceback" not in stderr
+    return Told(process.returncode, stdout, stderr)
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
+    return tell(tmp_path_factory.mktemp("demo"))
+
+
+def test_it_ends_well_in_a_readable_length(told: Told) -> None:
+    assert (told.code, told.stderr) == (0, "")
+    assert len(told.stdout.splitlines()) <= 120
+    assert "\x1b" not in told.stdout
+    assert "hunter2" not in told.stdout  # in the recorded Service that is refused
+    assert re.search(r"done  in \d+\.\d s; every process has ended", told.stdout)
+
+
+def test_simulated_evidence_is_labelled(told: Told) -> None:
+    assert "SIMULATED" in told.stdout.splitlines()[1]
+    assert "attested with simulated evidence" in told.chapter(4)
+    assert "believed as demo/shop/payments, SIMULATED evidence" in told.chapter(4)
+
+
+def test_a_password_in_plain_text_is_refused(told: Told) -> None:
+    assert "refused  [secrets/plaintext-env] env DB_PASSWORD" in told.chapter(1)
+
+
+def test_the_secret_is_in_openbao_and_named_by_the_service(told: Told) -> None:
+    assert re.search(r"OpenBao \d+\.\S+ at https://127\.0\.0\.1:\d+: \S+/shop/payments/db written", told.chapter(2))
+    assert "`morphisms vault setup` made 4 changes" in told.chapter(2)
+    assert "value: vault:~/db#password" in told.chapter(2)
+
+
+def test_the_pod_is_shown_before_and_after(told: Told) -> None:
+    diff = told.chapter(3)
+    assert "-    DB_PASSWORD: vault:~/db#password" in diff
+    for line in (
+        "+runtimeClassName: kata-qemu-snp",
+        "+- name: morphisms-init",
+        "+  command: /morphisms/run/exec user-container -- /app/payments",
+    ):
+        assert f"   {line}\n" in diff
+    assert "allowed  judged anew" in diff
+
+
+def test_the_application_gets_the_secret_as_file_and_as_variable(told: Told) -> None:
+    digests = re.findall(r"digest ([0-9a-f]{16})", told.chapter(2) + told.chapter(4))
+    assert len(digests) == 3  # written, as file, as variable
+    assert len(set(digests)) == 1
+    assert "user-container  variable DB_URL holds DB_PASSWORD" in told.chapter(4)
+    assert "not applied on this machine: runtimeClassName, resources" in told.chapter(4)
+
+
+def test_a_tampered_report_is_refused(told: Told) -> None:
+    chapter = told.chapter(5)
+    identifier = re.search(r"refused  morphisms-init: .*\[verifier-refused, correlation id ([0-9a-f]{16})\]", chapter)
+    assert identifier
+    assert "verdict: signature/report not made by the leaf" in chapter
+
+
+def test_another_workloads_token_is_refused(told: Told) -> None:
+    chapter = told.chapter(6)
+    assert "[verifier-refused, correlation id " in chapter
+    assert "no-policy" in chapter
+    assert "Vault refuses secret/knative/demo/shop/payments/db (HTTP 403)" in chapter
+    assert "two logins so far: jwt-demo-demo/shop/payments and jwt-demo-demo/shop/newsletter" in chapter
+
+
+def test_a_plain_node_is_refused_three_times(told: Told) -> None:
+    chapter = told.chapter(7)
+    assert "refused  [placement/node-name]" in chapter
+    assert "refused  [placement/binding-target] node plain-0" in chapter
+    assert "[evidence-no-source]" in chapter
+
+
+def test_it_looks_for_the_secret_everywhere(told: Told) -> None:
+    assert told.chapter(8).count("absent") == 2
+    files = re.search(r"(\d+) files \(all logs\) and (\d+) processes", told.chapter(8))
+    assert files
+    assert int(files[1]) > 10
+    assert int(files[2]) == 6  # the demo, OpenBao, verifier, webhook and two machines
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("change", "chapter", "words"),
+    [
+        pytest.param(_WRONG_ROOT, 4, "the verifier refused this guest", id="verifier has another root"),
+        pytest.param(_TALKATIVE_APPLICATION, 4, "did not get the secret", id="application tells the secret"),
+        pytest.param(_NOTHING_TAMPERED, 5, "morphisms-init ended with 0, not 12", id="report is not tampered with"),
+        pytest.param(_POLICY_FOR_ALL, 6, "morphisms-init ended with 14, not 12", id="a policy names the stranger"),
+        pytest.param(_PLAIN_NODE_HAS_SNP, 7, "morphisms-init ended with 0, not 11", id="plain node has SNP"),
+    ],
+)
+def test_a_step_that_ends_otherwise_is_noticed(tmp_path: Path, change: str, chapter: int, words: str) -> None:
+    told = tell(tmp_path, change)
+    assert told.code == 1
+    assert f"\n{chapter}. " in told.stdout
+    assert f"\n{chapter + 1}. " not in told.stdout
+    assert told.stderr.startswith("this should have ended otherwise: ")
+    assert words in told.stderr
+    assert told.stderr.count("\n") == 1
+
+
+def test_without_a_namespace_it_says_so_and_fails(tmp_path: Path) -> None:
+    told = tell(tmp_path, _NO_NAMESPACE)
+    assert told.code == 1
+    assert "need a mount namespace" in told.stderr
+
+
+@pytest.mark.slow
+def test_without_a_compiler_it_shows_the_file_alone_and_says_so(tmp_path: Path) -> None:
+    told = tell(tmp_path, _NO_COMPILER)
+    assert (told.code, told.stderr) == (0, "")
+    assert "no C compiler here" in told.chapter(3)
+    assert "user-container  file password digest" in told.chapter(4)
+    assert "DB_PASSWORD" not in told.chapter(4)
+
+
+@pytest.mark.slow
+def test_in_an_unprivileged_users_namespace_it_names_what_it_cannot_apply(tmp_path: Path) -> None:
+    told = tell(tmp_path, _AS_USER)
+    assert (told.code, told.stderr) == (0, "")
+    assert "not applied on this machine: runtimeClassName, resources, seccompProfile, runAsUser, fsGroup" in told.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "chapter"), [(signal.SIGINT, "   One Knative Service"), (signal.SIGTERM, "3. "), (signal.SIGINT, "5. ")]
+)
+def test_interrupted_it_leaves_nothing(tmp_path: Path, number: signal.Signals, chapter: str) -> None:
+    process = start(tmp_path)
+    assert process.stdout is not None
+    assert any(line.startswith(chapter) for line in process.stdout)
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert stderr.startswith("interrupted")
+    assert list((tmp_path / "tmp").iterdir()) == []

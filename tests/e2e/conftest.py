@@ -1,0 +1,113 @@
+"""An OpenBao with raft storage over TLS, verifiers that share their keys, and as many pods as a test wants."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from attestation.simulator.hierarchy import Hierarchy
+from plan.document import EvidenceSource, Plan, SecretFile, Vault, Workload
+from plan.document import Verifier as VerifierPlan
+from tests.attestation.verifier.conftest import make_site
+from tests.attestation.verifier.process import Site, Verifier, policy, verifier
+from tests.attestation.verifier.tokens import Issuer
+from tests.e2e.raft import RaftOpenBao, raft_openbao
+from tests.sidecar.conftest import helper, hierarchy, issuer, machine
+from tests.sidecar.pod import CANARY, HOME, Pod
+
+__all__ = ["helper", "hierarchy", "issuer", "machine"]  # fixtures
+
+DB = f"{HOME}/db"
+PASSWORD = (SecretFile("password", DB, "password", key="password"),)
+NewPod = Callable[[], Pod]
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory, hierarchy: Hierarchy, issuer: Issuer, bao: RaftOpenBao) -> Site:
+    """The folder of a verifier that lets the pods have their secrets."""
+    made = make_site(tmp_path_factory.mktemp("verifier"), hierarchy, issuer, bao.url)
+    made.settings["vault"]["ca"] = str(bao.ca_path)
+    made.write_policy("payments", policy())
+    bao.trust(made.public_keys)
+    return made
+
+
+@pytest.fixture(scope="session")
+def bao(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RaftOpenBao]:
+    """Whoever seals or kills it brings it back."""
+    with raft_openbao(tmp_path_factory.mktemp("openbao")) as server:
+        write_password(server, "one")
+        yield server
+
+
+def write_password(server: RaftOpenBao, name: str) -> None:
+    """The one secret of most tests."""
+    path = DB.replace("secret/", "secret/data/", 1)
+    server.done("POST", path, {"data": {"user": "alice", "password": f"{CANARY}-{name}"}})
+
+
+@pytest.fixture(scope="session")
+def judge(site: Site) -> Iterator[Verifier]:
+    """A verifier that nobody kills."""
+    with verifier(site) as process:
+        yield process
+
+
+def replica(site: Site, folder: Path, hierarchy: Hierarchy, issuer: Issuer) -> Site:
+    """A folder of its own with the same keys, certificate and policies, as a second replica's pod has it."""
+    folder.mkdir()
+    other = make_site(folder, hierarchy, issuer, site.vault_url)
+    for name in ("signing.pem", "session.key", "ca.crt", "tls.crt", "tls.key", "policies/payments.yaml"):
+        (folder / name).unlink(missing_ok=True)
+        shutil.copy(site.folder / name, folder / name)
+    other.settings["vault"] = dict(site.settings["vault"])
+    return other
+
+
+@pytest.fixture
+def new_pod(
+    tmp_path: Path, helper: Path, bao: RaftOpenBao, machine: str, site: Site, judge: Verifier, issuer: Issuer
+) -> NewPod:
+    """Makes pods that want one file; each has a UID of its own, because the verifier bounds how often one may ask."""
+    plan = Plan(
+        workload=Workload("prod", "shop", "payments", "default"),
+        evidence=(EvidenceSource("simulated", machine),),
+        verifier=VerifierPlan(
+            f"https://127.0.0.1:{judge.port}", (site.folder / "ca.crt").read_text(), "morphisms-verifier", ""
+        ),
+        vault=Vault(bao.url, bao.ca, "", (("secret", 2),)),
+        secrets=PASSWORD,
+        deadline_seconds=30,
+    )
+
+    def make() -> Pod:
+        uid = str(uuid4())
+        folder = tmp_path / uid
+        folder.mkdir()
+        return Pod(folder, helper, plan, lambda: issuer.token(uid=uid))
+
+    return make
+
+
+@pytest.fixture
+def pod(new_pod: NewPod) -> Pod:
+    return new_pod()
+
+
+@pytest.fixture
+def small_volume(pod: Pod) -> Iterator[None]:
+    """The pod's secrets are on 128 KiB."""
+    if os.geteuid() != 0:
+        pytest.skip("a small tmpfs needs root")
+    options = ["-t", "tmpfs", "-o", "size=128k,mode=2777", "tmpfs"]
+    mounted = subprocess.run(["mount", *options, pod.secrets], capture_output=True, text=True)
+    if mounted.returncode != 0:
+        pytest.skip(f"this machine mounts no tmpfs: {mounted.stderr.strip()}")
+    yield
+    subprocess.run(["umount", pod.secrets], check=True)

@@ -1,0 +1,136 @@
+"""A real OpenBao as it runs beside a cluster: over TLS alone, with raft storage, sealed at each start; never `-dev`."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import secrets
+import socket
+import ssl
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tests.attestation.verifier.process import until
+from tests.support.certificates import write_pair
+from tests.support.openbao import OpenBao, binary
+
+_CONFIGURATION = """
+disable_mlock = true
+api_addr = "https://127.0.0.1:{port}"
+cluster_addr = "https://127.0.0.1:{cluster_port}"
+storage "raft" {{
+  path = "{folder}/raft"
+  node_id = "only"
+  performance_multiplier = 1
+}}
+listener "tcp" {{
+  address = "127.0.0.1:{port}"
+  cluster_address = "127.0.0.1:{cluster_port}"
+  tls_cert_file = "{folder}/tls.crt"
+  tls_key_file = "{folder}/tls.key"
+}}
+"""
+_ACTIVE, _SEALED, _NEW = 200, 503, 501  # sys/health
+
+
+class RaftOpenBao(OpenBao):
+    """One node that outlives its process. `ca`: PEM, also in the file `ca_path`."""
+
+    def __init__(self, folder: Path) -> None:
+        (folder / "raft").mkdir()
+        write_pair(folder)
+        self.ca_path = folder / "ca.crt"
+        self.ca = self.ca_path.read_text()
+        self._folder = folder
+        self._context = ssl.create_default_context(cafile=str(self.ca_path))
+        port, cluster_port = _lasting_port(), _lasting_port()
+        (folder / "openbao.hcl").write_text(_CONFIGURATION.format(folder=folder, port=port, cluster_port=cluster_port))
+        super().__init__(self._spawn(), port)
+        self._root_token = ""
+        self._until(_NEW)
+        made = self.done("PUT", "sys/init", {"secret_shares": 1, "secret_threshold": 1})
+        self._root_token, self._key = made["root_token"], made["keys"][0]
+        self.unseal()
+
+    @property
+    def url(self) -> str:
+        return f"https://127.0.0.1:{self.port}"
+
+    def call(self, method: str, path: str, body: Any = None, token: str | None = None) -> tuple[int, Any]:
+        """(status, decoded answer) of one API call, as root without a token."""
+        connection = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=20, context=self._context)
+        content = None if body is None else json.dumps(body)
+        try:
+            connection.request(method, f"/v1/{path}", content, {"X-Vault-Token": token or self._root_token})
+            answer = connection.getresponse()
+            data = answer.read()
+        finally:
+            connection.close()
+        return answer.status, json.loads(data) if data else None
+
+    def seal(self) -> None:
+        """Until `unseal` it answers 503."""
+        self.done("PUT", "sys/seal")
+        self._until(_SEALED)
+
+    def unseal(self) -> None:
+        """Back when it is the active node."""
+        self.done("PUT", "sys/unseal", {"key": self._key})
+        self._until(_ACTIVE)
+
+    def kill(self) -> None:
+        """As a node that loses its power."""
+        self.process.kill()
+        self.process.wait()
+
+    def start(self) -> None:
+        """Again after `kill`, on the same address and data; it comes up sealed."""
+        self.process = self._spawn()
+        self._until(_SEALED)
+
+    def accessors(self) -> set[str]:
+        """Of all tokens that are good for something."""
+        return set(self.done("LIST", "auth/token/accessors")["data"]["keys"])
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        command = [binary(), "server", f"-config={self._folder / 'openbao.hcl'}"]
+        with (self._folder / "openbao.log").open("ab") as log:
+            return subprocess.Popen(command, stdout=log, stderr=log, env={"HOME": str(self._folder)})
+
+    def _until(self, status: int) -> None:
+        try:
+            until(lambda: self._health() == status, 40)
+        except AssertionError:
+            raise RuntimeError(f"no {status} from OpenBao: {(self._folder / 'openbao.log').read_text()}") from None
+
+    def _health(self) -> int:
+        if self.process.poll() is not None:
+            raise RuntimeError(f"OpenBao ended: {(self._folder / 'openbao.log').read_text()}")
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            return self.call("GET", "sys/health")[0]
+        return 0
+
+
+def _lasting_port() -> int:
+    """Below those that Linux gives to outgoing connections, one of which would take it while the server is down."""
+    while True:
+        port = 20_000 + secrets.randbelow(12_000)
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
+@contextlib.contextmanager
+def raft_openbao(folder: Path) -> Iterator[RaftOpenBao]:
+    """Set up with a KV engine `secret`; killed at the end."""
+    server = RaftOpenBao(folder)
+    try:
+        server.done("POST", "sys/mounts/secret", {"type": "kv", "options": {"version": "2"}})
+        # A new mount first makes itself a versioned one, and refuses meanwhile.
+        until(lambda: server.call("POST", "secret/data/first", {"data": {}})[0] == 200)
+        yield server
+    finally:
+        server.kill()

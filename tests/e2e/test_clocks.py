@@ -1,0 +1,107 @@
+"""Clocks that are off, truly: a process under Debian's libfaketime, everything else on the machine's own time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from attestation.simulator.hierarchy import Hierarchy
+from sidecar.errors import Exit
+from tests.attestation.verifier.process import Site, verifier
+from tests.attestation.verifier.tokens import Issuer
+from tests.e2e.conftest import replica, write_password
+from tests.e2e.raft import RaftOpenBao
+from tests.sidecar.pod import CANARY, Pod, refused
+from tests.sidecar.resident import resident
+
+_PLACES = ("/usr/lib/*/faketime/libfaketime.so.1", "/usr/lib64/faketime/libfaketime.so.1")
+
+
+@pytest.fixture(scope="session")
+def faketime() -> dict[str, str]:
+    """The environment in which a process has another time; `FAKETIME` is still to be set."""
+    found = [path for pattern in _PLACES for path in Path("/").glob(pattern.removeprefix("/"))]
+    if not found:
+        pytest.skip("no libfaketime: it is in Debian's package libfaketime")
+    return {"LD_PRELOAD": str(found[0])}
+
+
+@pytest.mark.parametrize("offset", ["+600", "-600"])
+def test_a_guest_whose_clock_is_minutes_off_gets_its_secrets(pod: Pod, faketime: dict[str, str], offset: str) -> None:
+    """Nonce, pod token and JWT are judged by other clocks than the guest's; it is told all the same."""
+    pod.environment = faketime | {"FAKETIME": offset}
+    ended = pod.run()
+    assert ended.code == 0, ended.stderr
+    (warning,) = ended.named("clock-skew")
+    seconds, _, direction = warning["detail"].removeprefix("this guest's clock is ").partition(" s ")
+    assert 595 <= int(seconds) <= 605
+    assert direction == ("ahead of the verifier's" if offset[0] == "+" else "behind the verifier's")
+    assert (pod.secrets / "password").read_text().startswith(CANARY)
+
+
+def test_a_guest_whose_clock_is_days_off_is_told_so(pod: Pod, faketime: dict[str, str]) -> None:
+    """No certificate is valid there, and no answer comes that could say what time it is."""
+    pod.environment = faketime | {"FAKETIME": "-10d"}
+    event = refused(pod.run(), Exit.VERIFIER_UNREACHABLE, "verifier-not-trusted")
+    assert "this guest's clock says" in event["detail"]
+    assert pod.published() == []
+
+
+@pytest.mark.parametrize(
+    ("offset", "reason"),
+    [("-300", "token-not-yet-valid"), ("+1200", "token-expired"), ("+120", "vault-refused")],
+)
+def test_a_verifier_whose_clock_is_off_refuses_and_the_guest_says_so(
+    pod: Pod,
+    tmp_path: Path,
+    site: Site,
+    hierarchy: Hierarchy,
+    issuer: Issuer,
+    faketime: dict[str, str],
+    offset: str,
+    reason: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where the cluster's word still counts, Vault's clock is the next one that disagrees."""
+    for name, value in (faketime | {"FAKETIME": offset}).items():
+        monkeypatch.setenv(name, value)
+    with verifier(replica(site, tmp_path / "off", hierarchy, issuer)) as running:
+        for name in ("LD_PRELOAD", "FAKETIME"):
+            monkeypatch.delenv(name)
+        pod.change(verifier=replace(pod.plan.verifier, url=f"https://127.0.0.1:{running.port}"))
+        event = refused(pod.run(), Exit.VERIFIER_REFUSED, "verifier-refused")
+        call = "login" if reason.startswith("vault") else "attestation"
+        (told,) = running.events(call, event["correlation_id"])
+    assert told["reason"] == reason
+    assert "this guest's clock is" in event["detail"], "nobody sees from inside who is wrong, only that they differ"
+    assert pod.published() == []
+
+
+# Python sleeps until a point of the monotonic clock, which libfaketime takes for one of the clock that it moves.
+_OTHER_SLEEP = "import select, time\ntime.sleep = lambda seconds: select.select([], [], [], seconds)\n"
+
+
+@pytest.mark.slow
+def test_a_guest_that_was_paused_looks_at_once(pod: Pod, bao: RaftOpenBao, faketime: dict[str, str]) -> None:
+    """To a paused VM no time has passed until its clock is put right, and the monotonic one never is."""
+    write_password(bao, "first")
+    clock = pod.root / "clock"
+    clock.write_text("+0")
+    (pod.root / "sitecustomize.py").write_text(_OTHER_SLEEP)
+    pod.environment = faketime | {
+        "FAKETIME_TIMESTAMP_FILE": str(clock),
+        "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        "PYTHONPATH": str(pod.root),
+    }
+    with resident(pod) as sidecar:
+        sidecar.wait("published")
+        write_password(bao, "second")
+        clock.write_text("+600")
+        assert 595 <= sidecar.wait("paused")[0]["seconds"] <= 605
+        sidecar.wait("published", 2)
+        assert (pod.secrets / "password").read_text() == f"{CANARY}-second"
+        assert not sidecar.named("trouble")
+        assert sidecar.stop().code == 0

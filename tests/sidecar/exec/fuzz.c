@@ -1,0 +1,262 @@
+/* Random input for everything of the helper that reads what somebody else wrote, beside a second, plainer statement of
+ * what it should answer. Blocks have exactly the size they are used with, so that the address sanitizer sees one byte too
+ * many. The build makes MAX_PAIRS and MAX_STRING small, so that the bounds are met often.
+ *
+ *   fuzz COUNT [SEED]     the same inputs for the same numbers
+ *
+ * With clang, -DLIBFUZZER -fsanitize=fuzzer makes a libFuzzer target of the same checks. */
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../../../sidecar/exec/contract.h"
+#include "../../../sidecar/exec/environ.h"
+#include "../../../sidecar/exec/lookup.h"
+#include "../../../sidecar/exec/message.h"
+#include "../../../sidecar/exec/names.h"
+
+#define MAX_STRINGS 64
+
+static struct pairs pairs;
+static unsigned long accepted;
+
+#define CHECK(condition)                                                                     \
+    do {                                                                                     \
+        if (!(condition)) {                                                                  \
+            fprintf(stderr, "fuzz: line %d: not so: %s\n", __LINE__, #condition);            \
+            abort();                                                                         \
+        }                                                                                    \
+    } while (0)
+
+static void *block(size_t size)
+{
+    void *memory = malloc(size);
+    CHECK(memory != NULL || size == 0);
+    return memory;
+}
+
+static char *text_of(const uint8_t *bytes, size_t size)
+{
+    char *text = block(size + 1);
+    if (size > 0) {
+        memcpy(text, bytes, size);
+    }
+    text[size] = '\0';
+    return text;
+}
+
+static bool name_matches(const char *one, const char *other)
+{
+    size_t length = strcspn(other, "=");
+    return other[length] == '=' && strncmp(one, other, length + 1) == 0;
+}
+
+/* The same judgement as parse_pairs, over a copy that is split first. */
+static bool should_accept(const uint8_t *bytes, size_t size)
+{
+    if (size == 0) {
+        return true;
+    }
+    if (bytes[size - 1] != '\0') {
+        return false;
+    }
+    size_t count = 0;
+    const char *seen[MAX_PAIRS + 1];
+    for (const char *at = (const char *)bytes; at < (const char *)bytes + size; at += strlen(at) + 1) {
+        size_t name = strcspn(at, "=");
+        if (count == MAX_PAIRS || strlen(at) >= MAX_STRING || at[name] != '=' || name == 0) {
+            return false;
+        }
+        for (size_t each = 0; each < name; each++) {
+            if ((unsigned char)at[each] < 0x20 || (unsigned char)at[each] > 0x7e) {
+                return false;
+            }
+        }
+        for (size_t each = 0; each < count; each++) {
+            if (name_matches(seen[each], at)) {
+                return false;
+            }
+        }
+        seen[count++] = at;
+    }
+    return true;
+}
+
+static bool is_first(char *const strings[], size_t at)
+{
+    for (size_t before = 0; before < at; before++) {
+        if (name_matches(strings[before], strings[at])) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* What merge_environment should answer: built by removing, then appending, where that one walks once. */
+static size_t expected_merge(char **expected, char *const inherited[])
+{
+    size_t count = 0;
+    for (size_t at = 0; inherited[at] != NULL; at++) {
+        char *chosen = inherited[at];
+        for (size_t each = 0; each < pairs.count; each++) {
+            if (name_matches(pairs.each[each].text, inherited[at])) {
+                chosen = is_first(inherited, at) ? pairs.each[each].text : NULL;
+            }
+        }
+        if (chosen != NULL) {
+            expected[count++] = chosen;
+        }
+    }
+    for (size_t each = 0; each < pairs.count; each++) {
+        bool replaced = false;
+        for (size_t at = 0; inherited[at] != NULL; at++) {
+            replaced = replaced || name_matches(inherited[at], pairs.each[each].text);
+        }
+        if (!replaced) {
+            expected[count++] = pairs.each[each].text;
+        }
+    }
+    return count;
+}
+
+static void check_merge(char *const inherited[])
+{
+    size_t room = count_strings(inherited) + pairs.count + 1;
+    char **merged = block(room * sizeof(char *));
+    char **expected = block(room * sizeof(char *));
+    merge_environment(merged, inherited, &pairs);
+    size_t count = expected_merge(expected, inherited);
+    CHECK(count_strings(merged) == count);
+    for (size_t at = 0; at < count; at++) {
+        CHECK(merged[at] == expected[at]);
+    }
+    for (size_t each = 0; each < pairs.count; each++) {
+        char *name = text_of((uint8_t *)pairs.each[each].text, pairs.each[each].name_length);
+        CHECK(find_value(merged, name) == pairs.each[each].text + pairs.each[each].name_length + 1);
+        free(name);
+    }
+    free(merged);
+    free(expected);
+}
+
+static void check_environment(const uint8_t *bytes, size_t size, const uint8_t *more, size_t more_size)
+{
+    char *file = block(size);
+    if (size > 0) {
+        memcpy(file, bytes, size);
+    }
+    bool accept = parse_pairs(&pairs, file, size);
+    CHECK(accept == should_accept((uint8_t *)file, size));
+    CHECK(accept == (pairs.fault == FAULT_NONE));
+    if (accept) {
+        accepted++;
+        char *inherited[MAX_STRINGS + 1];
+        char *text = text_of(more, more_size);
+        size_t count = 0;
+        for (char *at = text; at < text + more_size && count < MAX_STRINGS; at += strlen(at) + 1) {
+            inherited[count++] = at;
+        }
+        inherited[count] = NULL;
+        check_merge(inherited);
+        free(text);
+    } else if (pairs.fault >= FAULT_REPEATED_NAME) {
+        CHECK(is_variable_name(pairs.at.text, pairs.at.name_length));
+    }
+    free(file);
+}
+
+static void check_lookup(const char *command, const char *path, size_t size)
+{
+    struct lookup lookup = start_lookup(command, path);
+    char *rest = strdup(path);
+    char *next = rest;
+    char *candidate = block(size);
+    for (char *directory = strsep(&next, ":"); directory != NULL; directory = strsep(&next, ":")) {
+        char *expected = block(strlen(directory) + strlen(command) + 2);
+        sprintf(expected, "%s%s%s", directory, *directory == '\0' ? "" : "/", command);
+        if (strlen(expected) < size) {
+            CHECK(next_candidate(&lookup, candidate, size));
+            CHECK(strcmp(candidate, expected) == 0);
+        }
+        free(expected);
+    }
+    CHECK(!next_candidate(&lookup, candidate, size));
+    CHECK(has_slash(command) == (strchr(command, '/') != NULL));
+    free(candidate);
+    free(rest);
+}
+
+static void check_message(const uint8_t *bytes, size_t size)
+{
+    struct message *message = calloc(1, sizeof(struct message));
+    CHECK(message != NULL);
+    for (size_t times = 0; times < 20; times++) {
+        add_shown(message, (const char *)bytes, size);
+        add_number(message, size * 1234567891UL);
+    }
+    CHECK(message->length <= MAX_MESSAGE);
+    for (size_t at = 0; at < message->length; at++) {
+        CHECK(message->text[at] >= ' ' && message->text[at] <= '~');
+    }
+    free(message);
+}
+
+static void check_container(const char *name)
+{
+    size_t length = strlen(name);
+    bool expected = length >= 1 && length <= 63 && strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789-") == length &&
+                    name[0] != '-' && name[length - 1] != '-';
+    CHECK(is_container_name(name) == expected);
+}
+
+/* The first byte cuts the rest in two: a file and an inherited environment, a command and a PATH. */
+int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
+{
+    if (size == 0) {
+        return 0;
+    }
+    size_t first = size == 1 ? 0 : bytes[0] % size;
+    const uint8_t *rest = bytes + 1 + first;
+    size_t rest_size = size - 1 - first;
+    char *one = text_of(bytes + 1, first);
+    char *other = text_of(rest, rest_size);
+    check_environment(bytes + 1, first, rest, rest_size);
+    check_lookup(one, other, 1 + bytes[0] % 40);
+    check_message(bytes + 1, first);
+    check_container(one);
+    free(one);
+    free(other);
+    return 0;
+}
+
+#ifndef LIBFUZZER
+static uint64_t state;
+
+static uint64_t random_number(void)
+{
+    state ^= state << 13;
+    state ^= state >> 7;
+    state ^= state << 17;
+    return state;
+}
+
+int main(int argc, char **argv)
+{
+    static const char alphabet[] = {'A', 'B', '=', '=', '\0', '\0', '\0', ' ', '\n', (char)0x80, '/', ':', 'a', '-'};
+    unsigned long count = argc > 1 ? strtoul(argv[1], NULL, 10) : 100000;
+    state = argc > 2 ? strtoull(argv[2], NULL, 10) : 20240917;
+    uint8_t input[256];
+    for (unsigned long at = 0; at < count; at++) {
+        size_t size = 1 + random_number() % (at % 16 == 0 ? sizeof(input) : 48);
+        size_t letters = at % 3 == 0 ? sizeof(alphabet) : 7;
+        input[0] = (uint8_t)random_number();
+        for (size_t each = 1; each < size; each++) {
+            input[each] = (uint8_t)alphabet[random_number() % letters];
+        }
+        LLVMFuzzerTestOneInput(input, size);
+    }
+    printf("%lu inputs, %lu files accepted\n", count, accepted);
+    return 0;
+}
+#endif

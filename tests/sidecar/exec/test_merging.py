@@ -1,0 +1,79 @@
+"""Which environment the application gets."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+from tests.sidecar.exec.conftest import Pod
+
+
+def test_a_secret_replaces_in_place_and_the_rest_keeps_value_and_order(pod: Pod) -> None:
+    pod.publish_pairs({"NEW": "n", "PASSWORD": "secret", "LAST": "l"})
+    inherited = {"HOME": "/", "PASSWORD": "placeholder", "EMPTY": "", "TERM": "xterm"}
+    assert pod.report(env=inherited).environment == [
+        b"HOME=/",
+        b"PASSWORD=secret",
+        b"EMPTY=",
+        b"TERM=xterm",
+        b"NEW=n",
+        b"LAST=l",
+    ]
+
+
+def test_a_name_is_replaced_whole_and_only_it(pod: Pod) -> None:
+    pod.publish_pairs({"KEY": "1"})
+    inherited = {"KE": "a", "KEYS": "b", "key": "c"}
+    assert pod.report(env=inherited).environment == [b"KE=a", b"KEYS=b", b"key=c", b"KEY=1"]
+
+
+def test_values_are_bytes_that_nobody_reads(pod: Pod) -> None:
+    value = b" =a=b\n\t\x01\x7f\x80\xff$(HOME)${HOME}\\\"' "
+    pod.publish(b"VALUE=" + value + b"\0EMPTY=\0a name.of-any /kind=x\0")
+    assert pod.report().environment == [b"VALUE=" + value, b"EMPTY=", b"a name.of-any /kind=x"]
+
+
+def test_no_pairs_change_nothing(pod: Pod) -> None:
+    pod.publish(b"")
+    assert pod.report(env={"A": "1"}).environment == [b"A=1"]
+
+
+def test_each_container_gets_its_own(pod: Pod) -> None:
+    pod.publish(b"MINE=1\0")
+    (pod.run_folder / "env" / "other").write_bytes(b"THEIRS=1\0")
+    assert pod.report().environment == [b"MINE=1"]
+
+
+def test_a_switched_folder_is_seen_by_the_next_start(pod: Pod) -> None:
+    pod.publish(b"VERSION=1\0")
+    assert pod.report().environment == [b"VERSION=1"]
+    pod.publish(b"VERSION=2\0", version="..v2")
+    assert pod.report().environment == [b"VERSION=2"]
+
+
+def test_an_inherited_name_that_is_there_twice_yields_to_the_secret_altogether(
+    pod: Pod, tmp_path: Path, compiler: str
+) -> None:
+    """Some programs read the last value of a name, which must not be the old one."""
+    source = tmp_path / "twice.c"
+    source.write_text(
+        "#include <unistd.h>\nint main(int c, char **v) { (void)c;"
+        ' char *e[] = {"A=old", "B=1", "A=older", "NOT A VARIABLE", 0}; return execve(v[1], v + 1, e); }\n'
+    )
+    subprocess.run([compiler, "-o", tmp_path / "twice", source], check=True)
+    pod.publish_pairs({"A": "new"})
+    done = subprocess.run([tmp_path / "twice", *pod.words()], cwd=pod.root, capture_output=True, check=True)
+    assert done.stdout.split(b"\0")[-4:-1] == [b"A=new", b"B=1", b"NOT A VARIABLE"]
+
+
+def test_the_largest_of_everything_is_taken(pod: Pod) -> None:
+    """4096 pairs in 1 MiB, one of them as long as Linux takes a string."""
+    longest = b"LONG=".ljust(128 * 1024 - 1, b"x")
+    pairs = [longest] + [b"V%04d=" % number for number in range(4095)]
+    room = 1024 * 1024 - sum(len(pair) + 1 for pair in pairs)
+    for number in range(1, 9):
+        pairs[number] += b"y" * (room // 8 + (room % 8 if number == 8 else 0))
+    content = b"".join(pair + b"\0" for pair in pairs)
+    assert len(content) == 1024 * 1024
+    pod.publish(content)
+    assert pod.report().environment == pairs

@@ -1,0 +1,84 @@
+"""Tightening a namespace names the Revisions that would not come back from zero."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.support.paths import REVIEWS
+from webhook.admission.validate_namespace import needs_revisions
+from webhook.configuration.model import Configuration
+from webhook.decide import decide
+from webhook.request import Request, User
+from webhook.snapshot import Fetched, RuntimeClassRecord, Snapshot
+
+_CLASSES = {"kata-qemu-snp": RuntimeClassRecord("kata-qemu-snp", "kata-qemu-snp")}
+
+
+def _namespace(mode: str | None) -> dict[str, Any]:
+    return {"kind": "Namespace", "metadata": {"name": "shop", "labels": {"morphisms.dev/mode": mode} if mode else {}}}
+
+
+def _request(old: str | None, new: str | None) -> Request:
+    return Request(
+        uid="1",
+        path="/validate/namespace",
+        kind=("", "v1", "Namespace"),
+        resource=("", "v1", "namespaces"),
+        subresource="",
+        operation="UPDATE",
+        name="shop",
+        namespace="shop",
+        user=User("admin"),
+        object=_namespace(new),
+        old_object=_namespace(old),
+    )
+
+
+def _revision(name: str, state: str = "active") -> dict[str, Any]:
+    revision = json.loads((REVIEWS / f"revisions-create-{name}-by-controller.json").read_text())["request"]["object"]
+    revision["metadata"]["labels"]["serving.knative.dev/routingState"] = state
+    return revision
+
+
+def _warnings(old: str | None, new: str | None, revisions: tuple[Any, ...] | None) -> tuple[str, ...]:
+    decision = decide(
+        _request(old, new), Configuration(), Snapshot(runtime_classes=_CLASSES, fetched=Fetched(revisions=revisions))
+    )
+    assert decision.allowed
+    return decision.warnings
+
+
+def test_the_failing_revisions_are_listed_with_their_rules() -> None:
+    clean = _revision("hello-00001")
+    clean["spec"]["containers"][0]["env"] = []
+    clean["metadata"]["name"] = "clean-00001"
+    warnings = _warnings("audit", "enforce", (_revision("payments-00001"), clean))
+    assert warnings == (
+        "[mode] 1 of 2 routable Revisions would be refused at their next cold start in mode enforce:",
+        "[mode] payments-00001: secrets/plaintext-env,secrets/kubernetes-secret-env",
+    )
+
+
+def test_revisions_out_of_routing_do_not_count() -> None:
+    assert _warnings("audit", "enforce", (_revision("payments-00001", "reserve"),)) == ()
+
+
+def test_a_failed_look_up_is_said() -> None:
+    assert "unavailable" in _warnings("audit", "enforce", None)[0]
+
+
+def test_a_revision_that_cannot_be_read_is_named_and_hinders_nothing() -> None:
+    assert "odd: cannot be read" in _warnings(None, "enforce", ({"metadata": {"name": "odd"}, "spec": 7},))[1]
+
+
+@pytest.mark.parametrize(("old", "new"), [("enforce", "audit"), ("enforce", None), ("audit", "audit")])
+def test_loosening_is_another_policys_business(old: str | None, new: str | None) -> None:
+    assert _warnings(old, new, None) == ()
+    assert not needs_revisions(_request(old, new))
+
+
+def test_a_value_that_is_no_mode_is_told() -> None:
+    assert "use audit, inject or enforce" in _warnings(None, "enforced", None)[0]

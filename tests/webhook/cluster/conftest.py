@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+import uvloop
+
+from tests.webhook.cluster.apiserver import NAMESPACES, ApiServer, namespace
+from webhook.cluster.kubernetes import ApiClient
+from webhook.cluster.kubernetes import Configuration as ClientConfiguration
+from webhook.cluster.live import LiveCluster, Timing
+from webhook.configuration.model import Configuration, Reserved
+
+CONFIGURATION = Configuration(reserved=Reserved(keys=("snp", "pool")))
+"""Decisions under it look at these labels of nodes, and at the presets'."""
+
+
+@pytest.fixture(scope="session")
+def event_loop_policy() -> asyncio.AbstractEventLoopPolicy:
+    """The loop that production has."""
+    policy: asyncio.AbstractEventLoopPolicy = uvloop.EventLoopPolicy()
+    return policy
+
+
+class Observed:
+    """What the watches reported, to be waited for. Each wait ends within 10 s or fails."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[tuple[str, str]] = Counter()
+        self._changed = asyncio.Event()
+
+    def __call__(self, resource: str, what: str) -> None:
+        self.counts[resource, what] += 1
+        self._changed.set()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(10):
+            while not condition():
+                self._changed.clear()
+                await self._changed.wait()
+
+    async def next(self, resource: str, what: str, times: int = 1) -> None:
+        """Wait until it happened `times` more often than now."""
+        goal = self.counts[resource, what] + times
+        await self.until(lambda: self.counts[resource, what] >= goal)
+
+
+class Clock:
+    """Seconds that pass when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Live:
+    """A running LiveCluster against `server`."""
+
+    def __init__(self, server: ApiServer) -> None:
+        self.server = server
+        self.observed = Observed()
+        self.clock = Clock()
+        self.cluster = LiveCluster(
+            CONFIGURATION,
+            connect=self._connect,
+            timing=Timing(open=0.3, page=0.3, idle=5.0, watch=(60, 70), backoff=(0.01, 0.02)),
+            clock=self.clock,
+            seen=self.observed,
+        )
+        self._task: asyncio.Task[None] | None = None
+
+    async def _connect(self) -> ApiClient:
+        return ApiClient(ClientConfiguration(host=self.server.url))
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self.cluster.run())
+
+    async def opened(self) -> None:
+        """Start, and wait until all three watches are open."""
+        self.start()
+        wanted = [(resource, "opened") for resource in ("namespaces", "nodes", "runtimeclasses")]
+        await self.observed.until(lambda: all(self.observed.counts[key] for key in wanted))
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+            assert self._task.cancelled(), "the watches ended by themselves"
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[ApiServer]:
+    server = ApiServer()
+    server.put(NAMESPACES, namespace("shop", "enforce"))
+    await server.start()
+    yield server
+    await server.stop()
+
+
+@pytest.fixture
+async def live(server: ApiServer) -> AsyncIterator[Live]:
+    live = Live(server)
+    yield live
+    await live.stop()

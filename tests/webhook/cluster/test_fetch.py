@@ -1,0 +1,214 @@
+"""The two look-ups: made only when wanted, bounded, and None whatever goes wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from tests.webhook.cluster.apiserver import ApiServer, Fault, body, hang, namespace, node, refuse, status
+from tests.webhook.cluster.conftest import Live
+from webhook.cluster.kubernetes import ApiClient
+from webhook.cluster.kubernetes import Configuration as ClientConfiguration
+from webhook.cluster.live import LiveCluster
+from webhook.cluster.lookups import MAX_REVISIONS, Cluster, FileCluster, Lookups
+from webhook.configuration.model import Configuration
+from webhook.request import Request, User
+from webhook.snapshot import Fetched, snapshot_of_objects
+
+_CONFIGURATION = Configuration()
+_POD_PATH = "/api/v1/namespaces/shop/pods/web-1"
+_REVISIONS_PATH = "/apis/serving.knative.dev/v1/namespaces/shop/revisions"
+_POD: dict[str, Any] = {"kind": "Pod", "metadata": {"name": "web-1", "namespace": "shop"}, "spec": {"containers": []}}
+_REVISION: dict[str, Any] = {"kind": "Revision", "metadata": {"name": "web-00001", "namespace": "shop"}, "spec": {}}
+_SUITED = node("snp-0", **{"amd.feature.node.kubernetes.io/snp": "true"})
+_OBJECTS = [namespace("shop", "enforce"), namespace("free"), node("plain-0"), _SUITED, _POD, _REVISION]
+_SNAPSHOT = snapshot_of_objects(_OBJECTS)
+
+_BINDING = Request(
+    uid="u",
+    path="/validate/binding",
+    kind=("", "v1", "Binding"),
+    resource=("", "v1", "pods"),
+    subresource="binding",
+    operation="CREATE",
+    name="web-1",
+    namespace="shop",
+    user=User("dev"),
+    object={"metadata": {"name": "web-1"}, "target": {"kind": "Node", "name": "plain-0"}},
+)
+_TIGHTENED = Request(
+    uid="u",
+    path="/validate/namespace",
+    kind=("", "v1", "Namespace"),
+    resource=("", "v1", "namespaces"),
+    subresource="",
+    operation="UPDATE",
+    name="shop",
+    namespace="shop",
+    user=User("dev"),
+    object=namespace("shop", "enforce"),
+    old_object=namespace("shop", "audit"),
+)
+
+
+def _list(*items: object, **metadata: str) -> Fault:
+    return body(json.dumps({"kind": "RevisionList", "metadata": metadata, "items": items}).encode())
+
+
+@pytest.fixture
+async def lookups(server: ApiServer) -> AsyncIterator[Lookups]:
+    async with ApiClient(ClientConfiguration(host=server.url)) as api:
+        yield Lookups(api, seconds=0.3)
+
+
+async def test_finds_the_pod_of_a_binding(server: ApiServer, lookups: Lookups) -> None:
+    server.faults[_POD_PATH].append(body(json.dumps(_POD).encode()))
+    assert await lookups.fetch(_BINDING, _CONFIGURATION, _SNAPSHOT) == _SNAPSHOT.with_fetched(Fetched(pod=_POD))
+
+
+async def test_a_legacy_binding_names_its_pod_in_the_object(server: ApiServer, lookups: Lookups) -> None:
+    server.faults[_POD_PATH].append(body(json.dumps(_POD).encode()))
+    found = await lookups.fetch(replace(_BINDING, name=""), _CONFIGURATION, _SNAPSHOT)
+    assert found.fetched.pod == _POD
+
+
+async def test_finds_the_routable_revisions(server: ApiServer, lookups: Lookups) -> None:
+    server.faults[_REVISIONS_PATH].append(_list(_REVISION, 7))
+    found = await lookups.fetch(_TIGHTENED, _CONFIGURATION, _SNAPSHOT)
+    assert found == _SNAPSHOT.with_fetched(Fetched(revisions=(_REVISION,)))
+    ((_, query, _headers),) = server.requests
+    assert query == {"labelSelector": "serving.knative.dev/routingState!=reserve", "limit": str(MAX_REVISIONS)}
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        replace(_BINDING, namespace="free"),
+        replace(_BINDING, object={"metadata": {"name": "web-1"}, "target": {"name": "snp-0"}}),
+        replace(_BINDING, object={"metadata": [], "target": {"name": "plain-0"}}),
+        replace(_BINDING, object={"metadata": {"name": "web-1"}, "target": 7}),
+        replace(_BINDING, object=None),
+        replace(_BINDING, path="/validate/pod"),
+        replace(_TIGHTENED, old_object=namespace("shop", "enforce")),
+        replace(_TIGHTENED, operation="CREATE"),
+        replace(_TIGHTENED, object={"metadata": {"labels": 7}}),
+        replace(_TIGHTENED, path="/validate/connect"),
+    ],
+)
+async def test_looks_nothing_up_that_the_decision_does_not_want(
+    server: ApiServer, lookups: Lookups, request_: Request
+) -> None:
+    assert await lookups.fetch(request_, _CONFIGURATION, _SNAPSHOT) is _SNAPSHOT
+    assert await FileCluster(_OBJECTS).fetch(request_, _CONFIGURATION, _SNAPSHOT) is _SNAPSHOT
+    assert not server.requests
+
+
+_BROKEN: list[Fault] = [
+    status(404),
+    status(403),
+    status(500),
+    hang,
+    refuse,
+    body(b""),
+    body(b"[]"),
+    body(b"{}"),
+    body(b'{"hunter2'),
+    body(b'{"metadata": {"name": "other", "namespace": "shop"}, "items": {}}'),
+    # What would do, but for its size.
+    body(b'{"metadata":{"name":"web-1","namespace":"shop"},"items":[]' + b" " * (20 << 20) + b"}"),
+]
+
+
+@pytest.mark.parametrize("fault", _BROKEN)
+async def test_every_failure_is_none_and_logged_without_content(
+    server: ApiServer, lookups: Lookups, fault: Fault, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "morphisms")
+    server.faults[_POD_PATH].extend([fault] * 2)
+    server.faults[_REVISIONS_PATH].extend([fault] * 2)
+    started = asyncio.get_running_loop().time()
+    assert (await lookups.fetch(_BINDING, _CONFIGURATION, _SNAPSHOT)).fetched == Fetched()
+    assert (await lookups.fetch(_TIGHTENED, _CONFIGURATION, _SNAPSHOT)).fetched == Fetched()
+    assert asyncio.get_running_loop().time() - started < 1.5
+    logged: list[dict[str, object]] = [record.fields for record in caplog.records if record.msg == "lookup_failed"]  # type: ignore[attr-defined]
+    assert [fields["lookup"] for fields in logged] == ["pod", "revisions"]
+    assert "hunter2" not in repr(logged)
+
+
+async def test_a_slow_body_is_bounded_too(server: ApiServer, lookups: Lookups) -> None:
+    async def trickle(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b'{"metadata":')
+        return await hang(request)
+
+    server.faults[_POD_PATH].append(trickle)
+    assert await lookups.pod("shop", "web-1") is None
+
+
+async def test_more_revisions_than_one_call_gives_are_no_answer(server: ApiServer, lookups: Lookups) -> None:
+    server.faults[_REVISIONS_PATH].append(_list(_REVISION, **{"continue": "more"}))
+    assert await lookups.revisions("shop") is None
+
+
+@pytest.mark.parametrize("name", ["..", "", "a/b", "web-1?x=", "Web", "a" * 300, "web-1\n"])
+async def test_only_names_become_paths(server: ApiServer, lookups: Lookups, name: str) -> None:
+    assert await lookups.pod("shop", name) is None
+    assert await lookups.pod(name, "web-1") is None
+    assert await lookups.revisions(name) is None
+    assert not server.requests
+
+
+async def test_look_ups_at_a_time_are_few(server: ApiServer, lookups: Lookups) -> None:
+    server.faults[_POD_PATH].extend([hang] * 40)
+    answers = await asyncio.gather(*(lookups.pod("shop", "web-1") for _ in range(40)))
+    assert answers == [None] * 40
+    assert len(server.requests) <= 16
+
+
+async def test_a_file_answers_what_the_cluster_would(server: ApiServer, lookups: Lookups) -> None:
+    server.faults[_POD_PATH].append(body(json.dumps(_POD).encode()))
+    server.faults[_REVISIONS_PATH].append(_list(_REVISION))
+    file = FileCluster(_OBJECTS)
+    assert file.current() == _SNAPSHOT
+    for request in (_BINDING, _TIGHTENED):
+        live = await lookups.fetch(request, _CONFIGURATION, _SNAPSHOT)
+        found = await file.fetch(request, _CONFIGURATION, file.current())
+        assert (found.fetched.pod, found.fetched.revisions) == (
+            live.fetched.pod,
+            live.fetched.revisions if request is _TIGHTENED else (_REVISION,),
+        )
+
+
+async def test_the_live_cluster_looks_up_while_it_runs(live: Live) -> None:
+    before = await live.cluster.fetch(_BINDING, _CONFIGURATION, _SNAPSHOT)
+    assert before is _SNAPSHOT
+    await live.opened()
+    live.server.faults[_POD_PATH].append(body(json.dumps(_POD).encode()))
+    assert (await live.cluster.fetch(_BINDING, _CONFIGURATION, _SNAPSHOT)).fetched.pod == _POD
+    await live.stop()
+    assert await live.cluster.fetch(_BINDING, _CONFIGURATION, _SNAPSHOT) is _SNAPSHOT
+
+
+async def test_a_file_is_a_cluster_that_never_changes() -> None:
+    cluster: Cluster = FileCluster(_OBJECTS)
+    view = cluster.current()
+    cluster.configured(_CONFIGURATION)
+    assert cluster.problem() is None
+    assert cluster.current() is view
+    running = asyncio.ensure_future(cluster.run())
+    await asyncio.wait([running], timeout=0.01)
+    assert not running.done()
+    running.cancel()
+
+
+def test_the_live_cluster_is_one_too() -> None:
+    cluster: Cluster = LiveCluster(_CONFIGURATION)
+    assert cluster.problem()

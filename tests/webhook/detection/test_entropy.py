@@ -1,0 +1,68 @@
+"""Random words are found; digests, identifiers and words strung together are not."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.webhook.detection.samples import RANDOM_VALUES
+from webhook.detection import Allow, Detector, Finding
+from webhook.detection.entropy import bits, looks_random
+
+
+@pytest.mark.parametrize("tool", list(RANDOM_VALUES))
+def test_most_random_values_are_found(tool: str) -> None:
+    make, share = RANDOM_VALUES[tool]
+    detector = Detector()
+    found = [detector.find("SETTING", make()) for _ in range(500)]
+    assert set(found) <= {None, Finding("entropy", "entropy")}
+    assert sum(each is not None for each in found) / len(found) >= share
+
+
+@pytest.mark.parametrize("tool", list(RANDOM_VALUES))
+def test_a_name_that_speaks_of_an_identifier_explains_randomness(tool: str) -> None:
+    make, _ = RANDOM_VALUES[tool]
+    assert {Detector().find(name, make()) for name in ("BUILD_ID", "CONFIG_HASH", "CLIENT_ID")} == {None}
+
+
+def test_a_hint_in_the_name_makes_shorter_words_and_digests_suspicious() -> None:
+    word = "q7Rk2Xv9" + "Lm4Tz8Bw"
+    assert Detector().find("SETTING", word) is None
+    assert Detector().find("MAPS_KEY", word) == Finding("entropy", "entropy")
+    digest = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+    assert Detector().find("SETTING", digest) is None
+    assert Detector().find("MAPS_KEY", digest) == Finding("entropy", "entropy")
+
+
+def test_it_can_be_switched_off() -> None:
+    assert Detector(Allow(detectors=("entropy",))).find("SETTING", "9f86d081884c7d659a2feaa0c55ad0") is None
+    assert Detector().find("SETTING", "9f86d081884c7d659a2feaa0c55ad0") is not None
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "dd0caa23-dda9-4966-abe1-4e0af3809fd5",
+        "dd0caa23dda94966abe14e0af3809fd5",
+        "01234567890123456789012345678901",
+        "abcdefabcdefabcdefabcdefabcdefab",
+        "payments-00042-deployment-7d9f8b6c5d-x2x4z-abcdef",
+        "AbstractSingletonProxyFactoryBean2ConfigurationSupport",
+        "usr/local/share/applications2/org/example/desktop3",
+        "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa1A",
+        "aB3" * 14,
+        "eu1-k8s2-n4x-db3-v2b-r5d-a7c-h2o-z9y",
+        "GetIdByUserIdFromDbOrS3InEuWest1X",
+        "V1PodFailurePolicyOnExitCodesRequirement",
+        "VGhlc2UgYXJlbid0IHRoZSBkcm9pZHMgeW91J3JlIGxvb2tpbmcgZm9y",
+        "sha512-" + "Ab3" * 28,
+        "md5:9f86d081884c7d659a2feaa0c55ad015",
+    ],
+)
+def test_what_is_not_random_enough(value: str) -> None:
+    assert not looks_random(value)
+
+
+def test_entropy_is_shannons() -> None:
+    assert bits("aaaa") == 0
+    assert bits("abab") == 1
+    assert bits("abcdefgh") == 3

@@ -1,0 +1,18 @@
+"""`python -m tests.webhook.golden`: write today's answers into the cases, for a person to review with `git diff`."""
+
+from __future__ import annotations
+
+import yaml
+
+from tests.webhook.golden.golden import CASES, answer, read_case
+
+
+def main() -> None:
+    for path in sorted(CASES.glob("*.yaml")):
+        document = yaml.safe_load(path.read_text())
+        document["answer"] = answer(read_case(path))
+        path.write_text(yaml.safe_dump(document, sort_keys=False, width=120, allow_unicode=True))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""Golden cases as data: one YAML file a case, with the recorded review by name and the whole answer expected."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.support.paths import REVIEWS
+from webhook.configuration.model import Configuration
+from webhook.decide import decide
+from webhook.modes import Mode
+from webhook.review import read_review, write_review
+from webhook.snapshot import fetched_from_objects, snapshot_of_objects
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+HERE = Path(__file__).parent
+CASES = HERE / "cases"
+
+
+@dataclass(frozen=True)
+class Case:
+    """`review` names a recorded review; `copy` copies within its request and `set` sets in its object, by path."""
+
+    name: str
+    review: str
+    path: str
+    mode: str
+    why: str
+    set: dict[str, Any]
+    copy: dict[str, str]
+    configuration: dict[str, Any]
+    objects: list[Any]
+    answer: dict[str, Any]
+
+
+def read_case(path: Path) -> Case:
+    """The case in a file."""
+    case = yaml.safe_load(path.read_text())
+    return Case(
+        name=path.stem,
+        review=case["review"],
+        path=case["path"],
+        mode=case["mode"],
+        why=case.get("why", ""),
+        set=case.get("set", {}),
+        copy=case.get("copy", {}),
+        configuration=case.get("configuration", {}),
+        objects=case.get("objects", []),
+        answer=case.get("answer", {}),
+    )
+
+
+def answer(case: Case) -> dict[str, Any]:
+    """What the webhook answers, its patch decoded."""
+    review = json.loads((REVIEWS / case.review).read_text())
+    for target, source in case.copy.items():
+        _set(review["request"], target.split("/"), _get(review["request"], source.split("/")))
+    for dotted, value in case.set.items():
+        _set(review["request"]["object"], dotted.split("/"), value)
+    request = read_review(json.dumps(review).encode(), case.path)
+    objects = [*yaml.safe_load((HERE / "cluster.yaml").read_text())["items"], *case.objects]
+    snapshot = snapshot_of_objects(objects)
+    snapshot = replace(
+        snapshot,
+        namespaces={**snapshot.namespaces, request.namespace: Mode(case.mode)},
+        fetched=fetched_from_objects(objects, request.namespace, request.name),
+    )
+    decision = decide(request, Configuration.model_validate(case.configuration), snapshot)
+    response: dict[str, Any] = json.loads(write_review(request.uid, decision))["response"]
+    del response["uid"]
+    if "patch" in response:
+        response["patch"] = json.loads(base64.b64decode(response["patch"]))
+        for operation in response["patch"]:
+            _open_plan(operation.get("value"))
+            # Any key added to the configuration changes its digest, and says nothing about the case.
+            if operation["path"].endswith("morphisms.dev~1status"):
+                operation["value"] = _DIGEST.sub("DIGEST", operation["value"])
+            elif operation["path"] == "/metadata/annotations":
+                operation["value"] = {key: _DIGEST.sub("DIGEST", text) for key, text in operation["value"].items()}
+    return response
+
+
+def _get(item: Any, steps: list[str]) -> Any:
+    for step in steps:
+        item = item[int(step)] if isinstance(item, list) else item[step]
+    return json.loads(json.dumps(item))
+
+
+def _set(item: Any, steps: list[str], value: Any) -> None:
+    for step in steps[:-1]:
+        item = item[int(step)] if isinstance(item, list) else item.setdefault(step, {})
+    last = steps[-1].replace("|", "/")
+    if value is None:
+        del item[int(last) if isinstance(item, list) else last]
+    elif isinstance(item, list):
+        item[int(last)] = value
+    else:
+        item[last] = value
+
+
+def _open_plan(value: Any) -> None:
+    """Show the plan in a patch as the object it is, so that a reader can review it."""
+    if isinstance(value, list):
+        for item in value:
+            _open_plan(item)
+    elif isinstance(value, dict):
+        for item in value.values():
+            _open_plan(item)
+        if value.get("name") == "MORPHISMS_PLAN":
+            value["value"] = json.loads(value["value"])

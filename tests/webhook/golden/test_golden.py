@@ -1,0 +1,48 @@
+"""Every recorded review has its expected answer as a reviewed file; a new case is a new file, no code."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.support.paths import REVIEWS
+from tests.webhook.golden.golden import CASES, answer, read_case
+from webhook.configuration.model import Configuration
+from webhook.decide import PATHS, decide
+from webhook.review import read_review
+
+_FILES = sorted(CASES.glob("*.yaml"))
+_WRONG_KINDS = ("deployments-", "nodes-", "runtimeclasses-")
+_CANARIES = ("hunter2", "p4ss", "tok-1")
+
+
+@pytest.mark.parametrize("path", _FILES, ids=lambda path: path.stem)
+def test_the_answer_is_the_reviewed_one(path: Path) -> None:
+    case = read_case(path)
+    assert case.answer, "run python -m tests.webhook.golden and review what it writes"
+    assert answer(case) == case.answer
+
+
+@pytest.mark.parametrize("path", _FILES, ids=lambda path: path.stem)
+def test_no_canary_is_in_an_answer(path: Path) -> None:
+    text = json.dumps(answer(read_case(path)))
+    assert not [canary for canary in _CANARIES if canary in text]
+
+
+def test_every_recorded_review_has_a_case() -> None:
+    recorded = {path.name for path in REVIEWS.glob("*.json") if not path.name.startswith(_WRONG_KINDS)}
+    assert recorded == recorded & {read_case(path).review for path in _FILES}
+
+
+@pytest.mark.parametrize("review", sorted(REVIEWS.glob("*.json")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", PATHS)
+def test_a_wrong_kind_is_refused_cleanly(review: Path, path: str) -> None:
+    request = read_review(review.read_bytes(), path)
+    if request.kind in PATHS[path].kinds:
+        return
+    decision = decide(request, Configuration(), None)
+    assert decision.denial is not None
+    assert decision.denial.code == 400
+    assert decision.denial.message.startswith(f"{path} takes ")

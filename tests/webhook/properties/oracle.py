@@ -1,0 +1,337 @@
+"""The policy a second time, from the design's text, sharing no code with the first: only the plan's strict reader.
+
+`faults(pod, world)` lists every policy property that a pod admitted in enforce mode lacks.
+"""
+
+from __future__ import annotations
+
+import json
+import posixpath
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from plan.document import Plan, PlanError, read
+from tests.webhook.properties.worlds import NAMESPACE, World
+
+Json = dict[str, Any]
+
+_INIT = "morphisms-init"
+_HELPER = "/morphisms/run/exec"
+_READ_ONLY = {"morphisms-secrets": "/morphisms/secrets", "morphisms-run": "/morphisms/run"}
+_MESH = ("istio-proxy", "linkerd-proxy")
+_REFERENCE = re.compile(r"vault:|.*\$\{vault:", re.DOTALL)
+_SECRET_NAME = re.compile(r"PASSWORD|API_KEY", re.IGNORECASE)
+_SERVICE_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
+
+
+def faults(pod: Json, world: World) -> list[str]:
+    """What is wrong with the pod; empty for one that enforce mode may admit."""
+    return list(_faults(pod, world))
+
+
+def _faults(pod: Json, world: World) -> Iterator[str]:
+    spec = pod["spec"]
+    wishes = wishes_of(pod)
+    name = wishes.get("profile", world.default_profile)
+    profile = world.profiles.get(name)
+    if profile is None:
+        yield "profile unknown"
+        return
+    if spec.get("runtimeClassName") != profile.runtime_class:
+        yield "runtime class"
+    yield from _placement(spec, profile.labels)
+    yield from _isolation(spec)
+    yield from _secrets_at_rest(pod)
+    plan = None
+    try:
+        plan = plan_of(pod)
+    except (LookupError, PlanError) as error:
+        yield f"no plan: {error}"
+    if plan is not None:
+        yield from _init_container(pod, plan, wishes, world)
+        yield from _plan(pod, plan, wishes, world, profile.evidence)
+        yield from _consumers(pod, plan, wishes)
+    yield from _volumes(spec)
+
+
+def wishes_of(pod: Json) -> dict[str, str]:
+    """Our annotations without the prefix."""
+    annotations = pod["metadata"].get("annotations") or {}
+    return {key[14:]: value for key, value in annotations.items() if key.startswith("morphisms.dev/")}
+
+
+def plan_of(pod: Json) -> Plan:
+    """The plan in the one init container; LookupError without."""
+    (container,) = [each for each in pod["spec"].get("initContainers") or [] if each.get("name") == _INIT] or [{}]
+    for variable in container.get("env") or []:
+        if variable["name"] == "MORPHISMS_PLAN":
+            return read(variable["value"])
+    raise LookupError(_INIT)
+
+
+def _every(spec: Json) -> list[Json]:
+    groups = ("initContainers", "containers", "ephemeralContainers")
+    return [container for group in groups for container in spec.get(group) or []]
+
+
+def _applications(pod: Json) -> list[Json]:
+    knative = "serving.knative.dev/revision" in (pod["metadata"].get("labels") or {})
+    others = (_INIT, *_MESH, *(("queue-proxy",) if knative else ()))
+    return [each for each in _every(pod["spec"]) if each["name"] not in others]
+
+
+def _placement(spec: Json, labels: dict[str, set[str]]) -> Iterator[str]:
+    if spec.get("nodeName"):
+        yield "preset node"
+    if spec.get("schedulerName") not in (None, "", "default-scheduler"):
+        yield "scheduler"
+    if (spec.get("os") or {}).get("name", "linux") != "linux":
+        yield "operating system"
+    if labels and widening_terms(spec, labels):
+        yield "affinity admits other nodes"
+    for toleration in spec.get("tolerations") or []:
+        if not toleration.get("key") or toleration["key"] == "node-role.kubernetes.io/control-plane":
+            yield "tolerates single-purpose nodes"
+
+
+def widening_terms(spec: Json, labels: dict[str, set[str]]) -> list[int]:
+    """Places of the terms that some node without the labels satisfies; [-1] where nothing is required at all.
+
+    By trial: for each label, every value that could make a difference is put on an imagined node.
+    """
+    node_affinity = (spec.get("affinity") or {}).get("nodeAffinity") or {}
+    terms = (node_affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or {}).get("nodeSelectorTerms")
+    if not terms:
+        return [-1]
+    wide = []
+    for place, term in enumerate(terms):
+        expressions, fields = term.get("matchExpressions") or [], term.get("matchFields") or []
+        if not expressions and not fields:
+            continue  # "a null or empty node selector term matches no objects"
+        for key, good in labels.items():
+            about = [each for each in expressions if each["key"] == key]
+            trials = {None, "other", "", "1", *good, *(value for each in about for value in each.get("values") or [])}
+            if any(trial not in good and all(_satisfies(trial, each) for each in about) for trial in trials):
+                wide.append(place)
+    return wide
+
+
+def _satisfies(value: str | None, expression: Json) -> bool:
+    values = expression.get("values") or []
+    match expression["operator"]:
+        case "In":
+            return value in values
+        case "NotIn":
+            return value not in values
+        case "Exists":
+            return value is not None
+        case "DoesNotExist":
+            return value is None
+        case "Gt" | "Lt" as operator:
+            if value is None or not value.isdecimal():
+                return False
+            return int(value) > int(values[0]) if operator == "Gt" else int(value) < int(values[0])
+    return True
+
+
+def _isolation(spec: Json) -> Iterator[str]:
+    for member in ("hostNetwork", "hostPID", "hostIPC"):
+        if spec.get(member):
+            yield member
+    if spec.get("hostUsers") is False:
+        yield "hostUsers"
+    if spec.get("ephemeralContainers"):
+        yield "ephemeral containers"
+    for volume in spec.get("volumes") or []:
+        if volume.get("hostPath") is not None:
+            yield "hostPath"
+    for container in _every(spec):
+        if (container.get("securityContext") or {}).get("privileged"):
+            yield "privileged"
+
+
+def _secrets_at_rest(pod: Json) -> Iterator[str]:
+    spec = pod["spec"]
+    from_secrets = {each["name"] for each in spec.get("volumes") or [] if each.get("secret") is not None}
+    for container in _applications(pod):
+        for variable in container.get("env") or []:
+            value = variable.get("value") or ""
+            if (variable.get("valueFrom") or {}).get("secretKeyRef") is not None:
+                yield "secretKeyRef"
+            if _REFERENCE.match(value):
+                yield "unresolved reference"
+            elif value and _SECRET_NAME.search(variable["name"]):
+                yield "plaintext secret"
+        for word in (*(container.get("command") or ()), *(container.get("args") or ())):
+            if _REFERENCE.match(word):
+                yield "reference in a command"
+        if any(source.get("secretRef") is not None for source in container.get("envFrom") or []):
+            yield "secretRef"
+        if any(mount.get("name") in from_secrets for mount in container.get("volumeMounts") or []):
+            yield "secret volume"
+        if "@sha256:" not in container["image"]:
+            yield "image by tag"
+    injectors = ("vault.hashicorp.com/agent-inject", "vault.security.banzaicloud.io/vault-addr")
+    annotations = pod["metadata"].get("annotations") or {}
+    if any(key in annotations for key in injectors):
+        yield "two injectors"
+    if any(key.startswith("io.katacontainers.") and not key.endswith(".cc_init_data") for key in annotations):
+        yield "hypervisor annotation"
+
+
+def _init_container(pod: Json, plan: Plan, wishes: dict[str, str], world: World) -> Iterator[str]:
+    spec = pod["spec"]
+    inits = spec["initContainers"]
+    (place,) = [index for index, each in enumerate(inits) if each["name"] == _INIT]
+    container = inits[place]
+    user = common_user(pod, plan, wishes)
+    if any(each["name"] == _INIT for each in spec["containers"]):
+        yield "two of our name"
+    if container.get("image") != world.image:
+        yield "init image"
+    if container.get("securityContext") != {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "privileged": False,
+        "readOnlyRootFilesystem": True,
+        "runAsNonRoot": True,
+        "runAsUser": world.user if user is None else user,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }:
+        yield "init security context"
+    if [each["name"] for each in container["env"]] != ["MORPHISMS_PLAN"]:
+        yield "init env"
+    if any(container.get(member) for member in ("command", "args", "envFrom", "lifecycle", "volumeDevices")):
+        yield "init runs something else"
+    mounts = [
+        (each["name"], each["mountPath"]) for each in container["volumeMounts"] if each["mountPath"] != _SERVICE_ACCOUNT
+    ]
+    if mounts != [*_READ_ONLY.items(), ("morphisms-token", "/morphisms/token")]:
+        yield "init mounts"
+    stays = wishes.get("agent") == "sidecar"
+    if (container.get("restartPolicy") == "Always") != stays or ("startupProbe" in container) != stays:
+        yield "init or sidecar"
+    if any(_mounts(each).keys() & _READ_ONLY.keys() for each in inits[:place]):
+        yield "init after a consumer"
+
+
+def _plan(
+    pod: Json, plan: Plan, wishes: dict[str, str], world: World, evidence: list[tuple[str, str]]
+) -> Iterator[str]:
+    labels = pod["metadata"].get("labels") or {}
+    service = labels.get("serving.knative.dev/service", "")
+    workload = (plan.workload.cluster, plan.workload.namespace, plan.workload.service, plan.workload.service_account)
+    if workload != (world.cluster, NAMESPACE, service, pod["spec"].get("serviceAccountName") or "default"):
+        yield "plan for another workload"
+    if [(each.name, each.address) for each in plan.evidence] != evidence:
+        yield "plan's evidence"
+    if plan.verifier.url != "https://morphisms-verifier.morphisms-kms.svc":
+        yield "plan's verifier"
+    if plan.verifier.role != wishes.get("vault-role", "default"):
+        yield "plan's role"
+    if plan.vault.url != "https://vault.vault.svc:8200":
+        yield "plan's Vault"
+    home = f"secret/knative/{world.cluster}/{NAMESPACE}/{service}/"
+    wanted = []
+    for key, value in wishes.items():
+        if key.startswith("secret-"):
+            name = key[7:]
+            path, part, version = split_reference(value, home)
+            extras = (wishes.get(f"mode-{name}"), wishes.get(f"template-{name}"))
+            wanted.append((name, path, part, version, wishes.get(f"file-{name}", name), *extras))
+    if sorted(wanted) != sorted(
+        (each.name, each.path, each.key, each.version, each.file, each.mode, each.template) for each in plan.secrets
+    ):
+        yield "plan's secrets"
+    whole = {split_reference(part, home)[::2] for part in wishes.get("env-from", "").split(",") if part}
+    if {(each.path, each.version) for each in plan.env_from} != whole:
+        yield "plan's env-from"
+    if plan.agent != wishes.get("agent", "init") or plan.on_change != wishes.get("on-change", "none"):
+        yield "plan's agent"
+    if plan.file_mode != ("0440" if common_user(pod, plan, wishes) is None else "0400"):
+        yield "plan's file mode"
+
+
+def split_reference(text: str, home: str) -> tuple[str, str | None, int | None]:
+    """(path, key, version) of `PATH[#KEY][@N]`, or Bank-Vaults' `PATH#KEY#N`, for well-formed text."""
+    path, *rest = re.split("[#@]", text.strip())
+    key = rest.pop(0) if rest and "#" in text else None
+    return re.sub("^~/", home, path), key, int(rest[0]) if rest else None
+
+
+def expected_consumers(pod: Json, plan: Plan, wishes: dict[str, str]) -> set[str]:
+    """Who has a right to the secrets: the named or serving containers, and whom the plan gives variables to."""
+    chosen = {each.container for each in (*plan.env, *plan.env_from)}
+    if not plan.secrets and not plan.env_from:
+        return chosen
+    if "containers" in wishes:
+        return {name.strip() for name in wishes["containers"].split(",")}
+    people = [each for each in pod["spec"]["containers"] if each in _applications(pod)]
+    named = (pod["metadata"].get("annotations") or {}).get("kubectl.kubernetes.io/default-container")
+    if any(each["name"] == named for each in people):
+        return chosen | {named}
+    with_port = [each for each in people if each.get("ports")]
+    return chosen | {(with_port or people)[0]["name"]}
+
+
+def common_user(pod: Json, plan: Plan, wishes: dict[str, str]) -> int | None:
+    """The one user, not root, that every consumer runs as."""
+    consumers = expected_consumers(pod, plan, wishes)
+    whole = (pod["spec"].get("securityContext") or {}).get("runAsUser")
+    users = {
+        (each.get("securityContext") or {}).get("runAsUser", whole)
+        for each in _applications(pod)
+        if each["name"] in consumers
+    }
+    return next(iter(users)) or None if len(users) == 1 else None
+
+
+def _mounts(container: Json) -> dict[str, Json]:
+    return {mount.get("name", ""): mount for mount in container.get("volumeMounts") or []}
+
+
+def _consumers(pod: Json, plan: Plan, wishes: dict[str, str]) -> Iterator[str]:
+    consumers = expected_consumers(pod, plan, wishes)
+    takers = {each.container for each in (*plan.env, *plan.env_from)}
+    for container in _every(pod["spec"]):
+        name, mounts = container["name"], _mounts(container)
+        if name == _INIT:
+            continue
+        for mount in container.get("volumeMounts") or []:
+            path = posixpath.normpath("/" + mount.get("mountPath", "").lstrip("/"))
+            volume = mount.get("name", "")
+            if volume in _READ_ONLY:
+                if mount != {"name": volume, "mountPath": _READ_ONLY[volume], "readOnly": True}:
+                    yield "our volume mounted otherwise"
+                if name not in consumers:
+                    yield "our volume mounted by a stranger"
+            elif volume.startswith("morphisms-"):
+                yield "token mounted outside morphisms-init"
+            elif path == "/morphisms" or path.startswith("/morphisms/"):
+                yield "our folder covered"
+        if name in consumers and "morphisms-secrets" not in mounts:
+            yield "consumer without its secrets"
+        if name in takers:
+            if "morphisms-run" not in mounts:
+                yield "consumer without its helper"
+            if (container.get("command") or [])[:3] != [_HELPER, name, "--"]:
+                yield "consumer bypasses its helper"
+    if not consumers <= {each["name"] for each in _applications(pod)}:
+        yield "consumer missing"
+
+
+def _volumes(spec: Json) -> Iterator[str]:
+    volumes = spec.get("volumes") or []
+    for name in _READ_ONLY:
+        found = [each for each in volumes if each.get("name") == name]
+        if len(found) != 1 or found[0].keys() != {"name", "emptyDir"} or found[0]["emptyDir"].get("medium") != "Memory":
+            yield f"{name} is not memory"
+        elif not found[0]["emptyDir"].get("sizeLimit"):
+            yield f"{name} has no bound"
+    tokens = [each for each in volumes if each.get("name") == "morphisms-token"]
+    wanted = {"audience": "morphisms-verifier", "expirationSeconds": 600, "path": "token"}
+    if len(tokens) != 1 or json.loads(json.dumps(tokens[0])).get("projected", {}).get("sources") != [
+        {"serviceAccountToken": wanted}
+    ]:
+        yield "token volume"

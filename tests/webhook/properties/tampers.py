@@ -1,0 +1,451 @@
+"""What somebody may do to a rewritten pod before it is admitted. Each returns None where it has nothing to work on."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from plan.document import EnvFrom, SecretFile, write
+from tests.webhook.properties.oracle import plan_of, wishes_of
+from tests.webhook.properties.pods import REQUIRED
+
+Json = dict[str, Any]
+Tamper = Callable[[Json], Json | None]
+
+
+def _init(pod: Json) -> Json:
+    return next(each for each in pod["spec"]["initContainers"] if each["name"] == "morphisms-init")
+
+
+def _people(pod: Json) -> list[Json]:
+    groups = (*pod["spec"]["initContainers"], *pod["spec"]["containers"])
+    return [each for each in groups if each["name"] not in ("morphisms-init", "queue-proxy", "istio-proxy")]
+
+
+def _wrapped(pod: Json) -> Json | None:
+    return next((each for each in _people(pod) if (each.get("command") or [""])[0] == "/morphisms/run/exec"), None)
+
+
+def _terms(pod: Json) -> list[Json] | None:
+    node_affinity = (pod["spec"].get("affinity") or {}).get("nodeAffinity") or {}
+    return (node_affinity.get(REQUIRED) or {}).get("nodeSelectorTerms")
+
+
+def remove_init(pod: Json) -> Json:
+    pod["spec"]["initContainers"].remove(_init(pod))
+    return pod
+
+
+def change_init_image(pod: Json) -> Json:
+    _init(pod)["image"] = "evil@sha256:" + "0" * 64
+    return pod
+
+
+def give_init_a_command(pod: Json) -> Json:
+    _init(pod)["command"] = ["/bin/true"]
+    return pod
+
+
+def run_init_as_root(pod: Json) -> Json:
+    _init(pod)["securityContext"]["runAsUser"] = 0
+    return pod
+
+
+def add_init_variable(pod: Json) -> Json:
+    _init(pod)["env"].append({"name": "LD_PRELOAD", "value": "/x"})
+    return pod
+
+
+def drop_init_mount(pod: Json) -> Json:
+    _init(pod)["volumeMounts"].pop()
+    return pod
+
+
+def turn_agent(pod: Json) -> Json:
+    init = _init(pod)
+    if init.pop("restartPolicy", None) is None:
+        init["restartPolicy"] = "Always"
+    return pod
+
+
+def init_after_its_consumers(pod: Json) -> Json | None:
+    inits = pod["spec"]["initContainers"]
+    if not any("morphisms" in str(each.get("volumeMounts")) for each in inits if each["name"] != "morphisms-init"):
+        return None
+    init = _init(pod)
+    inits.remove(init)
+    inits.append(init)
+    return pod
+
+
+def move_init_among_containers(pod: Json) -> Json:
+    init = _init(pod)
+    pod["spec"]["initContainers"].remove(init)
+    pod["spec"]["containers"].append(init)
+    return pod
+
+
+def second_init(pod: Json) -> Json:
+    pod["spec"]["initContainers"].append(copy.deepcopy(_init(pod)))
+    return pod
+
+
+def ask_for_another_secret(pod: Json) -> Json:
+    plan = plan_of(pod)
+    added = SecretFile(name="zz", path="secret/other/team", file="zz")
+    _init(pod)["env"][0]["value"] = write(dataclasses.replace(plan, secrets=(*plan.secrets, added)))
+    return pod
+
+
+def ask_for_a_whole_secret(pod: Json) -> Json:
+    plan = plan_of(pod)
+    added = EnvFrom(_people(pod)[0]["name"], "secret/other/team")
+    _init(pod)["env"][0]["value"] = write(dataclasses.replace(plan, env_from=(*plan.env_from, added)))
+    return pod
+
+
+def another_verifier(pod: Json) -> Json:
+    plan = plan_of(pod)
+    verifier = dataclasses.replace(plan.verifier, url="https://verifier.evil.example")
+    _init(pod)["env"][0]["value"] = write(dataclasses.replace(plan, verifier=verifier))
+    return pod
+
+
+def another_vault(pod: Json) -> Json:
+    plan = plan_of(pod)
+    vault = dataclasses.replace(plan.vault, url="https://vault.evil.example")
+    _init(pod)["env"][0]["value"] = write(dataclasses.replace(plan, vault=vault))
+    return pod
+
+
+def another_workload(pod: Json) -> Json:
+    plan = plan_of(pod)
+    workload = dataclasses.replace(plan.workload, service="somebody-else")
+    _init(pod)["env"][0]["value"] = write(dataclasses.replace(plan, workload=workload))
+    return pod
+
+
+def simulated_evidence(pod: Json) -> Json:
+    plan = plan_of(pod)
+    evidence = (dataclasses.replace(plan.evidence[0], name="simulated"),)
+    _init(pod)["env"][0]["value"] = write(dataclasses.replace(plan, evidence=evidence))
+    return pod
+
+
+def spoil_the_plan(pod: Json) -> Json:
+    _init(pod)["env"][0]["value"] += " "
+    return pod
+
+
+def plan_from_a_config_map(pod: Json) -> Json:
+    source = {"configMapKeyRef": {"name": "plans", "key": "plan"}}
+    _init(pod)["env"] = [{"name": "MORPHISMS_PLAN", "valueFrom": source}]
+    return pod
+
+
+def unwrap_command(pod: Json) -> Json | None:
+    container = _wrapped(pod)
+    if container is None:
+        return None
+    container["command"] = container["command"][3:]
+    return pod
+
+
+def drop_command(pod: Json) -> Json | None:
+    container = _wrapped(pod)
+    if container is None:
+        return None
+    del container["command"]
+    return pod
+
+
+def another_containers_secrets(pod: Json) -> Json | None:
+    container = _wrapped(pod)
+    if container is None:
+        return None
+    container["command"][1] = "another"
+    return pod
+
+
+def mount_writable(pod: Json) -> Json | None:
+    for container in _people(pod):
+        for mount in container.get("volumeMounts") or []:
+            if mount["name"].startswith("morphisms-"):
+                mount["readOnly"] = False
+                return pod
+    return None
+
+
+def mount_elsewhere(pod: Json) -> Json:
+    container = _people(pod)[0]
+    mount = {"name": "morphisms-secrets", "mountPath": "/mine", "readOnly": True}
+    container["volumeMounts"] = [*(container.get("volumeMounts") or []), mount]
+    return pod
+
+
+def mount_token(pod: Json) -> Json:
+    container = _people(pod)[0]
+    mount = {"name": "morphisms-token", "mountPath": "/morphisms/token", "readOnly": True}
+    container["volumeMounts"] = [*(container.get("volumeMounts") or []), mount]
+    return pod
+
+
+def mount_over_ours(pod: Json) -> Json:
+    container = _people(pod)[0]
+    mount = {"name": "cache", "mountPath": "/morphisms/run"}
+    container["volumeMounts"] = [*(container.get("volumeMounts") or []), mount]
+    return pod
+
+
+def drop_every_mount(pod: Json) -> Json | None:
+    """Only where files or whole secrets are wished for: the plan says then that somebody has to read them."""
+    if not any(key.startswith(("secret-", "env-from")) for key in wishes_of(pod)):
+        return None
+    for container in _people(pod):
+        container["volumeMounts"] = []
+    return pod
+
+
+def _volume(pod: Json, name: str) -> Json:
+    return next(each for each in pod["spec"]["volumes"] if each["name"] == name)
+
+
+def secrets_on_disk(pod: Json) -> Json:
+    _volume(pod, "morphisms-secrets")["emptyDir"] = {}
+    return pod
+
+
+def unbounded_memory(pod: Json) -> Json:
+    del _volume(pod, "morphisms-run")["emptyDir"]["sizeLimit"]
+    return pod
+
+
+def helper_from_a_claim(pod: Json) -> Json:
+    volume = _volume(pod, "morphisms-run")
+    del volume["emptyDir"]
+    volume["persistentVolumeClaim"] = {"claimName": "mine"}
+    return pod
+
+
+def second_volume(pod: Json) -> Json:
+    pod["spec"]["volumes"].append({"name": "morphisms-secrets", "emptyDir": {"medium": "Memory"}})
+    return pod
+
+
+def drop_volume(pod: Json) -> Json:
+    pod["spec"]["volumes"].remove(_volume(pod, "morphisms-token"))
+    return pod
+
+
+def token_for_the_api_server(pod: Json) -> Json:
+    sources = _volume(pod, "morphisms-token")["projected"]["sources"]
+    sources[0] = {"serviceAccountToken": {"path": "token", "expirationSeconds": 600}}
+    return pod
+
+
+def another_runtime_class(pod: Json) -> Json:
+    pod["spec"]["runtimeClassName"] = "kata-qemu-snp-debug"
+    return pod
+
+
+def no_runtime_class(pod: Json) -> Json:
+    del pod["spec"]["runtimeClassName"]
+    return pod
+
+
+def widen_affinity(pod: Json) -> Json | None:
+    terms = _terms(pod)
+    if not terms or wishes_of(pod).get("profile") == "peer-pod":
+        return None
+    terms.append({"matchExpressions": [{"key": "zone", "operator": "In", "values": ["a"]}]})
+    return pod
+
+
+def pick_a_node_by_field(pod: Json) -> Json | None:
+    terms = _terms(pod)
+    if not terms or wishes_of(pod).get("profile") == "peer-pod":
+        return None
+    terms.append({"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["plain"]}]})
+    return pod
+
+
+def no_affinity(pod: Json) -> Json | None:
+    if wishes_of(pod).get("profile") == "peer-pod":
+        return None
+    pod["spec"].pop("affinity", None)
+    return pod
+
+
+def preset_node(pod: Json) -> Json:
+    pod["spec"]["nodeName"] = "plain"
+    return pod
+
+
+def own_scheduler(pod: Json) -> Json:
+    pod["spec"]["schedulerName"] = "mine"
+    return pod
+
+
+def tolerate_everything(pod: Json) -> Json:
+    pod["spec"]["tolerations"] = [*(pod["spec"].get("tolerations") or []), {"operator": "Exists"}]
+    return pod
+
+
+def host_network(pod: Json) -> Json:
+    pod["spec"]["hostNetwork"] = True
+    return pod
+
+
+def share_processes(pod: Json) -> Json:
+    pod["spec"]["shareProcessNamespace"] = True
+    return pod
+
+
+def privileged_container(pod: Json) -> Json:
+    pod["spec"]["containers"].append(
+        {"name": "root", "image": "x@sha256:" + "0" * 64, "securityContext": {"privileged": True}}
+    )
+    return pod
+
+
+def host_path(pod: Json) -> Json:
+    pod["spec"]["volumes"].append({"name": "host", "hostPath": {"path": "/"}})
+    return pod
+
+
+def debug_container(pod: Json) -> Json:
+    pod["spec"]["ephemeralContainers"] = [{"name": "debugger", "image": "x@sha256:" + "0" * 64}]
+    return pod
+
+
+def plaintext_password(pod: Json) -> Json:
+    container = _people(pod)[0]
+    container["env"] = [*(container.get("env") or []), {"name": "DB_PASSWORD", "value": "Tr0ub4dor&3-x91"}]
+    return pod
+
+
+def secret_key_ref(pod: Json) -> Json:
+    container = _people(pod)[0]
+    source = {"secretKeyRef": {"name": "keys", "key": "k"}}
+    container["env"] = [*(container.get("env") or []), {"name": "KEY", "valueFrom": source}]
+    return pod
+
+
+def new_reference(pod: Json) -> Json:
+    container = _people(pod)[0]
+    container["env"] = [*(container.get("env") or []), {"name": "LATE", "value": "vault:secret/shop/db#password"}]
+    return pod
+
+
+def image_by_tag(pod: Json) -> Json:
+    _people(pod)[0]["image"] = "app:latest"
+    return pod
+
+
+def kernel_parameters(pod: Json) -> Json:
+    pod["metadata"]["annotations"]["io.katacontainers.config.hypervisor.kernel_params"] = "agent.log=debug"
+    return pod
+
+
+def wish_for_more(pod: Json) -> Json:
+    pod["metadata"]["annotations"]["morphisms.dev/secret-late"] = "secret/shop/late"
+    return pod
+
+
+def stranger_mounts_secrets(pod: Json) -> Json:
+    mount = {"name": "morphisms-secrets", "mountPath": "/morphisms/secrets", "readOnly": True}
+    pod["spec"]["containers"].append({"name": "stranger", "image": "x@sha256:" + "0" * 64, "volumeMounts": [mount]})
+    return pod
+
+
+def drop_helper_mount(pod: Json) -> Json | None:
+    container = _wrapped(pod)
+    if container is None:
+        return None
+    container["volumeMounts"] = [each for each in container["volumeMounts"] if each["name"] != "morphisms-run"]
+    return pod
+
+
+def drop_secrets_mount(pod: Json) -> Json | None:
+    container = _wrapped(pod)
+    if container is None:
+        return None
+    container["volumeMounts"] = [each for each in container["volumeMounts"] if each["name"] != "morphisms-secrets"]
+    return pod
+
+
+def mount_over_ours_by_detour(pod: Json) -> Json:
+    container = _people(pod)[0]
+    mount = {"name": "cache", "mountPath": "/tmp/..//morphisms/run"}
+    container["volumeMounts"] = [*(container.get("volumeMounts") or []), mount]
+    return pod
+
+
+def plaintext_in_the_name_of_a_mesh(pod: Json) -> Json | None:
+    if any(each["name"] == "istio-proxy" for each in pod["spec"]["containers"]):
+        return None
+    variables = [{"name": "DB_PASSWORD", "value": "Tr0ub4dor&3-x91"}]
+    pod["spec"]["containers"].append({"name": "istio-proxy", "image": "x@sha256:" + "0" * 64, "env": variables})
+    return pod
+
+
+TAMPERS: tuple[Tamper, ...] = (
+    remove_init,
+    change_init_image,
+    give_init_a_command,
+    run_init_as_root,
+    add_init_variable,
+    drop_init_mount,
+    turn_agent,
+    init_after_its_consumers,
+    move_init_among_containers,
+    second_init,
+    ask_for_another_secret,
+    ask_for_a_whole_secret,
+    another_verifier,
+    another_vault,
+    another_workload,
+    simulated_evidence,
+    spoil_the_plan,
+    plan_from_a_config_map,
+    unwrap_command,
+    drop_command,
+    another_containers_secrets,
+    mount_writable,
+    mount_elsewhere,
+    mount_token,
+    mount_over_ours,
+    drop_every_mount,
+    secrets_on_disk,
+    unbounded_memory,
+    helper_from_a_claim,
+    second_volume,
+    drop_volume,
+    token_for_the_api_server,
+    another_runtime_class,
+    no_runtime_class,
+    widen_affinity,
+    pick_a_node_by_field,
+    no_affinity,
+    preset_node,
+    own_scheduler,
+    tolerate_everything,
+    host_network,
+    share_processes,
+    privileged_container,
+    host_path,
+    debug_container,
+    plaintext_password,
+    secret_key_ref,
+    new_reference,
+    image_by_tag,
+    kernel_parameters,
+    wish_for_more,
+    stranger_mounts_secrets,
+    drop_helper_mount,
+    drop_secrets_mount,
+    mount_over_ours_by_detour,
+    plaintext_in_the_name_of_a_mesh,
+)

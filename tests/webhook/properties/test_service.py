@@ -1,0 +1,134 @@
+"""Laws of /mutate/service: annotations go down into the template, and make no Revision of their own."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from tests.webhook.properties import rfc6902
+from tests.webhook.properties.services import as_stored, services
+from tests.webhook.properties.worlds import CLUSTERS, NAMESPACE, WORLDS
+from webhook.decide import decide
+from webhook.decision import Decision
+from webhook.modes import Mode
+from webhook.request import Request, User
+
+Json = dict[str, Any]
+_PREFIX = "morphisms.dev/"
+
+
+def _ask(service: Json, old: Json | None = None) -> tuple[Json, Decision]:
+    request = Request(
+        uid="u",
+        path="/mutate/service",
+        kind=("serving.knative.dev", "v1", "Service"),
+        resource=("serving.knative.dev", "v1", "services"),
+        subresource="",
+        operation="CREATE" if old is None else "UPDATE",
+        name="payments",
+        namespace=NAMESPACE,
+        user=User("dev"),
+        object=service,
+        old_object=old,
+    )
+    decision = decide(request, WORLDS[0].configuration, CLUSTERS[Mode.INJECT])
+    assert decision.allowed
+    return rfc6902.apply(service, decision.operations), decision
+
+
+def _ours(item: Json) -> dict[str, str]:
+    annotations = (item.get("metadata") or {}).get("annotations") or {}
+    return {key: value for key, value in annotations.items() if key.startswith(_PREFIX)}
+
+
+def _template(service: Json) -> Json:
+    return service["spec"]["template"]  # type: ignore[no-any-return]
+
+
+@given(services())
+def test_creation_copies_everything_but_what_the_template_says_itself(service: Json) -> None:
+    after, _ = _ask(service)
+    wanted = {key: value for key, value in _ours(service).items() if key != "morphisms.dev/status"}
+    assert _ours(_template(after)) == {**wanted, **_ours(_template(service))}
+
+
+@given(services(), st.booleans())
+def test_a_second_look_changes_nothing(service: Json, created: bool) -> None:
+    old = None if created else as_stored(service)
+    after, _ = _ask(service, old)
+    assert _ask(after, old)[1].operations == ()
+
+
+@given(services(), services())
+def test_a_second_look_at_an_update_changes_nothing(service: Json, old: Json) -> None:
+    stored = as_stored(old)
+    after, _ = _ask(service, stored)
+    assert _ask(after, stored)[1].operations == ()
+
+
+@given(services())
+def test_replacing_by_the_unchanged_manifest_makes_no_revision(service: Json) -> None:
+    stored = as_stored(_ask(service)[0])
+    after, decision = _ask(service, stored)
+    assert _ours(_template(after)) == _ours(_template(stored))
+    assert decision.warnings == ()
+
+
+@given(services())
+def test_a_service_older_than_the_webhook_keeps_its_revision(service: Json) -> None:
+    stored = as_stored(service)
+    after, decision = _ask(service, stored)
+    assert after == service
+    late = _ours(service).keys() - {"morphisms.dev/status"} - _ours(_template(service)).keys()
+    assert len(decision.warnings) >= len(late)
+
+
+@given(services(), services())
+def test_copies_come_only_with_a_template_that_changes_anyway(service: Json, old: Json) -> None:
+    stored = as_stored(_ask(old)[0])
+    after, _ = _ask(service, stored)
+    before, now = _ours(_template(stored)), _ours(_template(after))
+    added = {key for key in now if now[key] != before.get(key)}
+    if added:
+        assert _differs(_template(service), _template(stored))
+
+
+def _differs(new: Any, old: Any) -> bool:
+    """Whether the manifest's template says anything that the stored one does not."""
+    if new in (None, {}, []):
+        return False
+    if isinstance(new, dict) and isinstance(old, dict):
+        return any(_differs(value, old.get(key)) for key, value in new.items())
+    if isinstance(new, list) and isinstance(old, list):
+        return len(new) != len(old) or any(map(_differs, new, old))
+    return bool(new != old)
+
+
+@given(services(), services())
+def test_only_our_annotations_in_the_template_change(service: Json, old: Json) -> None:
+    before = copy.deepcopy(service)
+    after, _ = _ask(service, as_stored(old))
+    assert service == before
+    assert _without_ours(after) == _without_ours(service)
+
+
+def _without_ours(service: Json) -> Json:
+    service = json.loads(json.dumps(service))
+    metadata = _template(service).pop("metadata", None) or {}
+    annotations = metadata.pop("annotations", None) or {}
+    others = {key: value for key, value in annotations.items() if not key.startswith(_PREFIX)}
+    return {**service, "template metadata": [metadata, others]}
+
+
+@given(services())
+def test_a_changed_image_brings_the_annotations_along(service: Json) -> None:
+    stored = as_stored(service)
+    assume(_ours(service))
+    service["spec"]["template"]["spec"]["containers"][0]["image"] = "app:3"
+    after, decision = _ask(service, stored)
+    assert _ours(service).keys() - {"morphisms.dev/status"} <= _ours(_template(after)).keys()
+    assert decision.warnings == ()

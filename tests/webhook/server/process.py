@@ -1,0 +1,109 @@
+"""A webhook as users run it: a process of its own, over TLS."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import re
+import signal
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.support.certificates import write_pair
+from tests.support.paths import ROOT
+
+CLUSTER = ROOT / "tests" / "webhook" / "golden" / "cluster.yaml"
+
+
+def morphisms(*arguments: object, **options: Any) -> list[str]:
+    """The command line of a subcommand."""
+    return [sys.executable, "-m", "cli.main", *map(str, arguments)]
+
+
+@dataclass
+class Webhook:
+    """A running webhook. `folder` holds its certificate, key and log."""
+
+    process: subprocess.Popen[bytes]
+    folder: Path
+    port: int
+    metrics_port: int
+
+    def connect(self) -> http.client.HTTPSConnection:
+        """A connection that trusts the certificate of the moment."""
+        context = ssl.create_default_context(cafile=str(self.folder / "ca.crt"))
+        return http.client.HTTPSConnection("127.0.0.1", self.port, timeout=20, context=context)
+
+    def post(self, path: str, body: bytes, connection: http.client.HTTPSConnection | None = None) -> tuple[int, bytes]:
+        """(status, body) of one answer."""
+        own = connection or self.connect()
+        own.request("POST", path, body, {"Content-Type": "application/json"})
+        answer = own.getresponse()
+        result = answer.status, answer.read()
+        if connection is None:
+            own.close()
+        return result
+
+    def get(self, path: str) -> tuple[int, str]:
+        """(status, text) from the plain metrics listener."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.metrics_port, timeout=20)
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        result = answer.status, answer.read().decode()
+        connection.close()
+        return result
+
+    def log(self) -> list[dict[str, Any]]:
+        """What it has logged so far."""
+        return [json.loads(line) for line in (self.folder / "log").read_text().splitlines()]
+
+    def terminate(self) -> int:
+        """SIGTERM, then its exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(40)
+
+
+@contextlib.contextmanager
+def webhook(folder: Path, *arguments: object, environment: dict[str, str] | None = None) -> Iterator[Webhook]:
+    """A webhook process, ready; killed at the end if it still runs."""
+    write_pair(folder)
+    command = morphisms("webhook", "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0", *arguments)
+    command += ["--tls-cert", str(folder / "tls.crt"), "--tls-key", str(folder / "tls.key")]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(command, stderr=log, cwd=ROOT, env={**os.environ, **(environment or {})})
+    try:
+        port, metrics_port = _ports(process, folder / "log")
+        yield Webhook(process, folder, port, metrics_port)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+def _ports(process: subprocess.Popen[bytes], log: Path) -> tuple[int, int]:
+    """The ports that it says it bound; its log is all that a starting process shows."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        found = re.search(
+            r'"listening","address":\["127.0.0.1",(\d+)\],"metrics":\["127.0.0.1",(\d+)\]', log.read_text()
+        )
+        if found:
+            return int(found[1]), int(found[2])
+        time.sleep(0.02)
+    raise RuntimeError(f"the webhook did not start: {log.read_text()}")
+
+
+def until(condition: Any, seconds: float = 20) -> None:
+    """Wait for a condition of another process, which gives no event to await."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)

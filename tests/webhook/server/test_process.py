@@ -1,0 +1,208 @@
+"""The admission server as a process: answers, hostile bodies, drain and certificate swap under load, reload, loss."""
+
+from __future__ import annotations
+
+import base64
+import json
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.support.certificates import write_pair
+from tests.support.paths import REVIEWS, ROOT
+from tests.webhook.server.process import CLUSTER, Webhook, morphisms, until, webhook
+
+_POD = "pods-create-payments-by-replicaset-controller.json"
+
+
+def _snapshot(folder: Path, mode: str) -> Path:
+    text = CLUSTER.read_text().replace("{name: default}", f"{{name: default, labels: {{morphisms.dev/mode: {mode}}}}}")
+    path = folder / "cluster.yaml"
+    path.write_text(text)
+    return path
+
+
+def _body(name: str = _POD) -> bytes:
+    return (REVIEWS / name).read_bytes()
+
+
+def test_the_server_answers_what_the_review_command_prints_byte_for_byte(tmp_path: Path) -> None:
+    snapshot = _snapshot(tmp_path, "enforce")
+    cases = [
+        ("/mutate/pod", _POD),
+        ("/validate/pod", _POD),
+        ("/validate/service", "services-create-payments-by-dev.json"),
+        ("/validate/binding", "pods-binding-create-web-by-kube-scheduler.json"),
+        ("/validate/connect", "pods-exec-connect-hello-by-dev.json"),
+        ("/mutate/pod", "deployments-create-web-by-admin.json"),
+    ]
+    with webhook(tmp_path, "--snapshot", snapshot) as running:
+        for path, name in cases:
+            status, answer = running.post(path, _body(name))
+            command = morphisms("review", "--snapshot", snapshot, "--path", path, REVIEWS / name)
+            printed = subprocess.run(command, capture_output=True, cwd=ROOT, check=False)
+            assert (status, printed.stdout, printed.stderr) == (200, answer, b"")
+            assert printed.returncode == (0 if json.loads(answer)["response"]["allowed"] else 1)
+
+
+def _nested(depth: int) -> bytes:
+    return b'{"a":' * depth + b"1" + b"}" * depth
+
+
+_HOSTILE = {
+    "empty": b"",
+    "not JSON": b"{",
+    "not an object": b"[]",
+    "another kind": b'{"kind":"Pod","apiVersion":"v1"}',
+    "v1beta1": _body().replace(b"admission.k8s.io/v1", b"admission.k8s.io/v1beta1"),
+    "3 MB of nesting": _nested(500_000),
+    "duplicate members": _body().replace(b'"uid"', b'"uid": "1", "uid"', 1),
+    "invalid UTF-8": _body().replace(b"payments", b"\xff\xfe", 1),
+    "a lone surrogate": _body().replace(b"payments", b"\\ud800", 1),
+    "a huge number": _body().replace(b'"dryRun": false', b'"dryRun": ' + b"9" * 100_000),
+    "NaN": _body().replace(b'"dryRun": false', b'"dryRun": NaN'),
+    "no request": b'{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1"}',
+    "a request of numbers": b'{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1","request":7}',
+    "no uid": b'{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1","request":{}}',
+    "a uid that is no text": b'{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1","request":{"uid":[]}}',
+    "an object that is no object": _body().replace(b'"object": {', b'"object": 1, "other": {', 1),
+    "containers that are no list": _body().replace(b'"containers": [', b'"containers": 1, "other": [', 1),
+    "a user that is no object": _body().replace(b'"userInfo": {', b'"userInfo": [], "other": {', 1),
+}
+
+
+@pytest.fixture(scope="module")
+def enforcing(tmp_path_factory: pytest.TempPathFactory) -> Webhook:
+    folder = tmp_path_factory.mktemp("enforcing")
+    with webhook(folder, "--snapshot", _snapshot(folder, "enforce")) as running:
+        yield running
+
+
+@pytest.mark.parametrize("name", _HOSTILE)
+@pytest.mark.parametrize("path", ["/mutate/pod", "/validate/pod", "/validate/service", "/validate/binding"])
+def test_a_hostile_body_gets_a_denial_or_a_4xx(enforcing: Webhook, name: str, path: str) -> None:
+    status, answer = enforcing.post(path, _HOSTILE[name])
+    if status == 200:
+        response = json.loads(answer)["response"]
+        assert response["allowed"] is False
+        assert 400 <= response["status"]["code"] < 500
+        assert response["uid"]
+    else:
+        assert 400 <= status < 500
+
+
+def test_metrics_count_by_rule_mode_and_path_and_logs_name_no_value(enforcing: Webhook) -> None:
+    enforcing.post("/validate/pod", _body())
+    _, text = enforcing.get("/metrics")
+    labels = 'decision="denied",mode="enforce",path="/validate/pod",rule="secrets/plaintext-env"'
+    assert f"morphisms_admission_violations_total{{{labels}}}" in text
+    assert 'morphisms_configuration_info{digest="' in text
+    assert "payments" not in text
+    denied = [line for line in enforcing.log() if line.get("decision") == "denied"]
+    assert denied[-1]["request"] == json.loads(_body())["request"]["uid"]
+    assert "hunter2" not in json.dumps(enforcing.log())
+
+
+class _Load:
+    """Clients that post until told to stop, each over one connection that it opens anew when the server closes it."""
+
+    def __init__(self, running: Webhook, clients: int = 4) -> None:
+        self.answered = 0
+        self.failures: list[str] = []
+        self._running = running
+        self._stop = threading.Event()
+        self._body = _body()
+        self._threads = [threading.Thread(target=self._run) for _ in range(clients)]
+
+    def __enter__(self) -> _Load:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(30)
+
+    def _run(self) -> None:
+        connection = self._running.connect()
+        while not self._stop.is_set():
+            try:
+                status, _ = self._running.post("/mutate/pod", self._body, connection)
+            except ConnectionRefusedError:
+                return  # the server has stopped listening: nothing was accepted
+            except OSError as error:
+                self.failures.append(type(error).__name__)
+                return
+            if status != 200:
+                self.failures.append(str(status))
+            self.answered += 1
+
+
+def test_sigterm_under_load_answers_everything_accepted_and_exits_0(tmp_path: Path) -> None:
+    with webhook(tmp_path, "--snapshot", _snapshot(tmp_path, "inject")) as running, _Load(running) as load:
+        until(lambda: load.answered > 200)
+        before = load.answered
+        code = running.terminate()
+        assert load.answered > before, "it went on serving while endpoints move"
+    assert (code, load.failures) == (0, [])
+
+
+def test_a_certificate_swapped_under_load_fails_no_request(tmp_path: Path) -> None:
+    with webhook(tmp_path, "--snapshot", _snapshot(tmp_path, "inject")) as running, _Load(running) as load:
+        until(lambda: load.answered > 100)
+        write_pair(tmp_path)
+        until(lambda: any(line["event"] == "file_reloaded" for line in running.log()))
+        before = load.answered
+        until(lambda: load.answered > before + 100)
+        status, _ = running.post("/mutate/pod", _body())
+        assert status == 200, "a client that trusts the new certificate alone"
+    assert load.failures == []
+
+
+def test_a_changed_configuration_is_loaded_and_a_bad_one_reported_and_left_aside(tmp_path: Path) -> None:
+    configuration = tmp_path / "config.yaml"
+    configuration.write_text("version: 1\ncluster: one\n")
+    arguments = ("--snapshot", _snapshot(tmp_path, "inject"), "--config", configuration)
+    with webhook(tmp_path, *arguments) as running:
+        before = _digest(running)
+        assert _cluster_in_plan(running) == "one"
+        configuration.write_text("version: 1\nclutser: two\n")
+        until(lambda: any(line["event"] == "file_not_reloaded" for line in running.log()))
+        problem = next(line for line in running.log() if line["event"] == "file_not_reloaded")["problems"][0]
+        assert "did you mean cluster?" in problem
+        assert _cluster_in_plan(running) == "one"
+        configuration.write_text("version: 1\ncluster: three\n")
+        until(lambda: any(line["event"] == "file_reloaded" for line in running.log()))
+        assert _cluster_in_plan(running) == "three"
+        assert _digest(running) != before
+
+
+def _digest(running: Webhook) -> str:
+    _, text = running.get("/metrics")
+    digests = [line for line in text.splitlines() if line.startswith("morphisms_configuration_info{")]
+    assert len(digests) == 1
+    return digests[0]
+
+
+def _cluster_in_plan(running: Webhook) -> str:
+    _, answer = running.post("/mutate/pod", _body())
+    patch = json.loads(base64.b64decode(json.loads(answer)["response"]["patch"]))
+    container = next(operation for operation in patch if operation["path"].startswith("/spec/initContainers"))["value"][
+        0
+    ]
+    plan: dict[str, dict[str, str]] = json.loads(container["env"][0]["value"])
+    return plan["workload"]["cluster"]
+
+
+def test_a_configuration_that_cannot_be_used_ends_the_start_with_code_2(tmp_path: Path) -> None:
+    write_pair(tmp_path)
+    configuration = tmp_path / "config.yaml"
+    configuration.write_text("rules: {secrets/plaintext-evn: {audit: ignore}}\n")
+    command = morphisms("webhook", "--listen", "127.0.0.1:0", "--config", configuration, "--snapshot", CLUSTER)
+    command += ["--tls-cert", str(tmp_path / "tls.crt"), "--tls-key", str(tmp_path / "tls.key")]
+    done = subprocess.run(command, capture_output=True, cwd=ROOT, timeout=60, check=False)
+    assert done.returncode == 2
+    assert b"secrets/plaintext-env" in done.stderr
