@@ -1,0 +1,1 @@
+"""The messages between guest and verifier: `messages` holds what both share, `guest` and `verifier` are the halves."""

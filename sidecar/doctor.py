@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from attestation.evidence import EvidenceError, Kind, open_source
-from kbs import messages
+from kbs import guest, messages
 from plan.document import EvidenceSource, Plan
 from sidecar.attest.handshake import MAX_CLOCK_SKEW_SECONDS, Attester, read_pod_token
 from sidecar.deadline import Deadline
@@ -161,9 +161,9 @@ def _verifier(report: Report, plan: Plan, stop: Stop) -> bool:
     there = False
     client = Client(VERIFIER, plan.verifier.url, plan.verifier.ca, limit=messages.MAX_ANSWER_SIZE)
     with report.step("verifier"):
-        answer = client.call(Deadline(STEP_SECONDS, stop), "POST", messages.AUTH_PATH, messages.write_auth())
+        answer = client.call(Deadline(STEP_SECONDS, stop), "POST", messages.AUTH_PATH, guest.write_auth())
         _expect_success(VERIFIER, answer)
-        messages.read_auth_answer(answer.body)
+        guest.read_auth_answer(answer.body)
         report.ok("verifier", f"{plan.verifier.url} is trusted and gives a nonce")
         there = True
     _clock(report, "the verifier", client)

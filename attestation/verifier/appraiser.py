@@ -27,7 +27,7 @@ from attestation.verifier.rate_limit import Pace
 from attestation.verifier.reasons import Reason, RefusedError
 from attestation.verifier.session.bearer import Grant
 from attestation.verifier.session.nonces import Nonces
-from kbs.messages import AttestRequest
+from kbs.verifier import AttestRequest
 
 _COLLATERAL_SECONDS = 8.0
 # A pod starts, tries again while something is slow, and renews: more than this is none of it.

@@ -44,7 +44,17 @@ from attestation.verifier.vault.credentials import MAX_ANSWER_SIZE, AppRole, Cre
 from attestation.verifier.vault.login import Vault
 from attestation.verifier.vault.signing import Signer, SigningKeys, load_signing_keys, read_secret
 from attestation.verifier.vault.transit import TransitKeys
-from kbs import messages
+from kbs.messages import (
+    ATTEST_PATH,
+    AUTH_PATH,
+    DEFAULT_ROLE,
+    MAX_MESSAGE_SIZE,
+    TOKEN_PATH,
+    Problem,
+    VaultToken,
+    WireError,
+)
+from kbs.verifier import read_attest, read_auth, seal_token, write_attest_answer, write_auth_answer, write_error
 from server import logs
 from server.health import Check
 from server.limits import Limits
@@ -57,7 +67,7 @@ from server.yaml.strict import ConfigurationError
 
 JWKS_PATH = "/.well-known/jwks.json"
 _RETRY_AFTER_SECONDS = 2
-_LIMITS = Limits(body_bytes=messages.MAX_MESSAGE_SIZE, deadline_seconds=20.0)
+_LIMITS = Limits(body_bytes=MAX_MESSAGE_SIZE, deadline_seconds=20.0)
 _SESSION_KEY_SIZE = 32
 _TOLD_SECONDS = 60.0
 
@@ -163,19 +173,19 @@ class Verifier:
     def routes(self) -> dict[tuple[str, str], Callable[[bytes, RequestInfo], Awaitable[Response]]]:
         """(method, path) to handler."""
         return {
-            ("POST", messages.AUTH_PATH): self.auth,
-            ("POST", messages.ATTEST_PATH): self.attest,
-            ("GET", f"{messages.TOKEN_PATH}/*"): self.token,
+            ("POST", AUTH_PATH): self.auth,
+            ("POST", ATTEST_PATH): self.attest,
+            ("GET", f"{TOKEN_PATH}/*"): self.token,
             ("GET", JWKS_PATH): self.jwks,
         }
 
     async def auth(self, body: bytes, _info: RequestInfo) -> Response:
         """A nonce."""
         try:
-            messages.read_auth(body)
-        except messages.WireError as error:
+            read_auth(body)
+        except WireError as error:
             return _invalid("auth", error)
-        return Response(200, messages.write_auth_answer(self._nonces.issue()))
+        return Response(200, write_auth_answer(self._nonces.issue()))
 
     async def attest(self, body: bytes, info: RequestInfo) -> Response:
         """Evidence for a bearer."""
@@ -183,8 +193,8 @@ class Verifier:
         if not self._sources.take(source):
             return self._too_often(source)
         try:
-            request = messages.read_attest(body)
-        except messages.WireError as error:
+            request = read_attest(body)
+        except WireError as error:
             return _invalid("attest", error)
         case = new_case(_correlation_id(), time.time())
         logs.set_request_id(case.id)
@@ -196,7 +206,7 @@ class Verifier:
         self._record(case, time.perf_counter() - started)
         if case.grant is None:
             return _refused(case.reason, case.id)
-        return Response(200, messages.write_attest_answer(self._bearers.issue(case.grant), case.id))
+        return Response(200, write_attest_answer(self._bearers.issue(case.grant), case.id))
 
     async def token(self, _body: bytes, info: RequestInfo) -> Response:
         """A bearer for a Vault token, encrypted to the key that the evidence bound."""
@@ -212,21 +222,21 @@ class Verifier:
             policy = self._policies().by_digest.get(grant.policy)
             if policy is None:
                 raise RefusedError(Reason.POLICY_CHANGED, "it is not in force any more as it was attested")
-            if info.tail not in (messages.DEFAULT_ROLE, policy.record.vault.role):
+            if info.tail not in (DEFAULT_ROLE, policy.record.vault.role):
                 raise RefusedError(Reason.ROLE_NOT_ALLOWED, f"{policy.name} allows {policy.record.vault.role}")
             login = await self._vault.log_in(grant, policy.record.vault)
         except RefusedError as error:
             self._note_login(identifier, grant, error.reason, error.detail, "", time.perf_counter() - started)
             return _refused(error.reason, identifier)
         self._note_login(identifier, grant, Reason.BELIEVED, "", login.accessor, time.perf_counter() - started)
-        token = messages.VaultToken(
+        token = VaultToken(
             token=login.token,
             lease_seconds=login.lease_seconds,
             renewable=login.renewable,
             assurance=grant.claims["assurance"],
             simulated=grant.claims["simulated"] == "true",
         )
-        return Response(200, messages.seal_token(token, grant.tee_pubkey, grant.nonce, info.tail))
+        return Response(200, seal_token(token, grant.tee_pubkey, grant.nonce, info.tail))
 
     async def jwks(self, _body: bytes, _info: RequestInfo) -> Response:
         """The public signing keys (RFC 7517)."""
@@ -287,25 +297,25 @@ def refuse(refusal: Refusal, _info: RequestInfo) -> Response:
     """The server's own refusals, in KBS's shape."""
     if refusal in (Refusal.OVERLOADED, Refusal.DEADLINE, Refusal.FAILED):
         return _unavailable(_correlation_id(), refusal.status)
-    return Response(refusal.status, messages.write_error(messages.Problem.INVALID, _correlation_id()))
+    return Response(refusal.status, write_error(Problem.INVALID, _correlation_id()))
 
 
-def _invalid(call: str, error: messages.WireError) -> Response:
+def _invalid(call: str, error: WireError) -> Response:
     identifier = _correlation_id()
     logs.set_request_id(identifier)
     logs.warning("invalid_request", call=call, problem=str(error))
-    return Response(400, messages.write_error(messages.Problem.INVALID, identifier))
+    return Response(400, write_error(Problem.INVALID, identifier))
 
 
 def _refused(reason: Reason, identifier: str) -> Response:
     if reason.is_retryable:
         return _unavailable(identifier, 503)
-    return Response(401, messages.write_error(messages.Problem.REFUSED, identifier))
+    return Response(401, write_error(Problem.REFUSED, identifier))
 
 
 def _unavailable(identifier: str, status: int) -> Response:
     headers = {"Retry-After": str(_RETRY_AFTER_SECONDS)}
-    return Response(status, messages.write_error(messages.Problem.UNAVAILABLE, identifier), headers=headers)
+    return Response(status, write_error(Problem.UNAVAILABLE, identifier), headers=headers)
 
 
 def _correlation_id() -> str:

@@ -8,7 +8,7 @@ from typing import Final, TypeVar
 
 from attestation.errors import AttestationError
 from attestation.evidence import Code, EvidenceError, Kind, coco_document, collect_first
-from kbs import messages
+from kbs import guest, messages
 from plan.document import Plan
 from sidecar.deadline import Deadline, patiently
 from sidecar.errors import Exit, RefusalError
@@ -35,7 +35,7 @@ class Attester:
         self.correlation_id = ""
         """Under which the verifier remembers the last attestation; empty before one, or when it did not say."""
         self._role = plan.verifier.role or messages.DEFAULT_ROLE
-        if not messages.is_role(self._role):
+        if not guest.is_role(self._role):
             raise RefusalError(Exit.CONFIGURATION, "verifier-role", "the plan's role is not a name")
         self._client = Client(VERIFIER, plan.verifier.url, plan.verifier.ca, limit=messages.MAX_ANSWER_SIZE)
 
@@ -53,18 +53,18 @@ class Attester:
     def _once(self, deadline: Deadline, keep: Callable[[messages.VaultToken], None]) -> None:
         """A nonce is good for one attempt, so a new attempt starts from the beginning, with a key of its own."""
         pod_token = read_pod_token(self._token_file)
-        key = messages.EphemeralKey()
+        key = guest.EphemeralKey()
         with deadline.stop.interruptible():
-            answer = self._client.call(deadline, "POST", messages.AUTH_PATH, messages.write_auth())
-        nonce = _understood(messages.read_auth_answer, _accepted(answer))
+            answer = self._client.call(deadline, "POST", messages.AUTH_PATH, guest.write_auth())
+        nonce = _understood(guest.read_auth_answer, _accepted(answer))
         self._warn_of_skew()
-        additional = messages.write_additional_evidence(pod_token)
+        additional = guest.write_additional_evidence(pod_token)
         evidence = self._evidence(deadline, messages.binding(nonce, key.public, additional))
-        body = messages.write_attest(nonce, key.public, evidence, additional)
+        body = guest.write_attest(nonce, key.public, evidence, additional)
         with deadline.stop.interruptible():
             answer = self._client.call(deadline, "POST", messages.ATTEST_PATH, body)
-        bearer = _understood(messages.read_attest_answer, _accepted(answer))
-        self.correlation_id = _understood(messages.read_correlation_id, answer.body)
+        bearer = _understood(guest.read_attest_answer, _accepted(answer))
+        self.correlation_id = _understood(guest.read_correlation_id, answer.body)
         soon = Deadline(min(deadline.remaining(), FRESH_SECONDS), deadline.stop, once=deadline.once)
         patiently(soon, self._events, lambda: self._token(soon, bearer, key, nonce, keep))
         self._events.info("attested", source=self._source, correlation_id=self.correlation_id)
@@ -90,17 +90,17 @@ class Attester:
         self,
         deadline: Deadline,
         bearer: str,
-        key: messages.EphemeralKey,
+        key: guest.EphemeralKey,
         nonce: str,
         keep: Callable[[messages.VaultToken], None],
     ) -> None:
         deadline.stop.check()
         # Not interruptible: once the verifier has logged in for us there is a token, and we must have it to revoke it.
         answer = self._client.call(
-            deadline, "GET", messages.token_path(self._role), headers={"Authorization": f"Bearer {bearer}"}
+            deadline, "GET", guest.token_path(self._role), headers={"Authorization": f"Bearer {bearer}"}
         )
         body = _accepted(answer)
-        keep(_understood(lambda text: messages.open_token(text, key, nonce, self._role), body))
+        keep(_understood(lambda text: guest.open_token(text, key, nonce, self._role), body))
 
     def _warn_of_skew(self) -> None:
         if self._skew and not self._told_skew:
@@ -133,7 +133,7 @@ def read_pod_token(path: Path) -> str:
 def _accepted(answer: Answer) -> bytes:
     if answer.status == 200:
         return answer.body
-    error = messages.read_error(answer.body)
+    error = guest.read_error(answer.body)
     problem = error.problem or f"HTTP {answer.status}"
     help_ = f"; whoever runs it: morphisms explain {error.correlation_id}" if error.correlation_id else ""
     raise RefusalError(

@@ -87,7 +87,7 @@ def main() -> None:
     import sidecar.attest.handshake
     import sidecar.http
     import sidecar.publish.atomic_writer
-    from kbs import messages
+    from kbs import guest
     from sidecar.main import run
     from sidecar.paths import Places
 
@@ -95,8 +95,8 @@ def main() -> None:
     stages.watch(sidecar.http.Client, "_connected", "TLS: two connections")
     stages.watch(sidecar.http.Client, "call", exchange)
     stages.watch(sidecar.attest.handshake, "collect_first", "evidence")
-    stages.watch(messages, "EphemeralKey", "ephemeral key")
-    stages.watch(messages, "open_token", "opening the token")
+    stages.watch(guest, "EphemeralKey", "ephemeral key")
+    stages.watch(guest, "open_token", "opening the token")
     stages.watch(sidecar.publish.atomic_writer, "publish", "publication")
     root = Path(ROOT)
     places = Places(root / "secrets", root / "run", root / "token", Path(HELPER), root / "last-words")

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from attestation.simulator.device import Device
 from attestation.simulator.hierarchy import open_hierarchy
-from kbs import messages
+from kbs.guest import EphemeralKey, read_attest_answer, write_additional_evidence, write_attest
+from kbs.messages import binding
 from tests.attestation.verifier.conftest import make_site
 from tests.attestation.verifier.guest import Client, document
 from tests.attestation.verifier.process import HOST_DATA, Verifier, policy, verifier
@@ -66,7 +67,7 @@ def _round(running: Verifier, device: Device, issuer: Issuer, count: int, *, wit
             client.nonce()  # its evidence was made with an earlier one
             answer = client.attest(body)
             if answer.status == 200 and with_login:
-                answer = client.token(messages.read_attest_answer(answer.body))
+                answer = client.token(read_attest_answer(answer.body))
             if answer.status != 200:
                 failed.append(answer.status)
         client.close()
@@ -90,11 +91,11 @@ def _prepare(running: Verifier, device: Device, issuer: Issuer, count: int) -> l
     client = Client(running.port, running.site.folder / "ca.crt")
     bodies = []
     for index in range(count):
-        key = messages.EphemeralKey()
+        key = EphemeralKey()
         nonce = client.nonce()
-        additional = messages.write_additional_evidence(issuer.token(uid=f"{began}-{index // 8}"))
-        primary = document(device, messages.binding(nonce, key.public, additional))
-        bodies.append(messages.write_attest(nonce, key.public, primary, additional))
+        additional = write_additional_evidence(issuer.token(uid=f"{began}-{index // 8}"))
+        primary = document(device, binding(nonce, key.public, additional))
+        bodies.append(write_attest(nonce, key.public, primary, additional))
     client.close()
     if time.perf_counter() - began > _LIFETIME / 2:
         raise RuntimeError("making the evidence took too long: its nonces would expire")

@@ -15,7 +15,15 @@ import pytest
 
 from attestation.simulator.device import Device
 from attestation.simulator.hierarchy import Hierarchy
-from kbs import messages
+from kbs.guest import (
+    EphemeralKey,
+    open_token,
+    read_attest_answer,
+    read_correlation_id,
+    write_additional_evidence,
+    write_attest,
+)
+from kbs.messages import binding
 from plan.document import EvidenceSource
 from sidecar.errors import Exit
 from tests.attestation.verifier.guest import document
@@ -76,16 +84,16 @@ def has_its_secret(pod: Pod) -> bool:
 
 def test_each_step_may_be_answered_by_another(replicas: Replicas, hierarchy: Hierarchy, issuer: Issuer) -> None:
     first, second = replicas.first.client(), replicas.second.client()
-    key, device = messages.EphemeralKey(), Device(hierarchy, host_data=HOST_DATA)
+    key, device = EphemeralKey(), Device(hierarchy, host_data=HOST_DATA)
     nonce = first.nonce()
-    additional = messages.write_additional_evidence(issuer.token(uid="each-step"))
-    primary = document(device, messages.binding(nonce, key.public, additional))
-    believed = second.attest(messages.write_attest(nonce, key.public, primary, additional))
+    additional = write_additional_evidence(issuer.token(uid="each-step"))
+    primary = document(device, binding(nonce, key.public, additional))
+    believed = second.attest(write_attest(nonce, key.public, primary, additional))
     assert believed.status == 200, believed.error
-    answer = first.token(messages.read_attest_answer(believed.body))
+    answer = first.token(read_attest_answer(believed.body))
     assert answer.status == 200, answer.error
-    assert messages.open_token(answer.body, key, nonce).token
-    identifier = messages.read_correlation_id(believed.body)
+    assert open_token(answer.body, key, nonce).token
+    identifier = read_correlation_id(believed.body)
     assert not replicas.first.events("attestation", identifier)
     assert len(replicas.second.events("attestation", identifier)) == 1
     assert len(replicas.first.events("login", identifier)) == 1, "one id from the evidence to the login"

@@ -19,7 +19,7 @@ from uuid import uuid4
 
 import pytest
 
-from kbs import messages
+from kbs.messages import ATTEST_PATH, AUTH_PATH, TOKEN_PATH
 from plan.document import EnvVariable, EvidenceSource, SecretFile
 from sidecar.errors import Exit
 from tests.attestation.verifier.process import Verifier, until
@@ -46,9 +46,9 @@ STAGES: Final = {
     "revocation": Exit.PUBLISHED,
 }
 _PATHS: Final = {
-    "nonce": messages.AUTH_PATH,
-    "verdict": messages.ATTEST_PATH,
-    "login": messages.TOKEN_PATH,
+    "nonce": AUTH_PATH,
+    "verdict": ATTEST_PATH,
+    "login": TOKEN_PATH,
     "read": "/data/",
     "pause": "/data/",
     "revocation": "revoke-self",

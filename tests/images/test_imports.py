@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.paths import ROOT
 from tools.images.imports import closure
+from tools.images.targets import TARGETS
 
 
 @pytest.fixture
@@ -46,3 +48,16 @@ def test_what_is_imported_anywhere_is_in_and_nothing_else(source: Path) -> None:
 def test_a_start_that_is_not_there_is_told(source: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"a\.gone"):
         closure(source, ["a.gone"])
+
+
+@pytest.mark.parametrize(
+    ("image", "left_out"),
+    [
+        ("sidecar", ("kbs/verifier.py", "attestation/verifier/", "attestation/simulator/")),
+        ("verifier", ("kbs/guest.py", "attestation/simulator/")),
+        ("webhook", ("kbs/guest.py", "kbs/verifier.py", "attestation/")),
+    ],
+)
+def test_an_image_carries_nothing_of_the_other_side(image: str, left_out: tuple[str, ...]) -> None:
+    carried = [file.as_posix() for file in closure(ROOT, TARGETS[image].modules)]
+    assert [file for file in carried if file.startswith(left_out)] == []

@@ -87,12 +87,15 @@ def test_the_sidecar_is_without_server_admission_and_commands(images: dict[str, 
     packages = images["sidecar"].packages
     assert {name for name in _OURS if (packages / name).exists()} == {"attestation", "kbs", "plan", "sidecar"}
     assert not any((packages / "attestation" / name).exists() for name in ("verifier", "simulator", "appraisal", "pki"))
+    assert {file.name for file in (packages / "kbs").glob("*.py")} == {"__init__.py", "messages.py", "guest.py"}
     assert not any((packages / name).exists() for name in ("aiohttp", "hvac", "pydantic"))
 
 
 def test_the_servers_are_without_each_other(images: dict[str, Image]) -> None:
     assert not (images["webhook"].packages / "attestation").exists()
+    assert not any((images["webhook"].packages / "kbs" / half).exists() for half in ("guest.py", "verifier.py"))
     assert not (images["verifier"].packages / "webhook").exists()
+    assert not (images["verifier"].packages / "kbs" / "guest.py").exists()
 
 
 def test_the_bill_of_materials_lists_what_is_locked(image: Image) -> None:

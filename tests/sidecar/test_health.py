@@ -15,7 +15,7 @@ from dataclasses import replace
 
 import pytest
 
-from kbs import messages
+from kbs.messages import TOKEN_PATH
 from sidecar.errors import Exit, RefusalError
 from sidecar.health import MAX_CONNECTIONS, MAX_REQUEST, REQUEST_SECONDS, STUCK_SECONDS, Health, Status
 from tests.attestation.verifier.process import Verifier
@@ -185,7 +185,7 @@ def slow_verifier(pod: Pod, judge: Verifier, tmp_path_factory: pytest.TempPathFa
     allowed = threading.Event()
 
     def wait(request: Request, _seen: Sequence[Request]) -> Spoilt | None:
-        if request.path.startswith(messages.TOKEN_PATH):
+        if request.path.startswith(TOKEN_PATH):
             allowed.wait(20)
         return None
 

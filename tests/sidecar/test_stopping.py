@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from kbs import messages
+from kbs.messages import TOKEN_PATH
 from plan.document import EnvFrom, EnvVariable, SecretFile
 from sidecar.errors import Exit
 from tests.attestation.verifier.process import Verifier
@@ -100,7 +100,7 @@ def test_sigterm_while_the_verifier_logs_in_waits_for_the_token_and_revokes_it(
     logging_in = threading.Event()
 
     def slowly(request: Request, _seen: Sequence[Request]) -> Spoilt | None:
-        if request.path.startswith(messages.TOKEN_PATH):
+        if request.path.startswith(TOKEN_PATH):
             logging_in.set()
             time.sleep(0.5)  # the verifier's own time, in which the signal comes
         return None

@@ -19,7 +19,19 @@ from attestation.evidence.source import Evidence
 from attestation.report.certificate_table import parse_certificate_table
 from attestation.report.report_data import ascii_encoded, padded
 from attestation.simulator.device import Device
-from kbs import messages
+from kbs.guest import (
+    EphemeralKey,
+    ErrorAnswer,
+    open_token,
+    read_attest_answer,
+    read_auth_answer,
+    read_error,
+    token_path,
+    write_additional_evidence,
+    write_attest,
+    write_auth,
+)
+from kbs.messages import ATTEST_PATH, AUTH_PATH, DEFAULT_ROLE, binding
 from plan.document import EvidenceSource
 
 
@@ -32,8 +44,8 @@ class Answer:
     body: bytes = field(repr=False)
 
     @property
-    def error(self) -> messages.ErrorAnswer:
-        return messages.read_error(self.body)
+    def error(self) -> ErrorAnswer:
+        return read_error(self.body)
 
 
 class Client:
@@ -51,17 +63,17 @@ class Client:
 
     def nonce(self) -> str:
         """First call."""
-        answer = self.call("POST", messages.AUTH_PATH, messages.write_auth())
+        answer = self.call("POST", AUTH_PATH, write_auth())
         assert answer.status == 200
-        return messages.read_auth_answer(answer.body)
+        return read_auth_answer(answer.body)
 
     def attest(self, body: bytes) -> Answer:
         """Second call."""
-        return self.call("POST", messages.ATTEST_PATH, body)
+        return self.call("POST", ATTEST_PATH, body)
 
-    def token(self, bearer: str, role: str = messages.DEFAULT_ROLE) -> Answer:
+    def token(self, bearer: str, role: str = DEFAULT_ROLE) -> Answer:
         """Third call."""
-        return self.call("GET", messages.token_path(role), headers={"Authorization": f"Bearer {bearer}"})
+        return self.call("GET", token_path(role), headers={"Authorization": f"Bearer {bearer}"})
 
     def close(self) -> None:
         self._connection.close()
@@ -77,18 +89,18 @@ def main() -> None:
     """The whole way, with evidence from a running simulated machine."""
     settings = json.load(sys.stdin)
     client = Client(settings["port"], Path(settings["ca"]))
-    key = messages.EphemeralKey()
+    key = EphemeralKey()
     nonce = client.nonce()
-    additional = messages.write_additional_evidence(settings["pod_token"])
-    digest = messages.binding(nonce, key.public, additional)
+    additional = write_additional_evidence(settings["pod_token"])
+    digest = binding(nonce, key.public, additional)
     source = EvidenceSource(settings["source"], settings["machine"])
     primary = coco_document(collect_first([source], digest, timeout=10))
-    answer = client.attest(messages.write_attest(nonce, key.public, primary, additional))
+    answer = client.attest(write_attest(nonce, key.public, primary, additional))
     if answer.status != 200:
         print(json.dumps({"status": answer.status, "problem": answer.error.problem}))
         return
-    answer = client.token(messages.read_attest_answer(answer.body), settings["role"])
-    token = messages.open_token(answer.body, key, nonce, settings["role"])
+    answer = client.token(read_attest_answer(answer.body), settings["role"])
+    token = open_token(answer.body, key, nonce, settings["role"])
     print(json.dumps({"status": answer.status, "token": token.token, "simulated": token.simulated}))
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from attestation.simulator.device import Device
 from attestation.verifier.records import SEGMENTS, Store, find
-from kbs import messages
+from kbs.guest import read_attest_answer, read_correlation_id
 from tests.attestation.verifier.process import Verifier, command
 from tests.attestation.verifier.test_refusals import Guest
 from tests.attestation.verifier.tokens import Issuer
@@ -40,9 +40,9 @@ def test_a_believed_guests_id_leads_from_the_evidence_to_the_login(
 ) -> None:
     client = running.client()
     body = Guest(client, device, issuer.token(uid="believed")).attest().body
-    assert client.token(messages.read_attest_answer(body)).status == 200
+    assert client.token(read_attest_answer(body)).status == 200
     (line,) = [each for each in running.events("attestation") if (each["pod"] or {}).get("k8s_pod_uid") == "believed"]
-    identifier = messages.read_correlation_id(body)
+    identifier = read_correlation_id(body)
     assert identifier == line["request"]
     done = explain(identifier, "--config", running.site.folder / "verifier.yaml", "--json")
     decoder, text, calls = json.JSONDecoder(), done.stdout, []

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from attestation.simulator.device import Device
-from kbs import messages
+from kbs.guest import write_additional_evidence
+from kbs.messages import ATTEST_PATH, AUTH_PATH, MAX_MESSAGE_SIZE, TOKEN_PATH
 from tests.attestation.verifier.guest import Client
 from tests.attestation.verifier.process import Verifier
 from tests.attestation.verifier.test_refusals import Guest
@@ -34,7 +35,7 @@ SHAPES: dict[str, bytes] = {
     "another tee": b'{"version":"0.4.0","tee":"tdx"}',
     "no common hash": b'{"version":"0.4.0","tee":"snp","extra-params":{"supported-hash-algorithms":["md5"]}}',
     "hashes are no list": b'{"version":"0.4.0","tee":"snp","extra-params":{"supported-hash-algorithms":{"sha384":1}}}',
-    "too large": b" " * (messages.MAX_MESSAGE_SIZE + 1),
+    "too large": b" " * (MAX_MESSAGE_SIZE + 1),
 }
 
 
@@ -45,7 +46,7 @@ def client(running: Verifier) -> Iterator[Client]:
     client.close()
 
 
-@pytest.mark.parametrize("path", [messages.AUTH_PATH, messages.ATTEST_PATH])
+@pytest.mark.parametrize("path", [AUTH_PATH, ATTEST_PATH])
 @pytest.mark.parametrize("name", SHAPES)
 def test_a_wrong_shape_is_an_invalid_request(client: Client, path: str, name: str) -> None:
     answer = client.call("POST", path, SHAPES[name])
@@ -133,7 +134,7 @@ def test_evidence_of_any_other_shape_is_refused(client: Client, device: Device, 
         name = chance.choice(list(report))
         body[EVIDENCE]["primary_evidence"]["attestation_report"][name] = chance.choice(wrong)
         body[RUNTIME]["nonce"] = client.nonce()
-        body[EVIDENCE]["additional_evidence"] = messages.write_additional_evidence(issuer.token(uid=f"shape-{number}"))
+        body[EVIDENCE]["additional_evidence"] = write_additional_evidence(issuer.token(uid=f"shape-{number}"))
         statuses.add(client.attest(json.dumps(body).encode()).status)
     assert statuses == {401}
 
@@ -150,12 +151,12 @@ def test_certificates_of_any_shape_are_judged_or_refused(client: Client, device:
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
-        ("GET", messages.AUTH_PATH, 405),
+        ("GET", AUTH_PATH, 405),
         ("POST", "/kbs/v0/other", 404),
         ("GET", "/kbs/v0/resource/default/secret/x", 404),
-        ("GET", f"{messages.TOKEN_PATH}/", 404),
-        ("GET", f"{messages.TOKEN_PATH}/..%2f..%2fsys", 401),
-        ("GET", f"{messages.TOKEN_PATH}/a/b", 404),
+        ("GET", f"{TOKEN_PATH}/", 404),
+        ("GET", f"{TOKEN_PATH}/..%2f..%2fsys", 401),
+        ("GET", f"{TOKEN_PATH}/a/b", 404),
     ],
 )
 def test_other_paths_are_not_served(client: Client, method: str, path: str, status: int) -> None:

@@ -13,14 +13,15 @@ import pytest
 
 from attestation.simulator.device import Device, Tamper
 from attestation.simulator.hierarchy import Hierarchy, open_hierarchy
-from kbs import messages
+from kbs.guest import EphemeralKey, open_token, read_attest_answer, token_path, write_additional_evidence, write_attest
+from kbs.messages import ERROR_BASE, WireError, binding
 from tests.attestation.verifier.conftest import make_site
 from tests.attestation.verifier.guest import Answer, Client, document
 from tests.attestation.verifier.process import HOST_DATA, Verifier, policy, until, verifier
 from tests.attestation.verifier.tokens import Issuer
 from tests.support.openbao import OpenBao
 
-REFUSED = {"type": messages.ERROR_BASE + "AttestationRefused", "detail": "AttestationRefused, correlation id ID"}
+REFUSED = {"type": ERROR_BASE + "AttestationRefused", "detail": "AttestationRefused, correlation id ID"}
 Send = Callable[["Guest"], Answer]
 
 
@@ -30,15 +31,15 @@ class Guest:
     def __init__(self, client: Client, device: Device, pod_token: str) -> None:
         self.client = client
         self.device = device
-        self.key = messages.EphemeralKey()
-        self.additional = messages.write_additional_evidence(pod_token)
+        self.key = EphemeralKey()
+        self.additional = write_additional_evidence(pod_token)
         self.nonce = client.nonce()
 
-    def body(self, key: messages.EphemeralKey | None = None, *, as_ascii: bool = False) -> bytes:
+    def body(self, key: EphemeralKey | None = None, *, as_ascii: bool = False) -> bytes:
         """The second call's body; `key` is sent in place of the one that the evidence binds."""
-        digest = messages.binding(self.nonce, self.key.public, self.additional)
+        digest = binding(self.nonce, self.key.public, self.additional)
         primary = document(self.device, digest, as_ascii=as_ascii)
-        return messages.write_attest(self.nonce, (key or self.key).public, primary, self.additional)
+        return write_attest(self.nonce, (key or self.key).public, primary, self.additional)
 
     def attest(self) -> Answer:
         return self.client.attest(self.body())
@@ -107,13 +108,13 @@ def forged_nonce(running: Verifier, device: Device, issuer: Issuer) -> Answer:
 
 def foreign_key(running: Verifier, device: Device, issuer: Issuer) -> Answer:
     guest = Guest(running.client(), device, issuer.token(uid="foreign-key"))
-    return guest.client.attest(guest.body(messages.EphemeralKey()))
+    return guest.client.attest(guest.body(EphemeralKey()))
 
 
 def exchanged_pod_token(running: Verifier, device: Device, issuer: Issuer) -> Answer:
     guest = Guest(running.client(), device, issuer.token(uid="exchanged"))
     bound = json.loads(guest.body())
-    bound["tee-evidence"]["additional_evidence"] = messages.write_additional_evidence(issuer.token(uid="exchanged-2"))
+    bound["tee-evidence"]["additional_evidence"] = write_additional_evidence(issuer.token(uid="exchanged-2"))
     return guest.client.attest(json.dumps(bound).encode())
 
 
@@ -220,7 +221,7 @@ def test_a_policy_removed_a_moment_ago_gives_nothing_more(
         assert (after.status, outside(after)) == (401, REFUSED)
         assert inside(running, after) == ("no-policy", [])
         # What was earned before is worth nothing either.
-        login = client.token(messages.read_attest_answer(before.body))
+        login = client.token(read_attest_answer(before.body))
         assert (login.status, outside(login)) == (401, REFUSED)
         assert inside(running, login, "login")[0] == "policy-changed"
         # A broken policy keeps the last good set.
@@ -251,7 +252,7 @@ def test_production_refuses_simulated_evidence_and_even_to_start_with_its_root(
 def test_a_bearer_is_good_for_its_policys_role_alone(
     client: Client, running: Verifier, device: Device, issuer: Issuer
 ) -> None:
-    bearer = messages.read_attest_answer(Guest(client, device, issuer.token(uid="roles")).attest().body)
+    bearer = read_attest_answer(Guest(client, device, issuer.token(uid="roles")).attest().body)
     answer = client.token(bearer, "admin")
     assert (answer.status, outside(answer)) == (401, REFUSED)
     assert inside(running, answer, "login")[0] == "role-not-allowed"
@@ -263,13 +264,13 @@ def test_a_bearer_is_good_for_its_policys_role_alone(
     [{}, {"Authorization": "Basic x"}, {"Authorization": "Bearer x"}, {"Authorization": "Bearer " + "a" * 6000}],
 )
 def test_without_a_bearer_there_is_nothing(client: Client, running: Verifier, header: dict[str, str]) -> None:
-    answer = client.call("GET", messages.token_path(), headers=header)
+    answer = client.call("GET", token_path(), headers=header)
     assert (answer.status, outside(answer)) == (401, REFUSED)
     assert inside(running, answer, "login")[0] == "bearer-invalid"
 
 
 def test_a_bearer_of_another_key_is_refused(client: Client, running: Verifier, device: Device, issuer: Issuer) -> None:
-    bearer = messages.read_attest_answer(Guest(client, device, issuer.token(uid="altered")).attest().body)
+    bearer = read_attest_answer(Guest(client, device, issuer.token(uid="altered")).attest().body)
     head, payload, signature = bearer.split(".")
     for altered in (f"{head}.{payload[:-4]}AAAA.{signature}", f"{head}.{payload}.", f"{payload}.{payload}.{signature}"):
         answer = client.token(altered)
@@ -280,16 +281,16 @@ def test_the_token_is_for_the_ephemeral_key_the_nonce_and_the_role_alone(
     client: Client, device: Device, issuer: Issuer
 ) -> None:
     guest = Guest(client, device, issuer.token(uid="sealed"))
-    bearer = messages.read_attest_answer(guest.attest().body)
+    bearer = read_attest_answer(guest.attest().body)
     body = client.token(bearer, "knative").body
-    assert messages.open_token(body, guest.key, guest.nonce, "knative").token not in body.decode()
+    assert open_token(body, guest.key, guest.nonce, "knative").token not in body.decode()
     for key, nonce, role in (
-        (messages.EphemeralKey(), guest.nonce, "knative"),
+        (EphemeralKey(), guest.nonce, "knative"),
         (guest.key, client.nonce(), "knative"),
         (guest.key, guest.nonce, "default"),
     ):
-        with pytest.raises(messages.WireError):
-            messages.open_token(body, key, nonce, role)
+        with pytest.raises(WireError):
+            open_token(body, key, nonce, role)
 
 
 def test_a_pod_that_asks_all_the_time_is_told_to_wait(client: Client, device: Device, issuer: Issuer) -> None:
@@ -305,8 +306,8 @@ def test_nothing_secret_is_in_the_log_or_the_store(
     pod_token = issuer.token(uid="quiet")
     guest = Guest(client, device, pod_token)
     body = guest.body()
-    bearer = messages.read_attest_answer(client.attest(body).body)
-    token = messages.open_token(client.token(bearer).body, guest.key, guest.nonce).token
+    bearer = read_attest_answer(client.attest(body).body)
+    token = open_token(client.token(bearer).body, guest.key, guest.nonce).token
     written = running.log_path.read_text() + "".join(
         path.read_text() for path in (running.site.folder / "verdicts").iterdir()
     )

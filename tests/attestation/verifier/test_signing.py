@@ -13,7 +13,7 @@ from attestation.simulator.device import Device
 from attestation.simulator.hierarchy import Hierarchy
 from attestation.verifier.handlers import JWKS_PATH
 from attestation.verifier.vault.signing import load_signing_keys
-from kbs import messages
+from kbs.guest import read_attest_answer
 from server.yaml.strict import ConfigurationError
 from tests.attestation.verifier.conftest import make_site
 from tests.attestation.verifier.process import policy, until, verifier, write_signing_key
@@ -85,7 +85,7 @@ def test_a_rotation_loses_no_login(
         assert len(listed) == 2
         guest = Guest(first, device, issuer.token())
         # Nonce from one replica, evidence to the other, the token from the first.
-        bearer = messages.read_attest_answer(second.attest(guest.body()).body)
+        bearer = read_attest_answer(second.attest(guest.body()).body)
         assert first.token(bearer).status == 200
         for path, content in ((old, new.read_bytes()), (new, old.read_bytes())):
             path.chmod(0o600)

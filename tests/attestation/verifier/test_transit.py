@@ -16,7 +16,7 @@ from attestation.simulator.hierarchy import Hierarchy
 from attestation.verifier.handlers import JWKS_PATH
 from attestation.verifier.reasons import Reason, RefusedError
 from attestation.verifier.vault.transit import TransitKeys
-from kbs import messages
+from kbs.guest import read_attest_answer
 from tests.attestation.verifier.conftest import make_site
 from tests.attestation.verifier.own_login import make_transit_key, write_app_role
 from tests.attestation.verifier.process import Verifier, policy, until, verifier
@@ -123,7 +123,7 @@ def test_a_guest_logs_in_by_a_key_that_never_leaves_vault(
         settings = {"role_type": "jwt", "user_claim": "sub", "bound_audiences": ["vault"], "clock_skew_leeway": 5}
         bao.done("POST", "auth/jwt-transit/role/knative", settings)
         client = running.client()
-        bearer = messages.read_attest_answer(Guest(client, device, issuer.token()).attest().body)
+        bearer = read_attest_answer(Guest(client, device, issuer.token()).attest().body)
         assert client.token(bearer).status == 200
         bao.done("POST", "transit/keys/verifier/rotate")
         until(lambda: len(listed(running)) == 2)

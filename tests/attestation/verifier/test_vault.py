@@ -24,7 +24,7 @@ from attestation.verifier.session.bearer import Grant
 from attestation.verifier.vault import login as module
 from attestation.verifier.vault.login import Vault
 from attestation.verifier.vault.signing import SigningKeys, load_signing_keys
-from kbs import messages
+from kbs.guest import EphemeralKey, open_token, read_attest_answer
 from tests.attestation.verifier.conftest import make_site
 from tests.attestation.verifier.process import Verifier, policy, verifier, write_signing_key
 from tests.attestation.verifier.test_refusals import Guest, inside, outside
@@ -38,7 +38,7 @@ GRANT = Grant(
     "digest",
     "prod/shop/payments",
     "nonce",
-    messages.EphemeralKey().public,
+    EphemeralKey().public,
     {"assurance": "workload", "simulated": "true", "snp_vmpl": "0", "k8s_pod_name": "p"},
 )
 ANSWER = {"auth": {"client_token": "hvs.token", "accessor": "acc", "lease_duration": 600, "renewable": True}}
@@ -201,7 +201,7 @@ def test_a_sealed_vault_is_distinct_inside_and_retryable_outside(
         own.trust(site.public_keys)
         with verifier(site) as running:
             client = running.client()
-            bearer = messages.read_attest_answer(Guest(client, device, issuer.token()).attest().body)
+            bearer = read_attest_answer(Guest(client, device, issuer.token()).attest().body)
             assert client.token(bearer).status == 200
             own.done("PUT", "sys/seal")
             for expected in ("vault-sealed", "vault-unreachable"):
@@ -221,7 +221,7 @@ def test_vault_refuses_what_its_own_role_does_not_allow(
     bao.write_role(bound_claims={"simulated": "false"})
     try:
         client = running.client()
-        bearer = messages.read_attest_answer(Guest(client, device, issuer.token(uid="claims")).attest().body)
+        bearer = read_attest_answer(Guest(client, device, issuer.token(uid="claims")).attest().body)
         answer = client.token(bearer)
         assert answer.status == 401
         assert inside(running, answer, "login")[0] == "vault-refused"
@@ -233,8 +233,8 @@ def test_the_login_is_vaults_own_identity_of_the_workload(
     running: Verifier, bao: OpenBao, device: Device, issuer: Issuer
 ) -> None:
     guest = Guest(running.client(), device, issuer.token(uid="identity"))
-    bearer = messages.read_attest_answer(guest.attest().body)
-    token = messages.open_token(guest.client.token(bearer).body, guest.key, guest.nonce)
+    bearer = read_attest_answer(guest.attest().body)
+    token = open_token(guest.client.token(bearer).body, guest.key, guest.nonce)
     assert (token.lease_seconds, token.assurance, token.simulated) == (600, "workload", True)
     data = bao.done("POST", "auth/token/lookup", {"token": token.token})["data"]
     assert data["explicit_max_ttl"] == 3600
@@ -247,7 +247,7 @@ def test_the_login_is_vaults_own_identity_of_the_workload(
 def test_the_bearer_itself_opens_nothing_at_vault(
     running: Verifier, bao: OpenBao, device: Device, issuer: Issuer
 ) -> None:
-    bearer = messages.read_attest_answer(Guest(running.client(), device, issuer.token(uid="bearer")).attest().body)
+    bearer = read_attest_answer(Guest(running.client(), device, issuer.token(uid="bearer")).attest().body)
     status, _ = bao.call("POST", f"auth/{MOUNT}/login", {"role": ROLE, "jwt": bearer}, token="")
     assert status in (400, 403)
     claims = json.loads(base64.urlsafe_b64decode(bearer.split(".")[1] + "=="))

@@ -15,7 +15,7 @@ from attestation.verifier.reasons import Reason, RefusedError
 from attestation.verifier.session.bearer import Grant
 from attestation.verifier.vault.login import JWT_SECONDS, Login, Vault
 from attestation.verifier.vault.signing import load_signing_keys
-from kbs import messages
+from kbs.guest import EphemeralKey
 from tests.attestation.verifier.process import Site, policy, write_signing_key
 from tests.cli.vault_setup.conftest import Setup, everything
 from tests.support.openbao import OpenBao
@@ -25,7 +25,7 @@ GRANT = Grant(
     "digest",
     "prod/shop/payments",
     "nonce",
-    messages.EphemeralKey().public,
+    EphemeralKey().public,
     {
         "assurance": "workload",
         "simulated": "false",

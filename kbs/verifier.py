@@ -1,0 +1,143 @@
+"""The verifier's half of the KBS messages: reads the requests, writes the answers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from joserfc import jwe
+from joserfc.errors import JoseError
+from joserfc.jwk import ECKey
+
+from kbs.messages import (
+    CONTENT_ALGORITHM,
+    CURVE,
+    ERROR_BASE,
+    HASH,
+    JWE_PARTS,
+    JWE_REGISTRY,
+    KEY_ALGORITHM,
+    MAX_MESSAGE_SIZE,
+    MAX_POD_TOKEN_SIZE,
+    NONCE_PATTERN,
+    PROTOCOL,
+    TEE,
+    TOKEN_KEY,
+    Problem,
+    VaultToken,
+    WireError,
+    binding,
+    read_json,
+    require_object,
+    require_text,
+    write_json,
+)
+
+_COORDINATE = re.compile(r"[A-Za-z0-9_-]{43}")  # 32 bytes
+_MAX_AUTH_SIZE = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class AttestRequest:
+    """The second call's body. `tee_pubkey` is the JWK as sent: the digest covers each of its members."""
+
+    nonce: str = field(repr=False)
+    tee_pubkey: Mapping[str, str]
+    primary_evidence: Mapping[str, Any] = field(repr=False)
+    additional_evidence: str = field(repr=False)
+    pod_token: str = field(repr=False)
+
+    @property
+    def digest(self) -> bytes:
+        """See `kbs.messages.binding`."""
+        return binding(self.nonce, self.tee_pubkey, self.additional_evidence)
+
+
+def read_auth(body: bytes) -> None:
+    """Check the first call's body. Raises WireError."""
+    document = read_json(body, _MAX_AUTH_SIZE, "body")
+    if document.get("version") != PROTOCOL:
+        raise WireError(f"version is not {PROTOCOL}")
+    if document.get("tee") != TEE:
+        raise WireError(f"tee is not {TEE}")
+    extra = document.get("extra-params")
+    offered = extra.get("supported-hash-algorithms") if isinstance(extra, dict) else None
+    if offered is not None and (not isinstance(offered, list) or HASH not in offered):
+        raise WireError(f"supported-hash-algorithms has no {HASH}")
+
+
+def write_auth_answer(nonce: str) -> bytes:
+    """Body of the first answer."""
+    return write_json({"nonce": nonce, "extra-params": {"selected-hash-algorithm": HASH}})
+
+
+def read_attest(body: bytes) -> AttestRequest:
+    """The second call's body: shapes are checked, nothing in it is trusted yet. Raises WireError."""
+    document = read_json(body, MAX_MESSAGE_SIZE, "body")
+    runtime = require_object(document.get("runtime-data"), "runtime-data")
+    evidence = require_object(document.get("tee-evidence"), "tee-evidence")
+    if runtime.keys() != {"nonce", "tee-pubkey"}:
+        raise WireError("runtime-data has other members than nonce and tee-pubkey")
+    nonce = require_text(runtime, "nonce", NONCE_PATTERN)
+    public = _public_key(require_object(runtime["tee-pubkey"], "tee-pubkey"))
+    additional = evidence.get("additional_evidence")
+    if not isinstance(additional, str) or not additional.isascii():
+        raise WireError("additional_evidence is not JSON text")
+    inner = read_json(additional.encode(), 2 * MAX_POD_TOKEN_SIZE, "additional_evidence")
+    token = inner.get(TOKEN_KEY)
+    if inner.keys() != {TOKEN_KEY} or not isinstance(token, str) or not 0 < len(token) <= MAX_POD_TOKEN_SIZE:
+        raise WireError(f"additional_evidence is not {TOKEN_KEY} alone")
+    primary = require_object(evidence.get("primary_evidence"), "primary_evidence")
+    return AttestRequest(nonce, public, primary, additional, token)
+
+
+def write_attest_answer(bearer: str, correlation_id: str) -> bytes:
+    """Body of the second answer."""
+    return write_json({"token": bearer, "correlation-id": correlation_id})
+
+
+def seal_token(token: VaultToken, tee_pubkey: Mapping[str, str], nonce: str, role: str) -> bytes:
+    """Body of the third answer: a flattened JWE that only the ephemeral key's holder can open. Raises WireError."""
+    content = {
+        "token": token.token,
+        "lease_seconds": token.lease_seconds,
+        "renewable": token.renewable,
+        "assurance": token.assurance,
+        "simulated": token.simulated,
+    }
+    header = {"alg": KEY_ALGORITHM, "enc": CONTENT_ALGORITHM, "nonce": nonce, "role": role}
+    key = _import_public_key(tee_pubkey)
+    compact = jwe.encrypt_compact(header, write_json(content), key, registry=JWE_REGISTRY)
+    return write_json(dict(zip(JWE_PARTS, compact.split("."), strict=True)))
+
+
+def write_error(problem: Problem, correlation_id: str) -> bytes:
+    """Body of an error, RFC 7807's shape as KBS has it. The same for every cause but for the correlation id."""
+    return write_json(
+        {
+            "type": ERROR_BASE + problem.value,
+            "detail": f"{problem.value}, correlation id {correlation_id}",
+            "correlation-id": correlation_id,
+        }
+    )
+
+
+def _import_public_key(tee_pubkey: Mapping[str, str]) -> ECKey:
+    try:
+        return ECKey.import_key({name: tee_pubkey[name] for name in ("kty", "crv", "x", "y")})
+    except (JoseError, ValueError, TypeError, KeyError):
+        raise WireError("tee-pubkey is not a point on the curve") from None
+
+
+def _public_key(source: Mapping[str, Any]) -> Mapping[str, str]:
+    """Exactly a public P-256 key; a private member, or an unknown one, is refused."""
+    if not {"kty", "crv", "x", "y"} <= source.keys() <= {"kty", "crv", "x", "y", "alg"}:
+        raise WireError("tee-pubkey has other members than kty, crv, x, y and alg")
+    if source["kty"] != "EC" or source["crv"] != CURVE or source.get("alg", KEY_ALGORITHM) != KEY_ALGORITHM:
+        raise WireError(f"tee-pubkey is not an EC key on {CURVE} for {KEY_ALGORITHM}")
+    for name in ("x", "y"):
+        require_text(source, name, _COORDINATE)
+    _import_public_key(source)
+    return source

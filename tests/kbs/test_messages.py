@@ -1,0 +1,153 @@
+"""The messages of both halves: byte for byte where REPORT_DATA binds them, and every other form refused."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kbs.guest import (
+    EphemeralKey,
+    ErrorAnswer,
+    open_token,
+    read_attest_answer,
+    read_auth_answer,
+    read_correlation_id,
+    read_error,
+    token_path,
+    write_additional_evidence,
+    write_attest,
+    write_auth,
+)
+from kbs.messages import JWE_PARTS, Problem, VaultToken, WireError, binding
+from kbs.verifier import read_attest, read_auth, seal_token, write_attest_answer, write_auth_answer, write_error
+from tests.support.paths import ROOT
+
+KEY = {"kty": "EC", "crv": "P-256", "alg": "ECDH-ES+A256KW", "x": "x" * 43, "y": "y" * 43}
+TOKEN = VaultToken("hvs.token", 600, True, "workload", False)
+
+
+def test_the_binding_is_the_canonical_json_of_three_members() -> None:
+    """Written out, so that another implementation can be held against it."""
+    additional = write_additional_evidence("a.b.c")
+    canonical = (
+        '{"additional-evidence":"{\\"k8s-token\\":\\"a.b.c\\"}","nonce":"bm9uY2U=","tee-pubkey":'
+        '{"alg":"ECDH-ES+A256KW","crv":"P-256","kty":"EC","x":"' + "x" * 43 + '","y":"' + "y" * 43 + '"}}'
+    )
+    assert binding("bm9uY2U=", KEY, additional) == hashlib.sha384(canonical.encode()).digest()
+
+
+def test_each_bound_member_changes_the_digest() -> None:
+    base = binding("n", KEY, "a")
+    others = [
+        binding("m", KEY, "a"),
+        binding("n", KEY | {"x": "z" * 43}, "a"),
+        binding("n", KEY, "b"),
+    ]
+    assert len({base, *others}) == 4
+
+
+def test_what_the_guest_writes_the_verifier_reads() -> None:
+    read_auth(write_auth())
+    assert read_auth_answer(write_auth_answer("A" * 43 + "=")) == "A" * 43 + "="
+    key = EphemeralKey()
+    additional = write_additional_evidence("a.b.c")
+    read = read_attest(write_attest("A" * 43 + "=", key.public, {"e": 1}, additional))
+    assert (read.pod_token, read.tee_pubkey, read.primary_evidence) == ("a.b.c", key.public, {"e": 1})
+    assert read.digest == binding("A" * 43 + "=", key.public, additional)
+    believed = write_attest_answer("b.e.r", "0123456789abcdef")
+    assert (read_attest_answer(believed), read_correlation_id(believed)) == (
+        "b.e.r",
+        "0123456789abcdef",
+    )
+    assert read_correlation_id(b'{"token":"b.e.r","correlation-id":"x\\ny"}') == ""
+    assert open_token(seal_token(TOKEN, key.public, "n", "r"), key, "n", "r") == TOKEN
+    error = read_error(write_error(Problem.REFUSED, "0123456789abcdef"))
+    assert error == ErrorAnswer("AttestationRefused", "0123456789abcdef")
+
+
+def test_the_answer_is_a_flattened_jwe_as_kbs_clients_read_it() -> None:
+    key = EphemeralKey()
+    sealed = json.loads(seal_token(TOKEN, key.public, "n", "r"))
+    assert set(sealed) == {"protected", "encrypted_key", "iv", "ciphertext", "tag"}
+    header, _ = key.decrypt(".".join(sealed[name] for name in JWE_PARTS))
+    assert (header["alg"], header["enc"], header["nonce"], header["role"]) == ("ECDH-ES+A256KW", "A256GCM", "n", "r")
+    assert header["epk"]["crv"] == "P-256"
+
+
+@pytest.mark.parametrize(
+    "change", [{"token": 1}, {"lease_seconds": "600"}, {"lease_seconds": True}, {"renewable": 1}, {"simulated": None}]
+)
+def test_content_of_other_types_is_no_token(change: dict[str, Any]) -> None:
+    key = EphemeralKey()
+    with pytest.raises(WireError):
+        open_token(seal_token(replace(TOKEN, **change), key.public, "n", "r"), key, "n", "r")
+
+
+@pytest.mark.parametrize("name", ["protected", "encrypted_key", "iv", "ciphertext", "tag"])
+def test_a_changed_answer_is_not_opened(name: str) -> None:
+    key = EphemeralKey()
+    sealed = json.loads(seal_token(TOKEN, key.public, "n", "r"))
+    middle = len(sealed[name]) // 2
+    character = "A" if sealed[name][middle] != "A" else "B"
+    sealed[name] = sealed[name][:middle] + character + sealed[name][middle + 1 :]
+    with pytest.raises(WireError):
+        open_token(json.dumps(sealed).encode(), key, "n", "r")
+
+
+@given(
+    st.binary(max_size=200)
+    | st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(
+                st.sampled_from(["nonce", "token", "runtime-data", "tee-evidence", "tee-pubkey", "type", "protected"]),
+                inner,
+            )
+        ),
+        max_leaves=12,
+    ).map(lambda value: json.dumps(value).encode())
+)
+def test_any_bytes_are_read_or_a_wire_error(body: bytes) -> None:
+    for read in (read_auth, read_auth_answer, read_attest, read_attest_answer):
+        with contextlib.suppress(WireError):
+            read(body)
+    read_error(body)
+    with pytest.raises(WireError):
+        open_token(body, _KEY, "n")
+
+
+_KEY = EphemeralKey()
+
+
+@pytest.mark.parametrize("role", ["", "a/b", "..", "a b", "é", "a" * 64, "-a"])
+def test_a_role_is_a_name(role: str) -> None:
+    with pytest.raises(WireError):
+        token_path(role)
+
+
+def test_secrets_are_not_in_representations() -> None:
+    key = EphemeralKey()
+    request = read_attest(write_attest("A" * 43 + "=", key.public, {"e": 1}, '{"k8s-token":"a.b.c"}'))
+    assert "a.b.c" not in repr(request)
+    assert "AAAA" not in repr(request)
+    assert "hvs.token" not in repr(TOKEN)
+
+
+@pytest.mark.parametrize(("half", "other"), [("guest", "verifier"), ("verifier", "guest")])
+def test_a_half_imports_neither_a_server_nor_the_other_half(half: str, other: str) -> None:
+    """A pod's cold start pays for each module."""
+    code = "import sys, kbs.%s; print(sorted(n for n in sys.modules if n == %r or n.split('.')[0] in %r))"
+    heavy = {"aiohttp", "pydantic", "hvac", "yaml", "server", "requests", "asyncio", "uvloop"}
+    program = code % (half, f"kbs.{other}", heavy)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.strip() == "[]"
