@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from cli.support.terminal import CYAN, GREEN, RED, coloured
-from plan.document import PLAN_VARIABLE
+from plan.layout import PLAN_VARIABLE
 from server.yaml.kubernetes import write_documents
 
 _COLOURS = {"+": GREEN, "-": RED, "@": CYAN}

@@ -17,7 +17,7 @@ from demo.environment import Scene
 from demo.node import Ran
 from demo.process import morphisms, run
 from demo.scenario import UnexpectedError
-from plan.document import CONTAINER
+from plan.layout import CONTAINER
 from sidecar.errors import Exit
 
 _HERE = Path(__file__).parent

@@ -1,43 +1,21 @@
-"""The plan: what `morphisms-init` shall attest, fetch and publish, and the names that both sides of it share.
+"""The plan: what `morphisms-init` has to attest, fetch and publish.
 
-The webhook (or `morphisms render`) writes it, the sidecar reads it. One JSON document in RFC 8785 canonical form, in
-the environment of `morphisms-init`, because a measured agent policy pins a container's environment: with assurance
-`workload` a changed plan is a refused container.
+The webhook (or `morphisms render`) writes it, the sidecar reads it. It travels in the environment of `morphisms-init`,
+because a measured agent policy pins a container's environment: with assurance `workload` the guest refuses a container
+with a changed plan. `plan.codec` is its form as text.
 """
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar
+from typing import Final
 
 VERSION: Final = 1
-# The kernel bounds one environment string at 128 KiB (MAX_ARG_STRLEN); half of it leaves room for escapes.
-MAX_BYTES: Final = 64 * 1024
-
-CONTAINER: Final = "morphisms-init"
-PLAN_VARIABLE: Final = "MORPHISMS_PLAN"
-HEALTH_PORT: Final = 15790
-STARTUP_PATH: Final = "/startupz"
-LIVENESS_PATH: Final = "/livez"
-
-SECRETS_VOLUME: Final = "morphisms-secrets"
-SECRETS_PATH: Final = "/morphisms/secrets"
-RUN_VOLUME: Final = "morphisms-run"
-RUN_PATH: Final = "/morphisms/run"
-TOKEN_VOLUME: Final = "morphisms-token"
-TOKEN_PATH: Final = "/morphisms/token"
-TOKEN_FILE: Final = "token"
-TOKEN_SECONDS: Final = 600
-EXEC_HELPER: Final = "/morphisms/run/exec"
-
 EVIDENCE_SOURCES: Final = ("coco-aa", "configfs-tsm", "sev-guest", "simulated")
 AGENTS: Final = ("init", "sidecar")
 FILE_MODES: Final = ("0440", "0400")
 NO_REACTION: Final = "none"
-_CONTAINER_NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _SIGNAL_REACTION: Final = re.compile(r"signal:(SIG[A-Z0-9]{2,10}):([A-Za-z0-9._-]{1,64})")
 
 
@@ -47,7 +25,7 @@ class PlanError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """Who the pod says it is; the verifier believes its token, not this."""
+    """Who the pod claims to be. The verifier does not trust this: it reads the pod's token."""
 
     cluster: str
     namespace: str
@@ -57,7 +35,7 @@ class Workload:
 
 @dataclass(frozen=True, slots=True)
 class EvidenceSource:
-    """One of EVIDENCE_SOURCES and where it answers: a URL, or a path."""
+    """One of EVIDENCE_SOURCES, and its address: a URL or a path."""
 
     name: str
     address: str
@@ -65,7 +43,10 @@ class EvidenceSource:
 
 @dataclass(frozen=True, slots=True)
 class Verifier:
-    """The attestation verifier. `ca` is PEM text, empty for the image's own trust store; `role` is a wish."""
+    """The attestation verifier. `ca` is PEM text, empty for the image's own trust store.
+
+    `role` is the Vault role that the pod requests; the appraisal policy decides.
+    """
 
     url: str
     ca: str
@@ -135,45 +116,6 @@ class Plan:
     version: int = field(default=VERSION)
 
 
-def write(plan: Plan) -> str:
-    """The canonical text (RFC 8785) of a plan, every `$` as `\\u0024` because the kubelet expands `$(NAME)` in values.
-
-    Our member names are ASCII and our numbers are small integers, so sorting by code point and the standard library's
-    escapes give exactly the canonical form. Raises PlanError beyond MAX_BYTES and for text that UTF-8 cannot carry.
-    """
-    text = json.dumps(_document(plan), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    text = text.replace("$", "\\u0024")
-    try:
-        size = len(text.encode())
-    except UnicodeEncodeError:
-        raise PlanError("plan: holds text that is not valid Unicode") from None
-    if size > MAX_BYTES:
-        raise PlanError(f"plan: {size} bytes, at most {MAX_BYTES} are allowed; name fewer or shorter secrets")
-    return text
-
-
-def read(text: str) -> Plan:
-    """The plan in `text`, or PlanError. Strict: unknown, missing, duplicate or mistyped members are refused."""
-    # A character takes a byte at least, so this bounds the work before anything is encoded.
-    if len(text) > MAX_BYTES or len(text.encode(errors="replace")) > MAX_BYTES:
-        raise PlanError(f"plan: longer than {MAX_BYTES} bytes")
-    try:
-        document = json.loads(text, object_pairs_hook=_members, parse_float=_no_float, parse_constant=_no_float)
-    except (ValueError, RecursionError) as error:
-        raise error if isinstance(error, PlanError) else PlanError("plan: not JSON") from None
-    if not isinstance(document, dict):
-        raise PlanError("plan: not a JSON object")
-    version = document.get("version")
-    if type(version) is not int or version != VERSION:
-        raise PlanError(
-            f"plan.version: this sidecar reads version {VERSION}; use the sidecar image that the webhook names"
-        )
-    plan = _plan(document)
-    if write(plan) != text:
-        raise PlanError("plan: not in canonical form (RFC 8785)")
-    return plan
-
-
 def parse_reaction(on_change: str) -> tuple[str, str] | None:
     """(signal, process name) of `signal:SIG…:PROCESS`, None for `none`; ValueError for anything else."""
     if on_change == NO_REACTION:
@@ -184,237 +126,15 @@ def parse_reaction(on_change: str) -> tuple[str, str] | None:
     return match[1], match[2]
 
 
-def _document(plan: Plan) -> dict[str, Any]:
-    return {
-        "version": plan.version,
-        "workload": {
-            "cluster": plan.workload.cluster,
-            "namespace": plan.workload.namespace,
-            "service": plan.workload.service,
-            "serviceAccount": plan.workload.service_account,
-        },
-        "evidence": [{"name": source.name, "address": source.address} for source in plan.evidence],
-        "verifier": {
-            "url": plan.verifier.url,
-            "ca": plan.verifier.ca,
-            "audience": plan.verifier.audience,
-            "role": plan.verifier.role,
-        },
-        "vault": {
-            "url": plan.vault.url,
-            "ca": plan.vault.ca,
-            "namespace": plan.vault.namespace,
-            "mounts": dict(plan.vault.mounts),
-        },
-        "secrets": [
-            _present(
-                name=secret.name,
-                path=secret.path,
-                file=secret.file,
-                key=secret.key,
-                version=secret.version,
-                mode=secret.mode,
-                template=secret.template,
-            )
-            for secret in plan.secrets
-        ],
-        "env": [
-            _present(
-                container=variable.container,
-                name=variable.name,
-                value=variable.value,
-                path=variable.path,
-                key=variable.key,
-                version=variable.version,
-            )
-            for variable in plan.env
-        ],
-        "envFrom": [
-            _present(container=source.container, path=source.path, version=source.version) for source in plan.env_from
-        ],
-        "agent": plan.agent,
-        "onChange": plan.on_change,
-        "deadlineSeconds": plan.deadline_seconds,
-        "fileMode": plan.file_mode,
-    }
-
-
-def _present(**members: str | int | None) -> dict[str, str | int]:
-    return {name: value for name, value in members.items() if value is not None}
-
-
-def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        raise PlanError("plan: a member appears twice")
-    return members
-
-
-def _no_float(_: str) -> float:
-    raise PlanError("plan: holds a number that is not an integer")
-
-
-def _plan(document: dict[str, Any]) -> Plan:
-    top = _Reader(document, "plan")
-    plan = Plan(
-        version=top.integer("version", 1, VERSION),
-        workload=_workload(top.object("workload")),
-        evidence=top.each("evidence", _evidence),
-        verifier=_verifier(top.object("verifier")),
-        vault=_vault(top.object("vault")),
-        secrets=top.each("secrets", _secret),
-        env=top.each("env", _env),
-        env_from=top.each("envFrom", _env_from),
-        agent=top.choice("agent", AGENTS),
-        on_change=top.text("onChange"),
-        deadline_seconds=top.integer("deadlineSeconds", 1, 3600),
-        file_mode=top.choice("fileMode", FILE_MODES),
-    )
-    top.finish()
-    if not plan.evidence:
-        raise PlanError("plan.evidence: names no source")
-    try:
-        parse_reaction(plan.on_change)
-    except ValueError as error:
-        raise PlanError(f"plan.onChange: {error}") from None
-    return plan
-
-
-def _workload(reader: _Reader) -> Workload:
-    workload = Workload(
-        reader.text("cluster"), reader.text("namespace"), reader.text("service"), reader.text("serviceAccount")
-    )
-    reader.finish()
-    return workload
-
-
-def _evidence(reader: _Reader) -> EvidenceSource:
-    source = EvidenceSource(reader.choice("name", EVIDENCE_SOURCES), reader.text("address"))
-    reader.finish()
-    return source
-
-
-def _verifier(reader: _Reader) -> Verifier:
-    verifier = Verifier(reader.text("url"), reader.text("ca"), reader.text("audience"), reader.text("role"))
-    reader.finish()
-    return verifier
-
-
-def _vault(reader: _Reader) -> Vault:
-    mounts = reader.object("mounts")
-    versions = tuple((name, mounts.integer(name, 1, 2)) for name in sorted(mounts.members))
-    vault = Vault(reader.text("url"), reader.text("ca"), reader.text("namespace"), versions)
-    reader.finish()
-    return vault
-
-
-def _secret(reader: _Reader) -> SecretFile:
-    secret = SecretFile(
-        name=reader.text("name"),
-        path=reader.text("path"),
-        file=reader.text("file"),
-        key=reader.optional_text("key"),
-        version=reader.optional_integer("version"),
-        mode=reader.optional_text("mode"),
-        template=reader.optional_text("template"),
-    )
-    reader.finish()
-    if not is_relative_file(secret.file):
-        raise PlanError(f"{reader.where}.file: not a relative path inside the secrets folder")
-    if secret.mode is not None and not is_file_mode(secret.mode):
-        raise PlanError(f"{reader.where}.mode: not an octal mode that root alone or the world has no part in")
-    return secret
-
-
-def _env(reader: _Reader) -> EnvVariable:
-    variable = EnvVariable(
-        container=_container(reader),
-        name=reader.text("name"),
-        value=reader.optional_text("value"),
-        path=reader.optional_text("path"),
-        key=reader.optional_text("key"),
-        version=reader.optional_integer("version"),
-    )
-    reader.finish()
-    by_path = variable.path is not None and variable.key is not None
-    if by_path == (variable.value is not None) or (variable.value is not None and variable.version is not None):
-        raise PlanError(f"{reader.where}: needs either value, or path and key")
-    return variable
-
-
-def _env_from(reader: _Reader) -> EnvFrom:
-    source = EnvFrom(_container(reader), reader.text("path"), reader.optional_integer("version"))
-    reader.finish()
-    return source
-
-
-def _container(reader: _Reader) -> str:
-    """Of a pod, hence a label of RFC 1123; the exec helper takes no other, and it becomes a file's name."""
-    name = reader.text("container")
-    if _CONTAINER_NAME.fullmatch(name) is None:
-        raise PlanError(f"{reader.where}.container: not a container's name")
-    return name
-
-
 def is_relative_file(file: str) -> bool:
-    """Whether `file` names a file inside the secrets folder: relative, no `..` part, not the `..data` link's names."""
+    """Whether `file` is a relative path inside the secrets folder, without a part that starts with `..`.
+
+    The publisher's own links, such as `..data`, start so.
+    """
     parts = file.split("/")
     return len(file) <= 255 and "\0" not in file and all(part not in ("", ".") and part[:2] != ".." for part in parts)
 
 
 def is_file_mode(mode: str) -> bool:
-    """Whether `mode` is an octal file mode that owner may read and the world may not touch, such as 0440 or 400."""
+    """Whether `mode` is an octal mode that the owner can read and others cannot use, such as 0440 or 400."""
     return re.fullmatch(r"0?[4-7][0-7]0", mode) is not None
-
-
-_Item = TypeVar("_Item")
-
-
-class _Reader:
-    """Takes members out of one JSON object; `finish` refuses what nobody took."""
-
-    def __init__(self, members: Any, where: str) -> None:
-        if not isinstance(members, dict):
-            raise PlanError(f"{where}: not an object")
-        self.members: dict[str, Any] = members
-        self.where = where
-
-    def _take(self, name: str, kind: type) -> Any:
-        if name not in self.members:
-            raise PlanError(f"{self.where}.{name}: missing")
-        value = self.members.pop(name)
-        if type(value) is not kind:
-            raise PlanError(f"{self.where}.{name}: not a {kind.__name__}")
-        return value
-
-    def text(self, name: str) -> str:
-        return str(self._take(name, str))
-
-    def optional_text(self, name: str) -> str | None:
-        return self.text(name) if name in self.members else None
-
-    def integer(self, name: str, low: int, high: int) -> int:
-        value = int(self._take(name, int))
-        if not low <= value <= high:
-            raise PlanError(f"{self.where}.{name}: not between {low} and {high}")
-        return value
-
-    def optional_integer(self, name: str) -> int | None:
-        return self.integer(name, 1, 2**31 - 1) if name in self.members else None
-
-    def choice(self, name: str, choices: tuple[str, ...]) -> str:
-        value = self.text(name)
-        if value not in choices:
-            raise PlanError(f"{self.where}.{name}: not one of {', '.join(choices)}")
-        return value
-
-    def object(self, name: str) -> _Reader:
-        return _Reader(self._take(name, dict), f"{self.where}.{name}")
-
-    def each(self, name: str, build: Callable[[_Reader], _Item]) -> tuple[_Item, ...]:
-        items = self._take(name, list)
-        return tuple(build(_Reader(item, f"{self.where}.{name}[{index}]")) for index, item in enumerate(items))
-
-    def finish(self) -> None:
-        if self.members:
-            raise PlanError(f"{self.where}: holds {len(self.members)} unknown member(s)")

@@ -1,1 +1,1 @@
-"""Inside the pod: attest, fetch, publish, renew. `plan.document` is the contract with admission."""
+"""Inside the pod: attest, fetch, publish, renew. `plan` is the contract with admission."""

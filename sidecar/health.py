@@ -16,7 +16,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from plan.document import LIVENESS_PATH, STARTUP_PATH
+from plan.layout import LIVENESS_PATH, STARTUP_PATH
 from sidecar.errors import Exit, RefusalError
 
 MAX_CONNECTIONS: Final = 32

@@ -6,7 +6,9 @@ import os
 import sys
 from collections.abc import Mapping
 
-from plan.document import PLAN_VARIABLE, Plan, PlanError, read
+from plan.codec import read_plan
+from plan.document import Plan, PlanError
+from plan.layout import PLAN_VARIABLE
 from sidecar.deadline import Deadline
 from sidecar.errors import CAUSES, Exit, RefusalError, internal
 from sidecar.hardening import shield
@@ -108,7 +110,7 @@ def _plan(environment: Mapping[str, str]) -> Plan:
     if text is None:
         raise RefusalError(Exit.CONFIGURATION, "plan", f"there is no {PLAN_VARIABLE} in the environment")
     try:
-        plan = read(text)
+        plan = read_plan(text)
     except PlanError as error:
         raise RefusalError(Exit.CONFIGURATION, "plan", str(error)) from None
     return plan

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from plan.document import HEALTH_PORT, RUN_PATH, SECRETS_PATH, TOKEN_FILE, TOKEN_PATH
+from plan.layout import HEALTH_PORT, RUN_PATH, SECRETS_PATH, TOKEN_FILE, TOKEN_PATH
 
 
 @dataclass(frozen=True, slots=True)

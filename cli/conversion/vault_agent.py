@@ -17,7 +17,7 @@ from typing import Final
 from cli.conversion.go_template import NotLogicLessError, Template, parse
 from cli.conversion.paths import Logical, NotLogicalError, logical
 from cli.conversion.step import Context, Note, Step, boolean, dropped, left
-from plan.document import SECRETS_PATH
+from plan.layout import SECRETS_PATH
 
 SWITCH: Final = "agent-inject"
 _SECRET: Final = "agent-inject-secret-"

@@ -13,7 +13,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from plan import document as contract
+from plan import layout
+from plan.codec import read_plan
+from plan.document import AGENTS, NO_REACTION, PlanError
 from webhook.configuration.model import Configuration
 from webhook.pod.references import BadReferenceError, Home, is_reference, parse, parse_variable
 from webhook.wellknown import ISTIO_EXCLUDED_PORTS, KNATIVE_PREFIX, PREFIX, STATUS
@@ -58,7 +60,7 @@ _NAMES: Final = frozenset(
 _TREES: Final = frozenset(
     ("affinity", "tolerations", "nodeSelector", "topologySpreadConstraints", "resources", "overhead", "strategy")
 )
-_WORDS: Final = frozenset(("true", "false", *contract.AGENTS, contract.NO_REACTION))
+_WORDS: Final = frozenset(("true", "false", *AGENTS, NO_REACTION))
 _PORTS: Final = re.compile(r"[0-9]{1,5}(,[0-9]{1,5})*")
 _ANYBODY: Final = Home("~/")
 
@@ -123,7 +125,7 @@ class Mask:
         """What injection put in front of a command stays readable: the helper and the container's name."""
         if not isinstance(words, list):
             return self.masked(words, ("command",))
-        shown = 3 if words[:3] == [contract.EXEC_HELPER, container, "--"] else 0
+        shown = 3 if words[:3] == [layout.EXEC_HELPER, container, "--"] else 0
         return words[:shown] + [self.masked(word, ("command",)) for word in words[shown:]]
 
     def _is_ours(self, item: Any, at: Path) -> bool:
@@ -134,7 +136,7 @@ class Mask:
             return item in self.configuration.injection.volumes
         return (
             at[-2] == "initContainers"
-            and item.get("name") == contract.CONTAINER
+            and item.get("name") == layout.CONTAINER
             and item.get("image") == self.configuration.sidecar.image
             and item not in self._authored
             and _carried_plan(item) is not None
@@ -151,17 +153,17 @@ class Mask:
         for secret in plan.get("secrets") or ():
             if secret.get("template"):
                 secret["template"] = self._hidden(secret["template"])
-        return {**item, "env": [{"name": contract.PLAN_VARIABLE, "value": plan}]}
+        return {**item, "env": [{"name": layout.PLAN_VARIABLE, "value": plan}]}
 
 
 def _carried_plan(container: dict[str, Any]) -> dict[str, Any] | None:
     """The plan in a container that has nothing else in its environment."""
     env = container.get("env")
-    if not isinstance(env, list) or len(env) != 1 or env[0].get("name") != contract.PLAN_VARIABLE:
+    if not isinstance(env, list) or len(env) != 1 or env[0].get("name") != layout.PLAN_VARIABLE:
         return None
     try:
-        contract.read(env[0].get("value") or "")
-    except contract.PlanError:
+        read_plan(env[0].get("value") or "")
+    except PlanError:
         return None
     plan: dict[str, Any] = json.loads(env[0]["value"])
     return plan

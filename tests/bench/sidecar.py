@@ -28,7 +28,8 @@ from joserfc import jwt
 from joserfc.jwk import ECKey
 
 from attestation.simulator.hierarchy import open_hierarchy
-from plan import document as plans
+from plan import layout
+from plan.codec import write_plan
 from plan.document import EvidenceSource, Plan, SecretFile, Vault, Workload
 from plan.document import Verifier as VerifierPlan
 from tests.attestation.verifier.conftest import make_site
@@ -224,7 +225,7 @@ class Setting:
         for _ in range(count):
             pod = self._pod()
             argv = [_PYTHON, "-IS", "-c", _START, str(pod.root), str(pod.helper), ":".join(_PATHS)]
-            jobs.append((_job(pod.root, argv, {plans.PLAN_VARIABLE: plans.write(pod.plan)}), pod.run_folder / "ready"))
+            jobs.append((_job(pod.root, argv, {layout.PLAN_VARIABLE: write_plan(pod.plan)}), pod.run_folder / "ready"))
         return jobs
 
     def agents(self, count: int) -> list[Job]:
@@ -245,7 +246,7 @@ class Setting:
         pod = self._pod()
         words = [_PYTHON, "-IS", str(_HERE / "stages.py"), str(time.monotonic()), ":".join(_PATHS)]
         words += [str(pod.root), str(pod.helper)]
-        environment = {plans.PLAN_VARIABLE: plans.write(pod.plan)}
+        environment = {layout.PLAN_VARIABLE: write_plan(pod.plan)}
         done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
         answer = json.loads(done.stdout)
         if answer["code"] != 0:

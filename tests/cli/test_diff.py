@@ -13,8 +13,9 @@ import pytest
 from cli.support.diff import masked_diff
 from cli.support.redaction import Mask
 from cli.support.terminal import wants_colour
-from plan.document import EXEC_HELPER, EnvVariable
-from plan.document import write as write_plan
+from plan.codec import write_plan
+from plan.document import EnvVariable
+from plan.layout import EXEC_HELPER
 from tests.cli.recorded import Command, pod, write
 from webhook.configuration.model import Configuration
 from webhook.pod.pod import Pod

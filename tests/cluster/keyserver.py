@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from attestation.simulator.hierarchy import Hierarchy, open_hierarchy
-from plan.document import PLAN_VARIABLE
+from plan.layout import PLAN_VARIABLE
 from tests.attestation.verifier.process import Site, Verifier, command, policy, verifier
 from tests.cluster.client import Object
 from tests.cluster.controlplane import ControlPlane

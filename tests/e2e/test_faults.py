@@ -271,9 +271,9 @@ def test_memory_volume_full(
 
 
 def test_plan_of_a_newer_version(published_pod: Pod) -> None:
-    from plan import document as plans
+    from plan.codec import write_plan
 
-    newer = plans.write(published_pod.plan).replace('"version":1,', '"version":2,')
+    newer = write_plan(published_pod.plan).replace('"version":1,', '"version":2,')
     assert '"version":2,' in newer
     ended = published_pod.run(newer)
     answered("plan of a newer version", published_pod, ended)

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from chevron.tokenizer import tokenize
 
-from plan import document as plans
+from plan import layout
+from plan.codec import read_plan, write_plan
 from plan.document import Plan
 from sidecar.log import Events
 from sidecar.publish.render import _INLINE, Read, environments, files, reads
@@ -64,7 +65,7 @@ def injected() -> list[Injected]:
     with pytest.MonkeyPatch.context() as patch:
         # The cases show a plan opened for their readers; here it stays the text that a kubelet would hand over.
         patch.setattr(golden, "_open_plan", lambda value: None)
-        paths = [path for path in sorted(golden.CASES.glob("*.yaml")) if plans.PLAN_VARIABLE in path.read_text()]
+        paths = [path for path in sorted(golden.CASES.glob("*.yaml")) if layout.PLAN_VARIABLE in path.read_text()]
         for case in (*map(golden.read_case, paths), _EVERYTHING):
             values = [operation.get("value") for operation in golden.answer(case).get("patch", [])]
             found += [Injected(case.name, text, frozenset(_wrapped(values))) for text in _plans(values)]
@@ -72,14 +73,14 @@ def injected() -> list[Injected]:
 
 
 def _plans(value: Any) -> Iterator[str]:
-    if isinstance(value, dict) and value.get("name") == plans.PLAN_VARIABLE and isinstance(value.get("value"), str):
+    if isinstance(value, dict) and value.get("name") == layout.PLAN_VARIABLE and isinstance(value.get("value"), str):
         yield value["value"]
     for item in _items(value):
         yield from _plans(item)
 
 
 def _wrapped(value: Any) -> Iterator[str]:
-    if isinstance(value, list) and value[:1] == [plans.EXEC_HELPER]:
+    if isinstance(value, list) and value[:1] == [layout.EXEC_HELPER]:
         assert value[2] == "--"
         yield value[1]
     for item in _items(value):
@@ -94,14 +95,14 @@ def test_the_sidecar_reads_every_plan_that_is_injected(injected: list[Injected])
     print(f"{len(injected)} plans are injected")
     assert len(injected) > _FEWEST
     for each in injected:
-        assert plans.write(plans.read(each.text)) == each.text, each.case
+        assert write_plan(read_plan(each.text)) == each.text, each.case
         assert "$" not in each.text, f"{each.case}: the kubelet would expand it"
 
 
 def test_every_secret_is_below_a_kv_mount_of_the_plan_or_leased_to_a_sidecar(injected: list[Injected]) -> None:
     read = 0
     for each in injected:
-        plan = plans.read(each.text)
+        plan = read_plan(each.text)
         vault = Vault(plan.vault, Events(Path("/nonexistent")))
         for path, version in reads(plan):
             target, kv = vault._target(path, version)
@@ -117,7 +118,7 @@ def test_every_secret_is_below_a_kv_mount_of_the_plan_or_leased_to_a_sidecar(inj
 def test_every_plan_can_be_published_and_gives_each_wrapped_container_its_file(injected: list[Injected]) -> None:
     published, wrapped = 0, 0
     for each in injected:
-        plan = plans.read(each.text)
+        plan = read_plan(each.text)
         secrets = {read: _everything(plan) for read in reads(plan)}
         assert set(files(plan, secrets)) == {secret.file for secret in plan.secrets}, each.case
         names = {name.removeprefix("env/") for name in environments(plan, secrets)}
@@ -140,7 +141,7 @@ def _everything(plan: Plan) -> dict[str, Any]:
 
 
 def test_all_that_can_be_asked_for_arrives(injected: list[Injected]) -> None:
-    plan = plans.read(next(each.text for each in injected if each.case == _EVERYTHING.name))
+    plan = read_plan(next(each.text for each in injected if each.case == _EVERYTHING.name))
     home = "secret/knative/cluster/default/payments"
     assert reads(plan) == [
         (f"{home}/db", None),

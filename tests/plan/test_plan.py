@@ -1,4 +1,4 @@
-"""plan.document: what webhook and sidecar agree on, to the byte."""
+"""plan.document and plan.codec: what webhook and sidecar agree on, to the byte."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import rfc8785
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from plan.codec import MAX_BYTES, read_plan, write_plan
 from plan.document import (
-    MAX_BYTES,
     EnvFrom,
     EnvVariable,
     EvidenceSource,
@@ -25,8 +25,6 @@ from plan.document import (
     is_file_mode,
     is_relative_file,
     parse_reaction,
-    read,
-    write,
 )
 
 PLAN = Plan(
@@ -88,19 +86,19 @@ plans = st.builds(
 @settings(max_examples=300, derandomize=True, deadline=None)
 @given(plans)
 def test_what_is_written_is_read(plan: Plan) -> None:
-    assert read(write(plan)) == plan
+    assert read_plan(write_plan(plan)) == plan
 
 
 @settings(max_examples=300, derandomize=True, deadline=None)
 @given(plans)
 def test_the_text_is_canonical_json_without_a_dollar(plan: Plan) -> None:
-    text = write(plan)
+    text = write_plan(plan)
     assert "$" not in text
     assert text == rfc8785.dumps(json.loads(text)).decode().replace("$", "\\u0024")
 
 
 def test_the_wire_form() -> None:
-    assert write(replace(PLAN, secrets=(), env=PLAN.env[:1])) == (
+    assert write_plan(replace(PLAN, secrets=(), env=PLAN.env[:1])) == (
         '{"agent":"init","deadlineSeconds":60,'
         '"env":[{"container":"app","name":"DSN","value":"u:\\u0024{vault:secret/shop/db#password}@h"}],'
         '"envFrom":[{"container":"app","path":"secret/shop/all","version":3}],'
@@ -115,7 +113,7 @@ def test_the_wire_form() -> None:
 
 def _edited(**members: Any) -> str:
     """A canonical text with members replaced; ... removes one."""
-    document = {**json.loads(write(PLAN)), **members}
+    document = {**json.loads(write_plan(PLAN)), **members}
     document = {name: value for name, value in document.items() if value is not ...}
     return rfc8785.dumps(document).decode().replace("$", "\\u0024")
 
@@ -138,7 +136,7 @@ _FILE = {"name": "a", "path": "p", "file": "a"}
         ({"deadlineSeconds": 0}, "plan.deadlineSeconds: not between 1 and 3600"),
         ({"deadlineSeconds": True}, "plan.deadlineSeconds: not a int"),
         ({"onChange": "signal:9:nginx"}, "plan.onChange: expected none or signal:SIGNAL:PROCESS"),
-        ({"evidence": []}, "plan.evidence: names no source"),
+        ({"evidence": []}, "plan.evidence: empty; name a source"),
         ({"evidence": [{"name": "tdx", "address": ""}]}, r"plan.evidence\[0\].name: not one of"),
         ({"workload": []}, "plan.workload: not a dict"),
         ({"workload": {}}, "plan.workload.cluster: missing"),
@@ -159,7 +157,7 @@ _FILE = {"name": "a", "path": "p", "file": "a"}
 )
 def test_the_reader_is_strict(members: dict[str, Any], message: str) -> None:
     with pytest.raises(PlanError, match=message):
-        read(_edited(**members))
+        read_plan(_edited(**members))
 
 
 @pytest.mark.parametrize(
@@ -172,39 +170,42 @@ def test_the_reader_is_strict(members: dict[str, Any], message: str) -> None:
         ('{"version":1,"version":1}', "plan: a member appears twice"),
         ('{"version":1.0}', "plan: holds a number that is not an integer"),
         ('{"version":NaN}', "plan: holds a number that is not an integer"),
-        (write(PLAN) + " ", "plan: not in canonical form"),
-        (write(PLAN).replace("\\u0024", "$"), "plan: not in canonical form"),
-        (write(PLAN).replace('"agent":"init",', "").replace('"env":', '"agent":"init","env":'), "not in canonical"),
-        (write(PLAN).replace("payments", "\\u0070ayments"), "plan: not in canonical form"),
-        (write(PLAN).replace("payments", "\ud800"), "plan: "),
+        (write_plan(PLAN) + " ", "plan: not in canonical form"),
+        (write_plan(PLAN).replace("\\u0024", "$"), "plan: not in canonical form"),
+        (
+            write_plan(PLAN).replace('"agent":"init",', "").replace('"env":', '"agent":"init","env":'),
+            "not in canonical",
+        ),
+        (write_plan(PLAN).replace("payments", "\\u0070ayments"), "plan: not in canonical form"),
+        (write_plan(PLAN).replace("payments", "\ud800"), "plan: "),
         ("x" * (MAX_BYTES + 1), "plan: longer than 65536 bytes"),
         ("ü" * (MAX_BYTES // 2 + 1), "plan: longer than 65536 bytes"),
     ],
 )
 def test_only_the_canonical_text_is_a_plan(text: str, message: str) -> None:
     with pytest.raises(PlanError, match=message):
-        read(text)
+        read_plan(text)
 
 
 def test_the_limit_is_exact() -> None:
     def sized(length: int) -> Plan:
         return replace(PLAN, secrets=(replace(PLAN.secrets[0], template="x" * length),))
 
-    room = MAX_BYTES - len(write(sized(0)))
-    assert read(write(sized(room))) == sized(room)
+    room = MAX_BYTES - len(write_plan(sized(0)))
+    assert read_plan(write_plan(sized(room))) == sized(room)
     with pytest.raises(PlanError, match="65537 bytes, at most 65536 are allowed; name fewer or shorter secrets"):
-        write(sized(room + 1))
+        write_plan(sized(room + 1))
 
 
 def test_text_that_utf8_cannot_carry() -> None:
     with pytest.raises(PlanError, match="not valid Unicode"):
-        write(replace(PLAN, agent="\ud800"))
+        write_plan(replace(PLAN, agent="\ud800"))
 
 
 def test_errors_hold_no_value() -> None:
     for members in ({"agent": "kanarie"}, {"onChange": "kanarie"}, {"fileMode": "kanarie"}, {"version": "kanarie"}):
         with pytest.raises(PlanError) as caught:
-            read(_edited(**members))
+            read_plan(_edited(**members))
         assert "kanarie" not in str(caught.value)
 
 

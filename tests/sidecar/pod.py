@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from plan import document as plans
+from plan import layout
+from plan.codec import write_plan
 from plan.document import Plan
 from tests.support.paths import ROOT
 
@@ -77,7 +78,7 @@ class Pod:
     def start(self, text: str | None = None) -> subprocess.Popen[str]:
         """The process, with nothing in its environment but the plan."""
         (self.root / "token").write_text(self.new_token())
-        environment = {plans.PLAN_VARIABLE: plans.write(self.plan) if text is None else text, **self.environment}
+        environment = {layout.PLAN_VARIABLE: write_plan(self.plan) if text is None else text, **self.environment}
         command = [sys.executable, "-c", START, str(self.root), str(self.helper)]
         return subprocess.Popen(
             command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from plan import document as plans
+from plan import layout
+from plan.codec import write_plan
 from tests.sidecar.pod import Ended, Pod
 from tests.support.paths import ROOT
 
@@ -109,7 +110,7 @@ def resident(pod: Pod, *, reread: float = 300.0, port: int = 0, prefix: Sequence
     pod.change(agent="sidecar")
     (pod.root / "token").write_text(pod.new_token())
     words = [*prefix, sys.executable, "-c", START, str(pod.root), str(pod.helper), str(port), str(reread)]
-    environment = {plans.PLAN_VARIABLE: plans.write(pod.plan), **pod.environment}
+    environment = {layout.PLAN_VARIABLE: write_plan(pod.plan), **pod.environment}
     process = subprocess.Popen(
         words, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )

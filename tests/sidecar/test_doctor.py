@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from plan import document as plans
+from plan import layout
+from plan.codec import write_plan
 from plan.document import EvidenceSource, SecretFile
 from tests.attestation.verifier.process import Verifier, command
 from tests.sidecar.pod import CANARY, HOME, START, Pod
@@ -48,7 +49,7 @@ class Said:
 
 def doctor(pod: Pod, *, plan: bool = True) -> Said:
     (pod.root / "token").write_text(pod.new_token())
-    environment = {plans.PLAN_VARIABLE: plans.write(pod.plan)} if plan else {}
+    environment = {layout.PLAN_VARIABLE: write_plan(pod.plan)} if plan else {}
     script = START.replace('"last-words")', '"last-words"), doctor=True')
     assert "doctor=True" in script
     words = [sys.executable, "-c", script, str(pod.root), str(pod.helper)]

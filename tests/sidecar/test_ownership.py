@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from plan import document as plans
+from plan import layout
+from plan.codec import write_plan
 from plan.document import EnvVariable, SecretFile
 from tests.sidecar.pod import CANARY, HOME, START, Pod
 from tests.support.paths import ROOT
@@ -68,7 +69,7 @@ def test_who_reads(pod: Pod, open_folder: Path, own: bool) -> None:
         env=(EnvVariable("web", "A", path=DB, key="password"),),
     )
     words = [sys.executable, "-c", _AS_ANOTHER + START, str(root), str(helper), str(OURS), str(FS_GROUP)]
-    environment = {plans.PLAN_VARIABLE: plans.write(there.plan)}
+    environment = {layout.PLAN_VARIABLE: write_plan(there.plan)}
     done = subprocess.run(words, env=environment, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     for file in (there.secrets / "folder/a", there.run_folder / "env/web"):

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from plan import document as plans
+from plan.codec import write_plan
 from plan.document import EnvFrom, EnvVariable, EvidenceSource, SecretFile
 from sidecar.errors import Exit
 from tests.attestation.verifier.process import Verifier
@@ -64,7 +64,7 @@ def test_a_plan_that_is_none(pod: Pod) -> None:
 
 
 def _edited(pod: Pod, **members: Any) -> str:
-    document = json.loads(plans.write(pod.plan)) | members
+    document = json.loads(write_plan(pod.plan)) | members
     return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 

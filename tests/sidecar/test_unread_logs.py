@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from plan import document as plans
+from plan import layout
+from plan.codec import write_plan
 from plan.document import SecretFile
 from tests.sidecar.conftest import write_secret
 from tests.sidecar.pod import CANARY, HOME, START, Pod
@@ -65,7 +66,7 @@ def quiet(pod: Pod, bao: TlsOpenBao) -> Pod:
 @contextlib.contextmanager
 def started(pod: Pod, unread: Unread, code: str, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
     words = [sys.executable, "-c", code, str(pod.root), str(pod.helper), *arguments]
-    environment = {plans.PLAN_VARIABLE: plans.write(pod.plan)}
+    environment = {layout.PLAN_VARIABLE: write_plan(pod.plan)}
     process = subprocess.Popen(words, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stderr=unread.writer)
     try:
         yield process

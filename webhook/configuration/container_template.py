@@ -6,7 +6,8 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from plan import document as contract
+from plan import layout
+from plan.document import EvidenceSource, Vault, Verifier
 from webhook.wellknown import INJECTOR_VERSION
 
 if TYPE_CHECKING:
@@ -18,9 +19,9 @@ if TYPE_CHECKING:
 class PlanParts:
     """Where the sidecar shall turn to."""
 
-    evidence: tuple[contract.EvidenceSource, ...]
-    verifier: contract.Verifier
-    vault: contract.Vault
+    evidence: tuple[EvidenceSource, ...]
+    verifier: Verifier
+    vault: Vault
 
 
 class Injection:
@@ -34,15 +35,15 @@ class Injection:
         self._plan_parts: dict[str, PlanParts] = {}
         self.volumes: tuple[dict[str, Any], ...] = (
             {
-                "name": contract.SECRETS_VOLUME,
+                "name": layout.SECRETS_VOLUME,
                 "emptyDir": {"medium": "Memory", "sizeLimit": settings.secretsSizeLimit},
             },
             {
-                "name": contract.RUN_VOLUME,
+                "name": layout.RUN_VOLUME,
                 "emptyDir": {"medium": "Memory", "sizeLimit": settings.runSizeLimit},
             },
             {
-                "name": contract.TOKEN_VOLUME,
+                "name": layout.TOKEN_VOLUME,
                 "projected": {
                     # Only morphisms-init mounts it. The kubelet narrows the mode itself where the pod has an fsGroup.
                     "defaultMode": 0o444,
@@ -50,8 +51,8 @@ class Injection:
                         {
                             "serviceAccountToken": {
                                 "audience": configuration.verifier.audience,
-                                "expirationSeconds": contract.TOKEN_SECONDS,
-                                "path": contract.TOKEN_FILE,
+                                "expirationSeconds": layout.TOKEN_SECONDS,
+                                "path": layout.TOKEN_FILE,
                             }
                         }
                     ],
@@ -63,15 +64,15 @@ class Injection:
         self.resources = {"requests": requests, "limits": limits}
         self.guaranteed_resources = {"requests": limits, "limits": limits}
         self.container: dict[str, Any] = {
-            "name": contract.CONTAINER,
+            "name": layout.CONTAINER,
             "image": settings.image,
             "imagePullPolicy": settings.imagePullPolicy,
             "terminationMessagePath": "/dev/termination-log",
             "terminationMessagePolicy": "File",
             "volumeMounts": [
-                {"name": contract.SECRETS_VOLUME, "mountPath": contract.SECRETS_PATH},
-                {"name": contract.RUN_VOLUME, "mountPath": contract.RUN_PATH},
-                {"name": contract.TOKEN_VOLUME, "mountPath": contract.TOKEN_PATH, "readOnly": True},
+                {"name": layout.SECRETS_VOLUME, "mountPath": layout.SECRETS_PATH},
+                {"name": layout.RUN_VOLUME, "mountPath": layout.RUN_PATH},
+                {"name": layout.TOKEN_VOLUME, "mountPath": layout.TOKEN_PATH, "readOnly": True},
             ],
         }
         self.probes = _probes(settings.deadlineSeconds)
@@ -82,9 +83,9 @@ class Injection:
         if parts is None:
             verifier, vault = self._configuration.verifier, self._configuration.vault
             parts = self._plan_parts[profile.name] = PlanParts(
-                tuple(contract.EvidenceSource(each.source, each.address) for each in profile.evidence),
-                contract.Verifier(verifier.url, verifier.ca, verifier.audience, verifier.role),
-                contract.Vault(vault.url, vault.ca, vault.namespace, tuple(sorted(vault.mounts.items()))),
+                tuple(EvidenceSource(each.source, each.address) for each in profile.evidence),
+                Verifier(verifier.url, verifier.ca, verifier.audience, verifier.role),
+                Vault(vault.url, vault.ca, vault.namespace, tuple(sorted(vault.mounts.items()))),
             )
         return parts
 
@@ -117,16 +118,16 @@ def security_context(user: int) -> dict[str, Any]:
 def _probes(deadline_seconds: int) -> dict[str, Any]:
     """Of the native sidecar. HTTP, because an exec probe needs a permission of the guest's agent policy."""
     common = {"successThreshold": 1, "timeoutSeconds": 1}
-    port = contract.HEALTH_PORT
+    port = layout.HEALTH_PORT
     return {
         "startupProbe": {
-            "httpGet": {"path": contract.STARTUP_PATH, "port": port, "scheme": "HTTP"},
+            "httpGet": {"path": layout.STARTUP_PATH, "port": port, "scheme": "HTTP"},
             "periodSeconds": 1,
             "failureThreshold": deadline_seconds + 10,
             **common,
         },
         "livenessProbe": {
-            "httpGet": {"path": contract.LIVENESS_PATH, "port": port, "scheme": "HTTP"},
+            "httpGet": {"path": layout.LIVENESS_PATH, "port": port, "scheme": "HTTP"},
             "periodSeconds": 10,
             "failureThreshold": 6,
             **common,

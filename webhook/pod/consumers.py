@@ -7,7 +7,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from plan.document import CONTAINER, EXEC_HELPER, EnvVariable
+from plan.document import EnvVariable
+from plan.layout import CONTAINER, EXEC_HELPER
 from webhook.pod.references import (
     BadReferenceError,
     Home,

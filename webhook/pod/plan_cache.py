@@ -9,7 +9,8 @@ from collections import OrderedDict
 from functools import lru_cache
 from typing import Final
 
-from plan.document import Plan, PlanError, read, write
+from plan.codec import read_plan, write_plan
+from plan.document import Plan, PlanError
 
 _KEPT: Final = 512
 _MAX_KEPT_LENGTH: Final = 8 * 1024
@@ -23,7 +24,7 @@ def plan_text(plan: Plan) -> str:
     return text
 
 
-_write = lru_cache(maxsize=_KEPT)(write)
+_write = lru_cache(maxsize=_KEPT)(write_plan)
 
 
 def plan_of(text: str) -> Plan | None:
@@ -31,7 +32,7 @@ def plan_of(text: str) -> Plan | None:
     plan = _by_text.get(text)
     if plan is None:
         try:
-            plan = read(text)
+            plan = read_plan(text)
         except PlanError:
             return None
         _keep(text, plan)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from plan import document
+from plan import layout
+from plan.document import Plan, Workload
 from webhook.cached_attribute import lazy
 from webhook.configuration.model import Configuration
 from webhook.configuration.profiles import Profile
@@ -83,11 +84,11 @@ class Pod:
         return bool(self._service) or KNATIVE_REVISION in self.labels
 
     @lazy
-    def workload(self) -> document.Workload:
+    def workload(self) -> Workload:
         """Who the pod says it is."""
         service = self._service or self.labels.get(KNATIVE_SERVICE) or self.labels.get(KNATIVE_CONFIGURATION) or ""
         account = self.spec.get("serviceAccountName") or "default"
-        return document.Workload(self.configuration.cluster, self.namespace, service, account)
+        return Workload(self.configuration.cluster, self.namespace, service, account)
 
     @lazy
     def home(self) -> Home:
@@ -125,13 +126,13 @@ class Pod:
     def plan_text(self) -> str | None:
         """The plan in the injected container's environment, unread."""
         for variable in (self.injected.object.get("env") or ()) if self.injected else ():
-            if variable.get("name") == document.PLAN_VARIABLE:
+            if variable.get("name") == layout.PLAN_VARIABLE:
                 value: str | None = variable.get("value")
                 return value
         return None
 
     @lazy
-    def plan(self) -> document.Plan | None:
+    def plan(self) -> Plan | None:
         """The plan that the injected container carries; None where there is none that can be read."""
         return None if self.plan_text is None else plan_of(self.plan_text)
 
@@ -193,7 +194,7 @@ def _containers(spec: dict[str, Any]) -> Iterator[Container]:
 
 
 def _injected(containers: tuple[Container, ...]) -> Container | None:
-    found = [each for each in containers if each.name == document.CONTAINER and each.group == "initContainers"]
+    found = [each for each in containers if each.name == layout.CONTAINER and each.group == "initContainers"]
     return found[0] if len(found) == 1 else None
 
 

@@ -6,7 +6,8 @@ import json
 from typing import Any
 from urllib.parse import urlsplit
 
-from plan import document as contract
+from plan import layout
+from plan.document import PlanError
 from webhook.configuration.container_template import security_context
 from webhook.configuration.profiles import Profile
 from webhook.pod.plan_cache import plan_text
@@ -32,20 +33,20 @@ def inject_sidecar(patch: Patch, pod: Pod, profile: Profile) -> None:
     """Put `morphisms-init` where it belongs, and as it should be."""
     try:
         wanted = sidecar_container(pod, profile)
-    except contract.PlanError:
+    except PlanError:
         # Too large a plan: without the container in it, the rule secrets/init-container refuses the pod.
         return
     present = pod.spec.get("initContainers") or []
     names = [each.get("name") for each in present]
-    if names.count(contract.CONTAINER) > 1:
+    if names.count(layout.CONTAINER) > 1:
         return
-    place = _place(pod, [each for each in present if each.get("name") != contract.CONTAINER])
-    if contract.CONTAINER in names:
-        here = names.index(contract.CONTAINER)
+    place = _place(pod, [each for each in present if each.get("name") != layout.CONTAINER])
+    if layout.CONTAINER in names:
+        here = names.index(layout.CONTAINER)
         if here == place and is_intact(present[here], wanted):
             return
         patch.remove(("spec", "initContainers", here))
-        present = [each for each in present if each.get("name") != contract.CONTAINER]
+        present = [each for each in present if each.get("name") != layout.CONTAINER]
         patch.add(("spec", "initContainers", place), wanted)
     elif present:
         patch.add(("spec", "initContainers", place), wanted)
@@ -78,7 +79,7 @@ def sidecar_container(pod: Pod, profile: Profile) -> dict[str, Any]:
     user = pod.file_owner or pod.configuration.sidecar.runAsUser
     container: dict[str, Any] = {
         **injection.container,
-        "env": [{"name": contract.PLAN_VARIABLE, "value": plan_text(make_plan(pod, profile))}],
+        "env": [{"name": layout.PLAN_VARIABLE, "value": plan_text(make_plan(pod, profile))}],
         "resources": injection.guaranteed_resources if _is_guaranteed(pod) else injection.resources,
         "securityContext": security_context(user),
     }

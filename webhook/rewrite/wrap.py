@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from plan.document import EXEC_HELPER, RUN_PATH, RUN_VOLUME, SECRETS_PATH, SECRETS_VOLUME
+from plan.layout import EXEC_HELPER, RUN_PATH, RUN_VOLUME, SECRETS_PATH, SECRETS_VOLUME
 from webhook.pod.consumers import is_wrapped, takes_env
 from webhook.pod.pod import Container, Pod
 from webhook.rewrite.patch import Patch

@@ -11,7 +11,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from plan.document import Plan, PlanError, read
+from plan.codec import read_plan
+from plan.document import Plan, PlanError
 from tests.webhook.properties.worlds import NAMESPACE, World
 
 Json = dict[str, Any]
@@ -66,7 +67,7 @@ def plan_of(pod: Json) -> Plan:
     (container,) = [each for each in pod["spec"].get("initContainers") or [] if each.get("name") == _INIT] or [{}]
     for variable in container.get("env") or []:
         if variable["name"] == "MORPHISMS_PLAN":
-            return read(variable["value"])
+            return read_plan(variable["value"])
     raise LookupError(_INIT)
 
 

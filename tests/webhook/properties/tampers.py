@@ -7,7 +7,8 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from plan.document import EnvFrom, SecretFile, write
+from plan.codec import write_plan
+from plan.document import EnvFrom, SecretFile
 from tests.webhook.properties.oracle import plan_of, wishes_of
 from tests.webhook.properties.pods import REQUIRED
 
@@ -95,42 +96,42 @@ def second_init(pod: Json) -> Json:
 def ask_for_another_secret(pod: Json) -> Json:
     plan = plan_of(pod)
     added = SecretFile(name="zz", path="secret/other/team", file="zz")
-    _init(pod)["env"][0]["value"] = write(dataclasses.replace(plan, secrets=(*plan.secrets, added)))
+    _init(pod)["env"][0]["value"] = write_plan(dataclasses.replace(plan, secrets=(*plan.secrets, added)))
     return pod
 
 
 def ask_for_a_whole_secret(pod: Json) -> Json:
     plan = plan_of(pod)
     added = EnvFrom(_people(pod)[0]["name"], "secret/other/team")
-    _init(pod)["env"][0]["value"] = write(dataclasses.replace(plan, env_from=(*plan.env_from, added)))
+    _init(pod)["env"][0]["value"] = write_plan(dataclasses.replace(plan, env_from=(*plan.env_from, added)))
     return pod
 
 
 def another_verifier(pod: Json) -> Json:
     plan = plan_of(pod)
     verifier = dataclasses.replace(plan.verifier, url="https://verifier.evil.example")
-    _init(pod)["env"][0]["value"] = write(dataclasses.replace(plan, verifier=verifier))
+    _init(pod)["env"][0]["value"] = write_plan(dataclasses.replace(plan, verifier=verifier))
     return pod
 
 
 def another_vault(pod: Json) -> Json:
     plan = plan_of(pod)
     vault = dataclasses.replace(plan.vault, url="https://vault.evil.example")
-    _init(pod)["env"][0]["value"] = write(dataclasses.replace(plan, vault=vault))
+    _init(pod)["env"][0]["value"] = write_plan(dataclasses.replace(plan, vault=vault))
     return pod
 
 
 def another_workload(pod: Json) -> Json:
     plan = plan_of(pod)
     workload = dataclasses.replace(plan.workload, service="somebody-else")
-    _init(pod)["env"][0]["value"] = write(dataclasses.replace(plan, workload=workload))
+    _init(pod)["env"][0]["value"] = write_plan(dataclasses.replace(plan, workload=workload))
     return pod
 
 
 def simulated_evidence(pod: Json) -> Json:
     plan = plan_of(pod)
     evidence = (dataclasses.replace(plan.evidence[0], name="simulated"),)
-    _init(pod)["env"][0]["value"] = write(dataclasses.replace(plan, evidence=evidence))
+    _init(pod)["env"][0]["value"] = write_plan(dataclasses.replace(plan, evidence=evidence))
     return pod
 
 

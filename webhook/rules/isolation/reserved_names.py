@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from plan.document import CONTAINER, HEALTH_PORT, RUN_VOLUME, SECRETS_VOLUME, TOKEN_VOLUME
+from plan.layout import CONTAINER, HEALTH_PORT, RUN_VOLUME, SECRETS_VOLUME, TOKEN_VOLUME
 from webhook.rules.rule import Finding, Rule, Severity, Subject
 
 _VOLUMES = frozenset((SECRETS_VOLUME, RUN_VOLUME, TOKEN_VOLUME))

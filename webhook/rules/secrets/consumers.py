@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from plan.document import RUN_PATH, RUN_VOLUME, SECRETS_PATH, SECRETS_VOLUME
+from plan.layout import RUN_PATH, RUN_VOLUME, SECRETS_PATH, SECRETS_VOLUME
 from webhook.pod.consumers import asks_for_all, is_wrapped, missing_command, serving, shown, takes_env
 from webhook.pod.pod import Container, Pod
 from webhook.rewrite.wrap import own_mount

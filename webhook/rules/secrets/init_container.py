@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from plan import document as contract
+from plan import layout
+from plan.document import PlanError
 from webhook.configuration.profiles import Profile
 from webhook.pod.pod import Pod
 from webhook.rewrite.inject import is_intact, sidecar_container
@@ -23,31 +24,31 @@ def check(subject: Subject) -> Iterator[Finding]:
     if pod.plan is None:
         yield (
             f"{injected.field}.env",
-            f"the plan in {contract.CONTAINER} cannot be read; leave it to injection",
+            f"the plan in {layout.CONTAINER} cannot be read; leave it to injection",
         )
     elif subject.old is None and not subject.just_rewritten and not _is_as_it_should_be(injected.object, pod, profile):
-        yield injected.field, f"{contract.CONTAINER} differs from the template; leave the container to injection"
+        yield injected.field, f"{layout.CONTAINER} differs from the template; leave the container to injection"
     for container in pod.containers:
         if (
             container.group == "initContainers"
             and container.position < injected.position
             and container in pod.consumers
         ):
-            yield injected.field, f"{contract.CONTAINER} comes after {container.label}, which needs its secrets"
+            yield injected.field, f"{layout.CONTAINER} comes after {container.label}, which needs its secrets"
 
 
 def _why_missing(pod: Pod, profile: Profile) -> str:
     try:
         sidecar_container(pod, profile)
-    except contract.PlanError as error:
+    except PlanError as error:
         return str(error)
-    return f"the pod lacks {contract.CONTAINER}, so nothing attests its guest"
+    return f"the pod lacks {layout.CONTAINER}, so nothing attests its guest"
 
 
 def _is_as_it_should_be(container: dict[str, Any], pod: Pod, profile: Profile) -> bool:
     try:
         return is_intact(container, sidecar_container(pod, profile))
-    except contract.PlanError:
+    except PlanError:
         return False
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from plan.document import TOKEN_VOLUME
+from plan.layout import TOKEN_VOLUME
 from webhook.pod.quantity import same_amount
 from webhook.rules.rule import Finding, Rule, Severity, Subject
 
