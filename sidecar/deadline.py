@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Final, TypeVar
 
+from kbs import deadline
 from sidecar.errors import Exit, RefusalError
 from sidecar.log import Events
 from sidecar.shutdown import Stop
@@ -17,21 +18,16 @@ _LONGEST_PAUSE: Final = 4.0
 T = TypeVar("T")
 
 
-class Deadline:
-    """A point in time, `seconds` from now on the monotonic clock.
+class Deadline(deadline.Deadline):
+    """A deadline that also ends at a request to stop.
 
-    `once`: no second attempt within it. Whoever sets it comes back in his own time.
+    `once`: no second attempt within it, because the caller schedules the retry.
     """
 
     def __init__(self, seconds: float, stop: Stop, *, once: bool = False) -> None:
-        self.seconds = seconds
+        super().__init__(seconds)
         self.stop = stop
         self.once = once
-        self._end = time.monotonic() + seconds
-
-    def remaining(self) -> float:
-        """Seconds left, 0 when it has passed."""
-        return max(0.0, self._end - time.monotonic())
 
     def check(self, step: str) -> None:
         """Raises when it has passed, or when we were asked to stop."""

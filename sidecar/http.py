@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import io
 import json
 import socket
 import ssl
@@ -13,15 +12,12 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from attestation.evidence.deadline import within
-from attestation.evidence.errors import EvidenceError
-from sidecar.deadline import Deadline
+from kbs.bounded_http import NameTimeoutError, TimedSocket, TooLargeError, open_connection, read_body
+from kbs.deadline import Deadline
 from sidecar.errors import Exit, RefusalError
 
 # A replica that hangs must leave time for another; the verifier itself answers or refuses within 20 s.
 ATTEMPT_SECONDS: Final = 20.0
-_CONNECT_SECONDS: Final = 5.0  # an address: a host with a dead IPv6 route still has an IPv4 one
-_CHUNK: Final = 64 * 1024
 _BUSY: Final = frozenset({429, 500, 502, 503, 504})
 
 
@@ -85,9 +81,9 @@ class Client:
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
         """One request and its answer. Raises RefusalError; with `again` where a later one may do better."""
-        timer = _Timer(min(deadline.remaining(), ATTEMPT_SECONDS))
+        attempt = Deadline(min(deadline.remaining(), ATTEMPT_SECONDS))
         try:
-            connection = self._connected(timer)
+            connection = self._connected(attempt)
             connection.putrequest(method, self._prefix + path, skip_accept_encoding=True)
             for name, value in (headers or {}).items():
                 connection.putheader(name, value)
@@ -110,23 +106,21 @@ class Client:
             self._connection.close()
             self._connection = None
 
-    def _connected(self, timer: _Timer) -> http.client.HTTPConnection:
+    def _connected(self, attempt: Deadline) -> http.client.HTTPConnection:
         if self._connection is None:
             if self._context is None:
                 self._context = self._trust()
-            plain = _connect(self._host, self._port, timer)
+            plain = open_connection(self._host, self._port, attempt)
             try:
-                plain.settimeout(timer.left())
+                plain.settimeout(attempt.timeout())
                 secured = self._context.wrap_socket(plain, server_hostname=self._host)
             except BaseException:
                 plain.close()
                 raise
-            # http.client writes requests and parses answers; the socket and its time are ours.
             self._connection = http.client.HTTPConnection(self._host, self._port)
             self._connection.default_port = 443
-            self._connection.sock = _Timed(secured, timer)
-            self._timed = self._connection.sock
-        self._timed.timer = timer
+            self._timed = self._connection.sock = TimedSocket(secured, attempt)
+        self._timed.deadline = attempt
         return self._connection
 
     def _trust(self) -> ssl.SSLContext:
@@ -146,17 +140,14 @@ class Client:
                 f"{self.party.reason}-redirects",
                 f"{self.party.name} answers HTTP {status} and wants to send us elsewhere, which is never followed",
             )
-        body = b""
-        while chunk := response.read(min(_CHUNK, self._limit + 1 - len(body))):
-            body += chunk
-            if len(body) > self._limit:
-                raise RefusalError(
-                    self.party.unreachable,
-                    f"{self.party.reason}-answer-too-large",
-                    f"{self.party.name} answers with more than {self._limit} bytes",
-                )
-        if response.length:
-            raise http.client.IncompleteRead(b"")
+        try:
+            body = read_body(response, self._limit)
+        except TooLargeError:
+            raise RefusalError(
+                self.party.unreachable,
+                f"{self.party.reason}-answer-too-large",
+                f"{self.party.name} answers with more than {self._limit} bytes",
+            ) from None
         if status in _BUSY | self.party.another:
             raise RefusalError(
                 self.party.unreachable,
@@ -183,10 +174,10 @@ class Client:
                 f"{where} shows a certificate that the plan's CA does not vouch for: {error.verify_message}"
                 f" (this guest's clock says {now})",
             )
-        if isinstance(error, TimeoutError):
-            words = "no answer in time"
-        elif isinstance(error, EvidenceError):
+        if isinstance(error, NameTimeoutError):
             words = "its name was not resolved in time"
+        elif isinstance(error, TimeoutError):
+            words = "no answer in time"
         elif isinstance(error, (socket.gaierror, UnicodeError)):
             words = "its name is not known"
         elif isinstance(error, ssl.SSLError):
@@ -198,53 +189,6 @@ class Client:
         return RefusalError(
             self.party.unreachable, f"{self.party.reason}-unreachable", f"cannot reach {where}: {words}", again=True
         )
-
-
-class _Timer:
-    """What is left of one attempt."""
-
-    def __init__(self, seconds: float) -> None:
-        self._end = time.monotonic() + seconds
-
-    def left(self) -> float:
-        """Seconds, more than 0. Raises TimeoutError."""
-        left = self._end - time.monotonic()
-        if left <= 0:
-            raise TimeoutError
-        return left
-
-
-class _Timed:
-    """A socket whose every operation gets what is left of one attempt: a trickle of bytes does not extend it."""
-
-    def __init__(self, connection: ssl.SSLSocket, timer: _Timer) -> None:
-        self._connection = connection
-        self.timer = timer
-
-    def sendall(self, data: bytes) -> None:
-        self._connection.settimeout(self.timer.left())
-        self._connection.sendall(data)
-
-    def makefile(self, _mode: str) -> io.BufferedReader:
-        return io.BufferedReader(_Reader(self))
-
-    def close(self) -> None:
-        self._connection.close()
-
-    def receive_into(self, buffer: memoryview) -> int:
-        self._connection.settimeout(self.timer.left())
-        return self._connection.recv_into(buffer)
-
-
-class _Reader(io.RawIOBase):
-    def __init__(self, timed: _Timed) -> None:
-        self._timed = timed
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # any writable buffer
-        return self._timed.receive_into(buffer)
 
 
 def _parse(party: Party, url: str) -> tuple[str, int, str]:
@@ -270,35 +214,6 @@ def _parse(party: Party, url: str) -> tuple[str, int, str]:
             f"the plan's address of {party.name} is no https://HOST[:PORT][/PATH]",
         )
     return host, port or 443, parts.path.rstrip("/")
-
-
-def _connect(host: str, port: int, timer: _Timer) -> socket.socket:
-    """A connection to the first address that takes one, IPv6 and IPv4 in the system's order."""
-    addresses = _resolve(host, port, timer)
-    last: OSError = OSError("no address")
-    for family, kind, protocol, _, address in addresses:
-        plain = socket.socket(family, kind, protocol)
-        try:
-            plain.settimeout(min(timer.left(), _CONNECT_SECONDS) if len(addresses) > 1 else timer.left())
-            plain.connect(address)
-            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            return plain
-        except OSError as error:
-            plain.close()
-            last = error
-        except BaseException:
-            plain.close()
-            raise
-    raise last
-
-
-def _resolve(host: str, port: int, timer: _Timer) -> list[tuple[Any, ...]]:
-    try:
-        return [*socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)]
-    except socket.gaierror:
-        pass
-    # The resolver knows no deadline of ours: it works in a thread that is left behind when it takes too long.
-    return within("name", timer.left(), lambda: [*socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)])
 
 
 def _retry_after(value: str | None) -> float | None:

@@ -1,55 +1,29 @@
-"""Time limits for calls that cannot be told one: the kernel may hold an ioctl or a read for a minute."""
+"""A time limit for calls into the kernel that take none: sev-guest holds an ioctl, and configfs a read, for a minute.
+
+The driver sleeps while the hypervisor throttles it (drivers/virt/coco/sev-guest/sev-guest.c,
+SNP_REQ_MAX_RETRY_DURATION: 60 s). After a missed deadline a thread stays behind; it ends, and cleans up, when the
+kernel returns from the call.
+"""
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable
 from typing import TypeVar
 
 from attestation.evidence.errors import Code, EvidenceError
+from kbs.deadline import Deadline, DeadlineExceededError, call_within
 
 T = TypeVar("T")
 
 
-class Deadline:
-    """A point in time, `seconds` from now on the monotonic clock."""
-
-    def __init__(self, seconds: float) -> None:
-        self._end = time.monotonic() + seconds
-        self.seconds = seconds
-
-    def remaining(self) -> float:
-        """Seconds left, 0 when it has passed."""
-        return max(0.0, self._end - time.monotonic())
-
-    def missed(self, source: str) -> EvidenceError:
-        """What to raise when it has passed."""
-        return EvidenceError(source, Code.DEADLINE, f"no answer within {self.seconds:g} s")
+def within(source: str, seconds: float, work: Callable[[], T]) -> T:
+    """The result of `work`. Raises EvidenceError(DEADLINE) after `seconds`, or what `work` raised."""
+    try:
+        return call_within(Deadline(seconds), f"evidence {source}", work)
+    except DeadlineExceededError:
+        raise deadline_missed(source, seconds) from None
 
 
-def within(source: str, timeout: float, work: Callable[[], T]) -> T:
-    """The result of `work`, or EvidenceError(DEADLINE) after `timeout` seconds.
-
-    `work` runs in a thread of its own, because sev-guest sleeps in the kernel while the hypervisor throttles it
-    (drivers/virt/coco/sev-guest/sev-guest.c, SNP_REQ_MAX_RETRY_DURATION: 60 s). After a missed deadline the thread is
-    left to end, and to clean up, when the kernel lets go of it.
-    """
-    results: list[T] = []
-    errors: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            results.append(work())
-        except BaseException as error:  # it belongs to the caller, whatever it is
-            errors.append(error)
-
-    deadline = Deadline(timeout)
-    thread = threading.Thread(target=run, name=f"evidence {source}", daemon=True)
-    thread.start()
-    thread.join(deadline.remaining())
-    if errors:
-        raise errors[0]
-    if not results:
-        raise deadline.missed(source)
-    return results[0]
+def deadline_missed(source: str, seconds: float) -> EvidenceError:
+    """The error of a source that did not answer within `seconds`."""
+    return EvidenceError(source, Code.DEADLINE, f"no answer within {seconds:g} s")

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import errno
 import http.client
-import io
 import socket
 from typing import Protocol
 from urllib.parse import urlsplit
 
-from attestation.evidence.deadline import Deadline
+from attestation.evidence.deadline import deadline_missed
 from attestation.evidence.errors import Code, EvidenceError
+from kbs.bounded_http import TimedSocket, TooLargeError, open_connection, read_body
+from kbs.deadline import Deadline
 
-_CHUNK = 64 * 1024
 _NOT_THERE = frozenset(
     {errno.ENOENT, errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.ENOTSOCK}
 )
 
 
 class Address(Protocol):
-    """Where to connect to."""
+    """Where a source listens."""
 
-    def connect(self, timeout: float) -> socket.socket: ...
+    def connect(self, deadline: Deadline) -> socket.socket: ...
 
     @property
     def host_header(self) -> str: ...
@@ -33,8 +33,8 @@ class TcpAddress:
     def __init__(self, host: str, port: int) -> None:
         self.host, self.port = host, port
 
-    def connect(self, timeout: float) -> socket.socket:
-        return socket.create_connection((self.host, self.port), timeout)
+    def connect(self, deadline: Deadline) -> socket.socket:
+        return open_connection(self.host, self.port, deadline)
 
     @property
     def host_header(self) -> str:
@@ -47,10 +47,10 @@ class UnixAddress:
     def __init__(self, path: str) -> None:
         self.path = path
 
-    def connect(self, timeout: float) -> socket.socket:
+    def connect(self, deadline: Deadline) -> socket.socket:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            connection.settimeout(timeout)
+            connection.settimeout(deadline.timeout())
             connection.connect(self.path)
         except BaseException:
             connection.close()
@@ -73,7 +73,9 @@ def parse_address(source: str, text: str) -> TcpAddress | UnixAddress:
         host = port = None
     if not host or port is None or parts.scheme != "http" or parts.path not in ("", "/") or parts.query or "@" in text:
         raise EvidenceError(
-            source, Code.BAD_ADDRESS, "address is no http://HOST:PORT (as http://127.0.0.1:8006) and no unix:/PATH"
+            source,
+            Code.BAD_ADDRESS,
+            "address is neither http://HOST:PORT, such as http://127.0.0.1:8006, nor unix:/PATH",
         )
     return TcpAddress(host, port)
 
@@ -82,20 +84,22 @@ def get(source: str, address: Address, target: str, *, timeout: float, limit: in
     """The body of a 200 answer of at most `limit` bytes, within `timeout` seconds in all. Raises EvidenceError."""
     deadline = Deadline(timeout)
     try:
-        connection = address.connect(max(deadline.remaining(), 1e-3))
+        connection = address.connect(deadline)
     except TimeoutError:
-        raise deadline.missed(source) from None
+        raise deadline_missed(source, timeout) from None
     except PermissionError:
         raise EvidenceError(source, Code.PERMISSION_DENIED, "may not connect") from None
     except OSError as error:
         if error.errno in _NOT_THERE or isinstance(error, socket.gaierror):
-            raise EvidenceError(source, Code.NOT_THERE, "nobody listens there") from None
+            raise EvidenceError(source, Code.NOT_THERE, "nothing listens there") from None
         raise EvidenceError(source, Code.DEVICE_ERROR, f"cannot connect: {_name(error)}") from None
     with connection:
         try:
-            return _exchange(source, _Timed(connection, deadline), address, target, limit, on_404)
+            return _exchange(source, TimedSocket(connection, deadline), address, target, limit, on_404)
         except TimeoutError:
-            raise deadline.missed(source) from None
+            raise deadline_missed(source, timeout) from None
+        except TooLargeError as error:
+            raise EvidenceError(source, Code.TOO_LARGE, str(error)) from None
         except http.client.IncompleteRead:
             raise EvidenceError(source, Code.SHORT_ANSWER, "answer ends before its announced length") from None
         except (http.client.RemoteDisconnected, ConnectionError):
@@ -106,27 +110,16 @@ def get(source: str, address: Address, target: str, *, timeout: float, limit: in
             raise EvidenceError(source, Code.DEVICE_ERROR, f"connection failed: {_name(error)}") from None
 
 
-def _exchange(source: str, timed: _Timed, address: Address, target: str, limit: int, on_404: Code) -> bytes:
-    # http.client checks what goes into the request line and parses the answer; the socket's time is ours.
+def _exchange(source: str, timed: TimedSocket, address: Address, target: str, limit: int, on_404: Code) -> bytes:
     request = http.client.HTTPConnection("localhost")
-    request.sock = timed  # it uses sendall, makefile and close only
+    request.sock = timed
     request.putrequest("GET", target, skip_host=True, skip_accept_encoding=True)
     request.putheader("Host", address.host_header)
     request.putheader("Connection", "close")
     request.endheaders()
     with request.getresponse() as response:
         _require_ok(source, response.status, on_404)
-        if response.length is not None and response.length > limit:
-            raise EvidenceError(source, Code.TOO_LARGE, f"answer has {response.length} bytes, at most {limit} allowed")
-        body = b""
-        # read(n) with a short connection raises IncompleteRead only when asked for all of it, so the rest is checked.
-        while chunk := response.read(min(_CHUNK, limit + 1 - len(body))):
-            body += chunk
-            if len(body) > limit:
-                raise EvidenceError(source, Code.TOO_LARGE, f"answer has more than the {limit} bytes allowed")
-        if response.length:
-            raise http.client.IncompleteRead(body, response.length)
-        return body
+        return read_body(response, limit)
 
 
 def _require_ok(source: str, status: int, on_404: Code) -> None:
@@ -143,44 +136,6 @@ def _require_ok(source: str, status: int, on_404: Code) -> None:
     else:
         code, words = Code.REFUSED, "refused the request"
     raise EvidenceError(source, code, f"HTTP {status}: it {words}")
-
-
-class _Timed:
-    """A socket whose every operation gets what is left of one deadline: a trickle of bytes does not extend it."""
-
-    def __init__(self, connection: socket.socket, deadline: Deadline) -> None:
-        self._connection, self._deadline = connection, deadline
-
-    def _set(self) -> None:
-        left = self._deadline.remaining()
-        if left <= 0:
-            raise TimeoutError
-        self._connection.settimeout(left)
-
-    def sendall(self, data: bytes) -> None:
-        self._set()
-        self._connection.sendall(data)
-
-    def makefile(self, _mode: str) -> io.BufferedReader:
-        return io.BufferedReader(_Reader(self))
-
-    def close(self) -> None:
-        """Closed by whoever connected it."""
-
-    def receive_into(self, buffer: memoryview) -> int:
-        self._set()
-        return self._connection.recv_into(buffer)
-
-
-class _Reader(io.RawIOBase):
-    def __init__(self, timed: _Timed) -> None:
-        self._timed = timed
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # any writable buffer
-        return self._timed.receive_into(buffer)
 
 
 def _name(error: OSError) -> str:

@@ -11,9 +11,9 @@ import time
 from collections.abc import Sequence
 from typing import Protocol
 
-from attestation.evidence.deadline import Deadline
 from attestation.evidence.errors import Code, EvidenceError, Kind
 from attestation.evidence.source import Evidence, EvidenceSource
+from kbs.deadline import Deadline
 
 SOURCES = ("coco-aa", "configfs-tsm", "sev-guest", "simulated")
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0  # seconds; the driver's own delay between throttled requests is 2 s
@@ -41,7 +41,7 @@ def collect_first(sources: Sequence[ConfiguredSource], digest: bytes, *, timeout
     absent: list[str] = []
     for source, address in opened:
         try:
-            return _patiently(source, source.report_data(digest), deadline)
+            return _retry_while_busy(source, source.report_data(digest), deadline)
         except EvidenceError as error:
             if error.kind is not Kind.UNAVAILABLE:
                 raise
@@ -72,7 +72,7 @@ def open_source(name: str, address: str) -> EvidenceSource:
     raise EvidenceError("evidence", Code.BAD_ADDRESS, f"source is {name[:32]!r}, required one of {', '.join(SOURCES)}")
 
 
-def _patiently(source: EvidenceSource, report_data: bytes, deadline: Deadline) -> Evidence:
+def _retry_while_busy(source: EvidenceSource, report_data: bytes, deadline: Deadline) -> Evidence:
     """Ask until it is not busy any more, or raise the last "busy" when the next question would come too late."""
     pause = _FIRST_PAUSE
     while True:

@@ -98,7 +98,7 @@ def test_nothing_there_names_every_source_and_why(tmp_path: Path) -> None:
     with pytest.raises(EvidenceError) as caught:
         collect_first(sources, DIGEST, timeout=5)
     assert (caught.value.code, caught.value.kind) == (Code.NO_SOURCE, Kind.UNAVAILABLE)
-    assert f"coco-aa at unix:{tmp_path}/aa: nobody listens there" in str(caught.value)
+    assert f"coco-aa at unix:{tmp_path}/aa: nothing listens there" in str(caught.value)
     assert f"sev-guest at {tmp_path}/dev: {tmp_path}/dev is not there (ENOENT)" in str(caught.value)
 
 
