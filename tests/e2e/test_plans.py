@@ -21,7 +21,7 @@ from sidecar.publish.render import _INLINE, Read, environments, files, reads
 from sidecar.vault.client import Vault
 from tests.webhook.golden import golden
 
-_FEWEST = 20  # of 131 cases; fewer means that something here looks in the wrong place
+_FEWEST = 20  # of 135 cases; fewer means that something here looks in the wrong place
 _ANNOTATION = "metadata/annotations/morphisms.dev|"
 _EVERYTHING = golden.Case(
     name="everything-at-once",

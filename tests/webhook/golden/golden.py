@@ -1,11 +1,16 @@
-"""Golden cases as data: one YAML file a case, with the recorded review by name and the whole answer expected."""
+"""Golden cases as data: one YAML file per case names a recorded review and holds the answer expected.
+
+An answer is the response on the wire, with its patch decoded and whole. A rule's message is whole only in the one case
+whose `wording` lists the rule; elsewhere `[RULE] …` stands for it, and a cause has its rule and field only. So a change
+of wording changes one case. `recorded` holds the violations that admission let pass, which the wire gives no field for.
+"""
 
 from __future__ import annotations
 
 import base64
 import json
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +19,10 @@ import yaml
 from tests.support.paths import REVIEWS
 from webhook.configuration.model import Configuration
 from webhook.decide import decide
+from webhook.decision import Decision
 from webhook.modes import Mode
 from webhook.review import read_review, write_review
+from webhook.rules.rule import Violation
 from webhook.snapshot import fetched_from_objects, snapshot_of_objects
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -25,7 +32,10 @@ CASES = HERE / "cases"
 
 @dataclass(frozen=True)
 class Case:
-    """`review` names a recorded review; `copy` copies within its request and `set` sets in its object, by path."""
+    """`review` names a recorded review; `copy` copies within its request and `set` sets in its object, by path.
+
+    `wording` lists the rules whose messages `answer` holds whole.
+    """
 
     name: str
     review: str
@@ -36,7 +46,9 @@ class Case:
     copy: dict[str, str]
     configuration: dict[str, Any]
     objects: list[Any]
-    answer: dict[str, Any]
+    wording: frozenset[str] = frozenset()
+    answer: dict[str, Any] = field(default_factory=dict)
+    recorded: list[dict[str, str]] = field(default_factory=list)
 
 
 def read_case(path: Path) -> Case:
@@ -52,12 +64,14 @@ def read_case(path: Path) -> Case:
         copy=case.get("copy", {}),
         configuration=case.get("configuration", {}),
         objects=case.get("objects", []),
+        wording=frozenset(case.get("wording", ())),
         answer=case.get("answer", {}),
+        recorded=case.get("recorded", []),
     )
 
 
-def answer(case: Case) -> dict[str, Any]:
-    """What the webhook answers, its patch decoded."""
+def decision_and_response(case: Case) -> tuple[Decision, dict[str, Any]]:
+    """The webhook's decision, and the response that it sends, without the uid and with its patch decoded."""
     review = json.loads((REVIEWS / case.review).read_text())
     for target, source in case.copy.items():
         _set(review["request"], target.split("/"), _get(review["request"], source.split("/")))
@@ -83,7 +97,42 @@ def answer(case: Case) -> dict[str, Any]:
                 operation["value"] = _DIGEST.sub("DIGEST", operation["value"])
             elif operation["path"] == "/metadata/annotations":
                 operation["value"] = {key: _DIGEST.sub("DIGEST", text) for key, text in operation["value"].items()}
+    return decision, response
+
+
+def answer(case: Case) -> dict[str, Any]:
+    """The response, without the messages of the rules that `wording` does not list."""
+    decision, response = decision_and_response(case)
+    hidden = [each for each in decision.violations if each.rule.id not in case.wording]
+    hidden.sort(key=lambda violation: len(str(violation)), reverse=True)
+    if "status" in response:
+        status = response["status"]
+        for violation in hidden:
+            status["message"] = status["message"].replace(str(violation), _shortened(violation))
+        for cause in status.get("details", {}).get("causes", ()):
+            if cause["reason"] not in case.wording:
+                del cause["message"]
+    if "warnings" in response:
+        response["warnings"] = [_without_wording(warning, hidden) for warning in response["warnings"]]
     return response
+
+
+def recorded(case: Case) -> list[dict[str, str]]:
+    """`{RULE: FIELD}` of each violation that does not deny the request."""
+    decision, _ = decision_and_response(case)
+    return [{each.rule.id: each.field} for each in decision.violations] if decision.allowed else []
+
+
+def _without_wording(warning: str, hidden: list[Violation]) -> str:
+    for violation in hidden:
+        # A long warning ends in an ellipsis where it was cut.
+        if str(violation) == warning or (warning.endswith("…") and str(violation).startswith(warning[:-1])):
+            return _shortened(violation)
+    return warning
+
+
+def _shortened(violation: Violation) -> str:
+    return f"[{violation.rule.id}] …"
 
 
 def _get(item: Any, steps: list[str]) -> Any:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.paths import REVIEWS
-from tests.webhook.golden.golden import CASES, answer, read_case
+from tests.webhook.golden.golden import CASES, answer, decision_and_response, read_case, recorded
 from webhook.configuration.model import Configuration
 from webhook.decide import PATHS, decide
 from webhook.review import read_review
@@ -23,11 +23,29 @@ def test_the_answer_is_the_reviewed_one(path: Path) -> None:
     case = read_case(path)
     assert case.answer, "run python -m tests.webhook.golden and review what it writes"
     assert answer(case) == case.answer
+    assert recorded(case) == case.recorded
 
 
 @pytest.mark.parametrize("path", _FILES, ids=lambda path: path.stem)
-def test_no_canary_is_in_an_answer(path: Path) -> None:
-    text = json.dumps(answer(read_case(path)))
+def test_the_response_says_every_violation_of_the_decision(path: Path) -> None:
+    """Where a case leaves the messages out, the response still has to carry them, each beside its rule and field."""
+    decision, response = decision_and_response(read_case(path))
+    if not decision.violations:
+        return
+    causes = response.get("status", {}).get("details", {}).get("causes", [])
+    violations = [
+        {"reason": each.rule.id, "message": each.message, "field": each.field} for each in decision.violations
+    ]
+    assert causes == ([] if decision.allowed else violations)
+    assert all(each.message and "\n" not in each.message for each in decision.violations)
+    for warning in response.get("warnings", ()):
+        assert warning.startswith(("[annotations] ", *(f"[{each.rule.id}] " for each in decision.violations)))
+
+
+@pytest.mark.parametrize("path", _FILES, ids=lambda path: path.stem)
+def test_no_canary_is_in_a_response(path: Path) -> None:
+    _, response = decision_and_response(read_case(path))
+    text = json.dumps(response)
     assert not [canary for canary in _CANARIES if canary in text]
 
 
