@@ -24,6 +24,7 @@ _VERIFIER = (ROOT / "docs" / "verifier.md").read_text()
 _INSTALL = (ROOT / "docs" / "install.md").read_text()
 _DOCTOR = (ROOT / "docs" / "doctor.md").read_text()
 _README = (ROOT / "README.md").read_text()
+_REFERENCE = (ROOT / "docs" / "reference.md").read_text()
 
 
 def _yaml(page: str, marker: str) -> Any:
@@ -72,5 +73,15 @@ def test_the_doctors_pod_stays_as_written_where_injection_is_optional(path: str)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_is_in_the_readme(name: str) -> None:
-    assert f"| `morphisms {name}` |" in _README
+def test_every_command_is_in_the_reference(name: str) -> None:
+    assert f"| `morphisms {name}` |" in _REFERENCE
+
+
+@pytest.mark.parametrize("profile", Configuration().profile_by_name)
+def test_every_preset_profile_is_in_the_reference(profile: str) -> None:
+    assert re.search(rf"^\| `{profile}`( \(default\))? \|", _REFERENCE, re.MULTILINE)
+
+
+@pytest.mark.parametrize("mode", Mode)
+def test_every_mode_is_in_the_reference(mode: Mode) -> None:
+    assert re.search(rf"^\| (none \()?`{mode}`", _REFERENCE, re.MULTILINE)
