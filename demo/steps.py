@@ -18,7 +18,7 @@ from demo.node import Ran
 from demo.process import morphisms, run
 from demo.scenario import UnexpectedError
 from plan.layout import CONTAINER
-from sidecar.errors import Exit
+from sidecar.reasons import Exit
 
 _HERE = Path(__file__).parent
 _SECRET = "secret/knative/demo/shop/payments/db"

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 from kbs import deadline
-from sidecar.errors import Exit, RefusalError
+from sidecar.errors import SidecarError
 from sidecar.log import Events
-from sidecar.shutdown import Stop
+from sidecar.reasons import Reason
+from sidecar.shutdown import ShutdownSignal
 
 _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 4.0
@@ -24,26 +25,24 @@ class Deadline(deadline.Deadline):
     `once`: no second attempt within it, because the caller schedules the retry.
     """
 
-    def __init__(self, seconds: float, stop: Stop, *, once: bool = False) -> None:
+    def __init__(self, seconds: float, shutdown: ShutdownSignal, *, once: bool = False) -> None:
         super().__init__(seconds)
-        self.stop = stop
+        self.shutdown = shutdown
         self.once = once
 
     def check(self, step: str) -> None:
         """Raises when it has passed, or when we were asked to stop."""
-        self.stop.check()
+        self.shutdown.check()
         if self.remaining() <= 0:
-            raise RefusalError(
-                Exit.DEADLINE, "deadline", f"not done within {self.seconds:g} s: time ended before {step}"
-            )
+            raise SidecarError(Reason.DEADLINE, f"not done within {self.seconds:g} s: time ended before {step}")
 
     def sleep(self, seconds: float) -> None:
         """Wait, unless asked to stop."""
-        with self.stop.interruptible():
+        with self.shutdown.interruptible():
             time.sleep(min(seconds, self.remaining()))
 
 
-def patiently(deadline: Deadline, events: Events, work: Callable[[], T]) -> T:
+def retry_until(deadline: Deadline, events: Events, work: Callable[[], T]) -> T:
     """The result of `work`, asked again while it says so and a further answer could come before the deadline.
 
     What the other side asks for in Retry-After is the least that we wait; the jitter on top keeps many pods that
@@ -53,17 +52,17 @@ def patiently(deadline: Deadline, events: Events, work: Callable[[], T]) -> T:
     while True:
         try:
             return work()
-        except RefusalError as refusal:
-            asked = refusal.retry_after
+        except SidecarError as error:
+            asked = error.retry_after
             # A crowd that was refused together was told the same number: half of it again is room to spread over.
-            wait = pause * (0.5 + fraction()) if asked is None else asked + fraction() * max(pause, asked / 2)
-            if deadline.once or not refusal.again or wait >= deadline.remaining():
+            wait = pause * (0.5 + jitter()) if asked is None else asked + jitter() * max(pause, asked / 2)
+            if deadline.once or not error.retryable or wait >= deadline.remaining():
                 raise
-            events.warning("retry", reason=refusal.reason, detail=refusal.detail, seconds=round(wait, 2))
+            events.warning("retry", reason=error.reason, detail=error.detail, seconds=round(wait, 2))
         deadline.sleep(wait)
         pause = min(2 * pause, _LONGEST_PAUSE)
 
 
-def fraction() -> float:
+def jitter() -> float:
     """0 to 1 at random. The module `random` costs 4 ms of every cold start."""
     return int.from_bytes(os.urandom(4), "big") / 2**32

@@ -1,4 +1,4 @@
-"""`morphisms-init --doctor`: each step of the way looked at on its own, nothing published, no secret printed."""
+"""`morphisms-init --doctor`: checks each step by itself, publishes nothing, prints no secret."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from typing import Any, Final
 from attestation.evidence import EvidenceError, Kind, open_source
 from kbs import guest, messages
 from plan.document import EvidenceSource, Plan
-from sidecar.attest.handshake import MAX_CLOCK_SKEW_SECONDS, Attester, read_pod_token
+from sidecar.attest.handshake import MAX_CLOCK_SKEW_SECONDS, Attester, evidence_reason, read_pod_token
 from sidecar.deadline import Deadline
-from sidecar.errors import Exit, RefusalError, internal
+from sidecar.errors import SidecarError, internal_error
 from sidecar.http import VAULT, VERIFIER, Answer, Client, Party, json_object
 from sidecar.log import Events
-from sidecar.paths import Places
+from sidecar.paths import PodPaths
 from sidecar.publish.render import environments, files, reads
-from sidecar.shutdown import Stop
-from sidecar.vault.client import Vault
+from sidecar.reasons import Exit, Reason
+from sidecar.shutdown import ShutdownSignal
+from sidecar.vault.client import VaultClient
 
 STEP_SECONDS: Final = 15.0
 # What a guest can have without anybody having configured it.
@@ -48,45 +49,45 @@ class Report:
         """Worth knowing, and nothing wrong."""
         self._line("-", what, text)
 
-    def failed(self, what: str, refusal: RefusalError) -> None:
-        identifier = f", correlation id {refusal.correlation_id}" if refusal.correlation_id else ""
-        self._line("FAIL", what, f"{refusal.detail} [{refusal.reason}{identifier}]")
-        self.exit_code = self.exit_code or refusal.exit_code
+    def failed(self, what: str, error: SidecarError) -> None:
+        identifier = f", correlation id {error.correlation_id}" if error.correlation_id else ""
+        self._line("FAIL", what, f"{error.detail} [{error.reason}{identifier}]")
+        self.exit_code = self.exit_code or error.exit_code
 
     def skipped(self, what: str, text: str) -> None:
-        self._line("?", what, f"not looked at: {text}")
+        self._line("?", what, f"not checked: {text}")
 
     @contextmanager
     def step(self, what: str) -> Iterator[None]:
-        """A step whose refusal is a line, and not the end."""
+        """A step whose failure is one line; the next step still runs."""
         try:
             yield
-        except RefusalError as refusal:
-            self.failed(what, refusal)
+        except SidecarError as error:
+            self.failed(what, error)
         except Exception as error:
-            self.failed(what, internal(error))
+            self.failed(what, internal_error(error))
 
     def _line(self, mark: str, what: str, text: str) -> None:
         self._write(f"{mark:4}  {what:12}  {text}\n")
 
 
-def examine(plan: Plan | None, places: Places, events: Events, stop: Stop) -> Exit:
+def examine(plan: Plan | None, paths: PodPaths, events: Events, shutdown: ShutdownSignal) -> Exit:
     """Look at everything; without a plan only at what the guest has. Never raises; gives back what token it got."""
     report = Report(sys.stdout.write)
     if plan is None:
-        report.note("plan", "none in the environment: only the guest itself can be looked at")
+        report.note("plan", "none in the environment: only the guest itself can be checked")
     else:
         report.ok("plan", _summary(plan))
     _evidence(report, plan)
     if plan is not None:
-        vault = Vault(plan.vault, events)
+        vault = VaultClient(plan.vault, events)
         try:
-            _pod(report, plan, places)
-            servers = [_verifier(report, plan, stop), _vault_server(report, plan, stop)]
+            _pod(report, plan, paths)
+            servers = [_verifier(report, plan, shutdown), _vault_server(report, plan, shutdown)]
             if all(servers):
                 with report.step("attestation"):
-                    _log_in(report, plan, places, vault, events, stop)
-                    _secrets(report, plan, vault, stop)
+                    _log_in(report, plan, paths, vault, events, shutdown)
+                    _secrets(report, plan, vault, shutdown)
             else:
                 report.skipped("attestation", "a server is missing")
         finally:
@@ -111,10 +112,10 @@ def _evidence(report: Report, plan: Plan | None) -> None:
         elif problem.kind is Kind.UNAVAILABLE or answered:
             report.note("evidence", f"{source.name} at {source.address}: {problem.detail}")
         else:
-            report.failed("evidence", _refusal(problem))
+            report.failed("evidence", _evidence_error(problem))
         answered = answered or problem is None
     if plan is not None and not answered and not report.exit_code:
-        report.failed("evidence", RefusalError(Exit.EVIDENCE, "evidence-no-source", "no configured source is there"))
+        report.failed("evidence", SidecarError(Reason.EVIDENCE_NO_SOURCE, "no configured source is there"))
     for source in WELL_KNOWN:
         if (plan is None or source.name not in {each.name for each in plan.evidence}) and _ask(source) is None:
             report.note("evidence", f"{source.name} at {source.address} would give reports, and is not configured")
@@ -134,34 +135,32 @@ def _label(source: EvidenceSource) -> str:
     return " - SIMULATED: they prove nothing about any machine" if source.name == "simulated" else ""
 
 
-def _refusal(error: EvidenceError) -> RefusalError:
-    return RefusalError(Exit.EVIDENCE, f"evidence-{error.code}", f"{error.source}: {error.detail}")
+def _evidence_error(error: EvidenceError) -> SidecarError:
+    return SidecarError(evidence_reason(error.code), f"{error.source}: {error.detail}", exit_code=Exit.EVIDENCE)
 
 
-def _pod(report: Report, plan: Plan, places: Places) -> None:
+def _pod(report: Report, plan: Plan, paths: PodPaths) -> None:
     with report.step("pod token"):
-        claims = _claims(read_pod_token(places.token))
+        claims = _claims(read_pod_token(paths.token))
         audiences = claims.get("aud")
         if plan.verifier.audience not in (audiences if isinstance(audiences, list) else [audiences]):
-            raise RefusalError(
-                Exit.CONFIGURATION, "pod-token-audience", f"it is not for the audience {plan.verifier.audience}"
-            )
+            raise SidecarError(Reason.POD_TOKEN_AUDIENCE, f"it is not for the audience {plan.verifier.audience}")
         left = _left(claims)
         if left <= 0:
-            raise RefusalError(Exit.CONFIGURATION, "pod-token-old", f"it ended {-left} s ago by this guest's clock")
+            raise SidecarError(Reason.POD_TOKEN_OLD, f"it ended {-left} s ago by this guest's clock")
         report.ok("pod token", f"for {plan.verifier.audience}, ends in {left} s")
-    for folder in (places.secrets, places.run):
+    for folder in (paths.secrets, paths.run):
         with report.step("volume"):
             if not os.access(folder, os.W_OK | os.X_OK):
-                raise RefusalError(Exit.CONFIGURATION, "volume", f"{folder} is not there, or not writable by us")
+                raise SidecarError(Reason.VOLUME, f"{folder} is not there, or not writable by us")
             report.ok("volume", f"{folder} can be written")
 
 
-def _verifier(report: Report, plan: Plan, stop: Stop) -> bool:
+def _verifier(report: Report, plan: Plan, shutdown: ShutdownSignal) -> bool:
     there = False
     client = Client(VERIFIER, plan.verifier.url, plan.verifier.ca, limit=messages.MAX_ANSWER_SIZE)
     with report.step("verifier"):
-        answer = client.call(Deadline(STEP_SECONDS, stop), "POST", messages.AUTH_PATH, guest.write_auth())
+        answer = client.call(Deadline(STEP_SECONDS, shutdown), "POST", messages.AUTH_PATH, guest.write_auth())
         _expect_success(VERIFIER, answer)
         guest.read_auth_answer(answer.body)
         report.ok("verifier", f"{plan.verifier.url} is trusted and gives a nonce")
@@ -171,14 +170,14 @@ def _verifier(report: Report, plan: Plan, stop: Stop) -> bool:
     return there
 
 
-def _vault_server(report: Report, plan: Plan, stop: Stop) -> bool:
+def _vault_server(report: Report, plan: Plan, shutdown: ShutdownSignal) -> bool:
     there = False
     client = Client(VAULT, plan.vault.url, plan.vault.ca, limit=64 * 1024)
     with report.step("Vault"):
-        answer = client.call(Deadline(STEP_SECONDS, stop), "GET", _SEAL_STATUS)
+        answer = client.call(Deadline(STEP_SECONDS, shutdown), "GET", _SEAL_STATUS)
         _expect_success(VAULT, answer)
         if json_object(answer.body).get("sealed") is not False:
-            raise RefusalError(Exit.VAULT_UNREACHABLE, "vault-sealed", f"{plan.vault.url} is trusted, and is sealed")
+            raise SidecarError(Reason.VAULT_SEALED, f"{plan.vault.url} is trusted, and is sealed")
         report.ok("Vault", f"{plan.vault.url} is trusted and unsealed")
         there = True
     _clock(report, "Vault", client)
@@ -192,21 +191,23 @@ def _clock(report: Report, whose: str, client: Client) -> None:
         report.skipped("clock", f"{whose} told no time")
     elif abs(ahead) >= MAX_CLOCK_SKEW_SECONDS:
         words = f"this guest's clock is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} {whose}'s"
-        report.failed("clock", RefusalError(Exit.CONFIGURATION, "clock-skew", words))
+        report.failed("clock", SidecarError(Reason.CLOCK_SKEW, words))
     else:
         # Dates in HTTP are whole seconds.
         report.ok("clock", f"within {abs(ahead) + 1:.0f} s of {whose}'s")
 
 
-def _log_in(report: Report, plan: Plan, places: Places, vault: Vault, events: Events, stop: Stop) -> None:
+def _log_in(
+    report: Report, plan: Plan, paths: PodPaths, vault: VaultClient, events: Events, shutdown: ShutdownSignal
+) -> None:
     got: list[messages.VaultToken] = []
 
     def keep(token: messages.VaultToken) -> None:
         vault.use(token.token)
         got.append(token)
 
-    attester = Attester(plan, places.token, events)
-    attester.log_in(Deadline(STEP_SECONDS, stop), keep)
+    attester = Attester(plan, paths.token, events)
+    attester.log_in(Deadline(STEP_SECONDS, shutdown), keep)
     (token,) = got
     label = ", SIMULATED" if token.simulated else ""
     life = f"{token.lease_seconds} s" if token.lease_seconds else "without an end"
@@ -214,13 +215,13 @@ def _log_in(report: Report, plan: Plan, places: Places, vault: Vault, events: Ev
     report.ok("attestation", f"believed, assurance {token.assurance}{label}; a Vault token for {life}{story}")
 
 
-def _secrets(report: Report, plan: Plan, vault: Vault, stop: Stop) -> None:
+def _secrets(report: Report, plan: Plan, vault: VaultClient, shutdown: ShutdownSignal) -> None:
     found: dict[tuple[str, int | None], dict[str, Any]] = {}
     wanted = reads(plan)
     for path, version in wanted:
         what = path if version is None else f"{path}@{version}"
         with report.step("secret"):
-            found[path, version] = vault.read(Deadline(STEP_SECONDS, stop), path, version)
+            found[path, version] = vault.read(Deadline(STEP_SECONDS, shutdown), path, version)
             report.ok("secret", f"{what} can be read, {len(found[path, version])} keys")
     if len(found) < len(wanted):
         report.skipped("contents", "a secret is missing")
@@ -248,4 +249,4 @@ def _left(claims: dict[str, Any]) -> int:
 def _expect_success(party: Party, answer: Answer) -> None:
     if answer.status != 200:
         words = f"what answers there is none of ours (HTTP {answer.status})"
-        raise RefusalError(party.unreachable, f"{party.reason}-answer", words)
+        raise SidecarError(party.answer, words)

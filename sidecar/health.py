@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from plan.layout import LIVENESS_PATH, STARTUP_PATH
-from sidecar.errors import Exit, RefusalError
+from sidecar.errors import SidecarError
+from sidecar.reasons import Reason
 
 MAX_CONNECTIONS: Final = 32
 _TAKEN: Final = (errno.EADDRINUSE, errno.EACCES)
@@ -36,7 +37,7 @@ class Status:
         self.troubles: list[str] = []
         self._round = time.monotonic()
 
-    def alive(self) -> None:
+    def heartbeat(self) -> None:
         """The work goes on."""
         self._round = time.monotonic()
 
@@ -54,7 +55,7 @@ class Status:
 
 
 @dataclass(slots=True)
-class _Caller:
+class _Connection:
     """One connection."""
 
     socket: socket.socket
@@ -62,7 +63,7 @@ class _Caller:
     received: bytearray = field(default_factory=bytearray)
 
 
-class Health:
+class HealthServer:
     """The server; `address` with port 0 takes any free one."""
 
     def __init__(self, address: tuple[str, int], status: Status) -> None:
@@ -72,7 +73,7 @@ class Health:
         self.port = int(self._listener.getsockname()[1])
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._listener, selectors.EVENT_READ)
-        self._callers: dict[int, _Caller] = {}
+        self._connections: dict[int, _Connection] = {}
 
     def start(self) -> None:
         """Answer from now on, until the process ends."""
@@ -88,16 +89,16 @@ class Health:
                 if key.fileobj is self._listener:
                     self._accept()
                 # One that made room for another in this same round has gone.
-                elif (caller := self._callers.get(key.fd)) is not None and caller.socket is key.fileobj:
+                elif (caller := self._connections.get(key.fd)) is not None and caller.socket is key.fileobj:
                     self._hear(caller)
             now = time.monotonic()
-            for caller in [each for each in self._callers.values() if each.ends <= now]:
+            for caller in [each for each in self._connections.values() if each.ends <= now]:
                 self._drop(caller)
 
     def _patience(self) -> float | None:
-        if not self._callers:
+        if not self._connections:
             return None
-        return max(0.0, min(each.ends for each in self._callers.values()) - time.monotonic())
+        return max(0.0, min(each.ends for each in self._connections.values()) - time.monotonic())
 
     def _accept(self) -> None:
         try:
@@ -105,15 +106,15 @@ class Health:
         except OSError:  # it has gone again, or there is no descriptor left: not faster than anybody can notice
             time.sleep(0.05)
             return
-        if len(self._callers) >= MAX_CONNECTIONS:
+        if len(self._connections) >= MAX_CONNECTIONS:
             # Who came first had the longest time to ask; the kubelet asks as soon as it is connected.
-            self._drop(next(iter(self._callers.values())))
+            self._drop(next(iter(self._connections.values())))
         connection.setblocking(False)
-        caller = _Caller(connection, time.monotonic() + REQUEST_SECONDS)
-        self._callers[connection.fileno()] = caller
+        caller = _Connection(connection, time.monotonic() + REQUEST_SECONDS)
+        self._connections[connection.fileno()] = caller
         self._selector.register(connection, selectors.EVENT_READ)
 
-    def _hear(self, caller: _Caller) -> None:
+    def _hear(self, caller: _Connection) -> None:
         try:
             received = caller.socket.recv(MAX_REQUEST)
         except BlockingIOError:
@@ -136,7 +137,7 @@ class Health:
             return 405, {"state": "only GET is answered"}
         return self._status.answer(words[1].decode("ascii", "replace"))
 
-    def _answer(self, caller: _Caller, status: int, body: dict[str, Any]) -> None:
+    def _answer(self, caller: _Connection, status: int, body: dict[str, Any]) -> None:
         content = json.dumps(body, separators=(",", ":")).encode() + b"\n"
         head = f"HTTP/1.1 {status} {_WORDS[status]}\r\nContent-Type: application/json\r\nCache-Control: no-store\r\n"
         head += f"Content-Length: {len(content)}\r\nConnection: close\r\n\r\n"
@@ -147,9 +148,9 @@ class Health:
             pass
         self._drop(caller)
 
-    def _drop(self, caller: _Caller) -> None:
+    def _drop(self, caller: _Connection) -> None:
         self._selector.unregister(caller.socket)
-        del self._callers[caller.socket.fileno()]
+        del self._connections[caller.socket.fileno()]
         caller.socket.close()
 
 
@@ -175,9 +176,8 @@ def _listen(address: tuple[str, int]) -> socket.socket:
                 return _bound(host, port)
             except OSError as other:
                 error = other
-        raise RefusalError(
-            Exit.CONFIGURATION,
-            "health-port",
+        raise SidecarError(
+            Reason.HEALTH_PORT,
             f"cannot listen on port {port} for the kubelet's probes: {error.strerror}",
         ) from None
 

@@ -14,7 +14,8 @@ from urllib.parse import urlsplit
 
 from kbs.bounded_http import NameTimeoutError, TimedSocket, TooLargeError, open_connection, read_body
 from kbs.deadline import Deadline
-from sidecar.errors import Exit, RefusalError
+from sidecar.errors import SidecarError
+from sidecar.reasons import Reason
 
 # A replica that hangs must leave time for another; the verifier itself answers or refuses within 20 s.
 ATTEMPT_SECONDS: Final = 20.0
@@ -23,23 +24,48 @@ _BUSY: Final = frozenset({429, 500, 502, 503, 504})
 
 @dataclass(frozen=True, slots=True)
 class Party:
-    """The other side: its name for people, the start of its reasons, and the exit codes it stands for.
+    """The server on the other side: its name for people, and the reason for each way in which a call can fail.
 
-    `another`: statuses of a replica that cannot answer where the next one may.
+    `try_another`: statuses of a replica that cannot answer where the next one may.
     """
 
     name: str
-    reason: str
-    refused: Exit
-    unreachable: Exit
-    another: frozenset[int] = frozenset()
+    url: Reason
+    ca: Reason
+    unreachable: Reason
+    not_trusted: Reason
+    busy: Reason
+    redirects: Reason
+    answer: Reason
+    answer_too_large: Reason
+    try_another: frozenset[int] = frozenset()
 
 
-VERIFIER: Final = Party("the verifier", "verifier", Exit.VERIFIER_REFUSED, Exit.VERIFIER_UNREACHABLE)
-# Vault's standby nodes: 307 while they cannot forward to the active one, whose address we are not sent to all the same;
-# 412 before they have caught up with what the token needs (developer.hashicorp.com/vault, "Eventual consistency").
-_STANDBY: Final = frozenset({307, 412})
-VAULT: Final = Party("Vault", "vault", Exit.VAULT_REFUSED, Exit.VAULT_UNREACHABLE, _STANDBY)
+VERIFIER: Final = Party(
+    name="the verifier",
+    url=Reason.VERIFIER_URL,
+    ca=Reason.VERIFIER_CA,
+    unreachable=Reason.VERIFIER_UNREACHABLE,
+    not_trusted=Reason.VERIFIER_NOT_TRUSTED,
+    busy=Reason.VERIFIER_BUSY,
+    redirects=Reason.VERIFIER_REDIRECTS,
+    answer=Reason.VERIFIER_ANSWER,
+    answer_too_large=Reason.VERIFIER_ANSWER_TOO_LARGE,
+)
+VAULT: Final = Party(
+    name="Vault",
+    url=Reason.VAULT_URL,
+    ca=Reason.VAULT_CA,
+    unreachable=Reason.VAULT_UNREACHABLE,
+    not_trusted=Reason.VAULT_NOT_TRUSTED,
+    busy=Reason.VAULT_BUSY,
+    redirects=Reason.VAULT_REDIRECTS,
+    answer=Reason.VAULT_ANSWER,
+    answer_too_large=Reason.VAULT_ANSWER_TOO_LARGE,
+    # Standby nodes: 307 while they cannot forward to the active one, whose address is not followed all the same; 412
+    # before they have caught up with what the token needs (developer.hashicorp.com/vault, "Eventual consistency").
+    try_another=frozenset({307, 412}),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +106,7 @@ class Client:
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
-        """One request and its answer. Raises RefusalError; with `again` where a later one may do better."""
+        """One request and its answer. Raises SidecarError; with `retryable` where a later one may do better."""
         attempt = Deadline(min(deadline.remaining(), ATTEMPT_SECONDS))
         try:
             connection = self._connected(attempt)
@@ -93,7 +119,7 @@ class Client:
             connection.endheaders(body)
             with connection.getresponse() as response:
                 return self._read(response)
-        except RefusalError:
+        except SidecarError:
             self.close()
             raise
         except BaseException as error:
@@ -127,33 +153,28 @@ class Client:
         try:
             return ssl.create_default_context(cadata=self._ca or None)
         except (ssl.SSLError, ValueError):
-            raise RefusalError(
-                Exit.CONFIGURATION, f"{self.party.reason}-ca", f"the plan's CA for {self.party.name} is not PEM"
-            ) from None
+            raise SidecarError(self.party.ca, f"the plan's CA for {self.party.name} is not PEM") from None
 
     def _read(self, response: http.client.HTTPResponse) -> Answer:
         self._compare_clocks(response.headers.get("Date"))
         status = response.status
-        if 300 <= status < 400 and status not in self.party.another:
-            raise RefusalError(
-                self.party.unreachable,
-                f"{self.party.reason}-redirects",
+        if 300 <= status < 400 and status not in self.party.try_another:
+            raise SidecarError(
+                self.party.redirects,
                 f"{self.party.name} answers HTTP {status} and wants to send us elsewhere, which is never followed",
             )
         try:
             body = read_body(response, self._limit)
         except TooLargeError:
-            raise RefusalError(
-                self.party.unreachable,
-                f"{self.party.reason}-answer-too-large",
+            raise SidecarError(
+                self.party.answer_too_large,
                 f"{self.party.name} answers with more than {self._limit} bytes",
             ) from None
-        if status in _BUSY | self.party.another:
-            raise RefusalError(
-                self.party.unreachable,
-                f"{self.party.reason}-busy",
+        if status in _BUSY | self.party.try_another:
+            raise SidecarError(
+                self.party.busy,
                 f"{self.party.name} is there and cannot answer now (HTTP {status})",
-                again=True,
+                retryable=True,
                 retry_after=_retry_after(response.headers.get("Retry-After")),
             )
         if response.will_close:
@@ -168,9 +189,8 @@ class Client:
         where = f"{self.party.name} at {self._host}:{self._port}"
         if isinstance(error, ssl.SSLCertVerificationError):
             now = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
-            return RefusalError(
-                self.party.unreachable,
-                f"{self.party.reason}-not-trusted",
+            return SidecarError(
+                self.party.not_trusted,
                 f"{where} shows a certificate that the plan's CA does not vouch for: {error.verify_message}"
                 f" (this guest's clock says {now})",
             )
@@ -186,9 +206,7 @@ class Client:
             words = type(error).__name__
         else:
             return error
-        return RefusalError(
-            self.party.unreachable, f"{self.party.reason}-unreachable", f"cannot reach {where}: {words}", again=True
-        )
+        return SidecarError(self.party.unreachable, f"cannot reach {where}: {words}", retryable=True)
 
 
 def _parse(party: Party, url: str) -> tuple[str, int, str]:
@@ -208,10 +226,9 @@ def _parse(party: Party, url: str) -> tuple[str, int, str]:
         or parts.fragment
         or "@" in parts.netloc
     ):
-        raise RefusalError(
-            Exit.CONFIGURATION,
-            f"{party.reason}-url",
-            f"the plan's address of {party.name} is no https://HOST[:PORT][/PATH]",
+        raise SidecarError(
+            party.url,
+            f"the plan's URL of {party.name} is not of the form https://HOST[:PORT][/PATH]",
         )
     return host, port or 443, parts.path.rstrip("/")
 

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from sidecar.errors import RefusalError
+from sidecar.errors import SidecarError
 
 _MAX_TERMINATION_MESSAGE = 4096  # the kubelet cuts there (kubernetes.io/docs: "limited to 4096 bytes")
 # A pipe that shows room takes so much at once without making us wait (pipe(7), PIPE_BUF).
@@ -39,19 +39,19 @@ class Events:
     def warning(self, event: str, **fields: Any) -> None:
         self._write("warning", event, fields)
 
-    def refused(self, refusal: RefusalError) -> None:
+    def refused(self, error: SidecarError) -> None:
         """The last line, and the same for people in the termination message."""
         self._write(
             "error",
             "refused",
             {
-                "reason": refusal.reason,
-                "detail": refusal.detail,
-                "correlation_id": refusal.correlation_id,
-                "exit_code": int(refusal.exit_code),
+                "reason": error.reason,
+                "detail": error.detail,
+                "correlation_id": error.correlation_id,
+                "exit_code": int(error.exit_code),
             },
         )
-        line = refusal.line.encode(errors="backslashreplace")[: _MAX_TERMINATION_MESSAGE - 1] + b"\n"
+        line = error.line.encode(errors="backslashreplace")[: _MAX_TERMINATION_MESSAGE - 1] + b"\n"
         # Never created: where there is none, the file would only be litter in somebody's image.
         with contextlib.suppress(OSError):
             descriptor = os.open(self._termination_log, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)

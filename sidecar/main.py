@@ -10,11 +10,12 @@ from plan.codec import read_plan
 from plan.document import Plan, PlanError
 from plan.layout import PLAN_VARIABLE
 from sidecar.deadline import Deadline
-from sidecar.errors import CAUSES, Exit, RefusalError, internal
-from sidecar.hardening import shield
+from sidecar.errors import SidecarError, internal_error
+from sidecar.hardening import disable_dumps
 from sidecar.log import Events
-from sidecar.paths import Places
-from sidecar.shutdown import Stop
+from sidecar.paths import PodPaths
+from sidecar.reasons import CAUSES, Exit, Reason
+from sidecar.shutdown import ShutdownSignal
 
 HELP = f"""usage: morphisms-init [--doctor]
 
@@ -35,63 +36,63 @@ def main() -> None:
     doctor = sys.argv[1:] == ["--doctor"]
     if sys.argv[1:] and not doctor:
         sys.exit(usage(sys.argv[1:]))
-    sys.exit(run(os.environ, Places(), doctor=doctor))
+    sys.exit(run(os.environ, PodPaths(), doctor=doctor))
 
 
-def run(environment: Mapping[str, str], places: Places, *, doctor: bool = False) -> int:
+def run(environment: Mapping[str, str], paths: PodPaths, *, doctor: bool = False) -> int:
     """One run from plan to files, or to the doctor's report; the exit code. Never raises."""
-    stop = Stop()
-    events = Events(places.termination_log)
+    shutdown = ShutdownSignal()
+    events = Events(paths.termination_log)
     try:
-        stop.listen()
-        shield()
+        shutdown.listen()
+        disable_dumps()
         if doctor:
             from sidecar.doctor import examine
 
-            return examine(_plan(environment) if PLAN_VARIABLE in environment else None, places, events, stop)
+            return examine(_plan(environment) if PLAN_VARIABLE in environment else None, paths, events, shutdown)
         plan = _plan(environment)
         if plan.agent == "sidecar":
-            from sidecar.renew.renewer import stay
+            from sidecar.renew.renewer import publish_and_renew
 
-            stay(plan, places, events, stop)
+            publish_and_renew(plan, paths, events, shutdown)
         else:
-            provide(plan, places, events, stop)
-    except RefusalError as refusal:
-        events.refused(refusal)
-        return refusal.exit_code
+            provide(plan, paths, events, shutdown)
+    except SidecarError as error:
+        events.refused(error)
+        return error.exit_code
     except BaseException as error:
-        events.refused(internal(error))
+        events.refused(internal_error(error))
         return Exit.INTERNAL
     finally:
-        stop.ignore()
+        shutdown.ignore()
     return Exit.PUBLISHED
 
 
-def provide(plan: Plan, places: Places, events: Events, stop: Stop) -> None:
-    """The whole way. Raises RefusalError; the token is given back whatever happens."""
+def provide(plan: Plan, paths: PodPaths, events: Events, shutdown: ShutdownSignal) -> None:
+    """The whole way. Raises SidecarError; the token is given back whatever happens."""
     # Imported here: a plan that cannot be read is told before TLS and cryptography are paid for.
     from sidecar.attest.handshake import Attester
     from sidecar.publish.atomic_writer import publish, read_helper
     from sidecar.publish.render import environments, files, reads
-    from sidecar.vault.client import Vault
+    from sidecar.vault.client import VaultClient
 
-    deadline = Deadline(plan.deadline_seconds, stop)
+    deadline = Deadline(plan.deadline_seconds, shutdown)
     events.info("started", service=plan.workload.service, secrets=len(plan.secrets), variables=len(plan.env))
     wanted = reads(plan)
-    helper = read_helper(places.helper)
-    attester = Attester(plan, places.token, events)
-    vault = Vault(plan.vault, events)
+    helper = read_helper(paths.helper)
+    attester = Attester(plan, paths.token, events)
+    vault = VaultClient(plan.vault, events)
     try:
         attester.log_in(deadline, lambda token: vault.use(token.token))
         secrets = {(path, version): vault.read(deadline, path, version) for path, version in wanted}
         run_files = {"exec": helper, **environments(plan, secrets)}
         secret_files = files(plan, secrets)
         deadline.check("anything was published")
-        publish(places.secrets, secret_files, places.run, run_files)
+        publish(paths.secrets, secret_files, paths.run, run_files)
         events.info("published", files=len(secret_files), containers=len(run_files) - 1)
-    except RefusalError as refusal:
+    except SidecarError as error:
         # What fails after the verifier believed us is told under the id that it remembers us by.
-        refusal.correlation_id = refusal.correlation_id or attester.correlation_id
+        error.correlation_id = error.correlation_id or attester.correlation_id
         raise
     finally:
         vault.revoke()
@@ -108,11 +109,11 @@ def usage(arguments: list[str]) -> int:
 def _plan(environment: Mapping[str, str]) -> Plan:
     text = environment.get(PLAN_VARIABLE)
     if text is None:
-        raise RefusalError(Exit.CONFIGURATION, "plan", f"there is no {PLAN_VARIABLE} in the environment")
+        raise SidecarError(Reason.PLAN, f"there is no {PLAN_VARIABLE} in the environment")
     try:
         plan = read_plan(text)
     except PlanError as error:
-        raise RefusalError(Exit.CONFIGURATION, "plan", str(error)) from None
+        raise SidecarError(Reason.PLAN, str(error)) from None
     return plan
 
 

@@ -1,4 +1,4 @@
-"""Where things are in the pod. One object, so that tests say other places and a tenant's environment cannot."""
+"""Where things are in the pod. One object, so that tests say other paths and a tenant's environment cannot."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from plan.layout import HEALTH_PORT, RUN_PATH, SECRETS_PATH, TOKEN_FILE, TOKEN_P
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
+class PodPaths:
     """Folders, files and an address; the defaults are the pod's.
 
     `reread_seconds`: how old a KV secret may be. It has no lease that would say so; five minutes are what Vault Agent

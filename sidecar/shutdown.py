@@ -11,17 +11,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from sidecar.errors import Exit, RefusalError
+from sidecar.errors import SidecarError
+from sidecar.reasons import Reason
 
 
-class StoppedError(RefusalError):
+class StoppedError(SidecarError):
     """Somebody asked us to end."""
 
     def __init__(self) -> None:
-        super().__init__(Exit.STOPPED, "stopped", "asked to stop before the secrets were published")
+        super().__init__(Reason.STOPPED, "asked to stop before the secrets were published")
 
 
-class Stop:
+class ShutdownSignal:
     """Whether we were asked to end."""
 
     def __init__(self) -> None:

@@ -19,8 +19,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from sidecar.errors import Exit, RefusalError
+from sidecar.errors import SidecarError
 from sidecar.publish.render import File
+from sidecar.reasons import Reason
 
 # Half of what the volumes have by default (`secretsSizeLimit`, `runSizeLimit`): a change is written beside what it
 # replaces, and secrets that could be published once and never again would be found out by their first rotation.
@@ -43,14 +44,14 @@ class Volume:
         self._aside: Path | None = None
 
     def check(self, files: Mapping[str, File]) -> None:
-        """Raises RefusalError when it would be too much."""
+        """Raises SidecarError when it would be too much."""
         size = sum(-(-len(file.content) // _PAGE) * _PAGE for file in files.values())
         if size > self._limit:
-            raise RefusalError(
-                Exit.NO_SPACE, "too-large", f"{size} bytes for {self._root}, at most {self._limit} are published there"
+            raise SidecarError(
+                Reason.TOO_LARGE, f"{size} bytes for {self._root}, at most {self._limit} are published there"
             )
 
-    def differing(self, files: Mapping[str, File]) -> set[str]:
+    def changed_files(self, files: Mapping[str, File]) -> set[str]:
         """Names of files that are not, or not yet, shown as they are here. Raises OSError."""
         target = self._target()
         if target is None:
@@ -123,7 +124,7 @@ class Volume:
 def publish(
     secrets_root: Path, secrets: Mapping[str, File], run_root: Path, run: Mapping[str, File]
 ) -> tuple[set[str], set[str]]:
-    """Both volumes, then `ready`; nothing becomes visible before all of it is written. Raises RefusalError.
+    """Both volumes, then `ready`; nothing becomes visible before all of it is written. Raises SidecarError.
 
     What a volume already shows is not written again. The answer is the names that are new or changed, by volume.
     """
@@ -136,7 +137,7 @@ def publish(
     ready = run_root / READY
     previous = os.umask(_UMASK)
     try:
-        changes = [volume.differing(content) for volume, content in volumes]
+        changes = [volume.changed_files(content) for volume, content in volumes]
         changed = [both for both, names in zip(volumes, changes, strict=True) if names or not ready.exists()]
         for volume, _ in volumes:
             volume.sweep()
@@ -158,12 +159,12 @@ def publish(
 
 
 def read_helper(path: Path) -> File:
-    """The exec helper, as the image carries it. Raises RefusalError."""
+    """The exec helper, as the image carries it. Raises SidecarError."""
     try:
         return File(path.read_bytes(), 0o550)
     except OSError as error:
-        raise RefusalError(
-            Exit.CONFIGURATION, "helper", f"the image has no readable exec helper at {path}: {error.strerror}"
+        raise SidecarError(
+            Reason.HELPER, f"the image has no readable exec helper at {path}: {error.strerror}"
         ) from None
 
 
@@ -186,8 +187,8 @@ def _remove(folder: Path) -> None:
     shutil.rmtree(folder)
 
 
-def _translated(error: OSError) -> RefusalError:
+def _translated(error: OSError) -> SidecarError:
     name = errno.errorcode.get(error.errno or 0, type(error).__name__)
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return RefusalError(Exit.NO_SPACE, "disk-full", f"no room in the memory volume: {error.filename} ({name})")
-    return RefusalError(Exit.CONFIGURATION, "volume", f"cannot publish at {error.filename}: {error.strerror} ({name})")
+        return SidecarError(Reason.DISK_FULL, f"no room in the memory volume: {error.filename} ({name})")
+    return SidecarError(Reason.VOLUME, f"cannot publish at {error.filename}: {error.strerror} ({name})")

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Final
 
 from plan.document import parse_reaction
-from sidecar.errors import Exit, RefusalError
+from sidecar.errors import SidecarError
+from sidecar.reasons import Reason
 
 _PROC: Final = Path("/proc")
 # The first process of a shared namespace is the pod's pause container, or, where nothing is shared, the application.
@@ -27,13 +28,13 @@ class _Process:
 
 
 @dataclass(frozen=True, slots=True)
-class Reaction:
+class Notification:
     """A signal and the name of who gets it."""
 
     signal: signal.Signals
     process: str
 
-    def carry_out(self) -> int:
+    def send(self) -> int:
         """How many processes were told."""
         found = {each.pid: each for entry in os.listdir(_PROC) if (each := self._matching(entry)) is not None}
         return sum(self._tell(each) for each in found.values() if each.parent not in found)
@@ -69,13 +70,13 @@ class Reaction:
         return _Process(int(entry), int(fields["PPid"]))
 
 
-def reaction(on_change: str) -> Reaction | None:
-    """What the plan asks for, None for nothing. Raises RefusalError for a signal that Linux does not have."""
+def notification(on_change: str) -> Notification | None:
+    """What the plan asks for, None for nothing. Raises SidecarError for a signal that Linux does not have."""
     wanted = parse_reaction(on_change)
     if wanted is None:
         return None
     name, process = wanted
     try:
-        return Reaction(signal.Signals[name], process)
+        return Notification(signal.Signals[name], process)
     except KeyError:
-        raise RefusalError(Exit.CONFIGURATION, "on-change", f"on-change names {name}, which is no signal") from None
+        raise SidecarError(Reason.ON_CHANGE, f"on-change names {name}, which is no signal") from None

@@ -6,64 +6,64 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from plan.document import Plan
-from sidecar.errors import RefusalError
+from sidecar.errors import SidecarError
 from sidecar.log import Events
-from sidecar.paths import Places
+from sidecar.paths import PodPaths
 from sidecar.publish.atomic_writer import DATA, READY, publish, read_helper
-from sidecar.publish.notify import reaction
+from sidecar.publish.notify import notification
 from sidecar.publish.render import File, Read, environments, files
 
 Data = dict[str, Any]
 
 
-class Publication:
+class Publisher:
     """The last good answer for each secret of the plan, and the volumes that show them."""
 
-    def __init__(self, plan: Plan, places: Places, events: Events) -> None:
+    def __init__(self, plan: Plan, paths: PodPaths, events: Events) -> None:
         self._plan = plan
-        self._places = places
+        self._paths = paths
         self._events = events
-        self._helper = read_helper(places.helper)
-        self._reaction = reaction(plan.on_change)
+        self._helper = read_helper(paths.helper)
+        self._notification = notification(plan.on_change)
         self._secrets: dict[Read, Data] = {}
         # Restarted beside a running application: that one has to be told of what has changed meanwhile.
-        self._is_running = (places.run / DATA).is_symlink()
+        self._is_running = (paths.run / DATA).is_symlink()
         # Killed between the switch and the signal: nobody knows whether it was told.
-        self._is_cut_off = self._is_running and not (places.run / READY).exists()
+        self._is_cut_off = self._is_running and not (paths.run / READY).exists()
         self.count = 0
         """How often something was published."""
 
     def begin(self, secrets: Mapping[Read, Data]) -> None:
-        """The first publication of this process: everything or nothing. Raises RefusalError."""
+        """The first publication of this process: everything or nothing. Raises SidecarError."""
         self._publish(dict(secrets))
         self._is_running = True
         self.count = self.count or 1
 
-    def replace(self, found: Mapping[Read, Data], must_have: Collection[Read]) -> dict[Read, RefusalError]:
+    def replace(self, found: Mapping[Read, Data], must_have: Collection[Read]) -> dict[Read, SidecarError]:
         """Publish what is new, and say what cannot be: such a secret stays as it was, and the others change.
 
-        Raises RefusalError, and nothing has changed, for one of `must_have` and when the volumes take nothing.
+        Raises SidecarError, and nothing has changed, for one of `must_have` and when the volumes take nothing.
         """
         secrets = {**self._secrets, **found}
-        problems: dict[Read, RefusalError] = {}
+        problems: dict[Read, SidecarError] = {}
         try:
             self._contents(secrets)
-        except RefusalError:
+        except SidecarError:
             secrets, problems = self._one_by_one(found)
         for read in problems.keys() & set(must_have):
             raise problems[read]
         self._publish(secrets)
         return problems
 
-    def _one_by_one(self, found: Mapping[Read, Data]) -> tuple[dict[Read, Data], dict[Read, RefusalError]]:
+    def _one_by_one(self, found: Mapping[Read, Data]) -> tuple[dict[Read, Data], dict[Read, SidecarError]]:
         secrets = dict(self._secrets)
-        problems: dict[Read, RefusalError] = {}
+        problems: dict[Read, SidecarError] = {}
         for read, data in found.items():
             try:
                 self._contents({**secrets, read: data})
                 secrets[read] = data
-            except RefusalError as refusal:
-                problems[read] = refusal
+            except SidecarError as error:
+                problems[read] = error
         return secrets, problems
 
     def _contents(self, secrets: Mapping[Read, Data]) -> tuple[dict[str, File], dict[str, File]]:
@@ -71,7 +71,7 @@ class Publication:
 
     def _publish(self, secrets: dict[Read, Data]) -> None:
         secret_files, run_files = self._contents(secrets)
-        changed_files, changed_run = publish(self._places.secrets, secret_files, self._places.run, run_files)
+        changed_files, changed_run = publish(self._paths.secrets, secret_files, self._paths.run, run_files)
         self._secrets = secrets
         is_cut_off, self._is_cut_off = self._is_cut_off, False
         if not changed_files and not changed_run and not is_cut_off:
@@ -90,14 +90,14 @@ class Publication:
         self._react()
 
     def _react(self) -> None:
-        if self._reaction is None:
+        if self._notification is None:
             return
-        told = self._reaction.carry_out()
+        told = self._notification.send()
         if told:
-            self._events.info("signalled", process=self._reaction.process, count=told)
+            self._events.info("signalled", process=self._notification.process, count=told)
         else:
             self._events.warning(
                 "not-signalled",
-                process=self._reaction.process,
+                process=self._notification.process,
                 detail="no process of this name and user is in the pod's shared process namespace",
             )

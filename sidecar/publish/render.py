@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from plan.document import Plan, SecretFile
-from sidecar.errors import Exit, RefusalError
+from sidecar.errors import SidecarError
+from sidecar.reasons import Exit, Reason
 
 Read = tuple[str, int | None]
 Secrets = Mapping[Read, Mapping[str, Any]]
@@ -32,7 +33,7 @@ class File:
 
 
 def reads(plan: Plan) -> list[Read]:
-    """Each distinct (path, version) once, in the plan's order. Raises RefusalError."""
+    """Each distinct (path, version) once, in the plan's order. Raises SidecarError."""
     named: list[Read] = [(secret.path, secret.version) for secret in plan.secrets]
     named += [(source.path, source.version) for source in plan.env_from]
     for variable in plan.env:
@@ -43,9 +44,8 @@ def reads(plan: Plan) -> list[Read]:
     found = list(dict.fromkeys(named))
     for path, _ in found if plan.agent == "init" else ():
         if mount_of(dict(plan.vault.mounts), path) is None:
-            raise RefusalError(
-                Exit.CONFIGURATION,
-                "secret-path",
+            raise SidecarError(
+                Reason.SECRET_PATH,
                 f"{path} is below none of the plan's KV mounts; a secret with a lease needs agent: sidecar",
             )
     return found
@@ -57,22 +57,22 @@ def mount_of(mounts: Mapping[str, int], path: str) -> str | None:
 
 
 def files(plan: Plan, secrets: Secrets) -> dict[str, File]:
-    """Relative path → file, for the secrets folder. Raises RefusalError."""
+    """Relative path → file, for the secrets folder. Raises SidecarError."""
     found: dict[str, File] = {}
     for secret in plan.secrets:
         mode = int(secret.mode or plan.file_mode, 8)
         if secret.file in found:
-            raise RefusalError(Exit.CONFIGURATION, "file-twice", f"two secrets shall be written to {secret.file}")
+            raise SidecarError(Reason.FILE_TWICE, f"two secrets shall be written to {secret.file}")
         found[secret.file] = File(_content(secret, secrets[secret.path, secret.version]), mode)
     for name in found:
         parents = name.split("/")[:-1]
         if any("/".join(parents[: end + 1]) in found for end in range(len(parents))):
-            raise RefusalError(Exit.CONFIGURATION, "file-twice", f"{name} lies below another secret's file")
+            raise SidecarError(Reason.FILE_TWICE, f"{name} lies below another secret's file")
     return found
 
 
 def environments(plan: Plan, secrets: Secrets) -> dict[str, File]:
-    """`env/CONTAINER` → NUL-separated pairs, as the exec helper reads them. Raises RefusalError.
+    """`env/CONTAINER` → NUL-separated pairs, as the exec helper reads them. Raises SidecarError.
 
     A container that the plan names has a file even when there is nothing in it. Names as in a pod: `env` wins over
     `envFrom`, and a later `envFrom` over an earlier one.
@@ -135,7 +135,7 @@ def _rendered(template: str, name: str, data: Mapping[str, Any]) -> str:
     """A mustache template with the secret's keys at top level; `{{{key}}}` writes a value as it is.
 
     The library shows Python's attributes of values for dotted names that are no key, reads files for partials and
-    writes nothing for a name that is not there; here each of these is a refusal, because a credential that is silently
+    writes nothing for a name that is not there; here each of these is an error, because a credential that is silently
     empty costs days.
     """
     import chevron
@@ -161,7 +161,7 @@ def _rendered(template: str, name: str, data: Mapping[str, Any]) -> str:
         for key in dotted:
             _nest(prepared, key, _for_template(data[key]), name)
         return str(chevron.render(template, prepared, partials_path=None, partials_dict={}))
-    except RefusalError:
+    except SidecarError:
         raise
     except Exception:  # whatever it is, its text may hold a value
         raise _bad_template(name, "cannot be rendered with this secret") from None
@@ -206,16 +206,14 @@ def _for_template(value: Any) -> Any:
 
 def _expanded(value: str, name: str, secrets: Secrets) -> str:
     for path, key, version in _inline(value, name):
-        _text(secrets[path, version], path, key)  # the refusal names the first that is missing
+        _text(secrets[path, version], path, key)  # the error names the first that is missing
     return _INLINE.sub(lambda match: _text(secrets[_read(match)], match[1], match[2]), value)
 
 
 def _inline(value: str, name: str) -> Iterable[tuple[str, str, int | None]]:
     matches = list(_INLINE.finditer(value))
     if len(matches) != value.count(_OPEN):
-        raise RefusalError(
-            Exit.CONFIGURATION, "inline-reference", f"variable {name} holds an inline reference that is none"
-        )
+        raise SidecarError(Reason.INLINE_REFERENCE, f"variable {name} holds an inline reference that is none")
     return [(match[1], match[2], _read(match)[1]) for match in matches]
 
 
@@ -225,7 +223,7 @@ def _read(match: re.Match[str]) -> Read:
 
 def _value(data: Mapping[str, Any], path: str, key: str) -> Any:
     if key not in data:
-        raise RefusalError(Exit.SECRET_MISSING, "key-missing", f"the secret {path} has no key {key}")
+        raise SidecarError(Reason.KEY_MISSING, f"the secret {path} has no key {key}")
     return data[key]
 
 
@@ -246,13 +244,13 @@ def _json(value: Any, path: str) -> bytes:
         ) from None
 
 
-def _bad_template(name: str, words: str, exit_code: Exit = Exit.CONFIGURATION) -> RefusalError:
-    return RefusalError(exit_code, "template", f"the template of secret {name} {words}")
+def _bad_template(name: str, words: str, exit_code: Exit | None = None) -> SidecarError:
+    return SidecarError(Reason.TEMPLATE, f"the template of secret {name} {words}", exit_code=exit_code)
 
 
-def _unusable(detail: str) -> RefusalError:
-    return RefusalError(Exit.SECRET_MISSING, "secret-unusable", detail)
+def _unusable(detail: str) -> SidecarError:
+    return SidecarError(Reason.SECRET_UNUSABLE, detail)
 
 
-def _too_large(what: str, limit: int) -> RefusalError:
-    return RefusalError(Exit.NO_SPACE, "too-large", f"{what} is beyond {limit} bytes")
+def _too_large(what: str, limit: int) -> SidecarError:
+    return SidecarError(Reason.TOO_LARGE, f"{what} is beyond {limit} bytes")

@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from typing import Final
 
 from sidecar.deadline import Deadline
-from sidecar.errors import RefusalError
+from sidecar.errors import SidecarError
 from sidecar.log import Events
-from sidecar.vault.session import Lease, Session
+from sidecar.vault.session import SecretLease, VaultSession
 
 # With the back-off between them some five minutes; by then a short-lived token has ended by itself.
 MAX_ATTEMPTS: Final = 10
 
 
 @dataclass(slots=True)
-class _Outdated:
-    session: Session
-    lease: Lease | None
+class _Entry:
+    session: VaultSession
+    lease: SecretLease | None
     due: float
     attempts: int = 0
 
@@ -28,21 +28,21 @@ class Cleanup:
 
     def __init__(self, events: Events) -> None:
         self._events = events
-        self._entries: list[_Outdated] = []
+        self._entries: list[_Entry] = []
 
-    def token(self, session: Session, seconds: float) -> None:
+    def add_token(self, session: VaultSession, seconds: float) -> None:
         """End a token, and with it its leases, in so many seconds."""
         # What was to be ended of it ends with it.
         self._entries = [each for each in self._entries if each.session is not session]
         if session.is_open:
-            self._entries.append(_Outdated(session, None, time.monotonic() + seconds))
+            self._entries.append(_Entry(session, None, time.monotonic() + seconds))
 
-    def lease(self, session: Session, lease: Lease, seconds: float) -> None:
+    def add_lease(self, session: VaultSession, lease: SecretLease, seconds: float) -> None:
         """End one lease of a token that stays, in so many seconds."""
         if lease.id:
-            self._entries.append(_Outdated(session, lease, time.monotonic() + seconds))
+            self._entries.append(_Entry(session, lease, time.monotonic() + seconds))
 
-    def sessions(self) -> list[Session]:
+    def open_sessions(self) -> list[VaultSession]:
         """Whose tokens still live."""
         return [each.session for each in self._entries if each.lease is None]
 
@@ -51,24 +51,24 @@ class Cleanup:
         return min((max(0.0, each.due - time.monotonic()) for each in self._entries), default=None)
 
     def run(self, deadline: Deadline) -> None:
-        """End what is due. Raises RefusalError when Vault cannot answer and it is to be tried again."""
+        """End what is due. Raises SidecarError when Vault cannot answer and it is to be tried again."""
         now = time.monotonic()
         for entry in [each for each in self._entries if each.due <= now]:
-            self._end(deadline, entry)
+            self._revoke(deadline, entry)
 
-    def _end(self, deadline: Deadline, entry: _Outdated) -> None:
+    def _revoke(self, deadline: Deadline, entry: _Entry) -> None:
         what = "token" if entry.lease is None else "lease"
         entry.attempts += 1
         try:
             if entry.lease is None:
-                reason = entry.session.give_back(deadline)
+                reason = entry.session.revoke_token(deadline)
             else:
                 reason = entry.session.revoke_lease(deadline, entry.lease)
-        except RefusalError as refusal:
-            if refusal.again and entry.attempts < MAX_ATTEMPTS and entry.session.remaining() > 0:
+        except SidecarError as error:
+            if error.retryable and entry.attempts < MAX_ATTEMPTS and entry.session.remaining() > 0:
                 raise
-            deadline.stop.check()
-            reason = refusal.detail
+            deadline.shutdown.check()
+            reason = error.detail
         self._entries.remove(entry)
         if reason:
             self._events.warning(f"{what}-not-revoked", detail=f"{reason}; it ends with its time to live")

@@ -4,31 +4,32 @@ from __future__ import annotations
 
 import time
 
-from sidecar.errors import Exit, RefusalError
+from sidecar.errors import SidecarError
 from sidecar.log import Events
+from sidecar.reasons import Exit
 
 
-class Troubles:
-    """Subject → what is wrong with it. Bounded: subjects are parties, duties of ours and secrets of the plan."""
+class Outages:
+    """Subject → what is wrong with it. Bounded: subjects are parties, tasks of ours and secrets of the plan."""
 
     def __init__(self, events: Events) -> None:
         self._events = events
         self._now: dict[str, tuple[Exit, str, float]] = {}
 
-    def met(self, subject: str, refusal: RefusalError) -> None:
+    def begin(self, subject: str, error: SidecarError) -> None:
         """One line when this is new."""
         exit_code, _, since = self._now.get(subject, (None, "", time.monotonic()))
-        self._now[subject] = refusal.exit_code, refusal.reason, since
-        if exit_code is not refusal.exit_code:
+        self._now[subject] = error.exit_code, error.reason, since
+        if exit_code is not error.exit_code:
             self._events.warning(
                 "trouble",
                 subject=subject,
-                reason=refusal.reason,
-                detail=refusal.detail,
-                correlation_id=refusal.correlation_id,
+                reason=error.reason,
+                detail=error.detail,
+                correlation_id=error.correlation_id,
             )
 
-    def over(self, *subjects: str) -> None:
+    def end(self, *subjects: str) -> None:
         """One line for each that was."""
         for subject in subjects:
             if subject in self._now:

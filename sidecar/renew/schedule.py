@@ -1,4 +1,4 @@
-"""What is to be done when: a due time for each duty, and back-off for one that failed."""
+"""What is to be done when: a due time for each task, and back-off for one that failed."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from collections.abc import Iterable
 from enum import StrEnum
 from typing import Final
 
-from sidecar.deadline import fraction
-from sidecar.errors import Exit, RefusalError
-from sidecar.shutdown import Stop
+from sidecar.deadline import jitter
+from sidecar.errors import SidecarError
+from sidecar.reasons import Exit
+from sidecar.shutdown import ShutdownSignal
 
 FIRST_PAUSE: Final = 1.0
 LONGEST_PAUSE: Final = 60.0
@@ -17,7 +18,7 @@ LONGEST_PAUSE: Final = 60.0
 LONGEST_PAUSE_REFUSED: Final = 300.0
 
 
-class Duty(StrEnum):
+class Task(StrEnum):
     """What a sidecar does."""
 
     TOKEN = "token"
@@ -27,40 +28,40 @@ class Duty(StrEnum):
     CLEANUP = "cleanup"
 
 
-class Agenda:
+class Schedule:
     """Due times on the monotonic clock."""
 
-    def __init__(self, duties: Iterable[Duty]) -> None:
-        self._due: dict[Duty, float] = dict.fromkeys(duties, float("inf"))
-        self._failures: dict[Duty, int] = dict.fromkeys(self._due, 0)
+    def __init__(self, tasks: Iterable[Task]) -> None:
+        self._due: dict[Task, float] = dict.fromkeys(tasks, float("inf"))
+        self._failures: dict[Task, int] = dict.fromkeys(self._due, 0)
 
-    def set(self, duty: Duty, seconds: float | None) -> None:
+    def set(self, task: Task, seconds: float | None) -> None:
         """Due in so many seconds; None: not until somebody sets it."""
-        self._failures[duty] = 0
-        self._due[duty] = float("inf") if seconds is None else time.monotonic() + seconds
+        self._failures[task] = 0
+        self._due[task] = float("inf") if seconds is None else time.monotonic() + seconds
 
-    def expect(self, duty: Duty, seconds: float | None) -> None:
+    def set_unless_backing_off(self, task: Task, seconds: float | None) -> None:
         """Due in so many seconds, unless it waits because it failed."""
-        if not self._failures[duty]:
-            self.set(duty, seconds)
+        if not self._failures[task]:
+            self.set(task, seconds)
 
-    def hasten(self, duty: Duty) -> None:
+    def run_now(self, task: Task) -> None:
         """Due now, unless it waits because it failed."""
-        if not self._failures[duty]:
-            self._due[duty] = min(self._due[duty], time.monotonic())
+        if not self._failures[task]:
+            self._due[task] = min(self._due[task], time.monotonic())
 
-    def retry(self, duty: Duty, refusal: RefusalError) -> None:
+    def retry(self, task: Task, error: SidecarError) -> None:
         """Due after a pause that doubles, with jitter; what the other side asks for is the least."""
-        is_outage = refusal.again or refusal.exit_code is Exit.DEADLINE
+        is_outage = error.retryable or error.exit_code is Exit.DEADLINE
         longest = LONGEST_PAUSE if is_outage else LONGEST_PAUSE_REFUSED
-        pause = min(longest, FIRST_PAUSE * 2.0 ** min(self._failures[duty], 16)) * (0.5 + fraction() / 2)
-        self._failures[duty] += 1
-        self._due[duty] = time.monotonic() + max(pause, min(refusal.retry_after or 0.0, LONGEST_PAUSE_REFUSED))
+        pause = min(longest, FIRST_PAUSE * 2.0 ** min(self._failures[task], 16)) * (0.5 + jitter() / 2)
+        self._failures[task] += 1
+        self._due[task] = time.monotonic() + max(pause, min(error.retry_after or 0.0, LONGEST_PAUSE_REFUSED))
 
-    def wait(self, stop: Stop, longest: float) -> Duty | None:
-        """The first duty that is due; None after `longest` seconds. Raises StoppedError."""
-        duty = min(self._due, key=self._due.__getitem__)
-        seconds = self._due[duty] - time.monotonic()
-        with stop.interruptible():
+    def wait(self, shutdown: ShutdownSignal, longest: float) -> Task | None:
+        """The first task that is due; None after `longest` seconds. Raises StoppedError."""
+        task = min(self._due, key=self._due.__getitem__)
+        seconds = self._due[task] - time.monotonic()
+        with shutdown.interruptible():
             time.sleep(min(max(0.0, seconds), longest))
-        return duty if seconds <= longest else None
+        return task if seconds <= longest else None

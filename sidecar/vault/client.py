@@ -7,24 +7,25 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from plan import document
-from sidecar.deadline import Deadline, patiently
-from sidecar.errors import Exit, RefusalError
+from sidecar.deadline import Deadline, retry_until
+from sidecar.errors import SidecarError
 from sidecar.http import VAULT, Answer, Client
 from sidecar.log import Events
 from sidecar.publish.render import mount_of
-from sidecar.shutdown import Stop
+from sidecar.reasons import Reason
+from sidecar.shutdown import ShutdownSignal
 
 MAX_ANSWER_SIZE: Final = 4 * 1024 * 1024  # Vault's own bound of an entry is 1 MiB, JSON escapes included in the rest
 REVOCATION_SECONDS: Final = 3.0  # beyond the deadline, because a token that lives on is worse than a late exit
 
 
-class Vault:
+class VaultClient:
     """A session with one token. `repr` and errors do not show it."""
 
     def __init__(self, where: document.Vault, events: Events) -> None:
         # What a header cannot carry would fail later, and look like an outage.
         if where.namespace and not (where.namespace.isascii() and where.namespace.isprintable()):
-            raise RefusalError(Exit.CONFIGURATION, "vault-namespace", "the plan's namespace of Vault is not a name")
+            raise SidecarError(Reason.VAULT_NAMESPACE, "the plan's namespace of Vault is not a name")
         self._mounts = dict(where.mounts)
         self._namespace = where.namespace
         self._events = events
@@ -32,13 +33,13 @@ class Vault:
         self._token = ""
 
     def use(self, token: str) -> None:
-        """From now on this token asks. Raises RefusalError for what no header can carry."""
+        """From now on this token asks. Raises SidecarError for what no header can carry."""
         if not token or not token.isascii() or not token.isprintable():
-            raise RefusalError(Exit.VERIFIER_UNREACHABLE, "verifier-answer", "the verifier's token is none")
+            raise SidecarError(Reason.VERIFIER_ANSWER, "the verifier's token is none")
         self._token = token
 
     def read(self, deadline: Deadline, path: str, version: int | None) -> dict[str, Any]:
-        """The secret at a logical path, its newest or a pinned version. Raises RefusalError.
+        """The secret at a logical path, its newest or a pinned version. Raises SidecarError.
 
         Below a mount that the plan does not name, reading makes credentials with a lease, which ends with the token.
         """
@@ -47,10 +48,10 @@ class Vault:
 
         def ask() -> Answer:
             deadline.check(f"{what} was read")
-            with deadline.stop.interruptible():
+            with deadline.shutdown.interruptible():
                 return self._client.call(deadline, "GET", target, headers=self._headers())
 
-        return secret(patiently(deadline, self._events, ask), what, kv)
+        return secret(retry_until(deadline, self._events, ask), what, kv)
 
     def revoke(self, deadline: Deadline | None = None) -> None:
         """Give the token back, if there is one and Vault can be reached. Never raises."""
@@ -58,15 +59,15 @@ class Vault:
             return
         try:
             # Not interruptible: a request to stop is the usual reason to be here.
-            within = deadline or Deadline(REVOCATION_SECONDS, Stop())
-            answer = patiently(
+            within = deadline or Deadline(REVOCATION_SECONDS, ShutdownSignal())
+            answer = retry_until(
                 within,
                 self._events,
                 lambda: self._client.call(within, "POST", "/v1/auth/token/revoke-self", b"", self._headers()),
             )
-            reason = self._kept(answer)
-        except RefusalError as refusal:
-            reason = refusal.detail
+            reason = self._reason_not_revoked(answer)
+        except SidecarError as error:
+            reason = error.detail
         finally:
             self._token = ""
             self._client.close()
@@ -75,7 +76,7 @@ class Vault:
         else:
             self._events.info("token-revoked")
 
-    def _kept(self, answer: Answer) -> str:
+    def _reason_not_revoked(self, answer: Answer) -> str:
         """Why Vault keeps what it was asked to revoke; empty when it does not."""
         return "" if answer.status < 300 else f"HTTP {answer.status}"
 
@@ -98,21 +99,18 @@ class Vault:
         return f"/v1/{quote(path)}", kv
 
 
-def _misconfigured(detail: str) -> RefusalError:
-    return RefusalError(Exit.CONFIGURATION, "secret-path", detail)
+def _misconfigured(detail: str) -> SidecarError:
+    return SidecarError(Reason.SECRET_PATH, detail)
 
 
 def secret(answer: Answer, what: str, kv: int | None) -> dict[str, Any]:
-    """The keys and values in an answer; `kv` is the mount's version, None for another engine. Raises RefusalError."""
+    """The keys and values in an answer; `kv` is the mount's version, None for another engine. Raises SidecarError."""
     if answer.status == 404:
         other = "" if kv else ", or is in a KV mount that vault.mounts does not name"
-        raise RefusalError(
-            Exit.SECRET_MISSING, "secret-missing", f"{what} is not in Vault, or was deleted or destroyed{other}"
-        )
+        raise SidecarError(Reason.SECRET_MISSING, f"{what} is not in Vault, or was deleted or destroyed{other}")
     if answer.status != 200:
-        raise RefusalError(
-            Exit.VAULT_REFUSED,
-            "vault-refused",
+        raise SidecarError(
+            Reason.VAULT_REFUSED,
             f"Vault refuses {what} (HTTP {answer.status}): the token's policies do not allow it, or it was revoked",
         )
     try:
@@ -122,5 +120,5 @@ def secret(answer: Answer, what: str, kv: int | None) -> dict[str, Any]:
         data = None
     if not isinstance(data, dict):
         kind = f"KV version {kv} secret; see vault.mounts" if kv else "secret"
-        raise RefusalError(Exit.VAULT_UNREACHABLE, "vault-answer", f"what answers for {what} is no {kind}")
+        raise SidecarError(Reason.VAULT_ANSWER, f"what answers for {what} is no {kind}")
     return data

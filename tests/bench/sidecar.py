@@ -56,9 +56,9 @@ sys.path += sys.argv[3].split(":")
 import os
 from pathlib import Path
 from sidecar.main import run
-from sidecar.paths import Places
+from sidecar.paths import PodPaths
 root, helper = map(Path, sys.argv[1:3])
-sys.exit(run(os.environ, Places(root / "secrets", root / "run", root / "token", helper, root / "last-words")))
+sys.exit(run(os.environ, PodPaths(root / "secrets", root / "run", root / "token", helper, root / "last-words")))
 """
 _AGENT = """
 exit_after_auth = true

@@ -80,7 +80,7 @@ def main() -> None:
     stages.next("import: joserfc, and what it wants of cryptography")
     __import__("joserfc.jwe")
     stages.next("import: ours, rfc8785")
-    for module in ("main", "attest", "publish", "render", "vault"):
+    for module in ("main", "attest.handshake", "publish.atomic_writer", "publish.render", "vault.client"):
         __import__(f"sidecar.{module}")
     stages.next("everything else")
 
@@ -89,7 +89,7 @@ def main() -> None:
     import sidecar.publish.atomic_writer
     from kbs import guest
     from sidecar.main import run
-    from sidecar.paths import Places
+    from sidecar.paths import PodPaths
 
     stages.watch(sidecar.http.Client, "_trust", "TLS: trust stores")
     stages.watch(sidecar.http.Client, "_connected", "TLS: two connections")
@@ -99,7 +99,7 @@ def main() -> None:
     stages.watch(guest, "open_token", "opening the token")
     stages.watch(sidecar.publish.atomic_writer, "publish", "publication")
     root = Path(ROOT)
-    places = Places(root / "secrets", root / "run", root / "token", Path(HELPER), root / "last-words")
+    places = PodPaths(root / "secrets", root / "run", root / "token", Path(HELPER), root / "last-words")
     code = run(os.environ, places)
     stages.enter("the end")
     json.dump({"code": code, "spent": stages.spent}, sys.stdout)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from attestation.simulator.hierarchy import Hierarchy
-from sidecar.errors import Exit
+from sidecar.reasons import Exit
 from tests.attestation.verifier.process import Site, verifier
 from tests.attestation.verifier.tokens import Issuer
 from tests.e2e.conftest import replica, write_password

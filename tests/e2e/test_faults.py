@@ -15,7 +15,7 @@ from typing import Final
 
 import pytest
 
-from sidecar.errors import Exit
+from sidecar.reasons import Exit
 from tests.attestation.verifier.process import Verifier
 from tests.e2e.conftest import DB, write_password
 from tests.e2e.raft import RaftOpenBao

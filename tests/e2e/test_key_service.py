@@ -26,7 +26,7 @@ from attestation.pki.kds import VcekId
 from attestation.report.products import MILAN
 from attestation.simulator.hierarchy import Hierarchy
 from plan.document import EvidenceSource
-from sidecar.errors import Exit
+from sidecar.reasons import Exit
 from tests.attestation.conftest import Platform
 from tests.attestation.verifier.process import Site, Verifier, _ports, policy, start_command
 from tests.attestation.verifier.tokens import Issuer

@@ -35,7 +35,7 @@ import pytest
 
 from attestation.simulator.hierarchy import Hierarchy
 from plan.document import EnvVariable, SecretFile
-from sidecar.errors import Exit
+from sidecar.reasons import Exit
 from tests.attestation.verifier.process import Site, Verifier, verifier
 from tests.attestation.verifier.tokens import Issuer
 from tests.e2e.conftest import DB, NewPod, replica, write_password

@@ -18,7 +18,7 @@ from plan.codec import read_plan, write_plan
 from plan.document import Plan
 from sidecar.log import Events
 from sidecar.publish.render import _INLINE, Read, environments, files, reads
-from sidecar.vault.client import Vault
+from sidecar.vault.client import VaultClient
 from tests.webhook.golden import golden
 
 _FEWEST = 20  # of 135 cases; fewer means that something here looks in the wrong place
@@ -103,7 +103,7 @@ def test_every_secret_is_below_a_kv_mount_of_the_plan_or_leased_to_a_sidecar(inj
     read = 0
     for each in injected:
         plan = read_plan(each.text)
-        vault = Vault(plan.vault, Events(Path("/nonexistent")))
+        vault = VaultClient(plan.vault, Events(Path("/nonexistent")))
         for path, version in reads(plan):
             target, kv = vault._target(path, version)
             if kv is None:

@@ -25,7 +25,7 @@ from kbs.guest import (
 )
 from kbs.messages import binding
 from plan.document import EvidenceSource
-from sidecar.errors import Exit
+from sidecar.reasons import Exit
 from tests.attestation.verifier.guest import document
 from tests.attestation.verifier.process import HOST_DATA, Site, Verifier, until, verifier
 from tests.attestation.verifier.tokens import Issuer

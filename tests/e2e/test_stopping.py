@@ -21,7 +21,7 @@ import pytest
 
 from kbs.messages import ATTEST_PATH, AUTH_PATH, TOKEN_PATH
 from plan.document import EnvVariable, EvidenceSource, SecretFile
-from sidecar.errors import Exit
+from sidecar.reasons import Exit
 from tests.attestation.verifier.process import Verifier, until
 from tests.attestation.verifier.tokens import Issuer
 from tests.e2e.conftest import DB, write_password

@@ -24,9 +24,9 @@ START = """
 import os, sys
 from pathlib import Path
 from sidecar.main import run
-from sidecar.paths import Places
+from sidecar.paths import PodPaths
 root, helper = map(Path, sys.argv[1:])
-sys.exit(run(os.environ, Places(root / "secrets", root / "run", root / "token", helper, root / "last-words")))
+sys.exit(run(os.environ, PodPaths(root / "secrets", root / "run", root / "token", helper, root / "last-words")))
 """
 
 

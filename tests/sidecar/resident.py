@@ -26,11 +26,11 @@ START = """
 import os, sys
 from pathlib import Path
 from sidecar.main import run
-from sidecar.paths import Places
+from sidecar.paths import PodPaths
 root, helper, port, seconds = sys.argv[1:]
 root = Path(root)
 folders = (root / "secrets", root / "run", root / "token", Path(helper), root / "last-words")
-places = Places(*folders, ("127.0.0.1", int(port)), float(seconds))
+places = PodPaths(*folders, ("127.0.0.1", int(port)), float(seconds))
 sys.exit(run(os.environ, places))
 """
 PATIENCE = 30.0

@@ -102,7 +102,7 @@ def test_a_missing_secret_is_one_failure_beside_those_that_are_there(healthy: Po
     (line,) = said.failures()
     assert f"{HOME}/never-written is not in Vault" in line
     assert f"ok    secret        {DB} can be read" in said.stdout
-    assert "not looked at: a secret is missing" in said.stdout
+    assert "not checked: a secret is missing" in said.stdout
     assert said.code == 16
 
 

@@ -16,8 +16,9 @@ from dataclasses import replace
 import pytest
 
 from kbs.messages import TOKEN_PATH
-from sidecar.errors import Exit, RefusalError
-from sidecar.health import MAX_CONNECTIONS, MAX_REQUEST, REQUEST_SECONDS, STUCK_SECONDS, Health, Status
+from sidecar.errors import SidecarError
+from sidecar.health import MAX_CONNECTIONS, MAX_REQUEST, REQUEST_SECONDS, STUCK_SECONDS, HealthServer, Status
+from sidecar.reasons import Exit
 from tests.attestation.verifier.process import Verifier
 from tests.sidecar.front import Request, Spoilt, front
 from tests.sidecar.pod import Pod
@@ -31,17 +32,17 @@ def status() -> Status:
 
 
 @pytest.fixture
-def health(status: Status) -> Health:
-    server = Health(("127.0.0.1", 0), status)
+def health(status: Status) -> HealthServer:
+    server = HealthServer(("127.0.0.1", 0), status)
     server.start()
     return server
 
 
-def connect(health: Health) -> socket.socket:
+def connect(health: HealthServer) -> socket.socket:
     return socket.create_connection(("127.0.0.1", health.port), 5)
 
 
-def ask(health: Health, request: bytes) -> bytes:
+def ask(health: HealthServer, request: bytes) -> bytes:
     """Everything that is answered until the connection ends."""
     with connect(health) as connection:
         connection.sendall(request)
@@ -56,7 +57,7 @@ def read(connection: socket.socket) -> bytes:
     return content
 
 
-def get(health: Health, path: str) -> tuple[int, object]:
+def get(health: HealthServer, path: str) -> tuple[int, object]:
     head, _, body = ask(health, f"GET {path} HTTP/1.1\r\nHost: pod\r\nConnection: close\r\n\r\n".encode()).partition(
         b"\r\n\r\n"
     )
@@ -64,7 +65,7 @@ def get(health: Health, path: str) -> tuple[int, object]:
     return int(head.split()[1]), json.loads(body)
 
 
-def test_it_is_started_when_something_is_published_and_alive_all_the_time(health: Health, status: Status) -> None:
+def test_it_is_started_when_something_is_published_and_alive_all_the_time(health: HealthServer, status: Status) -> None:
     waiting = {"state": "starting", "published": 0, "troubles": []}
     assert get(health, "/startupz") == (503, waiting)
     assert get(health, "/livez") == (200, waiting)
@@ -81,7 +82,7 @@ def test_who_does_not_come_round_any_more_is_stuck(status: Status, monkeypatch: 
     later = time.monotonic() + STUCK_SECONDS + 1
     monkeypatch.setattr(time, "monotonic", lambda: later)
     assert status.answer("/livez")[0] == 503
-    status.alive()
+    status.heartbeat()
     assert status.answer("/livez")[0] == 200
 
 
@@ -100,12 +101,12 @@ def test_who_does_not_come_round_any_more_is_stuck(status: Status, monkeypatch: 
         (b"GET /livez HTTP/1.1\r\nX: " + b"x" * MAX_REQUEST + b"\r\n", 431),
     ],
 )
-def test_what_is_no_probe_is_refused_in_one_answer(health: Health, request_: bytes, code: int) -> None:
+def test_what_is_no_probe_is_refused_in_one_answer(health: HealthServer, request_: bytes, code: int) -> None:
     assert int(ask(health, request_).split()[1]) == code
     assert get(health, "/livez")[0] == 200
 
 
-def test_a_request_that_does_not_end_is_dropped(health: Health) -> None:
+def test_a_request_that_does_not_end_is_dropped(health: HealthServer) -> None:
     with connect(health) as connection:
         connection.sendall(b"GET /livez HTTP/1.1\r\nX: ")
         started = time.monotonic()
@@ -124,7 +125,7 @@ def test_a_request_that_does_not_end_is_dropped(health: Health) -> None:
         thread.join()
 
 
-def test_many_idle_connections_do_not_keep_the_kubelet_out(health: Health) -> None:
+def test_many_idle_connections_do_not_keep_the_kubelet_out(health: HealthServer) -> None:
     before = len(os.listdir("/proc/self/fd"))
     idle = [connect(health) for _ in range(3 * MAX_CONNECTIONS)]
     assert get(health, "/livez")[0] == 200
@@ -135,7 +136,7 @@ def test_many_idle_connections_do_not_keep_the_kubelet_out(health: Health) -> No
         each.close()
 
 
-def test_a_caller_that_resets_harms_nobody(health: Health) -> None:
+def test_a_caller_that_resets_harms_nobody(health: HealthServer) -> None:
     for _ in range(50):
         with connect(health) as connection:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
@@ -143,18 +144,18 @@ def test_a_caller_that_resets_harms_nobody(health: Health) -> None:
     assert get(health, "/livez")[0] == 200
 
 
-def test_a_port_that_is_taken_is_a_reason(health: Health, status: Status) -> None:
-    with pytest.raises(RefusalError, match="cannot listen on port") as caught:
-        Health(("127.0.0.1", health.port), status)
+def test_a_port_that_is_taken_is_a_reason(health: HealthServer, status: Status) -> None:
+    with pytest.raises(SidecarError, match="cannot listen on port") as caught:
+        HealthServer(("127.0.0.1", health.port), status)
     assert caught.value.reason == "health-port"
 
 
 _EVERYWHERE = """
 import socket, sys
-from sidecar.health import Health, Status
+from sidecar.health import HealthServer, Status
 status = Status()
 status.published = 1
-health = Health(("::", 0), status)
+health = HealthServer(("::", 0), status)
 health.start()
 for address in sys.argv[1:]:
     with socket.create_connection((address, health.port), 5) as connection:
@@ -207,7 +208,7 @@ def test_a_real_sidecar_answers_while_it_waits(pod: Pod, slow_verifier: threadin
         assert sidecar.stop().code == Exit.PUBLISHED
 
 
-def test_a_port_that_is_taken_ends_the_sidecar_before_anything_is_asked(pod: Pod, health: Health) -> None:
+def test_a_port_that_is_taken_ends_the_sidecar_before_anything_is_asked(pod: Pod, health: HealthServer) -> None:
     with resident(pod, port=health.port) as sidecar:
         ended = sidecar.end()
     assert ended.code == Exit.CONFIGURATION

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from plan.document import SecretFile
-from sidecar.errors import Exit
+from sidecar.reasons import Exit
 from tests.sidecar.conftest import write_secret
 from tests.sidecar.pod import CANARY, HOME, Pod, clean, refused
 from tests.sidecar.resident import resident, until

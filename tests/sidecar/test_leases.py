@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from plan.document import EnvVariable, SecretFile
-from sidecar.errors import Exit
+from sidecar.reasons import Exit
 from tests.attestation.verifier.process import Verifier
 from tests.sidecar.pod import Pod, clean, refused
 from tests.sidecar.postgres import Postgres, postgres

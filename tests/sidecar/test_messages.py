@@ -7,7 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from sidecar.errors import Exit, RefusalError, internal
+from sidecar.errors import SidecarError, internal_error
+from sidecar.reasons import Exit, Reason
 from tests.sidecar.pod import CANARY
 from tests.support.paths import ROOT
 
@@ -15,13 +16,13 @@ _START = f"""
 import sys
 from pathlib import Path
 from sidecar.main import run
-from sidecar.paths import Places
+from sidecar.paths import PodPaths
 
 class Environment(dict):
     def get(self, name):
         raise KeyError("{CANARY}")
 
-sys.exit(run(Environment(), Places(termination_log=Path(sys.argv[1]))))
+sys.exit(run(Environment(), PodPaths(termination_log=Path(sys.argv[1]))))
 """
 
 
@@ -49,12 +50,12 @@ def test_the_place_is_where_it_was_raised() -> None:
     try:
         raise ValueError(CANARY)
     except ValueError as error:
-        told = internal(error)
-    assert isinstance(told, RefusalError)
+        told = internal_error(error)
+    assert isinstance(told, SidecarError)
     assert "ValueError at test_messages.py:" in told.line
     assert CANARY not in told.line
 
 
 def test_one_line_has_reason_and_correlation_id() -> None:
-    told = RefusalError(Exit.VERIFIER_REFUSED, "verifier-refused", "it said no", correlation_id="0123456789abcdef")
+    told = SidecarError(Reason.VERIFIER_REFUSED, "it said no", correlation_id="0123456789abcdef")
     assert told.line == "morphisms-init: it said no [verifier-refused, correlation id 0123456789abcdef]"

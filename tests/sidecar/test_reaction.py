@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from plan.document import SecretFile
-from sidecar.errors import Exit, RefusalError
-from sidecar.publish.notify import reaction
+from sidecar.errors import SidecarError
+from sidecar.publish.notify import notification
+from sidecar.reasons import Exit
 from tests.sidecar.conftest import write_secret
 from tests.sidecar.pod import CANARY, HOME, Pod, refused
 from tests.sidecar.resident import application, resident, until
@@ -38,9 +39,9 @@ def note(tmp_path: Path) -> Path:
 
 
 def tell(name: str, sign: str = "SIGHUP") -> int:
-    wanted = reaction(f"signal:{sign}:{name}")
+    wanted = notification(f"signal:{sign}:{name}")
     assert wanted is not None
-    return wanted.carry_out()
+    return wanted.send()
 
 
 def test_a_program_is_known_by_its_file(tmp_path: Path, note: Path) -> None:
@@ -127,9 +128,9 @@ def test_another_users_process_is_not_told(tmp_path: Path) -> None:
 
 _OURSELVES = """
 import sys
-from sidecar.publish.notify import reaction
+from sidecar.publish.notify import notification
 open("/proc/self/comm", "w").write(sys.argv[1])
-print(reaction(f"signal:SIGKILL:{sys.argv[1]}").carry_out())
+print(notification(f"signal:SIGKILL:{sys.argv[1]}").send())
 """
 
 
@@ -146,7 +147,7 @@ def test_never_the_first_process_of_the_namespace() -> None:
 import os, subprocess, sys
 open("/proc/self/comm", "w").write({NAME!r})
 assert os.getpid() == 1
-code = "from sidecar.publish.notify import reaction; print(reaction('signal:SIGKILL:{NAME}').carry_out())"
+code = "from sidecar.publish.notify import notification; print(notification('signal:SIGKILL:{NAME}').send())"
 sys.exit(subprocess.run([sys.executable, "-c", code]).returncode)
 """
     words = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc", sys.executable, "-c", script]
@@ -166,10 +167,10 @@ def test_a_process_that_has_ended_is_nobody(tmp_path: Path) -> None:
 
 
 def test_a_signal_that_linux_does_not_have() -> None:
-    with pytest.raises(RefusalError, match="SIGNOTHING, which is no signal") as caught:
-        reaction("signal:SIGNOTHING:nginx")
+    with pytest.raises(SidecarError, match="SIGNOTHING, which is no signal") as caught:
+        notification("signal:SIGNOTHING:nginx")
     assert caught.value.exit_code is Exit.CONFIGURATION
-    assert reaction("none") is None
+    assert notification("none") is None
 
 
 def test_a_sidecar_says_so_before_it_attests(pod: Pod) -> None:

@@ -18,7 +18,7 @@ import pytest
 
 from plan.codec import write_plan
 from plan.document import EnvFrom, EnvVariable, EvidenceSource, SecretFile
-from sidecar.errors import Exit
+from sidecar.reasons import Exit
 from tests.attestation.verifier.process import Verifier
 from tests.attestation.verifier.tokens import Issuer
 from tests.sidecar.conftest import write_secret

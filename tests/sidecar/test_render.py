@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from plan.document import EnvFrom, EnvVariable, EvidenceSource, Plan, SecretFile, Vault, Verifier, Workload
-from sidecar.errors import Exit, RefusalError
+from sidecar.errors import SidecarError
 from sidecar.publish.render import environments, files, reads
+from sidecar.reasons import Exit
 
 CANARY = "canary-77aa"
 
@@ -50,7 +51,7 @@ def rendered(template: str, data: dict[str, Any], key: str | None = None) -> byt
 )
 def test_templates(template: str, data: dict[str, Any], expected: str | None) -> None:
     if expected is None:
-        with pytest.raises(RefusalError):
+        with pytest.raises(SidecarError):
             rendered(template, data)
     else:
         assert rendered(template, data) == expected.encode()
@@ -69,7 +70,7 @@ def test_templates(template: str, data: dict[str, Any], expected: str | None) ->
     ],
 )
 def test_templates_that_are_refused_name_no_value(template: str, code: Exit) -> None:
-    with pytest.raises(RefusalError) as caught:
+    with pytest.raises(SidecarError) as caught:
         rendered(template, {"a": CANARY})
     assert (caught.value.exit_code, caught.value.reason) == (code, "template")
     assert CANARY not in caught.value.line
@@ -77,7 +78,7 @@ def test_templates_that_are_refused_name_no_value(template: str, code: Exit) -> 
 
 def test_a_template_with_a_key_sees_that_key_alone() -> None:
     assert rendered("{{{a}}}", {"a": "x", "b": CANARY}, key="a") == b"x"
-    with pytest.raises(RefusalError):
+    with pytest.raises(SidecarError):
         rendered("{{{b}}}", {"a": "x", "b": CANARY}, key="a")
 
 
@@ -99,7 +100,7 @@ def test_env_wins_over_env_from_and_no_name_comes_twice() -> None:
     [{"A": f"{CANARY}\0B=2"}, {f"{CANARY}=": "1"}, {f"{CANARY}\n": "1"}, {f"{CANARY}ü": "1"}, {"": "1"}, {"A\0B": "1"}],
 )
 def test_what_no_environment_can_hold_is_refused_without_its_value(data: dict[str, Any]) -> None:
-    with pytest.raises(RefusalError) as caught:
+    with pytest.raises(SidecarError) as caught:
         pairs(data)
     assert caught.value.exit_code is Exit.SECRET_MISSING
     assert CANARY not in caught.value.line
@@ -112,7 +113,7 @@ def test_the_helpers_bounds_are_ours() -> None:
         {f"A{n}": "x" * 120_000 for n in range(9)},
         {f"A{n}": "" for n in range(4097)},
     ):
-        with pytest.raises(RefusalError) as caught:
+        with pytest.raises(SidecarError) as caught:
             pairs(data)
         assert caught.value.exit_code is Exit.NO_SPACE
 
@@ -125,7 +126,7 @@ def test_values_that_look_like_references_are_values() -> None:
 
 @pytest.mark.parametrize("value", ["${vault:m/a}", "${vault:m/a#k", "${vault:m/a#k@0}", "${vault:#k}"])
 def test_inline_references_that_are_none(value: str) -> None:
-    with pytest.raises(RefusalError) as caught:
+    with pytest.raises(SidecarError) as caught:
         reads(plan(env=(EnvVariable("web", "A", value=value),)))
     assert caught.value.reason == "inline-reference"
 
@@ -133,7 +134,7 @@ def test_inline_references_that_are_none(value: str) -> None:
 def test_whole_secrets_are_canonical_and_numbers_that_would_change_are_refused() -> None:
     made = plan(secrets=(SecretFile("t", "m/a", "t"),))
     assert files(made, {("m/a", None): {"b": "ü", "a": [1, None]}})["t"].content == '{"a":[1,null],"b":"ü"}'.encode()
-    with pytest.raises(RefusalError) as caught:
+    with pytest.raises(SidecarError) as caught:
         files(made, {("m/a", None): {"b": 2**60}})
     assert caught.value.reason == "secret-unusable"
 
@@ -141,7 +142,7 @@ def test_whole_secrets_are_canonical_and_numbers_that_would_change_are_refused()
 @pytest.mark.parametrize("names", [("a", "a"), ("a", "a/b"), ("a/b", "a"), ("a/b/c", "a/b")])
 def test_files_that_exclude_each_other(names: tuple[str, str]) -> None:
     made = plan(secrets=tuple(SecretFile(f"s{n}", "m/a", name) for n, name in enumerate(names)))
-    with pytest.raises(RefusalError) as caught:
+    with pytest.raises(SidecarError) as caught:
         files(made, {("m/a", None): {"a": "1"}})
     assert caught.value.reason == "file-twice"
 

@@ -17,7 +17,7 @@ import pytest
 
 from kbs.messages import TOKEN_PATH
 from plan.document import EnvFrom, EnvVariable, SecretFile
-from sidecar.errors import Exit
+from sidecar.reasons import Exit
 from tests.attestation.verifier.process import Verifier
 from tests.sidecar.front import Request, Spoilt, front
 from tests.sidecar.pod import CANARY, HOME, Pod, clean, refused

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from plan.document import EnvVariable, SecretFile
-from sidecar.errors import Exit
+from sidecar.reasons import Exit
 from tests.attestation.verifier.process import Verifier
 from tests.sidecar.conftest import write_secret
 from tests.sidecar.front import Request, Spoilt, front

@@ -7,8 +7,8 @@ from chevron.tokenizer import tokenize
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.errors import RefusalError
 from sidecar.publish.render import _rendered
+from sidecar.reasons import RefusalError
 from webhook.pod.mustache import trouble_in
 
 _SECRET = {"user": "app", "password": "hunter2", "hosts": ["a", "b"]}

@@ -1,0 +1,36 @@
+"""What is due when, and who has to wait."""
+
+from __future__ import annotations
+
+import pytest
+
+from sidecar.errors import SidecarError
+from sidecar.reasons import Reason
+from sidecar.renew.schedule import Schedule, Task
+from sidecar.shutdown import ShutdownSignal
+
+
+@pytest.fixture
+def schedule() -> Schedule:
+    return Schedule(Task)
+
+
+def due(schedule: Schedule) -> Task | None:
+    return schedule.wait(ShutdownSignal(), 0.0)
+
+
+def test_what_is_expected_is_due(schedule: Schedule) -> None:
+    schedule.set_unless_backing_off(Task.ATTESTATION, 0.0)
+    assert due(schedule) is Task.ATTESTATION
+
+
+def test_who_was_refused_waits_whatever_is_expected_of_him(schedule: Schedule) -> None:
+    """Each renewal of the old token says when the guest should prove itself again: that must not undo the back-off."""
+    refused = SidecarError(Reason.VERIFIER_REFUSED, "no")
+    for _ in range(8):
+        schedule.retry(Task.ATTESTATION, refused)
+    schedule.set_unless_backing_off(Task.ATTESTATION, 0.0)
+    schedule.run_now(Task.ATTESTATION)
+    assert due(schedule) is None
+    schedule.set(Task.ATTESTATION, 0.0)
+    assert due(schedule) is Task.ATTESTATION
