@@ -22,45 +22,47 @@ from webhook.modes import Mode
 from webhook.pod.schema import MalformedError, check_metadata, check_pod
 from webhook.request import Request
 from webhook.rules import BY_ID
-from webhook.snapshot import Snapshot
+from webhook.snapshot import Lookup, Snapshot
 
 _SERVING: Final = "serving.knative.dev"
-Handler = Callable[[Request, Configuration, Snapshot | None, Mode], Decision]
 
 
 @dataclass(frozen=True, slots=True)
-class _Path:
-    """What a path takes, how the shape of its object is checked, and who decides."""
+class Path:
+    """All about one path: the kinds it accepts, the check of the object's shape, the handler, the look-up it needs."""
 
     kinds: frozenset[tuple[str, str, str]]
     check: Callable[[dict[str, Any]], None]
-    decide: Handler
+    decide: Callable[[Request, Configuration, Snapshot | None, Mode], Decision]
+    needs: Callable[[Request, Configuration, Snapshot, Mode], Lookup | None] | None = None
 
 
 def _check_metadata(item: dict[str, Any]) -> None:
     check_metadata(item, "object")
 
 
-def _pods(decide: Handler) -> _Path:
-    return _Path(frozenset({("", "v1", "Pod")}), check_pod, decide)
+_PODS: Final = frozenset({("", "v1", "Pod")})
 
-
-PATHS: Final[dict[str, _Path]] = {
-    "/mutate/service": _Path(frozenset({(_SERVING, "v1", "Service")}), check_template_owner, mutate_service.decide),
-    "/validate/service": _Path(
+PATHS: Final[dict[str, Path]] = {
+    "/mutate/service": Path(frozenset({(_SERVING, "v1", "Service")}), check_template_owner, mutate_service.decide),
+    "/validate/service": Path(
         frozenset((_SERVING, "v1", kind) for kind in ("Service", "Configuration", "Revision")),
         check_template_owner,
         validate_service.decide,
     ),
-    "/mutate/pod": _pods(mutate_pod.decide),
-    "/validate/pod": _pods(validate_pod.decide),
-    "/validate/binding": _Path(frozenset({("", "v1", "Binding")}), _check_metadata, validate_binding.decide),
-    "/validate/connect": _Path(
+    "/mutate/pod": Path(_PODS, check_pod, mutate_pod.decide),
+    "/validate/pod": Path(_PODS, check_pod, validate_pod.decide),
+    "/validate/binding": Path(
+        frozenset({("", "v1", "Binding")}), _check_metadata, validate_binding.decide, needs=validate_binding.needs
+    ),
+    "/validate/connect": Path(
         frozenset(("", "v1", f"Pod{name}Options") for name in ("Exec", "Attach", "PortForward")),
         _check_metadata,
         validate_connect.decide,
     ),
-    "/validate/namespace": _Path(frozenset({("", "v1", "Namespace")}), _check_metadata, validate_namespace.decide),
+    "/validate/namespace": Path(
+        frozenset({("", "v1", "Namespace")}), _check_metadata, validate_namespace.decide, needs=validate_namespace.needs
+    ),
 }
 
 _CLUSTER_DEPENDENT: Final = ",".join(rule.id for rule in BY_ID.values() if rule.needs_cluster)
@@ -90,6 +92,21 @@ def decide(
     if snapshot is None:
         decision = replace(decision, audit={**decision.audit, "not-evaluated": _CLUSTER_DEPENDENT})
     return decision
+
+
+def lookup(request: Request, configuration: Configuration, snapshot: Snapshot) -> Lookup | None:
+    """What the decision on this request needs besides the snapshot; None for nothing, which is the rule.
+
+    The caller looks it up and hands `decide` the snapshot `with_fetched` of it.
+    """
+    path = PATHS.get(request.path)
+    if path is None or path.needs is None or request.kind not in path.kinds:
+        return None
+    try:
+        path.check(request.object or {})
+        return path.needs(request, configuration, snapshot, snapshot.mode_of(request.namespace))
+    except MalformedError:  # `decide` refuses it and says why
+        return None
 
 
 def mode_of_request(request: Request, snapshot: Snapshot | None, offline_mode: Mode = Mode.INJECT) -> Mode:

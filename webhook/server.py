@@ -19,10 +19,10 @@ from server.metrics import new_registry
 from server.service import Address, Application, Background
 from server.tls import CertificateFiles, HeldCertificate
 from server.watched import FileMetrics, Watched
-from webhook.cluster.lookups import Cluster
+from webhook.cluster.protocol import Cluster
 from webhook.configuration.load import load_configuration
 from webhook.configuration.model import Configuration
-from webhook.decide import PATHS, decide
+from webhook.decide import PATHS, decide, lookup
 from webhook.decision import Decision, refuse
 from webhook.metrics import AdmissionMetrics
 from webhook.request import Request
@@ -141,13 +141,10 @@ class Admission:
     async def _decide(self, request: Request) -> Decision:
         configuration = self._configuration()
         snapshot = self._cluster.current()
-        if request.path in _LOOKING_UP:
-            snapshot = await self._cluster.fetch(request, configuration, snapshot)
+        wanted = lookup(request, configuration, snapshot)
+        if wanted is not None:
+            snapshot = snapshot.with_fetched(await self._cluster.look_up(wanted))
         return decide(request, configuration, snapshot)
-
-
-# The paths whose decisions may want what no watch holds.
-_LOOKING_UP = frozenset({"/validate/binding", "/validate/namespace"})
 
 
 def unusable(error: ReviewError) -> Response:

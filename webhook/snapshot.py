@@ -38,8 +38,27 @@ class RuntimeClassRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class PodLookup:
+    """A decision needs this Pod."""
+
+    namespace: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class RevisionsLookup:
+    """A decision needs the routable Revisions of this namespace."""
+
+    namespace: str
+
+
+Lookup = PodLookup | RevisionsLookup
+"""What one decision needs besides the records. The caller looks it up, bounded in time, and decides afterwards."""
+
+
+@dataclass(frozen=True, slots=True)
 class Fetched:
-    """What the edge looked up for this one decision. None means that the look-up failed or was not made."""
+    """What a look-up found. None: the look-up failed, or was not made."""
 
     pod: dict[str, Any] | None = None
     revisions: tuple[dict[str, Any], ...] | None = None
@@ -110,8 +129,7 @@ def runtime_class_record(item: Mapping[str, Any]) -> RuntimeClassRecord:
 def snapshot_of_objects(items: Iterable[Any]) -> Snapshot:
     """The snapshot that a `kind: List` of Namespaces, Nodes and RuntimeClasses gives.
 
-    Pods and Revisions in it are what a live look-up would have found: `fetched_pod` and `fetched_revisions` pick from
-    them. Objects of other kinds are ignored.
+    Objects of other kinds are ignored; Pods and Revisions are for `find_in_objects`.
     """
     namespaces, nodes, classes = {}, {}, {}
     for item in items:
@@ -127,14 +145,10 @@ def snapshot_of_objects(items: Iterable[Any]) -> Snapshot:
     return Snapshot(namespaces, nodes, classes)
 
 
-def fetched_from_objects(items: Iterable[Any], namespace: str, pod: str) -> Fetched:
-    """What looking up that pod and that namespace's Revisions would have answered, had the cluster held `items`."""
-    found: dict[str, Any] | None = None
-    revisions = []
-    for item in items:
-        if isinstance(item, dict) and _metadata(item).get("namespace") == namespace:
-            if item.get("kind") == "Pod" and _metadata(item).get("name") == pod:
-                found = item
-            elif item.get("kind") == "Revision":
-                revisions.append(item)
-    return Fetched(pod=found, revisions=tuple(revisions))
+def find_in_objects(items: Iterable[Any], lookup: Lookup) -> Fetched:
+    """What the look-up would have found in a cluster that holds these objects."""
+    found = [item for item in items if isinstance(item, dict) and _metadata(item).get("namespace") == lookup.namespace]
+    if isinstance(lookup, PodLookup):
+        pods = [item for item in found if item.get("kind") == "Pod" and _metadata(item).get("name") == lookup.name]
+        return Fetched(pod=pods[-1] if pods else None)
+    return Fetched(revisions=tuple(item for item in found if item.get("kind") == "Revision"))

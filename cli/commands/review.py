@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import sys
 from pathlib import Path
 
 from cli.support.manifests import load_configuration, read_bytes, read_snapshot_objects
-from webhook.cluster.lookups import FileCluster
-from webhook.decide import PATHS, decide
+from webhook.decide import PATHS, decide, lookup
 from webhook.review import ReviewError, read_review, write_review
-from webhook.snapshot import Snapshot
+from webhook.snapshot import Snapshot, find_in_objects, snapshot_of_objects
 
 HELP = "answer one AdmissionReview as the server would; exit 0 allowed, 1 denied, 2 unusable input"
 EXAMPLE = "morphisms review --path /mutate/pod review.json"
@@ -40,8 +38,11 @@ def run(arguments: argparse.Namespace) -> int:
         return 2
     snapshot: Snapshot | None = None
     if arguments.snapshot is not None:
-        cluster = FileCluster(read_snapshot_objects(arguments.snapshot))
-        snapshot = asyncio.run(cluster.fetch(request, configuration, cluster.current()))
+        objects = read_snapshot_objects(arguments.snapshot)
+        snapshot = snapshot_of_objects(objects)
+        wanted = lookup(request, configuration, snapshot)
+        if wanted is not None:
+            snapshot = snapshot.with_fetched(find_in_objects(objects, wanted))
     decision = decide(request, configuration, snapshot)
     # A byte more than the server sends only where a person reads it.
     end = b"\n" if sys.stdout.isatty() else b""

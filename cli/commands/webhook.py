@@ -14,7 +14,8 @@ from server import service
 from server.tls import CertificateFiles
 from server.yaml.kubernetes import UnusableInputError
 from server.yaml.strict import ConfigurationError
-from webhook.cluster.lookups import Cluster, FileCluster
+from webhook.cluster.file import FileCluster
+from webhook.cluster.protocol import Cluster
 from webhook.configuration.model import Configuration
 from webhook.server import Settings, make_application
 

@@ -16,7 +16,7 @@ from webhook.request import Request
 from webhook.rules import BINDING
 from webhook.rules.placement import binding_target
 from webhook.rules.rule import BindingSubject, Violation, evaluate
-from webhook.snapshot import Snapshot
+from webhook.snapshot import PodLookup, Snapshot
 
 
 def decide(request: Request, configuration: Configuration, snapshot: Snapshot | None, mode: Mode) -> Decision:
@@ -38,11 +38,15 @@ def decide(request: Request, configuration: Configuration, snapshot: Snapshot | 
     return judge(violations, mode, configuration, asked=asked or not _is_about_the_node(violations))
 
 
-def needs_pod(request: Request, configuration: Configuration, snapshot: Snapshot, mode: Mode) -> bool:
-    """Whether the decision will want the pod, so that the edge looks it up."""
+def needs(request: Request, configuration: Configuration, snapshot: Snapshot, mode: Mode) -> PodLookup | None:
+    """The pod to look up, where the node alone does not decide."""
     if request.object is None or mode is Mode.ABSENT:
-        return False
-    return _is_about_the_node(tuple(_violations(request, configuration, snapshot, None)))
+        return None
+    if not _is_about_the_node(tuple(_violations(request, configuration, snapshot, None))):
+        return None
+    # The legacy `bindings` resource has the pod's name in the object only.
+    metadata = request.object.get("metadata") or {}
+    return PodLookup(request.namespace, request.name or str(metadata.get("name") or ""))
 
 
 def _is_about_the_node(violations: tuple[Violation, ...]) -> bool:

@@ -17,7 +17,7 @@ from webhook.pod.consumers import shown
 from webhook.pod.opt_in import asks
 from webhook.pod.schema import MalformedError, check_metadata
 from webhook.request import Request
-from webhook.snapshot import Snapshot
+from webhook.snapshot import RevisionsLookup, Snapshot
 from webhook.wellknown import MODE_LABEL
 
 _ROUTING_STATE = "serving.knative.dev/routingState"
@@ -37,10 +37,11 @@ def decide(request: Request, configuration: Configuration, snapshot: Snapshot | 
     return Decision("allowed", new, "mode-changed", warnings=as_warnings(lines), audit=summary(new, "allowed", ()))
 
 
-def needs_revisions(request: Request) -> bool:
-    """Whether the decision will want the namespace's Revisions, so that the edge looks them up."""
+def needs(request: Request, configuration: Configuration, snapshot: Snapshot, mode: Mode) -> RevisionsLookup | None:
+    """The Revisions to look up, where the change tightens the namespace's mode."""
     new, old = mode_of_label(_label(request.object)), mode_of_label(_label(request.old_object))
-    return request.operation == "UPDATE" and new.strictness > old.strictness
+    tightens = request.operation == "UPDATE" and new.strictness > old.strictness
+    return RevisionsLookup(request.name) if tightens else None
 
 
 def _label(item: dict[str, Any] | None) -> str | None:

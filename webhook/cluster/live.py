@@ -25,11 +25,12 @@ from aiohttp.http_exceptions import LineTooLong
 from server import logs
 from webhook.cluster.kubernetes import ApiClient, load_incluster_config, load_kube_config
 from webhook.cluster.kubernetes import Configuration as ClientConfiguration
-from webhook.cluster.lookups import FileCluster, Lookups, StatusError, get, send
+from webhook.cluster.lookups import Lookups, StatusError, get, send
 from webhook.configuration.model import Configuration
 from webhook.modes import Mode
-from webhook.request import Request
 from webhook.snapshot import (
+    Fetched,
+    Lookup,
     NodeRecord,
     RuntimeClassRecord,
     Snapshot,
@@ -38,8 +39,6 @@ from webhook.snapshot import (
     node_record,
     runtime_class_record,
 )
-
-__all__ = ["FileCluster", "LiveCluster", "Timing", "Watch", "connect"]
 
 T = TypeVar("T")
 Clock = Callable[[], float]
@@ -85,7 +84,7 @@ async def connect() -> ApiClient:
 
 
 class LiveCluster:
-    """A `webhook.cluster.lookups.Cluster`, kept current by `run`.
+    """A `webhook.cluster.protocol.Cluster`, kept current by `run`.
 
     `clock` counts seconds and never goes back.
     """
@@ -146,21 +145,18 @@ class LiveCluster:
         return f"not listed yet: {', '.join(waiting)}" if waiting else None
 
     def configured(self, configuration: Configuration) -> None:
-        """Take a reloaded configuration."""
-        self.label_keys_changed(configuration.node_label_keys)
-
-    def label_keys_changed(self, keys: frozenset[str]) -> None:
-        """Keep these labels of nodes from now on, and list the nodes again; nothing happens for the same keys.
+        """Keep the node labels that this configuration needs, and list the nodes again where they are others.
 
         Until they are listed, nodes have the old labels: a profile that needs a new one is refused, not let through.
         """
+        keys = configuration.node_label_keys
         if keys != self._label_keys:
             self._label_keys = keys
             self._nodes.relist()
 
-    async def fetch(self, request: Request, configuration: Configuration, snapshot: Snapshot) -> Snapshot:
-        """As `webhook.cluster.lookups.Cluster.fetch`."""
-        return snapshot if self._lookups is None else await self._lookups.fetch(request, configuration, snapshot)
+    async def look_up(self, lookup: Lookup) -> Fetched:
+        """As `webhook.cluster.protocol.Cluster.look_up`."""
+        return Fetched() if self._lookups is None else await self._lookups.look_up(lookup)
 
     def _node(self, item: Mapping[str, Any]) -> NodeRecord:
         record = node_record(item, self._label_keys)

@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 
 from tests.support.paths import REVIEWS
-from webhook.admission.validate_namespace import needs_revisions
 from webhook.configuration.model import Configuration
-from webhook.decide import decide
+from webhook.decide import decide, lookup
 from webhook.request import Request, User
 from webhook.snapshot import Fetched, RuntimeClassRecord, Snapshot
 
@@ -77,7 +76,7 @@ def test_a_revision_that_cannot_be_read_is_named_and_hinders_nothing() -> None:
 @pytest.mark.parametrize(("old", "new"), [("enforce", "audit"), ("enforce", None), ("audit", "audit")])
 def test_loosening_is_another_policys_business(old: str | None, new: str | None) -> None:
     assert _warnings(old, new, None) == ()
-    assert not needs_revisions(_request(old, new))
+    assert lookup(_request(old, new), Configuration(), Snapshot()) is None
 
 
 def test_a_value_that_is_no_mode_is_told() -> None:

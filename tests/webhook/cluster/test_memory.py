@@ -20,7 +20,7 @@ NODE_BYTES = 8_000
 _CLIENT = """
 import asyncio, json, sys, time
 from webhook.cluster.kubernetes import ApiClient, Configuration as ClientConfiguration
-from webhook.configuration import Configuration
+from webhook.configuration.model import Configuration
 from webhook.cluster.live import LiveCluster
 
 def resident(key):

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.webhook.cluster.apiserver import namespace, node, runtime_class
-from webhook.cluster import lookups
-from webhook.cluster.lookups import FileCluster, SnapshotFileError, read_objects
+from webhook.cluster import file
+from webhook.cluster.file import FileCluster, SnapshotFileError, read_objects
 from webhook.modes import Mode
 
 _ITEMS = [namespace("shop", "enforce"), node("n1", snp="true"), runtime_class("kata")]
@@ -92,9 +92,9 @@ def test_refuses_what_it_cannot_read(tmp_path: Path) -> None:
 
 def test_refuses_large_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = _written(tmp_path, "kind: Pod\nname: x\n")
-    monkeypatch.setattr(lookups, "MAX_YAML_BYTES", 10)
+    monkeypatch.setattr(file, "MAX_YAML_BYTES", 10)
     with pytest.raises(SnapshotFileError, match="write it with -o json"):
         read_objects(path)
-    monkeypatch.setattr(lookups, "MAX_JSON_BYTES", 9)
+    monkeypatch.setattr(file, "MAX_JSON_BYTES", 9)
     with pytest.raises(SnapshotFileError, match="larger than"):
         read_objects(path)

@@ -366,7 +366,7 @@ async def test_other_label_keys_during_a_list_start_it_anew(live: Live) -> None:
     live.server.faults[NODES].append(never)
     live.start()
     await arrived.wait()
-    live.cluster.label_keys_changed(frozenset({"zone"}))
+    live.cluster.configured(Configuration(reserved=Reserved(keys=("zone",))))
     await live.observed.next("nodes", "listed")
     assert live.cluster.current().nodes["n1"].labels == (("zone", "a"),)
     assert not live.observed.counts["nodes", "interrupted"]

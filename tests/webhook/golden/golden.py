@@ -18,12 +18,12 @@ import yaml
 
 from tests.support.paths import REVIEWS
 from webhook.configuration.model import Configuration
-from webhook.decide import decide
+from webhook.decide import decide, lookup
 from webhook.decision import Decision
 from webhook.modes import Mode
 from webhook.review import read_review, write_review
 from webhook.rules.rule import Violation
-from webhook.snapshot import fetched_from_objects, snapshot_of_objects
+from webhook.snapshot import find_in_objects, snapshot_of_objects
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 HERE = Path(__file__).parent
@@ -80,12 +80,12 @@ def decision_and_response(case: Case) -> tuple[Decision, dict[str, Any]]:
     request = read_review(json.dumps(review).encode(), case.path)
     objects = [*yaml.safe_load((HERE / "cluster.yaml").read_text())["items"], *case.objects]
     snapshot = snapshot_of_objects(objects)
-    snapshot = replace(
-        snapshot,
-        namespaces={**snapshot.namespaces, request.namespace: Mode(case.mode)},
-        fetched=fetched_from_objects(objects, request.namespace, request.name),
-    )
-    decision = decide(request, Configuration.model_validate(case.configuration), snapshot)
+    snapshot = replace(snapshot, namespaces={**snapshot.namespaces, request.namespace: Mode(case.mode)})
+    configuration = Configuration.model_validate(case.configuration)
+    wanted = lookup(request, configuration, snapshot)
+    if wanted is not None:
+        snapshot = snapshot.with_fetched(find_in_objects(objects, wanted))
+    decision = decide(request, configuration, snapshot)
     response: dict[str, Any] = json.loads(write_review(request.uid, decision))["response"]
     del response["uid"]
     if "patch" in response:

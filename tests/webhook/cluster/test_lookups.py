@@ -1,4 +1,4 @@
-"""The two look-ups: made only when wanted, bounded, and None whatever goes wrong."""
+"""The two look-ups: made only when a decision needs them, bounded, and None whatever goes wrong."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ from aiohttp import web
 
 from tests.webhook.cluster.apiserver import ApiServer, Fault, body, hang, namespace, node, refuse, status
 from tests.webhook.cluster.conftest import Live
+from webhook.cluster.file import FileCluster
 from webhook.cluster.kubernetes import ApiClient
 from webhook.cluster.kubernetes import Configuration as ClientConfiguration
 from webhook.cluster.live import LiveCluster
-from webhook.cluster.lookups import MAX_REVISIONS, Cluster, FileCluster, Lookups
+from webhook.cluster.lookups import MAX_REVISIONS, Lookups
+from webhook.cluster.protocol import Cluster
 from webhook.configuration.model import Configuration
+from webhook.decide import lookup
 from webhook.request import Request, User
-from webhook.snapshot import Fetched, snapshot_of_objects
+from webhook.snapshot import Fetched, PodLookup, RevisionsLookup, snapshot_of_objects
 
 _CONFIGURATION = Configuration()
 _POD_PATH = "/api/v1/namespaces/shop/pods/web-1"
@@ -56,6 +59,8 @@ _TIGHTENED = Request(
     object=namespace("shop", "enforce"),
     old_object=namespace("shop", "audit"),
 )
+_THE_POD = PodLookup("shop", "web-1")
+_THE_REVISIONS = RevisionsLookup("shop")
 
 
 def _list(*items: object, **metadata: str) -> Fault:
@@ -70,19 +75,12 @@ async def lookups(server: ApiServer) -> AsyncIterator[Lookups]:
 
 async def test_finds_the_pod_of_a_binding(server: ApiServer, lookups: Lookups) -> None:
     server.faults[_POD_PATH].append(body(json.dumps(_POD).encode()))
-    assert await lookups.fetch(_BINDING, _CONFIGURATION, _SNAPSHOT) == _SNAPSHOT.with_fetched(Fetched(pod=_POD))
-
-
-async def test_a_legacy_binding_names_its_pod_in_the_object(server: ApiServer, lookups: Lookups) -> None:
-    server.faults[_POD_PATH].append(body(json.dumps(_POD).encode()))
-    found = await lookups.fetch(replace(_BINDING, name=""), _CONFIGURATION, _SNAPSHOT)
-    assert found.fetched.pod == _POD
+    assert await lookups.look_up(_THE_POD) == Fetched(pod=_POD)
 
 
 async def test_finds_the_routable_revisions(server: ApiServer, lookups: Lookups) -> None:
     server.faults[_REVISIONS_PATH].append(_list(_REVISION, 7))
-    found = await lookups.fetch(_TIGHTENED, _CONFIGURATION, _SNAPSHOT)
-    assert found == _SNAPSHOT.with_fetched(Fetched(revisions=(_REVISION,)))
+    assert await lookups.look_up(_THE_REVISIONS) == Fetched(revisions=(_REVISION,))
     ((_, query, _headers),) = server.requests
     assert query == {"labelSelector": "serving.knative.dev/routingState!=reserve", "limit": str(MAX_REVISIONS)}
 
@@ -96,18 +94,28 @@ async def test_finds_the_routable_revisions(server: ApiServer, lookups: Lookups)
         replace(_BINDING, object={"metadata": {"name": "web-1"}, "target": 7}),
         replace(_BINDING, object=None),
         replace(_BINDING, path="/validate/pod"),
+        replace(_BINDING, path="/no/such/path"),
+        replace(_BINDING, kind=("", "v1", "Pod")),
         replace(_TIGHTENED, old_object=namespace("shop", "enforce")),
         replace(_TIGHTENED, operation="CREATE"),
         replace(_TIGHTENED, object={"metadata": {"labels": 7}}),
         replace(_TIGHTENED, path="/validate/connect"),
     ],
 )
-async def test_looks_nothing_up_that_the_decision_does_not_want(
-    server: ApiServer, lookups: Lookups, request_: Request
-) -> None:
-    assert await lookups.fetch(request_, _CONFIGURATION, _SNAPSHOT) is _SNAPSHOT
-    assert await FileCluster(_OBJECTS).fetch(request_, _CONFIGURATION, _SNAPSHOT) is _SNAPSHOT
-    assert not server.requests
+def test_other_decisions_need_no_look_up(request_: Request) -> None:
+    assert lookup(request_, _CONFIGURATION, _SNAPSHOT) is None
+
+
+def test_a_binding_to_a_node_that_does_not_suit_needs_its_pod() -> None:
+    assert lookup(_BINDING, _CONFIGURATION, _SNAPSHOT) == _THE_POD
+
+
+def test_a_legacy_binding_names_its_pod_in_the_object() -> None:
+    assert lookup(replace(_BINDING, name=""), _CONFIGURATION, _SNAPSHOT) == _THE_POD
+
+
+def test_tightening_a_namespace_needs_its_revisions() -> None:
+    assert lookup(_TIGHTENED, _CONFIGURATION, _SNAPSHOT) == _THE_REVISIONS
 
 
 _BROKEN: list[Fault] = [
@@ -134,8 +142,8 @@ async def test_every_failure_is_none_and_logged_without_content(
     server.faults[_POD_PATH].extend([fault] * 2)
     server.faults[_REVISIONS_PATH].extend([fault] * 2)
     started = asyncio.get_running_loop().time()
-    assert (await lookups.fetch(_BINDING, _CONFIGURATION, _SNAPSHOT)).fetched == Fetched()
-    assert (await lookups.fetch(_TIGHTENED, _CONFIGURATION, _SNAPSHOT)).fetched == Fetched()
+    assert await lookups.look_up(_THE_POD) == Fetched()
+    assert await lookups.look_up(_THE_REVISIONS) == Fetched()
     assert asyncio.get_running_loop().time() - started < 1.5
     logged: list[dict[str, object]] = [record.fields for record in caplog.records if record.msg == "lookup_failed"]  # type: ignore[attr-defined]
     assert [fields["lookup"] for fields in logged] == ["pod", "revisions"]
@@ -178,23 +186,20 @@ async def test_a_file_answers_what_the_cluster_would(server: ApiServer, lookups:
     server.faults[_REVISIONS_PATH].append(_list(_REVISION))
     file = FileCluster(_OBJECTS)
     assert file.current() == _SNAPSHOT
-    for request in (_BINDING, _TIGHTENED):
-        live = await lookups.fetch(request, _CONFIGURATION, _SNAPSHOT)
-        found = await file.fetch(request, _CONFIGURATION, file.current())
-        assert (found.fetched.pod, found.fetched.revisions) == (
-            live.fetched.pod,
-            live.fetched.revisions if request is _TIGHTENED else (_REVISION,),
-        )
+    assert await file.look_up(_THE_POD) == await lookups.look_up(_THE_POD) == Fetched(pod=_POD)
+    assert (
+        await file.look_up(_THE_REVISIONS) == await lookups.look_up(_THE_REVISIONS) == Fetched(revisions=(_REVISION,))
+    )
+    assert await file.look_up(PodLookup("free", "web-1")) == Fetched()
 
 
 async def test_the_live_cluster_looks_up_while_it_runs(live: Live) -> None:
-    before = await live.cluster.fetch(_BINDING, _CONFIGURATION, _SNAPSHOT)
-    assert before is _SNAPSHOT
+    assert await live.cluster.look_up(_THE_POD) == Fetched()
     await live.opened()
     live.server.faults[_POD_PATH].append(body(json.dumps(_POD).encode()))
-    assert (await live.cluster.fetch(_BINDING, _CONFIGURATION, _SNAPSHOT)).fetched.pod == _POD
+    assert await live.cluster.look_up(_THE_POD) == Fetched(pod=_POD)
     await live.stop()
-    assert await live.cluster.fetch(_BINDING, _CONFIGURATION, _SNAPSHOT) is _SNAPSHOT
+    assert await live.cluster.look_up(_THE_POD) == Fetched()
 
 
 async def test_a_file_is_a_cluster_that_never_changes() -> None:

@@ -1,0 +1,27 @@
+"""The cluster as decisions see it: a view that is at hand, and look-ups of what no view holds."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from webhook.configuration.model import Configuration
+from webhook.snapshot import Fetched, Lookup, Snapshot
+
+
+class Cluster(Protocol):
+    """A cluster: live (`webhook.cluster.live`), or described by a file (`webhook.cluster.file`)."""
+
+    def current(self) -> Snapshot:
+        """The view now; cheap enough for every request."""
+
+    async def look_up(self, lookup: Lookup) -> Fetched:
+        """What one decision needs besides the view. Bounded in time, never raises: a failure leaves its field None."""
+
+    def configured(self, configuration: Configuration) -> None:
+        """Take a reloaded configuration into use."""
+
+    def problem(self) -> str | None:
+        """Why the view cannot be used yet; None once it can. A gate of readiness."""
+
+    async def run(self) -> None:
+        """Keep the view current until cancelled."""
