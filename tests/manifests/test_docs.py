@@ -55,7 +55,7 @@ def test_every_guard_and_overlay_is_on_the_page() -> None:
 
 
 def test_the_ports_on_the_page_are_those_of_the_policies() -> None:
-    (table,) = re.findall(r"## What the network lets through.*?\n\n(\|.*?)\n\n", _PAGES["install"], re.DOTALL)
+    (table,) = re.findall(r"## What the network must let through.*?\n\n(\|.*?)\n\n", _PAGES["install"], re.DOTALL)
     named = set(re.findall(r"\b\d+\b", table))
     objects = [*rendered("install.yaml"), *rendered("install-verifier.yaml")]
     containers = [each["spec"]["template"]["spec"]["containers"][0] for each in objects if each["kind"] == "Deployment"]
