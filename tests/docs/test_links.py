@@ -10,14 +10,10 @@ from urllib.parse import unquote
 
 import pytest
 
+from tests.support.pages import PAGES
 from tests.support.paths import ROOT
 from webhook.configuration.model import Configuration
 
-_PAGES = {
-    str(path.relative_to(ROOT)): path.read_text()
-    for folder in (".", "docs", "docs/decisions", "sidecar/exec")
-    for path in sorted((ROOT / folder).glob("*.md"))
-}
 _PACKAGES = ("webhook", "sidecar", "attestation", "plan", "kbs", "measured", "certs", "server", "cli", "demo", "tools")
 _FOLDERS = (*_PACKAGES, "tests", "docs", "manifests", "requirements")
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -39,9 +35,9 @@ def _anchors(page: Path) -> frozenset[str]:
     return frozenset(re.sub(r"[^\w\- ]", "", each.lower()).replace(" ", "-") for each in headings)
 
 
-@pytest.mark.parametrize("page", _PAGES)
+@pytest.mark.parametrize("page", PAGES)
 def test_links_lead_to_pages_and_sections_that_exist(page: str) -> None:
-    for link in _LINK.findall(_PAGES[page]):
+    for link in _LINK.findall(PAGES[page]):
         if "://" in link or link.startswith("mailto:"):
             continue
         name, _, anchor = unquote(link).partition("#")
@@ -51,17 +47,17 @@ def test_links_lead_to_pages_and_sections_that_exist(page: str) -> None:
             assert anchor in _anchors(target), link
 
 
-@pytest.mark.parametrize("page", _PAGES)
+@pytest.mark.parametrize("page", PAGES)
 def test_paths_that_are_named_exist(page: str) -> None:
-    for path in (each.rstrip("./,") for each in _PATH.findall(_PAGES[page])):
+    for path in (each.rstrip("./,") for each in _PATH.findall(PAGES[page])):
         if _PLACEHOLDER.search(path) or path.startswith(_BUILT):
             continue
         assert (ROOT / path).exists(), path
 
 
-@pytest.mark.parametrize("page", _PAGES)
+@pytest.mark.parametrize("page", PAGES)
 def test_modules_that_are_named_exist_with_what_is_named_in_them(page: str) -> None:
-    for name in _MODULE.findall(_PAGES[page]):
+    for name in _MODULE.findall(PAGES[page]):
         if name in _KEYS or name.endswith(".py"):
             continue
         parts = name.split(".")
@@ -79,4 +75,4 @@ def _is_module(parts: list[str]) -> bool:
 
 
 def test_the_pages_are_found() -> None:
-    assert {"README.md", "CONTRIBUTING.md", "docs/install.md", "docs/decisions/README.md"} <= _PAGES.keys()
+    assert {"README.md", "CONTRIBUTING.md", "docs/install.md", "docs/decisions/README.md"} <= PAGES.keys()

@@ -13,6 +13,7 @@ from attestation.appraisal.reference_values import parse_guests
 from attestation.verifier.configuration import VerifierConfiguration
 from attestation.verifier.policies.load import load_policies
 from cli.main import COMMANDS
+from tests.support.pages import PAGES
 from tests.support.paths import ROOT
 from webhook.configuration.model import Configuration
 from webhook.decide import decide
@@ -75,6 +76,12 @@ def test_the_doctors_pod_stays_as_written_where_injection_is_optional(path: str)
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_is_in_the_reference(name: str) -> None:
     assert f"| `morphisms {name}` |" in _REFERENCE
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_that_are_named_exist(page: str) -> None:
+    shown = re.findall(r"(?:`|^|\$ |\| )(?:kubectl )?morphisms ([a-z][a-z-]*)", PAGES[page], re.MULTILINE)
+    assert set(shown) <= set(COMMANDS)
 
 
 @pytest.mark.parametrize("profile", Configuration().profile_by_name)
