@@ -36,7 +36,7 @@ def test_what_injection_mends_is_no_violation(command: Command, tmp_path: Path) 
 def test_a_line_says_where_what_and_which_field(command: Command, tmp_path: Path) -> None:
     path = write(tmp_path / "pod.yaml", pod(hostPID=True))
     result = command("check", "-f", path)
-    message = "remove hostPID; a confidential pod shares no namespace with its host"
+    message = "remove hostPID: a confidential pod cannot share a namespace with its host"
     assert result.code == 1
     assert result.out == f"{path}: Pod/shop/app: [isolation/host-namespaces] {message} (spec.hostPID)\n"
 
@@ -183,7 +183,7 @@ def test_json_has_the_documented_shape(command: Command, tmp_path: Path) -> None
     config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}}
     path = write(tmp_path / "two.yaml", config, pod(hostPID=True))
     document = json.loads(command("check", "-f", path, "-o", "json").out)
-    message = "remove hostPID; a confidential pod shares no namespace with its host"
+    message = "remove hostPID: a confidential pod cannot share a namespace with its host"
     assert document == {
         "version": 1,
         "violations": [

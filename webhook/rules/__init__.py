@@ -1,4 +1,4 @@
-"""The policy: one rule a file, named like its id. `POD`, `BINDING` and `CONNECT` are what admission evaluates."""
+"""The policy: one rule per file, named by its id. Admission evaluates `POD`, `BINDING` and `CONNECT`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a rule is: an id, a severity, a check that yields findings, and whether injection itself needs it."""
+"""The parts of a rule: an id, a severity, a check, and whether injection itself depends on it."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class Severity(enum.StrEnum):
 
 
 class Subject(NamedTuple):
-    """What a rule looks at: a pod (or what a Service's template would become), and what is known around it.
+    """A pod that the rules of `POD` check, or the pod that a Service's template would become, and its surroundings.
 
     `old` is the pod before an UPDATE; `user` is None offline; `snapshot` is None where the cluster is not known.
-    `source` is the object that people wrote, where it is not the pod itself: a Service, Configuration or Revision.
-    `just_rewritten`: the rewrite has a moment ago compared or written our container, so that need not be done again.
+    `source` is the object that the author wrote, where that is not the pod: a Service, Configuration or Revision.
+    `just_rewritten`: the rewrite compared or wrote the injected container just before, so no rule compares it again.
     """
 
     pod: Pod
@@ -41,7 +41,7 @@ class Subject(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class BindingSubject:
-    """A Binding: the node named, and the pod where it was needed and could be looked up."""
+    """A Binding: the node that it names, and the pod where a rule needs it and the webhook could look it up."""
 
     namespace: str
     node: str
@@ -62,25 +62,28 @@ class ConnectSubject:
 
 S = TypeVar("S", Subject, BindingSubject, ConnectSubject)
 
-# (field, message): where, and in one line what is wrong and what to do. Never a value.
-Finding = tuple[str, str]
+# Where a rule is violated, and one line: what is wrong and what to do about it. Never a value of the object.
+FieldMessage = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Rule(Generic[S]):
-    """One policy property. `needed_for_injection`: a pod that asks is denied in every mode when this is violated."""
+    """One property that the policy requires.
+
+    `needed_for_injection`: in every mode, a pod that opts in and violates this rule is denied.
+    """
 
     id: str
     severity: Severity
     summary: str
-    check: Callable[[S], Iterable[Finding]]
+    check: Callable[[S], Iterable[FieldMessage]]
     needed_for_injection: bool = False
     needs_cluster: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """A rule's finding in one object."""
+    """One place where an object violates a rule."""
 
     rule: Rule[Any]
     field: str
@@ -98,7 +101,7 @@ def evaluate(rules: Iterable[Rule[S]], subject: S) -> Iterator[Violation]:
 
 
 def action_of(rule: Rule[Any], mode: Mode, configured: Action | None, asks: bool) -> Action:
-    """What the violation of a rule does: `configured` first, but a pod that asks is never injected half."""
+    """What the violation of a rule does: `configured` first, but a pod that opts in is injected whole or denied."""
     if rule.needed_for_injection and asks:
         return "deny"
     return configured or ("deny" if mode is Mode.ENFORCE else "record")

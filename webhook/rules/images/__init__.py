@@ -1,1 +1,1 @@
-"""What a pod may run."""
+"""Which images a pod may run."""

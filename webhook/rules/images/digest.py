@@ -1,4 +1,4 @@
-"""Images are pinned by digest, as Knative resolves them: a tag can mean another image tomorrow."""
+"""Images are pinned by digest, as Knative resolves them: a tag can name another image tomorrow."""
 
 from __future__ import annotations
 
@@ -6,31 +6,31 @@ import re
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 
-from webhook.rules.rule import Finding, Rule, Severity, Subject
+from webhook.rules.rule import FieldMessage, Rule, Severity, Subject
 
 _PINNED = re.compile(r"[^@\s]+@sha256:[0-9a-f]{64}")
 
 
-def check(subject: Subject) -> Iterator[Finding]:
+def check(subject: Subject) -> Iterator[FieldMessage]:
     if subject.source is not None:
         return  # Knative resolves a template's tags in the Revision
     platform = subject.pod.configuration.platformImages
     # queue-proxy's image is the operator's choice, the same for every Service, and no developer can pin it.
     for container in subject.pod.judged:
         image = container.object.get("image")
-        if image and not _PINNED.fullmatch(image) and not _is_the_platforms(image, platform):
+        if image and not _PINNED.fullmatch(image) and not _is_platform_image(image, platform):
             yield (
                 f"{container.field}.image",
                 f"pin the image of container {container.label} by digest (name@sha256:…)",
             )
     for index, volume in enumerate(subject.pod.spec.get("volumes") or ()):
-        # What an image volume holds can be run as well.
+        # A container can run what an image volume holds.
         image = (volume.get("image") or {}).get("reference")
-        if image and not _PINNED.fullmatch(image) and not _is_the_platforms(image, platform):
+        if image and not _PINNED.fullmatch(image) and not _is_platform_image(image, platform):
             yield f"spec.volumes[{index}].image.reference", "pin the image of the volume by digest (name@sha256:…)"
 
 
-def _is_the_platforms(image: str, globs: tuple[str, ...]) -> bool:
+def _is_platform_image(image: str, globs: tuple[str, ...]) -> bool:
     return any(fnmatchcase(image, glob) for glob in globs)
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from webhook.rules.rule import Finding, Rule, Severity, Subject
+from webhook.rules.rule import FieldMessage, Rule, Severity, Subject
 
 
-def check(subject: Subject) -> Iterator[Finding]:
+def check(subject: Subject) -> Iterator[FieldMessage]:
     if subject.old is None:
         return
-    before = {(each.group, each.name): each.object.get("image") for each in subject.old.containers}
+    images_before = {(each.group, each.name): each.object.get("image") for each in subject.old.containers}
     for container in subject.pod.containers:
-        image = before.get((container.group, container.name))
+        image = images_before.get((container.group, container.name))
         if image is not None and image != container.object.get("image"):
             yield (
                 f"{container.field}.image",

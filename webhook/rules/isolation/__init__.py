@@ -1,1 +1,1 @@
-"""What a pod may share with its host and with people."""
+"""What a pod may share with its host and with users."""

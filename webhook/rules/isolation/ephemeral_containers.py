@@ -1,16 +1,19 @@
-"""Nobody is let into a confidential pod by a debug container, which shares its volumes and may see its processes."""
+"""Confidential pods have no debug (ephemeral) containers: those share their volumes and may see their processes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from webhook.rules.rule import Finding, Rule, Severity, Subject
+from webhook.rules.rule import FieldMessage, Rule, Severity, Subject
 
 
-def check(subject: Subject) -> Iterator[Finding]:
+def check(subject: Subject) -> Iterator[FieldMessage]:
     for container in subject.pod.containers:
         if container.group == "ephemeralContainers":
-            yield container.field, "no ephemeral containers in confidential pods; debug a copy outside this namespace"
+            yield (
+                container.field,
+                "confidential pods cannot have ephemeral containers; debug a copy of the pod in another namespace",
+            )
 
 
 RULE = Rule(

@@ -1,18 +1,18 @@
-"""Nobody execs into, attaches to or forwards ports of pods that hold attested secrets, but for exempt groups."""
+"""Only exempt groups may exec into, attach to, or forward ports of pods that hold attested secrets."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from webhook.rules.rule import ConnectSubject, Finding, Rule, Severity
+from webhook.rules.rule import ConnectSubject, FieldMessage, Rule, Severity
 
 
-def check(subject: ConnectSubject) -> Iterator[Finding]:
+def check(subject: ConnectSubject) -> Iterator[FieldMessage]:
     if set(subject.user.groups).isdisjoint(subject.configuration.execGroups):
         yield (
             "",
             f"{subject.subresource} into confidential pods is refused;"
-            " the operator may exempt a group of yours in execGroups",
+            " the operator can exempt one of your groups in execGroups",
         )
 
 

@@ -1,21 +1,21 @@
-"""No annotation changes the guest's hypervisor, but for those that the operator allows and the measured initdata."""
+"""No annotation changes the guest's hypervisor, except those that the operator allows and the measured initdata."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from webhook.pod.consumers import shown
-from webhook.rules.rule import Finding, Rule, Severity, Subject
+from webhook.rules.rule import FieldMessage, Rule, Severity, Subject
 from webhook.wellknown import INITDATA, KATA_PREFIX
 
 
-def check(subject: Subject) -> Iterator[Finding]:
+def check(subject: Subject) -> Iterator[FieldMessage]:
     allowed = subject.pod.configuration.hypervisorAnnotations
     for key in subject.pod.annotations:
         if key.startswith(KATA_PREFIX) and key != INITDATA and key not in allowed:
             yield (
                 f"metadata.annotations[{shown(key)}]",
-                "remove this Kata annotation, or have the operator allow it in hypervisorAnnotations",
+                "remove this Kata annotation, or have the operator add it to hypervisorAnnotations",
             )
 
 

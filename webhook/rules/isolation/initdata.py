@@ -1,15 +1,15 @@
-"""The initdata document can be read by the guest: one that cannot fails there, late and without a word."""
+"""The guest can read the initdata document: one that it cannot read would fail there, late and without a message."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from measured.initdata import InitdataError, read_initdata
-from webhook.rules.rule import Finding, Rule, Severity, Subject
+from webhook.rules.rule import FieldMessage, Rule, Severity, Subject
 from webhook.wellknown import INITDATA
 
 
-def check(subject: Subject) -> Iterator[Finding]:
+def check(subject: Subject) -> Iterator[FieldMessage]:
     encoded = subject.pod.annotations.get(INITDATA)
     if encoded is None:
         return

@@ -1,17 +1,17 @@
-"""Only Knative's and the built-in controllers' identities make pods with Knative's labels, and nobody changes them.
+"""Only Knative and the built-in controllers create pods with Knative's labels, and only Knative changes them.
 
-The verifier may read a pod's Service back from these labels, so they say who the pod is.
+The verifier may look up a pod's Service by these labels, so they identify the pod.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from webhook.rules.rule import Finding, Rule, Severity, Subject
+from webhook.rules.rule import FieldMessage, Rule, Severity, Subject
 from webhook.wellknown import KNATIVE_PREFIX
 
 
-def check(subject: Subject) -> Iterator[Finding]:
+def check(subject: Subject) -> Iterator[FieldMessage]:
     if subject.user is None or subject.source is not None:
         return
     identities = subject.pod.configuration.identities
@@ -20,9 +20,12 @@ def check(subject: Subject) -> Iterator[Finding]:
     labels = _knative_labels(subject.pod.labels)
     if subject.old is not None:
         if labels != _knative_labels(subject.old.labels):
-            yield "metadata.labels", "serving.knative.dev labels of a pod do not change; they say whose it is"
+            yield (
+                "metadata.labels",
+                "serving.knative.dev labels cannot change on a running pod: they identify its Service; restore them",
+            )
     elif labels and subject.user.name not in identities.podControllers:
-        yield "metadata.labels", "remove the serving.knative.dev labels; only Knative makes pods of a Service"
+        yield "metadata.labels", "remove the serving.knative.dev labels: only Knative creates pods of a Service"
 
 
 def _knative_labels(labels: dict[str, str]) -> dict[str, str]:

@@ -1,15 +1,15 @@
-"""A pod that its author rendered and measured is complete: what injection would still change was not measured."""
+"""A pod that its author rendered and measured is complete: whatever injection would add was not measured."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from webhook.rewrite import rewrite
-from webhook.rules.rule import Finding, Rule, Severity, Subject
+from webhook.rules.rule import FieldMessage, Rule, Severity, Subject
 from webhook.wellknown import INITDATA
 
 
-def check(subject: Subject) -> Iterator[Finding]:
+def check(subject: Subject) -> Iterator[FieldMessage]:
     pod = subject.pod
     if not pod.is_measured or subject.old is not None:
         return
@@ -18,7 +18,8 @@ def check(subject: Subject) -> Iterator[Finding]:
         parts = ", ".join(sorted({"/".join(operation["path"].split("/")[1:3]) for operation in operations}))
         yield (
             f"metadata.annotations[{INITDATA}]",
-            f"the measured pod lacks what injection would change ({parts}); render and measure it again",
+            f"injection would change the measured pod ({parts}), so it is not the one measured;"
+            " render and measure it again",
         )
 
 

@@ -1,4 +1,4 @@
-"""Every node that the scheduler may choose satisfies the profile: each term says so, since terms are ORed."""
+"""Every node that the scheduler may choose fits the profile. Terms are ORed, so each of them has to require it."""
 
 from __future__ import annotations
 
@@ -6,25 +6,29 @@ from collections.abc import Iterator
 from typing import Any
 
 from webhook.configuration.profiles import NodeRequirement
-from webhook.rules.rule import Finding, Rule, Severity, Subject
+from webhook.rules.rule import FieldMessage, Rule, Severity, Subject
 
 _FIELD = "spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms"
 
 
-def check(subject: Subject) -> Iterator[Finding]:
+def check(subject: Subject) -> Iterator[FieldMessage]:
     profile = subject.pod.profile
     if profile is None or not profile.requirements:
         return
     terms = _terms(subject.pod.spec)
     if not terms:
-        yield _FIELD, f"no required node affinity confines the pod to nodes of profile {profile.name}"
+        expressions = " and ".join(map(_expression, profile.requirements))
+        yield _FIELD, f"add a term for the nodes of profile {profile.name}: {expressions}"
     for index, term in enumerate(terms):
-        expressions = term.get("matchExpressions") or []
-        if not expressions and not term.get("matchFields"):
+        given = term.get("matchExpressions") or []
+        if not given and not term.get("matchFields"):
             continue  # matches no node
         for requirement in profile.requirements:
-            if not any(requirement.implied_by(expression) for expression in expressions):
-                yield f"{_FIELD}[{index}]", f"the term lacks {_text(requirement)}; every term needs it"
+            if not any(requirement.implied_by(expression) for expression in given):
+                yield (
+                    f"{_FIELD}[{index}]",
+                    f"add {_expression(requirement)} to this term: terms are alternatives, so each needs it",
+                )
 
 
 def _terms(spec: dict[str, Any]) -> list[dict[str, Any]]:
@@ -33,7 +37,7 @@ def _terms(spec: dict[str, Any]) -> list[dict[str, Any]]:
     return required.get("nodeSelectorTerms") or []
 
 
-def _text(requirement: NodeRequirement) -> str:
+def _expression(requirement: NodeRequirement) -> str:
     return " ".join((requirement.key, requirement.operator, ", ".join(requirement.values))).rstrip()
 
 

@@ -1,17 +1,17 @@
-"""Nobody but the scheduler chooses the node: a preset `nodeName` skips it, and the affinity with it."""
+"""Only the scheduler chooses the node: a preset `nodeName` bypasses the scheduler, and so the affinity."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from webhook.rules.rule import Finding, Rule, Severity, Subject
+from webhook.rules.rule import FieldMessage, Rule, Severity, Subject
 
 
-def check(subject: Subject) -> Iterator[Finding]:
+def check(subject: Subject) -> Iterator[FieldMessage]:
     if subject.old is None and subject.pod.spec.get("nodeName"):
         yield (
             "spec.nodeName",
-            "nodeName skips the scheduler; remove it, and the pod's affinity picks a confidential node",
+            "remove nodeName: it bypasses the scheduler, which chooses a confidential node by the pod's affinity",
         )
 
 

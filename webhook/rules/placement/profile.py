@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from webhook.rules.rule import Finding, Rule, Severity, Subject
+from webhook.rules.rule import FieldMessage, Rule, Severity, Subject
 
 
-def check(subject: Subject) -> Iterator[Finding]:
+def check(subject: Subject) -> Iterator[FieldMessage]:
     pod = subject.pod
     if pod.profile is None:
         allowed = ", ".join(sorted(pod.configuration.profiles_allowed_in(pod.namespace)))
         yield (
             "metadata.annotations[morphisms.dev/profile]",
-            f"no such isolation profile in this namespace; use one of: {allowed}",
+            f"the isolation profile does not exist or is not allowed in this namespace; use one of: {allowed}",
         )
 
 

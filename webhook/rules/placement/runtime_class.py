@@ -1,14 +1,14 @@
-"""The pod runs under one of its profile's RuntimeClasses: exact names, because look-alikes are no TEE."""
+"""The pod runs under one of its profile's RuntimeClasses, by exact name: one with a similar name may not be a TEE."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from webhook.pod.consumers import shown
-from webhook.rules.rule import Finding, Rule, Severity, Subject
+from webhook.rules.rule import FieldMessage, Rule, Severity, Subject
 
 
-def check(subject: Subject) -> Iterator[Finding]:
+def check(subject: Subject) -> Iterator[FieldMessage]:
     profile = subject.pod.profile
     if profile is None or not profile.runtimeClasses:
         return
@@ -18,8 +18,8 @@ def check(subject: Subject) -> Iterator[Finding]:
     elif name not in profile.runtimeClasses:
         yield (
             "spec.runtimeClassName",
-            f"RuntimeClass {shown(name)} is not confidential in profile {profile.name};"
-            f" remove it or use {' or '.join(profile.runtimeClasses)}",
+            f"RuntimeClass {shown(name)} does not belong to profile {profile.name};"
+            f" remove runtimeClassName or use {' or '.join(profile.runtimeClasses)}",
         )
 
 

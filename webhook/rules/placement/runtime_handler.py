@@ -1,13 +1,13 @@
-"""The RuntimeClass exists and its live handler is one that the profile accepts: made anew it may be runc."""
+"""The RuntimeClass exists and the profile accepts its live handler: a RuntimeClass created again may have runc."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from webhook.rules.rule import Finding, Rule, Severity, Subject
+from webhook.rules.rule import FieldMessage, Rule, Severity, Subject
 
 
-def check(subject: Subject) -> Iterator[Finding]:
+def check(subject: Subject) -> Iterator[FieldMessage]:
     profile, snapshot = subject.pod.profile, subject.snapshot
     name = subject.pod.spec.get("runtimeClassName")
     if profile is None or snapshot is None or name not in profile.runtimeClasses:
@@ -16,13 +16,13 @@ def check(subject: Subject) -> Iterator[Finding]:
     if runtime_class is None:
         yield (
             "spec.runtimeClassName",
-            f"RuntimeClass {name} does not exist in this cluster; its operator has to install Kata with SNP",
+            f"RuntimeClass {name} does not exist in this cluster; the operator has to install Kata with SNP",
         )
     elif runtime_class.handler not in profile.handlers:
         yield (
             "spec.runtimeClassName",
             f"RuntimeClass {name} has a handler that profile {profile.name} does not accept;"
-            f" expected {' or '.join(profile.handlers)}",
+            f" the operator has to set it to {' or '.join(profile.handlers)}",
         )
 
 

@@ -1,1 +1,1 @@
-"""How a pod may come by its secrets."""
+"""How a pod may get its secrets."""

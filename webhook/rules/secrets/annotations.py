@@ -1,15 +1,15 @@
-"""The pod's annotations of Morphisms can be read."""
+"""The pod's annotations of Morphisms are well formed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from webhook.pod.consumers import shown
-from webhook.rules.rule import Finding, Rule, Severity, Subject
+from webhook.rules.rule import FieldMessage, Rule, Severity, Subject
 from webhook.wellknown import PREFIX
 
 
-def check(subject: Subject) -> Iterator[Finding]:
+def check(subject: Subject) -> Iterator[FieldMessage]:
     for problem in subject.pod.wishes.problems:
         key = f"{PREFIX}{shown(problem.key)}"
         yield f"metadata.annotations[{key}]", f"annotation {key} {problem.message}"

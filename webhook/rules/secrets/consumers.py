@@ -1,4 +1,4 @@
-"""It is clear which containers get the secrets, and each of them is set up to get them."""
+"""It is known which containers get secrets, and each of them is set up to get them."""
 
 from __future__ import annotations
 
@@ -8,41 +8,53 @@ from plan.layout import RUN_PATH, RUN_VOLUME, SECRETS_PATH, SECRETS_VOLUME
 from webhook.pod.consumers import asks_for_all, is_wrapped, missing_command, serving, shown, takes_env
 from webhook.pod.pod import Container, Pod
 from webhook.rewrite.wrap import own_mount
-from webhook.rules.rule import Finding, Rule, Severity, Subject
+from webhook.rules.rule import FieldMessage, Rule, Severity, Subject
 
 _FIELD = "metadata.annotations[morphisms.dev/containers]"
 _SECRETS, _RUN = own_mount(SECRETS_VOLUME, SECRETS_PATH), own_mount(RUN_VOLUME, RUN_PATH)
 _GROUP_READS = 0o040
 
 
-def check(subject: Subject) -> Iterator[Finding]:
+def check(subject: Subject) -> Iterator[FieldMessage]:
     pod = subject.pod
     wishes = pod.wishes
     if wishes.names_secrets and pod.profile is not None and not pod.profile.injects:
-        yield _FIELD, f"profile {pod.profile.name} injects nothing, so the secrets that the annotations name never come"
+        yield (
+            _FIELD,
+            f"profile {pod.profile.name} does not inject, so the secrets named in the annotations will not be"
+            " available; use another profile",
+        )
         return
     if wishes.containers is not None:
         names = {container.name for container in pod.application if container.group != "ephemeralContainers"}
         for name in wishes.containers:
             if name not in names:
-                yield _FIELD, f"names container {shown(name)}, which the pod does not have or which gets no secrets"
+                yield (
+                    _FIELD,
+                    f"names container {shown(name)}, which does not exist or cannot get secrets; name one of the"
+                    " application's containers",
+                )
     elif asks_for_all(pod) and not serving(pod):
-        yield _FIELD, "the pod has several containers and none is known to serve; name those that get secrets"
+        yield (
+            _FIELD,
+            "the pod has several containers and no serving one can be determined; set morphisms.dev/containers",
+        )
     if pod.file_owner is None and pod.consumers:
         for secret in wishes.secrets:
             if secret.mode is not None and not int(secret.mode, 8) & _GROUP_READS:
                 yield (
                     f"metadata.annotations[morphisms.dev/mode-{secret.name}]",
-                    "a mode without group access needs the containers that get secrets to share one runAsUser",
+                    "the mode gives the group no access, so the containers that get secrets have to share one"
+                    " runAsUser; set it or use a mode such as 0440",
                 )
-    troubled = {references.container.field for references in pod.references if references.problems}
+    with_problems = {references.container.field for references in pod.references if references.problems}
     for consumer in pod.consumers:
-        # What follows from a reference that could not be moved is said where the reference is.
-        if consumer.field not in troubled:
+        # A reference that could not be moved is reported where it is, not as a fault of its container too.
+        if consumer.field not in with_problems:
             yield from _check_consumer(pod, consumer)
 
 
-def _check_consumer(pod: Pod, consumer: Container) -> Iterator[Finding]:
+def _check_consumer(pod: Pod, consumer: Container) -> Iterator[FieldMessage]:
     wraps = takes_env(pod, consumer)
     if wraps and not consumer.object.get("command"):
         yield f"{consumer.field}.command", missing_command(consumer.label)
@@ -51,16 +63,20 @@ def _check_consumer(pod: Pod, consumer: Container) -> Iterator[Finding]:
         if wraps and not is_wrapped(consumer.object, consumer.name):
             yield (
                 f"{consumer.field}.command",
-                f"container {consumer.label} gets secrets as env, but its command bypasses the exec helper",
+                f"container {consumer.label} gets secrets as env, but its command bypasses the exec helper;"
+                " leave the command to injection",
             )
         if _SECRETS not in mounts or (wraps and _RUN not in mounts):
-            yield f"{consumer.field}.volumeMounts", f"container {consumer.label} lacks a mount of the secrets"
+            yield (
+                f"{consumer.field}.volumeMounts",
+                f"container {consumer.label} does not mount the secrets; leave the mount to injection",
+            )
 
 
 RULE = Rule(
     id="secrets/consumers",
     severity=Severity.HIGH,
-    summary="the containers that get secrets are known and able to",
+    summary="the containers that get secrets are known and set up for it",
     check=check,
     needed_for_injection=True,
 )

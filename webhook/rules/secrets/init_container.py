@@ -1,4 +1,4 @@
-"""`morphisms-init` is there, as the template has it, and before everyone who needs it."""
+"""`morphisms-init` is present, equals the template, and comes before the init containers that need its secrets."""
 
 from __future__ import annotations
 
@@ -10,34 +10,37 @@ from plan.document import PlanError
 from webhook.configuration.profiles import Profile
 from webhook.pod.pod import Pod
 from webhook.rewrite.inject import is_intact, sidecar_container
-from webhook.rules.rule import Finding, Rule, Severity, Subject
+from webhook.rules.rule import FieldMessage, Rule, Severity, Subject
 
 
-def check(subject: Subject) -> Iterator[Finding]:
+def check(subject: Subject) -> Iterator[FieldMessage]:
     pod, profile = subject.pod, subject.pod.profile
     if profile is None or not profile.injects or pod.wishes.problems:
         return
     injected = pod.injected
     if injected is None:
-        yield "spec.initContainers", _why_missing(pod, profile)
+        yield "spec.initContainers", _reason_missing(pod, profile)
         return
     if pod.plan is None:
         yield (
             f"{injected.field}.env",
-            f"the plan in {layout.CONTAINER} cannot be read; leave it to injection",
+            f"the plan in {layout.CONTAINER} cannot be read; remove the container, injection adds it",
         )
-    elif subject.old is None and not subject.just_rewritten and not _is_as_it_should_be(injected.object, pod, profile):
-        yield injected.field, f"{layout.CONTAINER} differs from the template; leave the container to injection"
+    elif subject.old is None and not subject.just_rewritten and not _equals_template(injected.object, pod, profile):
+        yield injected.field, f"{layout.CONTAINER} differs from the template; remove it, injection adds it"
     for container in pod.containers:
         if (
             container.group == "initContainers"
             and container.position < injected.position
             and container in pod.consumers
         ):
-            yield injected.field, f"{layout.CONTAINER} comes after {container.label}, which needs its secrets"
+            yield (
+                injected.field,
+                f"{layout.CONTAINER} comes after {container.label}, which needs its secrets; move it to the front",
+            )
 
 
-def _why_missing(pod: Pod, profile: Profile) -> str:
+def _reason_missing(pod: Pod, profile: Profile) -> str:
     try:
         sidecar_container(pod, profile)
     except PlanError as error:
@@ -45,7 +48,7 @@ def _why_missing(pod: Pod, profile: Profile) -> str:
     return f"the pod lacks {layout.CONTAINER}, so nothing attests its guest"
 
 
-def _is_as_it_should_be(container: dict[str, Any], pod: Pod, profile: Profile) -> bool:
+def _equals_template(container: dict[str, Any], pod: Pod, profile: Profile) -> bool:
     try:
         return is_intact(container, sidecar_container(pod, profile))
     except PlanError:

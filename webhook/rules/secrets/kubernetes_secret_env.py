@@ -1,28 +1,28 @@
-"""No variable comes from a Kubernetes Secret: those lie in etcd."""
+"""No variable comes from a Kubernetes Secret: etcd stores those."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from webhook.pod.consumers import shown
-from webhook.rules.rule import Finding, Rule, Severity, Subject
+from webhook.rules.rule import FieldMessage, Rule, Severity, Subject
 
 
-def check(subject: Subject) -> Iterator[Finding]:
+def check(subject: Subject) -> Iterator[FieldMessage]:
     for container in subject.pod.judged:
         for index, variable in enumerate(container.object.get("env") or ()):
             if (variable.get("valueFrom") or {}).get("secretKeyRef") is not None:
                 yield (
                     f"{container.field}.env[{index}]",
                     f"env {shown(variable['name'])} of container {container.label} comes from a Kubernetes Secret;"
-                    " move it to Vault: vault:PATH#KEY",
+                    " move it to Vault and set value: vault:PATH#KEY",
                 )
         for index, source in enumerate(container.object.get("envFrom") or ()):
             if source.get("secretRef") is not None:
                 yield (
                     f"{container.field}.envFrom[{index}]",
                     f"container {container.label} takes its env from a Kubernetes Secret;"
-                    " move it to Vault: annotation morphisms.dev/env-from",
+                    " move it to Vault and set annotation morphisms.dev/env-from: PATH",
                 )
 
 

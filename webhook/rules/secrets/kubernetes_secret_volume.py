@@ -1,15 +1,15 @@
-"""No container that people write mounts a Kubernetes Secret: those lie in etcd, and the host sees the mount."""
+"""No container of the author mounts a Kubernetes Secret: etcd stores those, and the host sees the mount."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
-from webhook.rules.rule import Finding, Rule, Severity, Subject
+from webhook.rules.rule import FieldMessage, Rule, Severity, Subject
 
 
-def check(subject: Subject) -> Iterator[Finding]:
-    # What only queue-proxy mounts, such as Knative's server certificates, is the platform's own.
+def check(subject: Subject) -> Iterator[FieldMessage]:
+    # Volumes that only queue-proxy mounts, such as Knative's server certificates, belong to the platform.
     mounted = {
         mount.get("name") for container in subject.pod.judged for mount in container.object.get("volumeMounts") or ()
     }
@@ -17,7 +17,8 @@ def check(subject: Subject) -> Iterator[Finding]:
         if volume.get("name") in mounted and _holds_secret(volume):
             yield (
                 f"spec.volumes[{index}]",
-                "a volume comes from a Kubernetes Secret; move it to Vault: annotation morphisms.dev/secret-NAME",
+                "the volume comes from a Kubernetes Secret; move it to Vault and set annotation"
+                " morphisms.dev/secret-NAME: PATH",
             )
 
 

@@ -1,4 +1,4 @@
-"""No secret is left in `last-applied-configuration`, where client-side apply keeps the whole manifest."""
+"""`last-applied-configuration`, where client-side apply keeps the whole manifest, holds no secret."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from webhook.pod.consumers import shown
-from webhook.rules.rule import Finding, Rule, Severity, Subject
+from webhook.rules.rule import FieldMessage, Rule, Severity, Subject
 from webhook.rules.secrets.plaintext_env import detector_of
 from webhook.wellknown import LAST_APPLIED
 
 
-def check(subject: Subject) -> Iterator[Finding]:
+def check(subject: Subject) -> Iterator[FieldMessage]:
     source = subject.source if subject.source is not None else subject.pod.object
     text = ((source.get("metadata") or {}).get("annotations") or {}).get(LAST_APPLIED)
     if not text:
@@ -23,7 +23,7 @@ def check(subject: Subject) -> Iterator[Finding]:
             yield (
                 f"metadata.annotations[{LAST_APPLIED}]",
                 f"last-applied-configuration keeps env {shown(name)}, which looks like a secret;"
-                " apply the manifest without it (and rotate the secret), or use server-side apply",
+                " rotate the secret, then apply the manifest without it or use server-side apply",
             )
 
 
@@ -35,7 +35,7 @@ def _parsed(text: str) -> Any:
 
 
 def _variables(node: Any) -> Iterator[tuple[str, str]]:
-    """(name, value) of every entry of a list called `env`, at any depth. The text was written by a client."""
+    """(name, value) of every entry of a list called `env`, at any depth, in JSON of any shape."""
     todo = [node]
     while todo:
         here = todo.pop()

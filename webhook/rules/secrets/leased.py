@@ -1,4 +1,4 @@
-"""Credentials with a lease go to somebody who stays to renew them."""
+"""Only pods whose agent renews leases get credentials with a lease."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from plan.document import EnvVariable
 from webhook.pod.pod import Pod
 from webhook.pod.references import inline_paths
-from webhook.rules.rule import Finding, Rule, Severity, Subject
+from webhook.rules.rule import FieldMessage, Rule, Severity, Subject
 
 _FIELD = "metadata.annotations[morphisms.dev/agent]"
 
 
-def check(subject: Subject) -> Iterator[Finding]:
+def check(subject: Subject) -> Iterator[FieldMessage]:
     pod = subject.pod
     if pod.wishes.agent == "sidecar":
         return
@@ -21,8 +21,8 @@ def check(subject: Subject) -> Iterator[Finding]:
         if not path.startswith(mounts):
             yield (
                 _FIELD,
-                f"{path} is in no KV mount of the configuration (vault.mounts), so its credentials have a lease, which"
-                " agent: init cannot renew; set agent: sidecar, or name the mount there",
+                f"path {path} is outside the KV mounts of the configuration (vault.mounts), so its credentials have a"
+                " lease that agent: init cannot renew; set agent: sidecar, or have the operator add the mount",
             )
 
 
@@ -34,13 +34,13 @@ def _paths(pod: Pod) -> Iterator[str]:
     if pod.injected is None:
         for moved in pod.references:
             for variable in moved.variables:
-                yield from _of(variable)
+                yield from _paths_of_variable(variable)
     elif pod.plan is not None:
         for variable in pod.plan.env:
-            yield from _of(variable)
+            yield from _paths_of_variable(variable)
 
 
-def _of(variable: EnvVariable) -> list[str]:
+def _paths_of_variable(variable: EnvVariable) -> list[str]:
     if variable.value is not None:
         return inline_paths(variable.value)
     return [] if variable.path is None else [variable.path]
@@ -49,7 +49,7 @@ def _of(variable: EnvVariable) -> list[str]:
 RULE = Rule(
     id="secrets/leased",
     severity=Severity.MEDIUM,
-    summary="credentials with a lease have somebody who renews them",
+    summary="the agent renews credentials that have a lease",
     check=check,
     needed_for_injection=True,
 )

@@ -1,16 +1,16 @@
-"""A signal on a changed secret can reach its process: same process namespace, same user."""
+"""A signal on a changed secret can reach its process: both need one process namespace and one user."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from plan.document import NO_REACTION
-from webhook.rules.rule import Finding, Rule, Severity, Subject
+from webhook.rules.rule import FieldMessage, Rule, Severity, Subject
 
 _FIELD = "metadata.annotations[morphisms.dev/on-change]"
 
 
-def check(subject: Subject) -> Iterator[Finding]:
+def check(subject: Subject) -> Iterator[FieldMessage]:
     pod = subject.pod
     if pod.wishes.on_change == NO_REACTION:
         return

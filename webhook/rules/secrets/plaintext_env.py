@@ -1,4 +1,4 @@
-"""No variable holds what looks like a secret: its value lies in etcd six times over, and in audit logs."""
+"""No variable holds what looks like a secret: etcd would store the value six times, and audit logs too."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from webhook.configuration.model import Plaintext
 from webhook.detection import Allow, Detector
 from webhook.pod.consumers import is_wrapped, shown
 from webhook.pod.references import literal_parts
-from webhook.rules.rule import Finding, Rule, Severity, Subject
+from webhook.rules.rule import FieldMessage, Rule, Severity, Subject
 
 
 @lru_cache(maxsize=4)
@@ -18,9 +18,9 @@ def detector_of(settings: Plaintext) -> Detector:
     return Detector(Allow(names=settings.names, values_sha256=settings.valuesSha256, detectors=settings.detectors))
 
 
-def check(subject: Subject) -> Iterator[Finding]:
+def check(subject: Subject) -> Iterator[FieldMessage]:
     detector = detector_of(subject.pod.configuration.plaintext)
-    # What stands around inline references has moved into the plan, which lies in etcd like the pod's environment.
+    # The text around inline references is in the plan now, which etcd stores like the rest of the pod.
     for variable in subject.pod.plan.env if subject.pod.plan else ():
         if variable.value is not None and detector.find(variable.name, literal_parts(variable.value)) is not None:
             yield (
@@ -40,11 +40,11 @@ def check(subject: Subject) -> Iterator[Finding]:
             found = detector.find(variable["name"], value) if value else None
             if found is not None:
                 name = shown(variable["name"])
-                how = "" if is_wrapped(container.object, container.name) else " and a command"
+                command_hint = "" if is_wrapped(container.object, container.name) else " and a command"
                 yield (
                     f"{container.field}.env[{index}]",
                     f"env {name} of container {container.label} looks like a secret in plain text ({found.detector});"
-                    f" store it in Vault and use a reference (vault:PATH#KEY{how}) or a file (secret-NAME)",
+                    f" store it in Vault and use a reference (vault:PATH#KEY{command_hint}) or a file (secret-NAME)",
                 )
 
 

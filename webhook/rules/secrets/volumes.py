@@ -1,4 +1,4 @@
-"""The secrets lie in memory, and the token for the verifier is the verifier's alone."""
+"""Secrets are stored in memory, and only morphisms-init has a token for the verifier."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Any
 
 from plan.layout import TOKEN_VOLUME
 from webhook.pod.quantity import same_amount
-from webhook.rules.rule import Finding, Rule, Severity, Subject
+from webhook.rules.rule import FieldMessage, Rule, Severity, Subject
 
 
-def check(subject: Subject) -> Iterator[Finding]:
+def check(subject: Subject) -> Iterator[FieldMessage]:
     pod = subject.pod
     audience = pod.configuration.verifier.audience
-    for place, each in enumerate(pod.spec.get("volumes") or ()):
+    for position, each in enumerate(pod.spec.get("volumes") or ()):
         if each.get("projected") and each.get("name") != TOKEN_VOLUME and _has_token_for(audience, each):
             yield (
-                f"spec.volumes[{place}]",
+                f"spec.volumes[{position}]",
                 "remove this service account token for the verifier's audience: only morphisms-init may hold one",
             )
     if pod.profile is None or not pod.profile.injects or pod.injected is None:
@@ -25,13 +25,16 @@ def check(subject: Subject) -> Iterator[Finding]:
     for wanted in pod.configuration.injection.volumes:
         index, volume = present.get(wanted["name"], (None, None))
         if volume is None:
-            yield "spec.volumes", f"volume {wanted['name']} is missing"
-        elif subject.old is None and not _is_same(volume, wanted):
-            yield f"spec.volumes[{index}]", f"volume {wanted['name']} is not the memory-backed one; rename yours"
+            yield "spec.volumes", f"volume {wanted['name']} is missing; leave the volumes to injection"
+        elif subject.old is None and not _equals_injected(volume, wanted):
+            yield (
+                f"spec.volumes[{index}]",
+                f"volume {wanted['name']} is not the injected, memory-backed one; rename yours",
+            )
 
 
-def _is_same(volume: dict[str, Any], wanted: dict[str, Any]) -> bool:
-    """Equal, but for another way to write the size limit."""
+def _equals_injected(volume: dict[str, Any], wanted: dict[str, Any]) -> bool:
+    """Whether the two are equal; the size limit may be spelled otherwise."""
     if volume == wanted:
         return True
     memory, limit = volume.get("emptyDir") or {}, (wanted.get("emptyDir") or {}).get("sizeLimit")
@@ -48,7 +51,7 @@ def _has_token_for(audience: str, volume: dict[str, Any]) -> bool:
 RULE = Rule(
     id="secrets/volumes",
     severity=Severity.CRITICAL,
-    summary="secrets lie on memory-backed volumes",
+    summary="secrets are stored on memory-backed volumes",
     check=check,
     needed_for_injection=True,
 )
