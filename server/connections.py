@@ -1,10 +1,11 @@
-"""The connections of a listener: how many, whose, and how long one may take to say something.
+"""The connections of a listener: their number, their peers, and their time limits.
 
-aiohttp bounds a header's size but not the time it takes, and lets an idle connection that sent nothing live as long as
-a used one. Both are what a slow-loris client lives from.
+aiohttp bounds the size of a header but not the time that it takes, and it never closes a connection that sent nothing.
+A slow-loris client exploits both.
 """
 
 import asyncio
+import select
 from collections import Counter as Tally
 from typing import Any
 
@@ -15,7 +16,7 @@ from prometheus_client import Counter
 from server import logs
 from server.limits import Limits
 
-SWEEP_SECONDS = 0.25
+_SWEEP_SECONDS = 0.25
 _EVICT_AFTER_SECONDS = 5.0
 
 
@@ -43,7 +44,7 @@ class Connection(RequestHandler):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        # A complete header starts a handler in the loop's next steps, and begin() clears this.
+        # After a complete header the loop starts a handler, which calls begin() and so clears this.
         if not self.busy and not self.reading_since:
             self.reading_since = self._time()
         super().data_received(data)
@@ -59,24 +60,39 @@ class Connection(RequestHandler):
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
     ) -> web.StreamResponse:
-        # aiohttp's own would log the exception and repeat the bad line to the client.
+        # aiohttp's own handler would log the exception and send the bad line back to the client.
         self._pool.cut.labels("bad_request").inc()
         logs.warning("bad_request", status=status, error=type(exc).__name__)
         response = web.Response(status=status, body=b"bad request\n", content_type="text/plain")
         response.force_close()
         return response
 
+    def has_unread_bytes(self) -> bool:
+        """Whether the kernel holds bytes of the client, or its close, that the event loop has not read yet."""
+        if self.transport is None or self.transport.is_closing():
+            return False
+        socket = self.transport.get_extra_info("socket")
+        poll = select.poll()
+        poll.register(socket.fileno(), select.POLLIN)
+        return bool(poll.poll(0))
+
     def abort(self) -> None:
+        """Close at once, and drop what is not sent yet."""
         if self.transport is not None:
             self.transport.abort()
 
     def hang_up(self) -> None:
+        """Close after what is not sent yet."""
         if self.transport is not None:
             self.transport.close()
 
 
 class Connections:
-    """All connections of one listener. `cut` counts, by reason, those the server ended."""
+    """All connections of one listener.
+
+    `cut` counts, by reason, the connections that the server aborted. A connection is closed after `idle_seconds`
+    without a request. While `closes_after_answer` holds, each answer is the last one of its connection.
+    """
 
     def __init__(self, limits: Limits, cut: Counter) -> None:
         self._limits = limits
@@ -84,7 +100,8 @@ class Connections:
         self._empty = asyncio.Event()
         self._empty.set()
         self.cut = cut
-        self.draining = False
+        self.idle_seconds = limits.keep_alive_seconds
+        self.closes_after_answer = False
 
     def __len__(self) -> int:
         return len(self._open)
@@ -92,7 +109,7 @@ class Connections:
     async def listen(
         self, handler: Any, host: str, port: int, tls: Any = None, *, lingering: float = 2.0
     ) -> asyncio.AbstractServer:
-        """Accept connections on `host`:`port` (0 for any), with `tls` (an SSLContext) or plain."""
+        """Accept connections on `host`:`port` (0 for any free port), over TLS when `tls`, an SSLContext, is given."""
         loop = asyncio.get_running_loop()
         limits = self._limits
         server = web.Server(handler)
@@ -107,10 +124,10 @@ class Connections:
                 max_line_size=limits.header_line_bytes,
                 max_field_size=limits.header_line_bytes,
                 max_headers=limits.header_count,
-                # A refused body is read and dropped this long, so that the client reads the refusal, not a reset.
+                # For this long the server drains a refused body: its client then reads the refusal, and sees no reset.
                 lingering_time=lingering,
                 read_bufsize=64 << 10,
-                # A compressed body would be bounded only after it was expanded.
+                # aiohttp would apply no bound to a body before it had expanded it.
                 auto_decompress=False,
             )
 
@@ -124,14 +141,15 @@ class Connections:
         self._empty.clear()
 
     def _yielding(self, connection: Connection) -> Connection:
-        """Who makes room for a new connection, or the new one itself."""
+        """The connection that makes room for a new one, or the new one itself."""
         idle = sorted((each for each in self._open if not each.busy), key=lambda each: each.idle_since)
-        # A caller that holds more than the new one's loses one, however often it uses them: an API server must get in.
+        # A peer with more connections than the new one's peer loses one, however busy they are: an API server must
+        # always get in.
         held = Tally(each.peer for each in self._open)
         most = max(held.values())
         if most > held[connection.peer] + 1 and (greedy := [each for each in idle if held[each.peer] == most]):
             return greedy[0]
-        # Somebody who only holds connections loses them to somebody who wants to use one.
+        # A peer that leaves its connections idle loses them to a peer that wants to use one.
         if idle and connection.idle_since - idle[0].idle_since >= _EVICT_AFTER_SECONDS:
             return idle[0]
         return connection
@@ -142,23 +160,38 @@ class Connections:
             self._empty.set()
 
     async def sweep(self) -> None:
-        """Cut what exceeds its time, until cancelled."""
+        """Close the connections that exceed a time limit, until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
-            await asyncio.sleep(SWEEP_SECONDS)
-            now = loop.time()
-            idle = self._limits.drain_idle_seconds if self.draining else self._limits.keep_alive_seconds
-            for connection in list(self._open):
-                if connection.busy:
-                    continue
-                if connection.reading_since and now - connection.reading_since > self._limits.header_seconds:
-                    self.cut.labels("header_timeout").inc()
-                    connection.abort()
-                elif not connection.reading_since and now - connection.idle_since > idle:
-                    connection.hang_up()
+            await asyncio.sleep(_SWEEP_SECONDS)
+            self.close_overdue(loop.time())
+
+    def close_overdue(self, now: float) -> None:
+        """Close the connections that have exceeded a time limit at the loop's time `now`.
+
+        Closing an idle connection races with its client's next request. A request whose bytes have reached this
+        machine wins: its connection stays open. One that is still on its way loses: its client reads EOF in place of
+        an answer, and Go's client, which the API server uses, repeats a POST only if it had not written a byte of it.
+        That window lasts as long as the close takes to reach the client, and HTTP/1.1 has no means to shut it. So a
+        server lets its clients close first wherever it can: `keep_alive_seconds` outlasts their idle timeout, and each
+        answer of a lame duck asks the client to close. What is left are connections that their clients kept unused for
+        the whole `lame_duck_seconds`. A lame duck of more than 90 s outlasts the idle timeout there too.
+        """
+        for connection in list(self._open):
+            if connection.busy:
+                continue
+            if connection.reading_since and now - connection.reading_since > self._limits.header_seconds:
+                self.cut.labels("header_timeout").inc()
+                connection.abort()
+            elif (
+                not connection.reading_since
+                and now - connection.idle_since > self.idle_seconds
+                and not connection.has_unread_bytes()
+            ):
+                connection.hang_up()
 
     async def drained(self, seconds: float) -> bool:
-        """Wait until no connection is open; False when that takes longer than `seconds`."""
+        """Wait until no connection is open. Returns False when that takes longer than `seconds`."""
         try:
             async with asyncio.timeout(seconds):
                 await self._empty.wait()
@@ -167,7 +200,7 @@ class Connections:
         return True
 
     def abort(self) -> None:
-        """End all that are left."""
+        """Abort the connections that are left."""
         for connection in list(self._open):
             self.cut.labels("grace").inc()
             connection.abort()

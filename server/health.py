@@ -1,15 +1,15 @@
-"""Liveness and readiness. Ready means that every named gate is open; a closed one says why."""
+"""Liveness and readiness. A server is ready while every named gate is open; a closed gate gives its reason."""
 
 from collections.abc import Callable, Mapping
 
 from server.messages import RequestInfo, Response
 
 Check = Callable[[], str | None]
-"""A gate asked at each probe: None when open, else the reason, which anyone who reaches the port may read."""
+"""A gate, evaluated per probe: None when it is open, else the reason. Any client of the port may read the reason."""
 
 
 class Gate:
-    """A gate that its owner moves. Closed with a reason until opened."""
+    """A gate that its owner opens and closes. It starts closed, with a reason."""
 
     def __init__(self, reason: str) -> None:
         self._reason: str | None = reason
@@ -35,14 +35,14 @@ class Health:
         return list(self._gates)
 
     def reason(self, name: str) -> str | None:
-        """Why gate `name` is closed; a check that raises is closed, by the class of what it raised."""
+        """Why the gate `name` is closed. A check that raises counts as closed, with the exception's class as reason."""
         try:
             return self._gates[name]()
-        except Exception as error:  # a broken check must not look like readiness, nor take the probe down
+        except Exception as error:  # a broken check must not look ready, and must not break the probe
             return f"check failed: {type(error).__name__}"
 
     def failing(self) -> dict[str, str]:
-        """Closed gates and their reasons."""
+        """The closed gates, with their reasons."""
         return {name: reason for name in self._gates if (reason := self.reason(name)) is not None}
 
     async def healthz(self, _body: bytes, _info: RequestInfo) -> Response:
@@ -50,7 +50,7 @@ class Health:
         return Response(200, b"ok\n", "text/plain")
 
     async def readyz(self, _body: bytes, _info: RequestInfo) -> Response:
-        """200, or 503 with one line for each closed gate."""
+        """200, or 503 with one line per closed gate."""
         failing = self.failing()
         if not failing:
             return Response(200, b"ok\n", "text/plain")

@@ -1,20 +1,29 @@
-"""Every bound of the server, and the load that is measured against them."""
+"""The bounds of a server, and the load that it measures against them."""
 
 from dataclasses import dataclass
+from typing import Final
+
+LAME_DUCK_SECONDS: Final = 15.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """Bounds of one server; sizes in bytes, times in seconds.
 
-    `body_bytes`: an UPDATE review carries two objects of up to 3 MiB each, escaped, and more.
-    `bodies_bytes`: all bodies held at once, else connections times `body_bytes` is what a client can make us hold.
-    `concurrency`: handlers running at once; readiness ends at `high_water` of it and returns at `low_water`.
-    `keep_alive_seconds`: above the 90 s after which the API server's Go client closes an idle connection, because
-    the side that closes first never loses a request in flight to the other's close.
-    `lag_seconds`: event loop lag at which readiness ends; it returns at a fifth of it.
-    `drain_delay_seconds`: readiness false, still serving, until endpoints have moved; then in-flight requests have the
-    rest of `grace_seconds`, which must be below the pod's terminationGracePeriodSeconds (30).
+    `body_bytes`: the largest body. An UPDATE review carries two escaped objects of up to 3 MiB each, and more.
+    `bodies_bytes`: all bodies held at once. Without this bound a client could make the server hold `body_bytes` per
+    connection.
+    `concurrency`: handlers running at once. The server becomes unready at `high_water` of it, and ready again at
+    `low_water`.
+    `keep_alive_seconds`: how long a connection may stay idle. It exceeds the 90 s after which the API server's Go
+    client closes an idle connection: the side that closes first never loses a request to the other side's close.
+    `lag_seconds`: the event loop lag at which the server becomes unready. It becomes ready again at a fifth of it.
+    `lame_duck_seconds`: how long a stopping server still serves, unready, while its endpoint is withdrawn. Readiness
+    or deletion reaches every node within some 5 s on a quiet cluster, and within 10 s on a large one.
+    `drain_idle_seconds`: afterwards a connection is closed once it has been idle for this long, so that a client that
+    has only just connected gets its request through.
+    `finish_seconds`: how long requests in flight then have. A pod's terminationGracePeriodSeconds must be above
+    `stop_seconds`, the sum.
     """
 
     body_bytes: int = 16 << 20
@@ -30,19 +39,26 @@ class Limits:
     header_seconds: float = 5.0
     body_seconds: float = 5.0
     keep_alive_seconds: float = 120.0
-    drain_delay_seconds: float = 5.0
+    lame_duck_seconds: float = LAME_DUCK_SECONDS
     drain_idle_seconds: float = 1.0
-    grace_seconds: float = 25.0
+    finish_seconds: float = 25.0
 
     def __post_init__(self) -> None:
         if not 0 < self.low_water < self.high_water < 1:
             raise ValueError("0 < low_water < high_water < 1 must hold")
-        if self.drain_delay_seconds + self.drain_idle_seconds >= self.grace_seconds:
-            raise ValueError("drain_delay_seconds and drain_idle_seconds must fit into grace_seconds")
+        if self.lame_duck_seconds < 0:
+            raise ValueError("lame_duck_seconds must not be negative")
+        if self.drain_idle_seconds >= self.finish_seconds:
+            raise ValueError("drain_idle_seconds must be below finish_seconds")
+
+    @property
+    def stop_seconds(self) -> float:
+        """The longest time between the signal to stop and the end of the process."""
+        return self.lame_duck_seconds + self.finish_seconds
 
 
 class Latch:
-    """Closes at `high`, opens again only at `low`: readiness must not flap around one value."""
+    """Closes at `high` and opens again only at `low`, so that readiness does not flap around one value."""
 
     __slots__ = ("closed", "high", "low")
 
@@ -59,7 +75,7 @@ class Latch:
 
 
 class Load:
-    """Handlers running and body bytes held now; both refuse beyond their limit."""
+    """The handlers running and the body bytes held now, each with its limit."""
 
     __slots__ = ("_limits", "bytes_held", "latch", "running")
 
@@ -83,7 +99,7 @@ class Load:
         self.latch.update(self.running)
 
     def hold(self, size: int) -> bool:
-        """Count `size` more body bytes; False, and nothing counted, when that is too many."""
+        """Count `size` more body bytes. Returns False, and counts nothing, when they would exceed `bodies_bytes`."""
         if self.bytes_held + size > self._limits.bodies_bytes:
             return False
         self.bytes_held += size

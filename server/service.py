@@ -1,4 +1,4 @@
-"""A server from start to exit: listen, answer within bounds, drain."""
+"""A server from start to exit: it listens, answers within its limits, and drains."""
 
 import asyncio
 import gc
@@ -25,8 +25,8 @@ from server.tls import Certificate, CertificateFiles, HeldCertificate
 from server.watched import FileMetrics
 from server.yaml.strict import ConfigurationError
 
-# The rest of the body may still come, and would be taken for a request.
-_CLOSING = {400, 408, 413}
+# After these the rest of the body may still arrive, and would be read as the next request.
+_CLOSING_STATUSES = {400, 408, 413}
 
 Address = tuple[str, int]
 Background = Callable[[], Coroutine[Any, Any, None]]
@@ -34,13 +34,16 @@ Background = Callable[[], Coroutine[Any, Any, None]]
 
 @dataclass(frozen=True, kw_only=True)
 class Application:
-    """What a server is given.
+    """The parts that make up a server.
 
-    `routes`: (method, path) to handler; a path ending in `/*` takes one more segment. `listen` and `metrics_listen`
-    (plain; healthz, readyz and metrics only) are (host, port), port 0 for any. `gates`: readiness by name.
-    `background`: run beside the server and cancelled after the drain; one that raises ends the server with exit code 1.
-    `refuse` makes the answer where a handler gives none (overload, deadline, failure). `files` may be
-    shared with other watches on the same registry.
+    `routes`: the handler per (method, path); a path that ends in `/*` takes one more segment.
+    `listen`, `metrics_listen`: (host, port), with port 0 for any free one. The second is without TLS, and serves
+    /healthz, /readyz and /metrics only.
+    `gates`: what readiness depends on, by name.
+    `background`: coroutines that run beside the server until it has drained. When one raises, the server stops with
+    exit code 1.
+    `refuse`: makes the answer where no handler gives one (overload, deadline, failure).
+    `files`: metrics of watched files, if other watches on the same registry share them.
     """
 
     routes: Mapping[tuple[str, str], Handler]
@@ -56,7 +59,7 @@ class Application:
 
 
 class Service:
-    """A running server. `start`, then `wait` for the exit code; `stop` (or SIGTERM, SIGINT) begins the drain."""
+    """A running server: call `start`, then `wait` for the exit code. `stop`, SIGTERM and SIGINT make it drain."""
 
     def __init__(self, application: Application) -> None:
         self._app = application
@@ -76,14 +79,14 @@ class Service:
         self._plain = Connections(limits, self._metrics.cut)
         self._listeners: list[asyncio.AbstractServer] = []
         self._tasks: list[asyncio.Task[None]] = []
-        self._stop = asyncio.Event()
-        self._hurry = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._lame_duck_over = asyncio.Event()
         self._failed = False
         self.address: Address = application.listen
         self.metrics_address: Address | None = None
 
     async def start(self) -> None:
-        """Listen; `address` and `metrics_address` then hold the bound ports. Raises OSError."""
+        """Listen. Afterwards `address` and `metrics_address` hold the bound ports. Raises OSError."""
         app = self._app
         main = await self._connections.listen(self._answer, *app.listen, self._certificate.front)
         self._listeners.append(main)
@@ -106,28 +109,29 @@ class Service:
         logs.info("listening", address=list(self.address), metrics=self.metrics_address and list(self.metrics_address))
 
     def stop(self) -> None:
-        """Begin the drain; a second call ends its delay."""
-        if self._stop.is_set():
-            self._hurry.set()
-        self._stop.set()
+        """Make the server drain. A second call ends the lame duck early."""
+        if self._stopping.is_set():
+            self._lame_duck_over.set()
+        self._stopping.set()
 
     async def wait(self) -> int:
-        """Serve until stopped, then drain. 0 when every accepted request was answered, else 1."""
-        await self._stop.wait()
-        loop = asyncio.get_running_loop()
-        ends = loop.time() + self._limits.grace_seconds
+        """Serve until stopped, then drain. Returns 0 when every accepted request was answered, else 1."""
+        await self._stopping.wait()
         self._serving.close("draining")
+        # Each answer from now on makes its client drop the connection and open the next one elsewhere. No idle
+        # connection is closed yet: its client may be sending a request on it.
+        self._connections.closes_after_answer = True
         logs.info("draining", connections=len(self._connections), running=self._load.running)
-        # Endpoints follow readiness with a delay, during which new connections still come.
+        # Endpoints follow readiness with a delay. Until then new connections still arrive, and are served.
         try:
-            async with asyncio.timeout(self._limits.drain_delay_seconds):
-                await self._hurry.wait()
+            async with asyncio.timeout(self._limits.lame_duck_seconds):
+                await self._lame_duck_over.wait()
         except TimeoutError:
             pass
         self._listeners[0].close()
-        # From here on an answer says `Connection: close`; what stays idle is closed by the sweep.
-        self._connections.draining = True
-        complete = await self._connections.drained(ends - loop.time())
+        # The sweep closes the connections that are idle.
+        self._connections.idle_seconds = self._limits.drain_idle_seconds
+        complete = await self._connections.drained(self._limits.finish_seconds)
         if not complete:
             logs.error("drain_incomplete", connections=len(self._connections), running=self._load.running)
             self._connections.abort()
@@ -144,7 +148,7 @@ class Service:
         if task.cancelled():
             return
         if error := task.exception():
-            # Without its watches a server decides on old facts: better replaced than wrong.
+            # Without its watches a server would decide on outdated facts. It is better replaced.
             logs.error("background_failed", exception=error)
             self._failed = True
             self.stop()
@@ -186,7 +190,7 @@ class Service:
         if response.headers:
             headers.update(response.headers)
         answer = web.Response(status=response.status, body=response.body, headers=headers)
-        if self._connections.draining or response.status in _CLOSING:
+        if self._connections.closes_after_answer or response.status in _CLOSING_STATUSES:
             answer.force_close()
         return answer
 
@@ -201,7 +205,7 @@ class Service:
                     return self._refuse(content, info)
                 if not route.bounded:
                     return await route.handler(content, info)
-                # Bodies that came slowly may have filled the place meanwhile.
+                # Other requests may have taken the last slot while this body was arriving.
                 if self._load.full:
                     return self._refuse(Refusal.OVERLOADED, info)
                 self._load.enter()
@@ -230,7 +234,7 @@ def _certificate(app: Application) -> Certificate | HeldCertificate:
 
 
 class _Body:
-    """A request's body, bounded while it is read and counted while it is held."""
+    """The body of a request: bounded while it is read, and counted against the load until it is released."""
 
     __slots__ = ("_held", "_limits", "_load", "_request")
 
@@ -248,7 +252,7 @@ class _Body:
             return Refusal.ENCODING
         if (request.content_length or 0) > self._limits.body_bytes:
             return Refusal.TOO_LARGE
-        if request.content.is_eof():  # all of it has arrived: no clock needed
+        if request.content.is_eof():  # the whole body has arrived already, so no time limit is needed
             return await self._collect()
         try:
             async with asyncio.timeout(self._limits.body_seconds) as timeout:
@@ -285,9 +289,10 @@ class _Body:
 
 
 def run(make: Callable[[], Application]) -> int:
-    """Run the application that `make` returns (called on the event loop) until SIGTERM; returns the exit code.
+    """Run the application that `make` returns until SIGTERM or SIGINT. Returns the exit code.
 
-    Logging goes to stderr as JSON from here on. 2: it could not start (configuration, certificate, address).
+    `make` is called on the event loop. From then on the process logs JSON lines to stderr. The exit code is 2 when the
+    server cannot start, because of its configuration, its certificate or its address.
     """
     logs.configure()
     return uvloop.run(_main(make))
@@ -295,45 +300,47 @@ def run(make: Callable[[], Application]) -> int:
 
 async def _main(make: Callable[[], Application]) -> int:
     loop = asyncio.get_running_loop()
-    loop.set_exception_handler(_loop_failed)
+    loop.set_exception_handler(_log_loop_failure)
     try:
         service = Service(make())
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, service.stop)
         await service.start()
-        _calm_the_collector()
+        _tune_garbage_collector()
     except ConfigurationError as error:
-        loop.set_exception_handler(_nothing_runs)
+        loop.set_exception_handler(_ignore_loop_failure)
         logs.error("start_failed", problems=error.problems)
         return 2
     except Exception as error:
-        loop.set_exception_handler(_nothing_runs)
+        loop.set_exception_handler(_ignore_loop_failure)
         logs.error("start_failed", exception=error, errno=getattr(error, "errno", None))
         return 2
     return await service.wait()
 
 
-def _calm_the_collector() -> None:
-    """Take what start-up made out of the cyclic garbage collector's sight, and let it look less often.
+def _tune_garbage_collector() -> None:
+    """Exempt the objects made at start-up from cyclic garbage collection, and collect less often.
 
-    A parsed body is some hundred containers without cycles, freed by reference counts alone. By default each one makes
-    the collector look at the young objects, and every hundredth at all: a fifth of an admission's time, measured.
+    A parsed body consists of some hundred containers without cycles, which reference counts free. With the default
+    thresholds each body triggers a collection of the young generation, and every hundredth a full one. That was
+    measured to take a fifth of an admission's time.
     """
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
 
 
-def _loop_failed(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    # asyncio's own handler writes the exception's text.
+def _log_loop_failure(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    # asyncio's own handler would log the exception's text, which may hold a secret.
     exception = context.get("exception")
     if isinstance(exception, ConnectionError):
         return
     logs.error("event_loop", exception=exception)
 
 
-def _nothing_runs(_loop: asyncio.AbstractEventLoop, _context: dict[str, Any]) -> None:
-    # A start that failed may leave clients unclosed. They end with the process, and its last line is why it failed.
+def _ignore_loop_failure(_loop: asyncio.AbstractEventLoop, _context: dict[str, Any]) -> None:
+    # A failed start may leave clients open, and asyncio reports them. The last line of the log should be the reason
+    # of the failure instead.
     pass
 
 

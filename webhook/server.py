@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 from certs.identity import Identity
 from server import logs
 from server.health import Check
-from server.limits import Limits
+from server.limits import LAME_DUCK_SECONDS, Limits
 from server.messages import Handler, RequestInfo, Response
 from server.metrics import new_registry
 from server.service import Address, Application, Background
@@ -43,7 +43,7 @@ class Settings:
     certificate: CertificateFiles | Identity
     metrics_listen: Address | None = None
     configuration: Path | None = None
-    limits: Limits = _LIMITS
+    lame_duck_seconds: float = LAME_DUCK_SECONDS
 
 
 def make_application(settings: Settings, make_cluster: Callable[[Configuration], Cluster]) -> Application:
@@ -80,7 +80,7 @@ def make_application(settings: Settings, make_cluster: Callable[[Configuration],
         certificate=certificate,
         listen=settings.listen,
         metrics_listen=settings.metrics_listen,
-        limits=settings.limits,
+        limits=replace(_LIMITS, lame_duck_seconds=settings.lame_duck_seconds),
         gates=gates,
         background=background,
         registry=registry,

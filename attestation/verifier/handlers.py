@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ from kbs.messages import (
 from kbs.verifier import read_attest, read_auth, seal_token, write_attest_answer, write_auth_answer, write_error
 from server import logs
 from server.health import Check
-from server.limits import Limits
+from server.limits import LAME_DUCK_SECONDS, Limits
 from server.messages import Refusal, RequestInfo, Response
 from server.metrics import new_registry
 from server.service import Address, Application, Background
@@ -79,7 +79,7 @@ class Settings:
     listen: Address
     certificate: CertificateFiles
     metrics_listen: Address | None = None
-    limits: Limits = _LIMITS
+    lame_duck_seconds: float = LAME_DUCK_SECONDS
 
 
 def make_application(settings: Settings, configuration: VerifierConfiguration) -> Application:
@@ -134,7 +134,7 @@ def make_application(settings: Settings, configuration: VerifierConfiguration) -
         certificate=settings.certificate,
         listen=settings.listen,
         metrics_listen=settings.metrics_listen,
-        limits=settings.limits,
+        limits=replace(_LIMITS, lame_duck_seconds=settings.lame_duck_seconds),
         gates=gates,
         background=background,
         refuse=refuse,

@@ -27,6 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
         listen=arguments.listen,
         certificate=certificate_files(arguments),
         metrics_listen=arguments.metrics_listen,
+        lame_duck_seconds=arguments.lame_duck_seconds,
     )
 
     def make() -> Application:

@@ -55,6 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
         certificate=_certificate(arguments),
         metrics_listen=arguments.metrics_listen,
         configuration=arguments.config,
+        lame_duck_seconds=arguments.lame_duck_seconds,
     )
     if arguments.snapshot is not None:
         return service.run(lambda: make_application(settings, lambda _: FileCluster.read(arguments.snapshot)))

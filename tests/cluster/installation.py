@@ -23,11 +23,14 @@ from tests.cluster.client import Client, Credentials, Object
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.nodes import MANIFESTS
 from tests.cluster.process import Process
+from tests.support.balancer import UPDATE_SECONDS
 from tests.support.ports import free_port
 from webhook.configuration.model import Configuration
 
 SYSTEM = "morphisms-system"
 NAME = "morphisms-webhook"
+LAME_DUCK_SECONDS = 2 * UPDATE_SECONDS
+"""Longer than this installation's endpoints take to update. The default is made for a kubelet and kube-proxy."""
 _REGISTRATIONS = "/apis/admissionregistration.k8s.io/v1"
 
 
@@ -49,7 +52,7 @@ class Replica:
             return False
 
     def draining(self) -> bool:
-        """Whether it takes no more calls."""
+        """Whether its readiness probe fails."""
         return not self.ready()
 
     def metrics(self) -> str:
@@ -74,7 +77,7 @@ class Installation:
         self._backends = self.folder / "backends"
         self._backends.touch()
         self.write_overlay(MANIFESTS / folder)
-        command = [sys.executable, "-m", "tests.cluster.balancer", str(self.port), str(self._backends)]
+        command = [sys.executable, "-m", "tests.support.balancer", str(self.port), str(self._backends)]
         self.balancer = Process(command, self.folder / "balancer.log", cluster.keeper)
 
     def write_overlay(self, base: Path) -> None:
@@ -133,7 +136,7 @@ class Installation:
             replica.process.signal(signal.SIGTERM)
         for replica in running:
             replica.process.wait_until(replica.draining)
-            replica.process.stop()  # asked a second time, it waits no longer for those who may still be sent to it
+            replica.process.stop()  # a second signal ends its lame duck
         self.balancer.stop()
 
     def configure(self, settings: dict[str, Any]) -> None:
@@ -199,6 +202,7 @@ class Installation:
         mounts = {mount["mountPath"]: self._mount(pod, mount["name"], folder) for mount in container["volumeMounts"]}
         addresses = {"0.0.0.0:8443": f"127.0.0.1:{port}", "0.0.0.0:9090": f"127.0.0.1:{metrics_port}"}
         arguments = [addresses.get(argument) or _moved(argument, mounts) for argument in container["args"]]
+        arguments += ["--lame-duck-seconds", str(LAME_DUCK_SECONDS)]
         environment = {entry["name"]: _value(pod, entry) for entry in container.get("env", ())}
         environment["KUBECONFIG"] = str(self._bound(pod).kubeconfig)
         replica = Replica(name, None, port, metrics_port, folder)  # type: ignore[arg-type]

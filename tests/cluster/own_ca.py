@@ -25,6 +25,7 @@ from cryptography import x509
 from tests.cluster.client import Client, Object
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.process import Process
+from tests.support.balancer import UPDATE_SECONDS
 from tests.support.ports import free_port
 
 SERVICE = "morphisms-webhook"
@@ -118,7 +119,7 @@ class OwnCa:
         (self.folder / "configuration.yaml").write_text(yaml.safe_dump({"version": 1, "certificates": periods}))
         self._backends = self.folder / "backends"
         self._backends.touch()
-        balancer = [sys.executable, "-m", "tests.cluster.balancer", str(self.port), str(self._backends)]
+        balancer = [sys.executable, "-m", "tests.support.balancer", str(self.port), str(self._backends)]
         self.balancer = Process(balancer, self.folder / "balancer.log", cluster.keeper)
         self._make_objects(secrets)
         self.account = cluster.service_account(self.namespace, SERVICE)
@@ -132,6 +133,7 @@ class OwnCa:
         command = [sys.executable, "-m", "cli.main", "webhook", "--own-ca"]
         command += ["--config", str(self.folder / "configuration.yaml")]
         command += ["--listen", f"127.0.0.1:{port}", "--metrics-listen", f"127.0.0.1:{metrics_port}"]
+        command += ["--lame-duck-seconds", str(2 * UPDATE_SECONDS)]
         own = {"KUBECONFIG": str(self.account.kubeconfig), "POD_NAME": name, "POD_NAMESPACE": self.namespace}
         replica = Replica(name, None, port, metrics_port)  # type: ignore[arg-type]
         replica.process = Process(

@@ -32,6 +32,7 @@ from webhook.configuration.model import Configuration
 Make = Callable[..., Namespace]
 # A controller tries again, and is served, within this time.
 _RECOVERY_SECONDS = 10
+_CREATES, _FEWEST_ROUNDS = 1000, 2
 
 
 @pytest.fixture
@@ -61,16 +62,24 @@ def repaired(morphisms: Installation) -> Iterator[Installation]:
 
 
 @pytest.mark.slow
-def test_replicas_restarted_one_after_another_fail_nothing(repaired: Installation, stream: Stream) -> None:
+def test_a_thousand_creates_while_replicas_restart_one_after_another_all_succeed(
+    repaired: Installation, stream: Stream
+) -> None:
+    rounds = 0
     with stream:
-        for replica in repaired.replicas:
-            pid = replica.process.pid
-            assert replica.process.stop() == 0, "it drained: what it had accepted it answered"
-            stream.proceed()
-            replica.process.start()
-            assert replica.process.pid != pid
-            stream.proceed()
+        while rounds < _FEWEST_ROUNDS or len(_created_since(stream, 0)) < _CREATES:
+            for replica in repaired.replicas:
+                pid = replica.process.pid
+                assert replica.process.stop() == 0, "it answered every request that it had accepted"
+                stream.proceed()
+                replica.process.start()
+                assert replica.process.pid != pid
+                stream.proceed()
+            rounds += 1
+    print(f"{len(_created_since(stream, 0))} created during {rounds} restarts of each replica")
     assert stream.failures == []
+    # A refusal is the answer of a replica too, and must not come of a lost request.
+    assert [str(attempt) for attempt in stream.attempts if "failed calling webhook" in attempt.message] == []
 
 
 def test_a_killed_replica_costs_one_more_try(repaired: Installation, stream: Stream) -> None:

@@ -96,7 +96,20 @@ def test_the_drain_fits_into_the_grace_period() -> None:
     from server.limits import Limits
 
     for pod in _pods():
-        assert pod["spec"]["terminationGracePeriodSeconds"] > Limits().grace_seconds
+        (container,) = pod["spec"]["containers"]
+        arguments = build_parser(container["args"][0]).parse_args(container["args"])
+        limits = Limits(lame_duck_seconds=arguments.lame_duck_seconds)
+        assert pod["spec"]["terminationGracePeriodSeconds"] > limits.stop_seconds
+
+
+def test_the_lame_duck_outlasts_what_endpoints_take_to_update() -> None:
+    """A failing readiness probe withdraws an endpoint too: its period times its threshold comes before the update."""
+    from server.limits import LAME_DUCK_SECONDS
+
+    for pod in _pods():
+        (container,) = pod["spec"]["containers"]
+        probe = container["readinessProbe"]
+        assert probe["periodSeconds"] * probe["failureThreshold"] + 10 <= LAME_DUCK_SECONDS
 
 
 def test_three_replicas_at_least_and_no_number_that_fights_the_autoscaler() -> None:

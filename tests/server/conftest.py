@@ -19,7 +19,7 @@ from server.service import Application, Service
 from server.tls import CertificateFiles
 from tests.support.certificates import make_pair
 
-FIXTURE_LIMITS = {"drain_delay_seconds": 0.1, "drain_idle_seconds": 0.3, "grace_seconds": 5.0}
+FIXTURE_LIMITS = {"lame_duck_seconds": 0.1, "drain_idle_seconds": 0.3, "finish_seconds": 5.0}
 
 
 @pytest.fixture(scope="session")
@@ -186,20 +186,22 @@ sys.exit(run(lambda: Application(
     listen=("127.0.0.1", 0),
     metrics_listen=("127.0.0.1", 0),
     certificate=CertificateFiles(folder / "tls.crt", folder / "tls.key"),
-    limits=Limits(drain_delay_seconds=0.7, drain_idle_seconds=0.3, grace_seconds=8),
+    limits=Limits(lame_duck_seconds=float(sys.argv[2]), drain_idle_seconds=0.3, finish_seconds=8),
 )))
 """
 
 
 @pytest.fixture
-def process() -> Iterator[Callable[[Path], subprocess.Popen[str]]]:
-    """`process(folder with tls.crt and tls.key)`: an echo server as a process of its own, JSON logs on its stderr."""
+def process() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """`process(folder, lame_duck)`: an echo server as a process of its own, with JSON logs on its stderr.
+
+    `folder` has tls.crt and tls.key; `lame_duck` is in seconds.
+    """
     started: list[subprocess.Popen[str]] = []
 
-    def start(folder: Path) -> subprocess.Popen[str]:
-        child = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, str(folder)], stderr=subprocess.PIPE, text=True, env=dict(os.environ)
-        )
+    def start(folder: Path, lame_duck: float = 1.0) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", PROGRAM, str(folder), str(lame_duck)]
+        child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
         started.append(child)
         return child
 

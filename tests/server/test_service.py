@@ -1,13 +1,16 @@
 import asyncio
 import json
 import signal
+import socket
 import ssl
 import time
 
 import pytest
-from prometheus_client import CollectorRegistry
+from aiohttp import web
+from prometheus_client import CollectorRegistry, Counter
 
-from server.limits import Latch
+from server.connections import Connections
+from server.limits import Latch, Limits
 from server.messages import Response
 
 BODY = b"x" * 12_600
@@ -311,6 +314,51 @@ async def test_drains_under_load_without_losing_a_request(process, connect, new_
     assert closed_by_server == 16
     assert await idle.closed()
     assert await read(None, child.wait, 10) == 0
+
+
+async def test_a_lame_duck_answers_idle_clients_with_a_close_and_hangs_up_on_none(serve, connect):
+    service = await serve({("POST", "/echo"): echo}, limits={"lame_duck_seconds": 600})
+    used, unused, idle = [await connect(service.address) for _ in range(3)]
+    assert "connection" not in (await used.request("POST", "/echo", BODY)).headers
+    service.stop()
+    ended = asyncio.create_task(service.wait())
+    # Longer than `drain_idle_seconds`, at which idle connections are closed only after the lame duck.
+    assert not await idle.closed(1)
+    for client in (used, unused, await connect(service.address)):
+        answer = await client.request("POST", "/echo", BODY)
+        assert (answer.status, answer.headers["connection"]) == (200, "close")
+        assert await client.closed()
+    assert (await (await connect(service.address)).request("GET", "/readyz")).status == 503
+    assert not ended.done()
+    service.stop()
+    assert await idle.closed()
+    assert await ended == 0
+
+
+async def test_a_request_that_has_arrived_keeps_its_connection_open():
+    """The event loop has not read it yet when the idle connection becomes overdue."""
+
+    async def handler(request):
+        request.protocol.begin()
+        request.protocol.end()
+        return web.Response(text="served")
+
+    connections = Connections(Limits(), Counter("cut", "", ["reason"], registry=None))
+    server = await connections.listen(handler, "127.0.0.1", 0)
+    request = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    loop = asyncio.get_running_loop()
+    with socket.socket() as client:
+        client.setblocking(False)
+        async with asyncio.timeout(10):
+            await loop.sock_connect(client, server.sockets[0].getsockname())
+            client.send(request)
+            assert (await loop.sock_recv(client, 4096)).endswith(b"served")
+            client.send(request)
+            connections.close_overdue(loop.time() + 1000)
+            assert (await loop.sock_recv(client, 4096)).endswith(b"served")
+            connections.close_overdue(loop.time() + 1000)
+            assert await loop.sock_recv(client, 4096) == b""
+    server.close()
 
 
 async def test_what_cannot_start_says_so_and_exits_2(process, tmp_path):

@@ -30,16 +30,17 @@ def morphisms(*arguments: object, **options: Any) -> list[str]:
 
 @dataclass
 class Webhook:
-    """A running webhook. `folder` holds its certificate, key and log."""
+    """A running webhook. `folder` holds its log, `certificate` its certificate, key and CA."""
 
     process: subprocess.Popen[bytes]
     folder: Path
+    certificate: Path
     port: int
     metrics_port: int
 
     def connect(self) -> http.client.HTTPSConnection:
         """A connection that trusts the certificate of the moment."""
-        context = ssl.create_default_context(cafile=str(self.folder / "ca.crt"))
+        context = ssl.create_default_context(cafile=str(self.certificate / "ca.crt"))
         return http.client.HTTPSConnection("127.0.0.1", self.port, timeout=20, context=context)
 
     def post(self, path: str, body: bytes, connection: http.client.HTTPSConnection | None = None) -> tuple[int, bytes]:
@@ -72,16 +73,24 @@ class Webhook:
 
 
 @contextlib.contextmanager
-def webhook(folder: Path, *arguments: object, environment: dict[str, str] | None = None) -> Iterator[Webhook]:
-    """A webhook process, ready; killed at the end if it still runs."""
-    write_pair(folder)
+def webhook(
+    folder: Path, *arguments: object, environment: dict[str, str] | None = None, certificate: Path | None = None
+) -> Iterator[Webhook]:
+    """A webhook process that listens; killed at the end if it still runs.
+
+    `certificate`: the folder with the pair that it serves; by default `folder`, which gets a new pair.
+    """
+    folder.mkdir(exist_ok=True)
+    if certificate is None:
+        certificate = folder
+        write_pair(folder)
     command = morphisms("webhook", "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0", *arguments)
-    command += ["--tls-cert", str(folder / "tls.crt"), "--tls-key", str(folder / "tls.key")]
+    command += ["--tls-cert", str(certificate / "tls.crt"), "--tls-key", str(certificate / "tls.key")]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, stderr=log, cwd=ROOT, env={**os.environ, **(environment or {})})
     try:
         port, metrics_port = _ports(process, folder / "log")
-        yield Webhook(process, folder, port, metrics_port)
+        yield Webhook(process, folder, certificate, port, metrics_port)
     finally:
         if process.poll() is None:
             process.kill()

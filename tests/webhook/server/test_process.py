@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import base64
 import json
+import signal
 import subprocess
-import threading
 from pathlib import Path
 
 import pytest
 
 from tests.support.certificates import write_pair
 from tests.support.paths import REVIEWS, ROOT
+from tests.webhook.server.load import Load
 from tests.webhook.server.process import CLUSTER, Webhook, morphisms, until, webhook
 
 _POD = "pods-create-payments-by-replicaset-controller.json"
@@ -105,53 +106,24 @@ def test_metrics_count_by_rule_mode_and_path_and_logs_name_no_value(enforcing: W
     assert "hunter2" not in json.dumps(enforcing.log())
 
 
-class _Load:
-    """Clients that post until told to stop, each over one connection that it opens anew when the server closes it."""
-
-    def __init__(self, running: Webhook, clients: int = 4) -> None:
-        self.answered = 0
-        self.failures: list[str] = []
-        self._running = running
-        self._stop = threading.Event()
-        self._body = _body()
-        self._threads = [threading.Thread(target=self._run) for _ in range(clients)]
-
-    def __enter__(self) -> _Load:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join(30)
-
-    def _run(self) -> None:
-        connection = self._running.connect()
-        while not self._stop.is_set():
-            try:
-                status, _ = self._running.post("/mutate/pod", self._body, connection)
-            except ConnectionRefusedError:
-                return  # the server has stopped listening: nothing was accepted
-            except OSError as error:
-                self.failures.append(type(error).__name__)
-                return
-            if status != 200:
-                self.failures.append(str(status))
-            self.answered += 1
-
-
 def test_sigterm_under_load_answers_everything_accepted_and_exits_0(tmp_path: Path) -> None:
-    with webhook(tmp_path, "--snapshot", _snapshot(tmp_path, "inject")) as running, _Load(running) as load:
-        until(lambda: load.answered > 200)
-        before = load.answered
-        code = running.terminate()
-        assert load.answered > before, "it went on serving while endpoints move"
-    assert (code, load.failures) == (0, [])
+    arguments = ("--snapshot", _snapshot(tmp_path, "inject"), "--lame-duck-seconds", 600)
+    with webhook(tmp_path, *arguments) as running:
+        with Load(running.connect, _body()) as load:
+            until(lambda: load.answered > 200)
+            running.process.send_signal(signal.SIGTERM)
+            until(lambda: running.get("/readyz")[0] == 503)
+            before = load.answered
+            until(lambda: load.answered > before + 50)
+        assert load.failures == []
+        assert running.terminate() == 0, "a second signal ends the lame duck"
 
 
 def test_a_certificate_swapped_under_load_fails_no_request(tmp_path: Path) -> None:
-    with webhook(tmp_path, "--snapshot", _snapshot(tmp_path, "inject")) as running, _Load(running) as load:
+    with (
+        webhook(tmp_path, "--snapshot", _snapshot(tmp_path, "inject")) as running,
+        Load(running.connect, _body()) as load,
+    ):
         until(lambda: load.answered > 100)
         write_pair(tmp_path)
         until(lambda: any(line["event"] == "file_reloaded" for line in running.log()))

@@ -1,7 +1,8 @@
-"""What a Service does for the webhook's replicas: spreads new connections over those that are ready.
+"""A Service's part for replicas on loopback: it spreads new connections over the replicas that are ready.
 
-`python -m tests.cluster.balancer PORT FILE` listens on loopback. FILE has a line `PORT HEALTH-PORT` for each replica,
-and is read anew with each look at their readiness, four a second. Connections that are open stay where they are.
+`python -m tests.support.balancer PORT FILE` listens on loopback. FILE has one line `PORT HEALTH-PORT` per replica. Four
+times a second the balancer reads FILE and probes the replicas, so an endpoint takes up to `UPDATE_SECONDS` to be
+withdrawn. Open connections stay where they are.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from typing import cast
 import uvloop
 
 _LOOK_SECONDS = 0.25
+_PROBE_SECONDS = 1.0
+UPDATE_SECONDS = _LOOK_SECONDS + _PROBE_SECONDS
+"""How long it may take until no new connection goes to a replica that is not ready any more."""
 
 
 class _Side(asyncio.Protocol):
@@ -40,7 +44,7 @@ class _Side(asyncio.Protocol):
             self.other.transport.close()
 
     def join(self, other: _Side) -> None:
-        """Relay from here on, beginning with what came meanwhile."""
+        """Relay from now on, and first the bytes that have arrived already."""
         self.other, other.other = other, self
         for data in self._early:
             self.data_received(data)
@@ -66,13 +70,13 @@ class _Accepted(_Side):
             _, other = await asyncio.get_running_loop().create_connection(_Side, "127.0.0.1", port)
         except OSError:
             if self.transport is not None:
-                self.transport.abort()  # as a Service without endpoints: no answer at all
+                self.transport.abort()  # as a Service without endpoints does, which gives no answer
             return
         self.join(other)
 
 
 class Balancer:
-    """Which replicas are ready."""
+    """Knows which replicas are ready."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -83,7 +87,7 @@ class Balancer:
         return random.choice(self._ready) if self._ready else None
 
     async def look(self) -> None:
-        """Ask them all, for ever."""
+        """Probe all replicas, until cancelled."""
         while True:
             lines = self._file.read_text().splitlines()
             replicas = [(int(port), int(health)) for port, _, health in (line.partition(" ") for line in lines)]
@@ -94,7 +98,7 @@ class Balancer:
 
 async def _is_ready(port: int) -> bool:
     try:
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(_PROBE_SECONDS):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             try:
                 writer.write(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
