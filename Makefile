@@ -21,6 +21,7 @@ demo: setup
 # The control plane's programs are built once, some ten minutes, and kept in ~/.cache/morphisms.
 test: setup
 	@$(BIN)/python -m tests.cluster.binaries
+	@$(BIN)/python -m tests.support.vectors
 	$(BIN)/pytest -n 2 --dist loadgroup
 
 test-fast: setup

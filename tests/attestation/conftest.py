@@ -38,28 +38,35 @@ from attestation.report.abi import SIGNED_SIZE, encode_report
 from attestation.report.envelopes import Evidence, from_raw
 from attestation.report.products import ProductLine, line_by_name
 from attestation.report.tcb import Tcb, encode_tcb
-from tests.support.paths import VECTORS
+from tests.support.vectors import Store, store
 
 SHA384 = hashes.SHA384()
 
 
 @dataclass(frozen=True)
 class Vectors:
-    """The folder of real reports, certificates and revocation lists; `now` is when all of the leaves are valid."""
+    """Real reports, certificates and revocation lists by name; `now` is when all of the leaves are valid."""
 
-    folder: Path
+    store: Store
     certificates: tuple[Certificate, ...]
     anchors: Anchors
     now: datetime = datetime(2025, 12, 1, tzinfo=UTC)
 
+    def path(self, name: str) -> Path:
+        return self.store.path(name)
+
     def read(self, name: str) -> bytes:
-        return (self.folder / name).read_bytes()
+        return self.store.read(name)
 
     def report(self, identifier: str) -> bytes:
         return self.read(f"reports/{identifier}/report.bin")
 
     def leaf(self, identifier: str, name: str = "vek.der") -> Certificate:
         return parse_certificate(self.read(f"reports/{identifier}/{name}"))
+
+    def first(self, *identifiers: str) -> str:
+        """The first of these reports that is at hand, for a test to which any of them would do."""
+        return self.store.first(*(f"reports/{each}" for each in identifiers)).removeprefix("reports/")
 
     def crl(self, name: str) -> RevocationList:
         return parse_crl(self.read(f"crl/{name}"))
@@ -88,11 +95,10 @@ class Vectors:
 
 @pytest.fixture(scope="session")
 def vectors() -> Vectors:
-    if not VECTORS.is_dir():
-        pytest.skip("the real vectors are not beside this checkout (../shared/vectors)")
-    files = sorted((VECTORS / "roots").iterdir())
+    found = store(lambda _line: None)
+    files = sorted(found.path("roots").iterdir())
     certificates = tuple(certificate for file in files for certificate in parse_certificates(file.read_bytes()))
-    return Vectors(VECTORS, certificates, amd_anchors(certificates))
+    return Vectors(found, certificates, amd_anchors(certificates))
 
 
 def name_of(common_name: str) -> x509.Name:

@@ -148,7 +148,11 @@ def test_policy_values(key, value):
 @BOUNDED
 @given(position=st.integers(0, 1 << 12), value=JSON)
 def test_coco_values(vectors, position, value):
-    document = json.loads(vectors.read("reports/genoa-v3-coco-aa-json-trustee/evidence.json"))
+    if vectors.first("genoa-v3-coco-aa-json-trustee", "genoa-v2-vmpl1-sevattesttool").startswith("genoa-v3"):
+        document = json.loads(vectors.read("reports/genoa-v3-coco-aa-json-trustee/evidence.json"))
+    else:
+        written = json.loads(vectors.read("reports/genoa-v2-vmpl1-sevattesttool/report.json"))
+        document = {"attestation_report": written}
     report = document["attestation_report"]
     report[sorted(report)[position % len(report)]] = value
     survives(parse_coco_evidence, document)

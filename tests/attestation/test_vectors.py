@@ -1,9 +1,10 @@
-"""Every real vector, positive and negative, judged as the vectors' README says."""
+"""Every real vector, positive and negative, judged as its origin says: tests/support/vectors.py has them."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -20,9 +21,11 @@ from attestation.report.abi import SIGNED_SIZE, encode_report, field_values, par
 from attestation.report.envelopes import Envelope, from_coco, from_configfs, from_ioctl
 from attestation.report.products import MILAN, TURIN
 from attestation.report.tcb import decode_tcb
+from tests.support.vectors import PACKAGES, check
 
-# id -> line, version, POLICY, PLATFORM_INFO, VMPL, CURRENT, COMMITTED, LAUNCH, REPORTED, firmware: the README's tables.
+# id -> line, version, POLICY, PLATFORM_INFO, VMPL, CURRENT, COMMITTED, LAUNCH, REPORTED, firmware.
 TABLE = {
+    "genoa-v2-vmpl1-sevattesttool": ("Genoa", 2, 0x30000, 0x1, 1, *["0700000000000b3e"] * 4, "1.54.6"),
     "genoa-v3-coco-aa-json-trustee": ("Genoa", 3, 0x30000, 0x25, 0, *["0a00000000001719"] * 4, "1.55.40"),
     "genoa-v3-configfs-tsm-veraison": ("Genoa", 3, 0x30000, 0x25, 0, *["0a00000000001754"] * 4, "1.55.40"),
     "genoa-v3-routex": ("Genoa", 3, 0x30000, 0x25, 0, *["0900000000001748"] * 4, "1.55.39"),
@@ -41,10 +44,24 @@ TABLE = {
     ),
     "turin-v5-routex": ("Turin", 5, 0x30000, 0x67, 0, *["0001000200000047"] * 4, "1.55.61"),
 }  # fmt: skip
-ONE_A_LINE = ["milan-v3-routex", "genoa-v5-routex", "turin-v5-routex"]
+# The newest report of each line, then the one of a public package.
+ONE_PER_LINE = {
+    "Milan": ("milan-v3-routex", "milan-v2-virtee"),
+    "Genoa": ("genoa-v5-routex", "genoa-v2-vmpl1-sevattesttool"),
+    "Turin": ("turin-v5-routex",),
+}
 DEBUG = "milan-v2-debug-gosevguest"
 VLEK = "milan-v3-vlek-aws-trustee"
 AZURE = "milan-v2-azure-trustee"
+VMPL_1 = "genoa-v2-vmpl1-sevattesttool"
+TURIN_LEAF = "turin-leaf-virtee"
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.name)
+def test_a_package_with_other_content_is_refused(package):
+    check(package, package.checksum)
+    with pytest.raises(ValueError, match="has checksum 0000, required"):
+        check(package, "0000")
 
 
 @pytest.mark.parametrize("identifier", TABLE)
@@ -109,6 +126,13 @@ def test_coco_json_is_the_signed_bytes(vectors):
     assert vectors.judge(evidence, given.leaf).believed
 
 
+def test_json_of_the_sev_crate_is_the_signed_bytes(vectors):
+    written = json.loads(vectors.read(f"reports/{VMPL_1}/report.json"))
+    evidence = from_coco(json.dumps({"attestation_report": written}).encode())
+    assert evidence.report == vectors.report(VMPL_1)
+    assert vectors.judge(evidence, vectors.leaf(VMPL_1)).believed
+
+
 def test_configfs_table_holds_pem_and_its_root_is_ignored(vectors):
     name = "genoa-v3-configfs-tsm-veraison"
     evidence = from_configfs(vectors.report(name), vectors.read(f"reports/{name}/auxblob.bin"))
@@ -126,24 +150,31 @@ def test_host_data_preimage(vectors):
     assert vectors.judge(vectors.report(name), vectors.leaf(name), expectation=expectation).believed
 
 
-@pytest.mark.parametrize("name", ["vcek-invalid-legacy.der", "vcek-invalid-new.der"])
+@pytest.mark.parametrize("name", ["legacy.der", "new.der"])
 def test_synthetic_certificates_parse_and_are_refused(vectors, failed, name):
-    leaf = vectors.leaf(AZURE, name)
+    leaf = vectors.leaf("synthetic-leaves", name)
     assert leaf.vek.hwid == bytes(range(64))
-    reasons = failed(vectors.judge(vectors.report(AZURE), leaf))
+    reasons = failed(vectors.judge(vectors.report(vectors.first(AZURE, "milan-v2-virtee")), leaf))
     assert {"chain/leaf", "signature/report", "leaf/chip-id"} <= set(reasons)
     for issuer in vectors.certificates:
         assert not is_signed_by(leaf.tbs, leaf.signature, issuer)
 
 
 @pytest.mark.parametrize("identifier", TABLE)
-def test_another_leaf_is_refused(vectors, failed, identifier):
-    for other in TABLE:
-        if other != identifier:
-            assert "signature/report" in failed(vectors.judge(vectors.report(identifier), vectors.leaf(other)))
+def test_every_other_leaf_is_refused(vectors, failed, identifier):
+    report = vectors.report(identifier)
+    others = [name for name in (*TABLE, TURIN_LEAF) if name != identifier and vectors.store.has(f"reports/{name}")]
+    for other in others:
+        assert "signature/report" in failed(vectors.judge(report, vectors.leaf(other)))
 
 
-@pytest.mark.parametrize("identifier", TABLE)
+def test_a_genuine_leaf_of_another_chip_is_refused(vectors, failed):
+    name = "milan-v2-azure-hcl"
+    verdict = vectors.judge(vectors.report(name), vectors.leaf(name, "foreign.der"))
+    assert failed(verdict) == ["leaf/chip-id", "signature/report"]
+
+
+@pytest.mark.parametrize("identifier", [*TABLE, TURIN_LEAF])
 def test_a_leaf_has_one_issuer(vectors, identifier):
     leaf = vectors.leaf(identifier)
     signers = {c.sha256 for c in vectors.certificates if is_signed_by(leaf.tbs, leaf.signature, c)}
@@ -199,8 +230,9 @@ def test_expired_vlek(vectors, failed):
 
 
 def test_swapped_root_is_refused(vectors, milan, failed):
+    name = vectors.first(*ONE_PER_LINE["Milan"])
     anchors = type(vectors.anchors)(certificates={**vectors.anchors.certificates, "Milan": milan.ark})
-    verdict = vectors.judge(vectors.report("milan-v3-routex"), vectors.leaf("milan-v3-routex"), anchors=anchors)
+    verdict = vectors.judge(vectors.report(name), vectors.leaf(name), anchors=anchors)
     assert "chain/anchor" in failed(verdict)
     assert not verdict.simulated
 
@@ -217,6 +249,14 @@ def test_turin_tcb_in_the_milan_layout_is_another_tcb(vectors):
     assert leaf.vek.tcb(MILAN) is None
     assert leaf.vek.tcb(TURIN) != decode_tcb(report.reported_tcb, "milan")
     assert decode_tcb(report.reported_tcb, "milan").snp == 0
+
+
+@pytest.mark.parametrize("identifier", ["turin-v5-routex", TURIN_LEAF])
+def test_a_turin_leaf_names_eight_bytes_of_its_chip_and_an_fmc_version(vectors, identifier):
+    leaf = vectors.leaf(identifier)
+    assert len(leaf.vek.hwid) == 8
+    assert leaf.vek.tcb(MILAN) is None
+    assert leaf.vek.tcb(TURIN).fmc is not None
 
 
 def test_turin_hwid_has_eight_bytes(vectors):
@@ -250,9 +290,10 @@ def test_one_bit_of_report_data(vectors, failed, identifier):
     assert "signature/report" in failed(vectors.judge(bytes(raw), vectors.leaf(identifier)))
 
 
-@pytest.mark.parametrize("identifier", ONE_A_LINE)
-def test_every_bit_of_the_signed_part(vectors, identifier):
+@pytest.mark.parametrize("line", ONE_PER_LINE)
+def test_every_bit_of_the_signed_part(vectors, line):
     """All 5,376 flips against the signature itself; the appraisal as a whole on one bit of each byte, below."""
+    identifier = vectors.first(*ONE_PER_LINE[line])
     report, key = parse_report(vectors.report(identifier)), vectors.leaf(identifier).key
     values = (int.from_bytes(value, "little") for value in (report.signature_r, report.signature_s))
     signature, algorithm = encode_dss_signature(*values), ec.ECDSA(hashes.SHA384())
@@ -264,8 +305,9 @@ def test_every_bit_of_the_signed_part(vectors, identifier):
             key.verify(signature, bytes(changed), algorithm)
 
 
-@pytest.mark.parametrize("identifier", ONE_A_LINE)
-def test_one_bit_of_every_byte_through_the_appraisal(vectors, identifier):
+@pytest.mark.parametrize("line", ONE_PER_LINE)
+def test_one_bit_of_every_byte_through_the_appraisal(vectors, line):
+    identifier = vectors.first(*ONE_PER_LINE[line])
     raw, leaf = vectors.report(identifier), vectors.leaf(identifier)
     for offset in range(SIGNED_SIZE):
         changed = bytearray(raw)
@@ -277,13 +319,18 @@ def test_one_bit_of_every_byte_through_the_appraisal(vectors, identifier):
         assert {check.id: check.ok for check in verdict.checks}["signature/report"] is not True, hex(offset)
 
 
-@pytest.mark.parametrize("identifier", ONE_A_LINE)
-def test_every_byte_of_the_signature(vectors, identifier):
+@pytest.mark.parametrize("line", ONE_PER_LINE)
+def test_every_byte_of_the_signature(vectors, line):
+    identifier = vectors.first(*ONE_PER_LINE[line])
     raw, leaf = vectors.report(identifier), vectors.leaf(identifier)
     for offset in range(SIGNED_SIZE, len(raw)):
         changed = bytearray(raw)
         changed[offset] ^= 0x10
         assert not vectors.judge(bytes(changed), leaf).believed, hex(offset)
+
+
+# What a policy has to say for these to pass.
+OLD_REPORTS = {"milan-v2-virtee": {"versions": {"min": 2}}, VMPL_1: {"versions": {"min": 2}, "vmpl": 1}}
 
 
 def policy(vectors, identifier, **changes):
@@ -301,19 +348,30 @@ def policy(vectors, identifier, **changes):
     return Expectation(reference=parse_guest_entry({"guest": entry | changes}))
 
 
-def test_believed_under_a_policy(vectors):
-    for name in ("milan-v3-routex", "genoa-v5-routex", "turin-v5-routex", "genoa-v3-coco-aa-json-trustee"):
-        verdict = vectors.judge(vectors.report(name), vectors.leaf(name), expectation=policy(vectors, name))
-        assert verdict.believed, verdict.explain()
-        assert verdict.reference == "guest"
+@pytest.mark.parametrize(
+    "name", ["milan-v3-routex", "genoa-v5-routex", "turin-v5-routex", "genoa-v3-coco-aa-json-trustee", VMPL_1]
+)
+def test_believed_under_a_policy(vectors, name):
+    expectation = policy(vectors, name, **OLD_REPORTS.get(name, {}))
+    verdict = vectors.judge(vectors.report(name), vectors.leaf(name), expectation=expectation)
+    assert verdict.believed, verdict.explain()
+    assert verdict.reference == "guest"
 
 
 @pytest.mark.parametrize("name", [name for name in TABLE if TABLE[name][1] == 2 and name != DEBUG])
 def test_version_2_needs_to_be_asked_for(vectors, failed, name):
     arguments = (vectors.report(name), vectors.leaf(name))
-    assert failed(vectors.judge(*arguments, expectation=policy(vectors, name))) == ["report/version"]
-    allowed = policy(vectors, name, versions={"min": 2})
+    vmpl = TABLE[name][4]
+    assert failed(vectors.judge(*arguments, expectation=policy(vectors, name, vmpl=vmpl))) == ["report/version"]
+    allowed = policy(vectors, name, vmpl=vmpl, versions={"min": 2})
     assert vectors.judge(*arguments, expectation=allowed).believed
+
+
+def test_vmpl_1_needs_a_policy_that_allows_it(vectors, failed):
+    arguments = (vectors.report(VMPL_1), vectors.leaf(VMPL_1))
+    version = {"versions": {"min": 2}}
+    assert failed(vectors.judge(*arguments, expectation=policy(vectors, VMPL_1, **version))) == ["guest/vmpl"]
+    assert vectors.judge(*arguments, expectation=policy(vectors, VMPL_1, vmpl=[0, 1], **version)).believed
 
 
 def test_vlek_of_vmpl_1(vectors, failed):
@@ -342,13 +400,16 @@ def test_author_key(vectors, failed):
     assert failed(vectors.judge(*arguments, expectation=other)) == ["policy/abi", "guest/author-key"]
 
 
-@pytest.mark.parametrize("identifier", ONE_A_LINE)
-def test_every_component_of_the_floor(vectors, failed, identifier):
+@pytest.mark.parametrize("line", ONE_PER_LINE)
+def test_every_component_of_the_floor(vectors, failed, line):
+    identifier = vectors.first(*ONE_PER_LINE[line])
     layout = "turin" if identifier.startswith("turin") else "milan"
     tcb = decode_tcb(parse_report(vectors.report(identifier)).reported_tcb, layout).as_dict()
     for component in tcb:
         floor = tcb | {component: tcb[component] + 1}
         verdict = vectors.judge(
-            vectors.report(identifier), vectors.leaf(identifier), expectation=policy(vectors, identifier, minTcb=floor)
+            vectors.report(identifier),
+            vectors.leaf(identifier),
+            expectation=policy(vectors, identifier, minTcb=floor, **OLD_REPORTS.get(identifier, {})),
         )
         assert failed(verdict) == ["tcb/reported-floor", "tcb/committed-floor", "tcb/launch-floor"]

@@ -15,7 +15,7 @@ from attestation.pki.roots import Anchors
 from attestation.report.envelopes import from_raw
 from attestation.simulator.device import Device
 from attestation.simulator.hierarchy import Hierarchy, open_hierarchy
-from tests.support.paths import VECTORS
+from tests.support.vectors import Store, store
 
 
 @pytest.fixture(scope="session")
@@ -30,11 +30,9 @@ def device(hierarchy: Hierarchy) -> Device:
 
 
 @pytest.fixture(scope="session")
-def vectors() -> Path:
-    """The folder of real reports, used in place."""
-    if not VECTORS.is_dir():
-        pytest.skip("the real vectors are not beside this checkout (../shared/vectors)")
-    return VECTORS
+def vectors() -> Store:
+    """The real reports."""
+    return store(lambda _line: None)
 
 
 def judge(

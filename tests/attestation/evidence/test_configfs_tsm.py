@@ -17,6 +17,7 @@ from plan.document import EvidenceSource
 from tests.attestation.evidence.conftest import judge
 from tests.attestation.evidence.fuse import mounted
 from tests.attestation.evidence.tsm import Fault, Tsm, fail
+from tests.support.vectors import Store
 
 DIGEST = bytes(range(48))
 ASKED = DIGEST + bytes(16)
@@ -102,8 +103,8 @@ def test_privilege_level_is_the_guests_own_where_that_is_higher(
     assert levels == [asked]
 
 
-def test_real_blobs_with_pem_certificates(path: Path, tsm: Tsm, vectors: Path) -> None:
-    folder = vectors / "reports" / "genoa-v3-configfs-tsm-veraison"
+def test_real_blobs_with_pem_certificates(path: Path, tsm: Tsm, vectors: Store) -> None:
+    folder = vectors.path("reports/genoa-v3-configfs-tsm-veraison")
     report, auxblob = (folder / "report.bin").read_bytes(), (folder / "auxblob.bin").read_bytes()
     tsm.firmware = lambda *_: (report, auxblob)
     evidence = ConfigfsTsm(str(path)).collect(parse_report(report).report_data, timeout=5)

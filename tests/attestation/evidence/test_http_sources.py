@@ -15,6 +15,7 @@ from attestation.report.report_data import accepted
 from attestation.simulator.device import Device
 from tests.attestation.evidence.agent import Respond, Service, attestation_agent, evidence_json, plain, serving
 from tests.attestation.evidence.conftest import judge
+from tests.support.vectors import Store
 
 DIGEST = bytes(range(48))
 NAMES = ("coco-aa", "simulated")
@@ -58,8 +59,8 @@ def test_the_request_to_the_agent_works_with_every_version(device: Device) -> No
     assert b"\r\nHost: 127.0.0.1:" in service.heads[0]
 
 
-def test_the_agents_real_answer(vectors: Path) -> None:
-    folder = vectors / "reports" / "genoa-v3-coco-aa-json-trustee"
+def test_the_agents_real_answer(vectors: Store) -> None:
+    folder = vectors.path("reports/genoa-v3-coco-aa-json-trustee")
     body = (folder / "evidence.json").read_bytes()
     # Whoever recorded it asked for other REPORT_DATA; everything before that check has passed.
     assert refused("coco-aa", plain("200 OK", body)).code is Code.WRONG_REPORT_DATA

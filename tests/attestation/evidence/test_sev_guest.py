@@ -15,6 +15,7 @@ from attestation.report.abi import parse_report
 from attestation.simulator.device import Device
 from tests.attestation.evidence.conftest import judge
 from tests.attestation.evidence.driver import BUSY, INVALID_LEN, Refusal, SevGuestDriver, snp_report_resp
+from tests.support.vectors import Store
 
 DIGEST = bytes(range(48))
 ASKED = DIGEST + bytes(16)
@@ -50,15 +51,15 @@ def test_the_request_is_what_the_driver_takes(driver: SevGuestDriver) -> None:
     ]
 
 
-def test_a_recorded_exchange_of_a_real_machine(vectors: Path) -> None:
-    recorded = (vectors / "reports" / "ioctl-snp_report_resp-lit" / "snp_report_resp.bin").read_bytes()
+def test_a_recorded_exchange_of_a_real_machine(vectors: Store) -> None:
+    recorded = vectors.read("reports/ioctl-snp_report_resp-lit/snp_report_resp.bin")
     report = parse_report(recorded[0x20 : 0x20 + 1184])
     evidence = collect(SevGuestDriver(lambda *_: recorded), asked=report.report_data)
     assert (evidence.report, evidence.certificates) == (report.raw, ())
 
 
-def test_a_real_hosts_table_in_the_buffer(vectors: Path) -> None:
-    folder = vectors / "reports" / "genoa-v3-configfs-tsm-veraison"
+def test_a_real_hosts_table_in_the_buffer(vectors: Store) -> None:
+    folder = vectors.path("reports/genoa-v3-configfs-tsm-veraison")
     report = (folder / "report.bin").read_bytes()
     driver = SevGuestDriver(lambda *_: snp_report_resp(report), (folder / "auxblob.bin").read_bytes())
     evidence = collect(driver, asked=parse_report(report).report_data)

@@ -512,11 +512,24 @@ def test_memory_is_bounded():
     assert [store.get(str(number)) for number in range(5)] == [None, None, b"x", b"x", b"x"]
 
 
-def test_real_leaves_belong_to_their_reports(vectors):
-    for name, line in (("milan-v3-routex", MILAN), ("turin-v5-routex", TURIN), ("milan-v3-vlek-aws-trustee", MILAN)):
-        report = parse_report(vectors.report(name))
-        assert belongs_to(vectors.leaf(name), report, line)
-        assert not belongs_to(vectors.leaf("genoa-v3-routex"), report, line)
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("milan-v3-routex", MILAN),
+        ("turin-v5-routex", TURIN),
+        ("milan-v3-vlek-aws-trustee", MILAN),
+        ("milan-v2-virtee", MILAN),
+        ("milan-v2-debug-gosevguest", MILAN),
+    ],
+)
+def test_real_leaves_belong_to_their_reports(vectors, name, line):
+    report = parse_report(vectors.report(name))
+    assert belongs_to(vectors.leaf(name), report, line)
+    another = vectors.first("genoa-v3-routex", "genoa-v2-vmpl1-sevattesttool")
+    assert not belongs_to(vectors.leaf(another), report, line)
+
+
+def test_the_path_of_a_real_turin_chip(vectors):
     assert vcek_id(parse_report(vectors.report("turin-v5-routex")), TURIN).path() == (
         "/vcek/v1/Turin/3b42092f69c656d3?fmcSPL=00&blSPL=01&teeSPL=00&snpSPL=02&ucodeSPL=71"
     )
