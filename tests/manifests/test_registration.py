@@ -1,4 +1,4 @@
-"""The registration beside the design's table: who is called for what, and what happens while nobody answers."""
+"""The registration against an expected table: which webhook is called for what, and what happens without an answer."""
 
 from __future__ import annotations
 

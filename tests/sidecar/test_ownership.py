@@ -1,4 +1,4 @@
-"""Design section 6, step 4: a consumer under another user id reads through the pod's fsGroup, and nobody else does."""
+"""A consumer under another user id reads the files through the pod's fsGroup; other users cannot read them."""
 
 from __future__ import annotations
 

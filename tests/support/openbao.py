@@ -1,4 +1,4 @@
-"""A real OpenBao in dev mode on loopback, set up as design section 7 has it: one role, one templated policy."""
+"""A real OpenBao in dev mode on loopback, with one role and one templated policy, as the verifier needs it."""
 
 from __future__ import annotations
 

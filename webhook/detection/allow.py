@@ -1,4 +1,4 @@
-"""What the operator lets pass: by name, by the digest of a value, by detector."""
+"""The operator's allow-lists: names, digests of values, detectors."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Allow:
 
 
 class Allowed:
-    """The allow-lists, prepared for looking up."""
+    """The allow-lists, compiled for look-ups."""
 
     def __init__(self, allow: Allow) -> None:
-        self.off = frozenset(allow.detectors)
+        self.disabled = frozenset(allow.detectors)
         self.digests = frozenset(digest.strip().lower() for digest in allow.values_sha256)
         globs = "|".join(translate(glob.lower()) for glob in allow.names)
         self._names = re.compile(globs) if globs else None

@@ -1,4 +1,4 @@
-"""The detectors in turn, the most telling first, behind the operator's allow-lists."""
+"""Runs the detectors, the most specific first, and applies the operator's allow-lists."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Final, Literal
 
 from webhook.detection.allow import Allow, Allowed
 from webhook.detection.entropy import looks_random
-from webhook.detection.formats import FORMATS, is_out_of_question, long_words, searcher
+from webhook.detection.formats import FORMATS, cannot_hold_format, format_search, long_words
 from webhook.detection.harmless import REFERENCES, is_harmless, without_expansions
-from webhook.detection.names import LONGEST, Verdict, judge
+from webhook.detection.names import MAX_NAME_LENGTH, NameClass, classify_name
 
-# A longer value is a document. Its head is searched, so that the time a pod may take is bounded by its size.
-LOOKED_AT: Final = 64 * 1024
-_NAMES_REMEMBERED: Final = 4096
+# A longer value is a document; only its head is searched, so that the time per pod is bounded.
+MAX_SEARCHED: Final = 64 * 1024
+_CACHED_NAMES: Final = 4096
 
 BY_NAME: Final = "name"
 BY_ENTROPY: Final = "entropy"
@@ -22,47 +22,47 @@ DETECTORS: Final = frozenset([BY_NAME, BY_ENTROPY, *(each.id for each in FORMATS
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """What was recognised: the kind of evidence, and the detector's id, which an allow-list can name."""
+class Detection:
+    """Why a value looks like a secret: the kind of evidence, and the detector's id, which an allow-list can name."""
 
     kind: Literal["name", "value", "entropy"]
     detector: str
 
 
-_NAMED: Final = Finding("name", BY_NAME)
-_RANDOM: Final = Finding("entropy", BY_ENTROPY)
-_FORMATS: Final = {each.id: Finding("value", each.id) for each in FORMATS}
+_NAMED: Final = Detection("name", BY_NAME)
+_RANDOM: Final = Detection("entropy", BY_ENTROPY)
+_FORMATS: Final = {each.id: Detection("value", each.id) for each in FORMATS}
 
 
 class Detector:
-    """Finds plaintext secrets. It keeps no value; verdicts on names are remembered, within bounds."""
+    """Finds plaintext secrets. It keeps no value; the classes of names are cached, within bounds."""
 
     def __init__(self, allow: Allow = Allow()) -> None:  # noqa: B008 - frozen
         self._allowed = Allowed(allow)
-        self._by_name = BY_NAME not in self._allowed.off
-        self._by_entropy = BY_ENTROPY not in self._allowed.off
-        self._format_of = searcher(self._allowed.off)
-        self._remembered = lru_cache(maxsize=_NAMES_REMEMBERED)(self._verdict)
+        self._by_name = BY_NAME not in self._allowed.disabled
+        self._by_entropy = BY_ENTROPY not in self._allowed.disabled
+        self._format_of = format_search(self._allowed.disabled)
+        self._cached_name_class = lru_cache(maxsize=_CACHED_NAMES)(self._name_class)
 
-    def find(self, name: str, value: str) -> Finding | None:
-        """What makes the variable look like a secret in plain text; None when nothing does."""
+    def find(self, name: str, value: str) -> Detection | None:
+        """Why the variable looks like a secret in plain text; None if it does not."""
         if not value:
             return None
-        # Names are their author's choice: a cache of long ones would be the author's to fill.
-        verdict = self._remembered(name) if len(name) <= LONGEST else self._verdict(name)
-        if verdict is None or (verdict <= Verdict.NEUTRAL and is_out_of_question(value)):
+        # Authors choose the names: a hostile one could fill a cache of long names with megabytes.
+        name_class = self._cached_name_class(name) if len(name) <= MAX_NAME_LENGTH else self._name_class(name)
+        if name_class is None or (name_class <= NameClass.NEUTRAL and cannot_hold_format(value)):
             return None
-        found = self._judge(verdict, value)
-        if found is not None and self._allowed.digests and self._allowed.value(value):
+        detection = self._detect(name_class, value)
+        if detection is not None and self._allowed.digests and self._allowed.value(value):
             return None
-        return found
+        return detection
 
-    def _verdict(self, name: str) -> Verdict | None:
-        """None for a name that may hold anything."""
-        return None if self._allowed.name(name) else judge(name)
+    def _name_class(self, name: str) -> NameClass | None:
+        """The class of the name; None for a name that the allow-list lets hold anything."""
+        return None if self._allowed.name(name) else classify_name(name)
 
-    def _judge(self, verdict: Verdict, value: str) -> Finding | None:
-        text = value[:LOOKED_AT] if len(value) > LOOKED_AT else value
+    def _detect(self, name_class: NameClass, value: str) -> Detection | None:
+        text = value[:MAX_SEARCHED] if len(value) > MAX_SEARCHED else value
         if text.startswith(REFERENCES):
             return None
         if "$" in text:
@@ -71,11 +71,11 @@ class Detector:
         identifier = self._format_of(text, words)
         if identifier is not None:
             return _FORMATS[identifier]
-        if verdict is Verdict.SECRET and self._by_name and not is_harmless(text):
+        if name_class is NameClass.SECRET and self._by_name and not is_harmless(text):
             return _NAMED
-        if not self._by_entropy or verdict is Verdict.PLACE:
+        if not self._by_entropy or name_class is NameClass.PUBLIC:
             return None
-        hinted = verdict is not Verdict.NEUTRAL
+        hinted = name_class is not NameClass.NEUTRAL
         if (words or hinted or "/" in text or "+" in text) and looks_random(text, hinted):
             return _RANDOM
         return None

@@ -1,7 +1,7 @@
-"""Values too random to be anything but a key: one word of hex or base64, of high Shannon entropy.
+"""Detects values that are too random to be anything but a key: one word of hex or base64 of high Shannon entropy.
 
-Most random-looking values are no secrets: digests, commit ids, UUIDs, object ids, generated names. What is left out
-here, and that a text of several words (lists, JSON, options) is never looked at, matters more than the threshold.
+Most random-looking values are not secrets: digests, commit ids, UUIDs, object ids, generated names. Excluding those,
+and texts of several words (lists, JSON, options), matters more than the threshold.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import re
 from collections import Counter
 from typing import Final
 
-# detect-secrets' and truffleHog's limits, in bits a character. 32 random characters cannot reach 4.5 reliably.
+# detect-secrets' and truffleHog's limits, in bits per character. 32 random characters cannot reach 4.5 reliably.
 HEX_BITS: Final = 3.0
 BASE64_BITS: Final = 4.5
 _SHORT_BASE64_BITS: Final = 0.8  # of log2(length), the most that so many characters can have
@@ -24,7 +24,7 @@ _HINTED_LENGTH: Final = 16
 _LONGEST: Final = 512
 # Public more often than not: SHA-1 and Git, SHA-224, SHA-256, SHA-384, SHA-512, MongoDB's ObjectId.
 _DIGEST_LENGTHS: Final = frozenset({24, 40, 56, 64, 96, 128})
-# The word, or what stands behind `base64:`, `key=` and the like.
+# The word, alone or after `base64:`, `key=` and similar prefixes.
 _WINDOW: Final = re.compile(r"(?:([A-Za-z][A-Za-z0-9_.-]{0,31})[:=])?([A-Za-z0-9+/_-]{16,512}+)={0,2}")
 _HEX: Final = re.compile(r"[0-9a-f]+|[0-9A-F]+")
 _DIGEST_PREFIX: Final = re.compile(r"(?i:sha-?[0-9]|md5|blake|@)")
@@ -35,7 +35,7 @@ _SEPARATORS: Final = re.compile(r"[-_/+]")
 _SAME_CLASS: Final = re.compile(r"[a-z]+|[A-Z]+|[0-9]+")
 _CHANGES: Final = 0.4
 _ONE_CASE_CHANGES: Final = 0.28
-# Words, and words as short as in GetIdByUserId, with the share of a text that random ones seldom reach.
+# Words, and short words as in GetIdByUserId, each with the share of a text that random text seldom reaches.
 _SPELLED: Final = ((re.compile(r"[A-Z]?[a-z]{3,}"), 0.5), (re.compile(r"[A-Z][a-z]+|[a-z]{2,}"), 0.8))
 
 
@@ -54,8 +54,8 @@ def looks_random(value: str, hinted: bool = False) -> bool:
     return _is_random_base64(word, hinted)
 
 
-def bits(word: str) -> float:
-    """Shannon entropy, in bits a character."""
+def shannon_entropy(word: str) -> float:
+    """Shannon entropy, in bits per character."""
     size = len(word)
     return -sum(count / size * math.log2(count / size) for count in Counter(word).values())
 
@@ -63,7 +63,7 @@ def bits(word: str) -> float:
 def _is_random_hex(word: str, hinted: bool) -> bool:
     if word.isdigit() or word.isalpha() or (len(word) in _DIGEST_LENGTHS and not hinted):
         return False
-    return len(word) >= (_HINTED_LENGTH if hinted else _HEX_LENGTH) and bits(word) >= HEX_BITS
+    return len(word) >= (_HINTED_LENGTH if hinted else _HEX_LENGTH) and shannon_entropy(word) >= HEX_BITS
 
 
 def _is_random_base64(word: str, hinted: bool) -> bool:
@@ -80,11 +80,11 @@ def _is_random_base64(word: str, hinted: bool) -> bool:
     if not one_case and any(sum(map(len, words.findall(part))) >= len(part) * share for words, share in _SPELLED):
         return False
     limit = min(BASE64_BITS, _SHORT_BASE64_BITS * math.log2(len(word)))
-    return bits(word) >= limit and not _is_text(word)
+    return shannon_entropy(word) >= limit and not _is_text(word)
 
 
 def _is_text(word: str) -> bool:
-    """Whether base64 hides plain text: a file or a document, whose content is nothing random."""
+    """Whether the word is base64 of plain text, such as a file, which is not random."""
     try:
         plain = base64.b64decode(word + "=" * (-len(word) % 4), altchars=b"-_" if "-" in word or "_" in word else None)
     except (binascii.Error, ValueError):

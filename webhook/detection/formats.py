@@ -1,7 +1,7 @@
-"""Formats of secrets that their issuers publish, and the two cheap questions that spare most values the search.
+"""Formats of secrets that their issuers publish, and two cheap checks that spare most values the search.
 
-Identifiers follow gitleaks and detect-secrets where they have one. Every search is linear: a token is looked for at the
-starts of words only, and what repeats in a pattern is bounded or possessive.
+Identifiers follow gitleaks and detect-secrets where they have one. Every search is linear: a token is searched at the
+starts of words only, and every repetition in a pattern is bounded or possessive.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class Format:
     """A recognisable secret. `source` is where the format is described.
 
     Without `marks` it is a token: the start of a word of at least `SHORTEST_TOKEN` letters, digits, `_`, `-` and `.`.
-    With them it is anything else, and one of these literals is in every text that the pattern matches.
+    With them it is another format, and every text that the pattern matches has one of these literals.
     """
 
     id: str
@@ -84,7 +84,7 @@ PRIVATE_KEY: Final = Format(
 
 
 def _encoded(label: str) -> str:
-    """What the base64 of a PEM file starts with, as far as the label decides."""
+    """The start of a PEM file in base64, as far as its label determines it."""
     head = f"-----BEGIN {label}PRIVATE KEY-----"
     return base64.b64encode(head[: len(head) // 3 * 3].encode()).decode()
 
@@ -176,7 +176,7 @@ TELEGRAM_BOT_TOKEN: Final = Format(
     (":AA",),
 )
 
-# `<password>`, `{{password}}`, `***` and `xxx` stand for what comes from elsewhere.
+# `<password>`, `{{password}}`, `***` and `xxx` stand for a value from elsewhere.
 _NO_PLACEHOLDER: Final = r"(?!<|\{|%\(|\*{2}|[xX]{3})"
 
 # A password inside a URL; the user may be empty, as Redis has it.
@@ -201,8 +201,8 @@ AUTHORIZATION_HEADER: Final = Format(
 )
 
 
-def _behind(sign: str, *words: str) -> str:
-    """The sign, one of the words right before it. A pattern that starts with a literal is the quickest to search."""
+def _preceded_by(sign: str, *words: str) -> str:
+    """The sign right after one of the words. A pattern that starts with a literal is the quickest to search."""
     ends = "".join(sorted({word[-1] for word in words}))
     choice = "|".join(f"(?<={word}{space}{sign})" for word in words for space in ("", " "))
     return f"{sign}(?<=[{ends} ]{sign})(?:{choice})"
@@ -210,7 +210,7 @@ def _behind(sign: str, *words: str) -> str:
 
 CONNECTION_STRING_PASSWORD: Final = Format(
     "connection-string-password",
-    _behind(
+    _preceded_by(
         "=", "assword", "ASSWORD", "asswd", "ASSWD", "[^A-Za-z][Pp]wd", "[^A-Za-z]PWD", "^[Pp]wd",
         "[Ss]hared[Aa]ccess[Kk]ey", "[Cc]lient[Ss]ecret", "client_secret", "access_token",
     )
@@ -221,7 +221,7 @@ CONNECTION_STRING_PASSWORD: Final = Format(
 )  # fmt: skip
 JSON_PASSWORD: Final = Format(
     "json-password",
-    _behind(
+    _preceded_by(
         '"', "assword", "asswd", "lient_secret", "lientSecret", "ecret_key", "ecretKey", "ecret_access_key",
         "ecretAccessKey", "rivate_key", "rivateKey", "pi_key", "piKey",
     )
@@ -239,20 +239,20 @@ FORMATS: Final = (
     AUTHORIZATION_HEADER, CONNECTION_STRING_PASSWORD, JSON_PASSWORD,
 )  # fmt: skip
 
-# A word as tokens are made of it, long enough to be one.
+# A word of the characters of tokens, long enough to be a token.
 _LONG_WORD: Final = re.compile(rf"[A-Za-z0-9_.-]{{{SHORTEST_TOKEN},}}").findall
 # Up to here the pattern is quicker; beyond, splitting in C is, and takes the same time whatever the text.
 _BY_PATTERN: Final = 96
 _WORD_BYTES: Final = bytes(byte if re.match(rb"[A-Za-z0-9_.-]", bytes((byte,))) else 0x20 for byte in range(256))
-# One of these is in every mark, and none of them in most values.
+# Every mark has one of these characters; most values have none.
 _SIGNS: Final = '":= /@.'
 _PLAIN: Final = re.compile(r"[\w.,+-]*").fullmatch
-# `a://:b@c` is the shortest secret of them all.
+# `a://:b@c` is the shortest text that a format matches.
 _SHORTEST: Final = 8
 
 
-def is_out_of_question(text: str) -> bool:
-    """Whether a short look already tells that no format is in the text."""
+def cannot_hold_format(text: str) -> bool:
+    """Whether the text is too short or too plain to hold any format."""
     return len(text) < _SHORTEST or (len(text) < SHORTEST_TOKEN and _PLAIN(text) is not None)
 
 
@@ -266,8 +266,8 @@ def long_words(text: str) -> list[str]:
     return [word.decode() for word in words if len(word) >= SHORTEST_TOKEN]
 
 
-def searcher(off: Iterable[str]) -> Callable[[str, list[str]], str | None]:
-    """A function of (text, its long words) that names the format of a secret in it, formats in `off` aside."""
+def format_search(off: Iterable[str]) -> Callable[[str, list[str]], str | None]:
+    """A function of (text, its long words) that returns the id of a format in the text, except those in `off`."""
     disabled = frozenset(off)
     on = [each for each in FORMATS if each.id not in disabled]
     tokens = [each for each in on if not each.marks]

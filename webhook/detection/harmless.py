@@ -1,15 +1,15 @@
-"""Values that are no secret even under a name that says so: references, switches, numbers, places, placeholders."""
+"""Values that are not secrets even in a variable named so: references, switches, numbers, paths, placeholders."""
 
 from __future__ import annotations
 
 import re
 from typing import Final
 
-# Ours and Bank-Vaults' `>>vault:`.
+# References of Morphisms, and Bank-Vaults' `>>vault:`.
 REFERENCES: Final = ("vault:", ">>vault:")
 
-# `${vault:…}`, Kubernetes' `$(NAME)`, a shell's `${NAME}`: what is there after expansion comes from elsewhere.
-_FROM_ELSEWHERE: Final = "<>"
+# `${vault:…}`, Kubernetes' `$(NAME)`, a shell's `${NAME}`: the expanded text comes from elsewhere.
+_PLACEHOLDER: Final = "<>"
 _EXPANSION: Final = re.compile(r"\$\{[^{}]{1,1024}\}|\$\([A-Za-z_.-][A-Za-z0-9_.-]{0,255}\)")
 _ORDINARY: Final = re.compile(
     r"""
@@ -32,11 +32,11 @@ _URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{1,30}://[^\s?]*")
 
 
 def without_expansions(value: str) -> str:
-    """The literal part of a value: each expansion gives way to a placeholder, which no format takes for a secret."""
-    return _EXPANSION.sub(_FROM_ELSEWHERE, value)
+    """The value with each expansion replaced by a placeholder, which no format matches."""
+    return _EXPANSION.sub(_PLACEHOLDER, value)
 
 
 def is_harmless(value: str) -> bool:
-    """Whether no secret looks like this. A URL's password is for the formats to find; here it is a place."""
+    """Whether no secret has this form. A URL is harmless here; the formats find a password inside it."""
     text = value.strip().strip("\"'")
     return _ORDINARY.fullmatch(text) is not None or _URL.fullmatch(text) is not None or not any(map(str.isalnum, text))

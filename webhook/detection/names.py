@@ -1,4 +1,4 @@
-"""What a variable's name says of its value: a secret, perhaps one, nothing, or only where a secret is."""
+"""How likely a variable holds a secret, by its name alone."""
 
 from __future__ import annotations
 
@@ -6,53 +6,55 @@ import re
 from enum import IntEnum
 from typing import Final
 
-# Only the end of a longer name is looked at: it holds the words that decide.
-LONGEST: Final = 256
+# Of a longer name only the end is read: it holds the words that decide.
+MAX_NAME_LENGTH: Final = 256
 
 # DB_PASSWORD, dbPassword, db-password.2, DBPassword: the parts between separators, humps and digits.
 _WORDS: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 
 
-def _set(text: str) -> frozenset[str]:
+def _word_set(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-# Wherever it stands, the value is one, unless the name ends in a place or a setting: PASSWORD_POSTGRES, DB_PASSWORD_1.
-_PASSWORDS: Final = _set("password passwords passwd passphrase pwd")
-# At the end only: TOKEN_BUCKETS, SECRET_SANTA and PASS_THROUGH are something else.
-_ENDINGS: Final = _set(
+# Anywhere in a name that does not end in a location or setting: PASSWORD_POSTGRES, DB_PASSWORD_1.
+_PASSWORDS: Final = _word_set("password passwords passwd passphrase pwd")
+# At the end of a name only: TOKEN_BUCKETS, SECRET_SANTA and PASS_THROUGH are something else.
+_SECRET_ENDINGS: Final = _word_set(
     "secret secrets token credential credentials creds pass passcode apikey accesskey privatekey secretkey authkey"
 )
-# The same, written without a separator: PGPASSWORD, CLIENTSECRET, SSHPASS.
-_GLUED: Final = tuple(_PASSWORDS - {"pwd"} | _ENDINGS - {"pass", "creds"} | {"sshpass"})
-# Two words that say it only together, at the end.
-_PAIRS: Final = frozenset(
-    {(kind, "key") for kind in _set(
+# The same without a separator before them: PGPASSWORD, CLIENTSECRET, SSHPASS.
+_SECRET_SUFFIXES: Final = tuple(_PASSWORDS - {"pwd"} | _SECRET_ENDINGS - {"pass", "creds"} | {"sshpass"})
+# Two words that mean a secret only together, at the end of a name.
+_SECRET_PAIRS: Final = frozenset(
+    {(kind, "key") for kind in _word_set(
         "access account aes api app auth client decryption deploy encryption fernet hmac jwt license master private"
         " secret shared signing ssh storage webhook"
     )}
-    | {(kind, "keys") for kind in _set("api private secret")}
-    | {(kind, "tokens") for kind in _set("api access auth bearer refresh service")}
-    | {(kind, "auth") for kind in _set("basic redis rediscli")}
-    | {(kind, "pw") for kind in _set("db user admin")}
+    | {(kind, "keys") for kind in _word_set("api private secret")}
+    | {(kind, "tokens") for kind in _word_set("api access auth bearer refresh service")}
+    | {(kind, "auth") for kind in _word_set("basic redis rediscli")}
+    | {(kind, "pw") for kind in _word_set("db user admin")}
 )  # fmt: skip
-# Between the word and the end of the name these change nothing: SECRET_KEY_BASE, API_TOKEN_OLD, PASSWORD_HASH.
-_QUALIFIERS: Final = _set(
+# Qualifiers after those words change nothing: SECRET_KEY_BASE, API_TOKEN_OLD, PASSWORD_HASH.
+_QUALIFIERS: Final = _word_set(
     "value plain plaintext text raw base base64 b64 hash salt old new current previous next primary secondary prod"
     " production staging stage dev test default admin root live ro rw string"
 )
-# Words that make a random value suspicious, no more: MAPS_KEY, WEBHOOK_SIGNATURE.
-_HINTS: Final = _ENDINGS | _set("key keys auth seed salt jwt hmac cookie signature webhook pin otp pat authorization")
+# Words that make only a random value suspicious: MAPS_KEY, WEBHOOK_SIGNATURE.
+_HINTS: Final = _SECRET_ENDINGS | _word_set(
+    "key keys auth seed salt jwt hmac cookie signature webhook pin otp pat authorization"
+)
 
-# A name that ends so tells where a secret is, or how it is treated, or names something public.
-_PLACES: Final = (
-    _set(
+# A name with one of these endings is of a secret's location or treatment, or of something public.
+_PUBLIC_ENDINGS: Final = (
+    _word_set(
         "addr address backend bucket column command cmd dir directory dirs domain endpoint endpoints engine env"
         " field file filename files folder from host hostname hosts issuer location mount name names namespace path"
         " paths port prefix provider proxy ref reference region script server service source store suffix table"
         " target uri uris url urls vault"
     )
-    | _set(
+    | _word_set(
         "age alg algorithm algorithms attempts attribute aud audience audiences authentication bytes cache charset"
         " chars check cipher ciphers class cost count days digits disabled duration enable enabled encoder encoding"
         " entropy expiration expire expires expiry factor format grant hasher hashers header headers history hours"
@@ -62,46 +64,46 @@ _PLACES: Final = (
         " timeout timeouts ttl type types usage user username validation validator validators validity version"
         " versions window"
     )
-    | _set(
+    | _word_set(
         "arn build cert certificate checksum commit digest etag fingerprint guid hash id identifier ids image kid"
         " md5 pub rev revision sha span tag thumbprint trace uid uuid"
     )
 )
-# Names of Kubernetes Secrets, not their content.
-_OBJECTS: Final = frozenset(
-    (kind, word) for kind in _set("pull tls cert certificate ca") for word in ("secret", "secrets")
+# The value is the name of a Kubernetes Secret, not its content.
+_SECRET_OBJECTS: Final = frozenset(
+    (kind, word) for kind in _word_set("pull tls cert certificate ca") for word in ("secret", "secrets")
 )
-# A switch, and what bundlers publish in a page: ENABLE_TOKEN_AUTH, NEXT_PUBLIC_API_KEY.
-_SWITCHES: Final = _set("enable enabled disable disabled is has no skip allow require use with show hide")
-_PUBLISHED: Final = _set("public publishable")
+# Switches, and variables that bundlers publish in a page: ENABLE_TOKEN_AUTH, NEXT_PUBLIC_API_KEY.
+_SWITCHES: Final = _word_set("enable enabled disable disabled is has no skip allow require use with show hide")
+_PUBLISHED: Final = _word_set("public publishable")
 
 
-class Verdict(IntEnum):
-    """What to expect of the value, from nothing to a secret."""
+class NameClass(IntEnum):
+    """How likely the name makes it that the value is a secret; ordered."""
 
-    PLACE = 0
-    """It names a place, a setting or something public: only a known token format makes it a secret."""
+    PUBLIC = 0
+    """The name is of a location, a setting or something public: only a known token format makes the value a secret."""
     NEUTRAL = 1
     HINT = 2
-    """It may be a secret: a random value need not be as long."""
+    """The value may be a secret: a shorter random value is enough."""
     SECRET = 3
-    """It is a secret, unless the value is plainly something else."""
+    """The value is a secret, unless it is plainly something else."""
 
 
-def judge(name: str) -> Verdict:
-    """What the name says."""
-    words = [word.lower() for word in _WORDS.findall(name[-LONGEST:])]
+def classify_name(name: str) -> NameClass:
+    """The class of a variable's name."""
+    words = [word.lower() for word in _WORDS.findall(name[-MAX_NAME_LENGTH:])]
     while words and words[-1].isdigit():
         words.pop()
     if not words or words[0] in _SWITCHES or not _PUBLISHED.isdisjoint(words):
-        return Verdict.PLACE if words else Verdict.NEUTRAL
-    if words[-1] in _PLACES and not _ends_in_secret(_without_qualifiers(words)):
-        return Verdict.PLACE
-    if tuple(words[-2:]) in _OBJECTS:
-        return Verdict.PLACE
+        return NameClass.PUBLIC if words else NameClass.NEUTRAL
+    if words[-1] in _PUBLIC_ENDINGS and not _ends_in_secret(_without_qualifiers(words)):
+        return NameClass.PUBLIC
+    if tuple(words[-2:]) in _SECRET_OBJECTS:
+        return NameClass.PUBLIC
     if not _PASSWORDS.isdisjoint(words) or _ends_in_secret(words) or _ends_in_secret(_without_qualifiers(words)):
-        return Verdict.SECRET
-    return Verdict.NEUTRAL if _HINTS.isdisjoint(words) else Verdict.HINT
+        return NameClass.SECRET
+    return NameClass.NEUTRAL if _HINTS.isdisjoint(words) else NameClass.HINT
 
 
 def _without_qualifiers(words: list[str]) -> list[str]:
@@ -115,4 +117,9 @@ def _ends_in_secret(words: list[str]) -> bool:
     if not words:
         return False
     last = words[-1]
-    return last in _PASSWORDS or last in _ENDINGS or last.endswith(_GLUED) or tuple(words[-2:]) in _PAIRS
+    return (
+        last in _PASSWORDS
+        or last in _SECRET_ENDINGS
+        or last.endswith(_SECRET_SUFFIXES)
+        or tuple(words[-2:]) in _SECRET_PAIRS
+    )

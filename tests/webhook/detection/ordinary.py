@@ -1,4 +1,4 @@
-"""Variables as workloads really carry them, none a secret."""
+"""Variables of real workloads; none is a secret."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ORDINARY: list[tuple[str, str]] = [
     ("ISTIO_META_CLUSTER_ID", "Kubernetes"),
     ("PROXY_CONFIG", '{"discoveryAddress":"istiod.istio-system.svc:15012","proxyMetadata":{"ISTIO_META_DNS":"true"}}'),
     ("LINKERD2_PROXY_IDENTITY_TOKEN_FILE", "/var/run/secrets/tokens/linkerd-identity-token"),
-    # names that speak of secrets, values that are none
+    # names of secrets, values that are not secrets
     ("AUTH_URL", "https://idp.example.com/auth"),
     ("TOKEN_URL", "https://idp.example.com/oauth2/v2.0/token"),
     ("SECRET_NAME", "payments-db"),

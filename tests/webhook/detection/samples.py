@@ -44,7 +44,7 @@ def encoded(text: str) -> str:
 _KEY = "PRIVATE KEY"
 _ACCOUNT = {"type": "service_account", "project_id": "shop", "private_key_id": "1"}
 
-# By detector: what it finds.
+# Samples by the detector that finds them.
 SAMPLES: dict[str, list[str]] = {
     "aws-access-key-id": ["AKIA" + body(UPPER, 16), "ASIA" + body(UPPER, 16), "id=AKIA" + body(UPPER, 16) + ",x"],
     "github-token": [
@@ -137,7 +137,7 @@ SAMPLES: dict[str, list[str]] = {
     ],
 }  # fmt: skip
 
-# By what they are: close to a format, and no secret.
+# Values close to a format that are not secrets, by their description.
 NEAR_MISSES: dict[str, str] = {
     "an access key id cut short": "AKIA" + body(UPPER, 15),
     "an access key id with more behind it": "AKIA" + body(UPPER, 17),

@@ -1,4 +1,4 @@
-"""Each allow-list lifts what it names, and nothing else."""
+"""Each allow-list allows the names, values or detectors that it lists, and nothing else."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import hashlib
 
 import pytest
 
-from webhook.detection import Allow, Detector, Finding
+from webhook.detection import Allow, Detection, Detector
 
-_NAMED = Finding("name", "name")
+_NAMED = Detection("name", "name")
 
 
 def _digest(value: str) -> str:
@@ -23,12 +23,12 @@ def test_names_are_globs_and_ignore_case(glob: str) -> None:
     assert detector.find("MY_DB_PASSWORDS", "hunter2") == _NAMED
 
 
-def test_a_glob_is_no_pattern_and_covers_the_whole_name() -> None:
+def test_a_glob_is_not_a_regular_expression_and_matches_the_whole_name() -> None:
     detector = Detector(Allow(names=("DB.PASSWORD", "PASSWORD")))
     assert detector.find("DB_PASSWORD", "hunter2") == _NAMED
 
 
-def test_a_value_is_allowed_by_the_digest_of_all_of_it() -> None:
+def test_a_value_is_allowed_by_the_digest_of_the_whole_value() -> None:
     detector = Detector(Allow(values_sha256=(_digest("hunter2").upper(),)))
     assert detector.find("DB_PASSWORD", "hunter2") is None
     assert detector.find("DB_PASSWORD", "hunter2 ") == _NAMED
@@ -38,11 +38,11 @@ def test_a_value_is_allowed_by_the_digest_of_all_of_it() -> None:
     assert Detector(Allow(values_sha256=(_digest(long),))).find("DB_PASSWORD", long + "!") == _NAMED
 
 
-def test_switching_names_off_leaves_values() -> None:
+def test_disabling_detection_by_name_keeps_detection_by_value() -> None:
     detector = Detector(Allow(detectors=("name",)))
     assert detector.find("DB_PASSWORD", "hunter2") is None
-    assert detector.find("DB_PASSWORD", "postgres://app:" + "x@db") == Finding("value", "url-password")
+    assert detector.find("DB_PASSWORD", "postgres://app:" + "x@db") == Detection("value", "url-password")
 
 
-def test_an_unknown_detector_switches_nothing_off() -> None:
+def test_an_unknown_detector_disables_no_other() -> None:
     assert Detector(Allow(detectors=("nmae",))).find("DB_PASSWORD", "hunter2") == _NAMED

@@ -1,4 +1,4 @@
-"""The detectors together: what a value explains away, what no input may do."""
+"""The detectors together: harmless values clear a suspicious name, and hostile input costs bounded time."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from hypothesis import strategies as st
 
 from tests.webhook.detection.ordinary import ORDINARY
 from tests.webhook.detection.samples import SAMPLES
-from webhook.detection import DETECTORS, Allow, Detector, Finding
-from webhook.detection.detector import LOOKED_AT
+from webhook.detection import DETECTORS, Allow, Detection, Detector
+from webhook.detection.detector import MAX_SEARCHED
 
-_NAMED = Finding("name", "name")
+_NAMED = Detection("name", "name")
 _SECRETS = [each for samples in SAMPLES.values() for each in samples]
 
 
 @pytest.mark.parametrize(("name", "value"), ORDINARY, ids=lambda text: text[:40])
-def test_ordinary_variables_are_left_alone(name: str, value: str) -> None:
+def test_ordinary_variables_are_not_detected(name: str, value: str) -> None:
     assert Detector().find(name, value) is None
 
 
@@ -72,7 +72,7 @@ def test_ordinary_variables_are_left_alone(name: str, value: str) -> None:
         *("<password>", "{{ .Values.password }}", "%PASSWORD%", "*****", "xxxxx", "...", "redacted", '"true"', "'42'"),
     ],
 )
-def test_a_value_that_is_no_secret_clears_a_suspicious_name(value: str) -> None:
+def test_a_harmless_value_clears_a_suspicious_name(value: str) -> None:
     assert Detector().find("DB_PASSWORD", value) is None
 
 
@@ -101,18 +101,18 @@ def test_a_value_that_is_no_secret_clears_a_suspicious_name(value: str) -> None:
         "https://hooks.example.com/?token=hunter2",
     ],
 )
-def test_any_other_value_under_such_a_name_is_one(value: str) -> None:
+def test_any_other_value_of_a_suspicious_name_is_detected(value: str) -> None:
     assert Detector().find("DB_PASSWORD", value) == _NAMED
 
 
-def test_the_format_is_more_telling_than_the_name() -> None:
-    assert Detector().find("GITHUB_TOKEN", SAMPLES["github-token"][0]) == Finding("value", "github-token")
+def test_the_format_is_reported_before_the_name() -> None:
+    assert Detector().find("GITHUB_TOKEN", SAMPLES["github-token"][0]) == Detection("value", "github-token")
 
 
 @given(st.text(max_size=80), st.text(max_size=700))
 @example("DB_PASSWORD", "hunter2\ud800")
 @example("\ud800_TOKEN", "\ud800" * 40)
-def test_any_text_gets_one_of_a_few_findings(name: str, value: str) -> None:
+def test_any_text_gives_a_known_detection_or_none(name: str, value: str) -> None:
     allow = Allow(names=("x*",), values_sha256=("0" * 64,))
     for detector in (Detector(), Detector(allow)):
         found = detector.find(name, value)
@@ -120,24 +120,24 @@ def test_any_text_gets_one_of_a_few_findings(name: str, value: str) -> None:
 
 
 @given(st.text(max_size=40), st.sampled_from(_SECRETS), st.text(max_size=40))
-def test_a_finding_is_the_same_whatever_the_secret(before: str, secret: str, after: str) -> None:
-    """Findings come from a fixed set that was there before any value, so none can hold a part of one."""
+def test_a_detection_does_not_depend_on_the_secret(before: str, secret: str, after: str) -> None:
+    """Detections come from a set that is fixed before any value is seen, so none can hold a part of a value."""
     assume("$" not in before and not before.startswith(("vault:", ">>vault:")))
     found = Detector().find("DB_PASSWORD", f"{before} {secret} {after}")
     assert found is not None
-    assert repr(found) == f"Finding(kind={found.kind!r}, detector={found.detector!r})"
+    assert repr(found) == f"Detection(kind={found.kind!r}, detector={found.detector!r})"
     assert found.detector in DETECTORS
 
 
 @given(st.from_regex(r"[ -~]{0,300}", fullmatch=True))
-def test_references_never_turn_a_text_into_a_secret(text: str) -> None:
-    """Cutting a reference in between blanks adds no finding by value."""
+def test_a_reference_inside_a_text_adds_no_detection(text: str) -> None:
+    """A reference inserted between blanks adds no detection by value."""
     found = Detector().find("SOME_URL", text)
     if found is None:
         assert Detector().find("SOME_URL", text + " ${vault:secret/db#password}") is None
 
 
-def test_no_value_is_kept() -> None:
+def test_the_detector_keeps_no_value() -> None:
     detector = Detector()
     for name in ("SETTING", "DB_PASSWORD", "MAPS_KEY"):
         for secret in _SECRETS:
@@ -147,7 +147,7 @@ def test_no_value_is_kept() -> None:
             assert sys.getrefcount(value) == before
 
 
-def test_names_are_remembered_within_bounds() -> None:
+def test_the_cache_of_names_is_bounded() -> None:
     detector = Detector()
     long = "X" * 5000 + "_PASSWORD"
     before = sys.getrefcount(long)
@@ -227,7 +227,7 @@ def test_a_hostile_value_takes_bounded_time(unit: str) -> None:
     detector = Detector()
     megabyte = (unit * (1_000_000 // len(unit)))[:1_000_000]
     for name in ("SETTING", "DB_PASSWORD", "MAPS_KEY"):
-        for value in (megabyte, megabyte + "!", megabyte[:LOOKED_AT], megabyte[:500], megabyte[:1000] + "!"):
+        for value in (megabyte, megabyte + "!", megabyte[:MAX_SEARCHED], megabyte[:500], megabyte[:1000] + "!"):
             start = time.process_time()
             detector.find(name, value)
             assert time.process_time() - start < 0.25
@@ -241,7 +241,7 @@ def test_a_hostile_name_takes_bounded_time(unit: str) -> None:
         assert time.process_time() - start < 0.25
 
 
-def test_the_head_of_a_long_value_is_what_is_looked_at() -> None:
+def test_only_the_head_of_a_long_value_is_searched() -> None:
     secret = SAMPLES["google-api-key"][0]
-    assert Detector().find("SETTING", secret + " " + "x " * LOOKED_AT) is not None
-    assert Detector().find("SETTING", "x " * LOOKED_AT + secret) is None
+    assert Detector().find("SETTING", secret + " " + "x " * MAX_SEARCHED) is not None
+    assert Detector().find("SETTING", "x " * MAX_SEARCHED + secret) is None

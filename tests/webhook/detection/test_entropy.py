@@ -1,39 +1,39 @@
-"""Random words are found; digests, identifiers and words strung together are not."""
+"""Random words are detected; digests, identifiers and concatenated words are not."""
 
 from __future__ import annotations
 
 import pytest
 
 from tests.webhook.detection.samples import RANDOM_VALUES
-from webhook.detection import Allow, Detector, Finding
-from webhook.detection.entropy import bits, looks_random
+from webhook.detection import Allow, Detection, Detector
+from webhook.detection.entropy import looks_random, shannon_entropy
 
 
 @pytest.mark.parametrize("tool", list(RANDOM_VALUES))
-def test_most_random_values_are_found(tool: str) -> None:
+def test_most_random_values_are_detected(tool: str) -> None:
     make, share = RANDOM_VALUES[tool]
     detector = Detector()
     found = [detector.find("SETTING", make()) for _ in range(500)]
-    assert set(found) <= {None, Finding("entropy", "entropy")}
+    assert set(found) <= {None, Detection("entropy", "entropy")}
     assert sum(each is not None for each in found) / len(found) >= share
 
 
 @pytest.mark.parametrize("tool", list(RANDOM_VALUES))
-def test_a_name_that_speaks_of_an_identifier_explains_randomness(tool: str) -> None:
+def test_a_random_value_of_an_identifier_is_not_detected(tool: str) -> None:
     make, _ = RANDOM_VALUES[tool]
     assert {Detector().find(name, make()) for name in ("BUILD_ID", "CONFIG_HASH", "CLIENT_ID")} == {None}
 
 
-def test_a_hint_in_the_name_makes_shorter_words_and_digests_suspicious() -> None:
+def test_a_hint_in_the_name_makes_shorter_words_and_digests_detected() -> None:
     word = "q7Rk2Xv9" + "Lm4Tz8Bw"
     assert Detector().find("SETTING", word) is None
-    assert Detector().find("MAPS_KEY", word) == Finding("entropy", "entropy")
+    assert Detector().find("MAPS_KEY", word) == Detection("entropy", "entropy")
     digest = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
     assert Detector().find("SETTING", digest) is None
-    assert Detector().find("MAPS_KEY", digest) == Finding("entropy", "entropy")
+    assert Detector().find("MAPS_KEY", digest) == Detection("entropy", "entropy")
 
 
-def test_it_can_be_switched_off() -> None:
+def test_detection_by_entropy_can_be_disabled() -> None:
     assert Detector(Allow(detectors=("entropy",))).find("SETTING", "9f86d081884c7d659a2feaa0c55ad0") is None
     assert Detector().find("SETTING", "9f86d081884c7d659a2feaa0c55ad0") is not None
 
@@ -58,11 +58,11 @@ def test_it_can_be_switched_off() -> None:
         "md5:9f86d081884c7d659a2feaa0c55ad015",
     ],
 )
-def test_what_is_not_random_enough(value: str) -> None:
+def test_a_value_that_is_not_random_enough_is_not_detected(value: str) -> None:
     assert not looks_random(value)
 
 
-def test_entropy_is_shannons() -> None:
-    assert bits("aaaa") == 0
-    assert bits("abab") == 1
-    assert bits("abcdefgh") == 3
+def test_entropy_is_shannon_entropy() -> None:
+    assert shannon_entropy("aaaa") == 0
+    assert shannon_entropy("abab") == 1
+    assert shannon_entropy("abcdefgh") == 3

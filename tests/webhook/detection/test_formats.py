@@ -1,4 +1,4 @@
-"""Every published format is found, and what only resembles one is not."""
+"""Every published format is detected, and values that only resemble one are not."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ALL = [pytest.param(identifier, each, id=f"{identifier}-{n}") for identifier in
 
 
 @pytest.mark.parametrize(("identifier", "secret"), _ALL)
-def test_a_secret_is_found_under_any_name(identifier: str, secret: str) -> None:
+def test_a_secret_is_detected_under_any_name(identifier: str, secret: str) -> None:
     for name in ("SETTING", "SOME_URL", "COMMIT_ID", "DB_PASSWORD"):
         found = Detector().find(name, secret)
         assert found is not None, name
@@ -24,13 +24,13 @@ def test_a_secret_is_found_under_any_name(identifier: str, secret: str) -> None:
 
 @pytest.mark.parametrize(("identifier", "secret"), _ALL)
 @pytest.mark.parametrize("frame", [" {}\n", '"{}"', "first {} last", "key: {}", "a,{},b", "x={}"])
-def test_a_secret_is_found_inside_a_text(identifier: str, secret: str, frame: str) -> None:
+def test_a_secret_is_detected_inside_a_text(identifier: str, secret: str, frame: str) -> None:
     found = Detector().find("SETTING", frame.replace("{}", secret))
     assert found is not None
     assert found.kind == "value"
 
 
-def test_a_secret_is_found_deep_in_a_document() -> None:
+def test_a_secret_is_detected_deep_in_a_document() -> None:
     document = json.dumps({"rules": ["a rule of some length"] * 1000, "key": SAMPLES["google-api-key"][0]})
     found = Detector().find("SETTING", document)
     assert found is not None
@@ -38,19 +38,19 @@ def test_a_secret_is_found_deep_in_a_document() -> None:
 
 
 @pytest.mark.parametrize("value", [pytest.param(value, id=title) for title, value in NEAR_MISSES.items()])
-def test_what_resembles_a_secret_is_left_alone(value: str) -> None:
+def test_a_value_that_resembles_a_secret_is_not_detected(value: str) -> None:
     assert Detector().find("SETTING", value) is None
 
 
 @pytest.mark.parametrize("identifier", list(SAMPLES))
-def test_a_format_can_be_switched_off(identifier: str) -> None:
+def test_a_format_can_be_disabled(identifier: str) -> None:
     detector = Detector(Allow(detectors=(identifier, "entropy")))
     for secret in SAMPLES[identifier]:
         found = detector.find("SETTING", secret)
         assert found is None or found.detector != identifier
 
 
-def test_with_every_detector_off_nothing_is_found() -> None:
+def test_with_every_detector_disabled_nothing_is_detected() -> None:
     detector = Detector(Allow(detectors=tuple(DETECTORS)))
     assert [each for samples in SAMPLES.values() for each in samples if detector.find("DB_PASSWORD", each)] == []
 

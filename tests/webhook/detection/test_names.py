@@ -1,10 +1,10 @@
-"""What a variable's name says of its value."""
+"""Each variable's name has the expected class."""
 
 from __future__ import annotations
 
 import pytest
 
-from webhook.detection.names import Verdict, judge
+from webhook.detection.names import NameClass, classify_name
 
 
 @pytest.mark.parametrize(
@@ -36,8 +36,8 @@ from webhook.detection.names import Verdict, judge
         *("AIRFLOW__CORE__FERNET_KEY", "CREDENTIALS", "db_creds", "REDISCLI_AUTH", "BASIC_AUTH"),
     ],
 )
-def test_a_secret(name: str) -> None:
-    assert judge(name) is Verdict.SECRET
+def test_names_of_secrets(name: str) -> None:
+    assert classify_name(name) is NameClass.SECRET
 
 
 @pytest.mark.parametrize(
@@ -57,24 +57,24 @@ def test_a_secret(name: str) -> None:
         *("TOKEN_URL_2", "USE_TOKEN", "ENABLE_PASSWORD_AUTH", "NEXT_PUBLIC_API_KEY", "STRIPE_PUBLISHABLE_KEY"),
     ],
 )
-def test_a_place_or_a_setting(name: str) -> None:
-    assert judge(name) is Verdict.PLACE
+def test_names_of_locations_and_settings(name: str) -> None:
+    assert classify_name(name) is NameClass.PUBLIC
 
 
 @pytest.mark.parametrize(
     "name", ["MAPS_KEY", "CACHE_KEY", "AUTH", "TOKEN_BUCKETS", "WEBHOOK_SIGNATURE", "PASS_THROUGH"]
 )
-def test_a_hint_and_no_more(name: str) -> None:
-    assert judge(name) is Verdict.HINT
+def test_names_that_only_hint_at_a_secret(name: str) -> None:
+    assert classify_name(name) is NameClass.HINT
 
 
 @pytest.mark.parametrize(
     "name", ["", "_", "1", "LOG_LEVEL", "MONKEY", "KEYBOARD", "COMPASS", "BYPASS", "PASSENGER", "TOKENIZER", "Ключ"]
 )
-def test_nothing(name: str) -> None:
-    assert judge(name) is Verdict.NEUTRAL
+def test_neutral_names(name: str) -> None:
+    assert classify_name(name) is NameClass.NEUTRAL
 
 
 def test_the_end_of_a_long_name_decides() -> None:
-    assert judge("X_" * 10_000 + "DB_PASSWORD") is Verdict.SECRET
-    assert judge("DB_PASSWORD" + "_X" * 10_000) is Verdict.NEUTRAL
+    assert classify_name("X_" * 10_000 + "DB_PASSWORD") is NameClass.SECRET
+    assert classify_name("DB_PASSWORD" + "_X" * 10_000) is NameClass.NEUTRAL

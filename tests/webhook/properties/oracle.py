@@ -1,4 +1,4 @@
-"""The policy a second time, from the design's text, sharing no code with the first: only the plan's strict reader.
+"""A second implementation of the policy. It shares only the plan's strict reader with the webhook.
 
 `faults(pod, world)` lists every policy property that a pod admitted in enforce mode lacks.
 """
