@@ -27,6 +27,16 @@ def closure(source: Path, modules: Sequence[str]) -> list[Path]:
     return sorted(found.values())
 
 
+def foreign(source: Path, files: Sequence[Path]) -> set[str]:
+    """The top-level modules that these files import and `source` does not have: the standard library's and others'."""
+    found: set[str] = set()
+    for file in files:
+        module = ".".join(file.with_suffix("").parts).removesuffix(".__init__")
+        tree = ast.parse((source / file).read_bytes())
+        found |= {name.partition(".")[0] for name in _imported(tree, module, is_package=file.name == "__init__.py")}
+    return {name for name in found if _file(source, name) is None and not (source / name).is_dir()} - {""}
+
+
 def _file(source: Path, module: str) -> Path | None:
     path = source.joinpath(*module.split("."))
     return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
