@@ -44,7 +44,7 @@ class Image:
 def sidecar_image(helper: Path) -> Image:
     """`morphisms-init`, run by the interpreter that runs the demo."""
     files = _system() | _interpreter()
-    files |= {str(ROOT / name): str(ROOT / name) for name in ("sidecar", "attestation", "plan", "kbs")}
+    files |= {str(ROOT / name): str(ROOT / name) for name in ("sidecar", "attestation", "plan", "kbs", "logline")}
     return Image((sys.executable, "-m", "sidecar.main"), 65532, {**files, _HELPER: str(helper)})
 
 

@@ -82,7 +82,7 @@ def _it_runs_and_gets_the_secret(scene: Scene, pod: dict[str, Any]) -> None:
     events = {event["event"]: event for event in map(json.loads, sidecar.stderr.splitlines())}
     attested, published = events["attested"], events["published"]
     story.good(CONTAINER, f"attested with {attested['source']} evidence, id {attested['correlation_id']}")
-    story.good(CONTAINER, f"published {published['files']} file in {published['milliseconds']:.0f} ms, then ended: 0")
+    story.good(CONTAINER, f"published {published['files']} file in {published['uptime_ms']:.0f} ms, then ended: 0")
     record = scene.verifier.explain(attested["correlation_id"])
     if not record["simulated"]:
         raise UnexpectedError("the verifier does not say that the evidence is simulated")

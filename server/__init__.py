@@ -9,7 +9,7 @@ reads a YAML file does not load an HTTP server:
 - `server.tls`: `CertificateFiles`, `CertificateError`; the serving pair
 - `server.health`: `Gate`, `Check`; readiness by name and reason
 - `server.metrics`: `new_registry`; process metrics without the global registry
-- `server.logs`: `configure`, `info`, `warning`, `error`, `set_request_id`; one JSON event a line
+- `server.logs`: `configure`, `info`, `warning`, `error`, `set_correlation_id`; one JSON event per line
 - `server.yaml.strict`: `load`, `Loaded`, `ConfigurationError`, `schema`; typed YAML
 - `server.watched`: `Watched`, `watch_yaml`, `FileMetrics`; hot reload that keeps the last good value
 """

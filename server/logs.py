@@ -1,33 +1,33 @@
-"""Structured logs: one JSON object a line on stderr.
+"""Structured logs: one JSON object per line on stderr, in the form of `logline`.
 
 No text that we did not write ourselves reaches a line. An exception's text may hold what a request held, so an
 exception is its class and where it was raised; a record from a library is its place in the code and, when it has
 arguments, its template without them.
 """
 
-import json
 import logging
 import sys
 import threading
 from contextvars import ContextVar
-from datetime import UTC, datetime
 from pathlib import PurePath
 from types import TracebackType
 from typing import Any, TextIO
 
+from logline import format_line
+
 _LOG = logging.getLogger("morphisms")
 _FRAMES = 12
 _CAUSES = 4
-_request_id: ContextVar[str] = ContextVar("request_id", default="")
+_correlation_id: ContextVar[str] = ContextVar("correlation_id", default="")
 
 
-def set_request_id(request_id: str) -> None:
-    """Let every further line of this request carry `request_id` (an AdmissionReview's uid, a correlation id)."""
-    _request_id.set(request_id)
+def set_correlation_id(correlation_id: str) -> None:
+    """Let every further line of this request carry it: an attestation's correlation id, or an AdmissionReview's uid."""
+    _correlation_id.set(correlation_id)
 
 
 def configure(stream: TextIO | None = None, level: int = logging.INFO) -> None:
-    """Send all logging of the process, and what nobody caught, to `stream` (default stderr)."""
+    """Send all logging of the process, and every uncaught exception, to `stream` (default stderr)."""
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JSONFormatter())
     root = logging.getLogger()
@@ -46,7 +46,7 @@ def info(event: str, **fields: object) -> None:
 
 
 def warning(event: str, **fields: object) -> None:
-    """As `info`, for what somebody should look at."""
+    """As `info`, for what an operator should look at."""
     _LOG.warning(event, extra={"fields": fields})
 
 
@@ -56,30 +56,24 @@ def error(event: str, exception: BaseException | None = None, **fields: object) 
 
 
 class JSONFormatter(logging.Formatter):
-    """A record as one JSON line: ts (RFC 3339, UTC, milliseconds), level, event, request, then the fields."""
+    """A record as one line: its event's fields, or where a library's record comes from."""
 
     def format(self, record: logging.LogRecord) -> str:
-        stamp = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-        line: dict[str, object] = {
-            "ts": stamp.replace("+00:00", "Z"),
-            "level": record.levelname.lower(),
-        }
+        fields: dict[str, Any] = {"correlation_id": _correlation_id.get()}
+        event = "library"
         if record.name == _LOG.name:
-            line["event"] = record.msg
+            event = str(record.msg)
         else:
-            line["event"] = "library"
-            line["logger"] = record.name
-            line["where"] = f"{_short(record.pathname)}:{record.lineno}"
+            fields["logger"] = record.name
+            fields["where"] = f"{_short(record.pathname)}:{record.lineno}"
             # Without arguments the text may have been formatted already, with anything in it.
             if record.args and isinstance(record.msg, str):
-                line["template"] = record.msg
-        if request_id := _request_id.get():
-            line["request"] = request_id
-        fields: dict[str, Any] = getattr(record, "fields", {})
-        line |= {key: value for key, value in fields.items() if key not in line}
+                fields["template"] = record.msg
+        own: dict[str, Any] = getattr(record, "fields", {})
+        fields |= {name: value for name, value in own.items() if name not in fields}
         if record.exc_info and record.exc_info[1]:
-            line["exception"] = describe(record.exc_info[1])
-        return json.dumps(line, separators=(",", ":"), default=_plain)
+            fields["exception"] = describe(record.exc_info[1])
+        return format_line(record.created, record.levelname.lower(), event, fields)
 
 
 def describe(error: BaseException) -> list[dict[str, object]]:
@@ -104,10 +98,6 @@ def _places(traceback: TracebackType | None) -> list[str]:
 
 def _short(path: str) -> str:
     return "/".join(PurePath(path).parts[-3:])
-
-
-def _plain(value: object) -> str:
-    return str(value) if isinstance(value, PurePath) else f"<{type(value).__name__}>"
 
 
 def _uncaught(kind: type[BaseException], error_: BaseException, traceback: TracebackType | None) -> None:

@@ -1,9 +1,8 @@
-"""What people and programs are told: one JSON line an event on standard error, one readable line at a pod's end."""
+"""The log: one JSON line per event on standard error, and one line for people in the pod's termination message."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import select
 import sys
@@ -11,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
+from logline import format_line
 from sidecar.errors import SidecarError
 
 _MAX_TERMINATION_MESSAGE = 4096  # the kubelet cuts there (kubernetes.io/docs: "limited to 4096 bytes")
@@ -59,14 +59,12 @@ class Events:
                 file.write(line)
 
     def _write(self, level: str, event: str, fields: dict[str, Any]) -> None:
-        now = time.time()
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1000):03d}Z"
-        since = round((time.monotonic() - self._started) * 1000, 1)
-        record = {"time": stamp, "level": level, "event": event, **fields, "milliseconds": since}
+        uptime = round((time.monotonic() - self._started) * 1000, 1)
+        fields = {**fields, "uptime_ms": uptime}
         if self._lost:
-            record["lost"] = self._lost
+            fields["lost"] = self._lost
         # A line that was cut off ends here, and spoils no other.
-        line = ("\n" if self._is_torn else "") + json.dumps(record, separators=(",", ":")) + "\n"
+        line = ("\n" if self._is_torn else "") + format_line(time.time(), level, event, fields) + "\n"
         with contextlib.suppress(OSError):  # nobody reads any more: no reason to keep a pod from starting
             self._lost = 0 if self._send(line.encode()) else self._lost + 1
 

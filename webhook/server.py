@@ -125,7 +125,7 @@ class Admission:
             except ReviewError as error:
                 logs.warning("unusable_review", path=path, problem=str(error))
                 return unusable(error)
-            logs.set_request_id(request.uid)
+            logs.set_correlation_id(request.uid)
             decision = await self._decide(request)
             self._metrics.decided(path, decision)
             _log(request, decision)

@@ -197,7 +197,7 @@ class Verifier:
         except WireError as error:
             return _invalid("attest", error)
         case = new_case(_correlation_id(), time.time())
-        logs.set_request_id(case.id)
+        logs.set_correlation_id(case.id)
         started = time.perf_counter()
         try:
             case.grant = await self._judge.decide(case, request)
@@ -211,14 +211,14 @@ class Verifier:
     async def token(self, _body: bytes, info: RequestInfo) -> Response:
         """A bearer for a Vault token, encrypted to the key that the evidence bound."""
         identifier = _correlation_id()
-        logs.set_request_id(identifier)
+        logs.set_correlation_id(identifier)
         grant: Grant | None = None
         started = time.perf_counter()
         try:
             grant = self._bearers.read(_bearer(info.headers))
             # One id from the evidence to the login.
             identifier = grant.correlation_id
-            logs.set_request_id(identifier)
+            logs.set_correlation_id(identifier)
             policy = self._policies().by_digest.get(grant.policy)
             if policy is None:
                 raise RefusedError(Reason.POLICY_CHANGED, "it is not in force any more as it was attested")
@@ -302,7 +302,7 @@ def refuse(refusal: Refusal, _info: RequestInfo) -> Response:
 
 def _invalid(call: str, error: WireError) -> Response:
     identifier = _correlation_id()
-    logs.set_request_id(identifier)
+    logs.set_correlation_id(identifier)
     logs.warning("invalid_request", call=call, problem=str(error))
     return Response(400, write_error(Problem.INVALID, identifier))
 

@@ -102,7 +102,7 @@ class Attester:
     def _warn_of_skew(self) -> None:
         if self._skew and not self._told_skew:
             self._told_skew = True
-            self._events.warning("clock-skew", detail=self._skew.removeprefix("; "))
+            self._events.warning("clock_skew", detail=self._skew.removeprefix("; "))
 
     @property
     def _skew(self) -> str:

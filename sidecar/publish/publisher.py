@@ -83,7 +83,7 @@ class Publisher:
             return
         if containers:
             self._events.warning(
-                "environment-published",
+                "environment_published",
                 containers=containers,
                 detail="the environment of a running container does not change; its next start gets the new one",
             )
@@ -97,7 +97,7 @@ class Publisher:
             self._events.info("signalled", process=self._notification.process, count=told)
         else:
             self._events.warning(
-                "not-signalled",
+                "not_signalled",
                 process=self._notification.process,
                 detail="no process of this name and user is in the pod's shared process namespace",
             )

@@ -71,6 +71,6 @@ class Cleanup:
             reason = error.detail
         self._entries.remove(entry)
         if reason:
-            self._events.warning(f"{what}-not-revoked", detail=f"{reason}; it ends with its time to live")
+            self._events.warning(f"{what}_not_revoked", detail=f"{reason}; it ends with its time to live")
         else:
-            self._events.info(f"{what}-revoked")
+            self._events.info(f"{what}_revoked")

@@ -72,9 +72,9 @@ class VaultClient:
             self._token = ""
             self._client.close()
         if reason:
-            self._events.warning("token-not-revoked", detail=f"{reason}; it ends with its time to live")
+            self._events.warning("token_not_revoked", detail=f"{reason}; it ends with its time to live")
         else:
-            self._events.info("token-revoked")
+            self._events.info("token_revoked")
 
     def _reason_not_revoked(self, answer: Answer) -> str:
         """Why Vault keeps what it was asked to revoke; empty when it does not."""

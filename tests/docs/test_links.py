@@ -14,7 +14,8 @@ from tests.support.pages import PAGES
 from tests.support.paths import ROOT
 from webhook.configuration.model import Configuration
 
-_PACKAGES = ("webhook", "sidecar", "attestation", "plan", "kbs", "measured", "certs", "server", "cli", "demo", "tools")
+_SHARED = ("plan", "kbs", "logline", "measured", "server", "certs")
+_PACKAGES = ("webhook", "sidecar", "attestation", *_SHARED, "cli", "demo", "tools")
 _FOLDERS = (*_PACKAGES, "tests", "docs", "manifests", "requirements")
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 # A path in the text or in a picture: `webhook/decide.py`, `tests/cluster`, `docs/decisions/`.

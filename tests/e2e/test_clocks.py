@@ -34,7 +34,7 @@ def test_a_guest_whose_clock_is_minutes_off_gets_its_secrets(pod: Pod, faketime:
     pod.environment = faketime | {"FAKETIME": offset}
     ended = pod.run()
     assert ended.code == 0, ended.stderr
-    (warning,) = ended.named("clock-skew")
+    (warning,) = ended.named("clock_skew")
     seconds, _, direction = warning["detail"].removeprefix("this guest's clock is ").partition(" s ")
     assert 595 <= int(seconds) <= 605
     assert direction == ("ahead of the verifier's" if offset[0] == "+" else "behind the verifier's")

@@ -116,7 +116,7 @@ def answered(fault: str, pod: Pod, ended: Ended) -> None:
     else:
         refused(ended, answer.exit, answer.reason)
     assert (pod.secrets / "password").read_text() == f"{CANARY}-{answer.published}"
-    assert bool(ended.named("token-revoked")) is answer.revoked
+    assert bool(ended.named("token_revoked")) is answer.revoked
     assert [each.name for each in pod.secrets.iterdir() if each.name.startswith("..")] != []
     whole = [each for each in pod.secrets.iterdir() if each.name.startswith("..2")]
     assert len(whole) == 1, "nothing written aside is left"
@@ -200,7 +200,7 @@ def test_sealed_at_the_read_for_longer(published_pod: Pod, bao: RaftOpenBao, tmp
     finally:
         bao.unseal()
     answered("Vault sealed between login and read, for longer than the deadline", published_pod, ended)
-    assert ended.named("token-not-revoked"), "and it says so"
+    assert ended.named("token_not_revoked"), "and it says so"
 
 
 def test_killed_and_back_in_time(
@@ -222,7 +222,7 @@ def test_killed_after_the_last_read(published_pod: Pod, bao: RaftOpenBao, tmp_pa
         bao.start()
         bao.unseal()
     answered("Vault killed after the last read", published_pod, ended)
-    assert ended.named("token-not-revoked"), "and it says so"
+    assert ended.named("token_not_revoked"), "and it says so"
 
 
 def test_token_revoked(published_pod: Pod, bao: RaftOpenBao, tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def test_75_pods_at_once_are_all_served(new_pod: NewPod, judge: Verifier, bao: R
     print(f"{_MANY} at once: all served within {time.monotonic() - started:.1f} s")
     served(pods, ends)
     assert bao.accessors() == before
-    believed = [each["request"] for each in judge.events("attestation") if each["reason"] == "believed"]
+    believed = [each["correlation_id"] for each in judge.events("attestation") if each["reason"] == "believed"]
     ours = [ended.named("attested")[0]["correlation_id"] for ended in ends]
     assert len(set(ours)) == _MANY
     assert set(ours) <= set(believed)

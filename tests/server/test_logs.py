@@ -33,9 +33,9 @@ def lines(stream: io.StringIO) -> list[dict]:
 
 
 def test_one_event_a_line(stream):
-    logs.info("started", port=1, note="two\nlines", ts="not mine")
+    logs.info("started", port=1, note="two\nlines", time="not mine")
     (line,) = lines(stream)
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line.pop("ts"))
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line.pop("time"))
     assert line == {"level": "info", "event": "started", "port": 1, "note": "two\nlines"}
 
 
@@ -64,7 +64,7 @@ def test_a_library_is_heard_without_what_it_was_given(stream):
 
 async def test_the_request_id_is_the_requests_own(stream, serve, connect):
     async def handler(body, info):
-        logs.set_request_id(body.decode())
+        logs.set_correlation_id(body.decode())
         await asyncio.sleep(0)
         logs.info("seen", body_was=body.decode())
         raise ValueError(SECRET)
@@ -74,9 +74,9 @@ async def test_the_request_id_is_the_requests_own(stream, serve, connect):
     answers = await asyncio.gather(*(c.request("POST", "/x", f"uid-{n}".encode()) for n, c in enumerate(clients)))
     assert {(answer.status, answer.body) for answer in answers} == {(500, b"failed\n")}
     seen = [line for line in lines(stream) if line["event"] == "seen"]
-    assert sorted(line["request"] for line in seen) == [f"uid-{n}" for n in range(8)]
-    assert all(line["request"] == line["body_was"] for line in seen)
-    assert sum(line["event"] == "handler_failed" and "request" in line for line in lines(stream)) == 8
+    assert sorted(line["correlation_id"] for line in seen) == [f"uid-{n}" for n in range(8)]
+    assert all(line["correlation_id"] == line["body_was"] for line in seen)
+    assert sum(line["event"] == "handler_failed" and "correlation_id" in line for line in lines(stream)) == 8
 
 
 async def test_a_hostile_request_leaves_no_trace_of_its_text(stream, serve, connect):

@@ -51,7 +51,7 @@ def test_everything_a_plan_can_ask_for_is_published(pod: Pod, bao: TlsOpenBao) -
     }
     assert pod.variables("worker") == {**{k: _text(v) for k, v in json.loads(whole).items()}, "TLS": "true"}
     assert pod.published() == ["db.json", "dsn", "env", "exec", "password", "ready", "shop", "tls"]
-    assert [each["event"] for each in ended.events] == ["started", "attested", "published", "token-revoked"]
+    assert [each["event"] for each in ended.events] == ["started", "attested", "published", "token_revoked"]
 
 
 def _text(value: object) -> str:
@@ -94,7 +94,7 @@ def test_a_pod_without_secrets_proves_its_guest_and_is_ready(pod: Pod, bao: TlsO
     ended = pod.run()
     assert ended.code == 0, ended.stderr
     assert pod.published() == ["exec", "ready"]
-    assert ended.named("token-revoked")
+    assert ended.named("token_revoked")
 
 
 def test_the_real_helper_becomes_an_application_with_the_secret(pod: Pod, tmp_path: Path) -> None:

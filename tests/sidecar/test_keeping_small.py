@@ -126,7 +126,7 @@ def test_a_role_without_the_default_policy_is_served_all_the_same(pod: Pod, bao:
         with resident(pod) as sidecar:
             sidecar.wait("attested", 3)
             assert not sidecar.named("trouble")
-            assert "HTTP 403" in sidecar.wait("token-not-revoked")[0]["detail"]
+            assert "HTTP 403" in sidecar.wait("token_not_revoked")[0]["detail"]
             assert sidecar.stop().code == 0
     finally:
         bao.write_role(token_policies=["knative", "tests"], token_no_default_policy=False)

@@ -86,11 +86,11 @@ def test_a_lease_is_renewed_and_replaced_near_its_maximum(
         second = login(pod)
         assert app.stdout is not None
         assert app.stdout.readline().strip() == second[0] != first[0]
-        taken, replaced = (each["milliseconds"] for each in sidecar.named("published")[:2])
+        taken, replaced = (each["uptime_ms"] for each in sidecar.named("published")[:2])
         assert 3.3 < (replaced - taken) / 1000 < 6, "the first third of its life is not enough: it was renewed"
         assert len(sidecar.named("attested")) == 1
         assert database.accepts(*second)
-        sidecar.wait("lease-revoked")
+        sidecar.wait("lease_revoked")
         until(lambda: not database.accepts(*first), 3)
         assert len(leases(bao, "short")) <= 2
         ended = sidecar.stop()
@@ -107,7 +107,7 @@ def test_without_the_permission_to_end_a_lease_it_is_said_and_ends_by_itself(
     with resident(wanting(pod, "short")) as sidecar:
         sidecar.wait("published")
         first = login(pod)
-        assert "HTTP 403" in sidecar.wait("lease-not-revoked")[0]["detail"]
+        assert "HTTP 403" in sidecar.wait("lease_not_revoked")[0]["detail"]
         until(lambda: not database.accepts(*first))
         assert sidecar.stop().code == 0
 
@@ -124,8 +124,8 @@ def test_a_new_token_brings_new_credentials_before_the_old_ones_end(
         second = login(pod)
         assert database.accepts(*first), "an application has time to change over"
         assert database.accepts(*second)
-        published, revoked = sidecar.named("published")[1], sidecar.wait("token-revoked")[0]
-        assert revoked["milliseconds"] - published["milliseconds"] > 300
+        published, revoked = sidecar.named("published")[1], sidecar.wait("token_revoked")[0]
+        assert revoked["uptime_ms"] - published["uptime_ms"] > 300
         until(lambda: not database.accepts(*first), 3)
         assert len(leases(bao, "lasting")) == 1
         ended = sidecar.stop()
@@ -149,7 +149,7 @@ def test_while_one_role_is_broken_all_old_credentials_stay(
         bao.done("DELETE", "database/roles/other")
         try:
             sidecar.wait("trouble")
-            sidecar.wait("token-revoked")
+            sidecar.wait("token_revoked")
             assert (login(pod), (pod.secrets / "other").read_text()) == (first, other)
             assert database.accepts(*first)
             assert len(alive(bao) - before) <= 2, "what was taken in vain is given back"

@@ -187,9 +187,9 @@ def test_nobody_to_tell_is_told_to_people(pod: Pod, bao: TlsOpenBao) -> None:
     )
     with resident(pod, reread=0.3) as sidecar:
         sidecar.wait("published")
-        assert not sidecar.named("not-signalled"), "an application that has not started needs no signal"
+        assert not sidecar.named("not_signalled"), "an application that has not started needs no signal"
         write_secret(bao, "nobody", {"key": f"{CANARY}-2"})
-        assert sidecar.wait("not-signalled")[0]["process"] == f"{NAME}-nobody"
+        assert sidecar.wait("not_signalled")[0]["process"] == f"{NAME}-nobody"
         assert (pod.secrets / "key").read_text() == f"{CANARY}-2"
         assert sidecar.stop().code == 0
 

@@ -51,7 +51,7 @@ def nothing_published(pod: Pod) -> None:
 
 
 def revoked(ended: Ended) -> bool:
-    return bool(ended.named("token-revoked"))
+    return bool(ended.named("token_revoked"))
 
 
 # --- configuration ------------------------------------------------------------------------------------------------
@@ -239,7 +239,7 @@ def test_a_clock_that_is_minutes_off_is_named(
         ended = pod.run()
     event = refused(ended, Exit.VERIFIER_REFUSED, "verifier-refused")
     assert "s ahead of the verifier's" in event["detail"]
-    assert ended.named("clock-skew")
+    assert ended.named("clock_skew")
 
 
 def test_names_resolve_and_proxies_are_ignored(pod: Pod, judge: Verifier, tmp_path: Path) -> None:
@@ -263,7 +263,7 @@ def test_a_sealed_vault(pod: Pod, tmp_path: Path) -> None:
         ended = pod.run()
     refused(ended, Exit.VAULT_UNREACHABLE, "vault-busy")
     assert ended.named("retry")
-    assert ended.named("token-not-revoked")
+    assert ended.named("token_not_revoked")
     nothing_published(pod)
 
 

@@ -113,7 +113,7 @@ def test_sigterm_while_the_verifier_logs_in_waits_for_the_token_and_revokes_it(
         process.send_signal(signal.SIGTERM)
         ended = busy_pod.end(process)
     refused(ended, Exit.STOPPED, "stopped")
-    assert ended.named("token-revoked")
+    assert ended.named("token_revoked")
     assert alive(bao) - before == set()
     assert busy_pod.published() == []
 

@@ -87,8 +87,8 @@ def test_sigterm_at_any_moment(changing: Pod, bao: TlsOpenBao, hurried: None, mo
     clean(ended)
     assert alive(bao) - before == set(), "a token outlived us"
     # They are short-lived, so that there are many; each was given back all the same, or had ended on a busy machine.
-    given_back = ended.named("token-revoked") + [
-        each for each in ended.named("token-not-revoked") if each["detail"].startswith("HTTP 403")
+    given_back = ended.named("token_revoked") + [
+        each for each in ended.named("token_not_revoked") if each["detail"].startswith("HTTP 403")
     ]
     assert len(given_back) == len(ended.named("attested"))
     if ended.code == Exit.PUBLISHED:
@@ -134,7 +134,7 @@ def test_a_second_sigterm_changes_nothing(pod: Pod, bao: TlsOpenBao, tmp_path: P
             go_on.set()
             ended = sidecar.end()
     assert ended.code == 0
-    assert ended.named("token-revoked")
+    assert ended.named("token_revoked")
     assert alive(bao) - before == set()
 
 

@@ -120,10 +120,12 @@ class Verifier:
         """What it has logged so far."""
         return [json.loads(line) for line in self.log_path.read_text().splitlines()]
 
-    def events(self, name: str, request: str | None = None) -> list[dict[str, Any]]:
+    def events(self, name: str, correlation_id: str | None = None) -> list[dict[str, Any]]:
         """Log lines of one event, of one correlation id."""
         return [
-            line for line in self.log() if line["event"] == name and (request is None or line.get("request") == request)
+            line
+            for line in self.log()
+            if line["event"] == name and correlation_id in (None, line.get("correlation_id"))
         ]
 
 

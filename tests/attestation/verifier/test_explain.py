@@ -43,7 +43,7 @@ def test_a_believed_guests_id_leads_from_the_evidence_to_the_login(
     assert client.token(read_attest_answer(body)).status == 200
     (line,) = [each for each in running.events("attestation") if (each["pod"] or {}).get("k8s_pod_uid") == "believed"]
     identifier = read_correlation_id(body)
-    assert identifier == line["request"]
+    assert identifier == line["correlation_id"]
     done = explain(identifier, "--config", running.site.folder / "verifier.yaml", "--json")
     decoder, text, calls = json.JSONDecoder(), done.stdout, []
     while text.strip():
