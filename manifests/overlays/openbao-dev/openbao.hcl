@@ -1,4 +1,4 @@
-# Beside what -dev brings: the address that others reach, over TLS, as the sidecar speaks nothing else.
+# In addition to the listener of -dev: one that pods can reach, over TLS, which the sidecar requires.
 listener "tcp" {
   address       = "0.0.0.0:8200"
   tls_cert_file = "/etc/openbao-tls/tls.crt"
