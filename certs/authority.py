@@ -1,4 +1,4 @@
-"""Making certificates: a CA that may sign servers of given names only, and its leaves. ECDSA P-256 (RFC 5280)."""
+"""Makes certificates: a CA that may sign for servers of given names only, and its leaves. ECDSA P-256 (RFC 5280)."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from certs.periods import BACKDATE, Periods
 
 
 def make_authority(now: datetime, periods: Periods, names: Sequence[str] = (), title: str = "morphisms") -> Pair:
-    """A self-signed CA; with `names`, it can vouch for these DNS names and what is below them, and for nothing else."""
+    """A self-signed CA; with `names`, it can sign for these DNS names and those below them, and for nothing else."""
     key = ec.generate_private_key(ec.SECP256R1())
     serial = x509.random_serial_number()
-    # A subject of its own, so that old and new in one bundle are told apart by every verifier.
+    # Each CA has its own subject, so that clients can tell the old and the new one in a bundle apart.
     subject = _subject(f"{title} CA {serial & 0xFFFFFFFF:08x}")
     builder = (
         _builder(subject, subject, key.public_key(), serial)
@@ -39,12 +39,12 @@ def make_authority(now: datetime, periods: Periods, names: Sequence[str] = (), t
 
 
 def issue_leaf(authority: Pair, names: Sequence[str], now: datetime, periods: Periods) -> Pair:
-    """A serving certificate for `names` (DNS names, IP addresses); it ends with its CA at the latest."""
+    """A serving certificate for `names` (DNS names, IP addresses); it expires with its CA at the latest."""
     key = ec.generate_private_key(ec.SECP256R1())
     issuer = authority.certificate
     alternatives = x509.SubjectAlternativeName([_alternative(name) for name in names])
     builder = (
-        # A subject's common name holds 64 characters; what counts are the alternative names.
+        # A subject's common name holds 64 characters; clients check the alternative names.
         _builder(_subject(names[0][:64]), issuer.subject, key.public_key(), x509.random_serial_number())
         .not_valid_before(max(now - BACKDATE, issuer.not_valid_before_utc))
         .not_valid_after(min(now + periods.leaf, issuer.not_valid_after_utc))

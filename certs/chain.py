@@ -1,4 +1,4 @@
-"""Which certificate vouches for which, and when one counts."""
+"""Which CA signed which certificate, and when a certificate is valid."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def valid(certificate: x509.Certificate, now: datetime) -> bool:
 
 
 def vouches(issuer: x509.Certificate, leaf: x509.Certificate) -> bool:
-    """Whether `issuer` is a CA that signed `leaf`. Says nothing of time."""
+    """Whether `issuer` is a CA that signed `leaf`. Neither needs to be valid now."""
     try:
         leaf.verify_directly_issued_by(issuer)
         return issuer.extensions.get_extension_for_class(x509.BasicConstraints).value.ca

@@ -1,11 +1,11 @@
-"""Where the webhook lives, and which replica this is."""
+"""Which Service the webhook is, and which of its replicas this process is."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """`service` in `namespace`; `replica` is this process among its like, such as its pod's name."""
+    """`service` in `namespace`; `replica` identifies this process, such as by its pod's name."""
 
     namespace: str
     service: str
@@ -13,6 +13,6 @@ class Identity:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The Service's DNS names; the first is what API servers ask for."""
+        """The Service's DNS names; API servers use the first."""
         host = f"{self.service}.{self.namespace}"
         return f"{host}.svc", f"{host}.svc.cluster.local", host

@@ -4,56 +4,66 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
 from cryptography import x509
 
-from certs.clock import Clock
-from certs.log import Log
 from certs.metrics import CertificateMetrics
-from certs.objects import MERGE, PATCH, AnswerError, Followed, Objects, version_of
 from certs.pem import write_certificates
 from certs.periods import Periods
 from certs.rotation import Change, Publish, Step, Wait, next_step
-from certs.secret_data import secret_of, write
-from certs.state import AUTHORITY_SECRET, ROTATE, Object, State, read_live, read_state, secret_data, webhooks_of
+from certs.secret_data import data_for, secret_of
+from certs.state import ROTATE, Live, Object, State, read_live, read_state, secret_data, webhooks_of
+from server import logs
+from server.kubernetes.client import JSON_PATCH, MERGE_PATCH, Client
+from server.kubernetes.errors import StatusError, reason_of, status_of
+from server.kubernetes.objects import WatchedObject, version_of
 
 # Owns no field: an object that it makes has nothing in it.
-_MAKER: Final = "morphisms-webhook-maker"
+_FIELD_MANAGER: Final = "morphisms-webhook-maker"
 
 _RETRY: Final = timedelta(seconds=2)
-_MOST_RETRY: Final = timedelta(seconds=30)
+_MAX_RETRY: Final = timedelta(seconds=30)
 
 
-class Leading:
-    """One term of leading; a new term knows nothing of former ones."""
+@dataclass(frozen=True, slots=True)
+class WatchedState:
+    """The objects that hold all state: the two Secrets, and the live webhook configurations."""
 
-    def __init__(
-        self,
-        objects: Objects,
-        clock: Clock,
-        names: Sequence[str],
-        secrets: Mapping[str, Followed],
-        configurations: Sequence[Followed],
-        metrics: CertificateMetrics,
-        log: Log,
-    ) -> None:
-        self._objects = objects
-        self._clock = clock
+    authority: WatchedObject
+    leaf: WatchedObject
+    configurations: Sequence[WatchedObject]
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the API server has said of each what it is."""
+        return all(each.is_known for each in (self.authority, self.leaf, *self.configurations))
+
+    def live(self) -> list[Live]:
+        """The webhook configurations that exist."""
+        return [read_live(each.ref.resource, each.value) for each in self.configurations if each.value is not None]
+
+
+class Leader:
+    """One term of leading; a new term knows nothing of former ones. `names` are the webhook's DNS names."""
+
+    def __init__(self, client: Client, names: Sequence[str], state: WatchedState, metrics: CertificateMetrics) -> None:
+        self._client = client
         self._names = names
-        self._secrets = secrets
-        self._configurations = list(configurations)
+        self._watched = state
+        self._secrets = {each.ref.name: each for each in (state.authority, state.leaf)}
+        self._configurations = list(state.configurations)
         self._metrics = metrics
-        self._log = log
         self._since: dict[x509.Certificate, datetime] = {}
         self._failures = 0
 
     async def step(self, periods: Periods) -> datetime | None:
-        """Take one step; the time to look again unless something changes before, None for at once."""
-        if not all(each.known for each in (*self._secrets.values(), *self._configurations)):
-            return self._clock.now() + _MOST_RETRY
-        now = self._clock.now()
+        """Take one step. The answer is when to take the next unless something changes before, None for at once."""
+        now = self._client.clock.now()
+        if not self._watched.is_known:
+            return now + _MAX_RETRY
         state = self._state()
         self._observe(state, now)
         step = next_step(state, self._since, now, periods)
@@ -63,20 +73,17 @@ class Leading:
         label = step.value if isinstance(step, Change) else "publish bundle"
         try:
             await self._take(step, state, now, periods)
-        except Exception as error:  # told, counted, and tried again
+        except Exception as error:  # logged, counted, and tried again
             self._metrics.steps.labels(label, "failed").inc()
             return self._failed(step, label, error)
         self._metrics.steps.labels(label, "done").inc()
-        self._log.info("certificate_step", step=label, object=_object_of(step))
+        logs.info("certificate_step", step=label, object=_object_of(step))
         self._failures = 0
         return None
 
     def _state(self) -> State:
-        values = {name: followed.value for name, followed in self._secrets.items()}
-        live = [read_live(each.place.kind, each.value) for each in self._configurations if each.value is not None]
-        authority = values.pop(AUTHORITY_SECRET)
-        (leaf,) = values.values()
-        return read_state(self._names, authority, leaf, live)
+        watched = self._watched
+        return read_state(self._names, watched.authority.value, watched.leaf.value, watched.live())
 
     def _observe(self, state: State, now: datetime) -> None:
         trusted = {found for found in state.bundle if state.live and state.trusted_by_all(found)}
@@ -91,47 +98,47 @@ class Leading:
     async def _write(self, change: Change, state: State, now: datetime, periods: Periods) -> None:
         secret = self._secrets[secret_of(change)]
         if secret.value is None:
-            name = secret.place.name
-            empty = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}}
-            secret.accept(await self._objects.ensure(secret.place, empty, _MAKER))
+            empty = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": secret.ref.name}}
+            secret.accept(await self._client.apply(secret.ref.path, empty, _FIELD_MANAGER))
             if secret_data(secret.value):
-                return  # another has made it meanwhile: look again
+                return  # another replica has filled it meanwhile: the next step looks again
         data = {
             key: base64.b64encode(value).decode() if value is not None else None
-            for key, value in write(change, state, now, periods).items()
+            for key, value in data_for(change, state, now, periods).items()
         }
         metadata: dict[str, object] = {"resourceVersion": version_of(secret.value)}
-        if state.asked and change in (Change.MAKE_COMING, Change.MAKE_AUTHORITY):
+        if state.rotation_requested and change in (Change.MAKE_COMING, Change.MAKE_AUTHORITY):
             metadata["annotations"] = {ROTATE: None}
-        secret.accept(await self._objects.patch(secret.place, MERGE, {"metadata": metadata, "data": data}))
+        body = {"metadata": metadata, "data": data}
+        secret.accept(await self._client.patch(secret.ref.path, MERGE_PATCH, body))
 
     async def _publish(self, name: str, bundle: Sequence[x509.Certificate]) -> None:
-        followed = next(each for each in self._configurations if each.place.kind == name)
-        if followed.value is not None:
-            followed.accept(await self._objects.patch(followed.place, PATCH, bundle_patch(followed.value, bundle)))
+        watched = next(each for each in self._configurations if each.ref.resource == name)
+        if watched.value is not None:
+            patch = bundle_patch(watched.value, bundle)
+            watched.accept(await self._client.patch(watched.ref.path, JSON_PATCH, patch))
 
     def _failed(self, step: Step, label: str, error: Exception) -> datetime:
-        status = error.status if isinstance(error, AnswerError) else None
-        # 409 and 422 (a `test` that fails): somebody was faster, and what they did is on its way to us.
-        if status not in (409, 422):
-            self._log.warning(
+        # An outdated version, or a `test` that fails: another writer was faster, and its change is on its way to us.
+        if not (isinstance(error, StatusError) and error.is_outdated):
+            logs.warning(
                 "certificate_step_failed",
                 step=label,
                 object=_object_of(step),
-                reason=type(error).__name__,
-                status=status,
+                reason=reason_of(error),
+                status=status_of(error),
             )
-        if isinstance(step, Publish):  # the next try is for another one, if another one needs it
-            self._configurations.sort(key=lambda each: each.place.kind == step.name)
+        if isinstance(step, Publish):  # the next try is for another configuration, if another one needs it
+            self._configurations.sort(key=lambda each: each.ref.resource == step.name)
         self._failures += 1
-        delay: timedelta = min(_MOST_RETRY, _RETRY * 2.0 ** min(self._failures - 1, 8))
-        return self._clock.now() + delay
+        delay: timedelta = min(_MAX_RETRY, _RETRY * 2.0 ** min(self._failures - 1, 8))
+        return self._client.clock.now() + delay
 
 
 def bundle_patch(configuration: Object, bundle: Sequence[x509.Certificate]) -> list[dict[str, object]]:
-    """JSON Patch (RFC 6902) that sets the caBundle of the webhooks that have another one, and nothing else.
+    """JSON Patch (RFC 6902) that sets the caBundle of each webhook with another one, and changes nothing else.
 
-    It applies to the very version that was looked at: a list has indices only, and somebody may have changed it.
+    It applies to the version that was read and no other: a list has indices only, and may have changed since.
     """
     encoded = base64.b64encode(write_certificates(bundle)).decode()
     patch: list[dict[str, object]] = [

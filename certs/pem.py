@@ -1,4 +1,4 @@
-"""PEM from Secrets and webhook configurations: whatever it holds, the answer is certificates, pairs, or nothing."""
+"""PEM from Secrets and webhook configurations. Hostile input yields None, never an exception."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 MAX_BYTES: Final = 256 << 10
 MAX_CERTIFICATES: Final = 32
 
-# What cryptography raises for bytes that are not what they claim to be.
+# What cryptography raises for malformed bytes.
 _UNREADABLE = (
     ValueError,
     TypeError,
@@ -51,7 +51,7 @@ class Pair:
 
 
 def read_certificates(pem: bytes) -> tuple[x509.Certificate, ...] | None:
-    """The certificates in `pem`, each once, in order; none for none; None when it is not PEM of certificates."""
+    """The certificates in `pem`, each once, in order; empty for empty input; None when it is not such PEM."""
     if not pem.strip():
         return ()
     if len(pem) > MAX_BYTES or pem.count(b"-----BEGIN") > MAX_CERTIFICATES:
@@ -69,9 +69,8 @@ def read_certificates(pem: bytes) -> tuple[x509.Certificate, ...] | None:
 
 
 def read_pair(certificate: bytes, key: bytes) -> Pair | None:
-    """The pair; None when either is missing or unreadable, the key is of no use to a server, or of another pair.
-
-    Of several certificates the first counts.
+    """The pair; None when either is missing or unreadable, a server cannot use the key, or the key belongs to another
+    certificate. Of several certificates the first is taken.
     """
     certificates = read_certificates(certificate)
     if not certificates or not key or len(key) > MAX_BYTES:

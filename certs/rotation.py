@@ -1,9 +1,9 @@
-"""The one write that comes next. Pure: a leader that dies after any step leaves a state from which the next goes on.
+"""The one write that comes next. Pure: when a leader dies after any step, the next leader continues from that state.
 
 Three rules hold at every step, and every order of crashes and damage is tested against them. A leaf of another CA is
-issued only when every live configuration has trusted that CA for a while. No configuration loses a CA while a leaf of
-it can be served: until the last leaf has ended, which also covers a replica that was cut off and never saw the new
-one. What no replica could serve, or no configuration trusts, holds up nothing.
+issued only when every live configuration has trusted that CA for a while. No configuration loses a CA while a replica
+may serve a leaf of it, that is, until the last leaf has expired; this also covers a replica that was cut off and never
+saw the new leaf. Certificates that no replica can serve, or no configuration trusts, never block a step.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Change(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Publish:
-    """Let this configuration trust `State.bundle`."""
+    """Make this configuration trust `State.bundle`."""
 
     name: str
 
@@ -59,11 +59,11 @@ class Wait:
 
 Step = Change | Publish | Wait
 TrustedSince = Mapping[x509.Certificate, datetime]
-"""Since when, as far as the asker has seen, every live configuration has trusted a CA without a break."""
+"""Since when, as far as the caller has seen, every live configuration has trusted a CA without a break."""
 
 
 def next_step(state: State, since: TrustedSince, now: datetime, periods: Periods) -> Step:
-    """What to do in this state. Repeating it without effect (a write that is refused) does no harm."""
+    """The step to take in this state. Repeating it without effect (a refused write) does no harm."""
     authority = state.authority
     if authority is None or not is_authority(authority, now):
         return Change.PROMOTE_COMING if _usable(state.coming, now) else Change.MAKE_AUTHORITY
@@ -100,23 +100,23 @@ def _rotate(
             return Change.LIMIT_FORMER
         if until <= now:
             return Change.RETIRE_FORMER
-        # Another replacement now would make the bundle longer, and so on: it waits its turn.
+        # Another replacement now would make the bundle longer each time, so it waits for this.
         return Wait(min(until, _latest(leaf, authority, now)))
-    if state.asked or now >= _due(authority.certificate):
+    if state.rotation_requested or now >= _due(authority.certificate):
         return Change.MAKE_COMING
     return Wait(_latest(leaf, authority, now))
 
 
 def former_limit(state: State, now: datetime, periods: Periods) -> datetime:
-    """When the last leaf of a CA that signs no more has ended, by any clock that `settle` allows for."""
+    """When the last leaf of a CA that no longer signs has expired, by any clock that `settle` allows for."""
     leaf = state.leaf.certificate.not_valid_after_utc if state.leaf is not None else now
     return max(now + periods.leaf, min(leaf, now + MAX_LEAF)) + periods.settle
 
 
 def former_of(state: State, now: datetime) -> tuple[x509.Certificate, ...]:
-    """The CAs to go on trusting when the present one stops signing.
+    """The CAs that stay trusted when the present one stops signing.
 
-    Where the Secret has lost it, only the live configurations tell by what the replicas are being trusted.
+    Where the Secret has lost that one, only the live configurations show what clients trust the replicas by.
     """
     if state.authority is None or not is_authority(state.authority, now):
         return _bounded((*state.former, *state.live_certificates), now)
@@ -124,14 +124,14 @@ def former_of(state: State, now: datetime) -> tuple[x509.Certificate, ...]:
 
 
 def adopted(state: State, now: datetime) -> tuple[x509.Certificate, ...]:
-    """`state.former` and those live CAs that replicas may still be trusted by, though neither Secret says so."""
+    """`state.former`, and the live CAs whose leaves replicas may still serve, though neither Secret names them."""
     live = [found for found in state.live_certificates if found not in state.bundle and valid(found, now)]
     leaf = usable_leaf(state, now)
     issuer = known_voucher(state, leaf) if leaf is not None else None
     authority = state.authority.certificate if state.authority is not None else None
-    strange = authority not in state.live_certificates
-    # Where nobody knows this CA yet, or some do not and there is no leaf, what is live tells what replicas serve.
-    if strange or (leaf is None and authority is not None and not state.trusted_by_all(authority)):
+    is_unpublished = authority not in state.live_certificates
+    # Where no configuration trusts this CA yet, or some do not and there is no leaf, replicas serve by the live CAs.
+    if is_unpublished or (leaf is None and authority is not None and not state.trusted_by_all(authority)):
         unknown = live
     else:
         unknown = [found for found in live if found == issuer]
@@ -152,13 +152,13 @@ def _may_switch(
     """Whether a leaf of the present CA may take the place of another CA's leaf, or of none."""
     if state.trusted_by_all(authority.certificate):
         return not state.live or _settled(since, authority.certificate, now, periods) <= now
-    # Nothing to lose: no leaf that anybody trusts.
+    # Nothing to lose: no configuration trusts the present leaf.
     trusted = [found for found in state.live_certificates if valid(found, now)]
     return leaf is None and all(found == authority.certificate for found in trusted)
 
 
 def _settled(since: TrustedSince, certificate: x509.Certificate, now: datetime, periods: Periods) -> datetime:
-    # A moment in the future is a clock that went back: count again from now.
+    # A moment in the future means that the clock went back: count again from now.
     return min(since.get(certificate, now), now) + periods.settle
 
 
@@ -167,7 +167,7 @@ def _usable(pair: Pair | None, now: datetime) -> bool:
 
 
 def _leaf_due(leaf: Pair, authority: Pair, now: datetime) -> bool:
-    # One that ends with its CA would be replaced by one that ends just then.
+    # A leaf that expires with its CA would be replaced by one that expires at the same moment.
     ends = leaf.certificate.not_valid_after_utc
     return now >= _due(leaf.certificate) and ends < authority.certificate.not_valid_after_utc
 
@@ -180,7 +180,7 @@ def _latest(leaf: Pair | None, authority: Pair, now: datetime) -> datetime:
 
 
 def _due(certificate: x509.Certificate) -> datetime:
-    """When to replace it: at two thirds of its life, or a little before, each at its own moment."""
+    """When to replace it: at two thirds of its lifetime or a little before, each certificate at its own moment."""
     begins = certificate.not_valid_before_utc + BACKDATE
     ends = certificate.not_valid_after_utc
     part = 2 / 3 - _SPREAD * (certificate.serial_number & 0xFFFF) / 0x10000

@@ -1,4 +1,4 @@
-"""What a change writes: one Secret's data, in which None takes a key away."""
+"""What a change writes: one Secret's data, in which None removes a key."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def secret_of(change: Change) -> str:
     return LEAF_SECRET if change is Change.ISSUE_LEAF else AUTHORITY_SECRET
 
 
-def write(change: Change, state: State, now: datetime, periods: Periods) -> Data:
-    """The data to write. A key that is made here exists nowhere else until it is written."""
+def data_for(change: Change, state: State, now: datetime, periods: Periods) -> Data:
+    """The data to write. A private key made here exists nowhere else until it is written."""
     now = now.replace(microsecond=0)
     limit = former_limit(state, now, periods)
     authority, coming = state.authority, state.coming
@@ -49,7 +49,7 @@ def write(change: Change, state: State, now: datetime, periods: Periods) -> Data
             bundle = write_certificates(state.bundle)
             return {"tls.crt": leaf.certificate_pem, "tls.key": leaf.key_pem, "ca.crt": bundle}
         case Change.PROMOTE_COMING | Change.ISSUE_LEAF:
-            raise ValueError("nothing to do it with")
+            raise ValueError("this state has no CA to make the change with")
 
 
 def _pair(name: str, pair: Pair) -> Data:

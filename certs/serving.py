@@ -1,4 +1,4 @@
-"""A replica's part: serve what the Secret holds, unless that would be worse than what is being served."""
+"""A replica's part: serve what the Secret holds, unless clients would trust that less than what is served now."""
 
 from __future__ import annotations
 
@@ -6,45 +6,44 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from certs.chain import serves, valid, voucher
-from certs.log import Log
 from certs.metrics import CertificateMetrics
 from certs.pem import Pair, read_pair
 from certs.state import Live, Object, secret_data
+from server import logs
 
 Install = Callable[[bytes, bytes], None]
-"""Given (certificate, key) as PEM, lets the server use them from the next handshake on."""
+"""Takes (certificate, key) as PEM; the server uses them from the next handshake on."""
 
 
 class Serving:
     """What this replica serves. `names` are the DNS names that callers know the webhook by."""
 
-    def __init__(self, names: Sequence[str], install: Install, metrics: CertificateMetrics, log: Log) -> None:
+    def __init__(self, names: Sequence[str], install: Install, metrics: CertificateMetrics) -> None:
         self._names = tuple(names)
         self._install = install
         self._metrics = metrics
-        self._log = log
         self._leaf: Pair | None = None
-        self._told: str | None = None
+        self._reported: str | None = None
         self._ready = False
-        self._problem = "no certificate yet: the cluster has not answered"
+        self._problem = "no certificate yet: the API server has not answered"
 
     def problem(self) -> str | None:
-        """Why this replica is not fit to be called, at its start; None from the first time on that it is.
+        """Why this replica cannot serve callers yet; None from the first moment that it can.
 
-        Later a configuration that trusts something else is an alert: it would take every replica at once.
+        A configuration that trusts something else later is an alert: it would make every replica unready at once.
         """
         return None if self._ready else self._problem
 
-    def look(self, secret: Object | None, live: Sequence[Live], now: datetime) -> None:
-        """Take what the Secret holds into use, if that does good."""
+    def reconcile(self, secret: Object | None, live: Sequence[Live], now: datetime) -> None:
+        """Serve what the Secret holds, if callers trust it at least as well as what is served now."""
         pair, reason = self._read(secret, now)
         if pair is not None and pair.certificate != self._certificate:
-            if self._better_kept(pair, live, now):
+            if self._must_keep(pair, live, now):
                 reason = "the live configurations do not trust it yet"
             else:
                 reason = self._take(pair, now)
-        self._tell(reason)
-        self._judge(live, reason)
+        self._report(reason)
+        self._evaluate(live, reason)
 
     @property
     def _certificate(self) -> object:
@@ -62,11 +61,11 @@ class Serving:
         if not serves(pair.certificate, self._names):
             return None, "the certificate is for other names"
         if pair.certificate.not_valid_after_utc < now:
-            return None, "the certificate has ended"
+            return None, "the certificate has expired"
         return pair, None
 
-    def _better_kept(self, pair: Pair, live: Sequence[Live], now: datetime) -> bool:
-        """Whether callers believe what is served, and would not believe what is new."""
+    def _must_keep(self, pair: Pair, live: Sequence[Live], now: datetime) -> bool:
+        """Whether callers trust what is served, and would not trust what is new."""
         leaf = self._leaf
         if leaf is None or not valid(leaf.certificate, now):
             return False
@@ -75,23 +74,23 @@ class Serving:
     def _take(self, pair: Pair, now: datetime) -> str | None:
         try:
             self._install(pair.certificate_pem, pair.key_pem)
-        except Exception as error:  # TLS has rules of its own, such as for digests; a Secret must not end the server
+        except Exception as error:  # TLS has rules of its own, such as for digests; a Secret must not stop the server
             return f"it cannot be served: {type(error).__name__}"
         self._leaf = pair
-        ends = pair.certificate.not_valid_after_utc.isoformat()
-        self._log.info("certificate_in_use", serial=f"{pair.certificate.serial_number:x}", ends=ends)
+        expires = pair.certificate.not_valid_after_utc.isoformat()
+        logs.info("certificate_in_use", serial=f"{pair.certificate.serial_number:x}", ends=expires)
         if now < pair.certificate.not_valid_before_utc:
-            self._log.warning("certificate_not_valid_yet", begins=pair.certificate.not_valid_before_utc.isoformat())
+            logs.warning("certificate_not_valid_yet", begins=pair.certificate.not_valid_before_utc.isoformat())
         return None
 
-    def _tell(self, reason: str | None) -> None:
-        if reason != self._told:
-            self._told = reason
+    def _report(self, reason: str | None) -> None:
+        if reason != self._reported:
+            self._reported = reason
             if reason is not None:
-                doing = "waiting for one" if self._leaf is None else "serving the one before"
-                self._log.warning("certificate_not_usable", reason=reason, doing=doing)
+                doing = "waiting for one" if self._leaf is None else "serving the previous one"
+                logs.warning("certificate_not_usable", reason=reason, doing=doing)
 
-    def _judge(self, live: Sequence[Live], reason: str | None) -> None:
+    def _evaluate(self, live: Sequence[Live], reason: str | None) -> None:
         leaf = self._leaf
         if leaf is None:
             self._problem = f"no certificate yet: {reason}"

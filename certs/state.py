@@ -1,9 +1,9 @@
-"""What there is: the two Secrets and the live webhook configurations, read from objects that may hold anything.
+"""The present state: the two Secrets and the live webhook configurations, read from objects that may hold anything.
 
 Secret `morphisms-webhook-ca`: `ca.crt` and `ca.key`, the CA that signs; while it is being replaced also `next.crt` and
-`next.key`, which is published and signs nothing yet; and `former.crt` with `former.until`, CAs that sign no more and
-are trusted until their last leaf has ended. Secret `morphisms-webhook-tls`: `tls.crt` and `tls.key`, which every
-replica serves, and for others `ca.crt`, what to trust them by. Nothing here is trusted because that `ca.crt` says so.
+`next.key`, a CA that is published and signs nothing yet; and `former.crt` with `former.until`, CAs that no longer sign
+and stay trusted until their last leaf has expired. Secret `morphisms-webhook-tls`: `tls.crt` and `tls.key`, which every
+replica serves, and `ca.crt`, the CAs that other clients trust them by. Nothing here relies on that `ca.crt`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from certs.pem import MAX_CERTIFICATES, Pair, read_certificates, read_pair
 AUTHORITY_SECRET: Final = "morphisms-webhook-ca"
 LEAF_SECRET: Final = "morphisms-webhook-tls"
 
-# On the CA's Secret, with any value: replace the CA now. Taken away when that has begun.
+# On the CA's Secret, with any value: replace the CA now. Removed when the replacement has begun.
 ROTATE: Final = "morphisms.dev/rotate"
 
 Object = Mapping[str, Any]
@@ -46,16 +46,17 @@ class Live:
 
     @property
     def certificates(self) -> tuple[x509.Certificate, ...]:
-        """What any webhook trusts."""
+        """The CAs that any of its webhooks trusts."""
         return tuple(dict.fromkeys(found for bundle in self.bundles for found in bundle or ()))
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Everything that the next step depends on, but for the time.
+    """Everything that the next step depends on, except the time.
 
-    `coming_damaged`: there is something in the coming CA's place, and it is no CA. `asked`: somebody wants the CA
-    replaced. `leaf` is None when no replica could serve what is there. `live` has the configurations that exist.
+    `coming_damaged`: the keys of the coming CA hold something that is not a CA. `rotation_requested`: the Secret
+    carries ROTATE. `leaf` is None when no replica could serve what the Secret holds. `live` has the configurations
+    that exist.
     """
 
     names: tuple[str, ...]
@@ -64,24 +65,24 @@ class State:
     coming_damaged: bool = False
     former: tuple[x509.Certificate, ...] = ()
     former_until: datetime | None = None
-    asked: bool = False
+    rotation_requested: bool = False
     leaf: Pair | None = None
     live: tuple[Live, ...] = ()
 
     @property
     def bundle(self) -> tuple[x509.Certificate, ...]:
-        """What the live configurations shall trust."""
+        """The CAs that the live configurations are to trust."""
         pairs = (self.authority, self.coming)
         own = [pair.certificate for pair in pairs if pair is not None]
         return tuple(dict.fromkeys((*own, *self.former)))
 
     @property
     def live_certificates(self) -> tuple[x509.Certificate, ...]:
-        """What any live configuration trusts."""
+        """The CAs that any live configuration trusts."""
         return tuple(dict.fromkeys(found for live in self.live for found in live.certificates))
 
     def trusted_by_all(self, certificate: x509.Certificate) -> bool:
-        """Whether every live configuration trusts this CA; so too when there is none."""
+        """Whether every live configuration trusts this CA; True when there is none."""
         return all(live.trusts(certificate) for live in self.live)
 
 
@@ -96,7 +97,7 @@ def read_state(names: Sequence[str], authority: Object | None, leaf: Object | No
         coming_damaged=coming is None and ("next.crt" in own or "next.key" in own),
         former=(read_certificates(own.get("former.crt", b"")) or ())[: MAX_CERTIFICATES - 2],
         former_until=_read_time(own.get("former.until", b"")),
-        asked=ROTATE in (_mapping(_mapping(authority).get("metadata")).get("annotations") or {}),
+        rotation_requested=ROTATE in (_mapping(_mapping(authority).get("metadata")).get("annotations") or {}),
         leaf=read_pair(serving.get("tls.crt", b""), serving.get("tls.key", b"")),
         live=tuple(live),
     )
@@ -119,7 +120,7 @@ def secret_data(secret: Object | None) -> dict[str, bytes]:
 
 
 def usable_leaf(state: State, now: datetime) -> Pair | None:
-    """The leaf, if it is valid, of the right names, and of a CA that is known here."""
+    """The leaf, if it is valid, of the right names, and signed by a CA that is known here."""
     leaf = state.leaf
     if leaf is None or not valid(leaf.certificate, now) or not serves(leaf.certificate, state.names):
         return None
@@ -127,7 +128,7 @@ def usable_leaf(state: State, now: datetime) -> Pair | None:
 
 
 def known_voucher(state: State, leaf: Pair) -> x509.Certificate | None:
-    """Which CA vouches for the leaf: one of ours, else one that is live."""
+    """The CA that signed the leaf: one of ours, else one that is live."""
     return voucher((*state.bundle, *state.live_certificates), leaf.certificate)
 
 

@@ -29,7 +29,7 @@ from webhook.request import Request
 from webhook.review import ReviewError, read_review, write_review
 
 if TYPE_CHECKING:
-    from certs.controller import Keeper
+    from certs.controller import CertificateController
 
 # Below every timeout of the registration (2 s in audit mode, 5 s elsewhere), so that a caller gets an answer.
 _LIMITS = Limits(deadline_seconds=1.8)
@@ -37,13 +37,18 @@ _LIMITS = Limits(deadline_seconds=1.8)
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the command line says. `certificate`: files, or which of the replicas with a CA of their own this is."""
+    """What the command line says.
+
+    `certificate`: files, or which replica this process is when they have a CA of their own. `kubeconfig`: None for the
+    pod's service account.
+    """
 
     listen: Address
     certificate: CertificateFiles | Identity
     metrics_listen: Address | None = None
     configuration: Path | None = None
     lame_duck_seconds: float = LAME_DUCK_SECONDS
+    kubeconfig: str | None = None
 
 
 def make_application(settings: Settings, make_cluster: Callable[[Configuration], Cluster]) -> Application:
@@ -70,9 +75,9 @@ def make_application(settings: Settings, make_cluster: Callable[[Configuration],
     certificate: CertificateFiles | HeldCertificate
     if isinstance(settings.certificate, Identity):
         certificate = HeldCertificate()
-        keeper = _keeper(settings.certificate, certificate, current, registry)
-        background.append(keeper.run)
-        gates["certificate"] = keeper.problem
+        controller = _controller(settings, settings.certificate, certificate, current, registry)
+        background.append(controller.run)
+        gates["certificate"] = controller.problem
     else:
         certificate = settings.certificate
     return Application(
@@ -88,13 +93,23 @@ def make_application(settings: Settings, make_cluster: Callable[[Configuration],
     )
 
 
-def _keeper(
-    identity: Identity, certificate: HeldCertificate, current: Callable[[], Configuration], registry: CollectorRegistry
-) -> Keeper:
-    from certs.controller import Keeper  # these import a whole Kubernetes client
-    from webhook.cluster.live import connect
+def _controller(
+    settings: Settings,
+    identity: Identity,
+    certificate: HeldCertificate,
+    current: Callable[[], Configuration],
+    registry: CollectorRegistry,
+) -> CertificateController:
+    from certs.controller import CertificateController  # imports a Kubernetes client
+    from server.kubernetes.connect import connect
 
-    return Keeper(identity, connect, certificate.replace, lambda: current().certificates.periods, registry, logs)
+    return CertificateController(
+        identity,
+        connect=lambda: connect(settings.kubeconfig),
+        install=certificate.replace,
+        periods=lambda: current().certificates.periods,
+        registry=registry,
+    )
 
 
 def _watched(

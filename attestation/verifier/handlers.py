@@ -17,7 +17,7 @@ from attestation.pki.crl import RevocationList
 from attestation.pki.kds import KeyService
 from attestation.pki.roots import Anchors
 from attestation.verifier.appraiser import Case, Judge, new_case
-from attestation.verifier.cluster.jwks import FetchError, KeySet
+from attestation.verifier.cluster.jwks import MAX_JWKS_SIZE, FetchError, KeySet
 from attestation.verifier.cluster.pod_lookup import PodReader
 from attestation.verifier.cluster.pod_token import Cluster, PodTokens
 from attestation.verifier.cluster.token_review import TokenReviewer
@@ -31,7 +31,7 @@ from attestation.verifier.configuration import (
     VerifierConfiguration,
 )
 from attestation.verifier.metrics import VerifierMetrics
-from attestation.verifier.peer import AskError, Peers
+from attestation.verifier.peer import Peers
 from attestation.verifier.policies.load import PolicySet, load_policies, policy_files
 from attestation.verifier.policies.vault_secret import PolicySecret
 from attestation.verifier.rate_limit import Pace, network
@@ -57,6 +57,9 @@ from kbs.messages import (
 from kbs.verifier import read_attest, read_auth, seal_token, write_attest_answer, write_auth_answer, write_error
 from server import logs
 from server.health import Check
+from server.kubernetes.client import Client
+from server.kubernetes.credentials import ServiceAccount
+from server.kubernetes.errors import CredentialsError, KubernetesError, StatusError
 from server.limits import LAME_DUCK_SECONDS, Limits
 from server.messages import Refusal, RequestInfo, Response
 from server.metrics import new_registry
@@ -70,6 +73,7 @@ _RETRY_AFTER_SECONDS = 2
 _LIMITS = Limits(body_bytes=MAX_MESSAGE_SIZE, deadline_seconds=20.0)
 _SESSION_KEY_SIZE = 32
 _TOLD_SECONDS = 60.0
+_JWKS_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -360,27 +364,36 @@ def _fetcher(jwks: Jwks, peers: Peers) -> Callable[[], Awaitable[bytes]]:
                 raise FetchError(f"JWKS file cannot be read: {error.strerror}") from None
 
         return read
-    peer = peers.add(str(jwks.url), jwks.ca, jwks.token)
+    client = _api_server(str(jwks.url), jwks.ca, jwks.token, peers)
 
     async def get() -> bytes:
         try:
-            answer = await peer.ask("GET", "")
-        except AskError as error:
+            return await client.read("", seconds=_JWKS_SECONDS, max_bytes=MAX_JWKS_SIZE)
+        except StatusError as error:
+            raise FetchError(f"JWKS answered {error.status}") from None
+        except KubernetesError as error:
             raise FetchError(str(error)) from None
-        if answer.status != 200:
-            raise FetchError(f"JWKS answered {answer.status}")
-        return answer.body
 
     return get
 
 
+def _api_server(url: str, ca: Path | None, token: Path | None, peers: Peers) -> Client:
+    """A client of a cluster's API server. Raises ConfigurationError when its CA file cannot be used."""
+    try:
+        client = Client(ServiceAccount(url, ca, token))
+    except CredentialsError as error:
+        raise ConfigurationError([str(error)]) from None
+    peers.close_too(client.close)
+    return client
+
+
 def _reader(back: ReadBack, peers: Peers) -> PodReader:
-    return PodReader(peers.add(back.url, back.ca, back.token, timeout=back.timeoutSeconds))
+    return PodReader(_api_server(back.url, back.ca, back.token, peers), back.timeoutSeconds)
 
 
 def _reviewer(review: TokenReview, audiences: Sequence[str], peers: Peers) -> TokenReviewer:
-    peer = peers.add(review.url, review.ca, review.token, timeout=review.timeoutSeconds)
-    return TokenReviewer(peer, frozenset(audiences))
+    client = _api_server(review.url, review.ca, review.token, peers)
+    return TokenReviewer(client, frozenset(audiences), review.timeoutSeconds)
 
 
 def _credentials(configuration: VerifierConfiguration, peers: Peers) -> Credentials | None:

@@ -1,4 +1,4 @@
-"""Bounded HTTP to those the verifier asks: clusters' API servers and Vault."""
+"""Bounded HTTP to Vault. Clusters' API servers have a client of their own: `server.kubernetes.client`."""
 
 from __future__ import annotations
 
@@ -31,13 +31,12 @@ class Answer:
 
 @dataclass
 class Peer:
-    """One server. `ca`: PEM file, None for the system's store. `token`: file with a bearer token, read each time
-    because the kubelet replaces it. `limit` in bytes, `timeout` in seconds for the whole exchange.
+    """One server. `ca`: PEM file, None for the system's store. `limit` in bytes, `timeout` in seconds for the whole
+    exchange.
     """
 
     url: str
     ca: Path | None = None
-    token: Path | None = None
     timeout: float = 5.0
     limit: int = 1 << 20
     _session: aiohttp.ClientSession | None = field(default=None, init=False, repr=False)
@@ -60,8 +59,6 @@ class Peer:
             session = self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
         sent = dict(headers or {})
         try:
-            if self.token is not None:
-                sent["Authorization"] = f"Bearer {self.token.read_text().strip()}"
             async with session.request(
                 method,
                 self.url.rstrip("/") + path,
@@ -101,9 +98,9 @@ class Peers:
     def __init__(self) -> None:
         self._closing: list[Callable[[], Awaitable[None]]] = []
 
-    def add(self, url: str, ca: Path | None, token: Path | None = None, timeout: float = 5.0) -> Peer:
+    def add(self, url: str, ca: Path | None, timeout: float = 5.0) -> Peer:
         """A new peer. Raises ConfigurationError when its CA file cannot be used."""
-        peer = Peer(url, ca, token, timeout)
+        peer = Peer(url, ca, timeout)
         try:
             peer.context()
         except (OSError, ValueError):

@@ -34,6 +34,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="a List of namespaces, nodes and RuntimeClasses in place of the cluster (for trying out)",
     )
+    parser.add_argument(
+        "--kubeconfig",
+        metavar="FILE",
+        default=os.environ.get("KUBECONFIG"),
+        help="outside a cluster: how to reach one; default: KUBECONFIG, else the pod's service account",
+    )
     add_listening_options(parser, own_ca=True)
     parser.add_argument(
         "--own-ca",
@@ -56,10 +62,13 @@ def run(arguments: argparse.Namespace) -> int:
         metrics_listen=arguments.metrics_listen,
         configuration=arguments.config,
         lame_duck_seconds=arguments.lame_duck_seconds,
+        kubeconfig=arguments.kubeconfig,
     )
     if arguments.snapshot is not None:
         return service.run(lambda: make_application(settings, lambda _: FileCluster.read(arguments.snapshot)))
-    return service.run(lambda: make_application(settings, _live))
+    return service.run(
+        lambda: make_application(settings, lambda configuration: _live(configuration, settings.kubeconfig))
+    )
 
 
 def _certificate(arguments: argparse.Namespace) -> CertificateFiles | Identity:
@@ -83,9 +92,10 @@ def _namespace() -> str:
         raise UnusableInputError("in which namespace are the Secrets? give --namespace or POD_NAMESPACE") from None
 
 
-def _live(configuration: Configuration) -> Cluster:
-    from webhook.cluster.live import LiveCluster  # imports a whole Kubernetes client
+def _live(configuration: Configuration, kubeconfig: str | None) -> Cluster:
+    from server.kubernetes.connect import connect, unusable  # import aiohttp
+    from webhook.cluster.live import LiveCluster
 
-    if not (os.environ.get("KUBECONFIG") or os.environ.get("KUBERNETES_SERVICE_HOST")):
-        raise ConfigurationError(["not inside a cluster: set KUBECONFIG, or give --snapshot FILE for trying out"])
-    return LiveCluster(configuration)
+    if problem := unusable(kubeconfig):
+        raise ConfigurationError([problem])
+    return LiveCluster(configuration, connect=lambda: connect(kubeconfig))

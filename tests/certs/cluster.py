@@ -15,13 +15,12 @@ from prometheus_client import CollectorRegistry
 
 from certs.chain import valid, voucher
 from certs.metrics import CertificateMetrics
-from certs.objects import Object
 from certs.pem import Pair, read_pair, write_certificates
 from certs.periods import Periods
 from certs.rotation import Change, Publish, Step, Wait, next_step
-from certs.secret_data import secret_of, write
+from certs.secret_data import data_for, secret_of
 from certs.serving import Serving
-from certs.state import AUTHORITY_SECRET, LEAF_SECRET, ROTATE, Live, State, read_live, read_state
+from certs.state import AUTHORITY_SECRET, LEAF_SECRET, ROTATE, Live, Object, State, read_live, read_state
 
 NAMES = ("hook.system.svc", "hook.system.svc.cluster.local", "hook.system")
 PERIODS = Periods(leaf=timedelta(days=7), authority=timedelta(days=365), settle=timedelta(minutes=1))
@@ -29,29 +28,12 @@ START = datetime(2030, 1, 1, tzinfo=UTC)
 CONFIGURATIONS = ("mutating", "validating")
 
 
-class Quiet:
-    """Keeps the names of events."""
-
-    def __init__(self) -> None:
-        self.events: list[tuple[str, dict[str, object]]] = []
-
-    def info(self, event: str, **fields: object) -> None:
-        self.events.append((event, fields))
-
-    def warning(self, event: str, **fields: object) -> None:
-        self.events.append((event, fields))
-
-    def error(self, event: str, exception: BaseException | None = None, **fields: object) -> None:
-        self.events.append((event, fields))
-
-
 class Replica:
     """A replica's real `Serving`; `connected` is whether it sees what changes."""
 
     def __init__(self) -> None:
-        self.log = Quiet()
         metrics = CertificateMetrics(CollectorRegistry(), lambda: False, lambda: 0.0)
-        self.serving = Serving(NAMES, self._install, metrics, self.log)
+        self.serving = Serving(NAMES, self._install, metrics)
         self.leaf: Pair | None = None
         self.connected = True
 
@@ -116,7 +98,7 @@ class Cluster:
     def look(self) -> None:
         for replica in self.replicas:
             if replica.connected:
-                replica.serving.look(self._secret(LEAF_SECRET), self.live(), self.now)
+                replica.serving.reconcile(self._secret(LEAF_SECRET), self.live(), self.now)
 
     def set_bundles(self, bundles: dict[str, list[bytes]]) -> None:
         self.history.append((self.now, dict(self.bundles)))
@@ -157,7 +139,7 @@ class Cluster:
 
     def _write(self, change: Change, state: State) -> None:
         name = secret_of(change)
-        merged = {**(self.secrets[name] or {}), **write(change, state, self.now, PERIODS)}
+        merged = {**(self.secrets[name] or {}), **data_for(change, state, self.now, PERIODS)}
         self.secrets[name] = {key: value for key, value in merged.items() if value is not None}
         if change in (Change.MAKE_COMING, Change.MAKE_AUTHORITY):
             self.asked = False

@@ -8,16 +8,16 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Iterable
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from server import logs
+from server.kubernetes.errors import reason_of, status_of
 from webhook.snapshot import Fetched, Lookup, PodLookup
 
-if TYPE_CHECKING:  # the commands read files only, and need not load a Kubernetes client for it
-    from webhook.cluster.kubernetes import ApiClient
+if TYPE_CHECKING:  # the commands read files only, and need not load aiohttp for it
+    from server.kubernetes.client import Client
 
 LOOKUP_SECONDS: Final = 1.5
 """Bound of one look-up: below the server's own deadline, which is below every timeout of the registration."""
@@ -36,8 +36,8 @@ _NAME: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 class Lookups:
     """Look-ups by one API client, each of them one call of at most `seconds`."""
 
-    def __init__(self, api: ApiClient, seconds: float = LOOKUP_SECONDS) -> None:
-        self._api = api
+    def __init__(self, client: Client, seconds: float = LOOKUP_SECONDS) -> None:
+        self._client = client
         self._seconds = seconds
         self._slots = asyncio.Semaphore(_AT_ONCE)
 
@@ -86,63 +86,10 @@ class Lookups:
             return None
         try:
             async with asyncio.timeout(self._seconds), self._slots:
-                body = await get(self._api, path, query, seconds=self._seconds, max_bytes=max_bytes)
+                body = await self._client.read(path, query, seconds=self._seconds, max_bytes=max_bytes)
             found = msgspec.json.decode(body, type=dict)
-        except StatusError as error:
-            logs.warning("lookup_failed", lookup=lookup, reason="status", status=error.status)
-        except Exception as error:  # whatever failed, the decision is made without the object
-            logs.warning("lookup_failed", lookup=lookup, reason=type(error).__name__)
+        except Exception as error:  # whatever it is, the decision is made without the look-up
+            logs.warning("lookup_failed", lookup=lookup, reason=reason_of(error), status=status_of(error))
         else:
             return found
         return None
-
-
-class StatusError(Exception):
-    """The API server answered with something else than 200. `retry_after_seconds` is 0 when it did not say."""
-
-    def __init__(self, status: int, retry_after_seconds: float = 0.0) -> None:
-        super().__init__(f"HTTP status {status}")
-        self.status = status
-        self.retry_after_seconds = retry_after_seconds
-
-    @classmethod
-    def of(cls, response: Any) -> StatusError:
-        """The error that an aiohttp response is."""
-        seconds = 0.0
-        with suppress(ValueError):  # a date instead of seconds: the back-off will do
-            seconds = max(0.0, float(response.headers.get("Retry-After", "0")))
-        return cls(response.status, seconds)
-
-
-async def get(api: ApiClient, path: str, query: Iterable[tuple[str, str]], *, seconds: float, max_bytes: int) -> bytes:
-    """The body of one GET, read whole within `seconds`.
-
-    Raw bytes, because the client's model objects take many times the memory of what we keep. Raises StatusError,
-    aiohttp.ClientError, OSError, TimeoutError, or ValueError for more than `max_bytes`.
-    """
-    response = await send(api, path, query, seconds)
-    try:
-        if response.status != 200:
-            raise StatusError.of(response)
-        chunks, size = [], 0
-        async for chunk in response.content.iter_any():
-            size += len(chunk)
-            if size > max_bytes:
-                raise ValueError("larger than expected")
-            chunks.append(chunk)
-        return b"".join(chunks)
-    finally:
-        response.close()
-
-
-async def send(api: ApiClient, path: str, query: Iterable[tuple[str, str]], within: Any) -> Any:
-    """The aiohttp response to one GET, its body unread. `within`: seconds in all, or an aiohttp.ClientTimeout."""
-    return await api.call_api(
-        path,
-        "GET",
-        query_params=list(query),
-        header_params={"Accept": "application/json"},
-        auth_settings=["BearerToken"],
-        _preload_content=False,
-        _request_timeout=within,
-    )

@@ -13,36 +13,41 @@ from typing import Any
 from urllib.parse import quote
 
 from attestation.verifier.cluster.pod_token import PodIdentity
-from attestation.verifier.peer import AskError, Peer
 from attestation.verifier.reasons import Reason, RefusedError
+from server.kubernetes.client import Client
+from server.kubernetes.errors import KubernetesError, StatusError
 
 SERVICE_LABEL = "serving.knative.dev/service"
 REVISION_LABEL = "serving.knative.dev/revision"
 _MAX_AT_ONCE = 32
 _MAX_IMAGES = 16
+_MAX_BYTES = 1 << 20
 
 
 class PodReader:
     """Asks one cluster."""
 
-    def __init__(self, peer: Peer) -> None:
-        self._peer = peer
+    def __init__(self, client: Client, seconds: float) -> None:
+        self._client = client
+        self._seconds = seconds
         self._places = asyncio.Semaphore(_MAX_AT_ONCE)
 
     async def read(self, pod: PodIdentity) -> PodIdentity:
         """The identity with what the live pod says. Raises RefusedError: POD_MISMATCH, or POD_UNAVAILABLE."""
         path = f"/api/v1/namespaces/{quote(pod.namespace, safe='')}/pods/{quote(pod.pod_name, safe='')}"
         try:
-            async with asyncio.timeout(self._peer.timeout), self._places:
-                answer = await self._peer.ask("GET", path, headers={"Accept": "application/json"})
-        except (AskError, TimeoutError) as error:
-            raise RefusedError(Reason.POD_UNAVAILABLE, str(error) or "too many lookups wait") from None
-        if answer.status == 404:
-            raise RefusedError(Reason.POD_MISMATCH, "the API server knows no such pod")
-        if answer.status != 200:
-            raise RefusedError(Reason.POD_UNAVAILABLE, f"the API server answered {answer.status}")
+            async with asyncio.timeout(self._seconds), self._places:
+                content = await self._client.read(path, seconds=self._seconds, max_bytes=_MAX_BYTES)
+        except StatusError as error:
+            if error.status == 404:
+                raise RefusedError(Reason.POD_MISMATCH, "the API server knows no such pod") from None
+            raise RefusedError(Reason.POD_UNAVAILABLE, f"the API server answered {error.status}") from None
+        except KubernetesError as error:
+            raise RefusedError(Reason.POD_UNAVAILABLE, str(error)) from None
+        except TimeoutError:
+            raise RefusedError(Reason.POD_UNAVAILABLE, "too many lookups wait") from None
         try:
-            document = json.loads(answer.body)
+            document = json.loads(content)
         except (ValueError, RecursionError):
             raise RefusedError(Reason.POD_UNAVAILABLE, "the API server's answer is not JSON") from None
         return _merged(pod, _mapping(document))

@@ -8,25 +8,27 @@ service account and the token itself were not deleted since. The identity stays 
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from attestation.verifier.cluster.pod_token import PodIdentity
-from attestation.verifier.peer import AskError, Peer
 from attestation.verifier.reasons import Reason, RefusedError
+from server.kubernetes.client import Client
+from server.kubernetes.errors import KubernetesError, StatusError
 
 PATH = "/apis/authentication.k8s.io/v1/tokenreviews"
 # What the service account authenticator says of a bound token, beside the user's name.
 _POD_NAME, _POD_UID = "authentication.kubernetes.io/pod-name", "authentication.kubernetes.io/pod-uid"
 _MAX_AT_ONCE = 32
+_MAX_BYTES = 1 << 20
 
 
 class TokenReviewer:
     """Asks one cluster. `audiences`: the review is for these, and the answer must hold one of them."""
 
-    def __init__(self, peer: Peer, audiences: frozenset[str]) -> None:
-        self._peer = peer
+    def __init__(self, client: Client, audiences: frozenset[str], seconds: float) -> None:
+        self._client = client
+        self._seconds = seconds
         self._audiences = audiences
         self._places = asyncio.Semaphore(_MAX_AT_ONCE)
 
@@ -40,19 +42,16 @@ class TokenReviewer:
             "kind": "TokenReview",
             "spec": {"token": token, "audiences": sorted(self._audiences)},
         }
-        headers = {"Content-Type": "application/json", "Accept": "application/json"}
         try:
-            async with asyncio.timeout(self._peer.timeout), self._places:
-                answer = await self._peer.ask("POST", PATH, body=json.dumps(review).encode(), headers=headers)
-        except (AskError, TimeoutError) as error:
-            raise RefusedError(Reason.POD_UNAVAILABLE, str(error) or "too many reviews wait") from None
-        if answer.status not in (200, 201):
-            raise RefusedError(Reason.POD_UNAVAILABLE, f"TokenReview answered {answer.status}")
-        try:
-            document = json.loads(answer.body)
-        except (ValueError, RecursionError):
-            raise RefusedError(Reason.POD_UNAVAILABLE, "TokenReview's answer is not JSON") from None
-        status = _mapping(document).get("status")
+            async with asyncio.timeout(self._seconds), self._places:
+                document = await self._client.post(PATH, review, seconds=self._seconds, max_bytes=_MAX_BYTES)
+        except StatusError as error:
+            raise RefusedError(Reason.POD_UNAVAILABLE, f"TokenReview answered {error.status}") from None
+        except KubernetesError as error:
+            raise RefusedError(Reason.POD_UNAVAILABLE, str(error)) from None
+        except TimeoutError:
+            raise RefusedError(Reason.POD_UNAVAILABLE, "too many reviews wait") from None
+        status = document.get("status")
         if not isinstance(status, dict):
             raise RefusedError(Reason.POD_UNAVAILABLE, "TokenReview's answer has no status")
         self._check(status, pod)

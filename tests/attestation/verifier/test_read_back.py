@@ -13,8 +13,9 @@ from aiohttp import web
 
 from attestation.verifier.cluster.pod_lookup import PodReader
 from attestation.verifier.cluster.pod_token import PodIdentity
-from attestation.verifier.peer import Peer
 from attestation.verifier.reasons import Reason, RefusedError
+from server.kubernetes.client import Client
+from server.kubernetes.credentials import ServiceAccount
 
 POD = PodIdentity("prod", "shop", "default", "payments-1", "uid-1")
 LIVE: dict[str, Any] = {
@@ -58,11 +59,11 @@ async def api() -> AsyncIterator[tuple[Api, str]]:
 
 
 async def read(url: str, pod: PodIdentity = POD, token: Path | None = None, seconds: float = 2.0) -> PodIdentity:
-    peer = Peer(url, token=token, timeout=seconds)
+    client = Client(ServiceAccount(url, token=token))
     try:
-        return await PodReader(peer).read(pod)
+        return await PodReader(client, seconds).read(pod)
     finally:
-        await peer.close()
+        await client.close()
 
 
 async def reason(url: str, **options: Any) -> Reason:

@@ -16,8 +16,9 @@ from attestation.simulator.device import Device
 from attestation.simulator.hierarchy import Hierarchy
 from attestation.verifier.cluster.pod_token import PodIdentity
 from attestation.verifier.cluster.token_review import PATH, TokenReviewer
-from attestation.verifier.peer import Peer
 from attestation.verifier.reasons import Reason, RefusedError
+from server.kubernetes.client import Client
+from server.kubernetes.credentials import ServiceAccount
 from tests.attestation.verifier.conftest import make_site
 from tests.attestation.verifier.process import policy, verifier
 from tests.attestation.verifier.test_refusals import Guest, inside
@@ -76,14 +77,14 @@ async def api(tmp_path: Path) -> AsyncIterator[tuple[ApiServer, str]]:
 
 async def confirm(server: ApiServer, url: str, seconds: float = 5.0) -> Reason:
     """The reason of the refusal, BELIEVED without one."""
-    peer = Peer(url, server.folder / "ca.crt", server.folder / "token", seconds)
+    client = Client(ServiceAccount(url, server.folder / "ca.crt", server.folder / "token"))
     try:
-        await TokenReviewer(peer, frozenset({AUDIENCE, "second"})).confirm("the-token", POD)
+        await TokenReviewer(client, frozenset({AUDIENCE, "second"}), seconds).confirm("the-token", POD)
     except RefusedError as error:
         # The token itself is nobody's to read.
         return Reason.TOKEN_MALFORMED if "the-token" in str(error) else error.reason
     finally:
-        await peer.close()
+        await client.close()
     return Reason.BELIEVED
 
 

@@ -7,10 +7,11 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 import uvloop
 
+from server.kubernetes.client import Client
+from server.kubernetes.credentials import ServiceAccount
+from server.kubernetes.reflector import ReflectorTiming
 from tests.webhook.cluster.apiserver import NAMESPACES, ApiServer, namespace
-from webhook.cluster.kubernetes import ApiClient
-from webhook.cluster.kubernetes import Configuration as ClientConfiguration
-from webhook.cluster.live import LiveCluster, Timing
+from webhook.cluster.live import LiveCluster
 from webhook.configuration.model import Configuration, Reserved
 
 CONFIGURATION = Configuration(reserved=Reserved(keys=("snp", "pool")))
@@ -67,14 +68,14 @@ class Live:
         self.cluster = LiveCluster(
             CONFIGURATION,
             connect=self._connect,
-            timing=Timing(open=0.3, page=0.3, idle=5.0, watch=(60, 70), backoff=(0.01, 0.02)),
+            timing=ReflectorTiming(open=0.3, page=0.3, idle=5.0, watch=(60, 70), backoff=(0.01, 0.02)),
             clock=self.clock,
-            seen=self.observed,
+            observe=self.observed,
         )
         self._task: asyncio.Task[None] | None = None
 
-    async def _connect(self) -> ApiClient:
-        return ApiClient(ClientConfiguration(host=self.server.url))
+    async def _connect(self) -> Client:
+        return Client(ServiceAccount(self.server.url))
 
     def start(self) -> None:
         self._task = asyncio.create_task(self.cluster.run())

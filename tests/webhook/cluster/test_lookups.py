@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from server.kubernetes.client import Client
+from server.kubernetes.credentials import ServiceAccount
 from tests.webhook.cluster.apiserver import ApiServer, Fault, body, hang, namespace, node, refuse, status
 from tests.webhook.cluster.conftest import Live
 from webhook.cluster.file import FileCluster
-from webhook.cluster.kubernetes import ApiClient
-from webhook.cluster.kubernetes import Configuration as ClientConfiguration
 from webhook.cluster.live import LiveCluster
 from webhook.cluster.lookups import MAX_REVISIONS, Lookups
 from webhook.cluster.protocol import Cluster
@@ -69,8 +69,8 @@ def _list(*items: object, **metadata: str) -> Fault:
 
 @pytest.fixture
 async def lookups(server: ApiServer) -> AsyncIterator[Lookups]:
-    async with ApiClient(ClientConfiguration(host=server.url)) as api:
-        yield Lookups(api, seconds=0.3)
+    async with Client(ServiceAccount(server.url)) as client:
+        yield Lookups(client, seconds=0.3)
 
 
 async def test_finds_the_pod_of_a_binding(server: ApiServer, lookups: Lookups) -> None:

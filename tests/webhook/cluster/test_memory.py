@@ -19,7 +19,8 @@ NODE_BYTES = 8_000
 
 _CLIENT = """
 import asyncio, json, sys, time
-from webhook.cluster.kubernetes import ApiClient, Configuration as ClientConfiguration
+from server.kubernetes.client import Client
+from server.kubernetes.credentials import ServiceAccount
 from webhook.configuration.model import Configuration
 from webhook.cluster.live import LiveCluster
 
@@ -33,8 +34,8 @@ async def main(url, nodes):
         if (resource, what) == ("nodes", "listed"):
             listed.set()
     async def connect():
-        return ApiClient(ClientConfiguration(host=url))
-    cluster = LiveCluster(Configuration(), connect=connect, seen=seen)
+        return Client(ServiceAccount(url))
+    cluster = LiveCluster(Configuration(), connect=connect, observe=seen)
     before = resident("VmRSS")
     task = asyncio.create_task(cluster.run())
     started = time.monotonic()

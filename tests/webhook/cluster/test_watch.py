@@ -377,7 +377,7 @@ async def test_stops_cleanly_wherever_it_is(live: Live) -> None:
     live.start()
     await live.observed.until(lambda: live.observed.counts["nodes", "opened"] > 0)
     await live.stop()
-    assert {task for task in asyncio.all_tasks() if "Watch" in repr(task.get_coro())} == set()
+    assert {task for task in asyncio.all_tasks() if "Reflector" in repr(task.get_coro())} == set()
 
 
 async def test_what_cannot_connect_says_so(live: Live) -> None:

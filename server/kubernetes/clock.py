@@ -1,7 +1,7 @@
-"""The time that counts: the API server's, because it is the one who judges our certificates.
+"""The API server's time, which counts where the API server checks what we made, such as our certificates.
 
-Each of its answers carries its time (RFC 9110, section 6.6.1), to the second. Between answers our monotonic clock goes
-on from there, so that a jump of our own wall clock changes nothing.
+Each of its answers carries its time (RFC 9110, section 6.6.1), to the second. Between two answers our monotonic clock
+continues from there, so a jump of our own wall clock changes nothing.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 
 
-class Clock:
-    """The API server's time; our own until it has spoken."""
+class ServerClock:
+    """The API server's time; our own until the first answer."""
 
     def __init__(
         self,
@@ -24,8 +24,8 @@ class Clock:
         self._wall = wall
         self._offset: float | None = None
 
-    def heard(self, date: str | None) -> None:
-        """Take the `Date` header of an answer that has just come; an unreadable one changes nothing."""
+    def observe(self, date: str | None) -> None:
+        """Take the `Date` header of an answer that has just arrived; an unreadable one changes nothing."""
         try:
             seconds = parsedate_to_datetime(date or "").timestamp()
         except (ValueError, OverflowError):
