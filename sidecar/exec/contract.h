@@ -1,15 +1,15 @@
-/* What the helper shares with the sidecar, the webhook and whoever reads an exit code. README.md says it in words. */
+/* The contract with the sidecar, the webhook and readers of the exit codes. README.md describes it. */
 #ifndef MORPHISMS_EXEC_CONTRACT_H
 #define MORPHISMS_EXEC_CONTRACT_H
 
-/* The test builds override the two values in #ifndef. A shipped binary holds them as constants: nothing that an image, a
- * manifest or a secret can set moves the folder or the deadline. */
+/* Test builds override the values in #ifndef. In a shipped binary they are constants: no image, manifest or secret can
+ * change the folder or the deadline. */
 #ifndef RUN_DIRECTORY
 #define RUN_DIRECTORY "/morphisms/run"
 #endif
 
-/* morphisms-init ends, or answers its startup probe, before this program starts, so the wait is normally zero. It exists
- * for a kubelet or host that starts containers out of order, and must end: a container that hangs tells nobody why. */
+/* morphisms-init ends, or answers its startup probe, before this program starts, so the wait is normally zero. It is
+ * for a kubelet or host that starts containers out of order. It is bounded: a hanging container reports nothing. */
 #ifndef WAIT_MILLISECONDS
 #define WAIT_MILLISECONDS 60000
 #endif
@@ -17,16 +17,16 @@
 #define READY_FILE RUN_DIRECTORY "/ready"
 #define ENV_FOLDER RUN_DIRECTORY "/env/"
 
-/* Where Kubernetes collects a container's last words (terminationMessagePath). A measured agent policy may keep logs
- * from leaving the guest; then this is the only line that people see. */
+/* Kubernetes reports the content of this file as the container's termination message (terminationMessagePath). If a
+ * measured agent policy keeps logs inside the guest, this line is the only one that users can read. */
 #define TERMINATION_LOG "/dev/termination-log"
 
-/* Of an RFC 1123 label, which a container's name is. */
+/* The maximal length of an RFC 1123 label, and so of a container's name. */
 #define MAX_CONTAINER_NAME 63
 
 #define MAX_FILE (1024 * 1024)
 
-/* The fuzzer's build makes these two small, so that it meets them often. */
+/* The fuzzer's build lowers these two bounds, so that its inputs often reach them. */
 #ifndef MAX_PAIRS
 #define MAX_PAIRS 4096
 #endif
@@ -36,7 +36,7 @@
 #define MAX_STRING (128 * 1024)
 #endif
 
-/* Above sysexits.h (64 to 78) and below the shells' 126 to 165, so that they are rarely an application's own. */
+/* Above sysexits.h (64 to 78) and below the shells' 126 to 165, so that applications rarely use the same codes. */
 enum exit_code {
     EXIT_USAGE = 80,
     EXIT_CONTAINER_NAME = 81,

@@ -33,7 +33,7 @@ static struct pair *find_pair(struct pairs *pairs, const char *name, size_t leng
     return NULL;
 }
 
-/* Of the pair that `pairs->at` describes; `length` is without its NUL, `left` are the bytes to the file's end. */
+/* The fault of the pair in `pairs->at`. `length` excludes its NUL; `left` counts the bytes to the end of the file. */
 static enum fault fault_of(struct pairs *pairs, size_t length, size_t left)
 {
     const struct pair *pair = &pairs->at;
@@ -49,7 +49,7 @@ static enum fault fault_of(struct pairs *pairs, size_t length, size_t left)
     if (!is_variable_name(pair->text, pair->name_length)) {
         return FAULT_BAD_NAME;
     }
-    /* Which of the two is meant cannot be known, and programs differ in which one they take. */
+    /* The helper cannot know which of the two is meant, and programs differ in the one that they read. */
     if (find_pair(pairs, pair->text, pair->name_length) != NULL) {
         return FAULT_REPEATED_NAME;
     }
@@ -92,7 +92,7 @@ size_t count_strings(char *const strings[])
     return count;
 }
 
-/* Length of the name in NAME=VALUE; 0 for what is not a variable. */
+/* The length of the name in NAME=VALUE; 0 if the text is not a variable. */
 static size_t name_length(const char *text)
 {
     size_t length = 0;
@@ -116,7 +116,7 @@ void merge_environment(char **merged, char *const inherited[], struct pairs *pai
             merged[count++] = pair->text;
             pair->placed = true;
         }
-        /* A second inherited variable of the name goes: some programs would take it, and miss the secret. */
+        /* A second inherited variable of that name is dropped: some programs would read it instead of the secret. */
     }
     for (size_t at = 0; at < pairs->count; at++) {
         if (!pairs->each[at].placed) {

@@ -1,4 +1,4 @@
-/* A file of NAME=VALUE pairs, and an environment that they are merged into. Pure: no system call, no memory of its own. */
+/* Parses a file of NAME=VALUE pairs and merges them into an environment. Pure: no system calls, no own memory. */
 #ifndef MORPHISMS_EXEC_ENVIRON_H
 #define MORPHISMS_EXEC_ENVIRON_H
 
@@ -18,14 +18,14 @@ enum fault {
     FAULT_MANY_PAIRS,
 };
 
-/* `text` is NAME=VALUE with its NUL, and stays where the file was read to. */
+/* `text` points to NAME=VALUE and its NUL in the buffer of the file. */
 struct pair {
     char *text;
     size_t name_length;
     bool placed;
 };
 
-/* `at` is the pair that has the fault; from FAULT_REPEATED_NAME on its name is fit to be shown. */
+/* `at` is the pair with the fault. From FAULT_REPEATED_NAME on, its name is valid and may be shown. */
 struct pairs {
     struct pair each[MAX_PAIRS];
     size_t count;
@@ -34,13 +34,13 @@ struct pairs {
     size_t at_number;
 };
 
-/* Every pair of `size` bytes, or the first fault. No bytes are no pairs. */
+/* Parses all pairs in `size` bytes; false at the first fault. Zero bytes give zero pairs. */
 bool parse_pairs(struct pairs *pairs, char *bytes, size_t size);
 
 size_t count_strings(char *const strings[]);
 
-/* A pair replaces the inherited variable of its name, in its place; the others follow in the file's order. All else stays
- * as it was. `merged` has room for both, and the final NULL. */
+/* A pair replaces the inherited variable of its name at the same position; new ones follow in the file's order. The
+ * other variables stay. `merged` has room for both, and for the final NULL. */
 void merge_environment(char **merged, char *const inherited[], struct pairs *pairs);
 
 /* The first value of `name`, as getenv; NULL when it is not set. */

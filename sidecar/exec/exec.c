@@ -1,8 +1,8 @@
 /* morphisms-exec CONTAINER -- COMMAND [ARGUMENT…]
  *
- * Waits until the sidecar has published, merges CONTAINER's secrets into the environment, and becomes COMMAND: the same
- * process, so PID 1, signals, standard streams and working directory are the application's own and nothing of ours stays.
- * README.md has the exit codes and says why it is built as it is.
+ * Waits until the sidecar has published, merges CONTAINER's secrets into the environment, becomes COMMAND by execve.
+ * The process stays the same, so PID 1, signals, standard streams and working directory are the application's own.
+ * README.md lists the exit codes and explains the design.
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -20,8 +20,8 @@
 #define FIRST_PAUSE (10 * MILLISECOND)
 #define LONGEST_PAUSE (50 * MILLISECOND)
 
-/* Static, so that no buffer lies beside a return address. `file` is not wiped: the secrets in it are the application's
- * environment until execve, and execve (or a refusal's exit) drops the whole address space. */
+/* Static, so that no buffer is next to a return address. `file` is not wiped: the secrets in it are the application's
+ * environment until execve, and execve (or the exit of a refusal) discards the whole address space. */
 static char file[MAX_FILE + 1];
 static struct pairs pairs;
 static struct message message;
@@ -32,7 +32,7 @@ static void say(const char *text)
     add_text(&message, text);
 }
 
-/* Every refusal's line begins with who says it and for whom. */
+/* Every refusal begins with the program's name and the container's. */
 static void say_for(const char *container, const char *text)
 {
     say("morphisms-exec: ");
@@ -68,7 +68,7 @@ static void say_reason(long error)
     }
 }
 
-/* One write, so that other lines cannot come between. That nobody can be told changes nothing about the refusal. */
+/* A single write, so that no other line is mixed in. A write that fails does not change the refusal. */
 _Noreturn static void refuse(enum exit_code code)
 {
     say("\n");
@@ -104,7 +104,7 @@ static long now(void)
     return (long)time.tv_sec * SECOND + (long)time.tv_nsec;
 }
 
-/* A short poll: it needs no file descriptor, works on every file system, and normally finds the marker at once. */
+/* A short poll: it needs no file descriptor, works on every file system, and normally finds the marker immediately. */
 static void wait_until_published(const char *container)
 {
     long deadline = now() + WAIT_MILLISECONDS * MILLISECOND;
@@ -126,14 +126,14 @@ static void wait_until_published(const char *container)
             say(" s (no " READY_FILE "); the logs of morphisms-init say why");
             refuse(EXIT_NOT_PUBLISHED);
         }
-        /* A signal that wakes us early costs one more look. */
+        /* If a signal ends the sleep early, the marker is checked once more. */
         struct __kernel_timespec time = {.tv_nsec = left < pause ? left : pause};
         sys_sleep(&time);
         pause = pause < LONGEST_PAUSE ? pause + FIRST_PAUSE : LONGEST_PAUSE;
     }
 }
 
-/* The folder may be a link, that is how the sidecar switches it; the file may not. O_NONBLOCK: a pipe must not hold us. */
+/* The folder may be a link, because the sidecar switches it; the file may not. O_NONBLOCK: a pipe must not block. */
 static int open_env_file(const char *container)
 {
     static char path[sizeof(ENV_FOLDER) + MAX_CONTAINER_NAME] = ENV_FOLDER;
@@ -193,7 +193,7 @@ static size_t read_env_file(const char *container)
     }
 }
 
-/* What stands where a name should may be a part of a value: only a name that passed its checks is shown. */
+/* The text in place of a name may be part of a value, so only a name that passed its checks is shown. */
 _Noreturn static void refuse_pairs(const char *container)
 {
     if (pairs.fault >= FAULT_REPEATED_NAME) {
@@ -251,8 +251,8 @@ static char **merged_environment(const char *container, char **inherited)
     return merged;
 }
 
-/* Only returns when it failed, with why. No shell for what the kernel cannot run (execvp's ENOEXEC): container runtimes
- * have none either, and an empty image has no shell. */
+/* Returns only on failure, with a negated errno. Unlike execvp, it does not pass a file that the kernel cannot run
+ * (ENOEXEC) to a shell: container runtimes do not either, and an empty image has no shell. */
 static long run(char **command, char **environment)
 {
     if (has_slash(command[0])) {
@@ -289,7 +289,7 @@ _Noreturn void become(int argc, char **argv, char **environment)
     wait_until_published(container);
     long error = run(command, merged_environment(container, environment));
 
-    /* The command as it was given: where it was looked for is PATH, which may be a secret's value. */
+    /* The command as given, not the searched PATH, which may be the value of a secret. */
     say_for(container, "cannot run ");
     add_shown(&message, command[0], PATH_MAX);
     say(": ");

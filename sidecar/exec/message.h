@@ -1,12 +1,12 @@
-/* One line for people, composed without a C library. Pure. Values of variables never come here, only names and reasons. */
+/* Composes one line for users, without a C library. Pure. It takes names and reasons, never values of variables. */
 #ifndef MORPHISMS_EXEC_MESSAGE_H
 #define MORPHISMS_EXEC_MESSAGE_H
 
 #include <stddef.h>
 
-/* Enough for every line of ours: cut, never overrun. */
+/* Enough for every line; a longer one is cut. */
 #define MAX_MESSAGE 512
-/* What is shown of a name that somebody else chose. */
+/* The shown length of a name that the helper did not choose. */
 #define MAX_SHOWN 63
 
 struct message {
@@ -14,10 +14,10 @@ struct message {
     size_t length;
 };
 
-/* Our own words. */
+/* Text of the helper itself. */
 void add_text(struct message *message, const char *text);
 
-/* Somebody else's: whatever is not printable ASCII becomes '?', so that it can neither break the line nor the terminal. */
+/* Text from outside: characters other than printable ASCII become '?', so that it cannot break the line or terminal. */
 void add_shown(struct message *message, const char *text, size_t length);
 
 void add_number(struct message *message, unsigned long number);

@@ -1,5 +1,5 @@
-/* From the kernel to C: it leaves argc, argv and the environment on the stack (psABI, "Initial Stack and Register
- * State"). Assembly, because no function may have moved the stack pointer before. */
+/* The entry point. The kernel leaves argc, argv and the environment on the stack (psABI, "Initial Stack and Register
+ * State"). Assembly, because a function would have moved the stack pointer already. */
 
 #include "start.h"
 

@@ -1,4 +1,4 @@
-/* Where C begins: what other programs call main. */
+/* The entry point of the C code, like main in other programs. */
 #ifndef MORPHISMS_EXEC_START_H
 #define MORPHISMS_EXEC_START_H
 

@@ -1,5 +1,5 @@
-/* The kernel, without a C library. Numbers, flags and layouts come from the kernel's own headers (linux-libc-dev).
- * Each call answers a result, or a negated errno. */
+/* System calls without a C library. Numbers, flags and layouts come from the kernel's own headers (linux-libc-dev).
+ * Each call returns its result or a negated errno. */
 #ifndef MORPHISMS_EXEC_SYSCALLS_H
 #define MORPHISMS_EXEC_SYSCALLS_H
 
@@ -69,7 +69,7 @@ static inline long sys_write(int descriptor, const char *bytes, size_t size)
     return system_call(__NR_write, descriptor, (long)bytes, (long)size, 0, 0, 0);
 }
 
-/* Zeroed memory of our own, or a negated errno. */
+/* Zeroed private memory, or a negated errno. */
 static inline long sys_memory(size_t size)
 {
     return system_call(__NR_mmap, 0, (long)size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
