@@ -18,7 +18,7 @@ from demo.scenario import Story, UnexpectedError
 from demo.tokens import Issuer
 from demo.verifier import Verifier, write_site
 from demo.webhook import Webhook, configuration
-from webhook.configuration.model import Sidecar
+from webhook.configuration.sections import Sidecar
 
 _HERE = Path(__file__).parent
 _APPLICATION = "example.com/payments@sha256:" + "b" * 64

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from demo import mounts
-from webhook.pod.quantity import amount_of
+from webhook.quantity import amount_of
 
 _DEFAULT_MODE = 0o644
 

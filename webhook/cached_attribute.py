@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar, overload
 T = TypeVar("T")
 
 
-class lazy(Generic[T]):  # noqa: N801 - reads as a decorator
+class cached_attribute(Generic[T]):  # noqa: N801 - reads as a decorator
     """Computes on first use, then the instance's own attribute is found first."""
 
     def __init__(self, compute: Callable[[Any], T]) -> None:
@@ -20,10 +20,10 @@ class lazy(Generic[T]):  # noqa: N801 - reads as a decorator
         self._name = name
 
     @overload
-    def __get__(self, instance: None, owner: type) -> lazy[T]: ...
+    def __get__(self, instance: None, owner: type) -> cached_attribute[T]: ...
     @overload
     def __get__(self, instance: object, owner: type) -> T: ...
-    def __get__(self, instance: object | None, owner: type) -> T | lazy[T]:
+    def __get__(self, instance: object | None, owner: type) -> T | cached_attribute[T]:
         if instance is None:
             return self
         value = self._compute(instance)

@@ -15,11 +15,11 @@ from webhook.admission import (
     validate_pod,
     validate_service,
 )
-from webhook.admission.knative_template import check_template_owner
+from webhook.admission.knative_template import validate_template_owner_shape
 from webhook.configuration.model import Configuration
 from webhook.decision import Decision, refuse
 from webhook.modes import Mode
-from webhook.pod.schema import MalformedError, check_metadata, check_pod
+from webhook.pod.schema import MalformedError, validate_metadata_shape, validate_pod_shape
 from webhook.request import Request
 from webhook.rules import BY_ID
 from webhook.snapshot import Lookup, Snapshot
@@ -38,20 +38,22 @@ class Path:
 
 
 def _check_metadata(item: dict[str, Any]) -> None:
-    check_metadata(item, "object")
+    validate_metadata_shape(item, "object")
 
 
 _PODS: Final = frozenset({("", "v1", "Pod")})
 
 PATHS: Final[dict[str, Path]] = {
-    "/mutate/service": Path(frozenset({(_SERVING, "v1", "Service")}), check_template_owner, mutate_service.decide),
+    "/mutate/service": Path(
+        frozenset({(_SERVING, "v1", "Service")}), validate_template_owner_shape, mutate_service.decide
+    ),
     "/validate/service": Path(
         frozenset((_SERVING, "v1", kind) for kind in ("Service", "Configuration", "Revision")),
-        check_template_owner,
+        validate_template_owner_shape,
         validate_service.decide,
     ),
-    "/mutate/pod": Path(_PODS, check_pod, mutate_pod.decide),
-    "/validate/pod": Path(_PODS, check_pod, validate_pod.decide),
+    "/mutate/pod": Path(_PODS, validate_pod_shape, mutate_pod.decide),
+    "/validate/pod": Path(_PODS, validate_pod_shape, validate_pod.decide),
     "/validate/binding": Path(
         frozenset({("", "v1", "Binding")}), _check_metadata, validate_binding.decide, needs=validate_binding.needs
     ),

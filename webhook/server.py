@@ -20,8 +20,8 @@ from server.service import Address, Application, Background
 from server.tls import CertificateFiles, HeldCertificate
 from server.watched import FileMetrics, Watched
 from webhook.cluster.protocol import Cluster
-from webhook.configuration.load import load_configuration
 from webhook.configuration.model import Configuration
+from webhook.configuration_file import load_configuration
 from webhook.decide import PATHS, decide, lookup
 from webhook.decision import Decision, refuse
 from webhook.metrics import AdmissionMetrics

@@ -7,7 +7,7 @@ import sys
 from typing import Any, Final
 
 from cli.support.admission import Admission
-from cli.support.knative import entrypoint_takers, pod_of_service
+from cli.support.knative import containers_needing_entrypoint, pod_of_service
 from cli.support.manifests import Manifest, load_configuration, manifests_of, read_bytes
 from cli.support.terminal import printable, say
 from cli.support.workloads import knative_kind
@@ -131,7 +131,7 @@ class _Renderer:
         """Give the entrypoint to the containers that need one; the pod is ours to change."""
         if not self._entrypoint:
             return
-        takers = entrypoint_takers(pod, namespace, self._configuration)
+        takers = containers_needing_entrypoint(pod, namespace, self._configuration)
         for container in takers:
             container.object["command"] = list(self._entrypoint)
         names = ", ".join(printable(container.name) for container in takers)

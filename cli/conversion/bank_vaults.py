@@ -13,8 +13,9 @@ from typing import Any, Final
 
 from cli.conversion.paths import Logical, NotLogicalError, logical
 from cli.conversion.step import Context, Step, boolean, dropped, left, mappings
-from webhook.pod.consumers import missing_command, shown
-from webhook.pod.references import BadReferenceError, Home, expand_inline, mentions, parse_variable
+from webhook.pod.container import display_name
+from webhook.pod.env_references import missing_command
+from webhook.pod.references import BadReferenceError, SecretPrefix, expand_inline, mentions, parse_variable
 from webhook.wellknown import USER_CONTAINER
 
 OPT_OUT_LABEL: Final = "security.banzaicloud.io/mutate"
@@ -76,7 +77,7 @@ _NOTHING_LOST: Final = frozenset({"inline-mutation", "vault-env-passthrough"})
 _OTHER_STORES = ("arn:aws:secretsmanager:", "arn:aws:ssm:", "gcp:secretmanager:", "azure:keyvault:")
 
 _INLINE = re.compile(r"\$\{(?:vault|bao):([^{}#]*)([^{}]*)\}")
-_ANY_HOME: Final = Home("home/")
+_ANY_HOME: Final = SecretPrefix("home/")
 
 
 def opted_out(context: Context, labels: Mapping[str, Any]) -> bool:
@@ -154,7 +155,7 @@ def missing_commands(context: Context, env_from: bool) -> Iterator[str]:
         values = [each.get("value") for each in mappings(container.get("env"))]
         takes = env_from or any(isinstance(value, str) and mentions(value) for value in values)
         if takes and not container.get("command"):
-            yield missing_command(shown(str(container.get("name") or USER_CONTAINER)))
+            yield missing_command(display_name(str(container.get("name") or USER_CONTAINER)))
 
 
 def translate_environment(
@@ -169,7 +170,7 @@ def translate_environment(
         value = variable.get("value")
         if not isinstance(value, str):
             continue
-        place = f"env {shown(str(variable.get('name')))}"
+        place = f"env {display_name(str(variable.get('name')))}"
         try:
             new = _value(context, value)
         except (NotLogicalError, BadReferenceError) as error:

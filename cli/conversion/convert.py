@@ -17,13 +17,13 @@ from cli.conversion import bank_vaults, vault_agent
 from cli.conversion.step import Context, Note, Step, left, mappings
 from cli.conversion.templates import PodTemplate, pod_template
 from webhook.configuration.model import Configuration
-from webhook.pod.annotations import own_annotations, read_wishes
+from webhook.pod.annotations import own_annotations, parse_annotations
 from webhook.pod.other_injectors import BANK_VAULTS_PREFIXES, VAULT_AGENT_PREFIXES
-from webhook.pod.references import Home, mentions
+from webhook.pod.references import SecretPrefix, mentions
 from webhook.wellknown import PREFIX
 
 # Any will do: nothing that is translated starts with ~/.
-_HOME = Home("home/")
+_HOME = SecretPrefix("home/")
 _FOREIGN = VAULT_AGENT_PREFIXES + BANK_VAULTS_PREFIXES
 
 
@@ -145,10 +145,10 @@ class _Translation:
 
     def _without_problems(self, steps: list[tuple[_Injector, Step]]) -> list[tuple[_Injector, Step]]:
         """Steps whose annotations admission would not take become ones that leave things as they are."""
-        known = {(each.key, each.message) for each in read_wishes(self._native, _HOME).problems}
+        known = {(each.key, each.message) for each in parse_annotations(self._native, _HOME).problems}
         while True:
-            wishes = read_wishes({**_all_own(steps), **self._native}, _HOME)
-            problems = {each.key: each.message for each in wishes.problems if (each.key, each.message) not in known}
+            options = parse_annotations({**_all_own(steps), **self._native}, _HOME)
+            problems = {each.key: each.message for each in options.problems if (each.key, each.message) not in known}
             for index, (injector, step) in enumerate(steps):
                 found = next((key for key in step.own if key in problems and step.left is None), None)
                 if found is not None:

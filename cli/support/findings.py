@@ -11,12 +11,12 @@ from cli.support.manifests import Manifest
 from cli.support.workloads import knative_kind, template_of, template_path, workload_of
 from webhook.admission.authored_fields import authored_field
 from webhook.admission.enforcement import action
-from webhook.admission.knative_template import check_template_owner, template_pod, violations_after_injection
+from webhook.admission.knative_template import template_pod, validate_template_owner_shape, violations_after_injection
 from webhook.configuration.model import Configuration
 from webhook.modes import Action, Mode
-from webhook.pod.opt_in import asks, opts_out
+from webhook.pod.opt_in import opts_out, requests_injection
 from webhook.pod.pod import Pod
-from webhook.pod.schema import MalformedError, check_pod
+from webhook.pod.schema import MalformedError, validate_pod_shape
 from webhook.rewrite import rewrite
 from webhook.rules import BY_ID, POD
 from webhook.rules.rule import Rule, Subject, Violation, evaluate
@@ -62,14 +62,14 @@ class Checker:
             item = self._admission.copied_down(item, manifest.namespace)
         pod = self._pod(item, manifest.namespace, knative=kind is not None)
         mode = Mode.ENFORCE if self._snapshot is None else self._snapshot.mode_of(manifest.namespace)
-        asked = asks(pod, mode)
-        if not asked and mode is Mode.ABSENT:
+        opted_in = requests_injection(pod, mode)
+        if not opted_in and mode is Mode.ABSENT:
             return Judgement((), "the namespace has no mode and the pod does not ask")
         if opts_out(pod, mode):
             return Judgement((), "the pod opts out")
         findings = []
         for violation in self._violations(item, pod, knative=kind is not None):
-            does = action(self._configuration, violation, mode, asked)
+            does = action(self._configuration, violation, mode, opted_in)
             if does != "ignore":
                 field = violation.field if kind is not None else self._field(violation, item, pod)
                 findings.append(Finding(manifest, violation.rule, does, field, violation.message))
@@ -77,14 +77,14 @@ class Checker:
 
     def _pod(self, item: dict[str, Any], namespace: str, *, knative: bool) -> Pod:
         if knative:
-            check_template_owner(item)
+            validate_template_owner_shape(item)
             return template_pod(item, namespace, self._configuration)
         path = template_path(item)
         template = template_of(item, path)
         where = ".".join(("object", *path))
         if template is None:
             raise MalformedError(f"{where}: not an object")
-        check_pod(template, where)
+        validate_pod_shape(template, where)
         return Pod(template, namespace, self._configuration)
 
     def _violations(self, item: dict[str, Any], pod: Pod, *, knative: bool) -> Iterator[Violation]:

@@ -6,8 +6,9 @@ from copy import deepcopy
 from typing import Any, Final
 
 from webhook.configuration.model import Configuration
-from webhook.pod.pod import Container, Pod
-from webhook.pod.schema import check_pod
+from webhook.pod.container import Container
+from webhook.pod.pod import Pod
+from webhook.pod.schema import validate_pod_shape
 from webhook.wellknown import KNATIVE_CONFIGURATION, KNATIVE_SERVICE, USER_CONTAINER
 
 # Of a RevisionSpec, but of no PodSpec (knative.dev/serving pkg/apis/serving/v1, RevisionSpec).
@@ -37,7 +38,7 @@ def pod_of_service(service: dict[str, Any], namespace: str) -> dict[str, Any]:
         spec["terminationGracePeriodSeconds"] = timeout
     _name_containers(spec["containers"])
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
-    check_pod(pod)
+    validate_pod_shape(pod)
     return pod
 
 
@@ -49,10 +50,12 @@ def _name_containers(containers: list[dict[str, Any]]) -> None:
             containers[index] = {"name": name, **container}
 
 
-def entrypoint_takers(pod: dict[str, Any], namespace: str, configuration: Configuration) -> tuple[Container, ...]:
+def containers_needing_entrypoint(
+    pod: dict[str, Any], namespace: str, configuration: Configuration
+) -> tuple[Container, ...]:
     """The containers that get secrets as environment and have no command for the exec helper to run."""
     view = Pod(pod, namespace, configuration)
     takers = {references.container.field for references in view.references if references.variables}
-    if view.wishes.env_from:
+    if view.options.env_from:
         takers |= {consumer.field for consumer in view.consumers}
     return tuple(each for each in view.containers if each.field in takers and not each.object.get("command"))

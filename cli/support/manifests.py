@@ -12,9 +12,9 @@ from typing import Any, Final
 from cli.support.terminal import printable
 from server.yaml.kubernetes import MAX_BYTES, STDIN, Document, UnusableInputError, is_object, read_documents
 from server.yaml.strict import ConfigurationError
-from webhook.configuration import load
+from webhook import configuration_file
 from webhook.configuration.model import Configuration
-from webhook.pod.schema import MalformedError, check_metadata
+from webhook.pod.schema import MalformedError, validate_metadata_shape
 from webhook.snapshot import Snapshot, snapshot_of_objects
 
 _SUFFIXES: Final = (".yaml", ".yml", ".json")
@@ -70,7 +70,7 @@ def manifests_of(document: Document) -> Iterator[Manifest]:
             raise UnusableInputError(f"{document.place}: a List inside a List")
         manifest = Manifest(item, printable(document.source), document.line)
         try:
-            check_metadata(item)
+            validate_metadata_shape(item)
         except MalformedError as error:
             raise UnusableInputError(f"{document.place}: {error}") from None
         yield manifest
@@ -109,7 +109,7 @@ def load_configuration(path: str | None) -> Configuration:
     if path is None:
         return Configuration()
     try:
-        return load.load_configuration(Path(path)).value
+        return configuration_file.load_configuration(Path(path)).value
     except ConfigurationError as error:
         raise UnusableInputError("; ".join(error.problems)) from None
 

@@ -17,7 +17,7 @@ from plan import layout
 from plan.codec import read_plan
 from plan.document import AGENTS, NO_REACTION, PlanError
 from webhook.configuration.model import Configuration
-from webhook.pod.references import BadReferenceError, Home, is_reference, parse, parse_variable
+from webhook.pod.references import BadReferenceError, SecretPrefix, is_reference, parse, parse_variable
 from webhook.wellknown import ISTIO_EXCLUDED_PORTS, KNATIVE_PREFIX, PREFIX, STATUS
 
 Path = tuple[str | int, ...]
@@ -62,7 +62,7 @@ _TREES: Final = frozenset(
 )
 _WORDS: Final = frozenset(("true", "false", *AGENTS, NO_REACTION))
 _PORTS: Final = re.compile(r"[0-9]{1,5}(,[0-9]{1,5})*")
-_ANYBODY: Final = Home("~/")
+_ANYBODY: Final = SecretPrefix("~/")
 
 
 @dataclass(slots=True)
@@ -112,7 +112,10 @@ class Mask:
         if key == ISTIO_EXCLUDED_PORTS:
             return _PORTS.fullmatch(text) is not None
         if key == STATUS:
-            return any(text == self.configuration.injection.status(name) for name in self.configuration.profile_by_name)
+            return any(
+                text == self.configuration.container_template.status(name)
+                for name in self.configuration.profile_by_name
+            )
         if not key.startswith(PREFIX):
             return False
         if key.startswith(f"{PREFIX}secret-"):
@@ -133,7 +136,7 @@ class Mask:
         if not isinstance(item, dict) or len(at) < 2:
             return False
         if at[-2] == "volumes":
-            return item in self.configuration.injection.volumes
+            return item in self.configuration.container_template.volumes
         return (
             at[-2] == "initContainers"
             and item.get("name") == layout.CONTAINER

@@ -19,7 +19,7 @@ from tests.cluster.controlplane import ControlPlane, control_plane
 from tests.manifests.rendering import MANIFESTS, rendered
 from webhook.configuration.model import Configuration
 from webhook.modes import mode_of_label
-from webhook.pod.opt_in import asks
+from webhook.pod.opt_in import requests_injection
 from webhook.pod.pod import Pod
 
 _RBAC = "rbac.authorization.k8s.io"
@@ -314,9 +314,9 @@ def test_a_profiles_runtime_class_is_made_with_its_handler_only(
 def test_a_pod_that_asks_waits_for_injection_as_the_webhook_reads_it(guarded: ControlPlane, mode: str | None) -> None:
     namespace = _namespace(guarded, mode)
     for name, pod in PODS.items():
-        asked = mode == "enforce" or asks(Pod(pod, namespace, Configuration()), mode_of_label(mode))
+        opted_in = mode == "enforce" or requests_injection(Pod(pod, namespace, Configuration()), mode_of_label(mode))
         answer = _create(guarded.user("mallory"), f"{_NAMESPACES}/{namespace}/pods", pod)
-        assert _refused(answer, "injection-present") is asked, name
+        assert _refused(answer, "injection-present") is opted_in, name
 
 
 @pytest.mark.parametrize("mode", [None, "audit", "inject", "enforce"])

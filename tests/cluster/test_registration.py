@@ -31,7 +31,7 @@ from tests.cluster.pki import Authority
 from tests.manifests.rendering import rendered
 from webhook.configuration.model import Configuration
 from webhook.modes import mode_of_label
-from webhook.pod.opt_in import asks
+from webhook.pod.opt_in import requests_injection
 from webhook.pod.pod import Pod
 
 _NAMESPACES = "/api/v1/namespaces"
@@ -234,7 +234,7 @@ def test_pods_that_ask_wait_and_others_go_on_while_nobody_is_there(
     away("absent")
     _wait_until_away(registered)
     for name, pod in (PODS | {"injected": make_pod(STATUS, init=[INJECTED])}).items():
-        waits = mode == "enforce" or asks(Pod(pod, namespace, Configuration()), mode_of_label(mode))
+        waits = mode == "enforce" or requests_injection(Pod(pod, namespace, Configuration()), mode_of_label(mode))
         assert _failed(_create(registered.admin, f"{_NAMESPACES}/{namespace}/pods", pod)) is waits, name
 
 

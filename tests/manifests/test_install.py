@@ -14,7 +14,7 @@ import yaml
 from attestation.verifier import configuration as verifier_configuration
 from cli.main import build_parser
 from tests.manifests.rendering import MANIFESTS, RENDERED, rendered
-from webhook.configuration.load import load_configuration
+from webhook.configuration_file import load_configuration
 
 _ROOT = MANIFESTS.parent
 _VERSION = tomllib.loads((_ROOT / "pyproject.toml").read_text())["project"]["version"]

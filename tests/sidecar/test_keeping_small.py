@@ -18,7 +18,7 @@ from tests.sidecar.resident import resident, until
 from tests.sidecar.test_stopping import alive
 from tests.sidecar.test_stopping_residents import changing, hurried
 from tests.sidecar.vault import TlsOpenBao
-from webhook.configuration.model import Sidecar
+from webhook.configuration.sections import Sidecar
 
 __all__ = ["changing", "hurried"]  # fixtures
 

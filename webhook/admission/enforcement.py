@@ -10,18 +10,18 @@ from webhook.modes import Action, Mode
 from webhook.rules.rule import Violation, action_of
 
 
-def judge(
+def enforce(
     violations: Sequence[Violation],
     mode: Mode,
     configuration: Configuration,
     *,
-    asked: bool,
+    opted_in: bool,
     audit: dict[str, str] | None = None,
 ) -> Decision:
     """Deny for the violations whose action says so; warn of the rest, which are recorded too."""
     denying, recorded = [], []
     for violation in violations:
-        does = action(configuration, violation, mode, asked)
+        does = action(configuration, violation, mode, opted_in)
         if does == "deny":
             denying.append(violation)
         elif does == "record":
@@ -43,11 +43,11 @@ def judge(
     )
 
 
-def action(configuration: Configuration, violation: Violation, mode: Mode, asked: bool) -> Action:
+def action(configuration: Configuration, violation: Violation, mode: Mode, opted_in: bool) -> Action:
     """What a violation does under this configuration."""
     configured = configuration.rules.get(violation.rule.id)
-    return action_of(violation.rule, mode, None if configured is None else configured.of(mode), asked)
+    return action_of(violation.rule, mode, None if configured is None else configured.of(mode), opted_in)
 
 
 def _denied_in_enforce(configuration: Configuration, violation: Violation) -> bool:
-    return action(configuration, violation, Mode.ENFORCE, asked=False) == "deny"
+    return action(configuration, violation, Mode.ENFORCE, opted_in=False) == "deny"

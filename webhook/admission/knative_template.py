@@ -8,7 +8,7 @@ from typing import Any
 from webhook.admission.authored_fields import authored_field
 from webhook.configuration.model import Configuration
 from webhook.pod.pod import Pod
-from webhook.pod.schema import TemplateOwner, check, check_pod
+from webhook.pod.schema import TemplateOwner, check, validate_pod_shape
 from webhook.request import User
 from webhook.rewrite import rewrite
 from webhook.rules import POD
@@ -17,13 +17,13 @@ from webhook.snapshot import Snapshot
 from webhook.wellknown import KNATIVE_CONFIGURATION, KNATIVE_SERVICE, LAST_APPLIED
 
 
-def check_template_owner(item: dict[str, Any], where: str = "object") -> None:
+def validate_template_owner_shape(item: dict[str, Any], where: str = "object") -> None:
     """Raise MalformedError unless the object can be read as a Service, Configuration or Revision."""
     if isinstance(item, dict) and item.get("kind") == "Revision":
-        check_pod(item, where)
+        validate_pod_shape(item, where)
         return
     check(item, TemplateOwner, where)
-    check_pod(template_of(item), f"{where}.spec.template")
+    validate_pod_shape(template_of(item), f"{where}.spec.template")
 
 
 def template_of(item: dict[str, Any]) -> Any:

@@ -8,7 +8,7 @@ from webhook.admission.freshness import refuse_when_stale
 from webhook.configuration.model import Configuration
 from webhook.decision import Decision, deny, rule_ids, summary
 from webhook.modes import Mode
-from webhook.pod.opt_in import asks, opts_out
+from webhook.pod.opt_in import opts_out, requests_injection
 from webhook.pod.pod import Pod
 from webhook.request import Request
 from webhook.rewrite import rewrite
@@ -27,8 +27,8 @@ def decide(request: Request, configuration: Configuration, snapshot: Snapshot | 
     if stale is not None:
         return stale
     pod = Pod(request.object, request.namespace, configuration)
-    asked = asks(pod, mode)
-    if not asked:
+    opted_in = requests_injection(pod, mode)
+    if not opted_in:
         if mode is Mode.ABSENT:
             return _unchanged(mode, "does-not-ask")
         if opts_out(pod, mode):
@@ -38,7 +38,7 @@ def decide(request: Request, configuration: Configuration, snapshot: Snapshot | 
     patch = rewrite(pod, snapshot)
     blocked = _blocked(patch, pod, request, snapshot)
     if blocked:
-        denying = [each for each in blocked if action(configuration, each, mode, asked) == "deny"]
+        denying = [each for each in blocked if action(configuration, each, mode, opted_in) == "deny"]
         if denying:
             return deny(mode, "cannot-inject", denying)
         if mode is not Mode.ENFORCE:
@@ -46,7 +46,7 @@ def decide(request: Request, configuration: Configuration, snapshot: Snapshot | 
     if not patch.operations:
         return _unchanged(mode, "already-injected")
     audit = summary(mode, "mutated", ()) | {"patch": patch_summary(patch)}
-    return Decision("mutated", mode, "asks" if asked else "namespace-mode", patch.operations, audit=audit)
+    return Decision("mutated", mode, "asks" if opted_in else "namespace-mode", patch.operations, audit=audit)
 
 
 def _blocked(patch: Patch, pod: Pod, request: Request, snapshot: Snapshot | None) -> tuple[Violation, ...]:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from webhook.admission.knative_template import check_template_owner
+from webhook.admission.knative_template import validate_template_owner_shape
 from webhook.configuration.model import Configuration
 from webhook.decision import Decision, as_warnings, summary
 from webhook.modes import Mode
 from webhook.pod.annotations import own_annotations
-from webhook.pod.quantity import amount_of
+from webhook.quantity import amount_of
 from webhook.request import Request
 from webhook.rewrite.patch import Patch
 from webhook.snapshot import Snapshot
@@ -33,7 +33,7 @@ def decide(request: Request, configuration: Configuration, snapshot: Snapshot | 
     template = service["spec"]["template"]
     copies, late = wanted, tuple[str, ...]()
     if request.operation == "UPDATE" and request.old_object is not None:
-        check_template_owner(request.old_object, "oldObject")
+        validate_template_owner_shape(request.old_object, "oldObject")
         copies, late = _copies_on_update(request.old_object, template, wanted)
     present = own_annotations(_annotations(template))
     patch = Patch(service)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from webhook.admission.enforcement import judge
+from webhook.admission.enforcement import enforce
 from webhook.admission.freshness import refuse_when_stale
 from webhook.configuration.model import Configuration
 from webhook.decision import Decision, summary
 from webhook.modes import Mode
-from webhook.pod.opt_in import asks, opts_out
+from webhook.pod.opt_in import opts_out, requests_injection
 from webhook.pod.pod import Pod
-from webhook.pod.schema import MalformedError, check_pod
+from webhook.pod.schema import MalformedError, validate_pod_shape
 from webhook.request import Request
 from webhook.rules import BINDING
 from webhook.rules.placement import binding_target
@@ -34,8 +34,8 @@ def decide(request: Request, configuration: Configuration, snapshot: Snapshot | 
             violations = tuple(_violations(request, configuration, snapshot, pod))
     if pod is not None and opts_out(pod, mode):
         return Decision("allowed", mode, "opted-out", audit=summary(mode, "allowed", ()))
-    asked = pod is not None and asks(pod, mode)
-    return judge(violations, mode, configuration, asked=asked or not _is_about_the_node(violations))
+    opted_in = pod is not None and requests_injection(pod, mode)
+    return enforce(violations, mode, configuration, opted_in=opted_in or not _is_about_the_node(violations))
 
 
 def needs(request: Request, configuration: Configuration, snapshot: Snapshot, mode: Mode) -> PodLookup | None:
@@ -70,7 +70,7 @@ def _fetched_pod(request: Request, configuration: Configuration, snapshot: Snaps
     if found is None:
         return None
     try:
-        check_pod(found)
+        validate_pod_shape(found)
     except MalformedError:
         return None
     return Pod(found, request.namespace, configuration)

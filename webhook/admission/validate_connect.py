@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from webhook.admission.enforcement import judge
+from webhook.admission.enforcement import enforce
 from webhook.configuration.model import Configuration
 from webhook.decision import Decision, summary
 from webhook.modes import Mode
@@ -17,4 +17,4 @@ def decide(request: Request, configuration: Configuration, snapshot: Snapshot | 
     if mode is Mode.ABSENT:
         return Decision("skipped", mode, "no-mode", audit=summary(mode, "skipped", ()))
     subject = ConnectSubject(request.subresource, request.user, configuration)
-    return judge(tuple(evaluate(CONNECT, subject)), mode, configuration, asked=False)
+    return enforce(tuple(evaluate(CONNECT, subject)), mode, configuration, opted_in=False)

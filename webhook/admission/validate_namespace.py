@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from webhook.admission.enforcement import judge
-from webhook.admission.knative_template import check_template_owner, template_pod, violations_after_injection
+from webhook.admission.enforcement import enforce
+from webhook.admission.knative_template import template_pod, validate_template_owner_shape, violations_after_injection
 from webhook.configuration.model import Configuration
 from webhook.decision import Decision, as_warnings, rule_ids, summary
 from webhook.modes import Mode, is_known_label, mode_of_label
-from webhook.pod.consumers import shown
-from webhook.pod.opt_in import asks
-from webhook.pod.schema import MalformedError, check_metadata
+from webhook.pod.container import display_name
+from webhook.pod.opt_in import requests_injection
+from webhook.pod.schema import MalformedError, validate_metadata_shape
 from webhook.request import Request
 from webhook.snapshot import RevisionsLookup, Snapshot
 from webhook.wellknown import MODE_LABEL
@@ -47,7 +47,7 @@ def needs(request: Request, configuration: Configuration, snapshot: Snapshot, mo
 def _label(item: dict[str, Any] | None) -> str | None:
     if item is None:
         return None
-    check_metadata(item, "object")
+    validate_metadata_shape(item, "object")
     label: str | None = ((item.get("metadata") or {}).get("labels") or {}).get(MODE_LABEL)
     return label
 
@@ -64,7 +64,7 @@ def _failing_revisions(
     for revision in routable:
         rules = _denied_rules(revision, request.name, configuration, snapshot, mode)
         if rules:
-            failing.append(f"[mode] {shown(str((revision.get('metadata') or {}).get('name')))}: {rules}")
+            failing.append(f"[mode] {display_name(str((revision.get('metadata') or {}).get('name')))}: {rules}")
     if failing:
         yield (
             f"[mode] {len(failing)} of {len(routable)} routable Revisions would be refused at their next cold start"
@@ -75,7 +75,7 @@ def _failing_revisions(
 
 def _is_routable(revision: dict[str, Any]) -> bool:
     try:
-        check_metadata(revision, "object")
+        validate_metadata_shape(revision, "object")
     except MalformedError:
         return False
     return ((revision.get("metadata") or {}).get("labels") or {}).get(_ROUTING_STATE) != "reserve"
@@ -87,10 +87,10 @@ def _denied_rules(
     """The rules for which the Revision's pods would be denied; empty when they would come up."""
     revision = {**revision, "kind": "Revision"}
     try:
-        check_template_owner(revision)
+        validate_template_owner_shape(revision)
     except MalformedError:
         return "cannot be read"
     pod = template_pod(revision, namespace, configuration)
     violations = violations_after_injection(revision, pod, snapshot, None)
-    decision = judge(violations, mode, configuration, asked=asks(pod, mode))
+    decision = enforce(violations, mode, configuration, opted_in=requests_injection(pod, mode))
     return "" if decision.allowed else rule_ids(decision.violations)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from webhook.admission.enforcement import action, judge
+from webhook.admission.enforcement import action, enforce
 from webhook.admission.exempt import exemption
 from webhook.admission.freshness import refuse_when_stale
 from webhook.configuration.model import Configuration
 from webhook.decision import Decision, rule_ids, summary
 from webhook.modes import Mode
-from webhook.pod.opt_in import asks, opts_out
+from webhook.pod.opt_in import opts_out, requests_injection
 from webhook.pod.pod import Pod
-from webhook.pod.schema import check_pod
+from webhook.pod.schema import validate_pod_shape
 from webhook.request import Request
 from webhook.rewrite import rewrite
 from webhook.rules import POD
@@ -24,8 +24,8 @@ def decide(request: Request, configuration: Configuration, snapshot: Snapshot | 
     if reason is not None or request.object is None or request.operation not in ("CREATE", "UPDATE"):
         return Decision("skipped", mode, reason or "not-created", audit=summary(mode, "skipped", ()))
     pod = Pod(request.object, request.namespace, configuration)
-    asked = asks(pod, mode)
-    if not asked and mode is Mode.ABSENT and request.operation == "CREATE":
+    opted_in = requests_injection(pod, mode)
+    if not opted_in and mode is Mode.ABSENT and request.operation == "CREATE":
         return Decision("allowed", mode, "does-not-ask", audit=summary(mode, "allowed", ()))
     if request.operation == "UPDATE":
         return _judge_update(request, pod, configuration, snapshot, mode)
@@ -34,9 +34,9 @@ def decide(request: Request, configuration: Configuration, snapshot: Snapshot | 
         return stale
     violations = tuple(evaluate(POD, Subject(pod, snapshot, request.user)))
     audit = {}
-    if not asked and mode is Mode.AUDIT and not opts_out(pod, mode):
+    if not opted_in and mode is Mode.AUDIT and not opts_out(pod, mode):
         audit = _two_classes(violations, pod, request, snapshot)
-    return judge(violations, mode, configuration, asked=asked, audit=audit)
+    return enforce(violations, mode, configuration, opted_in=opted_in, audit=audit)
 
 
 def _two_classes(
@@ -67,13 +67,13 @@ def _judge_update(
     before: tuple[Violation, ...] = ()
     old = None
     if request.old_object is not None:
-        check_pod(request.old_object, "oldObject")
+        validate_pod_shape(request.old_object, "oldObject")
         old = Pod(request.old_object, request.namespace, configuration)
         before = tuple(evaluate(POD, Subject(old, snapshot, request.user, old=old)))
-    asked = asks(old or pod, mode)
-    if not asked and mode is Mode.ABSENT:
+    opted_in = requests_injection(old or pod, mode)
+    if not opted_in and mode is Mode.ABSENT:
         return Decision("allowed", mode, "does-not-ask", audit=summary(mode, "allowed", ()))
     known = {(violation.rule.id, violation.field) for violation in before}
     after = evaluate(POD, Subject(pod, snapshot, request.user, old=old or pod))
     new = [violation for violation in after if (violation.rule.id, violation.field) not in known]
-    return judge(new, mode, configuration, asked=asked)
+    return enforce(new, mode, configuration, opted_in=opted_in)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from webhook.admission.enforcement import judge
+from webhook.admission.enforcement import enforce
 from webhook.admission.knative_template import (
-    check_template_owner,
     template_of,
     template_pod,
+    validate_template_owner_shape,
     violations_after_injection,
 )
 from webhook.admission.mutate_service import changes
@@ -16,7 +16,7 @@ from webhook.configuration.model import Configuration
 from webhook.decision import Decision, as_warnings, summary
 from webhook.modes import Mode
 from webhook.pod.annotations import own_annotations
-from webhook.pod.opt_in import asks
+from webhook.pod.opt_in import requests_injection
 from webhook.pod.pod import Pod
 from webhook.request import Request
 from webhook.snapshot import Snapshot
@@ -30,8 +30,8 @@ def decide(request: Request, configuration: Configuration, snapshot: Snapshot | 
         return Decision("skipped", mode, "not-created", audit=summary(mode, "skipped", ()))
     pod = template_pod(item, request.namespace, configuration)
     notes = as_warnings(_notes(request, pod, mode))
-    asked = asks(pod, mode)
-    if mode is Mode.ABSENT and not asked:
+    opted_in = requests_injection(pod, mode)
+    if mode is Mode.ABSENT and not opted_in:
         return Decision("allowed", mode, "does-not-ask", warnings=notes, audit=summary(mode, "allowed", ()))
     violations = violations_after_injection(item, pod, snapshot, request.user)
     by_knative = request.user.name in configuration.identities.knative
@@ -40,7 +40,7 @@ def decide(request: Request, configuration: Configuration, snapshot: Snapshot | 
         warnings = () if by_knative else as_warnings((*notes, *violations))
         audit = summary(mode, "allowed", violations)
         return Decision("allowed", mode, reason, warnings=warnings, audit=audit, violations=violations)
-    decision = judge(violations, mode, configuration, asked=asked)
+    decision = enforce(violations, mode, configuration, opted_in=opted_in)
     return replace(decision, warnings=as_warnings((*notes, *decision.warnings))) if decision.allowed else decision
 
 
@@ -48,7 +48,7 @@ def _template_changes(request: Request) -> bool:
     """Whether the update touches the template: traffic, labels and finalizers of an old Service stay changeable."""
     if request.operation == "CREATE" or request.old_object is None:
         return True
-    check_template_owner(request.old_object, "oldObject")
+    validate_template_owner_shape(request.old_object, "oldObject")
     new, old = template_of(request.object or {}), template_of(request.old_object)
     return changes(new.get("spec"), old.get("spec")) or new.get("metadata") != old.get("metadata")
 
@@ -57,12 +57,12 @@ def _notes(request: Request, pod: Pod, mode: Mode) -> list[str]:
     item = request.object or {}
     on_metadata = own_annotations((item.get("metadata") or {}).get("annotations"))
     notes = []
-    if mode is Mode.ABSENT and pod.wishes.inject is not True and pod.names_secrets:
+    if mode is Mode.ABSENT and pod.options.inject is not True and pod.names_secrets:
         notes.append(
             f"[annotations] this namespace has no {PREFIX}mode label, so nothing is injected and Vault references are"
             f' taken literally; annotate the template with {PREFIX}inject: "true"'
         )
-    if mode is Mode.ENFORCE and pod.wishes.inject is False:
+    if mode is Mode.ENFORCE and pod.options.inject is False:
         notes.append(f'[annotations] {PREFIX}inject: "false" has no effect in a namespace of mode enforce')
     if "status" in on_metadata or "status" in pod.own_annotations:
         notes.append(f"[annotations] {PREFIX}status is written by the webhook; remove it")

@@ -1,46 +1,50 @@
-"""What injection adds, as far as it is the same for every pod of a configuration: built once, shared, never changed."""
+"""What injection adds to every pod under one configuration: built once, shared, never changed."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from plan import layout
 from plan.document import EvidenceSource, Vault, Verifier
+from webhook.configuration import sections
+from webhook.configuration.profiles import Profile
 from webhook.wellknown import INJECTOR_VERSION
-
-if TYPE_CHECKING:
-    from webhook.configuration.model import Configuration
-    from webhook.configuration.profiles import Profile
 
 
 @dataclass(frozen=True, slots=True)
-class PlanParts:
-    """Where the sidecar shall turn to."""
+class Endpoints:
+    """Whom the sidecar calls: evidence sources, verifier, Vault."""
 
     evidence: tuple[EvidenceSource, ...]
     verifier: Verifier
     vault: Vault
 
 
-class Injection:
-    """Volumes, mounts and the constant parts of the container, every field that the API server would default written
-    out, so that what comes back from it compares equal."""
+class ContainerTemplate:
+    """Volumes, mounts and the constant parts of the container `morphisms-init`.
 
-    def __init__(self, configuration: Configuration) -> None:
-        settings = configuration.sidecar
-        self._configuration = configuration
+    Every field that the API server would default is written out, so that what comes back from it compares equal.
+    `digest` is the configuration's.
+    """
+
+    def __init__(
+        self, sidecar: sections.Sidecar, verifier: sections.Verifier, vault: sections.Vault, digest: str
+    ) -> None:
+        self._verifier = verifier
+        self._vault = vault
+        self._digest = digest
         self._statuses: dict[str, str] = {}
-        self._plan_parts: dict[str, PlanParts] = {}
+        self._endpoints: dict[str, Endpoints] = {}
         self.volumes: tuple[dict[str, Any], ...] = (
             {
                 "name": layout.SECRETS_VOLUME,
-                "emptyDir": {"medium": "Memory", "sizeLimit": settings.secretsSizeLimit},
+                "emptyDir": {"medium": "Memory", "sizeLimit": sidecar.secretsSizeLimit},
             },
             {
                 "name": layout.RUN_VOLUME,
-                "emptyDir": {"medium": "Memory", "sizeLimit": settings.runSizeLimit},
+                "emptyDir": {"medium": "Memory", "sizeLimit": sidecar.runSizeLimit},
             },
             {
                 "name": layout.TOKEN_VOLUME,
@@ -50,7 +54,7 @@ class Injection:
                     "sources": [
                         {
                             "serviceAccountToken": {
-                                "audience": configuration.verifier.audience,
+                                "audience": verifier.audience,
                                 "expirationSeconds": layout.TOKEN_SECONDS,
                                 "path": layout.TOKEN_FILE,
                             }
@@ -60,13 +64,13 @@ class Injection:
             },
         )
         self.volume_names = frozenset(volume["name"] for volume in self.volumes)
-        limits, requests = dict(settings.resources.limits), dict(settings.resources.requests)
+        limits, requests = dict(sidecar.resources.limits), dict(sidecar.resources.requests)
         self.resources = {"requests": requests, "limits": limits}
         self.guaranteed_resources = {"requests": limits, "limits": limits}
         self.container: dict[str, Any] = {
             "name": layout.CONTAINER,
-            "image": settings.image,
-            "imagePullPolicy": settings.imagePullPolicy,
+            "image": sidecar.image,
+            "imagePullPolicy": sidecar.imagePullPolicy,
             "terminationMessagePath": "/dev/termination-log",
             "terminationMessagePolicy": "File",
             "volumeMounts": [
@@ -75,14 +79,14 @@ class Injection:
                 {"name": layout.TOKEN_VOLUME, "mountPath": layout.TOKEN_PATH, "readOnly": True},
             ],
         }
-        self.probes = _probes(settings.deadlineSeconds)
+        self.probes = _probes(sidecar.deadlineSeconds)
 
-    def plan_parts(self, profile: Profile) -> PlanParts:
-        """The plan's parts that are the same for every pod of the profile."""
-        parts = self._plan_parts.get(profile.name)
+    def endpoints(self, profile: Profile) -> Endpoints:
+        """The plan's endpoints, which are the same for every pod of the profile."""
+        parts = self._endpoints.get(profile.name)
         if parts is None:
-            verifier, vault = self._configuration.verifier, self._configuration.vault
-            parts = self._plan_parts[profile.name] = PlanParts(
+            verifier, vault = self._verifier, self._vault
+            parts = self._endpoints[profile.name] = Endpoints(
                 tuple(EvidenceSource(each.source, each.address) for each in profile.evidence),
                 Verifier(verifier.url, verifier.ca, verifier.audience, verifier.role),
                 Vault(vault.url, vault.ca, vault.namespace, tuple(sorted(vault.mounts.items()))),
@@ -95,7 +99,7 @@ class Injection:
         if status is None:
             members = {
                 "injector": INJECTOR_VERSION,
-                "configuration": self._configuration.digest,
+                "configuration": self._digest,
                 "profile": profile,
             }
             status = self._statuses[profile] = json.dumps(members, separators=(",", ":"))
@@ -103,7 +107,7 @@ class Injection:
 
 
 def security_context(user: int) -> dict[str, Any]:
-    """What Pod Security's `restricted` level asks for, and more."""
+    """What Pod Security's `restricted` level demands, and more."""
     return {
         "allowPrivilegeEscalation": False,
         "capabilities": {"drop": ["ALL"]},
@@ -116,7 +120,7 @@ def security_context(user: int) -> dict[str, Any]:
 
 
 def _probes(deadline_seconds: int) -> dict[str, Any]:
-    """Of the native sidecar. HTTP, because an exec probe needs a permission of the guest's agent policy."""
+    """The native sidecar's probes. HTTP, because an exec probe needs a permission of the guest's agent policy."""
     common = {"successThreshold": 1, "timeoutSeconds": 1}
     port = layout.HEALTH_PORT
     return {

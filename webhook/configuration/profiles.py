@@ -5,15 +5,14 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from webhook.configuration.section import Section
 from webhook.snapshot import NodeRecord, Taint
 
 
-class NodeRequirement(BaseModel):
+class NodeRequirement(Section):
     """One node selector requirement, as in `nodeSelectorTerms[].matchExpressions[]`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     key: str = Field(description="of the node's label")
     operator: Literal["In", "NotIn", "Exists", "DoesNotExist"] = Field("In", description="as in a node affinity")
@@ -50,10 +49,8 @@ class NodeRequirement(BaseModel):
         return (value is not None) == (self.operator == "Exists")
 
 
-class Toleration(BaseModel):
+class Toleration(Section):
     """A toleration that the profile's pods get, in Kubernetes' own fields."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     key: str | None = Field(None, description="of the taint")
     operator: Literal["Exists", "Equal"] | None = Field(None, description="left out: Equal")
@@ -66,19 +63,15 @@ class Toleration(BaseModel):
         return self.model_dump(exclude_none=True)
 
 
-class Evidence(BaseModel):
+class ProfileEvidence(Section):
     """One evidence source, asked in the order given. The address is a URL (coco-aa, simulated) or a path."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     source: Literal["coco-aa", "configfs-tsm", "sev-guest", "simulated"] = Field(description="what makes the report")
     address: str = Field(description="in the guest: a URL for coco-aa and simulated, else a path")
 
 
-class Profile(BaseModel):
+class Profile(Section):
     """Which guests and nodes count. Without evidence a profile is placement only: no `morphisms-init`, no secrets."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", description="as the profile annotation names it")
     isolation: Literal["pod-vm", "node-vm"] = Field(description="the pod is a confidential VM, or its node is one")
@@ -90,7 +83,7 @@ class Profile(BaseModel):
     )
     tolerations: tuple[Toleration, ...] = Field((), description="that its pods get")
     vmpl: int = Field(0, ge=0, le=3, description="privilege level that the guest's evidence is taken at")
-    evidence: tuple[Evidence, ...] = Field((), description="asked in this order; empty for placement only")
+    evidence: tuple[ProfileEvidence, ...] = Field((), description="asked in this order; empty for placement only")
 
     @cached_property
     def requirements(self) -> tuple[NodeRequirement, ...]:
@@ -120,7 +113,7 @@ class Profile(BaseModel):
 
 
 # The guest's own agent, where Confidential Containers' guest image serves it.
-_GUEST_AGENT = Evidence(source="coco-aa", address="http://127.0.0.1:8006")
+_GUEST_AGENT = ProfileEvidence(source="coco-aa", address="http://127.0.0.1:8006")
 
 PRESETS: tuple[Profile, ...] = (
     Profile(

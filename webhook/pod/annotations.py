@@ -1,4 +1,4 @@
-"""What a pod's `morphisms.dev/` annotations ask for."""
+"""A pod's `morphisms.dev/` annotations: parsed into options, and the unusable ones named."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from plan.document import AGENTS, NO_REACTION, SecretFile, is_file_mode, is_relative_file, parse_reaction
-from webhook.pod.mustache import trouble_in
-from webhook.pod.references import BadReferenceError, Home, Reference, parse
-from webhook.wellknown import PREFIX, STATUS
+from webhook.pod.mustache import template_problem
+from webhook.pod.references import BadReferenceError, Reference, SecretPrefix, parse
+from webhook.wellknown import PREFIX
 
 _SINGLE = (
     "inject",
@@ -28,23 +28,23 @@ _SINGLE = (
 )
 _FAMILIES = ("secret-", "file-", "mode-", "template-")
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
-# A plan of more would not fit into its 64 KiB.
+# A plan with more would exceed its 64 KiB.
 _MAX_SECRETS = 256
-_WISH = re.compile(r"[A-Za-z0-9._/-]{1,128}")
+_VAULT_NAME = re.compile(r"[A-Za-z0-9._/-]{1,128}")
 _CONTAINER = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
-    """An annotation that cannot be used: its key without the prefix, and what to do. Holds no value."""
+class UnusableAnnotation:
+    """An annotation that cannot be used: its key without the prefix, and what is wrong. Holds no value."""
 
     key: str
     message: str
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
-    """The annotations, read. `inject` is None where nothing usable is said; `secrets` are whole, `~/` replaced."""
+class InjectionOptions:
+    """What the annotations request. `inject` is None where it is absent or unusable; paths have their `~/` replaced."""
 
     inject: bool | None = None
     profile: str | None = None
@@ -56,10 +56,15 @@ class Wishes:
     agent: str = "init"
     on_change: str = NO_REACTION
     names_secrets: bool = False
-    problems: tuple[Problem, ...] = field(default=())
+    problems: tuple[UnusableAnnotation, ...] = field(default=())
+
+    @property
+    def for_all_consumers(self) -> bool:
+        """Whether secrets are requested that every consumer gets: files, or whole secrets as variables."""
+        return bool(self.secrets or self.env_from)
 
 
-NO_WISHES = Wishes()
+NO_OPTIONS = InjectionOptions()
 _ONLY_STATUS = {"status"}
 
 
@@ -74,16 +79,16 @@ def own_annotations(annotations: Any) -> dict[str, str]:
     }
 
 
-def read_wishes(own: Mapping[str, str], home: Home) -> Wishes:
-    """The wishes in annotations whose prefix `own_annotations` took off; what cannot be used becomes a problem."""
+def parse_annotations(own: Mapping[str, str], secret_prefix: SecretPrefix) -> InjectionOptions:
+    """The options in annotations, keys without the prefix (`own_annotations`); an unusable one becomes a problem."""
     if not own or own.keys() == _ONLY_STATUS:
-        return NO_WISHES
-    reader = _Reader(own, home)
-    return Wishes(
+        return NO_OPTIONS
+    reader = _Reader(own, secret_prefix)
+    return InjectionOptions(
         inject=reader.inject(),
         profile=own.get("profile"),
-        vault_role=reader.wish("vault-role"),
-        vault_namespace=reader.wish("vault-namespace"),
+        vault_role=reader.vault_name("vault-role"),
+        vault_namespace=reader.vault_name("vault-namespace"),
         secrets=reader.secrets(),
         env_from=reader.env_from(),
         containers=reader.containers(),
@@ -95,13 +100,13 @@ def read_wishes(own: Mapping[str, str], home: Home) -> Wishes:
 
 
 class _Reader:
-    def __init__(self, own: Mapping[str, str], home: Home) -> None:
+    def __init__(self, own: Mapping[str, str], secret_prefix: SecretPrefix) -> None:
         self._own = own
-        self._home = home
-        self._problems: list[Problem] = []
+        self._home = secret_prefix
+        self._problems: list[UnusableAnnotation] = []
 
     def _problem(self, key: str, message: str) -> None:
-        self._problems.append(Problem(key, message))
+        self._problems.append(UnusableAnnotation(key, message))
 
     def inject(self) -> bool | None:
         value = self._own.get("inject")
@@ -111,9 +116,9 @@ class _Reader:
             self._problem("inject", 'is neither "true" nor "false"')
         return None
 
-    def wish(self, key: str) -> str | None:
+    def vault_name(self, key: str) -> str | None:
         value = self._own.get(key)
-        if value is not None and not _WISH.fullmatch(value):
+        if value is not None and not _VAULT_NAME.fullmatch(value):
             self._problem(key, "is not a name (letters, digits, . _ / -)")
             return None
         return value
@@ -198,7 +203,7 @@ class _Reader:
             )
             return None
         template = self._own.get(f"template-{name}")
-        if template is not None and (trouble := trouble_in(template)):
+        if template is not None and (trouble := template_problem(template)):
             self._problem(f"template-{name}", trouble)
         return SecretFile(
             name=name,
@@ -210,7 +215,7 @@ class _Reader:
             template=template,
         )
 
-    def all_problems(self) -> tuple[Problem, ...]:
+    def all_problems(self) -> tuple[UnusableAnnotation, ...]:
         for key in self._own:
             if key in _SINGLE:
                 continue
@@ -221,9 +226,3 @@ class _Reader:
             elif family != "secret-" and f"secret-{key.removeprefix(family)}" not in self._own:
                 self._problem(key, f"has no secret-{key.removeprefix(family)} beside it")
         return tuple(self._problems)
-
-
-def status_of(annotations: Any) -> str | None:
-    """The value of our `status` annotation, where there is one."""
-    value = annotations.get(STATUS) if isinstance(annotations, Mapping) else None
-    return value if isinstance(value, str) else None

@@ -6,7 +6,7 @@ The sidecar renders with a library that admission does without; tests hold the t
 from __future__ import annotations
 
 
-def trouble_in(template: str) -> str | None:
+def template_problem(template: str) -> str | None:
     """What is wrong with a mustache template whatever its secret holds, None for nothing. Tells no text of it.
 
     One that sets delimiters of its own is left to the renderer.

@@ -1,4 +1,4 @@
-"""Whether a pod asks for injection, and whether it wants out of it."""
+"""Whether a pod opts in to injection, and whether it opts out."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from webhook.modes import Mode
 from webhook.pod.pod import Pod
 
 
-def asks(pod: Pod, mode: Mode) -> bool:
-    """Whether the pod asks. In a namespace without a mode only `inject: "true"` counts.
+def requests_injection(pod: Pod, mode: Mode) -> bool:
+    """Whether the pod opts in. In a namespace without a mode only `inject: "true"` counts.
 
-    A pod that carries `morphisms-init` was asked for before: its references have moved into the plan.
+    A pod that carries `morphisms-init` opted in before: its references have moved into the plan.
     """
-    if pod.wishes.inject is True:
+    if pod.options.inject is True:
         return True
-    if mode is Mode.ABSENT or pod.wishes.inject is False:
+    if mode is Mode.ABSENT or pod.options.inject is False:
         return False
     return pod.names_secrets or pod.injected is not None
 
 
 def opts_out(pod: Pod, mode: Mode) -> bool:
-    """Whether `inject: "false"` keeps the pod out; it never does in enforce mode."""
-    return pod.wishes.inject is False and mode is not Mode.ENFORCE
+    """Whether `inject: "false"` exempts the pod; in enforce mode it never does."""
+    return pod.options.inject is False and mode is not Mode.ENFORCE

@@ -33,10 +33,10 @@ class Reference:
 
 
 @dataclass(frozen=True, slots=True)
-class Home:
-    """What `~/` stands for: the workload's own prefix, with the reason where it has none."""
+class SecretPrefix:
+    """What `~/` stands for: a path that ends in `/`; None with the reason where the workload has no prefix."""
 
-    prefix: str | None
+    path: str | None
     reason: str = ""
 
 
@@ -60,7 +60,7 @@ def mentions(value: str) -> bool:
     return value.startswith(SCHEME) or _INLINE_OPEN in value
 
 
-def parse(text: str, home: Home, *, key: bool | None = None) -> Reference:
+def parse(text: str, secret_prefix: SecretPrefix, *, key: bool | None = None) -> Reference:
     """The reference in `PATH[#KEY][@N]`; `#N` after the key is accepted as Bank-Vaults' spelling of the version.
 
     `key` True demands a key, False refuses one. Raises BadReferenceError.
@@ -86,21 +86,21 @@ def parse(text: str, home: Home, *, key: bool | None = None) -> Reference:
         raise BadReferenceError("names a key; every key of the secret becomes a variable here")
     if name and not _KEY.fullmatch(name):
         raise BadReferenceError("has a key with characters that are not taken (no templates, quotes or braces)")
-    return Reference(_path(path, home), name or None, int(version) if version else None)
+    return Reference(_path(path, secret_prefix), name or None, int(version) if version else None)
 
 
-def parse_variable(value: str, home: Home) -> Reference:
+def parse_variable(value: str, secret_prefix: SecretPrefix) -> Reference:
     """The reference in a variable's `vault:PATH#KEY[@N]`."""
     if _TRANSIT.match(value):
         raise BadReferenceError("is a transit ciphertext, which is not decrypted here; store the value in a KV secret")
-    return parse(value.removeprefix(SCHEME), home, key=True)
+    return parse(value.removeprefix(SCHEME), secret_prefix, key=True)
 
 
-def expand_inline(value: str, home: Home) -> str:
+def expand_inline(value: str, secret_prefix: SecretPrefix) -> str:
     """The text with every `${vault:PATH#KEY}` checked and its `~/` replaced."""
 
     def expanded(match: re.Match[str]) -> str:
-        reference = parse(match[1], home, key=True)
+        reference = parse(match[1], secret_prefix, key=True)
         version = "" if reference.version is None else f"@{reference.version}"
         return f"{_INLINE_OPEN}{reference.path}#{reference.key}{version}}}"
 
@@ -120,13 +120,13 @@ def literal_parts(value: str) -> str:
     return _INLINE.sub("", value)
 
 
-def _path(path: str, home: Home) -> str:
+def _path(path: str, secret_prefix: SecretPrefix) -> str:
     if not _PATH.fullmatch(path):
         raise BadReferenceError("has no usable path; write MOUNT/PATH#KEY, such as secret/shop/db#password")
     if path.startswith("~/"):
-        if home.prefix is None:
-            raise BadReferenceError(f"starts with ~/, but {home.reason}")
-        path = home.prefix + path[2:]
+        if secret_prefix.path is None:
+            raise BadReferenceError(f"starts with ~/, but {secret_prefix.reason}")
+        path = secret_prefix.path + path[2:]
     if any(segment.strip(". ") == "" for segment in path.split("/")):
         raise BadReferenceError("has a path with an empty or dotted part")
     return path

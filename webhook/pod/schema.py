@@ -170,13 +170,13 @@ def check(item: Any, shape: type[T], where: str = "object") -> None:
         raise MalformedError(f"{where}: {error}{hint}") from None
 
 
-def check_pod(item: Any, where: str = "object") -> None:
+def validate_pod_shape(item: Any, where: str = "object") -> None:
     """Raise MalformedError unless the object can be read as a Pod that has a container."""
     check(item, Pod, where)
     if not item["spec"]["containers"]:
         raise MalformedError(f"{where}: spec.containers is empty")
 
 
-def check_metadata(item: Any, where: str = "object") -> None:
+def validate_metadata_shape(item: Any, where: str = "object") -> None:
     """Raise MalformedError unless the object's metadata can be read."""
     check(item, _Owned, where)

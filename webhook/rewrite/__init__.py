@@ -25,7 +25,7 @@ def rewrite(pod: Pod, snapshot: Snapshot | None) -> Patch:
         return patch
     set_runtime_class(patch, pod, profile, snapshot)
     confine_to_nodes(patch, pod, profile)
-    if profile.injects and not pod.wishes.problems:
+    if profile.injects and not pod.options.problems:
         # Consumers first: the container put among the init containers moves their places.
         wrap_consumers(patch, pod)
         inject_sidecar(patch, pod, profile)

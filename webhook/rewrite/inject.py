@@ -12,7 +12,7 @@ from webhook.configuration.container_template import security_context
 from webhook.configuration.profiles import Profile
 from webhook.pod.plan_cache import plan_text
 from webhook.pod.pod import Pod
-from webhook.pod.quantity import same_amount
+from webhook.quantity import same_amount
 from webhook.rewrite.patch import Patch
 from webhook.rewrite.plan import make_plan
 from webhook.wellknown import (
@@ -75,17 +75,17 @@ def _place(pod: Pod, others: list[dict[str, Any]]) -> int:
 
 def sidecar_container(pod: Pod, profile: Profile) -> dict[str, Any]:
     """The container as it should be. Raises PlanError."""
-    injection = pod.configuration.injection
+    container_template = pod.configuration.container_template
     user = pod.file_owner or pod.configuration.sidecar.runAsUser
     container: dict[str, Any] = {
-        **injection.container,
+        **container_template.container,
         "env": [{"name": layout.PLAN_VARIABLE, "value": plan_text(make_plan(pod, profile))}],
-        "resources": injection.guaranteed_resources if _is_guaranteed(pod) else injection.resources,
+        "resources": container_template.guaranteed_resources if _is_guaranteed(pod) else container_template.resources,
         "securityContext": security_context(user),
     }
-    if pod.wishes.agent == "sidecar":
+    if pod.options.agent == "sidecar":
         container["restartPolicy"] = "Always"
-        container.update(injection.probes)
+        container.update(container_template.probes)
     return container
 
 
@@ -173,7 +173,7 @@ def set_status(patch: Patch, pod: Pod) -> None:
     """Say by which template and configuration the pod was rewritten; a rewritten pod keeps what it says."""
     if not patch.operations and has_supported_status(pod):
         return
-    status = pod.configuration.injection.status(pod.profile_name)
+    status = pod.configuration.container_template.status(pod.profile_name)
     if pod.annotations.get(STATUS) == status:
         return
     _annotate(patch, STATUS, status)

@@ -18,24 +18,24 @@ def make_plan(pod: Pod, profile: Profile) -> Plan:
     A pod that was rewritten before has its references in the plan that it carries, no longer in its environment.
     Raises PlanError.
     """
-    configuration, wishes = pod.configuration, pod.wishes
-    if len(pod.consumers) * len(wishes.env_from) > _MAX_ENV_FROM:
+    configuration, options = pod.configuration, pod.options
+    if len(pod.consumers) * len(options.env_from) > _MAX_ENV_FROM:
         raise PlanError(f"plan: env-from for all containers makes more than {_MAX_ENV_FROM} entries; name fewer")
-    parts = configuration.injection.plan_parts(profile)
+    parts = configuration.container_template.endpoints(profile)
     return Plan(
         workload=pod.workload,
         evidence=parts.evidence,
-        verifier=replace(parts.verifier, role=wishes.vault_role) if wishes.vault_role else parts.verifier,
-        vault=replace(parts.vault, namespace=wishes.vault_namespace) if wishes.vault_namespace else parts.vault,
-        secrets=wishes.secrets,
+        verifier=replace(parts.verifier, role=options.vault_role) if options.vault_role else parts.verifier,
+        vault=replace(parts.vault, namespace=options.vault_namespace) if options.vault_namespace else parts.vault,
+        secrets=options.secrets,
         env=_variables(pod),
         env_from=tuple(
             EnvFrom(consumer.name, reference.path, reference.version)
             for consumer in pod.consumers
-            for reference in wishes.env_from
+            for reference in options.env_from
         ),
-        agent=wishes.agent,
-        on_change=wishes.on_change,
+        agent=options.agent,
+        on_change=options.on_change,
         deadline_seconds=configuration.sidecar.deadlineSeconds,
         file_mode="0440" if pod.file_owner is None else "0400",
     )

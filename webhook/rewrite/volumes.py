@@ -10,7 +10,7 @@ def add_volumes(patch: Patch, pod: Pod) -> None:
     """Add what is missing; a volume that has one of our names and is another stays, for a rule to refuse."""
     present = pod.spec.get("volumes") or []
     names = {volume.get("name") for volume in present}
-    missing = [volume for volume in pod.configuration.injection.volumes if volume["name"] not in names]
+    missing = [volume for volume in pod.configuration.container_template.volumes if volume["name"] not in names]
     if missing and not present:
         patch.add(("spec", "volumes"), missing)
         return

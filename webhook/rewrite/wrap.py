@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from plan.layout import EXEC_HELPER, RUN_PATH, RUN_VOLUME, SECRETS_PATH, SECRETS_VOLUME
-from webhook.pod.consumers import is_wrapped, takes_env
-from webhook.pod.pod import Container, Pod
+from webhook.pod.container import Container
+from webhook.pod.pod import Pod
 from webhook.rewrite.patch import Patch
 
 
@@ -17,13 +17,13 @@ def wrap_consumers(patch: Patch, pod: Pod) -> None:
         found = references.get(consumer.field)
         if found is not None and found.problems:
             continue
-        wraps = takes_env(pod, consumer)
+        wraps = pod.receives_env(consumer)
         if wraps and not consumer.object.get("command"):
             continue
         path = ("spec", consumer.group, consumer.position)
         for index in reversed(found.indices if found else ()):
             patch.remove((*path, "env", index))
-        if wraps and not is_wrapped(consumer.object, consumer.name):
+        if wraps and not consumer.is_wrapped:
             _wrap(patch, path, consumer)
         _mount(patch, path, consumer, wraps)
 

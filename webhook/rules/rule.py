@@ -100,8 +100,8 @@ def evaluate(rules: Iterable[Rule[S]], subject: S) -> Iterator[Violation]:
             yield Violation(rule, field, message)
 
 
-def action_of(rule: Rule[Any], mode: Mode, configured: Action | None, asks: bool) -> Action:
+def action_of(rule: Rule[Any], mode: Mode, configured: Action | None, opted_in: bool) -> Action:
     """What the violation of a rule does: `configured` first, but a pod that opts in is injected whole or denied."""
-    if rule.needed_for_injection and asks:
+    if rule.needed_for_injection and opted_in:
         return "deny"
     return configured or ("deny" if mode is Mode.ENFORCE else "record")

@@ -16,10 +16,11 @@ from cli.commands.convert import convert_documents
 from cli.conversion.convert import convert
 from cli.conversion.templates import pod_template
 from server.yaml.kubernetes import parse_documents, write_documents
-from webhook.configuration.model import Configuration, Vault
-from webhook.pod.annotations import own_annotations, read_wishes
+from webhook.configuration.model import Configuration
+from webhook.configuration.sections import Vault
+from webhook.pod.annotations import own_annotations, parse_annotations
 from webhook.pod.other_injectors import claimed_by
-from webhook.pod.references import Home
+from webhook.pod.references import SecretPrefix
 
 CASES = sorted((Path(__file__).parent / "cases").glob("*.yaml"))
 
@@ -49,7 +50,7 @@ def test_admission_takes_what_was_written_and_nobody_else_works_on_a_finished_po
         own: dict[str, str] = {}
         for each in template.annotations:
             own = own_annotations(each) | own
-        assert read_wishes(own, Home("secret/home/")).problems == ()
+        assert parse_annotations(own, SecretPrefix("secret/home/")).problems == ()
         if converted.complete:
             assert [name for each in template.annotations for name in claimed_by(each)] == []
 

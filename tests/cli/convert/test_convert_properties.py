@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from cli.conversion.convert import convert
 from webhook.configuration.model import Configuration
-from webhook.pod.annotations import own_annotations, read_wishes
+from webhook.pod.annotations import own_annotations, parse_annotations
 from webhook.pod.other_injectors import BANK_VAULTS_PREFIXES, VAULT_AGENT_PREFIXES
-from webhook.pod.references import Home
+from webhook.pod.references import SecretPrefix
 
 AGENT = [
     "agent-inject", "role", "namespace", "agent-pre-populate-only", "agent-inject-containers", "secret-volume-path",
@@ -62,7 +62,7 @@ def service(own: dict[str, str], template: dict[str, str], env: Any) -> dict[str
 def problems(object_: dict[str, Any]) -> set[tuple[str, str]]:
     own = own_annotations(object_["metadata"]["annotations"])
     own |= own_annotations(object_["spec"]["template"]["metadata"]["annotations"])
-    return {(problem.key, problem.message) for problem in read_wishes(own, Home("home/")).problems}
+    return {(problem.key, problem.message) for problem in parse_annotations(own, SecretPrefix("home/")).problems}
 
 
 @settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])

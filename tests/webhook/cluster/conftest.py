@@ -12,7 +12,8 @@ from server.kubernetes.credentials import ServiceAccount
 from server.kubernetes.reflector import ReflectorTiming
 from tests.webhook.cluster.apiserver import NAMESPACES, ApiServer, namespace
 from webhook.cluster.live import LiveCluster
-from webhook.configuration.model import Configuration, Reserved
+from webhook.configuration.model import Configuration
+from webhook.configuration.sections import Reserved
 
 CONFIGURATION = Configuration(reserved=Reserved(keys=("snp", "pool")))
 """Decisions under it look at these labels of nodes, and at the presets'."""

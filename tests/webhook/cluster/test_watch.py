@@ -26,7 +26,8 @@ from tests.webhook.cluster.apiserver import (
     status,
 )
 from tests.webhook.cluster.conftest import CONFIGURATION, Live
-from webhook.configuration.model import Configuration, Reserved
+from webhook.configuration.model import Configuration
+from webhook.configuration.sections import Reserved
 from webhook.modes import Mode
 from webhook.snapshot import NodeRecord, RuntimeClassRecord, Taint
 

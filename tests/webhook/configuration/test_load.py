@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from server.yaml.strict import ConfigurationError
-from webhook.configuration.load import load_configuration
+from webhook.configuration_file import load_configuration
 
 
 @pytest.mark.parametrize(

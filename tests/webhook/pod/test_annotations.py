@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from plan.document import SecretFile
-from webhook.pod.annotations import NO_WISHES, own_annotations, read_wishes
-from webhook.pod.references import Home, Reference
+from webhook.pod.annotations import NO_OPTIONS, own_annotations, parse_annotations
+from webhook.pod.references import Reference, SecretPrefix
 
-HOME = Home("secret/knative/prod/shop/payments/")
+PREFIX = SecretPrefix("secret/knative/prod/shop/payments/")
 
 
 def test_a_full_set() -> None:
-    wishes = read_wishes(
+    options = parse_annotations(
         {
             "inject": "true",
             "profile": "kata-snp",
@@ -29,19 +29,19 @@ def test_a_full_set() -> None:
             "on-change": "signal:SIGHUP:nginx",
             "status": "whatever",
         },
-        HOME,
+        PREFIX,
     )
-    assert wishes.problems == ()
-    assert wishes.inject is True
-    assert wishes.names_secrets
-    assert wishes.secrets == (
+    assert options.problems == ()
+    assert options.inject is True
+    assert options.names_secrets
+    assert options.secrets == (
         SecretFile("all", "secret/shop/all", "all"),
         SecretFile("db", "secret/knative/prod/shop/payments/db", "conf.d/db", "password", 2, "0400", "{{ password }}"),
     )
-    assert wishes.env_from == (Reference("secret/shop/env"), Reference("secret/shop/more", None, 3))
-    assert wishes.containers == ("app", "helper")
-    assert (wishes.vault_role, wishes.vault_namespace) == ("shop", "team/a")
-    assert (wishes.agent, wishes.on_change) == ("sidecar", "signal:SIGHUP:nginx")
+    assert options.env_from == (Reference("secret/shop/env"), Reference("secret/shop/more", None, 3))
+    assert options.containers == ("app", "helper")
+    assert (options.vault_role, options.vault_namespace) == ("shop", "team/a")
+    assert (options.agent, options.on_change) == ("sidecar", "signal:SIGHUP:nginx")
 
 
 @pytest.mark.parametrize(
@@ -98,18 +98,18 @@ def test_a_full_set() -> None:
     ],
 )
 def test_problems(annotations: dict[str, str], key: str, message: str) -> None:
-    assert (key, message) in [(each.key, each.message) for each in read_wishes(annotations, HOME).problems]
+    assert (key, message) in [(each.key, each.message) for each in parse_annotations(annotations, PREFIX).problems]
 
 
 def test_a_wish_that_cannot_be_read_still_asks() -> None:
-    assert read_wishes({"secret-a": "nonsense"}, HOME).names_secrets
-    assert read_wishes({"env-from": "nonsense"}, HOME).names_secrets
+    assert parse_annotations({"secret-a": "nonsense"}, PREFIX).names_secrets
+    assert parse_annotations({"env-from": "nonsense"}, PREFIX).names_secrets
 
 
 def test_nothing_of_ours_is_no_wish() -> None:
-    assert read_wishes({}, HOME) is NO_WISHES
-    assert read_wishes({"inject": "false"}, HOME).inject is False
-    assert not read_wishes({"inject": "false"}, HOME).names_secrets
+    assert parse_annotations({}, PREFIX) is NO_OPTIONS
+    assert parse_annotations({"inject": "false"}, PREFIX).inject is False
+    assert not parse_annotations({"inject": "false"}, PREFIX).names_secrets
 
 
 def test_only_our_prefix_and_only_text() -> None:

@@ -1,4 +1,4 @@
-"""webhook.pod.consumers: who gets secrets, and which references can be moved."""
+"""webhook.pod: which containers get secrets, and which references can be moved."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 
 from webhook.configuration.model import Configuration
-from webhook.pod.consumers import is_wrapped, read_references, shown
+from webhook.pod.container import Container, display_name
+from webhook.pod.env_references import read_env_references
 from webhook.pod.pod import Pod
-from webhook.pod.references import Home
+from webhook.pod.references import SecretPrefix
 
-HOME = Home("secret/knative/cluster/shop/payments/")
+PREFIX = SecretPrefix("secret/knative/cluster/shop/payments/")
 SECRET = {"secret-db": "secret/shop/db"}
 
 
@@ -30,7 +31,7 @@ PORT = {"ports": [{"containerPort": 8080}]}
 REFERENCE = {"command": ["x"], "env": [{"name": "A", "value": "vault:secret/shop/db#a"}]}
 
 
-def test_nobody_without_a_secret() -> None:
+def test_no_consumer_without_a_secret() -> None:
     assert _names(_pod({"name": "app"}, annotations={"inject": "true"})) == []
 
 
@@ -51,11 +52,11 @@ def test_the_default_container_annotation_goes_before_the_port() -> None:
     assert _names(_pod({"name": "a"}, {"name": "b", **PORT}, annotations=annotations)) == ["a"]
 
 
-def test_several_and_none_known_to_serve() -> None:
+def test_several_without_a_serving_one_are_no_consumers() -> None:
     assert _names(_pod({"name": "a"}, {"name": "b"}, annotations=SECRET)) == []
 
 
-def test_who_holds_a_reference_gets_it() -> None:
+def test_a_container_that_holds_a_reference_is_a_consumer() -> None:
     assert _names(_pod({"name": "a"}, {"name": "b", **REFERENCE})) == ["b"]
     assert _names(_pod({"name": "a", **PORT}, {"name": "b", **REFERENCE}, annotations=SECRET)) == ["a", "b"]
 
@@ -71,7 +72,7 @@ def test_named_containers() -> None:
 
 def _problems(**container: Any) -> list[tuple[str, str]]:
     pod = _pod({"name": "app", **container})
-    return list(read_references(pod.containers[0], HOME).problems)
+    return list(read_env_references(pod.containers[0], PREFIX).problems)
 
 
 def test_references_are_moved_in_order() -> None:
@@ -82,7 +83,7 @@ def test_references_are_moved_in_order() -> None:
         {"name": "INLINE", "value": "u:${vault:secret/shop/db#b}@h"},
     ]
     pod = _pod({"name": "app", "command": ["x"], "env": env})
-    moved = read_references(pod.containers[0], HOME)
+    moved = read_env_references(pod.containers[0], PREFIX)
     assert moved.problems == ()
     assert moved.indices == (1, 3)
     whole, inline = moved.variables
@@ -128,12 +129,15 @@ def test_a_bad_reference_is_named_by_its_variable() -> None:
 
 
 def test_wrapped() -> None:
-    assert is_wrapped({"command": ["/morphisms/run/exec", "app", "--", "x"]}, "app")
-    assert not is_wrapped({"command": ["/morphisms/run/exec", "other", "--", "x"]}, "app")
-    assert not is_wrapped({"command": None}, "app")
-    assert not is_wrapped({}, "app")
+    def wrapped(item: dict[str, Any]) -> bool:
+        return Container("containers", 0, "app", item).is_wrapped
+
+    assert wrapped({"command": ["/morphisms/run/exec", "app", "--", "x"]})
+    assert not wrapped({"command": ["/morphisms/run/exec", "other", "--", "x"]})
+    assert not wrapped({"command": None})
+    assert not wrapped({})
 
 
-def test_hostile_names_are_made_fit_for_a_message() -> None:
-    assert shown("A\n\x1b[31m") == "A??[31m"
-    assert len(shown("x" * 1000)) == 63
+def test_hostile_names_are_made_safe_for_a_message() -> None:
+    assert display_name("A\n\x1b[31m") == "A??[31m"
+    assert len(display_name("x" * 1000)) == 63

@@ -7,9 +7,9 @@ from chevron.tokenizer import tokenize
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sidecar.errors import SidecarError
 from sidecar.publish.render import _rendered
-from sidecar.reasons import RefusalError
-from webhook.pod.mustache import trouble_in
+from webhook.pod.mustache import template_problem
 
 _SECRET = {"user": "app", "password": "hunter2", "hosts": ["a", "b"]}
 
@@ -26,7 +26,7 @@ _SECRET = {"user": "app", "password": "hunter2", "hosts": ["a", "b"]}
     ],
 )
 def test_what_renders_is_left_alone(template: str) -> None:
-    assert trouble_in(template) is None
+    assert template_problem(template) is None
     assert isinstance(_rendered(template, "db", _SECRET), str)
 
 
@@ -44,16 +44,16 @@ def test_what_renders_is_left_alone(template: str) -> None:
     ],
 )
 def test_what_the_sidecar_would_refuse_is_told(template: str, trouble: str) -> None:
-    assert trouble in (trouble_in(template) or "")
-    with pytest.raises(RefusalError):
+    assert trouble in (template_problem(template) or "")
+    with pytest.raises(SidecarError):
         _rendered(template, "db", _SECRET)
 
 
 def test_three_braces_closed_by_two_are_told_because_they_would_print_nothing() -> None:
-    assert trouble_in("{{{user}}:x") == "has a tag of three braces that is closed by two"
+    assert template_problem("{{{user}}:x") == "has a tag of three braces that is closed by two"
 
 
 @given(st.text(alphabet="{}#^/!&>a \n", max_size=24))
 def test_what_it_lets_through_the_library_can_take_apart(template: str) -> None:
-    if trouble_in(template) is None:
+    if template_problem(template) is None:
         list(tokenize(template))

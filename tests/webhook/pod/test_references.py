@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from webhook.pod.references import (
     BadReferenceError,
-    Home,
     Reference,
+    SecretPrefix,
     expand_inline,
     holds_inline,
     is_reference,
@@ -18,8 +18,8 @@ from webhook.pod.references import (
     parse_variable,
 )
 
-HOME = Home("secret/knative/prod/shop/payments/")
-NOWHERE = Home(None, "the pod belongs to no Knative Service; write the whole path")
+PREFIX = SecretPrefix("secret/knative/prod/shop/payments/")
+NO_PREFIX = SecretPrefix(None, "the pod does not belong to a Knative Service; write the whole path")
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ NOWHERE = Home(None, "the pod belongs to no Knative Service; write the whole pat
     ],
 )
 def test_forms(text: str, reference: Reference) -> None:
-    assert parse(text, HOME) == reference
+    assert parse(text, PREFIX) == reference
 
 
 @pytest.mark.parametrize(
@@ -63,32 +63,32 @@ def test_forms(text: str, reference: Reference) -> None:
 )
 def test_problems(text: str, problem: str) -> None:
     with pytest.raises(BadReferenceError, match=problem):
-        parse(text, HOME)
+        parse(text, PREFIX)
 
 
 def test_a_key_may_be_demanded_or_refused() -> None:
     with pytest.raises(BadReferenceError, match="names no key; write PATH#KEY"):
-        parse("secret/db", HOME, key=True)
+        parse("secret/db", PREFIX, key=True)
     with pytest.raises(BadReferenceError, match="every key of the secret becomes a variable here"):
-        parse("secret/db#a", HOME, key=False)
+        parse("secret/db#a", PREFIX, key=False)
 
 
 def test_home_needs_a_service() -> None:
-    with pytest.raises(BadReferenceError, match="starts with ~/, but the pod belongs to no Knative Service"):
-        parse("~/db", NOWHERE)
+    with pytest.raises(BadReferenceError, match="starts with ~/, but the pod does not belong to a Knative Service"):
+        parse("~/db", NO_PREFIX)
 
 
 def test_variables() -> None:
-    assert parse_variable("vault:secret/shop/db#password@2", HOME) == Reference("secret/shop/db", "password", 2)
+    assert parse_variable("vault:secret/shop/db#password@2", PREFIX) == Reference("secret/shop/db", "password", 2)
     with pytest.raises(BadReferenceError, match="transit ciphertext"):
-        parse_variable("vault:v1:8SDd3WHDOjf7mq69CyCqYjBXAiQQAVZRkFM13ok481zoCmHnSeDX9vyf7w==", HOME)
+        parse_variable("vault:v1:8SDd3WHDOjf7mq69CyCqYjBXAiQQAVZRkFM13ok481zoCmHnSeDX9vyf7w==", PREFIX)
     with pytest.raises(BadReferenceError, match="names no key"):
-        parse_variable("vault:secret/shop/db", HOME)
+        parse_variable("vault:secret/shop/db", PREFIX)
 
 
 def test_inline_references_are_made_whole() -> None:
     text = "postgres://${vault:~/db#user}:${vault:secret/shop/db#password@2}@db/shop"
-    assert expand_inline(text, HOME) == (
+    assert expand_inline(text, PREFIX) == (
         "postgres://${vault:secret/knative/prod/shop/payments/db#user}:${vault:secret/shop/db#password@2}@db/shop"
     )
 
@@ -96,7 +96,7 @@ def test_inline_references_are_made_whole() -> None:
 @pytest.mark.parametrize("text", ["${vault:secret/db#a", "${vault:secret/{x}#a}", "${vault:${vault:a/b#c}}"])
 def test_an_inline_reference_ends(text: str) -> None:
     with pytest.raises(BadReferenceError, match="does not end"):
-        expand_inline(text, HOME)
+        expand_inline(text, PREFIX)
 
 
 def test_what_counts_as_a_reference() -> None:
@@ -113,7 +113,7 @@ def test_messages_never_repeat_the_text(text: str) -> None:
     said = []
     for read in (parse, parse_variable, expand_inline):
         try:
-            read("kanarie" + text, HOME)
+            read("kanarie" + text, PREFIX)
         except BadReferenceError as error:
             said.append(str(error))
     assert "kanarie" not in "".join(said)
@@ -122,7 +122,7 @@ def test_messages_never_repeat_the_text(text: str) -> None:
 @given(st.text(alphabet="ab~./#@ 12", max_size=16))
 def test_a_path_never_leaves_its_place(text: str) -> None:
     try:
-        reference = parse(text, HOME)
+        reference = parse(text, PREFIX)
     except BadReferenceError:
         return
     segments = reference.path.split("/")

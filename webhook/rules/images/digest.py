@@ -16,7 +16,7 @@ def check(subject: Subject) -> Iterator[FieldMessage]:
         return  # Knative resolves a template's tags in the Revision
     platform = subject.pod.configuration.platformImages
     # queue-proxy's image is the operator's choice, the same for every Service, and no developer can pin it.
-    for container in subject.pod.judged:
+    for container in subject.pod.checked:
         image = container.object.get("image")
         if image and not _PINNED.fullmatch(image) and not _is_platform_image(image, platform):
             yield (

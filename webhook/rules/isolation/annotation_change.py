@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from webhook.pod.consumers import shown
+from webhook.pod.container import display_name
 from webhook.rules.rule import FieldMessage, Rule, Severity, Subject
 from webhook.wellknown import INITDATA, PREFIX
 
@@ -21,7 +21,7 @@ def check(subject: Subject) -> Iterator[FieldMessage]:
     for key in sorted(before.keys() | after.keys()):
         if before.get(key) != after.get(key):
             yield (
-                f"metadata.annotations[{PREFIX}{shown(key)}]",
+                f"metadata.annotations[{PREFIX}{display_name(key)}]",
                 "annotations of Morphisms cannot change on a running pod; change the Service's template instead",
             )
 

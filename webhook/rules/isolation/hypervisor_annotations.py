@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from webhook.pod.consumers import shown
+from webhook.pod.container import display_name
 from webhook.rules.rule import FieldMessage, Rule, Severity, Subject
 from webhook.wellknown import INITDATA, KATA_PREFIX
 
@@ -14,7 +14,7 @@ def check(subject: Subject) -> Iterator[FieldMessage]:
     for key in subject.pod.annotations:
         if key.startswith(KATA_PREFIX) and key != INITDATA and key not in allowed:
             yield (
-                f"metadata.annotations[{shown(key)}]",
+                f"metadata.annotations[{display_name(key)}]",
                 "remove this Kata annotation, or have the operator add it to hypervisorAnnotations",
             )
 

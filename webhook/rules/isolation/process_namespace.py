@@ -9,7 +9,7 @@ from webhook.rules.rule import FieldMessage, Rule, Severity, Subject
 
 
 def check(subject: Subject) -> Iterator[FieldMessage]:
-    if subject.pod.spec.get("shareProcessNamespace") and subject.pod.wishes.on_change == NO_REACTION:
+    if subject.pod.spec.get("shareProcessNamespace") and subject.pod.options.on_change == NO_REACTION:
         yield (
             "spec.shareProcessNamespace",
             "remove shareProcessNamespace: every container could read the environment and memory of the others",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from webhook.pod.consumers import shown
+from webhook.pod.container import display_name
 from webhook.rules.rule import BindingSubject, FieldMessage, Rule, Severity
 
 
@@ -19,7 +19,7 @@ def check(subject: BindingSubject) -> Iterator[FieldMessage]:
     if node is None:
         yield (
             "target.name",
-            f"node {shown(subject.node)} does not exist in the cluster; bind the pod to a confidential node",
+            f"node {display_name(subject.node)} does not exist in the cluster; bind the pod to a confidential node",
         )
         return
     reserved = configuration.reserved

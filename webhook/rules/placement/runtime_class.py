@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from webhook.pod.consumers import shown
+from webhook.pod.container import display_name
 from webhook.rules.rule import FieldMessage, Rule, Severity, Subject
 
 
@@ -18,7 +18,7 @@ def check(subject: Subject) -> Iterator[FieldMessage]:
     elif name not in profile.runtimeClasses:
         yield (
             "spec.runtimeClassName",
-            f"RuntimeClass {shown(name)} does not belong to profile {profile.name};"
+            f"RuntimeClass {display_name(name)} does not belong to profile {profile.name};"
             f" remove runtimeClassName or use {' or '.join(profile.runtimeClasses)}",
         )
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from plan.layout import RUN_PATH, RUN_VOLUME, SECRETS_PATH, SECRETS_VOLUME
-from webhook.pod.consumers import asks_for_all, is_wrapped, missing_command, serving, shown, takes_env
-from webhook.pod.pod import Container, Pod
+from webhook.pod.container import Container, display_name
+from webhook.pod.env_references import missing_command
+from webhook.pod.pod import Pod
 from webhook.rewrite.wrap import own_mount
 from webhook.rules.rule import FieldMessage, Rule, Severity, Subject
 
@@ -17,30 +18,30 @@ _GROUP_READS = 0o040
 
 def check(subject: Subject) -> Iterator[FieldMessage]:
     pod = subject.pod
-    wishes = pod.wishes
-    if wishes.names_secrets and pod.profile is not None and not pod.profile.injects:
+    options = pod.options
+    if options.names_secrets and pod.profile is not None and not pod.profile.injects:
         yield (
             _FIELD,
             f"profile {pod.profile.name} does not inject, so the secrets named in the annotations will not be"
             " available; use another profile",
         )
         return
-    if wishes.containers is not None:
+    if options.containers is not None:
         names = {container.name for container in pod.application if container.group != "ephemeralContainers"}
-        for name in wishes.containers:
+        for name in options.containers:
             if name not in names:
                 yield (
                     _FIELD,
-                    f"names container {shown(name)}, which does not exist or cannot get secrets; name one of the"
+                    f"names container {display_name(name)}, which does not exist or cannot get secrets; name one of the"
                     " application's containers",
                 )
-    elif asks_for_all(pod) and not serving(pod):
+    elif options.for_all_consumers and pod.serving_container is None:
         yield (
             _FIELD,
             "the pod has several containers and no serving one can be determined; set morphisms.dev/containers",
         )
     if pod.file_owner is None and pod.consumers:
-        for secret in wishes.secrets:
+        for secret in options.secrets:
             if secret.mode is not None and not int(secret.mode, 8) & _GROUP_READS:
                 yield (
                     f"metadata.annotations[morphisms.dev/mode-{secret.name}]",
@@ -55,12 +56,12 @@ def check(subject: Subject) -> Iterator[FieldMessage]:
 
 
 def _check_consumer(pod: Pod, consumer: Container) -> Iterator[FieldMessage]:
-    wraps = takes_env(pod, consumer)
+    wraps = pod.receives_env(consumer)
     if wraps and not consumer.object.get("command"):
         yield f"{consumer.field}.command", missing_command(consumer.label)
     elif pod.injected is not None:
         mounts = consumer.object.get("volumeMounts") or ()
-        if wraps and not is_wrapped(consumer.object, consumer.name):
+        if wraps and not consumer.is_wrapped:
             yield (
                 f"{consumer.field}.command",
                 f"container {consumer.label} gets secrets as env, but its command bypasses the exec helper;"

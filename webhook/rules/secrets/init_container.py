@@ -15,7 +15,7 @@ from webhook.rules.rule import FieldMessage, Rule, Severity, Subject
 
 def check(subject: Subject) -> Iterator[FieldMessage]:
     pod, profile = subject.pod, subject.pod.profile
-    if profile is None or not profile.injects or pod.wishes.problems:
+    if profile is None or not profile.injects or pod.options.problems:
         return
     injected = pod.injected
     if injected is None:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from webhook.pod.consumers import shown
+from webhook.pod.container import display_name
 from webhook.rules.rule import FieldMessage, Rule, Severity, Subject
 
 
 def check(subject: Subject) -> Iterator[FieldMessage]:
-    for container in subject.pod.judged:
+    for container in subject.pod.checked:
         for index, variable in enumerate(container.object.get("env") or ()):
             if (variable.get("valueFrom") or {}).get("secretKeyRef") is not None:
+                name = display_name(variable["name"])
                 yield (
                     f"{container.field}.env[{index}]",
-                    f"env {shown(variable['name'])} of container {container.label} comes from a Kubernetes Secret;"
+                    f"env {name} of container {container.label} comes from a Kubernetes Secret;"
                     " move it to Vault and set value: vault:PATH#KEY",
                 )
         for index, source in enumerate(container.object.get("envFrom") or ()):

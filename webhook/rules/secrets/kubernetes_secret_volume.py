@@ -11,7 +11,7 @@ from webhook.rules.rule import FieldMessage, Rule, Severity, Subject
 def check(subject: Subject) -> Iterator[FieldMessage]:
     # Volumes that only queue-proxy mounts, such as Knative's server certificates, belong to the platform.
     mounted = {
-        mount.get("name") for container in subject.pod.judged for mount in container.object.get("volumeMounts") or ()
+        mount.get("name") for container in subject.pod.checked for mount in container.object.get("volumeMounts") or ()
     }
     for index, volume in enumerate(subject.pod.spec.get("volumes") or ()):
         if volume.get("name") in mounted and _holds_secret(volume):

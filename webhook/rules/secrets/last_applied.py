@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from webhook.pod.consumers import shown
+from webhook.pod.container import display_name
 from webhook.rules.rule import FieldMessage, Rule, Severity, Subject
 from webhook.rules.secrets.plaintext_env import detector_of
 from webhook.wellknown import LAST_APPLIED
@@ -22,7 +22,7 @@ def check(subject: Subject) -> Iterator[FieldMessage]:
         if detector.find(name, value) is not None:
             yield (
                 f"metadata.annotations[{LAST_APPLIED}]",
-                f"last-applied-configuration keeps env {shown(name)}, which looks like a secret;"
+                f"last-applied-configuration keeps env {display_name(name)}, which looks like a secret;"
                 " rotate the secret, then apply the manifest without it or use server-side apply",
             )
 

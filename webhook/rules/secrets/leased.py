@@ -14,7 +14,7 @@ _FIELD = "metadata.annotations[morphisms.dev/agent]"
 
 def check(subject: Subject) -> Iterator[FieldMessage]:
     pod = subject.pod
-    if pod.wishes.agent == "sidecar":
+    if pod.options.agent == "sidecar":
         return
     mounts = tuple(f"{mount}/" for mount in pod.configuration.vault.mounts)
     for path in dict.fromkeys(_paths(pod)):
@@ -27,9 +27,9 @@ def check(subject: Subject) -> Iterator[FieldMessage]:
 
 
 def _paths(pod: Pod) -> Iterator[str]:
-    for secret in pod.wishes.secrets:
+    for secret in pod.options.secrets:
         yield secret.path
-    for source in pod.wishes.env_from:
+    for source in pod.options.env_from:
         yield source.path
     if pod.injected is None:
         for moved in pod.references:

@@ -12,7 +12,7 @@ _FIELD = "metadata.annotations[morphisms.dev/on-change]"
 
 def check(subject: Subject) -> Iterator[FieldMessage]:
     pod = subject.pod
-    if pod.wishes.on_change == NO_REACTION:
+    if pod.options.on_change == NO_REACTION:
         return
     if not pod.spec.get("shareProcessNamespace"):
         yield _FIELD, "signals need shareProcessNamespace: true in the pod; without it use on-change: none"

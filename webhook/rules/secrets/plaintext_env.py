@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import lru_cache
 
-from webhook.configuration.model import Plaintext
+from webhook.configuration.sections import Plaintext
 from webhook.detection import Allow, Detector
-from webhook.pod.consumers import is_wrapped, shown
+from webhook.pod.container import display_name
 from webhook.pod.references import literal_parts
 from webhook.rules.rule import FieldMessage, Rule, Severity, Subject
 
@@ -25,22 +25,22 @@ def check(subject: Subject) -> Iterator[FieldMessage]:
         if variable.value is not None and detector.find(variable.name, literal_parts(variable.value)) is not None:
             yield (
                 "spec.initContainers",
-                f"env {shown(variable.name)} of container {variable.container} holds, beside a Vault reference,"
+                f"env {display_name(variable.name)} of container {variable.container} holds, beside a Vault reference,"
                 " what looks like a secret in plain text; store it in Vault too",
             )
-    for secret in subject.pod.wishes.secrets:
+    for secret in subject.pod.options.secrets:
         if secret.template is not None and detector.find(secret.name, secret.template) is not None:
             yield (
                 f"metadata.annotations[morphisms.dev/template-{secret.name}]",
                 f"template-{secret.name} holds what looks like a secret in plain text; store it in Vault too",
             )
-    for container in subject.pod.judged:
+    for container in subject.pod.checked:
         for index, variable in enumerate(container.object.get("env") or ()):
             value = variable.get("value")
             found = detector.find(variable["name"], value) if value else None
             if found is not None:
-                name = shown(variable["name"])
-                command_hint = "" if is_wrapped(container.object, container.name) else " and a command"
+                name = display_name(variable["name"])
+                command_hint = "" if container.is_wrapped else " and a command"
                 yield (
                     f"{container.field}.env[{index}]",
                     f"env {name} of container {container.label} looks like a secret in plain text ({found.detector});"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from plan.layout import TOKEN_VOLUME
-from webhook.pod.quantity import same_amount
+from webhook.quantity import same_amount
 from webhook.rules.rule import FieldMessage, Rule, Severity, Subject
 
 
@@ -22,7 +22,7 @@ def check(subject: Subject) -> Iterator[FieldMessage]:
     if pod.profile is None or not pod.profile.injects or pod.injected is None:
         return
     present = {volume.get("name"): (index, volume) for index, volume in enumerate(pod.spec.get("volumes") or ())}
-    for wanted in pod.configuration.injection.volumes:
+    for wanted in pod.configuration.container_template.volumes:
         index, volume = present.get(wanted["name"], (None, None))
         if volume is None:
             yield "spec.volumes", f"volume {wanted['name']} is missing; leave the volumes to injection"

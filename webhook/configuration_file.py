@@ -1,4 +1,4 @@
-"""The configuration file: read, and checked for the ids in it, which the types cannot know."""
+"""Reads the configuration file, and checks the ids of rules and detectors in it, which the types cannot know."""
 
 from __future__ import annotations
 
