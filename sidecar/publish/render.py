@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from plan.document import Plan, SecretFile
 from sidecar.errors import SidecarError
+from sidecar.mounts import mount_of
 from sidecar.reasons import Exit, Reason
 
 Read = tuple[str, int | None]
@@ -49,11 +50,6 @@ def reads(plan: Plan) -> list[Read]:
                 f"{path} is below none of the plan's KV mounts; a secret with a lease needs agent: sidecar",
             )
     return found
-
-
-def mount_of(mounts: Mapping[str, int], path: str) -> str | None:
-    """The KV mount that a logical path is below; None for any other engine, whose credentials have a lease."""
-    return max((name for name in mounts if path.startswith(f"{name}/")), key=len, default=None)
 
 
 def files(plan: Plan, secrets: Secrets) -> dict[str, File]:

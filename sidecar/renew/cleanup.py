@@ -1,4 +1,4 @@
-"""Tokens and leases that were replaced: ended when the application had its time, and again when Vault was away."""
+"""Revokes replaced tokens and leases, once the application has had time to change over; retries while Vault is away."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Final
 from sidecar.deadline import Deadline
 from sidecar.errors import SidecarError
 from sidecar.log import Events
+from sidecar.renew.schedule import Schedule, Task
 from sidecar.vault.session import SecretLease, VaultSession
 
 # With the back-off between them some five minutes; by then a short-lived token has ended by itself.
@@ -24,34 +25,36 @@ class _Entry:
 
 
 class Cleanup:
-    """What is still to be ended. Bounded: each entry is given up after so many attempts."""
+    """What is still to be revoked. Bounded: each entry is dropped after MAX_ATTEMPTS."""
 
-    def __init__(self, events: Events) -> None:
+    def __init__(self, events: Events, schedule: Schedule) -> None:
         self._events = events
+        self._schedule = schedule
         self._entries: list[_Entry] = []
 
     def add_token(self, session: VaultSession, seconds: float) -> None:
-        """End a token, and with it its leases, in so many seconds."""
-        # What was to be ended of it ends with it.
+        """Revoke a token, and with it its leases, in so many seconds."""
         self._entries = [each for each in self._entries if each.session is not session]
         if session.is_open:
             self._entries.append(_Entry(session, None, time.monotonic() + seconds))
+        self._schedule.set(Task.CLEANUP, self.due_in())
 
     def add_lease(self, session: VaultSession, lease: SecretLease, seconds: float) -> None:
-        """End one lease of a token that stays, in so many seconds."""
+        """Revoke one lease of a token that stays, in so many seconds."""
         if lease.id:
             self._entries.append(_Entry(session, lease, time.monotonic() + seconds))
+        self._schedule.set(Task.CLEANUP, self.due_in())
 
     def open_sessions(self) -> list[VaultSession]:
-        """Whose tokens still live."""
+        """Sessions whose tokens wait to be revoked."""
         return [each.session for each in self._entries if each.lease is None]
 
     def due_in(self) -> float | None:
-        """Seconds until the next; None when there is nothing."""
+        """Seconds until the next one is due; None when there is none."""
         return min((max(0.0, each.due - time.monotonic()) for each in self._entries), default=None)
 
     def run(self, deadline: Deadline) -> None:
-        """End what is due. Raises SidecarError when Vault cannot answer and it is to be tried again."""
+        """Revoke what is due. Raises SidecarError when Vault cannot answer and a later attempt may succeed."""
         now = time.monotonic()
         for entry in [each for each in self._entries if each.due <= now]:
             self._revoke(deadline, entry)
@@ -71,6 +74,6 @@ class Cleanup:
             reason = error.detail
         self._entries.remove(entry)
         if reason:
-            self._events.warning(f"{what}_not_revoked", detail=f"{reason}; it ends with its time to live")
+            self._events.warning(f"{what}_not_revoked", detail=f"{reason}; it expires with its time to live")
         else:
             self._events.info(f"{what}_revoked")

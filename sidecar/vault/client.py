@@ -11,7 +11,7 @@ from sidecar.deadline import Deadline, retry_until
 from sidecar.errors import SidecarError
 from sidecar.http import VAULT, Answer, Client
 from sidecar.log import Events
-from sidecar.publish.render import mount_of
+from sidecar.mounts import mount_of
 from sidecar.reasons import Reason
 from sidecar.shutdown import ShutdownSignal
 
@@ -72,7 +72,7 @@ class VaultClient:
             self._token = ""
             self._client.close()
         if reason:
-            self._events.warning("token_not_revoked", detail=f"{reason}; it ends with its time to live")
+            self._events.warning("token_not_revoked", detail=f"{reason}; it expires with its time to live")
         else:
             self._events.info("token_revoked")
 

@@ -172,7 +172,7 @@ def test_vault_that_hangs_does_not_keep_the_kubelet_waiting(
         ended = sidecar.stop()
         assert ended.code == 0, "SIGTERM ends the wait"
         assert time.monotonic() - started < REVOCATION_SECONDS + 2
-        assert "ends with its time to live" in ended.named("token_not_revoked")[0]["detail"]
+        assert "expires with its time to live" in ended.named("token_not_revoked")[0]["detail"]
         shows(raft_pod, "before")
 
 
