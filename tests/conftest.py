@@ -6,6 +6,8 @@ import pytest
 from xdist.remote import Producer  # type: ignore[import-untyped]
 from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]
 
+pytest_plugins = ["tests.support.signals"]
+
 
 class _Spread(LoadFileScheduling):  # type: ignore[misc]
     """Modules share servers through their fixtures, and the cluster tier one control plane."""
