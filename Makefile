@@ -3,7 +3,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: setup demo test test-fast lint format bench lock schema exec images manifests clean
+.PHONY: setup packages demo test test-fast lint format bench lock schema exec images manifests clean
 
 setup: $(STAMP)
 
@@ -14,6 +14,12 @@ $(STAMP): requirements/dev.txt pyproject.toml
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements/dev.txt
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --no-index --editable .
 	@touch $@
+
+# What tests can use of Debian's, listed with its purpose in tests/packages.txt. As root.
+packages:
+	@apt-get update -qq
+	@sed -e 's/ *#.*//' -e '/^$$/d' tests/packages.txt | \
+	  DEBIAN_FRONTEND=noninteractive xargs apt-get install --yes -qq --no-install-recommends --no-upgrade
 
 demo: setup
 	@$(BIN)/python -m demo

@@ -20,6 +20,7 @@ from tests.cluster.client import JSON_PATCH, Object
 from tests.cluster.controlplane import ControlPlane, control_plane
 from tests.cluster.nodes import KATA, RUNTIME_CLASSES
 from tests.cluster.own_ca import KINDS, REGISTRATIONS, SECRETS, OwnCa, Replica, load, until
+from tests.support import packages
 
 AUTHORITY, LEAF = SECRETS
 SLOW = {"leafSeconds": 3600, "authoritySeconds": 36000, "settleSeconds": 2}
@@ -358,7 +359,7 @@ def test_a_follower_waits_for_a_certificate_with_a_clear_line(bare: ControlPlane
 
 
 @pytest.mark.parametrize("skew", ["+5h", "-50m"])
-@pytest.mark.skipif(not _FAKETIME, reason="no libfaketime: it is in Debian's package libfaketime")
+@pytest.mark.skipif(not _FAKETIME, reason=packages.without("libfaketime"))
 def test_a_leader_with_a_wrong_clock_makes_certificates_that_are_valid(
     bare: ControlPlane, workloads: Callable[[OwnCa], str], skew: str
 ) -> None:

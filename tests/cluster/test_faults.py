@@ -27,6 +27,7 @@ from tests.cluster.installation import NAME, SYSTEM, Installation, Replica
 from tests.cluster.link import Link
 from tests.cluster.namespace import DEVELOPER, Namespace
 from tests.cluster.stream import Attempt, Kind, Stream, make_pod
+from tests.support import packages
 from webhook.configuration.model import Configuration
 
 Make = Callable[..., Namespace]
@@ -227,7 +228,7 @@ def _refusal(cluster: ControlPlane, namespace: Namespace) -> str:
     return answer.message
 
 
-@pytest.mark.skipif(shutil.which("faketime") is None, reason="needs faketime, Debian's package of that name")
+@pytest.mark.skipif(shutil.which("faketime") is None, reason=packages.without("faketime"))
 def test_a_view_that_is_too_old_admits_nobody_to_enforced_namespaces(
     repaired: Installation, wired: Link, stream: Stream, tmp_path: Path
 ) -> None:

@@ -4,7 +4,6 @@ never sees its secrets."""
 from __future__ import annotations
 
 import secrets
-import shutil
 import signal
 from collections.abc import Callable, Iterator
 
@@ -17,14 +16,14 @@ from tests.cluster.installation import Installation
 from tests.cluster.keyserver import KeyServer, key_server
 from tests.cluster.knative import Knative, make_service, pod_of, revisions, settled
 from tests.cluster.namespace import Namespace
+from tests.support import packages
 
 Make = Callable[..., Namespace]
 
 
 @pytest.fixture(scope="module")
 def keys(cluster: ControlPlane) -> Iterator[KeyServer]:
-    if shutil.which("cc") is None or shutil.which("make") is None:
-        pytest.skip("the exec helper is C: this machine has no cc, or no make")
+    packages.require_c_compiler()
     with key_server(cluster, cluster.folder / "keyserver") as running:
         yield running
 

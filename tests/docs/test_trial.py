@@ -5,15 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
+from tests.support import packages
 from tests.support.openbao import binary
 from tests.support.paths import ROOT
 
@@ -31,9 +29,7 @@ def _free_ports() -> list[str]:
 
 def test_the_trial_goes_as_the_page_says(tmp_path: Path) -> None:
     binary()
-    for program in ("bash", "curl", "openssl"):
-        if shutil.which(program) is None:
-            pytest.skip(f"no {program} on this machine")
+    packages.require(curl="curl", openssl="openssl")
     # A step that fails ends the script, and what the steps before it started.
     before = "set -eu -o pipefail\ntrap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n"
     script = before + "\n".join(re.findall(r"```sh\n(.*?)```", _PAGE, re.DOTALL)) + "\nwait\n"

@@ -15,6 +15,7 @@ from tests.e2e.conftest import replica, write_password
 from tests.e2e.raft import RaftOpenBao
 from tests.sidecar.pod import CANARY, Pod, refused
 from tests.sidecar.resident import resident
+from tests.support import packages
 
 _PLACES = ("/usr/lib/*/faketime/libfaketime.so.1", "/usr/lib64/faketime/libfaketime.so.1")
 
@@ -24,7 +25,7 @@ def faketime() -> dict[str, str]:
     """The environment in which a process has another time; `FAKETIME` is still to be set."""
     found = [path for pattern in _PLACES for path in Path("/").glob(pattern.removeprefix("/"))]
     if not found:
-        pytest.skip("no libfaketime: it is in Debian's package libfaketime")
+        pytest.skip(packages.without("libfaketime"))
     return {"LD_PRELOAD": str(found[0])}
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import packages
 from tools.images.rootfs import SOURCE
 from tools.images.targets import PACKAGES, PYTHON, TARGETS, Target
 
@@ -50,7 +51,8 @@ class Image:
 @pytest.fixture(scope="session")
 def assemble(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Image]:
     """Assemble a target anew, in a folder of its own."""
-    if missing := [tool for tool in ("make", "cc", "strip", "ldd", "dpkg-query") if shutil.which(tool) is None]:
+    packages.require(make="make", cc="gcc", strip="binutils")
+    if missing := [tool for tool in ("ldd", "dpkg-query") if shutil.which(tool) is None]:
         pytest.skip(f"the images' files are assembled from Debian's libraries; not here: {', '.join(missing)}")
     tools = tmp_path_factory.mktemp("tools")
     subprocess.run([sys.executable, "-m", "venv", tools], check=True)

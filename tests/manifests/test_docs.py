@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from tests.manifests.rendering import MANIFESTS, rendered
+from tests.support import packages
 
 _DOCS = MANIFESTS.parent / "docs"
 _PAGES = {name: (_DOCS / f"{name}.md").read_text() for name in ("install", "operations", "gitops")}
@@ -87,7 +88,7 @@ def test_argo_cd_ignores_what_others_write_and_nothing_else() -> None:
     assert {name for kind, name in found if kind == "Secret"} == secrets
 
 
-@pytest.mark.skipif(shutil.which("jq") is None, reason="no jq on this machine")
+@pytest.mark.skipif(shutil.which("jq") is None, reason=packages.without("jq"))
 def test_the_paths_are_what_jq_takes_for_paths() -> None:
     registration = _object("MutatingWebhookConfiguration", "morphisms")
     for webhook in registration["webhooks"]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ from tests.attestation.verifier.tokens import Issuer
 from tests.sidecar.exec.conftest import build
 from tests.sidecar.pod import CANARY, HOME, Pod
 from tests.sidecar.vault import TlsOpenBao, tls_openbao
+from tests.support import packages
 from tests.support.paths import ROOT
 
 
@@ -94,8 +94,7 @@ def judge(
 @pytest.fixture(scope="session")
 def helper(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The exec helper as an image carries it."""
-    if shutil.which("cc") is None or shutil.which("make") is None:
-        pytest.skip("the exec helper is C: this machine has no cc, or no make")
+    packages.require_c_compiler()
     return build(tmp_path_factory.mktemp("helper"))
 
 

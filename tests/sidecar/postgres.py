@@ -17,6 +17,7 @@ import pytest
 
 from tests.sidecar.resident import until
 from tests.sidecar.vault import _free_port
+from tests.support import packages
 from tests.support.openbao import OpenBao
 
 PASSWORD = "of-the-database-engine"
@@ -28,7 +29,7 @@ def program(name: str) -> str:
     found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), reverse=True)
     path = str(found[0]) if found else shutil.which(name)
     if path is None:
-        pytest.skip(f"no PostgreSQL: {name} is neither below /usr/lib/postgresql nor on PATH (package postgresql)")
+        pytest.skip(packages.without("postgresql"))
     return path
 
 

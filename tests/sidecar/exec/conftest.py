@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.support import packages
 from tests.support.paths import ROOT
 
 HERE = Path(__file__).parent
@@ -111,10 +112,7 @@ class Pod:
 
 @pytest.fixture(scope="session")
 def compiler() -> str:
-    found = shutil.which("cc")
-    if found is None or shutil.which("make") is None:
-        pytest.skip("the helper is C: this machine has no cc, or no make")
-    return found
+    return packages.require_c_compiler()
 
 
 @pytest.fixture(scope="session")

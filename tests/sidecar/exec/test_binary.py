@@ -7,9 +7,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import pytest
-
 from tests.sidecar.exec.conftest import CONTAINER, RUN, SOURCE, USAGE, Report, build
+from tests.support import packages
 
 KIB = 1024
 
@@ -58,9 +57,8 @@ def test_two_builds_are_the_same_bytes(shipped: Path, tmp_path: Path) -> None:
 
 def test_runs_on_aarch64(tmp_path: Path, application: Path, compiler: str) -> None:
     """The helper under emulation; what it becomes is this machine's own program."""
-    cross, emulator = shutil.which("aarch64-linux-gnu-gcc"), shutil.which("qemu-aarch64-static")
-    if cross is None or emulator is None:
-        pytest.skip("no aarch64-linux-gnu-gcc, or no qemu-aarch64-static")
+    packages.require(**{"aarch64-linux-gnu-gcc": "gcc-aarch64-linux-gnu", "qemu-aarch64-static": "qemu-user-static"})
+    cross, emulator = "aarch64-linux-gnu-gcc", "qemu-aarch64-static"
     helper = build(tmp_path / "aarch64", f'-DRUN_DIRECTORY=\\"{RUN}\\"', compiler=cross)
     assert helper.stat().st_size <= 64 * KIB
     (tmp_path / RUN / "env").mkdir(parents=True)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.sidecar.exec.conftest import HERE, SOURCE
+from tests.support import packages
 
 COUNT = 500_000
 SECONDS = 8
@@ -40,8 +40,7 @@ def test_random_input_meets_a_second_statement_of_the_answer(compiler: str, tmp_
 
 
 def test_so_does_input_that_coverage_guides(tmp_path: Path) -> None:
-    if shutil.which("clang") is None:
-        pytest.skip("libFuzzer comes with clang, which this machine has not; the random driver above runs without")
+    packages.require(clang="clang")  # the random driver above runs without it
     program = tmp_path / "fuzz"
     compile_with("clang", "fuzzer,address,undefined", program, "-DLIBFUZZER")
     words: list[str | Path] = [program, f"-max_total_time={SECONDS}", "-max_len=256", "-seed=1"]
