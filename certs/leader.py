@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
 from cryptography import x509
 
+from certs.ca_bundle import bundle_patch
 from certs.metrics import CertificateMetrics
-from certs.pem import write_certificates
 from certs.periods import Periods
 from certs.rotation import Change, Publish, Step, Wait, next_step
 from certs.secret_data import data_for, secret_of
-from certs.state import ROTATE, Live, Object, State, read_live, read_state, secret_data, webhooks_of
+from certs.state import ROTATE, Live, State, read_live, read_state, secret_data
 from server import logs
 from server.kubernetes.client import JSON_PATCH, MERGE_PATCH, Client
 from server.kubernetes.errors import StatusError, reason_of, status_of
@@ -133,28 +133,6 @@ class Leader:
         self._failures += 1
         delay: timedelta = min(_MAX_RETRY, _RETRY * 2.0 ** min(self._failures - 1, 8))
         return self._client.clock.now() + delay
-
-
-def bundle_patch(configuration: Object, bundle: Sequence[x509.Certificate]) -> list[dict[str, object]]:
-    """JSON Patch (RFC 6902) that sets the caBundle of each webhook with another one, and changes nothing else.
-
-    It applies to the version that was read and no other: a list has indices only, and may have changed since.
-    """
-    encoded = base64.b64encode(write_certificates(bundle)).decode()
-    patch: list[dict[str, object]] = [
-        {"op": "test", "path": "/metadata/resourceVersion", "value": version_of(configuration)}
-    ]
-    for index, webhook in enumerate(webhooks_of(configuration)):
-        if not _has(webhook, bundle):
-            patch.append({"op": "test", "path": f"/webhooks/{index}/name", "value": webhook.get("name")})
-            # `add` of a member also replaces it; a caBundle that is empty is not there to be replaced.
-            patch.append({"op": "add", "path": f"/webhooks/{index}/clientConfig/caBundle", "value": encoded})
-    return patch
-
-
-def _has(webhook: Mapping[str, object], bundle: Sequence[x509.Certificate]) -> bool:
-    (found,) = read_live("", {"webhooks": [webhook]}).bundles
-    return found is not None and set(found) == set(bundle)
 
 
 def _object_of(step: Step) -> str:

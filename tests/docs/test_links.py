@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import tomllib
 from functools import cache
 from pathlib import Path
 from urllib.parse import unquote
@@ -15,7 +16,7 @@ from tests.support.paths import ROOT
 from webhook.configuration.model import Configuration
 
 _SHARED = ("plan", "kbs", "logline", "measured", "server", "certs")
-_PACKAGES = ("webhook", "sidecar", "attestation", *_SHARED, "cli", "demo", "tools")
+_PACKAGES = tuple(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["root_packages"])
 _FOLDERS = (*_PACKAGES, "tests", "docs", "manifests", "requirements")
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 # A path in the text or in a picture: `webhook/decide.py`, `tests/cluster`, `docs/decisions/`.
