@@ -18,6 +18,7 @@ from tests.support.paths import ROOT
 from webhook.configuration.model import Configuration
 from webhook.decide import decide
 from webhook.modes import Mode
+from webhook.pod import annotations
 from webhook.request import Request, User
 from webhook.snapshot import Snapshot
 
@@ -82,6 +83,15 @@ def test_every_command_is_in_the_reference(name: str) -> None:
 def test_commands_that_are_named_exist(page: str) -> None:
     shown = re.findall(r"(?:`|^|\$ |\| )(?:kubectl )?morphisms ([a-z][a-z-]*)", PAGES[page], re.MULTILINE)
     assert set(shown) <= set(COMMANDS)
+
+
+@pytest.mark.parametrize("annotation", [*annotations._SINGLE, *(f"{family}NAME" for family in annotations._FAMILIES)])
+def test_every_annotation_is_in_the_reference(annotation: str) -> None:
+    (table,) = re.findall(r"^\| annotation \|.*?\n\n", _REFERENCE, re.MULTILINE | re.DOTALL)
+    names = {
+        name for cell in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE) for name in re.findall("`([^`]+)`", cell)
+    }
+    assert annotation in names
 
 
 @pytest.mark.parametrize("profile", Configuration().profile_by_name)
