@@ -1,4 +1,4 @@
-"""What the API server and other admission plugins make of an injected pod: the harmless stays, the rest is refused."""
+"""Changes of an injected pod by the API server and other admission plugins: harmless ones are admitted, others not."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _service_account(pod: Json) -> None:
 
 
 @pytest.mark.parametrize("plugin", [_always_pull, _limit_range, _canonical, _service_account])
-def test_the_api_servers_own_plugins_change_nothing(injected: Json, plugin: Callable[[Json], None]) -> None:
+def test_changes_by_the_api_servers_own_plugins_are_admitted(injected: Json, plugin: Callable[[Json], None]) -> None:
     plugin(injected)
     assert _ask("/validate/pod", injected).denial is None
     assert list(_ask("/mutate/pod", injected).operations) == []
@@ -98,13 +98,13 @@ def _second_token(pod: Json) -> None:
 
 
 @pytest.mark.parametrize("tamper", [_environment, _less_memory, _other_volume, _sub_path, _second_token])
-def test_what_could_turn_the_container_is_refused(injected: Json, tamper: Callable[[Json], None]) -> None:
+def test_changes_that_could_take_over_the_container_are_refused(injected: Json, tamper: Callable[[Json], None]) -> None:
     assert _ask("/validate/pod", copy.deepcopy(injected)).denial is None
     tamper(injected)
     assert _ask("/validate/pod", injected).denial is not None
 
 
 @pytest.mark.parametrize("text", ["banana", "-1", "0", "1e3x", ""])
-def test_a_quantity_that_is_none_is_refused_at_load(text: str) -> None:
+def test_an_invalid_quantity_is_refused_at_load(text: str) -> None:
     with pytest.raises(ValueError, match="quantity"):
         Configuration.model_validate({"sidecar": {"secretsSizeLimit": text}})

@@ -1,4 +1,4 @@
-"""A field of the rewritten pod is told in the places of the author's."""
+"""Messages name the fields of the author's pod, not those of the rewritten one."""
 
 from __future__ import annotations
 
@@ -42,5 +42,5 @@ REWRITTEN: dict[str, Any] = {
         ("", ""),
     ],
 )
-def test_places(field: str, expected: str) -> None:
+def test_a_field_of_the_pod_is_reported_as_the_field_that_its_author_wrote(field: str, expected: str) -> None:
     assert authored_field(field, REWRITTEN, AUTHORED) == expected

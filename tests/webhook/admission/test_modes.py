@@ -1,4 +1,4 @@
-"""The table of modes: what happens to pods that ask, to others and to those that opt out."""
+"""The table of modes, for pods that opt in, pods that opt out, and others."""
 
 from __future__ import annotations
 
@@ -55,7 +55,9 @@ _ASKS, _OTHER, _OUT = {"inject": "true"}, dict[str, str](), {"inject": "false"}
         (Mode.ENFORCE, _OUT, "mutated"),
     ],
 )
-def test_who_is_mutated(mode: Mode, annotations: dict[str, str], outcome: str) -> None:
+def test_the_mode_and_the_opt_in_decide_whether_a_pod_is_injected(
+    mode: Mode, annotations: dict[str, str], outcome: str
+) -> None:
     assert decide(_request("/mutate/pod", annotations), Configuration(), _snapshot(mode)).outcome == outcome
 
 
@@ -72,7 +74,9 @@ def test_who_is_mutated(mode: Mode, annotations: dict[str, str], outcome: str) -
         (Mode.ENFORCE, _OUT, "denied"),
     ],
 )
-def test_who_is_denied_when_that_cannot_be(mode: Mode, annotations: dict[str, str], outcome: str) -> None:
+def test_a_pod_that_opts_in_is_denied_if_it_cannot_be_injected(
+    mode: Mode, annotations: dict[str, str], outcome: str
+) -> None:
     request = _request("/mutate/pod", annotations, nodeName="plain-0")
     assert decide(request, Configuration(), _snapshot(mode)).outcome == outcome
 
@@ -80,13 +84,13 @@ def test_who_is_denied_when_that_cannot_be(mode: Mode, annotations: dict[str, st
 @pytest.mark.parametrize(
     ("mode", "allowed"), [(Mode.ABSENT, True), (Mode.AUDIT, True), (Mode.INJECT, True), (Mode.ENFORCE, False)]
 )
-def test_violations_of_others_are_recorded_until_enforce(mode: Mode, allowed: bool) -> None:
+def test_violations_of_pods_that_do_not_opt_in_are_denied_only_in_enforce(mode: Mode, allowed: bool) -> None:
     decision = decide(_request("/validate/pod", _OTHER), Configuration(), _snapshot(mode))
     assert decision.allowed is allowed
     assert bool(decision.violations) is (mode is not Mode.ABSENT)
 
 
-def test_a_rule_that_injection_needs_denies_who_asks_whatever_is_configured() -> None:
+def test_no_configured_action_lets_a_pod_opt_in_and_violate_a_rule_that_injection_needs() -> None:
     configuration = Configuration.model_validate({"rules": {"placement/node-name": {"inject": "ignore"}}})
     request = _request("/validate/pod", _ASKS, nodeName="plain-0")
     assert not decide(request, configuration, _snapshot(Mode.INJECT)).allowed
@@ -99,7 +103,7 @@ def test_mutation_and_validation_follow_the_same_configured_action() -> None:
 
 
 @pytest.mark.parametrize("path", ["/mutate/pod", "/validate/pod"])
-def test_a_stale_view_refuses_in_enforce_alone(path: str) -> None:
+def test_a_stale_view_refuses_only_in_enforce(path: str) -> None:
     for mode in (Mode.AUDIT, Mode.INJECT):
         assert decide(_request(path, _OTHER), Configuration(), _snapshot(mode, age_seconds=301.0)).allowed
     decision = decide(_request(path, _OTHER), Configuration(), _snapshot(Mode.ENFORCE, age_seconds=301.0))
@@ -108,13 +112,13 @@ def test_a_stale_view_refuses_in_enforce_alone(path: str) -> None:
     assert "301 s old" in decision.denial.message
 
 
-def test_without_a_cluster_what_depends_on_it_is_not_evaluated() -> None:
+def test_rules_that_need_the_cluster_are_not_evaluated_without_one() -> None:
     decision = decide(_request("/mutate/pod", _ASKS), Configuration(), None)
     assert decision.outcome == "mutated"
     assert decision.audit["not-evaluated"] == "placement/runtime-handler,placement/binding-target"
 
 
-def test_a_mirror_pod_is_known_by_its_kubelet_alone() -> None:
+def test_a_mirror_pod_is_exempt_only_if_its_own_kubelet_creates_it() -> None:
     request = _request("/validate/pod", _OTHER, nodeName="n1")
     request.object["metadata"]["annotations"]["kubernetes.io/config.mirror"] = "x"  # type: ignore[index]
     node = replace(request.user, name="system:node:n1", groups=("system:nodes",))
@@ -124,7 +128,7 @@ def test_a_mirror_pod_is_known_by_its_kubelet_alone() -> None:
     assert not decide(replace(request, user=other), Configuration(), _snapshot(Mode.ENFORCE)).allowed
 
 
-def test_an_update_is_judged_by_what_it_adds() -> None:
+def test_an_update_is_refused_only_for_violations_that_it_adds() -> None:
     request = _request("/validate/pod", _OTHER)
     old = copy.deepcopy(request.object)
     same = replace(request, operation="UPDATE", old_object=old)
@@ -140,7 +144,7 @@ def test_an_update_is_judged_by_what_it_adds() -> None:
     }
 
 
-def test_images_that_the_platform_injects_by_tag_can_be_let_through() -> None:
+def test_platform_images_may_have_tags_if_configured() -> None:
     proxy = {"name": "istio-proxy", "image": "docker.io/istio/proxyv2:1.26"}
     request = _request("/validate/pod", _OTHER)
     assert request.object is not None

@@ -1,4 +1,4 @@
-"""webhook.admission.mutate_service: when annotations go down into the template, by example."""
+"""webhook.admission.mutate_service: examples of when annotations are copied into the template."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ def _copied(decision: Decision) -> Json:
     return found
 
 
-def test_creation_copies() -> None:
+def test_creation_copies_annotations_into_the_template() -> None:
     assert _copied(_decide(_service({"inject": "true", "secret-db": "~/db"}))) == {
         "inject": "true",
         "secret-db": "~/db",
     }
 
 
-def test_the_template_has_the_last_word() -> None:
+def test_the_templates_own_annotation_wins() -> None:
     assert _copied(_decide(_service({"inject": "true", "agent": "init"}, {"inject": "false"}))) == {"agent": "init"}
 
 
@@ -68,13 +68,13 @@ def test_status_is_never_copied() -> None:
 
 
 @pytest.mark.parametrize("metadata", [None, {}, {"annotations": None}, {"annotations": {}}])
-def test_a_template_without_annotations_gets_them(metadata: Json | None) -> None:
+def test_annotations_are_copied_into_a_template_without_annotations(metadata: Json | None) -> None:
     service = _service({"inject": "true"})
     service["spec"]["template"]["metadata"] = metadata
     assert _copied(_decide(service)) == {"inject": "true"}
 
 
-def test_the_unchanged_manifest_gets_back_what_it_had() -> None:
+def test_an_unchanged_manifest_gets_its_copies_back() -> None:
     service, old = _service({"inject": "true"}), _service({"inject": "true"}, {"inject": "true"})
     old["spec"]["template"]["spec"].update(timeoutSeconds=300, containerConcurrency=0)
     decision = _decide(service, old)
@@ -82,7 +82,7 @@ def test_the_unchanged_manifest_gets_back_what_it_had() -> None:
     assert decision.warnings == ()
 
 
-def test_a_new_wish_alone_makes_no_revision_and_says_so() -> None:
+def test_a_new_annotation_alone_creates_no_revision_and_warns() -> None:
     decision = _decide(_service({"inject": "true"}), _service())
     assert decision.operations == ()
     assert decision.warnings == (
@@ -91,13 +91,13 @@ def test_a_new_wish_alone_makes_no_revision_and_says_so() -> None:
     )
 
 
-def test_a_changed_wish_waits_too() -> None:
+def test_a_changed_annotation_alone_creates_no_revision_either() -> None:
     decision = _decide(_service({"profile": "b"}, {"profile": "a"}), _service({"profile": "a"}, {"profile": "a"}))
     assert decision.operations == ()
     assert len(decision.warnings) == 1
 
 
-def test_a_changed_template_takes_everything_along() -> None:
+def test_a_changed_template_copies_every_annotation() -> None:
     old = _service({"profile": "a"}, {"profile": "a"})
     decision = _decide(
         _service({"profile": "b", "inject": "true"}, {"profile": "a"}, image="registry.example/app:2"), old
@@ -106,7 +106,7 @@ def test_a_changed_template_takes_everything_along() -> None:
     assert decision.warnings == ()
 
 
-def test_what_a_person_wrote_in_the_template_is_not_taken_for_a_copy() -> None:
+def test_an_annotation_that_the_author_wrote_in_the_template_is_not_taken_for_a_copy() -> None:
     old = _service({"profile": "a"}, {"profile": "mine"})
     assert _copied(_decide(_service({"profile": "b"}, {"profile": "mine"}, image="registry.example/app:2"), old)) == {}
 
@@ -128,11 +128,11 @@ def test_what_a_person_wrote_in_the_template_is_not_taken_for_a_copy() -> None:
         ({"a": {"b": 1}}, {"a": []}, True),
     ],
 )
-def test_only_what_the_manifest_says_can_be_a_change(new: Any, old: Any, changed: bool) -> None:
+def test_members_that_the_manifest_omits_are_not_changes(new: Any, old: Any, changed: bool) -> None:
     assert changes(new, old) is changed
 
 
-def test_deletion_is_nobodys_business() -> None:
+def test_a_deletion_is_skipped() -> None:
     kind = ("serving.knative.dev", "v1", "Service")
     request = Request("u", "/mutate/service", kind, kind, "", "DELETE", "x", "shop", User("dev"), None, _service())
     assert decide(request, Configuration(), None, Mode.INJECT).outcome == "skipped"

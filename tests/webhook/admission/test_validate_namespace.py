@@ -1,4 +1,4 @@
-"""Tightening a namespace names the Revisions that would not come back from zero."""
+"""Tightening the mode of a namespace lists the Revisions whose new pods would be refused."""
 
 from __future__ import annotations
 
@@ -61,23 +61,23 @@ def test_the_failing_revisions_are_listed_with_their_rules() -> None:
     )
 
 
-def test_revisions_out_of_routing_do_not_count() -> None:
+def test_revisions_without_routes_are_not_counted() -> None:
     assert _warnings("audit", "enforce", (_revision("payments-00001", "reserve"),)) == ()
 
 
-def test_a_failed_look_up_is_said() -> None:
+def test_a_failed_look_up_gives_a_warning() -> None:
     assert "unavailable" in _warnings("audit", "enforce", None)[0]
 
 
-def test_a_revision_that_cannot_be_read_is_named_and_hinders_nothing() -> None:
+def test_an_unreadable_revision_is_listed() -> None:
     assert "odd: cannot be read" in _warnings(None, "enforce", ({"metadata": {"name": "odd"}, "spec": 7},))[1]
 
 
 @pytest.mark.parametrize(("old", "new"), [("enforce", "audit"), ("enforce", None), ("audit", "audit")])
-def test_loosening_is_another_policys_business(old: str | None, new: str | None) -> None:
+def test_loosening_a_mode_gives_no_warning(old: str | None, new: str | None) -> None:
     assert _warnings(old, new, None) == ()
     assert lookup(_request(old, new), Configuration(), Snapshot()) is None
 
 
-def test_a_value_that_is_no_mode_is_told() -> None:
+def test_an_invalid_mode_gives_a_warning() -> None:
     assert "use audit, inject or enforce" in _warnings(None, "enforced", None)[0]

@@ -73,12 +73,12 @@ async def lookups(server: ApiServer) -> AsyncIterator[Lookups]:
         yield Lookups(client, seconds=0.3)
 
 
-async def test_finds_the_pod_of_a_binding(server: ApiServer, lookups: Lookups) -> None:
+async def test_a_look_up_finds_the_pod_of_a_binding(server: ApiServer, lookups: Lookups) -> None:
     server.faults[_POD_PATH].append(body(json.dumps(_POD).encode()))
     assert await lookups.look_up(_THE_POD) == Fetched(pod=_POD)
 
 
-async def test_finds_the_routable_revisions(server: ApiServer, lookups: Lookups) -> None:
+async def test_a_look_up_finds_the_routable_revisions(server: ApiServer, lookups: Lookups) -> None:
     server.faults[_REVISIONS_PATH].append(_list(_REVISION, 7))
     assert await lookups.look_up(_THE_REVISIONS) == Fetched(revisions=(_REVISION,))
     ((_, query, _headers),) = server.requests
@@ -106,7 +106,7 @@ def test_other_decisions_need_no_look_up(request_: Request) -> None:
     assert lookup(request_, _CONFIGURATION, _SNAPSHOT) is None
 
 
-def test_a_binding_to_a_node_that_does_not_suit_needs_its_pod() -> None:
+def test_a_binding_to_a_node_that_fits_no_profile_needs_its_pod() -> None:
     assert lookup(_BINDING, _CONFIGURATION, _SNAPSHOT) == _THE_POD
 
 
@@ -150,7 +150,7 @@ async def test_every_failure_is_none_and_logged_without_content(
     assert "hunter2" not in repr(logged)
 
 
-async def test_a_slow_body_is_bounded_too(server: ApiServer, lookups: Lookups) -> None:
+async def test_a_slow_body_is_cut_off(server: ApiServer, lookups: Lookups) -> None:
     async def trickle(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
         await response.prepare(request)
@@ -161,27 +161,27 @@ async def test_a_slow_body_is_bounded_too(server: ApiServer, lookups: Lookups) -
     assert await lookups.pod("shop", "web-1") is None
 
 
-async def test_more_revisions_than_one_call_gives_are_no_answer(server: ApiServer, lookups: Lookups) -> None:
+async def test_more_revisions_than_fit_one_call_give_no_answer(server: ApiServer, lookups: Lookups) -> None:
     server.faults[_REVISIONS_PATH].append(_list(_REVISION, **{"continue": "more"}))
     assert await lookups.revisions("shop") is None
 
 
 @pytest.mark.parametrize("name", ["..", "", "a/b", "web-1?x=", "Web", "a" * 300, "web-1\n"])
-async def test_only_names_become_paths(server: ApiServer, lookups: Lookups, name: str) -> None:
+async def test_only_valid_names_become_paths(server: ApiServer, lookups: Lookups, name: str) -> None:
     assert await lookups.pod("shop", name) is None
     assert await lookups.pod(name, "web-1") is None
     assert await lookups.revisions(name) is None
     assert not server.requests
 
 
-async def test_look_ups_at_a_time_are_few(server: ApiServer, lookups: Lookups) -> None:
+async def test_concurrent_look_ups_are_bounded(server: ApiServer, lookups: Lookups) -> None:
     server.faults[_POD_PATH].extend([hang] * 40)
     answers = await asyncio.gather(*(lookups.pod("shop", "web-1") for _ in range(40)))
     assert answers == [None] * 40
     assert len(server.requests) <= 16
 
 
-async def test_a_file_answers_what_the_cluster_would(server: ApiServer, lookups: Lookups) -> None:
+async def test_a_snapshot_file_answers_like_the_cluster(server: ApiServer, lookups: Lookups) -> None:
     server.faults[_POD_PATH].append(body(json.dumps(_POD).encode()))
     server.faults[_REVISIONS_PATH].append(_list(_REVISION))
     file = FileCluster(_OBJECTS)
@@ -202,7 +202,7 @@ async def test_the_live_cluster_looks_up_while_it_runs(live: Live) -> None:
     assert await live.cluster.look_up(_THE_POD) == Fetched()
 
 
-async def test_a_file_is_a_cluster_that_never_changes() -> None:
+async def test_a_snapshot_file_is_a_cluster_that_never_changes() -> None:
     cluster: Cluster = FileCluster(_OBJECTS)
     view = cluster.current()
     cluster.configured(_CONFIGURATION)
@@ -214,6 +214,6 @@ async def test_a_file_is_a_cluster_that_never_changes() -> None:
     running.cancel()
 
 
-def test_the_live_cluster_is_one_too() -> None:
+def test_the_live_cluster_satisfies_the_protocol() -> None:
     cluster: Cluster = LiveCluster(_CONFIGURATION)
     assert cluster.problem()

@@ -83,7 +83,7 @@ def _nodes() -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
-async def test_five_thousand_nodes_stay_small(record_property: Any) -> None:
+async def test_five_thousand_nodes_need_little_memory(record_property: Any) -> None:
     server = ApiServer()
     for item in _nodes():
         server.put(NODES, item)

@@ -33,7 +33,7 @@ def _written(folder: Path, content: str | bytes) -> Path:
     ],
     ids=["json", "yaml", "documents", "lists"],
 )
-def test_reads_lists_and_documents(tmp_path: Path, content: str) -> None:
+def test_lists_and_documents_are_read(tmp_path: Path, content: str) -> None:
     path = _written(tmp_path, content)
     assert read_objects(path) == _ITEMS
     snapshot = FileCluster.read(path).current()
@@ -75,7 +75,7 @@ def test_a_timestamp_is_text_as_in_kubernetes(tmp_path: Path) -> None:
         (b"kind: \xff\xfe", "neither JSON nor YAML"),
     ],
 )
-def test_refuses_without_repeating_a_value(tmp_path: Path, content: str | bytes, message: str) -> None:
+def test_a_refusal_never_repeats_a_value(tmp_path: Path, content: str | bytes, message: str) -> None:
     path = _written(tmp_path, content)
     with pytest.raises(SnapshotFileError) as caught:
         read_objects(path)
@@ -85,12 +85,12 @@ def test_refuses_without_repeating_a_value(tmp_path: Path, content: str | bytes,
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
 
 
-def test_refuses_what_it_cannot_read(tmp_path: Path) -> None:
+def test_an_unreadable_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SnapshotFileError, match="cannot be read: No such file"):
         read_objects(tmp_path / "absent")
 
 
-def test_refuses_large_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = _written(tmp_path, "kind: Pod\nname: x\n")
     monkeypatch.setattr(file, "MAX_YAML_BYTES", 10)
     with pytest.raises(SnapshotFileError, match="write it with -o json"):

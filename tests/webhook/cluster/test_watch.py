@@ -34,7 +34,7 @@ from webhook.snapshot import NodeRecord, RuntimeClassRecord, Taint
 _TAINTS = (Taint("dedicated", "snp", "NoSchedule"),)
 
 
-async def test_keeps_what_decisions_need_and_no_more(live: Live) -> None:
+async def test_the_view_keeps_only_the_fields_that_decisions_need(live: Live) -> None:
     live.server.put(NAMESPACES, namespace("plain"))
     live.server.put(NODES, node("n1", snp="true", other="x"))
     live.server.put(CLASSES, runtime_class("kata"))
@@ -112,7 +112,7 @@ async def test_asks_for_bookmarks_and_an_end(live: Live) -> None:
 
 
 @pytest.mark.parametrize("partial", [b'{"type":"ADDED","object":{"metadata":{"na', b""])
-async def test_goes_on_from_the_last_version_after_a_cut(live: Live, partial: bytes) -> None:
+async def test_a_watch_resumes_from_the_last_version_after_an_interruption(live: Live, partial: bytes) -> None:
     await live.opened()
     version = live.server.bookmark(NODES)
     await live.observed.next("nodes", "bookmark")
@@ -124,7 +124,7 @@ async def test_goes_on_from_the_last_version_after_a_cut(live: Live, partial: by
     assert len(live.server.asked(NODES, watch=False)) == 1
 
 
-async def test_opens_again_at_once_when_the_server_ends_a_watch(live: Live) -> None:
+async def test_a_watch_reopens_immediately_when_the_server_closes_it(live: Live) -> None:
     await live.opened()
     live.clock.now += 60
     live.server.end(NODES)
@@ -203,9 +203,7 @@ async def test_retries_a_failing_watch_and_lists_again_when_the_server_was_away(
     assert live.observed.counts["nodes", "listed"] == (2 if away else 1)
 
 
-async def test_waits_as_long_as_it_is_told_but_not_longer_than_its_own_limit(
-    live: Live, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_retry_after_is_respected_up_to_a_limit(live: Live, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
     live.server.faults[NODES].extend([status(429, "0.015"), status(429, "86400"), status(429, "Wed, 21 Oct 2026")])
     await live.opened()
@@ -356,7 +354,7 @@ async def test_lists_nodes_again_for_other_label_keys(live: Live) -> None:
     assert len(live.server.asked(NAMESPACES, watch=False)) == 1
 
 
-async def test_other_label_keys_during_a_list_start_it_anew(live: Live) -> None:
+async def test_other_label_keys_during_a_list_restart_it(live: Live) -> None:
     live.server.put(NODES, node("n1", snp="true", zone="a"))
     arrived = asyncio.Event()
 
@@ -373,7 +371,7 @@ async def test_other_label_keys_during_a_list_start_it_anew(live: Live) -> None:
     assert not live.observed.counts["nodes", "interrupted"]
 
 
-async def test_stops_cleanly_wherever_it_is(live: Live) -> None:
+async def test_stopping_is_clean_in_every_phase(live: Live) -> None:
     live.server.faults[CLASSES].append(hang)
     live.start()
     await live.observed.until(lambda: live.observed.counts["nodes", "opened"] > 0)
@@ -381,7 +379,7 @@ async def test_stops_cleanly_wherever_it_is(live: Live) -> None:
     assert {task for task in asyncio.all_tasks() if "Reflector" in repr(task.get_coro())} == set()
 
 
-async def test_what_cannot_connect_says_so(live: Live) -> None:
+async def test_a_failed_connection_is_reported(live: Live) -> None:
     async def connect() -> Any:
         raise OSError("no cluster")
 

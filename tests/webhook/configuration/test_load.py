@@ -1,4 +1,4 @@
-"""Ids in the configuration file are checked as well as its keys."""
+"""The loader checks ids in the configuration file as well as keys."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from webhook.configuration_file import load_configuration
         ("version: 2", "version"),
     ],
 )
-def test_what_is_unknown_is_named_with_the_nearest_known(tmp_path: Path, text: str, problem: str) -> None:
+def test_an_unknown_id_is_reported_with_the_nearest_known_one(tmp_path: Path, text: str, problem: str) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(text)
     with pytest.raises(ConfigurationError) as raised:
@@ -29,7 +29,7 @@ def test_what_is_unknown_is_named_with_the_nearest_known(tmp_path: Path, text: s
     assert problem in str(raised.value)
 
 
-def test_the_digest_is_of_what_is_in_force(tmp_path: Path) -> None:
+def test_the_digest_covers_the_parsed_configuration(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text("version: 1\n")
     before = load_configuration(path).digest

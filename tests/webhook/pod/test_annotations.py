@@ -1,4 +1,4 @@
-"""webhook.pod.annotations: wishes, and what is said about those that cannot be read."""
+"""webhook.pod.annotations: the options in annotations, and the problems of unreadable ones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from webhook.pod.references import Reference, SecretPrefix
 PREFIX = SecretPrefix("secret/knative/prod/shop/payments/")
 
 
-def test_a_full_set() -> None:
+def test_every_annotation_is_read() -> None:
     options = parse_annotations(
         {
             "inject": "true",
@@ -97,22 +97,22 @@ def test_a_full_set() -> None:
         ),
     ],
 )
-def test_problems(annotations: dict[str, str], key: str, message: str) -> None:
+def test_an_unusable_annotation_is_a_problem(annotations: dict[str, str], key: str, message: str) -> None:
     assert (key, message) in [(each.key, each.message) for each in parse_annotations(annotations, PREFIX).problems]
 
 
-def test_a_wish_that_cannot_be_read_still_asks() -> None:
+def test_an_unreadable_annotation_still_names_secrets() -> None:
     assert parse_annotations({"secret-a": "nonsense"}, PREFIX).names_secrets
     assert parse_annotations({"env-from": "nonsense"}, PREFIX).names_secrets
 
 
-def test_nothing_of_ours_is_no_wish() -> None:
+def test_other_annotations_request_nothing() -> None:
     assert parse_annotations({}, PREFIX) is NO_OPTIONS
     assert parse_annotations({"inject": "false"}, PREFIX).inject is False
     assert not parse_annotations({"inject": "false"}, PREFIX).names_secrets
 
 
-def test_only_our_prefix_and_only_text() -> None:
+def test_only_text_annotations_with_the_prefix_are_read() -> None:
     annotations = {"morphisms.dev/inject": "true", "morphisms.dev/agent": 1, "other/inject": "true", "inject": "true"}
     assert own_annotations(annotations) == {"inject": "true"}
     assert own_annotations(None) == {}

@@ -1,4 +1,4 @@
-"""webhook.pod: which containers get secrets, and which references can be moved."""
+"""webhook.pod: the containers that get secrets, and the references that can be moved."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ def test_no_consumer_without_a_secret() -> None:
     assert _names(_pod({"name": "app"}, annotations={"inject": "true"})) == []
 
 
-def test_the_only_container_serves() -> None:
+def test_the_only_container_is_the_serving_one() -> None:
     assert _names(_pod({"name": "app"}, annotations=SECRET)) == ["app"]
 
 
-def test_queue_proxy_never_counts() -> None:
+def test_queue_proxy_is_never_a_consumer() -> None:
     assert _names(_pod({"name": "app"}, {"name": "queue-proxy", **PORT}, annotations=SECRET)) == ["app"]
 
 
-def test_the_one_with_the_port_serves() -> None:
+def test_the_container_with_a_port_is_the_serving_one() -> None:
     assert _names(_pod({"name": "a"}, {"name": "b", **PORT}, annotations=SECRET)) == ["b"]
 
 
-def test_the_default_container_annotation_goes_before_the_port() -> None:
+def test_the_default_container_annotation_takes_precedence_over_ports() -> None:
     annotations = {**SECRET, "kubectl.kubernetes.io/default-container": "a"}
     assert _names(_pod({"name": "a"}, {"name": "b", **PORT}, annotations=annotations)) == ["a"]
 
@@ -65,7 +65,7 @@ def test_init_containers_may_be_consumers() -> None:
     assert _names(_pod({"name": "a"}, initContainers=[{"name": "migrate", **REFERENCE}])) == ["migrate"]
 
 
-def test_named_containers() -> None:
+def test_the_containers_annotation_decides() -> None:
     annotations = {**SECRET, "containers": "b,c"}
     assert _names(_pod({"name": "a", **PORT}, {"name": "b"}, {"name": "c"}, annotations=annotations)) == ["b", "c"]
 
@@ -91,7 +91,7 @@ def test_references_are_moved_in_order() -> None:
     assert inline.value == "u:${vault:secret/shop/db#b}@h"
 
 
-def test_a_container_without_command_is_told_what_to_add() -> None:
+def test_a_missing_command_is_reported_with_the_line_to_add() -> None:
     ((where, message),) = _problems(env=REFERENCE["env"])
     assert where == "spec.containers[0].command"
     assert message == (
@@ -109,26 +109,26 @@ def test_expansions_of_a_reference_are_refused(text: str, member: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["$$(A)", "$(AB)", "$A", "${A}", "$(A", "$$$$(A)"])
-def test_what_kubernetes_does_not_expand_is_fine(text: str) -> None:
+def test_text_that_kubernetes_does_not_expand_is_allowed(text: str) -> None:
     assert _problems(command=["x"], args=[text], env=REFERENCE["env"]) == []
 
 
 @pytest.mark.parametrize("member", ["command", "args"])
-def test_references_in_words_are_refused(member: str) -> None:
+def test_references_in_command_and_args_are_refused(member: str) -> None:
     words = {"command": ["x"], member: ["x", "--password=${vault:secret/shop/db#a}"]}
     assert _problems(**words) == [
         (f"spec.containers[0].{member}", f"container app has a Vault reference in {member}; use env")
     ]
 
 
-def test_a_bad_reference_is_named_by_its_variable() -> None:
+def test_a_bad_reference_is_reported_by_its_variable() -> None:
     ((where, message),) = _problems(command=["x"], env=[{"name": "A", "value": "vault:kanarie"}])
     assert where == "spec.containers[0].env[0]"
     assert message.startswith("env A names no key")
     assert "kanarie" not in message
 
 
-def test_wrapped() -> None:
+def test_a_wrapped_command_is_recognised() -> None:
     def wrapped(item: dict[str, Any]) -> bool:
         return Container("containers", 0, "app", item).is_wrapped
 

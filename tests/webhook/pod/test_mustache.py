@@ -1,4 +1,4 @@
-"""webhook.pod.mustache, held against the library that the sidecar renders with."""
+"""webhook.pod.mustache, compared with the library that the sidecar renders with."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SECRET = {"user": "app", "password": "hunter2", "hosts": ["a", "b"]}
         "{{=<% %>=}}<% user %> {{ is text",
     ],
 )
-def test_what_renders_is_left_alone(template: str) -> None:
+def test_a_template_that_renders_has_no_problem(template: str) -> None:
     assert template_problem(template) is None
     assert isinstance(_rendered(template, "db", _SECRET), str)
 
@@ -43,17 +43,17 @@ def test_what_renders_is_left_alone(template: str) -> None:
         ("{{> other}}", "a partial"),
     ],
 )
-def test_what_the_sidecar_would_refuse_is_told(template: str, trouble: str) -> None:
+def test_a_template_that_the_sidecar_would_refuse_is_reported(template: str, trouble: str) -> None:
     assert trouble in (template_problem(template) or "")
     with pytest.raises(SidecarError):
         _rendered(template, "db", _SECRET)
 
 
-def test_three_braces_closed_by_two_are_told_because_they_would_print_nothing() -> None:
+def test_three_braces_closed_by_two_are_reported_because_they_would_render_nothing() -> None:
     assert template_problem("{{{user}}:x") == "has a tag of three braces that is closed by two"
 
 
 @given(st.text(alphabet="{}#^/!&>a \n", max_size=24))
-def test_what_it_lets_through_the_library_can_take_apart(template: str) -> None:
+def test_the_library_can_parse_every_accepted_template(template: str) -> None:
     if template_problem(template) is None:
         list(tokenize(template))

@@ -1,4 +1,4 @@
-"""webhook.pod.references: what may be written, what it means, and what is answered otherwise."""
+"""webhook.pod.references: the accepted forms, their meaning, and the messages for others."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ NO_PREFIX = SecretPrefix(None, "the pod does not belong to a Knative Service; wr
         ("secret/with space/a+b#x/y", Reference("secret/with space/a+b", "x/y")),
     ],
 )
-def test_forms(text: str, reference: Reference) -> None:
+def test_every_form_of_a_reference_is_read(text: str, reference: Reference) -> None:
     assert parse(text, PREFIX) == reference
 
 
@@ -61,24 +61,24 @@ def test_forms(text: str, reference: Reference) -> None:
         ("s/" + "x" * 1024, "longer than 1024 characters"),
     ],
 )
-def test_problems(text: str, problem: str) -> None:
+def test_a_malformed_reference_is_refused(text: str, problem: str) -> None:
     with pytest.raises(BadReferenceError, match=problem):
         parse(text, PREFIX)
 
 
-def test_a_key_may_be_demanded_or_refused() -> None:
+def test_a_key_can_be_required_or_forbidden() -> None:
     with pytest.raises(BadReferenceError, match="names no key; write PATH#KEY"):
         parse("secret/db", PREFIX, key=True)
     with pytest.raises(BadReferenceError, match="every key of the secret becomes a variable here"):
         parse("secret/db#a", PREFIX, key=False)
 
 
-def test_home_needs_a_service() -> None:
+def test_the_workloads_prefix_needs_a_service() -> None:
     with pytest.raises(BadReferenceError, match="starts with ~/, but the pod does not belong to a Knative Service"):
         parse("~/db", NO_PREFIX)
 
 
-def test_variables() -> None:
+def test_references_of_variables_are_read() -> None:
     assert parse_variable("vault:secret/shop/db#password@2", PREFIX) == Reference("secret/shop/db", "password", 2)
     with pytest.raises(BadReferenceError, match="transit ciphertext"):
         parse_variable("vault:v1:8SDd3WHDOjf7mq69CyCqYjBXAiQQAVZRkFM13ok481zoCmHnSeDX9vyf7w==", PREFIX)
@@ -86,7 +86,7 @@ def test_variables() -> None:
         parse_variable("vault:secret/shop/db", PREFIX)
 
 
-def test_inline_references_are_made_whole() -> None:
+def test_inline_references_get_their_full_path() -> None:
     text = "postgres://${vault:~/db#user}:${vault:secret/shop/db#password@2}@db/shop"
     assert expand_inline(text, PREFIX) == (
         "postgres://${vault:secret/knative/prod/shop/payments/db#user}:${vault:secret/shop/db#password@2}@db/shop"
@@ -94,12 +94,12 @@ def test_inline_references_are_made_whole() -> None:
 
 
 @pytest.mark.parametrize("text", ["${vault:secret/db#a", "${vault:secret/{x}#a}", "${vault:${vault:a/b#c}}"])
-def test_an_inline_reference_ends(text: str) -> None:
+def test_an_inline_reference_has_to_be_closed(text: str) -> None:
     with pytest.raises(BadReferenceError, match="does not end"):
         expand_inline(text, PREFIX)
 
 
-def test_what_counts_as_a_reference() -> None:
+def test_values_that_hold_a_reference_are_recognised() -> None:
     assert is_reference("vault:a/b#c")
     assert not is_reference("see vault:a/b#c")
     assert holds_inline("see ${vault:a/b#c}")
@@ -120,7 +120,7 @@ def test_messages_never_repeat_the_text(text: str) -> None:
 
 
 @given(st.text(alphabet="ab~./#@ 12", max_size=16))
-def test_a_path_never_leaves_its_place(text: str) -> None:
+def test_a_path_has_no_empty_or_dot_segments(text: str) -> None:
     try:
         reference = parse(text, PREFIX)
     except BadReferenceError:

@@ -1,4 +1,4 @@
-"""The same examples in every run; `HYPOTHESIS_PROFILE=search` looks for new ones."""
+"""Every run uses the same examples; `HYPOTHESIS_PROFILE=search` searches for new ones."""
 
 from __future__ import annotations
 

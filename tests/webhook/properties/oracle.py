@@ -27,7 +27,7 @@ _SERVICE_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 
 
 def faults(pod: Json, world: World) -> list[str]:
-    """What is wrong with the pod; empty for one that enforce mode may admit."""
+    """The properties that the pod lacks; empty if mode enforce may admit it."""
     return list(_faults(pod, world))
 
 
@@ -57,7 +57,7 @@ def _faults(pod: Json, world: World) -> Iterator[str]:
 
 
 def wishes_of(pod: Json) -> dict[str, str]:
-    """Our annotations without the prefix."""
+    """The annotations of Morphisms, without their prefix."""
     annotations = pod["metadata"].get("annotations") or {}
     return {key[14:]: value for key, value in annotations.items() if key.startswith("morphisms.dev/")}
 
@@ -97,7 +97,7 @@ def _placement(spec: Json, labels: dict[str, set[str]]) -> Iterator[str]:
 
 
 def widening_terms(spec: Json, labels: dict[str, set[str]]) -> list[int]:
-    """Places of the terms that some node without the labels satisfies; [-1] where nothing is required at all.
+    """Indexes of the terms that some node without the labels satisfies; [-1] if the pod requires no term.
 
     By trial: for each label, every value that could make a difference is put on an imagined node.
     """
@@ -262,7 +262,7 @@ def split_reference(text: str, home: str) -> tuple[str, str | None, int | None]:
 
 
 def expected_consumers(pod: Json, plan: Plan, wishes: dict[str, str]) -> set[str]:
-    """Who has a right to the secrets: the named or serving containers, and whom the plan gives variables to."""
+    """The containers that may get secrets: the named or serving ones, and those with variables in the plan."""
     chosen = {each.container for each in (*plan.env, *plan.env_from)}
     if not plan.secrets and not plan.env_from:
         return chosen

@@ -1,4 +1,4 @@
-"""Pods, most of them sane, each with a few of the shapes that rewriters trip over."""
+"""Generated pods, mostly sane, each with a few of the shapes that break rewriters."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tests.webhook.properties.worlds import SNP_LABEL, TRUSTED_LABEL
 Json = dict[str, Any]
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 
-# Where these occur is told by the test that looks for them: never in what plain variables and other people's
-# annotations must not reach, and in a patch only where a wrapped command takes its arguments along.
+# A test searches for these two: no answer may have them, and a patch may have only the second, in a wrapped command
+# with its arguments.
 ENV_CANARY = "kanarie-env-5d1f"
 ARG_CANARY = "kanarie-arg-8c2e"
 
@@ -55,7 +55,7 @@ arguments = st.lists(st.sampled_from(["--listen", ":8080", f"--name={ARG_CANARY}
 
 @st.composite
 def containers(draw: Draw, name: str | None = None) -> Json:
-    """One container that Kubernetes would take."""
+    """One container that Kubernetes would accept."""
     container: Json = {"name": name or draw(names), "image": "registry.example/app" + DIGEST}
     container["env"] = draw(st.lists(variables, max_size=4, unique_by=lambda each: each["name"]))
     if draw(st.sampled_from([True, True, True, False])):
@@ -71,7 +71,7 @@ def containers(draw: Draw, name: str | None = None) -> Json:
 
 @st.composite
 def wishes(draw: Draw, container_names: list[str]) -> Json:
-    """Annotations of ours that mostly hang together."""
+    """Annotations of Morphisms that are mostly consistent."""
     annotations: Json = {}
     if draw(st.sampled_from([True, True, False])):
         annotations["inject"] = "true"
@@ -101,7 +101,7 @@ def wishes(draw: Draw, container_names: list[str]) -> Json:
 
 @st.composite
 def sane_pods(draw: Draw) -> Json:
-    """A pod as Knative or a person writes it."""
+    """A pod as Knative or a user writes it."""
     knative = draw(st.booleans())
     own = draw(st.lists(names, min_size=1, max_size=3, unique=True))
     metadata: Json = {"namespace": "shop"}
@@ -494,7 +494,7 @@ TWISTS = (
     hypervisor_annotation,
     other_injectors,
 )
-# What a careful author's pod may have too: nothing here has to be refused.
+# Twists that a careful author's pod may have too: none of them has to be refused.
 HARMLESS = (
     affinity,
     init_containers,

@@ -20,7 +20,7 @@ _VOLUMES = {
 
 
 def breaches(pod: Json) -> list[str]:
-    """What `restricted` forbids in the pod."""
+    """The parts of the pod that `restricted` forbids."""
     return list(_breaches(pod["spec"]))
 
 
@@ -57,7 +57,7 @@ def _breaches(spec: Json) -> Iterator[str]:
 
 
 def restrict(pod: Json, where: str) -> None:
-    """Make the pod pass: what can be said for the whole pod is said there, or in each container."""
+    """Make the pod pass, by fields of the whole pod where they exist, or by fields of each container."""
     common = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
     spec = pod["spec"]
     whole = spec.get("securityContext") or {}

@@ -1,4 +1,4 @@
-"""JSON Patch (RFC 6902) by the letter of its text: a third opinion beside `jsonpatch` and the engine's own result."""
+"""JSON Patch (RFC 6902) after its text: a third implementation beside `jsonpatch` and the engine's own result."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def apply(document: Any, operations: Any) -> Any:
-    """The document after the operations; the one given is left alone. Raises for what the RFC calls an error."""
+    """The document after the operations; the given one is not changed. Raises for the errors that the RFC defines."""
     root = {"": copy.deepcopy(document)}
     for operation in operations:
         *parents, last = _steps(operation["path"])

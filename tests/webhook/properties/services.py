@@ -1,4 +1,4 @@
-"""Knative Services as people write them, and as they come back with Knative's defaults filled in."""
+"""Knative Services as users write them, and as the API server stores them with Knative's defaults."""
 
 from __future__ import annotations
 

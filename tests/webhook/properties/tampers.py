@@ -1,4 +1,4 @@
-"""What somebody may do to a rewritten pod before it is admitted. Each returns None where it has nothing to work on."""
+"""Changes that an attacker may make to a rewritten pod before its admission. Each returns None if it does not apply."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def drop_init_mount(pod: Json) -> Json:
     return pod
 
 
-def turn_agent(pod: Json) -> Json:
+def change_agent(pod: Json) -> Json:
     init = _init(pod)
     if init.pop("restartPolicy", None) is None:
         init["restartPolicy"] = "Always"
@@ -201,7 +201,7 @@ def mount_over_ours(pod: Json) -> Json:
 
 
 def drop_every_mount(pod: Json) -> Json | None:
-    """Only where files or whole secrets are wished for: the plan says then that somebody has to read them."""
+    """Only if the pod requests files or whole secrets: the plan then names containers that read them."""
     if not any(key.startswith(("secret-", "env-from")) for key in wishes_of(pod)):
         return None
     for container in _people(pod):
@@ -350,12 +350,12 @@ def kernel_parameters(pod: Json) -> Json:
     return pod
 
 
-def wish_for_more(pod: Json) -> Json:
+def request_more_secrets(pod: Json) -> Json:
     pod["metadata"]["annotations"]["morphisms.dev/secret-late"] = "secret/shop/late"
     return pod
 
 
-def stranger_mounts_secrets(pod: Json) -> Json:
+def other_container_mounts_secrets(pod: Json) -> Json:
     mount = {"name": "morphisms-secrets", "mountPath": "/morphisms/secrets", "readOnly": True}
     pod["spec"]["containers"].append({"name": "stranger", "image": "x@sha256:" + "0" * 64, "volumeMounts": [mount]})
     return pod
@@ -377,7 +377,7 @@ def drop_secrets_mount(pod: Json) -> Json | None:
     return pod
 
 
-def mount_over_ours_by_detour(pod: Json) -> Json:
+def mount_over_ours_through_dot_dot(pod: Json) -> Json:
     container = _people(pod)[0]
     mount = {"name": "cache", "mountPath": "/tmp/..//morphisms/run"}
     container["volumeMounts"] = [*(container.get("volumeMounts") or []), mount]
@@ -399,7 +399,7 @@ TAMPERS: tuple[Tamper, ...] = (
     run_init_as_root,
     add_init_variable,
     drop_init_mount,
-    turn_agent,
+    change_agent,
     init_after_its_consumers,
     move_init_among_containers,
     second_init,
@@ -443,10 +443,10 @@ TAMPERS: tuple[Tamper, ...] = (
     new_reference,
     image_by_tag,
     kernel_parameters,
-    wish_for_more,
-    stranger_mounts_secrets,
+    request_more_secrets,
+    other_container_mounts_secrets,
     drop_helper_mount,
     drop_secrets_mount,
-    mount_over_ours_by_detour,
+    mount_over_ours_through_dot_dot,
     plaintext_in_the_name_of_a_mesh,
 )

@@ -1,4 +1,4 @@
-"""Whatever comes over the wire, an answer goes back: `read_review` raises ReviewError at most, `decide` nothing."""
+"""Every input gets an answer: `read_review` raises at most ReviewError, and `decide` raises nothing."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _places(node: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 def _spoil(item: Json, data: st.DataObject, most: int = 2) -> Any:
-    """The object with random JSON in the place of a few of its parts."""
+    """The object with random JSON in place of a few of its parts."""
     holder = {"": copy.deepcopy(item)}
     for _ in range(data.draw(st.integers(1, most))):
         *parents, last = data.draw(st.sampled_from([("", *place) for place in _places(holder[""])]))
@@ -65,12 +65,12 @@ def _answer(item: Any, path: str, world: World, mode: Mode) -> Json:
 
 @settings(max_examples=200)
 @given(pods(), worlds, modes, st.sampled_from(["/mutate/pod", "/validate/pod"]), st.data())
-def test_a_spoiled_pod_is_answered(pod: Json, world: World, mode: Mode, path: str, data: st.DataObject) -> None:
+def test_a_malformed_pod_is_answered(pod: Json, world: World, mode: Mode, path: str, data: st.DataObject) -> None:
     _answer(_spoil(pod, data), path, world, mode)
 
 
 @given(pods(), worlds, st.data())
-def test_a_spoiled_injected_pod_is_answered(pod: Json, world: World, data: st.DataObject) -> None:
+def test_a_malformed_injected_pod_is_answered(pod: Json, world: World, data: st.DataObject) -> None:
     decision = ask(pod, "/mutate/pod", world, Mode.INJECT)
     after = _spoil(rfc6902.apply(pod, decision.operations), data)
     for path in ("/mutate/pod", "/validate/pod"):
@@ -78,7 +78,7 @@ def test_a_spoiled_injected_pod_is_answered(pod: Json, world: World, data: st.Da
 
 
 @given(services(), worlds, modes, st.data())
-def test_a_spoiled_service_is_answered(service: Json, world: World, mode: Mode, data: st.DataObject) -> None:
+def test_a_malformed_service_is_answered(service: Json, world: World, mode: Mode, data: st.DataObject) -> None:
     for path in ("/mutate/service", "/validate/service"):
         request = Request(
             "u",
@@ -195,7 +195,7 @@ _ODD_VALUES: list[Any] = [
 
 @pytest.mark.parametrize("odd", _ODD_VALUES, ids=lambda odd: repr(odd)[:12])
 @pytest.mark.parametrize("injected", [False, True], ids=["as written", "injected"])
-def test_odd_values_in_every_place_are_answered(odd: Any, injected: bool) -> None:
+def test_odd_values_in_every_field_are_answered(odd: Any, injected: bool) -> None:
     pod, world = _rich_pod(), WORLDS[-1]
     if injected:
         pod["spec"].update(runtimeClassName=None, nodeSelector=None, overhead=None, ephemeralContainers=None)
@@ -256,13 +256,13 @@ def test_random_objects_are_answered_on_every_path(
 @example(b'{"\\udfff":1}')
 @example(b"NaN")
 @example(b"\xef\xbb\xbf{}")
-def test_random_bytes_are_no_review(body: bytes) -> None:
+def test_random_bytes_are_refused(body: bytes) -> None:
     with pytest.raises(ReviewError):
         read_review(body, "/mutate/pod")
 
 
 @given(pods(), st.data())
-def test_a_spoiled_review_is_read_or_refused(pod: Json, data: st.DataObject) -> None:
+def test_a_malformed_review_is_read_or_refused(pod: Json, data: st.DataObject) -> None:
     spoiled = _spoil(json.loads(review(pod, "/mutate/pod")), data)
     try:
         request = read_review(json.dumps(spoiled).encode(), "/mutate/pod")
@@ -275,7 +275,7 @@ def test_a_spoiled_review_is_read_or_refused(pod: Json, data: st.DataObject) -> 
 
 
 @pytest.mark.parametrize("member", ["object", "uid", "kind", "namespace"])
-def test_a_member_twice_is_refused(member: str) -> None:
+def test_a_duplicate_member_is_refused(member: str) -> None:
     body = review({"spec": {}}, "/mutate/pod").replace(b'"request": {', f'"request": {{"{member}": null,'.encode(), 1)
     with pytest.raises(ReviewError, match="twice"):
         read_review(body, "/mutate/pod")

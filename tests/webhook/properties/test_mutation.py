@@ -55,7 +55,7 @@ def _mutated(pod: Json, world: World, mode: Mode, *, offline: bool = False) -> t
 
 
 @given(pods(), worlds, modes, st.booleans())
-def test_a_mutated_pod_is_left_alone(pod: Json, world: World, mode: Mode, offline: bool) -> None:
+def test_mutating_a_mutated_pod_changes_nothing(pod: Json, world: World, mode: Mode, offline: bool) -> None:
     after, decision = _mutated(pod, world, mode, offline=offline)
     if decision.allowed:
         again = ask(after, "/mutate/pod", world, mode, offline=offline)
@@ -77,7 +77,7 @@ def test_three_appliers_agree_and_the_original_is_untouched(pod: Json, world: Wo
 
 
 @given(pods(), worlds, modes)
-def test_what_mutate_makes_validates(pod: Json, world: World, mode: Mode) -> None:
+def test_a_mutated_pod_violates_no_rule_that_injection_needs(pod: Json, world: World, mode: Mode) -> None:
     after, decision = _mutated(pod, world, mode)
     assume(decision.outcome == "mutated")
     verdict = ask(after, "/validate/pod", world, mode)
@@ -93,7 +93,7 @@ def test_a_careful_pod_is_confidential_after_one_round(pod: Json, world: World) 
 
 
 @given(pods(), worlds, modes)
-def test_nothing_outside_the_declared_places_changes(pod: Json, world: World, mode: Mode) -> None:
+def test_only_the_declared_fields_change(pod: Json, world: World, mode: Mode) -> None:
     after, decision = _mutated(pod, world, mode)
     assume(decision.outcome == "mutated")
     assert [each["path"] for each in decision.operations if not _ALLOWED.fullmatch(each["path"])] == []
@@ -108,7 +108,7 @@ def _people(pod: Json) -> list[Json]:
 
 
 def _without_ours(pod: Json) -> Json:
-    """The pod without any place that a rewrite may change; containers are compared one by one."""
+    """The pod without the fields that a rewrite may change; containers are compared one by one."""
     pod = json.loads(json.dumps(pod))
     spec, metadata = pod["spec"], pod["metadata"]
     annotations = metadata.pop("annotations", None) or {}
@@ -154,7 +154,7 @@ def _check_container(old: Json, new: Json, after: Json) -> None:
 
 
 @given(pods(most=6), worlds, modes, st.sampled_from(["/mutate/pod", "/validate/pod"]))
-def test_values_stay_where_they_are(pod: Json, world: World, mode: Mode, path: str) -> None:
+def test_values_never_appear_outside_their_fields(pod: Json, world: World, mode: Mode, path: str) -> None:
     decision = ask(pod, path, world, mode)
     answer = json.loads(write_review("u", decision))["response"]
     patch = base64.b64decode(answer.pop("patch", "")).decode()
@@ -177,8 +177,8 @@ def test_a_restricted_pod_stays_restricted(pod: Json, world: World, data: st.Dat
 
 
 @pytest.mark.parametrize("mode", list(Mode))
-def test_the_generator_reaches_what_it_is_for(mode: Mode) -> None:
-    """Laws about mutated pods say nothing if none is ever mutated."""
+def test_the_generator_makes_pods_that_are_mutated(mode: Mode) -> None:
+    """Laws about mutated pods are empty if no pod is mutated."""
     outcomes: dict[str, int] = {}
 
     @given(careful_pods(), worlds)

@@ -1,4 +1,4 @@
-"""Laws of /validate/pod in mode enforce: what it lets through has every policy property, by the oracle's reckoning."""
+"""Laws of /validate/pod in mode enforce: an admitted pod has every property that the oracle requires."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def _injected(pod: Json, world: World) -> Json:
 
 
 @given(pods(), worlds)
-def test_what_is_admitted_as_written_is_confidential(pod: Json, world: World) -> None:
+def test_a_pod_admitted_as_written_is_confidential(pod: Json, world: World) -> None:
     if ask(pod, "/validate/pod", world, Mode.ENFORCE).allowed:
         assert faults(pod, world) == []
 
 
 @settings(max_examples=200)
 @given(pods(), worlds, st.lists(st.sampled_from(TAMPERS), max_size=2))
-def test_what_is_admitted_after_injection_and_meddling_is_confidential(
+def test_a_pod_admitted_after_injection_and_tampering_is_confidential(
     pod: Json, world: World, tampers: list[Tamper]
 ) -> None:
     after = _injected(pod, world)
@@ -49,7 +49,7 @@ def test_what_is_admitted_after_injection_and_meddling_is_confidential(
 
 
 def _tampered(tamper: Tamper, pod: Json) -> Json:
-    """The pod after the tamper; unchanged where an earlier one took away what this one works on."""
+    """The pod after the tamper; unchanged if an earlier tamper removed the part that this one changes."""
     try:
         return tamper(copy.deepcopy(pod)) or pod
     except (LookupError, StopIteration, ValueError):
@@ -57,7 +57,7 @@ def _tampered(tamper: Tamper, pod: Json) -> Json:
 
 
 @pytest.mark.parametrize("tamper", TAMPERS, ids=lambda each: each.__name__)
-def test_meddling_is_refused(tamper: Tamper) -> None:
+def test_tampering_is_refused(tamper: Tamper) -> None:
     refused = 0
 
     @settings(max_examples=12)

@@ -1,4 +1,4 @@
-"""Laws of /mutate/service: annotations go down into the template, and make no Revision of their own."""
+"""Laws of /mutate/service: annotations are copied into the template, and alone create no Revision."""
 
 from __future__ import annotations
 
@@ -50,28 +50,28 @@ def _template(service: Json) -> Json:
 
 
 @given(services())
-def test_creation_copies_everything_but_what_the_template_says_itself(service: Json) -> None:
+def test_creation_copies_every_annotation_that_the_template_lacks(service: Json) -> None:
     after, _ = _ask(service)
     wanted = {key: value for key, value in _ours(service).items() if key != "morphisms.dev/status"}
     assert _ours(_template(after)) == {**wanted, **_ours(_template(service))}
 
 
 @given(services(), st.booleans())
-def test_a_second_look_changes_nothing(service: Json, created: bool) -> None:
+def test_a_second_call_changes_nothing(service: Json, created: bool) -> None:
     old = None if created else as_stored(service)
     after, _ = _ask(service, old)
     assert _ask(after, old)[1].operations == ()
 
 
 @given(services(), services())
-def test_a_second_look_at_an_update_changes_nothing(service: Json, old: Json) -> None:
+def test_a_second_call_for_an_update_changes_nothing(service: Json, old: Json) -> None:
     stored = as_stored(old)
     after, _ = _ask(service, stored)
     assert _ask(after, stored)[1].operations == ()
 
 
 @given(services())
-def test_replacing_by_the_unchanged_manifest_makes_no_revision(service: Json) -> None:
+def test_replacing_by_the_unchanged_manifest_creates_no_revision(service: Json) -> None:
     stored = as_stored(_ask(service)[0])
     after, decision = _ask(service, stored)
     assert _ours(_template(after)) == _ours(_template(stored))
@@ -88,7 +88,7 @@ def test_a_service_older_than_the_webhook_keeps_its_revision(service: Json) -> N
 
 
 @given(services(), services())
-def test_copies_come_only_with_a_template_that_changes_anyway(service: Json, old: Json) -> None:
+def test_annotations_are_copied_only_with_another_change_of_the_template(service: Json, old: Json) -> None:
     stored = as_stored(_ask(old)[0])
     after, _ = _ask(service, stored)
     before, now = _ours(_template(stored)), _ours(_template(after))
@@ -125,7 +125,7 @@ def _without_ours(service: Json) -> Json:
 
 
 @given(services())
-def test_a_changed_image_brings_the_annotations_along(service: Json) -> None:
+def test_a_changed_image_copies_the_annotations(service: Json) -> None:
     stored = as_stored(service)
     assume(_ours(service))
     service["spec"]["template"]["spec"]["containers"][0]["image"] = "app:3"

@@ -1,6 +1,6 @@
-"""The clusters and configurations that generated pods meet, each beside what the oracle knows of it.
+"""The clusters and configurations for generated pods, each with the facts for the oracle.
 
-What the oracle knows is written out by hand: it must not be computed from the configuration's own code.
+The facts are written out by hand, because code of the configuration must not compute them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ TRUSTED_LABEL = "morphisms.node-restriction.kubernetes.io/snp"
 
 @dataclass(frozen=True)
 class Expected:
-    """One profile as the oracle knows it: class, handler, and the node labels every term must demand, with values."""
+    """One profile for the oracle: class, handler, and the node labels with values that every term must require."""
 
     runtime_class: str
     handler: str
@@ -44,7 +44,7 @@ _STRICT = Expected(
 
 @dataclass(frozen=True, repr=False)
 class World:
-    """A configuration, and what it means."""
+    """A configuration, and the same facts for the oracle."""
 
     name: str
     configuration: Configuration
@@ -142,7 +142,7 @@ def review(pod: Any, path: str, operation: str = "CREATE", old: Any = None) -> b
 
 
 def ask(pod: Any, path: str, world: World, mode: Mode, *, offline: bool = False) -> Decision:
-    """The decision on the pod's creation, as the server reaches it: from bytes."""
+    """The decision on the pod's creation, from bytes as in the server."""
     request = read_review(review(pod, path), path)
     if offline:
         return decide(request, world.configuration, None, offline_mode=mode)
@@ -150,7 +150,7 @@ def ask(pod: Any, path: str, world: World, mode: Mode, *, offline: bool = False)
 
 
 def pod_request(pod: Any, path: str) -> Request:
-    """A request with this very object, for laws about what happens to it."""
+    """A request with this object itself, for laws about its identity."""
     return Request(
         uid="u",
         path=path,

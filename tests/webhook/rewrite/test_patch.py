@@ -1,4 +1,4 @@
-"""webhook.rewrite.patch: operations, the result beside them, and an original that stays what it was."""
+"""webhook.rewrite.patch: operations, the equal result, and the unchanged original."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from webhook.rewrite.patch import Patch, pointer
         (("a", ""), "/a/"),
     ],
 )
-def test_pointers(path: tuple[str | int, ...], text: str) -> None:
+def test_json_pointers_are_escaped(path: tuple[str | int, ...], text: str) -> None:
     assert pointer(path) == text
 
 
-def test_operations_and_result_go_together() -> None:
+def test_applying_the_operations_gives_the_result() -> None:
     original: dict[str, Any] = {"list": [1, 2, 3], "deep": {"a": {"b": 1}}, "untouched": {"x": []}}
     before = copy.deepcopy(original)
     patch = Patch(original)
@@ -52,7 +52,7 @@ def test_operations_and_result_go_together() -> None:
     assert jsonpatch.apply_patch(before, patch.operations) == patch.result
 
 
-def test_what_is_not_touched_is_shared() -> None:
+def test_unchanged_parts_are_shared_with_the_original() -> None:
     original = {"spec": {"a": {}}, "metadata": {}}
     patch = Patch(original)
     patch.add(("metadata", "name"), "x")
@@ -68,6 +68,6 @@ def test_a_shared_value_is_added_without_being_changed_later() -> None:
     assert patch.operations[0]["value"] == {"items": [1]}
 
 
-def test_no_operation_means_the_same_object() -> None:
+def test_without_operations_the_result_is_the_original() -> None:
     assert Patch({"a": 1}).result == {"a": 1}
     assert Patch({"a": 1}).operations == []
