@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from server.yaml.kubernetes import UnusableInputError
+from server.files import UnusableInputError
 from server.yaml.strict import ConfigurationError
 
 # Name on the command line -> module; each module has HELP, EXAMPLE, configure(parser) and run(arguments) -> exit code.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from cli.support.terminal import CYAN, GREEN, RED, YELLOW, coloured, printable, wants_colour
+from cli.support.terminal import CYAN, GREEN, RED, YELLOW, coloured, wants_colour
+from server.text import printable
 
 
 class UnexpectedError(Exception):

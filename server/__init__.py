@@ -10,6 +10,9 @@ reads a YAML file does not load an HTTP server:
 - `server.health`: `Gate`, `Check`; readiness by name and reason
 - `server.metrics`: `new_registry`; process metrics without the global registry
 - `server.logs`: `configure`, `info`, `warning`, `error`, `set_correlation_id`; one JSON event per line
+- `server.files`: `read_bounded`, `UnusableInputError`; a file of at most so many bytes
+- `server.text`: `printable`, `did_you_mean`; others' words in messages
+- `server.yaml.kubernetes`: `read_documents`, `write_documents`; Kubernetes objects, read as Kubernetes reads them
 - `server.yaml.strict`: `load`, `Loaded`, `ConfigurationError`, `schema`; typed YAML
 - `server.watched`: `Watched`, `watch_yaml`, `FileMetrics`; hot reload that keeps the last good value
 """

@@ -11,10 +11,9 @@ import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
+from server.files import UnusableInputError, read_bounded
 from server.watched import FileMetrics, Watched
 from server.yaml.strict import ConfigurationError, Loaded
-
-MAX_BYTES = 1 << 20
 
 
 class CertificateError(ConfigurationError):
@@ -120,10 +119,6 @@ def _no_password() -> str:
 
 def _read(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise CertificateError([f"{path}: cannot be read: {error.strerror}"]) from None
-    if len(content) > MAX_BYTES:
-        raise CertificateError([f"{path}: larger than {MAX_BYTES} bytes"])
-    return content
+        return read_bounded(path)
+    except UnusableInputError as error:
+        raise CertificateError([str(error)]) from None

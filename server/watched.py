@@ -13,7 +13,8 @@ from prometheus_client import CollectorRegistry, Gauge
 from pydantic import BaseModel
 
 from server import logs
-from server.yaml.strict import MAX_BYTES, ConfigurationError, Loaded, load
+from server.files import MAX_FILE_BYTES
+from server.yaml.strict import ConfigurationError, Loaded, load
 
 T = TypeVar("T")
 Model = TypeVar("Model", bound=BaseModel)
@@ -129,7 +130,7 @@ def watch_yaml(
     metrics: FileMetrics,
     name: str = "configuration",
     interval: float = 2.0,
-    max_bytes: int = MAX_BYTES,
+    max_bytes: int = MAX_FILE_BYTES,
     changed: Callable[[Model], None] | None = None,
 ) -> Watched[Model]:
     """`path` as a `model`, loaded now and kept up to date while `watch` runs. Raises ConfigurationError now only."""

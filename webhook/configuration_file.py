@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from server.text import did_you_mean
 from server.yaml.strict import ConfigurationError, Loaded, load
 from webhook.configuration.model import Configuration
 from webhook.detection import DETECTORS
@@ -29,5 +29,4 @@ def _unknown(what: str, names: Iterable[str], known: Iterable[str]) -> Iterator[
     known = tuple(known)
     for name in names:
         if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            yield f"{what} {name}" + (f", did you mean {near[0]}?" if near else "")
+            yield f"{what} {name}{did_you_mean(name, known)}"

@@ -18,7 +18,8 @@ from certs.authority import issue_leaf, make_authority
 from certs.chain import is_authority
 from certs.pem import Pair, read_certificates, read_pair
 from certs.periods import Periods
-from server.yaml.kubernetes import UnusableInputError
+from server.files import UnusableInputError, read_bounded
+from server.text import printable
 
 HELP = "make a CA once and certificates by it, such as the verifier's"
 EXAMPLE = "morphisms certificates issue --ca-dir ca --name morphisms-verifier.morphisms-kms.svc --out tls"
@@ -71,7 +72,7 @@ def _authority(folder: Path, now: datetime) -> Pair:
         _write(certificate, made.certificate_pem, 0o600)
         print(f"{folder}: ca.crt, ca.key; ends {made.certificate.not_valid_after_utc:%Y-%m-%d}")
         return made
-    pair = read_pair(_read(certificate), _read(key))
+    pair = read_pair(read_bounded(certificate), read_bounded(key))
     if pair is None:
         raise UnusableInputError(f"{folder}: ca.crt and ca.key are not a pair; nothing was written")
     if not is_authority(pair, now):
@@ -80,7 +81,7 @@ def _authority(folder: Path, now: datetime) -> Pair:
 
 
 def _show(file: Path) -> None:
-    certificates = read_certificates(_read(file))
+    certificates = read_certificates(read_bounded(file))
     if not certificates:
         raise UnusableInputError(f"{file}: no certificates in it")
     for certificate in certificates:
@@ -88,27 +89,15 @@ def _show(file: Path) -> None:
         with suppress(x509.ExtensionNotFound):
             found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
             names = [str(name.value) for name in found]
-        print(f"subject  {_printable(certificate.subject.rfc4514_string())}")
-        print(f"issuer   {_printable(certificate.issuer.rfc4514_string())}")
-        print(f"names    {_printable(', '.join(names)) or '-'}")
+        print(f"subject  {printable(certificate.subject.rfc4514_string())}")
+        print(f"issuer   {printable(certificate.issuer.rfc4514_string())}")
+        print(f"names    {printable(', '.join(names)) or '-'}")
         print(f"valid    {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} to {_end(certificate)} UTC")
         print(f"SHA-256  {certificate.fingerprint(hashes.SHA256()).hex()}")
 
 
 def _end(certificate: x509.Certificate) -> str:
     return f"{certificate.not_valid_after_utc:%Y-%m-%d %H:%M}"
-
-
-def _printable(text: str) -> str:
-    """A certificate's text comes from anywhere; a terminal must not act on it."""
-    return "".join(character if character.isprintable() else "?" for character in text)
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UnusableInputError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 def _make_folder(path: Path, mode: int) -> None:

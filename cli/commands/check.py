@@ -11,7 +11,8 @@ from cli.support.findings import Checker, Finding, Judgement, not_evaluated
 from cli.support.manifests import Manifest, files_in, load_configuration, load_snapshot, manifests_of
 from cli.support.sarif import sarif
 from cli.support.terminal import RED, YELLOW, coloured, say, wants_colour
-from server.yaml.kubernetes import STDIN, UnusableInputError, read_documents
+from server.files import UnusableInputError
+from server.yaml.kubernetes import STDIN, read_documents
 from webhook.pod.schema import MalformedError
 from webhook.rules.rule import Severity
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from cli.conversion.convert import Message, convert
 from cli.support.manifests import load_configuration
-from server.yaml.kubernetes import Document, UnusableInputError, is_object, read_documents, write_documents
+from server.files import UnusableInputError
+from server.yaml.kubernetes import Document, is_object, read_documents, write_documents
 from webhook.configuration.model import Configuration
 
 HELP = "Translate annotations of the Vault Agent Injector, OpenBao's and Bank-Vaults into ours."

@@ -12,7 +12,8 @@ from cli.support.diff import masked_diff
 from cli.support.manifests import Manifest, is_list, load_configuration, load_snapshot, manifests_of
 from cli.support.terminal import say, wants_colour
 from cli.support.workloads import knative_kind, template_of, with_template, workload_of
-from server.yaml.kubernetes import STDIN, Document, UnusableInputError, read_documents, write_documents
+from server.files import UnusableInputError
+from server.yaml.kubernetes import STDIN, Document, read_documents, write_documents
 from webhook.pod.schema import MalformedError
 from webhook.request import User
 from webhook.rules import POD

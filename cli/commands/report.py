@@ -24,16 +24,12 @@ from attestation.report.certificate_table import parse_certificate_table
 from attestation.report.envelopes import Evidence, from_configfs, read_evidence
 from attestation.report.report_data import DIGEST_SIZE, REPORT_DATA_SIZE, accepted
 from attestation.report.tcb import decode_tcb
+from server.files import UnusableInputError, read_bounded
 
 HELP = "Show an SEV-SNP attestation report, or say whether to believe it."
 EXAMPLE = "morphisms report verify report.bin --vek vcek.der --certs amd/ --roots amd/ --policy guest.yaml"
 
 BELIEVED, REFUSED, UNUSABLE = 0, 1, 2
-MAX_FILE_SIZE = 1024 * 1024
-
-
-class UnusableInputError(Exception):
-    """A file or an argument that cannot be used; the text is for people."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -207,30 +203,18 @@ def _policy_bits(policy: GuestPolicy) -> list[str]:
 def _read_evidence(path: Path) -> Evidence:
     try:
         if not path.is_dir():
-            return read_evidence(_read(path))
+            return read_evidence(read_bounded(path))
         auxiliary = path / "auxblob"
-        return from_configfs(_read(path / "outblob"), _read(auxiliary) if auxiliary.exists() else b"")
+        return from_configfs(read_bounded(path / "outblob"), read_bounded(auxiliary) if auxiliary.exists() else b"")
     except FormatError as error:
         raise UnusableInputError(f"{path}: {error}") from None
-
-
-def _read(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_FILE_SIZE + 1)
-    except OSError as error:
-        raise UnusableInputError(f"{path}: {error.strerror or type(error).__name__}") from None
-    if len(data) > MAX_FILE_SIZE:
-        raise UnusableInputError(f"{path}: larger than {MAX_FILE_SIZE} bytes")
-    return data
 
 
 def _files(folder: Path) -> list[tuple[Path, bytes]]:
     if not folder.is_dir():
         raise UnusableInputError(f"{folder}: not a folder")
-    return [
-        (path, _read(path)) for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")
-    ]
+    paths = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    return [(path, read_bounded(path)) for path in paths]
 
 
 def _certificates(folder: Path) -> list[Certificate]:
@@ -291,7 +275,7 @@ def _collateral(evidence: Evidence, arguments: argparse.Namespace) -> Collateral
 
 def _named_leaf(path: Path) -> Collateral:
     """A certificate table is tried first: its blobs may be PEM, which would be found in it as in any file."""
-    data = _read(path)
+    data = read_bounded(path)
     try:
         found = from_table(parse_certificate_table(data))
     except FormatError:
@@ -311,14 +295,14 @@ def _anchors(arguments: argparse.Namespace) -> Anchors:
     if arguments.simulated_root is None:
         return anchors
     try:
-        return anchors.with_simulated(parse_certificate(_read(arguments.simulated_root)))
+        return anchors.with_simulated(parse_certificate(read_bounded(arguments.simulated_root)))
     except CertificateError as error:
         raise UnusableInputError(f"{arguments.simulated_root}: {error}") from None
 
 
 def _read_policy(path: Path) -> GuestReference:
     try:
-        document = yaml.safe_load(_read(path))
+        document = yaml.safe_load(read_bounded(path))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UnusableInputError(f"{path}: not YAML: {str(error).splitlines()[0]}") from None
     try:

@@ -14,9 +14,11 @@ from joserfc.jwk import ECKey
 from attestation.verifier.configuration import Mode, VerifierConfiguration, load_configuration
 from attestation.verifier.policies.load import load_policies
 from attestation.verifier.vault.signing import load_signing_keys
-from cli.support.terminal import CYAN, GREEN, RED, coloured, printable, say, wants_colour
+from cli.support.terminal import CYAN, GREEN, RED, coloured, say, wants_colour
 from cli.vault_setup.client import Operator, operator_token
 from cli.vault_setup.plan import Change, Current, Desired, Keys, SetupError, check_distinct, plan
+from server.files import UnusableInputError, read_bounded
+from server.text import printable
 from server.yaml.strict import ConfigurationError
 
 HELP = "set Vault or OpenBao up for the verifier's logins"
@@ -168,7 +170,7 @@ def _keys(arguments: argparse.Namespace, configuration: VerifierConfiguration) -
     if not arguments.jwks_url.startswith(schemes):
         raise SetupError(f"--jwks-url has to begin with {' or '.join(schemes)}")
     try:
-        ca_pem = "" if arguments.jwks_ca is None else arguments.jwks_ca.read_text("ascii")
-    except (OSError, ValueError):
-        raise SetupError(f"{arguments.jwks_ca}: is no readable PEM file") from None
+        ca_pem = "" if arguments.jwks_ca is None else read_bounded(arguments.jwks_ca).decode("ascii")
+    except (UnusableInputError, ValueError):
+        raise SetupError(f"{arguments.jwks_ca}: not a readable PEM file") from None
     return Keys(url=arguments.jwks_url, ca_pem=ca_pem)

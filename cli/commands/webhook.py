@@ -11,8 +11,8 @@ from typing import Final
 from certs.identity import Identity
 from cli.support.listen_options import add_listening_options, certificate_files
 from server import service
+from server.files import UnusableInputError
 from server.tls import CertificateFiles
-from server.yaml.kubernetes import UnusableInputError
 from server.yaml.strict import ConfigurationError
 from webhook.cluster.file import FileCluster
 from webhook.cluster.protocol import Cluster

@@ -16,6 +16,7 @@ from typing import Any
 from cli.conversion import bank_vaults, vault_agent
 from cli.conversion.step import Context, Note, Step, left, mappings
 from cli.conversion.templates import PodTemplate, pod_template
+from server.text import printable
 from webhook.configuration.model import Configuration
 from webhook.pod.annotations import own_annotations, parse_annotations
 from webhook.pod.other_injectors import BANK_VAULTS_PREFIXES, VAULT_AGENT_PREFIXES
@@ -58,7 +59,7 @@ def convert(object_: Mapping[str, Any], configuration: Configuration) -> Convert
     result: dict[str, Any] = copy.deepcopy(dict(object_))
     metadata = result.get("metadata")
     name = metadata.get("name") or f"{metadata.get('generateName', '')}*" if isinstance(metadata, dict) else "*"
-    who = "".join(each if each.isprintable() else "?" for each in f"{result.get('kind')}/{name}")
+    who = printable(f"{result.get('kind')}/{name}")
     template = pod_template(result)
     notes: list[tuple[Note, bool]] = []
     if template is not None:

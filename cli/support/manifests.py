@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from cli.support.terminal import printable
-from server.yaml.kubernetes import MAX_BYTES, STDIN, Document, UnusableInputError, is_object, read_documents
+from server.files import UnusableInputError, read_bounded, read_stream
+from server.text import printable
+from server.yaml.kubernetes import MAX_BYTES, STDIN, Document, is_object, read_documents
 from server.yaml.strict import ConfigurationError
 from webhook import configuration_file
 from webhook.configuration.model import Configuration
@@ -90,18 +91,10 @@ def files_in(path: str) -> list[str]:
 
 
 def read_bytes(path: str) -> bytes:
-    """The file's content, `-` for standard input."""
-    try:
-        if path == STDIN:
-            content = sys.stdin.buffer.read(MAX_BYTES + 1)
-        else:
-            with Path(path).open("rb") as file:
-                content = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise UnusableInputError(f"{path}: cannot be read: {error.strerror}") from None
-    if len(content) > MAX_BYTES:
-        raise UnusableInputError(f"{path}: larger than {MAX_BYTES} bytes")
-    return content
+    """The file's content, `-` for standard input. Raises UnusableInputError."""
+    if path == STDIN:
+        return read_stream(sys.stdin.buffer, "standard input", MAX_BYTES)
+    return read_bounded(Path(path), MAX_BYTES)
 
 
 def load_configuration(path: str | None) -> Configuration:

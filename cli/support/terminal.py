@@ -6,6 +6,8 @@ import os
 import sys
 from typing import Final, TextIO
 
+from server.text import printable
+
 RED: Final = "31"
 GREEN: Final = "32"
 YELLOW: Final = "33"
@@ -20,11 +22,6 @@ def wants_colour(stream: TextIO) -> bool:
 def coloured(text: str, code: str, *, wanted: bool) -> str:
     """The text in an ANSI colour, or as it is."""
     return f"\x1b[{code}m{text}\x1b[0m" if wanted else text
-
-
-def printable(text: str) -> str:
-    """The text without characters that steer a terminal."""
-    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def say(line: str) -> None:

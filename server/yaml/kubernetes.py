@@ -17,21 +17,19 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, Final
 
 import yaml
+
+from server.files import UnusableInputError, read_bounded, read_stream
+from server.text import printable
+from server.yaml.nodes import TAG, Bounds, Budget, SafeLoader, UnusableYamlError, documents, line_of
 
 STDIN: Final = "-"
 # The API server takes objects of up to 1.5 MiB (etcd's own limit); a bundle of a whole product fits too.
 MAX_BYTES: Final = 8 << 20
 # Deeper than any CRD schema that is in use, far below what Python's recursion bears.
-MAX_DEPTH: Final = 100
-# Aliases count each time they are used: a small file cannot become a large value.
-MAX_NODES: Final = 1_000_000
-
-
-class UnusableInputError(Exception):
-    """Input that cannot be used: one line, `FILE:LINE: what is wrong`, and no value of the file."""
+BOUNDS: Final = Bounds(depth=100, nodes=1_000_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,32 +55,35 @@ def read_documents(path: str, *, max_bytes: int = MAX_BYTES) -> list[Document]:
     Raises UnusableInputError: unreadable, too large, not YAML, a key given twice, not a Kubernetes object, no object.
     """
     if path == STDIN:
-        return parse_documents(_bounded(sys.stdin.buffer, "standard input", max_bytes), "standard input")
-    try:
-        with Path(path).open("rb") as file:
-            content = _bounded(file, path, max_bytes)
-    except OSError as error:
-        raise UnusableInputError(f"{path}: cannot be read: {error.strerror}") from None
-    return parse_documents(content, path)
+        return parse_documents(read_stream(sys.stdin.buffer, "standard input", max_bytes), "standard input")
+    return parse_documents(read_bounded(Path(path), max_bytes), path)
 
 
 def parse_documents(content: bytes, source: str) -> list[Document]:
     """As `read_documents`, of bytes; `source` stands for the file in messages."""
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise UnusableInputError(f"{source}: not UTF-8") from None
-    reader = _Reader(source)
-    documents = []
-    for value, line in reader.values(text):
+    found = []
+    for value, line in read_values(content, source):
         if value is None:
             continue
         if not is_object(value):
             raise UnusableInputError(f"{source}:{line}: not a Kubernetes object; it needs apiVersion and kind")
-        documents.append(Document(value, source, line))
-    if not documents:
+        found.append(Document(value, source, line))
+    if not found:
         raise UnusableInputError(f"{source}: holds no Kubernetes object")
-    return documents
+    return found
+
+
+def read_values(content: bytes, source: str, *, bounds: Bounds = BOUNDS) -> Iterator[tuple[Any, int]]:
+    """Each document's value, whatever it is, and its first line; `source` stands for the file in messages.
+
+    Raises UnusableInputError.
+    """
+    reader = _Reader(source, bounds)
+    try:
+        for node, _ in documents(content, _Loader, bounds):
+            yield reader.value(node), line_of(node)
+    except UnusableYamlError as error:
+        raise UnusableInputError(f"{source}{error}") from None
 
 
 def write_documents(objects: Iterable[Mapping[str, Any]]) -> str:
@@ -116,91 +117,50 @@ def each_object(value: dict[str, Any]) -> Iterator[dict[str, Any]]:
             yield from each_object(item)
 
 
-def _bounded(file: BinaryIO, source: str, max_bytes: int) -> bytes:
-    content = file.read(max_bytes + 1)
-    if len(content) > max_bytes:
-        raise UnusableInputError(f"{source}: larger than {max_bytes} bytes")
-    return content
-
-
 # --- reading ---------------------------------------------------------------------------------------------------------
 
-_TAG: Final = "tag:yaml.org,2002:"
 # Given to scalars that have neither quotes nor a tag, which Kubernetes' own rules then resolve. No file can write it.
 _PLAIN: Final = "\0plain"
 
 
-# libyaml's parser where the wheel has it: ten times faster, same events. types-PyYAML knows both as plain classes.
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+class _Loader(SafeLoader):  # type: ignore[misc]
     yaml_implicit_resolvers: dict[str | None, list[tuple[str, re.Pattern[str]]]] = {  # noqa: RUF012
         None: [(_PLAIN, re.compile(""))]
     }
 
 
 class _Reader:
-    """YAML to plain data under Kubernetes' rules."""
+    """Nodes to plain data under Kubernetes' rules."""
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, bounds: Bounds) -> None:
         self._source = source
-        self._nodes = 0
+        self._budget = Budget(bounds)
 
-    def values(self, text: str) -> Iterator[tuple[Any, int]]:
-        """Each document's value and first line."""
-        try:
-            self._check_depth(text)
-            loader = _Loader(text)
-            try:
-                while loader.check_node():
-                    node = loader.get_node()
-                    yield self._value(node, 0), node.start_mark.line + 1
-            finally:
-                loader.dispose()
-        except yaml.YAMLError as error:
-            raise self._not_yaml(error) from None
-
-    def _not_yaml(self, error: yaml.YAMLError) -> UnusableInputError:
-        mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
-        where = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
-        # What follows in quotes is a piece of the file: `*name` is what an unquoted secret can look like.
-        problem = str(getattr(error, "problem", None) or "").partition(" '")[0]
-        return UnusableInputError(f"{self._source}{where}: not valid YAML" + (f": {problem}" if problem else ""))
+    def value(self, node: yaml.Node) -> Any:
+        """One document's value."""
+        return self._value(node, 0)
 
     def _refuse(self, node: yaml.Node, message: str) -> UnusableInputError:
-        return UnusableInputError(f"{self._source}:{node.start_mark.line + 1}: {message}")
-
-    def _check_depth(self, text: str) -> None:
-        # Events come one by one; composing recurses, and must not be reached by a thousand brackets.
-        depth = 0
-        for event in yaml.parse(text, Loader=_Loader):
-            if isinstance(event, yaml.CollectionStartEvent):
-                depth += 1
-                if depth > MAX_DEPTH:
-                    line = event.start_mark.line + 1  # type: ignore[union-attr]  # both parsers set it
-                    raise UnusableInputError(f"{self._source}:{line}: nested deeper than {MAX_DEPTH}")
-            elif isinstance(event, yaml.CollectionEndEvent):
-                depth -= 1
+        return UnusableInputError(f"{self._source}:{line_of(node)}: {message}")
 
     def _value(self, node: yaml.Node, depth: int) -> Any:
-        self._nodes += 1
-        # An alias may hold itself, so depth is bounded here too.
-        if self._nodes > MAX_NODES or depth > MAX_DEPTH:
-            raise self._refuse(node, "too many values, or aliases that expand to too much")
+        self._budget.spend(node, depth)
         if isinstance(node, yaml.ScalarNode):
             return self._scalar(node)
-        if isinstance(node, yaml.SequenceNode) and node.tag == _TAG + "seq":
+        if isinstance(node, yaml.SequenceNode) and node.tag == TAG + "seq":
             return [self._value(item, depth + 1) for item in node.value]
-        if isinstance(node, yaml.MappingNode) and node.tag == _TAG + "map":
+        if isinstance(node, yaml.MappingNode) and node.tag == TAG + "map":
             return self._mapping(node, depth)
         raise self._refuse(node, "this YAML tag is not supported; leave it out")
 
     def _scalar(self, node: yaml.ScalarNode) -> Any:
         text: str = node.value
-        if node.tag == _TAG + "str":
+        if node.tag == TAG + "str":
             return text
         value = resolve(text)
         if isinstance(value, float) and not math.isfinite(value):
             raise self._refuse(node, "infinity and NaN are not values of a Kubernetes object; quote it if it is text")
-        if node.tag == _PLAIN or node.tag == _TAG + _NAMES.get(type(value), ""):
+        if node.tag == _PLAIN or node.tag == TAG + _NAMES.get(type(value), ""):
             return value
         raise self._refuse(node, "this YAML tag is not supported; leave it out, or quote the value")
 
@@ -216,9 +176,9 @@ class _Reader:
                 merged = self._merged(value_node, depth)
                 continue
             key = self._key(key_node)
-            line = key_node.start_mark.line + 1
+            line = line_of(key_node)
             if key in lines:
-                raise self._refuse(key_node, f"key {_shown(key)} given twice, first on line {lines[key]}")
+                raise self._refuse(key_node, f"key {printable(key[:100])} given twice, first on line {lines[key]}")
             lines[key] = line
             result[key] = self._value(value_node, depth + 1)
         return merged | result
@@ -293,10 +253,6 @@ def _integer(digits: str) -> int | None:
     return number if -(2**63) <= number < 2**64 else None
 
 
-def _shown(key: str) -> str:
-    return "".join(character if character.isprintable() else "?" for character in key[:100])
-
-
 # --- writing ---------------------------------------------------------------------------------------------------------
 
 
@@ -307,7 +263,7 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _represent_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
-    return dumper.represent_scalar(_TAG + "str", text, style=_style(dumper, text))
+    return dumper.represent_scalar(TAG + "str", text, style=_style(dumper, text))
 
 
 # Line breaks for YAML 1.1 alone: only escapes carry them to every reader.
@@ -321,7 +277,7 @@ def _style(dumper: _Dumper, text: str) -> str | None:
         return "|"
     # PyYAML knows YAML 1.1 as it is written, `resolve` as Kubernetes reads it; together they hold YAML 1.2's words too.
     tag = dumper.resolve(yaml.ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]
-    alike = tag != _TAG + "str" or not isinstance(resolve(text), str)
+    alike = tag != TAG + "str" or not isinstance(resolve(text), str)
     return '"' if alike else None
 
 

@@ -10,25 +10,23 @@ import json
 import types
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-MAX_BYTES = 1 << 20
-MAX_DEPTH = 32
-MAX_NODES = 200_000
+from server.files import MAX_FILE_BYTES, UnusableInputError, read_bounded
+from server.text import did_you_mean
+from server.yaml.nodes import TAG, Bounds, Budget, SafeLoader, UnusableYamlError, documents, line_of
+
+BOUNDS = Bounds(depth=32, nodes=200_000)
 
 Model = TypeVar("Model", bound=BaseModel)
 T = TypeVar("T", covariant=True)
 Location = tuple[int | str, ...]
 
-# libyaml's loader where the wheel has it: ten times faster, same result.
-_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_TAG = "tag:yaml.org,2002:"
-_SCALARS = {_TAG + name for name in ("str", "int", "float", "bool", "null")}
+_SCALARS = {TAG + name for name in ("str", "int", "float", "bool", "null")}
 # pydantic's own messages that repeat what was given, or somebody's unknown exception text.
 _ECHOING = {"value_error", "assertion_error", "uuid_parsing", "json_invalid", "get_attribute_error", "iteration_error"}
 
@@ -49,18 +47,15 @@ class ConfigurationError(Exception):
         self.problems = tuple(problems)
 
 
-def load(path: Path, model: type[Model], *, max_bytes: int = MAX_BYTES) -> Loaded[Model]:
+def load(path: Path, model: type[Model], *, max_bytes: int = MAX_FILE_BYTES) -> Loaded[Model]:
     """Read `path` as one `model`. The digest is of the content, so comments and layout do not change it.
 
     Raises ConfigurationError: unreadable, larger than `max_bytes`, not YAML, a duplicate or unknown key, a wrong value.
     """
     try:
-        with path.open("rb") as file:
-            content = file.read(max_bytes + 1)
-    except OSError as error:
-        raise ConfigurationError([f"{path}: cannot be read: {error.strerror}"]) from None
-    if len(content) > max_bytes:
-        raise ConfigurationError([f"{path}: larger than {max_bytes} bytes"])
+        content = read_bounded(path, max_bytes)
+    except UnusableInputError as error:
+        raise ConfigurationError([str(error)]) from None
     return parse(content, model, name=str(path))
 
 
@@ -89,27 +84,18 @@ class _Reader:
     def __init__(self, name: str) -> None:
         self._name = name
         self._lines: dict[Location, int] = {}
-        self._nodes = 0
+        self._budget = Budget(BOUNDS)
         self._problems: list[str] = []
 
     def read(self, content: bytes) -> Any:
+        data: Any = None
         try:
-            text = content.decode()
-        except UnicodeDecodeError:
-            raise ConfigurationError([f"{self._name}: not UTF-8"]) from None
-        try:
-            self._check_depth(text)
-            loader = _Loader(text)
-            try:
-                node = loader.get_single_node()
-                data = None if node is None else self._plain(loader, node, ())
-            finally:
-                loader.dispose()
-        except yaml.YAMLError as error:
-            # Its text can quote the file: `*name` and `&name` are what an unquoted secret looks like.
-            mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
-            where = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
-            raise ConfigurationError([f"{self._name}{where}: not valid YAML ({type(error).__name__})"]) from None
+            for count, (node, loader) in enumerate(documents(content, SafeLoader, BOUNDS)):
+                if count:
+                    raise UnusableYamlError(f":{line_of(node)}", "a second document; the file takes one")
+                data = self._plain(loader, node, ())
+        except UnusableYamlError as error:
+            raise ConfigurationError([f"{self._name}{error}"]) from None
         if self._problems:
             raise ConfigurationError(self._problems)
         return {} if data is None else data
@@ -121,25 +107,12 @@ class _Reader:
                 return f"{self._name}:{line}: "
         return f"{self._name}: "
 
-    def _check_depth(self, text: str) -> None:
-        # Events come one by one; composing recurses, and must not be reached by a thousand brackets.
-        depth = 0
-        for event in yaml.parse(text, Loader=_Loader):
-            if isinstance(event, yaml.CollectionStartEvent):
-                depth += 1
-                if depth > MAX_DEPTH:
-                    raise ConfigurationError([f"{self._name}: nested deeper than {MAX_DEPTH}"])
-            elif isinstance(event, yaml.CollectionEndEvent):
-                depth -= 1
-
     def _plain(self, loader: Any, node: yaml.Node, at: Location) -> Any:
         # An alias is the same node again, counted again: a small file cannot become a large value.
-        self._nodes += 1
-        if self._nodes > MAX_NODES or len(at) > MAX_DEPTH:
-            raise ConfigurationError([f"{self._name}: aliases expand to too much"])
-        line = node.start_mark.line + 1
+        self._budget.spend(node, len(at))
+        line = line_of(node)
         if isinstance(node, yaml.ScalarNode):
-            if node.tag == _TAG + "timestamp":
+            if node.tag == TAG + "timestamp":
                 return node.value
             if node.tag not in _SCALARS:
                 self._problem(line, at, "this YAML tag is not supported, quote the value")
@@ -156,11 +129,11 @@ class _Reader:
     def _mapping(self, loader: Any, node: yaml.Node, at: Location) -> dict[str, Any]:
         result: dict[str, Any] = {}
         for key_node, value_node in node.value:
-            line = key_node.start_mark.line + 1
-            if key_node.tag == _TAG + "merge":
+            line = line_of(key_node)
+            if key_node.tag == TAG + "merge":
                 self._problem(line, at, "merge keys (<<) are not supported, write the keys out")
                 continue
-            if key_node.tag != _TAG + "str":
+            if key_node.tag != TAG + "str":
                 self._problem(line, at, "a key is not text, quote it")
                 continue
             key = key_node.value
@@ -183,8 +156,7 @@ def _explain(reader: _Reader, model: type[BaseModel], data: Any, problem: Any) -
     kind = problem["type"]
     if kind == "extra_forbidden":
         key = str(location[-1])
-        near = get_close_matches(key, _known(model, location[:-1]), n=1)
-        return f"{path}: unknown key {key}" + (f", did you mean {near[0]}?" if near else "")
+        return f"{path}: unknown key {key}{did_you_mean(key, _known(model, location[:-1]))}"
     if kind == "union_tag_invalid":
         return f"{path}: {problem['ctx']['discriminator']} must be one of {problem['ctx']['expected_tags']}"
     if kind in _ECHOING:

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import jiter
-import yaml
 
+from server.files import UnusableInputError, read_bounded
+from server.yaml.kubernetes import read_values
+from server.yaml.nodes import Bounds
 from server.yaml.strict import ConfigurationError
 from webhook.configuration.model import Configuration
 from webhook.snapshot import Fetched, Lookup, Snapshot, find_in_objects, snapshot_of_objects
@@ -24,19 +26,8 @@ class SnapshotFileError(ConfigurationError):
 
 MAX_JSON_BYTES: Final = 64 << 20
 MAX_YAML_BYTES: Final = 16 << 20
-_MAX_DEPTH: Final = 100
-
-# libyaml's loader where the wheel has it: ten times faster, same result.
-_SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-
-class _Loader(_SafeLoader):  # type: ignore[misc]
-    """Kubernetes' reading of YAML: a timestamp is text."""
-
-    yaml_implicit_resolvers: Final = {
-        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
-        for first, resolvers in _SafeLoader.yaml_implicit_resolvers.items()
-    }
+# A node is two characters at least; Kubernetes writes no aliases.
+_BOUNDS: Final = Bounds(depth=100, nodes=MAX_YAML_BYTES // 2, aliases=False)
 
 
 def read_objects(path: Path) -> list[dict[str, Any]]:
@@ -45,17 +36,14 @@ def read_objects(path: Path) -> list[dict[str, Any]]:
     At most MAX_JSON_BYTES as JSON, MAX_YAML_BYTES as YAML, which takes fifty times as long and as much memory.
     """
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_JSON_BYTES + 1)
-    except OSError as error:
-        raise SnapshotFileError(f"{path}: cannot be read: {error.strerror}") from None
-    if len(content) > MAX_JSON_BYTES:
-        raise SnapshotFileError(f"{path}: larger than {MAX_JSON_BYTES >> 20} MiB")
-    documents = _json(content)
-    if documents is None:
-        if len(content) > MAX_YAML_BYTES:
-            raise SnapshotFileError(f"{path}: larger than {MAX_YAML_BYTES >> 20} MiB as YAML; write it with -o json")
-        documents = _yaml(content, path)
+        content = read_bounded(path, MAX_JSON_BYTES)
+        documents = _json(content)
+        if documents is None:
+            if len(content) > MAX_YAML_BYTES:
+                raise SnapshotFileError(f"{path}: larger than {MAX_YAML_BYTES} bytes as YAML; write it with -o json")
+            documents = [value for value, _ in read_values(content, str(path), bounds=_BOUNDS)]
+    except UnusableInputError as error:
+        raise SnapshotFileError(str(error)) from None
     objects: list[dict[str, Any]] = []
     for number, document in enumerate(documents, 1):
         if document is not None:
@@ -72,27 +60,6 @@ def _json(content: bytes) -> list[Any] | None:
         return [jiter.from_json(content, allow_inf_nan=False)]
     except ValueError:  # several documents, YAML in braces, or neither: the YAML reader says where
         return None
-
-
-def _yaml(content: bytes, path: Path) -> list[Any]:
-    try:
-        depth = 0
-        for event in yaml.parse(content, Loader=_Loader):
-            # What expands without bound is refused before anything is built, and Kubernetes writes no aliases.
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            if depth > _MAX_DEPTH or isinstance(event, yaml.AliasEvent):
-                problem = "nested too deeply" if depth > _MAX_DEPTH else "aliases are not supported"
-                raise SnapshotFileError(f"{path}{_place(event.start_mark)}: {problem}")
-        return list(yaml.load_all(content, Loader=_Loader))
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
-        raise SnapshotFileError(f"{path}{_place(mark)}: neither JSON nor YAML ({type(error).__name__})") from None
-    except ValueError:  # `!!int text`; its message quotes the text
-        raise SnapshotFileError(f"{path}: a value does not fit its YAML tag") from None
-
-
-def _place(mark: Any) -> str:
-    return f":{mark.line + 1}:{mark.column + 1}" if mark else ""
 
 
 def _objects(document: Any, where: str) -> Iterable[dict[str, Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from plan.document import AGENTS, NO_REACTION, SecretFile, is_file_mode, is_relative_file, parse_reaction
+from server.text import did_you_mean
 from webhook.pod.mustache import template_problem
 from webhook.pod.references import BadReferenceError, Reference, SecretPrefix, parse
 from webhook.wellknown import PREFIX
@@ -221,8 +221,8 @@ class _Reader:
                 continue
             family = next((prefix for prefix in _FAMILIES if key.startswith(prefix)), None)
             if family is None:
-                near = difflib.get_close_matches(key, (*_SINGLE, *_FAMILIES), 1)
-                self._problem(key, "is not an annotation of Morphisms" + (f"; did you mean {near[0]}?" if near else ""))
+                near = did_you_mean(key, (*_SINGLE, *_FAMILIES), before="; ")
+                self._problem(key, f"is not an annotation of Morphisms{near}")
             elif family != "secret-" and f"secret-{key.removeprefix(family)}" not in self._own:
                 self._problem(key, f"has no secret-{key.removeprefix(family)} beside it")
         return tuple(self._problems)

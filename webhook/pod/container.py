@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
 from plan.layout import EXEC_HELPER
+from server.text import printable
 from webhook.wellknown import USER_CONTAINER
 
 _GROUPS: Final = ("initContainers", "containers", "ephemeralContainers")
@@ -52,4 +53,4 @@ def knative_default_name(index: int, count: int) -> str:
 
 def display_name(name: str) -> str:
     """An untrusted name, made safe for a message: printable, and at most as long as Kubernetes' names are."""
-    return "".join(character if character.isprintable() else "?" for character in name[:_LONGEST_NAME])
+    return printable(name[:_LONGEST_NAME])

@@ -7,7 +7,6 @@ guests means nothing, and either all of them are good or none counts.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import itertools
 import json
@@ -24,6 +23,7 @@ from attestation.appraisal.result import Assurance
 from attestation.errors import PolicyError
 from attestation.verifier.cluster.pod_token import PodIdentity
 from attestation.verifier.reasons import Reason, RefusedError
+from server.text import did_you_mean
 from server.yaml.strict import ConfigurationError, Loaded, load, parse
 
 _LABEL = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"  # RFC 1123; no slash and no wildcard: these become Vault paths
@@ -234,8 +234,7 @@ def _unknown(path: str, what: str, names: Sequence[str], known: Mapping[str, obj
     problems = []
     for name in names:
         if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            problems.append(f"{path}: unknown {what} {name}" + (f", did you mean {near[0]}?" if near else ""))
+            problems.append(f"{path}: unknown {what} {name}{did_you_mean(name, known)}")
     return problems
 
 

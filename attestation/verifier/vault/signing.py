@@ -18,6 +18,7 @@ from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey
 
+from server.files import UnusableInputError, read_bounded, read_stream
 from server.yaml.strict import ConfigurationError, Loaded
 
 ALGORITHM = "ES256"
@@ -63,12 +64,11 @@ def read_secret(path: Path, limit: int = _MAX_KEY_SIZE) -> bytes:
         with path.open("rb") as file:
             status = os.fstat(file.fileno())
             _check_mode(path, status)
-            content = file.read(limit + 1)
+            return read_stream(file, str(path), limit)
     except OSError as error:
         raise ConfigurationError([f"{path}: cannot be read: {error.strerror}"]) from None
-    if len(content) > limit:
-        raise ConfigurationError([f"{path}: larger than {limit} bytes"])
-    return content
+    except UnusableInputError as error:
+        raise ConfigurationError([str(error)]) from None
 
 
 def _check_mode(path: Path, status: os.stat_result) -> None:
@@ -81,12 +81,12 @@ def _check_mode(path: Path, status: os.stat_result) -> None:
 
 def _load(path: Path, *, is_signer: bool) -> ECKey:
     try:
-        content = read_secret(path) if is_signer else path.read_bytes()[: _MAX_KEY_SIZE + 1]
+        content = read_secret(path) if is_signer else read_bounded(path, _MAX_KEY_SIZE)
         if b"PRIVATE KEY" in content and not is_signer:
             content = read_secret(path)
         key = ECKey.import_key(content)
-    except OSError as error:
-        raise ConfigurationError([f"{path}: cannot be read: {error.strerror}"]) from None
+    except UnusableInputError as error:
+        raise ConfigurationError([str(error)]) from None
     except (JoseError, ValueError, TypeError):
         raise ConfigurationError([f"{path}: is no unencrypted PEM key"]) from None
     if key.curve_name != "P-256":

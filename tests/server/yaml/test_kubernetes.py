@@ -11,9 +11,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from server.files import UnusableInputError
 from server.yaml.kubernetes import (
-    MAX_DEPTH,
-    UnusableInputError,
+    BOUNDS,
     each_object,
     parse_documents,
     read_documents,
@@ -94,7 +94,7 @@ UNUSABLE = {
     "[a]: x\n": "file.yaml:3: a key is not text; quote it",
     "a: {b: 1, <<: {b: 2}}\n": "file.yaml:3: a merge key (<<) must come first and once in its mapping",
     "a: &a [*a]\n": "file.yaml:3: too many values, or aliases that expand to too much",
-    "a: " + "[" * 5000 + "\n": "file.yaml:3: nested deeper than 100",
+    "a: " + "[" * 5000 + "\n": "file.yaml:3:103: nested deeper than 100",
     "---\njust text\n": "file.yaml:4: not a Kubernetes object; it needs apiVersion and kind",
     "---\nkind: Pod\n": "file.yaml:4: not a Kubernetes object; it needs apiVersion and kind",
 }
@@ -174,7 +174,7 @@ def test_text_that_pyyaml_reads_as_text_after_writing(text: str) -> None:
 
 
 def test_deep_but_sound_objects_are_written() -> None:
-    value = read("a: " + "[" * (MAX_DEPTH - 2) + "]" * (MAX_DEPTH - 2))
+    value = read("a: " + "[" * (BOUNDS.depth - 2) + "]" * (BOUNDS.depth - 2))
     assert parse_documents(write_documents([value]).encode(), "out")[0].object == value
 
 

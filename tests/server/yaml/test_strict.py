@@ -82,14 +82,14 @@ def test_loads_and_digests_the_content_not_the_layout(tmp_path: Path):
         ("source: {kind: file}", "c.yaml:1: source.path: field required"),
         ("profiles: {a: {vmpl: 98}}", "c.yaml:1: profiles.a.vmpl: the value is not valid"),
         ("profiles: {a: {vmpl: 99}}", "c.yaml:1: profiles.a.vmpl: only levels 0 to 3 exist"),
-        ("password: *hunter2", "c.yaml:1:11: not valid YAML (ComposerError)"),
+        ("password: *hunter2", "c.yaml:1:11: not valid YAML: found undefined alias"),
         ("password: !hunter2 x", "c.yaml:1: password: this YAML tag is not supported, quote the value"),
         ("password: !!int hunter2", "c.yaml:1: password: the value does not fit its YAML tag"),
         ("on: 1", "c.yaml:1: document: a key is not text, quote it"),
         ("a: &x {}\nprofiles: {<<: *x}", "c.yaml:2: profiles: merge keys (<<) are not supported, write the keys out"),
         ("- 1", "c.yaml: document: input should be a valid dictionary or instance of Settings"),
         (b"mode: \xff", "c.yaml: not UTF-8"),
-        ("a: " + "[" * 5000, "c.yaml: nested deeper than 32"),
+        ("a: " + "[" * 5000, "c.yaml:1:35: nested deeper than 32"),
     ],
 )
 def test_a_problem_names_file_line_and_key_but_no_value(text, expected):
@@ -103,11 +103,11 @@ def test_all_problems_are_told_at_once():
 def test_an_alias_bomb_is_refused_quickly():
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)]
-    assert problems("\n".join(lines)) == ("c.yaml: aliases expand to too much",)
+    assert problems("\n".join(lines)) == ("c.yaml:1: too many values, or aliases that expand to too much",)
 
 
 def test_an_alias_of_itself_is_refused():
-    assert problems("profiles: &x {a: *x}") == ("c.yaml: aliases expand to too much",)
+    assert problems("profiles: &x {a: *x}") == ("c.yaml:1: too many values, or aliases that expand to too much",)
 
 
 def test_size_is_bounded_and_a_missing_file_named(tmp_path: Path):
