@@ -9,7 +9,7 @@ from typing import Any
 from tests.cluster.client import Answer, Client, Object
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.namespace import DEVELOPER, Namespace
-from tests.support.eventually import eventually as eventually
+from tests.support.until import until as until
 
 DRY = {"dryRun": "All"}
 IMAGE = f"dev.local/app@sha256:{'b' * 64}"
@@ -111,6 +111,6 @@ def mallory(cluster: ControlPlane) -> Client:
         },
     )
     client = cluster.user("mallory")
-    eventually(lambda: client.can("delete", "runtimeclasses", group="node.k8s.io"))
+    until(lambda: client.can("delete", "runtimeclasses", group="node.k8s.io"))
     assert not client.can("break-glass", "guards", group="morphisms.dev")
     return client

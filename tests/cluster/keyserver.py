@@ -17,16 +17,17 @@ from typing import Any
 
 from attestation.simulator.hierarchy import Hierarchy, open_hierarchy
 from plan.layout import PLAN_VARIABLE
-from tests.attestation.verifier.process import Site, Verifier, command, policy, verifier
+from tests.attestation.verifier.process import Site, Verifier, policy, verifier
 from tests.cluster.client import Object
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.keeper import Keeper
 from tests.cluster.process import Process
 from tests.sidecar.exec.conftest import build
 from tests.sidecar.pod import START
-from tests.sidecar.vault import TlsOpenBao, tls_openbao
+from tests.support.openbao import OpenBao, openbao
 from tests.support.paths import ROOT
-from tests.webhook.server.process import until
+from tests.support.processes import morphisms
+from tests.support.until import until
 from webhook.configuration.profiles import PRESETS
 
 _CLUSTER = "prod"
@@ -58,7 +59,7 @@ class KeyServer:
 
     cluster: ControlPlane
     folder: Path
-    bao: TlsOpenBao
+    bao: OpenBao
     judge: Verifier
     machine: str
     helper: Path
@@ -138,7 +139,7 @@ def key_server(cluster: ControlPlane, folder: Path) -> Iterator[KeyServer]:
         hardware = _hardware(cluster, folder / "hardware")
         stack.callback(hardware.stop)
         hardware.start()
-        bao = stack.enter_context(tls_openbao(folder / "openbao"))
+        bao = stack.enter_context(openbao(folder / "openbao"))
         stack.enter_context(_kept(cluster.keeper, bao.process.pid))
         site = _site(cluster, folder / "verifier", hierarchy, bao.url)
         bao.trust(site.public_keys)
@@ -149,7 +150,7 @@ def key_server(cluster: ControlPlane, folder: Path) -> Iterator[KeyServer]:
 
 
 def _hardware(cluster: ControlPlane, folder: Path) -> Process:
-    words = command("simulated-hardware", "--dir", folder, "--listen", "127.0.0.1:0")
+    words = morphisms("simulated-hardware", "--dir", folder, "--listen", "127.0.0.1:0")
     log = cluster.folder / "hardware.log"
     return Process(words, log, cluster.keeper, ready=lambda: _LISTENING in log.read_text())
 

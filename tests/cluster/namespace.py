@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tests.cluster.client import Client, Object
-from tests.support.eventually import eventually
+from tests.support.until import until
 
 MODE_LABEL = "morphisms.dev/mode"
 DEVELOPER = "dev"
@@ -40,7 +40,7 @@ class Namespace:
             },
         )
         # The API server authorises by a copy of its own.
-        eventually(lambda: _may_edit(admin, name))
+        until(lambda: _may_edit(admin, name))
         namespace = Namespace(name, admin)
         # The controller manager makes it; no pod is admitted before.
         admin.until(namespace.path("serviceaccounts"), bool)

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -310,14 +310,6 @@ def _ask(client: Client, namespace: str) -> str | None:
     if "morphisms.dev/status" not in answer.body["metadata"]["annotations"]:
         return "not injected"
     return None
-
-
-def until(condition: Callable[[], object], seconds: float = 40) -> None:
-    """Wait for what another process does, which gives no event to await."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.1)
 
 
 def _object(version: str, kind: str, name: str) -> Object:

@@ -14,13 +14,13 @@ from tests.cluster.attacks import (
     SECRET,
     allowed,
     developer,
-    eventually,
     is_confidential,
     make_pod,
     mallory,
     reasons,
     try_patch,
     try_pod,
+    until,
 )
 from tests.cluster.client import APPLY_PATCH, STRATEGIC_PATCH, Answer, Object
 from tests.cluster.controlplane import ControlPlane
@@ -171,7 +171,7 @@ def test_what_was_wrong_before_hinders_nobody(cluster: ControlPlane, namespace: 
     def refused() -> bool:
         return try_patch(developer(cluster), path, worse, STRATEGIC_PATCH).status == 403
 
-    eventually(refused)
+    until(refused)
     assert reasons(try_patch(developer(cluster), path, worse, STRATEGIC_PATCH)) == {"images/replaced"}
     allowed(try_patch(developer(cluster), path, {"metadata": {"finalizers": ["example.org/stay"], "labels": _NOTE}}))
     allowed(developer(cluster).request("DELETE", path))

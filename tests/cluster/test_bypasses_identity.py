@@ -15,13 +15,13 @@ from tests.cluster.attacks import (
     allowed,
     binding,
     developer,
-    eventually,
     is_confidential,
     make_pod,
     mallory,
     reasons,
     try_patch,
     try_pod,
+    until,
 )
 from tests.cluster.client import Answer, Client, Object
 from tests.cluster.controlplane import ControlPlane
@@ -155,7 +155,7 @@ def payments(cluster: ControlPlane, knative: Knative, here: Namespace) -> Object
     """A Knative Service that somebody would like to be."""
     developer(cluster).create(here.services(), make_service("payments", command=["/app/payments"]))
     # The API server serves a resource a moment after its definition.
-    eventually(lambda: cluster.admin.request("GET", here.revisions()).status == 200)
+    until(lambda: cluster.admin.request("GET", here.revisions()).status == 200)
     return cluster.admin.get(here.services("payments"))
 
 
@@ -246,7 +246,7 @@ def test_c34_token_for_the_verifier(cluster: ControlPlane, here: Namespace) -> N
             assert reasons(request(client, *audiences)) == {"verifier-token.morphisms.dev"}
         allowed(request(client, "shop"))
     assert request(cluster.node("snp-1"), "morphisms-verifier").status == 403
-    eventually(lambda: request(cluster.node("snp-0"), "morphisms-verifier").status == 201)
+    until(lambda: request(cluster.node("snp-0"), "morphisms-verifier").status == 201)
 
 
 def test_c34_token_for_the_verifier_as_a_volume(cluster: ControlPlane, here: Namespace) -> None:

@@ -19,11 +19,11 @@ from tests.cluster.attacks import (
     SECRET,
     allowed,
     developer,
-    eventually,
     is_confidential,
     make_pod,
     reasons,
     try_pod,
+    until,
 )
 from tests.cluster.client import Object
 from tests.cluster.controlplane import ControlPlane
@@ -219,7 +219,7 @@ def test_c15_later_webhook_that_takes_away(
     sign: Object = {"op": "add", "path": "/spec/hostname", "value": "later"}
     sign_pod = undone(sign)
     sign_pod["spec"]["hostname"] = "before"
-    eventually(lambda: try_pod(developer(cluster), here, sign_pod).body["spec"]["hostname"] == "later")
+    until(lambda: try_pod(developer(cluster), here, sign_pod).body["spec"]["hostname"] == "later")
     removed = try_pod(developer(cluster), here, undone({"op": "remove", "path": path}))
     assert rule in reasons(removed)
     assert is_confidential(allowed(try_pod(developer(cluster), here, undone())))
@@ -245,7 +245,7 @@ def test_c15_later_webhook_that_adds(cluster: ControlPlane, namespace: Make, lat
         ("/spec/containers/-", {"name": "other", "image": "dev.local/other"}, "images/digest"),
     ]
     for path, value, rule in cases:
-        eventually(lambda path=path, value=value: try_pod(developer(cluster), here, added(path, value)).status == 403)  # type: ignore[misc]
+        until(lambda path=path, value=value: try_pod(developer(cluster), here, added(path, value)).status == 403)  # type: ignore[misc]
         assert reasons(try_pod(developer(cluster), here, added(path, value))) == {rule}
     allowed(try_pod(developer(cluster), here, added("/spec/containers/-", {"name": "other", "image": IMAGE})))
 
@@ -278,7 +278,7 @@ def test_c15_mutating_policy(cluster: ControlPlane, namespace: Make) -> None:
     )
     try:
         share = make_pod(annotations={"example.org/do": "share"})
-        eventually(lambda: try_pod(developer(cluster), here, share).status == 403)
+        until(lambda: try_pod(developer(cluster), here, share).status == 403)
         assert reasons(try_pod(developer(cluster), here, share)) == {"isolation/process-namespace"}
         undo = make_pod(annotations=SECRET | {"example.org/do": "undo"})
         assert is_confidential(allowed(try_pod(developer(cluster), here, undo)))

@@ -14,7 +14,6 @@ from tests.cluster.attacks import (
     allowed,
     binding,
     developer,
-    eventually,
     garbage_collector,
     is_confidential,
     make_pod,
@@ -22,6 +21,7 @@ from tests.cluster.attacks import (
     reasons,
     try_patch,
     try_pod,
+    until,
 )
 from tests.cluster.client import JSON_PATCH, Answer, Client, Object
 from tests.cluster.controlplane import ControlPlane
@@ -221,13 +221,13 @@ def test_c11_runtime_class_made_anew_with_another_handler(
     """By somebody who may break glass: the guard does not hold him, the handler that is live at admission does."""
     path = f"{RUNTIME_CLASSES}/{classes('kata-remote', 'kata-remote')}"
     remote = make_pod(annotations={"morphisms.dev/profile": "peer-pod"})
-    eventually(lambda: try_pod(developer(cluster), enforced, remote).status == 201)
+    until(lambda: try_pod(developer(cluster), enforced, remote).status == 201)
     assert reasons(mallory(cluster).request("DELETE", path, query=DRY)) == {"runtime-class-guard.morphisms.dev"}
     immutable = cluster.admin.request("PATCH", path, {"handler": "runc"}, content_type="application/merge-patch+json")
     assert immutable.status == 422, "the API server's own"
     cluster.admin.delete(path)
     classes("kata-remote", "runc")
-    eventually(lambda: "has a handler that" in try_pod(developer(cluster), enforced, remote).message)
+    until(lambda: "has a handler that" in try_pod(developer(cluster), enforced, remote).message)
     assert reasons(try_pod(developer(cluster), enforced, remote)) == {"placement/runtime-handler"}
 
 
@@ -261,7 +261,7 @@ def test_c13_overhead_and_another_class(
 ) -> None:
     gvisor = classes("gvisor", "runsc", overhead={"podFixed": {"cpu": "1m"}})
     another = make_pod(runtimeClassName=gvisor)
-    eventually(lambda: "not found" not in try_pod(developer(cluster), enforced, another).message)
+    until(lambda: "not found" not in try_pod(developer(cluster), enforced, another).message)
     assert reasons(try_pod(developer(cluster), enforced, another)) == {"placement/runtime-class"}
     less = try_pod(developer(cluster), enforced, make_pod(runtimeClassName="kata-qemu-snp", overhead={"cpu": "1m"}))
     assert less.status == 403
@@ -275,7 +275,7 @@ def test_c14_look_alike_class(
 ) -> None:
     """Named like one of ours, and even with a handler of ours."""
     pod = make_pod(runtimeClassName=classes(name, "kata-qemu-snp"))
-    eventually(lambda: "not found" not in try_pod(developer(cluster), enforced, pod).message)
+    until(lambda: "not found" not in try_pod(developer(cluster), enforced, pod).message)
     assert reasons(try_pod(developer(cluster), enforced, pod)) == {"placement/runtime-class"}
 
 
@@ -306,7 +306,7 @@ def test_c19_node_label_that_a_kubelet_sets(
 
         assert reasons(bind(believing)) == {"placement/binding-target"}
         kubelet.patch(path, {"metadata": {"labels": {SNP_LABEL: "true"}}})
-        eventually(lambda: bind(believing).status == 201)
+        until(lambda: bind(believing).status == 201)
         assert reasons(bind(wary)) == {"placement/binding-target"}
         for label in (_TRUSTED_LABEL, "node-restriction.kubernetes.io/snp"):
             spoofed = try_patch(kubelet, path, {"metadata": {"labels": {label: "true"}}})
@@ -321,7 +321,7 @@ def test_c19_node_label_that_a_kubelet_sets(
         other = try_patch(kubelet, f"{NODES}/plain-0", {"metadata": {"labels": {SNP_LABEL: "true"}}})
         assert (other.status, "is not allowed to modify node" in other.message) == (403, True)
         cluster.admin.patch(path, {"metadata": {"labels": {_TRUSTED_LABEL: "true"}}})
-        eventually(lambda: bind(wary).status == 201)
+        until(lambda: bind(wary).status == 201)
     finally:
         morphisms.configure(before)
 

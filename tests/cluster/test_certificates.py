@@ -19,8 +19,9 @@ from certs.pem import Pair, read_certificates, read_pair
 from tests.cluster.client import JSON_PATCH, Object
 from tests.cluster.controlplane import ControlPlane, control_plane
 from tests.cluster.nodes import KATA, RUNTIME_CLASSES
-from tests.cluster.own_ca import KINDS, REGISTRATIONS, SECRETS, OwnCa, Replica, load, until
+from tests.cluster.own_ca import KINDS, REGISTRATIONS, SECRETS, OwnCa, Replica, load
 from tests.support import packages
+from tests.support.until import until
 
 AUTHORITY, LEAF = SECRETS
 SLOW = {"leafSeconds": 3600, "authoritySeconds": 36000, "settleSeconds": 2}

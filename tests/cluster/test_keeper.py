@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.paths import ROOT
-from tests.webhook.server.process import until
+from tests.support.until import until
 
 _RUN = """
 import sys

@@ -17,7 +17,7 @@ from tests.cluster.namespace import MODE_LABEL, Namespace
 from tests.cluster.nodes import KATA, RUNTIME_CLASSES, add_confidential_node, add_node
 from tests.cluster.stream import Stream
 from tests.manifests.rendering import MANIFESTS
-from tests.support.eventually import eventually
+from tests.support.until import until
 
 pytestmark = pytest.mark.slow
 
@@ -54,7 +54,7 @@ def test_an_upgrade_with_its_rollout_fails_nothing_and_lets_nothing_pass(previou
         previous.rolled_out()
         stream.proceed()
     # The last of them answers what it has taken, a little longer than the rollout waits.
-    eventually(lambda: not before & {replica.pod for replica in previous.replicas})
+    until(lambda: not before & {replica.pod for replica in previous.replicas})
     assert stream.failures == []
     stream.check()
 

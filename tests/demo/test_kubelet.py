@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from demo.namespace import Namespace, find_namespace
 from demo.node import Node
 from demo.scenario import UnexpectedError
 from demo.tokens import Issuer
+from tests.support.ports import free_port
 
 _FOUND = find_namespace()
 pytestmark = pytest.mark.skipif(_FOUND is None, reason="this machine gives no mount namespace")
@@ -80,12 +80,6 @@ def native_sidecar(port: int, **fields: Any) -> dict[str, Any]:
     probe = {"httpGet": {"path": "/", "port": port}, "periodSeconds": 1, "failureThreshold": 20}
     words = {"image": "python", "command": [sys.executable, "-c", _SIDECAR, str(port)]}
     return container("native", "", restartPolicy="Always", startupProbe=probe) | words | fields
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_a_native_sidecar_has_started_before_the_others_and_is_stopped_after_them(node: Node) -> None:

@@ -6,7 +6,6 @@ import contextlib
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,17 +13,10 @@ from pathlib import Path
 from tests.support import packages
 from tests.support.openbao import binary
 from tests.support.paths import ROOT
+from tests.support.ports import free_port
 
 _PAGE = (ROOT / "docs" / "trial.md").read_text()
 _PORTS = ("8007", "8200", "8443")
-
-
-def _free_ports() -> list[str]:
-    with contextlib.ExitStack() as probes:
-        sockets = [probes.enter_context(socket.socket()) for _ in _PORTS]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [str(each.getsockname()[1]) for each in sockets]
 
 
 def test_the_trial_goes_as_the_page_says(tmp_path: Path) -> None:
@@ -33,8 +25,8 @@ def test_the_trial_goes_as_the_page_says(tmp_path: Path) -> None:
     # A step that fails ends the script, and what the steps before it started.
     before = "set -eu -o pipefail\ntrap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n"
     script = before + "\n".join(re.findall(r"```sh\n(.*?)```", _PAGE, re.DOTALL)) + "\nwait\n"
-    for written, free in zip(_PORTS, _free_ports(), strict=True):
-        script = re.sub(rf":{written}\b", f":{free}", script)
+    for written in _PORTS:
+        script = re.sub(rf":{written}\b", f":{free_port()}", script)
     environment = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "HOME": str(tmp_path)}
     process = subprocess.Popen(
         ["bash", "-c", script],

@@ -5,17 +5,16 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-import secrets
-import socket
 import ssl
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.attestation.verifier.process import until
 from tests.support.certificates import write_pair
-from tests.support.openbao import OpenBao, binary
+from tests.support.openbao import OpenBao, start_openbao
+from tests.support.ports import free_port
+from tests.support.until import until
 
 _CONFIGURATION = """
 disable_mlock = true
@@ -46,9 +45,9 @@ class RaftOpenBao(OpenBao):
         self.ca = self.ca_path.read_text()
         self._folder = folder
         self._context = ssl.create_default_context(cafile=str(self.ca_path))
-        port, cluster_port = _lasting_port(), _lasting_port()
+        port, cluster_port = free_port(), free_port()
         (folder / "openbao.hcl").write_text(_CONFIGURATION.format(folder=folder, port=port, cluster_port=cluster_port))
-        super().__init__(self._spawn(), port)
+        super().__init__(self._spawn(), port, port, self.ca)
         self._root_token = ""
         self._until(_NEW)
         made = self.done("PUT", "sys/init", {"secret_shares": 1, "secret_threshold": 1})
@@ -96,13 +95,11 @@ class RaftOpenBao(OpenBao):
         return set(self.done("LIST", "auth/token/accessors")["data"]["keys"])
 
     def _spawn(self) -> subprocess.Popen[bytes]:
-        command = [binary(), "server", f"-config={self._folder / 'openbao.hcl'}"]
-        with (self._folder / "openbao.log").open("ab") as log:
-            return subprocess.Popen(command, stdout=log, stderr=log, env={"HOME": str(self._folder)})
+        return start_openbao(self._folder, f"-config={self._folder / 'openbao.hcl'}")
 
     def _until(self, status: int) -> None:
         try:
-            until(lambda: self._health() == status, 40)
+            until(lambda: self._health() == status)
         except AssertionError:
             raise RuntimeError(f"no {status} from OpenBao: {(self._folder / 'openbao.log').read_text()}") from None
 
@@ -112,15 +109,6 @@ class RaftOpenBao(OpenBao):
         with contextlib.suppress(OSError, http.client.HTTPException):
             return self.call("GET", "sys/health")[0]
         return 0
-
-
-def _lasting_port() -> int:
-    """Below those that Linux gives to outgoing connections, one of which would take it while the server is down."""
-    while True:
-        port = 20_000 + secrets.randbelow(12_000)
-        with contextlib.suppress(OSError), socket.socket() as probe:
-            probe.bind(("127.0.0.1", port))
-            return port
 
 
 @contextlib.contextmanager

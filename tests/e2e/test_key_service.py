@@ -28,12 +28,13 @@ from attestation.simulator.hierarchy import Hierarchy
 from plan.document import EvidenceSource
 from sidecar.reasons import Exit
 from tests.attestation.conftest import Platform
-from tests.attestation.verifier.process import Site, Verifier, _ports, policy, start_command
+from tests.attestation.verifier.process import Site, Verifier, policy, start_command
 from tests.attestation.verifier.tokens import Issuer
 from tests.e2e.conftest import NewPod, replica
 from tests.e2e.raft import RaftOpenBao
 from tests.sidecar.pod import CANARY, Pod, refused
 from tests.support.paths import ROOT
+from tests.support.processes import listening_ports
 
 # `morphisms`, but for the one constant that only AMD could match.
 _START = """
@@ -146,7 +147,7 @@ def start_verifier(tmp_path: Path, site: Site, hierarchy: Hierarchy, issuer: Iss
             with (milan.folder / "milan.log").open("wb") as log:
                 process = subprocess.Popen(words, stderr=log, cwd=ROOT)
             try:
-                ports = _ports(process, milan.folder / "milan.log")
+                ports = listening_ports(process, milan.folder / "milan.log")
                 yield Verifier(process, milan, milan.folder / "milan.log", *ports), machine
             finally:
                 process.kill()

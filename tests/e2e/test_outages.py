@@ -42,7 +42,8 @@ from tests.e2e.conftest import DB, NewPod, replica, write_password
 from tests.e2e.forwarder import forwarder
 from tests.e2e.raft import RaftOpenBao
 from tests.sidecar.pod import CANARY, Pod, clean
-from tests.sidecar.resident import Resident, resident, until
+from tests.sidecar.resident import Resident, resident
+from tests.support.until import until
 
 _REREAD: Final = 0.4  # seconds that a KV secret may be old
 _GRACE: Final = 30.0  # Kubernetes' default

@@ -27,12 +27,13 @@ from kbs.messages import binding
 from plan.document import EvidenceSource
 from sidecar.reasons import Exit
 from tests.attestation.verifier.guest import document
-from tests.attestation.verifier.process import HOST_DATA, Site, Verifier, until, verifier
+from tests.attestation.verifier.process import HOST_DATA, Site, Verifier, verifier
 from tests.attestation.verifier.tokens import Issuer
 from tests.e2e.conftest import NewPod, replica
 from tests.e2e.forwarder import Forwarder, forwarder
 from tests.e2e.raft import RaftOpenBao
 from tests.sidecar.pod import CANARY, Pod, clean, refused
+from tests.support.until import until
 
 
 @dataclass

@@ -22,13 +22,14 @@ import pytest
 from kbs.messages import ATTEST_PATH, AUTH_PATH, TOKEN_PATH
 from plan.document import EnvVariable, EvidenceSource, SecretFile
 from sidecar.reasons import Exit
-from tests.attestation.verifier.process import Verifier, until
+from tests.attestation.verifier.process import Verifier
 from tests.attestation.verifier.tokens import Issuer
 from tests.e2e.conftest import DB, write_password
 from tests.e2e.forwarder import forwarder
 from tests.e2e.raft import RaftOpenBao
 from tests.sidecar.front import Request, Spoilt, front
 from tests.sidecar.pod import CANARY, Ended, Pod, clean
+from tests.support.until import until
 
 _FILES = 20
 _MOMENTS = 50

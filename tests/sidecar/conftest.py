@@ -13,18 +13,19 @@ from attestation.simulator.hierarchy import Hierarchy, open_hierarchy
 from plan.document import EvidenceSource, Plan, Vault, Workload
 from plan.document import Verifier as VerifierPlan
 from tests.attestation.verifier.conftest import make_site
-from tests.attestation.verifier.process import HOST_DATA, Verifier, command, policy, verifier
+from tests.attestation.verifier.process import HOST_DATA, Verifier, policy, verifier
 from tests.attestation.verifier.tokens import Issuer
 from tests.sidecar.exec.conftest import build
 from tests.sidecar.pod import CANARY, HOME, Pod
-from tests.sidecar.vault import TlsOpenBao, tls_openbao
 from tests.support import packages
+from tests.support.openbao import OpenBao, openbao
 from tests.support.paths import ROOT
+from tests.support.processes import morphisms
 
 
 @pytest.fixture(scope="session")
-def bao(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TlsOpenBao]:
-    with tls_openbao(tmp_path_factory.mktemp("openbao")) as server:
+def bao(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenBao]:
+    with openbao(tmp_path_factory.mktemp("openbao")) as server:
         server.done("POST", "sys/mounts/old", {"type": "kv", "options": {"version": "1"}})
         policy = f'path "old/*" {{ capabilities = ["read"] }}\npath "{v2(HOME)}/*" {{ capabilities = ["read"] }}'
         write_secret(server, "db", {"user": "alice", "password": f"{CANARY}-one"})
@@ -39,7 +40,7 @@ def v2(path: str) -> str:
     return f"{mount}/data/{rest}"
 
 
-def write_secret(server: TlsOpenBao, name: str, data: object) -> None:
+def write_secret(server: OpenBao, name: str, data: object) -> None:
     server.done("POST", f"{v2(HOME)}/{name}", {"data": data})
 
 
@@ -51,7 +52,7 @@ def hierarchy(tmp_path_factory: pytest.TempPathFactory) -> Hierarchy:
 def start_machine(hierarchy: Hierarchy, *options: str) -> Iterator[str]:
     """`morphisms simulated-hardware`; its address."""
     folder = str(hierarchy.root_path.parent)
-    words = command("simulated-hardware", "--dir", folder, "--listen", "127.0.0.1:0")
+    words = morphisms("simulated-hardware", "--dir", folder, "--listen", "127.0.0.1:0")
     words += ["--host-data", HOST_DATA.hex(), *options]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=ROOT, text=True)
     assert process.stdout is not None
@@ -80,7 +81,7 @@ def issuer() -> Issuer:
 
 @pytest.fixture(scope="session")
 def judge(
-    tmp_path_factory: pytest.TempPathFactory, hierarchy: Hierarchy, issuer: Issuer, bao: TlsOpenBao
+    tmp_path_factory: pytest.TempPathFactory, hierarchy: Hierarchy, issuer: Issuer, bao: OpenBao
 ) -> Iterator[Verifier]:
     """The real verifier, whose policy lets the pod have its secrets."""
     site = make_site(tmp_path_factory.mktemp("verifier"), hierarchy, issuer, bao.url)
@@ -99,7 +100,7 @@ def helper(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def pod(tmp_path: Path, helper: Path, bao: TlsOpenBao, machine: str, judge: Verifier, issuer: Issuer) -> Pod:
+def pod(tmp_path: Path, helper: Path, bao: OpenBao, machine: str, judge: Verifier, issuer: Issuer) -> Pod:
     """A pod whose plan names no secret yet."""
     plan = Plan(
         workload=Workload("prod", "shop", "payments", "default"),

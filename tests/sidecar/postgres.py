@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.sidecar.resident import until
-from tests.sidecar.vault import _free_port
 from tests.support import packages
 from tests.support.openbao import OpenBao
+from tests.support.ports import free_port
+from tests.support.until import until
 
 PASSWORD = "of-the-database-engine"
 _CREATE = "CREATE ROLE \"{{name}}\" WITH LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}';"
@@ -102,7 +102,7 @@ def _running(folder: Path) -> Iterator[Postgres]:
         **as_user,  # type: ignore[call-overload]
     )
     assert made.returncode == 0, made.stderr
-    port = _free_port()
+    port = free_port()
     settings = {"port": port, "listen_addresses": "127.0.0.1", "unix_socket_directories": "", "fsync": "off"}
     command = [server, "-D", str(data), *(f"--{name}={value}" for name, value in settings.items())]
     log = folder / "postgres.log"

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -124,14 +123,6 @@ def resident(pod: Pod, *, reread: float = 300.0, port: int = 0, prefix: Sequence
         running._reader.join(PATIENCE)
         assert process.stderr is not None
         process.stderr.close()
-
-
-def until(condition: Any, seconds: float = PATIENCE) -> None:
-    """Wait for what another process does and gives no event of."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.02)
 
 
 _APPLICATION = """#!{python}

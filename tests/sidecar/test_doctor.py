@@ -13,10 +13,11 @@ import pytest
 from plan import layout
 from plan.codec import write_plan
 from plan.document import EvidenceSource, SecretFile
-from tests.attestation.verifier.process import Verifier, command
+from tests.attestation.verifier.process import Verifier
 from tests.sidecar.pod import CANARY, HOME, START, Pod
-from tests.sidecar.vault import TlsOpenBao
+from tests.support.openbao import OpenBao
 from tests.support.paths import ROOT
+from tests.support.processes import morphisms
 
 DB = f"{HOME}/db"
 HEALTHY = [
@@ -67,13 +68,13 @@ def healthy(pod: Pod) -> Pod:
     return pod
 
 
-def accessors(bao: TlsOpenBao) -> set[str]:
+def accessors(bao: OpenBao) -> set[str]:
     status, answer = bao.call("LIST", "auth/token/accessors")
     assert status == 200
     return set(answer["data"]["keys"])
 
 
-def test_a_healthy_pod_is_told_so_step_by_step_and_no_token_stays(healthy: Pod, bao: TlsOpenBao) -> None:
+def test_a_healthy_pod_is_told_so_step_by_step_and_no_token_stays(healthy: Pod, bao: OpenBao) -> None:
     before = accessors(bao)
     said = doctor(healthy)
     lines = [line for line in said.stdout.splitlines() if "not configured" not in line]
@@ -90,7 +91,7 @@ def test_pod_and_operator_read_one_story(healthy: Pod, judge: Verifier, tamperin
     found = re.search(r"attestation .*\[verifier-refused, correlation id ([0-9a-f]{16})\]", line)
     assert found, line
     assert said.code == 12
-    words = command("explain", found[1], "--config", str(judge.site.folder / "verifier.yaml"))
+    words = morphisms("explain", found[1], "--config", str(judge.site.folder / "verifier.yaml"))
     story = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert "attest  REFUSED: verdict" in story.stdout
     assert "signature/report: FAILED" in story.stdout
@@ -148,6 +149,6 @@ def test_what_fails_after_the_verifier_believed_is_told_under_its_id(healthy: Po
     found = re.search(r"\[secret-missing, correlation id ([0-9a-f]{16})\]", ended.last_words)
     assert found, ended.last_words
     assert ended.named("attested")[0]["correlation_id"] == found[1]
-    words = command("explain", found[1], "--config", str(judge.site.folder / "verifier.yaml"))
+    words = morphisms("explain", found[1], "--config", str(judge.site.folder / "verifier.yaml"))
     story = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=60).stdout
     assert story.count("believed: believed") == 2, "the attestation and the login"

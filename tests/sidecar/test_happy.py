@@ -11,12 +11,12 @@ from pathlib import Path
 from plan.document import EnvFrom, EnvVariable, SecretFile
 from tests.sidecar.exec.conftest import build
 from tests.sidecar.pod import CANARY, HOME, Pod, clean
-from tests.sidecar.vault import TlsOpenBao
+from tests.support.openbao import OpenBao
 
 DB = f"{HOME}/db"
 
 
-def test_everything_a_plan_can_ask_for_is_published(pod: Pod, bao: TlsOpenBao) -> None:
+def test_everything_a_plan_can_ask_for_is_published(pod: Pod, bao: OpenBao) -> None:
     pod.change(
         secrets=(
             SecretFile("whole", DB, "db.json"),
@@ -90,7 +90,7 @@ def test_a_second_run_switches_and_leaves_nothing_of_the_first(pod: Pod) -> None
     )
 
 
-def test_a_pod_without_secrets_proves_its_guest_and_is_ready(pod: Pod, bao: TlsOpenBao) -> None:
+def test_a_pod_without_secrets_proves_its_guest_and_is_ready(pod: Pod, bao: OpenBao) -> None:
     ended = pod.run()
     assert ended.code == 0, ended.stderr
     assert pod.published() == ["exec", "ready"]

@@ -22,8 +22,9 @@ from sidecar.reasons import Exit
 from tests.attestation.verifier.process import Verifier
 from tests.sidecar.front import Request, Spoilt, front
 from tests.sidecar.pod import Pod
-from tests.sidecar.resident import resident, until
+from tests.sidecar.resident import resident
 from tests.support.paths import ROOT
+from tests.support.until import until
 
 
 @pytest.fixture

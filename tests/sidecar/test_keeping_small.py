@@ -14,10 +14,11 @@ from plan.document import SecretFile
 from sidecar.reasons import Exit
 from tests.sidecar.conftest import write_secret
 from tests.sidecar.pod import CANARY, HOME, Pod, clean, refused
-from tests.sidecar.resident import resident, until
+from tests.sidecar.resident import resident
 from tests.sidecar.test_stopping import alive
 from tests.sidecar.test_stopping_residents import changing, hurried
-from tests.sidecar.vault import TlsOpenBao
+from tests.support.openbao import OpenBao
+from tests.support.until import until
 from webhook.configuration.sections import Sidecar
 
 __all__ = ["changing", "hurried"]  # fixtures
@@ -42,7 +43,7 @@ def test_its_memory_does_not_grow(changing: Pod, hurried: None) -> None:
         assert sidecar.stop().code == 0
 
 
-def test_no_token_and_no_secret_is_anywhere_but_on_the_volumes(pod: Pod, bao: TlsOpenBao) -> None:
+def test_no_token_and_no_secret_is_anywhere_but_on_the_volumes(pod: Pod, bao: OpenBao) -> None:
     write_secret(bao, "shown", {"key": f"{CANARY}-1"})
     pod.change(secrets=(SecretFile("key", f"{HOME}/shown", "key", key="key"),))
     with resident(pod, reread=0.3) as sidecar:
@@ -64,7 +65,7 @@ def test_no_token_and_no_secret_is_anywhere_but_on_the_volumes(pod: Pod, bao: Tl
     clean(ended)
 
 
-def test_a_volume_that_is_full_keeps_what_it_shows(pod: Pod, bao: TlsOpenBao) -> None:
+def test_a_volume_that_is_full_keeps_what_it_shows(pod: Pod, bao: OpenBao) -> None:
     if os.getuid() != 0:
         pytest.skip("a small tmpfs needs root")
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", pod.secrets], capture_output=True)
@@ -92,7 +93,7 @@ def test_a_volume_that_is_full_keeps_what_it_shows(pod: Pod, bao: TlsOpenBao) ->
         subprocess.run(["umount", pod.secrets], check=True)
 
 
-def test_what_can_be_published_can_be_replaced(pod: Pod, bao: TlsOpenBao) -> None:
+def test_what_can_be_published_can_be_replaced(pod: Pod, bao: OpenBao) -> None:
     """On a volume as the webhook asks for by default, both versions have room beside each other."""
     if os.getuid() != 0:
         pytest.skip("a small tmpfs needs root")
@@ -117,7 +118,7 @@ def test_what_can_be_published_can_be_replaced(pod: Pod, bao: TlsOpenBao) -> Non
         subprocess.run(["umount", pod.secrets], check=True)
 
 
-def test_a_role_without_the_default_policy_is_served_all_the_same(pod: Pod, bao: TlsOpenBao) -> None:
+def test_a_role_without_the_default_policy_is_served_all_the_same(pod: Pod, bao: OpenBao) -> None:
     """Such a token may neither look at itself nor renew nor end itself: it is replaced in time, and that is said."""
     write_secret(bao, "shown", {"key": f"{CANARY}-1"})
     pod.change(secrets=(SecretFile("key", f"{HOME}/shown", "key", key="key"),))
@@ -132,7 +133,7 @@ def test_a_role_without_the_default_policy_is_served_all_the_same(pod: Pod, bao:
         bao.write_role(token_policies=["knative", "tests"], token_no_default_policy=False)
 
 
-def test_a_process_that_was_stopped_for_longer_than_its_token_lived(pod: Pod, bao: TlsOpenBao) -> None:
+def test_a_process_that_was_stopped_for_longer_than_its_token_lived(pod: Pod, bao: OpenBao) -> None:
     """A paused VM looks like this: everything is overdue at once, and the token is dead."""
     write_secret(bao, "shown", {"key": f"{CANARY}-1"})
     pod.change(secrets=(SecretFile("key", f"{HOME}/shown", "key", key="key"),))

@@ -12,9 +12,10 @@ from sidecar.reasons import Exit
 from tests.attestation.verifier.process import Verifier
 from tests.sidecar.pod import Pod, clean, refused
 from tests.sidecar.postgres import Postgres, postgres
-from tests.sidecar.resident import application, resident, until
+from tests.sidecar.resident import application, resident
 from tests.sidecar.test_stopping import alive
-from tests.sidecar.vault import TlsOpenBao
+from tests.support.openbao import OpenBao
+from tests.support.until import until
 
 pytestmark = pytest.mark.slow
 
@@ -23,7 +24,7 @@ _REVOKE = 'path "sys/leases/revoke" { capabilities = ["update"] }'
 
 
 @pytest.fixture(scope="module")
-def database(bao: TlsOpenBao) -> Iterator[Postgres]:
+def database(bao: OpenBao) -> Iterator[Postgres]:
     with postgres() as server:
         server.offer(bao, "lasting", "10m", "1h")
         server.offer(bao, "short", "3s", "6s")
@@ -31,7 +32,7 @@ def database(bao: TlsOpenBao) -> Iterator[Postgres]:
 
 
 @pytest.fixture
-def role(bao: TlsOpenBao, judge: Verifier) -> Iterator[None]:
+def role(bao: OpenBao, judge: Verifier) -> Iterator[None]:
     """The workload may have credentials, and end its own leases."""
     bao.done("PUT", "sys/policies/acl/database", {"policy": f"{_READ}\n{_REVOKE}"})
     bao.write_role(token_policies=["database"])
@@ -55,12 +56,12 @@ def login(pod: Pod) -> tuple[str, str]:
     return user, password
 
 
-def leases(bao: TlsOpenBao, name: str) -> set[str]:
+def leases(bao: OpenBao, name: str) -> set[str]:
     status, found = bao.call("LIST", f"sys/leases/lookup/database/creds/{name}")
     return set(found["data"]["keys"]) if status == 200 else set()
 
 
-def test_credentials_appear_and_go_with_the_pod(pod: Pod, bao: TlsOpenBao, database: Postgres, role: None) -> None:
+def test_credentials_appear_and_go_with_the_pod(pod: Pod, bao: OpenBao, database: Postgres, role: None) -> None:
     before = alive(bao)
     with resident(wanting(pod, "lasting")) as sidecar:
         sidecar.wait("published")
@@ -76,7 +77,7 @@ def test_credentials_appear_and_go_with_the_pod(pod: Pod, bao: TlsOpenBao, datab
 
 
 def test_a_lease_is_renewed_and_replaced_near_its_maximum(
-    pod: Pod, bao: TlsOpenBao, database: Postgres, role: None, tmp_path: Path
+    pod: Pod, bao: OpenBao, database: Postgres, role: None, tmp_path: Path
 ) -> None:
     wanting(pod, "short").change(on_change="signal:SIGHUP:morphisms-db")
     with application(tmp_path, pod.secrets / "user", "morphisms-db") as app, resident(pod) as sidecar:
@@ -101,7 +102,7 @@ def test_a_lease_is_renewed_and_replaced_near_its_maximum(
 
 
 def test_without_the_permission_to_end_a_lease_it_is_said_and_ends_by_itself(
-    pod: Pod, bao: TlsOpenBao, database: Postgres, role: None
+    pod: Pod, bao: OpenBao, database: Postgres, role: None
 ) -> None:
     bao.done("PUT", "sys/policies/acl/database", {"policy": _READ})
     with resident(wanting(pod, "short")) as sidecar:
@@ -113,7 +114,7 @@ def test_without_the_permission_to_end_a_lease_it_is_said_and_ends_by_itself(
 
 
 def test_a_new_token_brings_new_credentials_before_the_old_ones_end(
-    pod: Pod, bao: TlsOpenBao, database: Postgres, role: None
+    pod: Pod, bao: OpenBao, database: Postgres, role: None
 ) -> None:
     bao.write_role(token_policies=["database"], token_ttl="4s", token_explicit_max_ttl="8s")
     before = alive(bao)
@@ -135,7 +136,7 @@ def test_a_new_token_brings_new_credentials_before_the_old_ones_end(
 
 
 def test_while_one_role_is_broken_all_old_credentials_stay(
-    pod: Pod, bao: TlsOpenBao, database: Postgres, role: None
+    pod: Pod, bao: OpenBao, database: Postgres, role: None
 ) -> None:
     """What a new token gave before it turned out not to do is not shown: it ends with that token."""
     bao.write_role(token_policies=["database", "tests"], token_ttl="4s", token_explicit_max_ttl="8s")
@@ -163,7 +164,7 @@ def test_while_one_role_is_broken_all_old_credentials_stay(
     assert alive(bao) - before == set()
 
 
-def test_a_broken_role_does_not_hold_up_the_others(pod: Pod, bao: TlsOpenBao, database: Postgres, role: None) -> None:
+def test_a_broken_role_does_not_hold_up_the_others(pod: Pod, bao: OpenBao, database: Postgres, role: None) -> None:
     database.offer(bao, "other", "3s", "6s")
     wanting(pod, "short")
     pod.change(secrets=(SecretFile("other", "database/creds/other", "other", key="username"), *pod.plan.secrets))
@@ -179,7 +180,7 @@ def test_a_broken_role_does_not_hold_up_the_others(pod: Pod, bao: TlsOpenBao, da
         assert sidecar.stop().code == 0
 
 
-def test_agent_init_says_that_somebody_has_to_stay(pod: Pod, bao: TlsOpenBao) -> None:
+def test_agent_init_says_that_somebody_has_to_stay(pod: Pod, bao: OpenBao) -> None:
     before = alive(bao)
     pod.change(env=(EnvVariable("web", "USER", path="database/creds/lasting", key="username"),))
     event = refused(pod.run(), Exit.CONFIGURATION, "secret-path")

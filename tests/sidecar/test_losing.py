@@ -10,15 +10,16 @@ from plan.document import SecretFile
 from tests.attestation.verifier.process import Verifier, policy
 from tests.sidecar.conftest import v2, write_secret
 from tests.sidecar.pod import CANARY, HOME, Pod, clean
-from tests.sidecar.resident import Resident, resident, until
+from tests.sidecar.resident import Resident, resident
 from tests.sidecar.test_stopping import alive
-from tests.sidecar.vault import TlsOpenBao
+from tests.support.openbao import OpenBao
+from tests.support.until import until
 
 A, B = f"{HOME}/a", f"{HOME}/b"
 
 
 @pytest.fixture
-def pair(pod: Pod, bao: TlsOpenBao) -> Pod:
+def pair(pod: Pod, bao: OpenBao) -> Pod:
     """A pod with two secrets, of which tests spoil the first."""
     for name in "ab":
         bao.call("DELETE", f"{v2(HOME)}/{name}".replace("/data/", "/metadata/"))
@@ -31,7 +32,7 @@ def shown(pod: Pod) -> tuple[str, str]:
     return tuple((pod.secrets / name).read_text().removeprefix(f"{CANARY}-") for name in "ab")  # type: ignore[return-value]
 
 
-def other_still_changes(sidecar: Resident, bao: TlsOpenBao) -> None:
+def other_still_changes(sidecar: Resident, bao: OpenBao) -> None:
     """One bad secret does not hold up the good one, and is published as it was."""
     before = len(sidecar.named("published"))
     write_secret(bao, "b", {"key": f"{CANARY}-2"})
@@ -39,7 +40,7 @@ def other_still_changes(sidecar: Resident, bao: TlsOpenBao) -> None:
     assert shown(sidecar.pod) == ("1", "2")
 
 
-def mended(sidecar: Resident, bao: TlsOpenBao) -> None:
+def mended(sidecar: Resident, bao: OpenBao) -> None:
     """What is there again is published, and the trouble was told once at its start and once at its end."""
     write_secret(bao, "a", {"key": f"{CANARY}-3"})
     sidecar.wait("recovered", subject=f"secret {A}")
@@ -50,7 +51,7 @@ def mended(sidecar: Resident, bao: TlsOpenBao) -> None:
     clean(ended)
 
 
-def test_a_secret_that_is_deleted(pair: Pod, bao: TlsOpenBao) -> None:
+def test_a_secret_that_is_deleted(pair: Pod, bao: OpenBao) -> None:
     with resident(pair, reread=0.3) as sidecar:
         sidecar.wait("published")
         bao.done("DELETE", f"{v2(HOME)}/a")
@@ -62,7 +63,7 @@ def test_a_secret_that_is_deleted(pair: Pod, bao: TlsOpenBao) -> None:
         mended(sidecar, bao)
 
 
-def test_a_version_that_is_destroyed(pair: Pod, bao: TlsOpenBao) -> None:
+def test_a_version_that_is_destroyed(pair: Pod, bao: OpenBao) -> None:
     with resident(pair, reread=0.3) as sidecar:
         sidecar.wait("published")
         bao.done("PUT", f"{v2(HOME)}/a".replace("/data/", "/destroy/"), {"versions": [1]})
@@ -71,7 +72,7 @@ def test_a_version_that_is_destroyed(pair: Pod, bao: TlsOpenBao) -> None:
         mended(sidecar, bao)
 
 
-def test_a_key_that_is_gone(pair: Pod, bao: TlsOpenBao) -> None:
+def test_a_key_that_is_gone(pair: Pod, bao: OpenBao) -> None:
     with resident(pair, reread=0.3) as sidecar:
         sidecar.wait("published")
         write_secret(bao, "a", {"other": f"{CANARY}-2"})
@@ -80,7 +81,7 @@ def test_a_key_that_is_gone(pair: Pod, bao: TlsOpenBao) -> None:
         mended(sidecar, bao)
 
 
-def test_a_secret_that_has_become_too_large(pair: Pod, bao: TlsOpenBao) -> None:
+def test_a_secret_that_has_become_too_large(pair: Pod, bao: OpenBao) -> None:
     """Three of its copies would be beyond what the volume may hold."""
     pair.change(secrets=(*pair.plan.secrets, *(SecretFile(f"a{n}", A, f"a{n}", key="key") for n in range(20))))
     with resident(pair, reread=0.3) as sidecar:
@@ -93,7 +94,7 @@ def test_a_secret_that_has_become_too_large(pair: Pod, bao: TlsOpenBao) -> None:
         assert shown(pair) == ("3", "1")
 
 
-def test_a_secret_that_is_nested_without_end(pair: Pod, bao: TlsOpenBao) -> None:
+def test_a_secret_that_is_nested_without_end(pair: Pod, bao: OpenBao) -> None:
     """Vault takes it, and a template needs more depth for it than there is."""
     pair.change(secrets=(SecretFile("c", A, "c", template="{{#key}}there is one{{/key}}"), *pair.plan.secrets))
     with resident(pair, reread=0.3) as sidecar:
@@ -107,7 +108,7 @@ def test_a_secret_that_is_nested_without_end(pair: Pod, bao: TlsOpenBao) -> None
         mended(sidecar, bao)
 
 
-def test_a_pinned_version_is_not_asked_for_again(pair: Pod, bao: TlsOpenBao) -> None:
+def test_a_pinned_version_is_not_asked_for_again(pair: Pod, bao: OpenBao) -> None:
     pair.change(secrets=(SecretFile("a", A, "a", key="key", version=1), SecretFile("b", B, "b", key="key")))
     with resident(pair, reread=0.3) as sidecar:
         sidecar.wait("published")
@@ -118,7 +119,7 @@ def test_a_pinned_version_is_not_asked_for_again(pair: Pod, bao: TlsOpenBao) -> 
 
 
 @pytest.fixture
-def narrow(bao: TlsOpenBao) -> Iterator[str]:
+def narrow(bao: OpenBao) -> Iterator[str]:
     """A policy of this test's own that opens both secrets; the templated one, which would too, is left out."""
     bao.done("PUT", "sys/policies/acl/narrow", {"policy": _opening("a", "b")})
     bao.write_role(token_policies=["narrow"])
@@ -130,7 +131,7 @@ def _opening(*names: str) -> str:
     return "\n".join(f'path "{v2(HOME)}/{name}" {{ capabilities = ["read"] }}' for name in names)
 
 
-def test_a_permission_that_is_lost_does_not_cost_the_token(pair: Pod, bao: TlsOpenBao, narrow: str) -> None:
+def test_a_permission_that_is_lost_does_not_cost_the_token(pair: Pod, bao: OpenBao, narrow: str) -> None:
     with resident(pair, reread=0.3) as sidecar:
         sidecar.wait("published")
         bao.done("PUT", narrow, {"policy": _opening("b")})
@@ -141,7 +142,7 @@ def test_a_permission_that_is_lost_does_not_cost_the_token(pair: Pod, bao: TlsOp
         mended(sidecar, bao)
 
 
-def test_a_token_that_is_revoked_is_replaced(pair: Pod, bao: TlsOpenBao) -> None:
+def test_a_token_that_is_revoked_is_replaced(pair: Pod, bao: OpenBao) -> None:
     before = alive(bao)
     with resident(pair, reread=0.3) as sidecar:
         sidecar.wait("published")
@@ -158,9 +159,7 @@ def test_a_token_that_is_revoked_is_replaced(pair: Pod, bao: TlsOpenBao) -> None
     assert alive(bao) - before == set()
 
 
-def test_without_the_permission_to_look_a_lost_secret_costs_one_new_token(
-    pair: Pod, bao: TlsOpenBao, narrow: str
-) -> None:
+def test_without_the_permission_to_look_a_lost_secret_costs_one_new_token(pair: Pod, bao: OpenBao, narrow: str) -> None:
     """It cannot be told from a token that was revoked; the new token tells, and is not replaced again."""
     bao.write_role(token_policies=["narrow"], token_no_default_policy=True)
     try:
@@ -177,7 +176,7 @@ def test_without_the_permission_to_look_a_lost_secret_costs_one_new_token(
 
 
 def test_a_guest_that_is_believed_no_more_keeps_what_it_has_and_asks_again(
-    pair: Pod, bao: TlsOpenBao, judge: Verifier
+    pair: Pod, bao: OpenBao, judge: Verifier
 ) -> None:
     before = alive(bao)
     with resident(pair, reread=0.3) as sidecar:

@@ -25,7 +25,8 @@ from tests.e2e.forwarder import Forwarder, forwarder
 from tests.e2e.raft import RaftOpenBao, raft_openbao
 from tests.sidecar.conftest import v2
 from tests.sidecar.pod import CANARY, HOME, Pod, clean
-from tests.sidecar.resident import Resident, resident, until
+from tests.sidecar.resident import Resident, resident
+from tests.support.until import until
 
 pytestmark = pytest.mark.slow
 

@@ -18,9 +18,10 @@ from sidecar.publish.notify import notification
 from sidecar.reasons import Exit
 from tests.sidecar.conftest import write_secret
 from tests.sidecar.pod import CANARY, HOME, Pod, refused
-from tests.sidecar.resident import application, resident, until
-from tests.sidecar.vault import TlsOpenBao
+from tests.sidecar.resident import application, resident
+from tests.support.openbao import OpenBao
 from tests.support.paths import ROOT
+from tests.support.until import until
 
 # Names nobody else on this machine has; the kernel keeps 15 letters of one.
 NAME = f"app{os.getpid()}"
@@ -180,7 +181,7 @@ def test_a_sidecar_says_so_before_it_attests(pod: Pod) -> None:
         assert not sidecar.named("attested")
 
 
-def test_nobody_to_tell_is_told_to_people(pod: Pod, bao: TlsOpenBao) -> None:
+def test_nobody_to_tell_is_told_to_people(pod: Pod, bao: OpenBao) -> None:
     write_secret(bao, "nobody", {"key": f"{CANARY}-1"})
     pod.change(
         secrets=(SecretFile("key", f"{HOME}/nobody", "key", key="key"),), on_change=f"signal:SIGHUP:{NAME}-nobody"
@@ -194,7 +195,7 @@ def test_nobody_to_tell_is_told_to_people(pod: Pod, bao: TlsOpenBao) -> None:
         assert sidecar.stop().code == 0
 
 
-def test_a_sidecar_that_was_restarted_tells_of_what_it_missed(pod: Pod, bao: TlsOpenBao, tmp_path: Path) -> None:
+def test_a_sidecar_that_was_restarted_tells_of_what_it_missed(pod: Pod, bao: OpenBao, tmp_path: Path) -> None:
     write_secret(bao, "missed", {"key": f"{CANARY}-1"})
     pod.change(secrets=(SecretFile("key", f"{HOME}/missed", "key", key="key"),), on_change=f"signal:SIGHUP:{NAME}")
     with application(tmp_path, pod.secrets / "key", NAME) as process:
@@ -217,7 +218,7 @@ def test_a_sidecar_that_was_restarted_tells_of_what_it_missed(pod: Pod, bao: Tls
 
 @pytest.mark.parametrize("value", ["1", "2"], ids=["same", "changed"])
 def test_who_was_killed_before_the_signal_is_followed_by_one(
-    pod: Pod, bao: TlsOpenBao, tmp_path: Path, value: str
+    pod: Pod, bao: OpenBao, tmp_path: Path, value: str
 ) -> None:
     """Killed after the switch, and before `ready` was there again: what the application was told is not known."""
     write_secret(bao, "cut", {"key": f"{CANARY}-1"})

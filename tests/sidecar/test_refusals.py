@@ -24,8 +24,8 @@ from tests.attestation.verifier.tokens import Issuer
 from tests.sidecar.conftest import write_secret
 from tests.sidecar.front import Front, Request, Spoilt, front, never
 from tests.sidecar.pod import CANARY, HOME, Ended, Pod, clean, refused
-from tests.sidecar.vault import TlsOpenBao, tls_openbao
 from tests.support.certificates import make_pair
+from tests.support.openbao import OpenBao, openbao
 from tests.support.paths import ROOT
 
 DB = f"{HOME}/db"
@@ -257,7 +257,7 @@ def test_names_resolve_and_proxies_are_ignored(pod: Pod, judge: Verifier, tmp_pa
 def test_a_sealed_vault(pod: Pod, tmp_path: Path) -> None:
     (tmp_path / "sealed").mkdir()
     pod.change(secrets=FILE, deadline_seconds=3)
-    with tls_openbao(tmp_path / "sealed") as sealed:
+    with openbao(tmp_path / "sealed") as sealed:
         sealed.done("PUT", "sys/seal")
         pod.change(vault=replace(pod.plan.vault, url=f"https://127.0.0.1:{sealed.tls_port}", ca=sealed.ca))
         ended = pod.run()
@@ -267,7 +267,7 @@ def test_a_sealed_vault(pod: Pod, tmp_path: Path) -> None:
     nothing_published(pod)
 
 
-def test_a_vault_that_recovers_in_time(pod: Pod, bao: TlsOpenBao, tmp_path: Path) -> None:
+def test_a_vault_that_recovers_in_time(pod: Pod, bao: OpenBao, tmp_path: Path) -> None:
     def busy_twice(_request: Request, seen: Sequence[Request]) -> Spoilt | None:
         return Spoilt(503) if len(seen) < 2 else None
 
@@ -280,7 +280,7 @@ def test_a_vault_that_recovers_in_time(pod: Pod, bao: TlsOpenBao, tmp_path: Path
 
 
 @pytest.mark.parametrize("status", [307, 412], ids=["cannot forward", "has not caught up"])
-def test_a_standby_node_is_not_the_end(pod: Pod, bao: TlsOpenBao, tmp_path: Path, status: int) -> None:
+def test_a_standby_node_is_not_the_end(pod: Pod, bao: OpenBao, tmp_path: Path, status: int) -> None:
     """Behind a load balancer the next connection may find the active one; where this one points to is not followed."""
 
     def standby_first(_request: Request, seen: Sequence[Request]) -> Spoilt | None:
@@ -295,7 +295,7 @@ def test_a_standby_node_is_not_the_end(pod: Pod, bao: TlsOpenBao, tmp_path: Path
 
 
 @pytest.mark.parametrize("status", [301, 302, 308])
-def test_a_vault_that_sends_us_elsewhere(pod: Pod, bao: TlsOpenBao, tmp_path: Path, status: int) -> None:
+def test_a_vault_that_sends_us_elsewhere(pod: Pod, bao: OpenBao, tmp_path: Path, status: int) -> None:
     def elsewhere(_request: Request, _seen: Sequence[Request]) -> Spoilt:
         return Spoilt(status, (("Location", "/elsewhere"),))
 
@@ -306,7 +306,7 @@ def test_a_vault_that_sends_us_elsewhere(pod: Pod, bao: TlsOpenBao, tmp_path: Pa
     assert "/elsewhere" not in fronted.paths()
 
 
-def test_an_answer_beyond_all_bounds(pod: Pod, bao: TlsOpenBao, tmp_path: Path) -> None:
+def test_an_answer_beyond_all_bounds(pod: Pod, bao: OpenBao, tmp_path: Path) -> None:
     def huge(request: Request, _seen: Sequence[Request]) -> Spoilt | None:
         return Spoilt(200, (), CANARY.encode() * 500_000) if "/data/" in request.path else None
 
@@ -318,7 +318,7 @@ def test_an_answer_beyond_all_bounds(pod: Pod, bao: TlsOpenBao, tmp_path: Path) 
     assert revoked(ended)
 
 
-def test_an_answer_that_is_no_secret(pod: Pod, bao: TlsOpenBao, tmp_path: Path) -> None:
+def test_an_answer_that_is_no_secret(pod: Pod, bao: OpenBao, tmp_path: Path) -> None:
     def wrong(request: Request, _seen: Sequence[Request]) -> Spoilt | None:
         return Spoilt(200, (), f'"{CANARY}'.encode()) if "/data/" in request.path else None
 
@@ -335,7 +335,7 @@ def test_a_path_that_the_policy_does_not_open(pod: Pod) -> None:
     assert revoked(ended)
 
 
-def test_each_distinct_secret_is_read_once(pod: Pod, bao: TlsOpenBao, tmp_path: Path) -> None:
+def test_each_distinct_secret_is_read_once(pod: Pod, bao: OpenBao, tmp_path: Path) -> None:
     pod.change(
         secrets=(*FILE, SecretFile("all", DB, "all"), SecretFile("first", DB, "first", version=1)),
         env=(EnvVariable("web", "A", path=DB, key="user"), EnvVariable("web", "B", value=f"${{vault:{DB}#user}}")),
@@ -351,7 +351,7 @@ def test_each_distinct_secret_is_read_once(pod: Pod, bao: TlsOpenBao, tmp_path: 
 # --- secrets ------------------------------------------------------------------------------------------------------
 
 
-def test_secrets_versions_and_keys_that_are_missing(pod: Pod, bao: TlsOpenBao) -> None:
+def test_secrets_versions_and_keys_that_are_missing(pod: Pod, bao: OpenBao) -> None:
     for data in ({"a": "1"}, {"a": "2"}, {"a": "3"}):
         write_secret(bao, "gone", data)
     gone = f"{HOME}/gone"
@@ -373,7 +373,7 @@ def test_secrets_versions_and_keys_that_are_missing(pod: Pod, bao: TlsOpenBao) -
     nothing_published(pod)
 
 
-def test_more_than_the_volume_may_hold(pod: Pod, bao: TlsOpenBao) -> None:
+def test_more_than_the_volume_may_hold(pod: Pod, bao: OpenBao) -> None:
     write_secret(bao, "large", {"text": CANARY * 80_000})
     large = f"{HOME}/large"
     pod.change(secrets=tuple(SecretFile(f"s{n}", large, f"s{n}", key="text") for n in range(22)))
@@ -385,7 +385,7 @@ def test_more_than_the_volume_may_hold(pod: Pod, bao: TlsOpenBao) -> None:
     nothing_published(pod)
 
 
-def test_a_full_volume(pod: Pod, bao: TlsOpenBao) -> None:
+def test_a_full_volume(pod: Pod, bao: OpenBao) -> None:
     if os.geteuid() != 0:
         pytest.skip("a small tmpfs needs root")
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", pod.secrets], capture_output=True)
@@ -411,9 +411,7 @@ def test_a_foreign_file_in_the_way_is_not_passed_over(pod: Pod) -> None:
     assert not (pod.run_folder / "ready").exists()
 
 
-def test_a_token_that_cannot_be_given_back_at_first_is_given_back_later(
-    pod: Pod, bao: TlsOpenBao, tmp_path: Path
-) -> None:
+def test_a_token_that_cannot_be_given_back_at_first_is_given_back_later(pod: Pod, bao: OpenBao, tmp_path: Path) -> None:
     def busy_once(request: Request, seen: Sequence[Request]) -> Spoilt | None:
         first = request.path.endswith("revoke-self") and not any(each.path == request.path for each in seen)
         return Spoilt(503) if first else None

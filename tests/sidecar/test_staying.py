@@ -13,13 +13,13 @@ from tests.sidecar.conftest import write_secret
 from tests.sidecar.pod import CANARY, HOME, Pod, clean
 from tests.sidecar.resident import application, resident
 from tests.sidecar.test_stopping import alive
-from tests.sidecar.vault import TlsOpenBao
+from tests.support.openbao import OpenBao
 
 ROTATED = f"{HOME}/rotated"
 
 
 @pytest.fixture
-def short_life(bao: TlsOpenBao, judge: Verifier) -> Iterator[None]:
+def short_life(bao: OpenBao, judge: Verifier) -> Iterator[None]:
     """Tokens that live 3 s, and 6 s when renewed."""
     bao.write_role(token_policies=["knative", "tests"], token_ttl="3s", token_explicit_max_ttl="6s")
     yield
@@ -27,14 +27,14 @@ def short_life(bao: TlsOpenBao, judge: Verifier) -> Iterator[None]:
 
 
 @pytest.fixture
-def rotating(pod: Pod, bao: TlsOpenBao) -> Pod:
+def rotating(pod: Pod, bao: OpenBao) -> Pod:
     """A pod with one secret that the test changes."""
     write_secret(bao, "rotated", {"password": f"{CANARY}-first"})
     pod.change(secrets=(SecretFile("password", ROTATED, "password", key="password"),))
     return pod
 
 
-def test_it_stays_and_gives_its_token_back_on_sigterm(rotating: Pod, bao: TlsOpenBao) -> None:
+def test_it_stays_and_gives_its_token_back_on_sigterm(rotating: Pod, bao: OpenBao) -> None:
     before = alive(bao)
     with resident(rotating) as sidecar:
         sidecar.wait("published")
@@ -50,7 +50,7 @@ def test_it_stays_and_gives_its_token_back_on_sigterm(rotating: Pod, bao: TlsOpe
 
 
 def test_it_renews_then_attests_again_at_two_thirds_and_drops_the_old_token(
-    rotating: Pod, bao: TlsOpenBao, short_life: None
+    rotating: Pod, bao: OpenBao, short_life: None
 ) -> None:
     before = alive(bao)
     with resident(rotating) as sidecar:
@@ -71,7 +71,7 @@ def test_it_renews_then_attests_again_at_two_thirds_and_drops_the_old_token(
 
 
 def test_a_changed_secret_is_published_at_once_and_the_application_told(
-    rotating: Pod, bao: TlsOpenBao, tmp_path: Path
+    rotating: Pod, bao: OpenBao, tmp_path: Path
 ) -> None:
     rotating.change(
         on_change="signal:SIGHUP:morphisms-app",

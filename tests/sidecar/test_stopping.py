@@ -21,7 +21,7 @@ from sidecar.reasons import Exit
 from tests.attestation.verifier.process import Verifier
 from tests.sidecar.front import Request, Spoilt, front
 from tests.sidecar.pod import CANARY, HOME, Pod, clean, refused
-from tests.sidecar.vault import TlsOpenBao
+from tests.support.openbao import OpenBao
 
 DB = f"{HOME}/db"
 # From before the interpreter is up until after the last revocation, on a slow machine too.
@@ -46,7 +46,7 @@ def busy_pod(pod: Pod) -> Pod:
     return pod
 
 
-def alive(bao: TlsOpenBao) -> set[str]:
+def alive(bao: OpenBao) -> set[str]:
     """Accessors of all tokens."""
     return set(bao.done("LIST", "auth/token/accessors")["data"]["keys"])
 
@@ -66,7 +66,7 @@ def whole_or_nothing(pod: Pod) -> None:
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_sigterm_at_any_moment(busy_pod: Pod, bao: TlsOpenBao, moment: float) -> None:
+def test_sigterm_at_any_moment(busy_pod: Pod, bao: OpenBao, moment: float) -> None:
     before = alive(bao)
     process = busy_pod.start()
     _after(moment, process, signal.SIGTERM)
@@ -95,7 +95,7 @@ def test_sigkill_never_leaves_half(busy_pod: Pod, moment: float) -> None:
 
 
 def test_sigterm_while_the_verifier_logs_in_waits_for_the_token_and_revokes_it(
-    busy_pod: Pod, judge: Verifier, bao: TlsOpenBao, tmp_path: Path
+    busy_pod: Pod, judge: Verifier, bao: OpenBao, tmp_path: Path
 ) -> None:
     logging_in = threading.Event()
 
@@ -118,7 +118,7 @@ def test_sigterm_while_the_verifier_logs_in_waits_for_the_token_and_revokes_it(
     assert busy_pod.published() == []
 
 
-def test_sigterm_ends_a_wait_at_once(busy_pod: Pod, bao: TlsOpenBao, tmp_path: Path) -> None:
+def test_sigterm_ends_a_wait_at_once(busy_pod: Pod, bao: OpenBao, tmp_path: Path) -> None:
     asked = threading.Event()
 
     def mute(request: Request, _seen: Sequence[Request]) -> Spoilt | None:
@@ -140,7 +140,7 @@ def test_sigterm_ends_a_wait_at_once(busy_pod: Pod, bao: TlsOpenBao, tmp_path: P
     assert alive(bao) - before == set()
 
 
-def test_while_it_holds_secrets_the_process_shows_none(busy_pod: Pod, bao: TlsOpenBao, tmp_path: Path) -> None:
+def test_while_it_holds_secrets_the_process_shows_none(busy_pod: Pod, bao: OpenBao, tmp_path: Path) -> None:
     revoking = threading.Event()
     seen_there: list[bytes] = []
     token: list[str] = []

@@ -21,7 +21,7 @@ from tests.sidecar.front import Request, Spoilt, front
 from tests.sidecar.pod import CANARY, HOME, Pod, clean, refused
 from tests.sidecar.resident import resident
 from tests.sidecar.test_stopping import alive
-from tests.sidecar.vault import TlsOpenBao
+from tests.support.openbao import OpenBao
 
 pytestmark = pytest.mark.slow
 
@@ -33,7 +33,7 @@ MOMENTS = sorted(round(_RANDOM.uniform(0.05, 5.0), 3) for _ in range(20))
 
 
 @pytest.fixture
-def hurried(bao: TlsOpenBao, judge: Verifier) -> Iterator[None]:
+def hurried(bao: OpenBao, judge: Verifier) -> Iterator[None]:
     """Tokens that are replaced every other second."""
     bao.write_role(token_policies=["knative", "tests"], token_ttl="2s", token_explicit_max_ttl="3s")
     yield
@@ -41,7 +41,7 @@ def hurried(bao: TlsOpenBao, judge: Verifier) -> Iterator[None]:
 
 
 @pytest.fixture
-def changing(pod: Pod, bao: TlsOpenBao) -> Iterator[Pod]:
+def changing(pod: Pod, bao: OpenBao) -> Iterator[Pod]:
     """A pod whose secret never stays the same."""
     ended = threading.Event()
     write_secret(bao, "busy", {"key": f"{CANARY}-0"})
@@ -77,7 +77,7 @@ def is_whole(pod: Pod) -> bool:
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_sigterm_at_any_moment(changing: Pod, bao: TlsOpenBao, hurried: None, moment: float) -> None:
+def test_sigterm_at_any_moment(changing: Pod, bao: OpenBao, hurried: None, moment: float) -> None:
     before = alive(bao)
     with resident(changing, reread=0.05) as sidecar:
         time.sleep(moment)  # a moment that nobody chose
@@ -113,7 +113,7 @@ def test_sigkill_never_leaves_half_and_the_next_start_mends_it(changing: Pod, hu
     assert len([name for name in left if name.startswith("..2")]) == 2, "nothing of the killed one is left"
 
 
-def test_a_second_sigterm_changes_nothing(pod: Pod, bao: TlsOpenBao, tmp_path: Path) -> None:
+def test_a_second_sigterm_changes_nothing(pod: Pod, bao: OpenBao, tmp_path: Path) -> None:
     revoking, go_on = threading.Event(), threading.Event()
 
     def slowly(request: Request, _seen: Sequence[Request]) -> Spoilt | None:
@@ -138,7 +138,7 @@ def test_a_second_sigterm_changes_nothing(pod: Pod, bao: TlsOpenBao, tmp_path: P
     assert alive(bao) - before == set()
 
 
-def test_sigterm_before_anything_is_published_is_143(pod: Pod, bao: TlsOpenBao, tmp_path: Path) -> None:
+def test_sigterm_before_anything_is_published_is_143(pod: Pod, bao: OpenBao, tmp_path: Path) -> None:
     asked = threading.Event()
 
     def mute(request: Request, _seen: Sequence[Request]) -> Spoilt | None:

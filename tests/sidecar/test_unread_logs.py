@@ -20,10 +20,10 @@ from plan.document import SecretFile
 from tests.sidecar.conftest import write_secret
 from tests.sidecar.pod import CANARY, HOME, START, Pod
 from tests.sidecar.resident import START as STAY
-from tests.sidecar.resident import until
 from tests.sidecar.test_stopping import alive
-from tests.sidecar.vault import TlsOpenBao
+from tests.support.openbao import OpenBao
 from tests.support.paths import ROOT
+from tests.support.until import until
 
 PAGE = 4096  # the least that a pipe holds
 
@@ -55,7 +55,7 @@ def unread() -> Iterator[Unread]:
 
 
 @pytest.fixture
-def quiet(pod: Pod, bao: TlsOpenBao) -> Pod:
+def quiet(pod: Pod, bao: OpenBao) -> Pod:
     """A pod with one secret."""
     write_secret(bao, "unread", {"key": f"{CANARY}-1"})
     pod.change(secrets=(SecretFile("key", f"{HOME}/unread", "key", key="key"),))
@@ -75,7 +75,7 @@ def started(pod: Pod, unread: Unread, code: str, *arguments: str) -> Iterator[su
         process.wait()
 
 
-def test_secrets_are_published_all_the_same(quiet: Pod, bao: TlsOpenBao, unread: Unread) -> None:
+def test_secrets_are_published_all_the_same(quiet: Pod, bao: OpenBao, unread: Unread) -> None:
     before = alive(bao)
     with started(quiet, unread, START) as process:
         assert process.wait(15) == 0
@@ -83,7 +83,7 @@ def test_secrets_are_published_all_the_same(quiet: Pod, bao: TlsOpenBao, unread:
     assert alive(bao) - before == set()
 
 
-def test_who_stays_goes_on_and_ends_in_order(quiet: Pod, bao: TlsOpenBao, unread: Unread) -> None:
+def test_who_stays_goes_on_and_ends_in_order(quiet: Pod, bao: OpenBao, unread: Unread) -> None:
     before = alive(bao)
     quiet.change(agent="sidecar")
     with started(quiet, unread, STAY, "0", "0.3") as process:

@@ -7,7 +7,6 @@ import http.client
 import json
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +14,20 @@ from typing import Any
 
 import pytest
 
+from tests.support.certificates import write_pair
+from tests.support.ports import free_port
+from tests.support.processes import start
+from tests.support.until import until
+
 ROOT_TOKEN = "root-of-a-test"
 MOUNT, ROLE = "jwt-prod", "knative"
+_LISTENER = """
+listener "tcp" {{
+  address = "127.0.0.1:{port}"
+  tls_cert_file = "{folder}/tls.crt"
+  tls_key_file = "{folder}/tls.key"
+}}
+"""
 _POLICY = "secret/data/knative/{{%s.cluster}}/{{%s.namespace}}/{{%s.service}}/*"
 
 
@@ -33,10 +44,12 @@ def binary() -> str:
 
 @dataclass
 class OpenBao:
-    """A running server."""
+    """A running server. `port` is without TLS; `tls_port` is with it, under the certificate authority `ca` (PEM)."""
 
     process: subprocess.Popen[bytes]
     port: int
+    tls_port: int
+    ca: str
 
     @property
     def url(self) -> str:
@@ -86,32 +99,38 @@ class OpenBao:
         self.done("POST", f"auth/{MOUNT}/role/{ROLE}", role | changes)
 
 
+def start_openbao(folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
+    """The server, with `folder` as its home. Its log is appended to openbao.log there."""
+    return start([binary(), "server", *arguments], folder / "openbao.log", environment={"HOME": str(folder)})
+
+
 @contextlib.contextmanager
-def openbao(folder: Path) -> Iterator[OpenBao]:
-    """A server that answers; killed at the end."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [binary(), "server", "-dev", "-dev-no-store-token", f"-dev-root-token-id={ROOT_TOKEN}"]
-    with (folder / "openbao.log").open("wb") as log:
-        process = subprocess.Popen(
-            [*command, f"-dev-listen-address=127.0.0.1:{port}"], stdout=log, stderr=log, env={"HOME": str(folder)}
-        )
+def openbao(folder: Path, *configurations: Path) -> Iterator[OpenBao]:
+    """A server in dev mode that answers on both listeners; killed at the end."""
+    tls = folder / "openbao-tls"
+    tls.mkdir()
+    write_pair(tls)
+    port, tls_port = free_port(), free_port()
+    (tls / "listener.hcl").write_text(_LISTENER.format(port=tls_port, folder=tls))
+    arguments = ["-dev", "-dev-no-store-token", f"-dev-root-token-id={ROOT_TOKEN}"]
+    arguments += [f"-dev-listen-address=127.0.0.1:{port}"]
+    arguments += [f"-config={path}" for path in (tls / "listener.hcl", *configurations)]
+    process = start_openbao(folder, *arguments)
     try:
-        server = OpenBao(process, port)
-        _wait(server)
+        server = OpenBao(process, port, tls_port, (tls / "ca.crt").read_text())
+        until(lambda: _answers(server, folder / "openbao.log"))
         yield server
     finally:
         process.kill()
         process.wait()
 
 
-def _wait(server: OpenBao) -> None:
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline and server.process.poll() is None:
-        with contextlib.suppress(OSError):
-            status, mounts = server.call("GET", "sys/mounts")
-            if status == 200 and "secret/" in mounts["data"]:
-                return
-        time.sleep(0.05)
-    raise RuntimeError("OpenBao did not start")
+def _answers(server: OpenBao, log: Path) -> bool:
+    if server.process.poll() is not None:
+        raise RuntimeError(f"OpenBao ended: {log.read_text()}")
+    with contextlib.suppress(OSError):
+        status, mounts = server.call("GET", "sys/mounts")
+        if status == 200 and "secret/" in mounts["data"]:
+            socket.create_connection(("127.0.0.1", server.tls_port), 5).close()
+            return True
+    return False

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import re
 import secrets
 import signal
 import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +21,7 @@ from attestation.simulator.hierarchy import TCB, Hierarchy
 from tests.attestation.verifier.guest import Client
 from tests.attestation.verifier.tokens import ISSUER
 from tests.support.certificates import write_pair
-from tests.support.paths import ROOT
+from tests.support.processes import listening_ports, morphisms, running
 
 HOST_DATA = bytes(range(32))
 GUEST = {
@@ -129,52 +125,24 @@ class Verifier:
         ]
 
 
-def command(name: str, *arguments: object) -> list[str]:
-    """The command line of a subcommand."""
-    return [sys.executable, "-m", "cli.main", name, *map(str, arguments)]
-
-
 @contextlib.contextmanager
 def verifier(site: Site, name: str = "verifier") -> Iterator[Verifier]:
     """A verifier process that listens; killed at the end if it still runs."""
     log_path = site.folder / f"{name}.log"
-    with log_path.open("wb") as log:
-        process = subprocess.Popen(start_command(site), stderr=log, cwd=ROOT, env=dict(os.environ))
-    try:
-        yield Verifier(process, site, log_path, *_ports(process, log_path))
-    finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
+    log_path.unlink(missing_ok=True)
+    with running(start_command(site), log_path) as process:
+        yield Verifier(process, site, log_path, *listening_ports(process, log_path))
 
 
 def start_command(site: Site) -> list[str]:
     """The command line of a verifier on this site."""
     arguments = ["--config", site.write(), "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"]
     arguments += ["--tls-cert", site.folder / "tls.crt", "--tls-key", site.folder / "tls.key"]
-    return command("verifier", *arguments)
-
-
-def _ports(process: subprocess.Popen[bytes], log: Path) -> tuple[int, int]:
-    deadline = time.monotonic() + 60
-    pattern = r'"listening","address":\["127.0.0.1",(\d+)\],"metrics":\["127.0.0.1",(\d+)\]'
-    while time.monotonic() < deadline and process.poll() is None:
-        if found := re.search(pattern, log.read_text()):
-            return int(found[1]), int(found[2])
-        time.sleep(0.02)
-    raise RuntimeError(f"the verifier did not start: {log.read_text()}")
+    return morphisms("verifier", *arguments)
 
 
 def terminate(running: Verifier) -> int:
-    """SIGTERM twice (no wait for endpoints), then the exit code."""
+    """Send SIGTERM twice, so that there is no lame duck, and return the exit code."""
     running.process.send_signal(signal.SIGTERM)
     running.process.send_signal(signal.SIGTERM)
     return running.process.wait(40)
-
-
-def until(condition: Callable[[], object], seconds: float = 20) -> None:
-    """Wait for a condition of another process, which gives no event to await."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)

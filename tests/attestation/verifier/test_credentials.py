@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from attestation.verifier.vault.credentials import AppRole, Credentials, TokenFi
 from tests.attestation.verifier.own_login import write_app_role, write_secret
 from tests.attestation.verifier.test_vault import Stub, stub
 from tests.support.openbao import OpenBao
+from tests.support.until import until_async
 
 __all__ = ["stub"]  # a fixture
 
@@ -37,14 +37,6 @@ async def kept(url: str, login: TokenFile | AppRole, seconds: float = 5.0) -> As
         await peer.close()
 
 
-async def until(condition: Callable[[], object], seconds: float = 15) -> None:
-    """Wait for what a background task does."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        await asyncio.sleep(0.02)
-
-
 def role(files: dict[str, Path]) -> AppRole:
     return AppRole(files["roleId"], files["secretId"])
 
@@ -58,7 +50,7 @@ async def test_a_token_is_renewed_before_it_ends(tmp_path: Path, bao: OpenBao) -
     files = write_app_role(bao, tmp_path, "renewing", token_ttl="3s", token_max_ttl="1h")
     async with kept(bao.url, role(files)) as own:
         assert own.check() == "vault-credentials"
-        await until(lambda: own.check() is None)
+        await until_async(lambda: own.check() is None)
         first = holder(own)
         await asyncio.sleep(4)
         assert own.check() is None
@@ -69,7 +61,7 @@ async def test_a_token_is_renewed_before_it_ends(tmp_path: Path, bao: OpenBao) -
 async def test_when_renewal_ends_there_is_another_login(tmp_path: Path, bao: OpenBao) -> None:
     files = write_app_role(bao, tmp_path, "ending", token_ttl="4s", token_max_ttl="5s")
     async with kept(bao.url, role(files)) as own:
-        await until(lambda: own.check() is None)
+        await until_async(lambda: own.check() is None)
         first = holder(own)
         while holder(own) == first:
             assert own.check() is None
@@ -85,14 +77,14 @@ async def test_a_revoked_token_is_noticed_by_its_first_refusal(
     monkeypatch.setattr(module, "_DOUBT_SECONDS", 0.0)
     files = write_app_role(bao, tmp_path, "revoked", token_ttl="1h")
     async with kept(bao.url, role(files)) as own:
-        await until(lambda: own.check() is None)
+        await until_async(lambda: own.check() is None)
         first = holder(own)
         bao.done("POST", "auth/token/revoke", {"token": first})
         with pytest.raises(RefusedError) as caught:
             await own.ask(*SELF)
         assert caught.value.reason is Reason.VAULT_CREDENTIALS
         assert caught.value.reason.is_retryable
-        await until(lambda: holder(own) != first)
+        await until_async(lambda: holder(own) != first)
         await own.ask(*SELF)
 
 
@@ -101,13 +93,13 @@ async def test_a_wrong_secret_keeps_the_gate_closed_until_it_is_mended(tmp_path:
     good = files["secretId"].read_text()
     write_secret(files["secretId"], "wrong")
     async with kept(bao.url, role(files)) as own:
-        await until(lambda: own.check() == "vault-refused")
+        await until_async(lambda: own.check() == "vault-refused")
         files["secretId"].chmod(0o644)
-        await until(lambda: own.check() == "vault-credentials")
+        await until_async(lambda: own.check() == "vault-credentials")
         with pytest.raises(RefusedError, match="required 0400"):
             await own.ask(*SELF)
         write_secret(files["secretId"], good)
-        await until(lambda: own.check() is None)
+        await until_async(lambda: own.check() is None)
 
 
 async def test_a_replaced_token_file_is_followed(tmp_path: Path, bao: OpenBao) -> None:
@@ -118,10 +110,10 @@ async def test_a_replaced_token_file_is_followed(tmp_path: Path, bao: OpenBao) -
     ]
     file = write_secret(tmp_path / "token", f"{made[0]}\n")
     async with kept(bao.url, TokenFile(file)) as own:
-        await until(lambda: own.check() is None)
+        await until_async(lambda: own.check() is None)
         assert holder(own) == made[0]
         write_secret(file, made[1])
-        await until(lambda: holder(own) == made[1])
+        await until_async(lambda: holder(own) == made[1])
         assert own.check() is None
 
 
@@ -146,7 +138,7 @@ async def test_each_way_of_saying_no_has_its_code(
     server.status, server.body = status, body
     login = AppRole(write_secret(tmp_path / "role-id", "role"), write_secret(tmp_path / "secret-id", "hush"))
     async with kept(url, login) as own:
-        await until(lambda: own.check() == reason)
+        await until_async(lambda: own.check() == reason)
         with pytest.raises(RefusedError) as caught:
             await own.ask(*SELF)
         assert caught.value.reason.value == reason
@@ -158,4 +150,4 @@ async def test_a_slow_vault_is_given_up(tmp_path: Path, stub: tuple[Stub, str]) 
     server.hang = True
     login = AppRole(write_secret(tmp_path / "role-id", "role"), write_secret(tmp_path / "secret-id", "secret"))
     async with kept(url, login, seconds=0.1) as own:
-        await until(lambda: own.check() == "vault-slow", 2)
+        await until_async(lambda: own.check() == "vault-slow", 2)

@@ -13,14 +13,15 @@ import pytest
 from attestation.simulator.device import Device
 from attestation.verifier.records import SEGMENTS, Store, find
 from kbs.guest import read_attest_answer, read_correlation_id
-from tests.attestation.verifier.process import Verifier, command
+from tests.attestation.verifier.process import Verifier
 from tests.attestation.verifier.test_refusals import Guest
 from tests.attestation.verifier.tokens import Issuer
 from tests.support.paths import ROOT
+from tests.support.processes import morphisms
 
 
 def explain(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command("explain", *arguments), capture_output=True, text=True, cwd=ROOT, timeout=60)
+    return subprocess.run(morphisms("explain", *arguments), capture_output=True, text=True, cwd=ROOT, timeout=60)
 
 
 def test_a_refused_guests_id_names_each_check(running: Verifier, device: Device, issuer: Issuer) -> None:

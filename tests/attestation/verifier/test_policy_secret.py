@@ -15,12 +15,12 @@ from attestation.verifier.reasons import Reason, RefusedError
 from server.watched import FileMetrics
 from tests.attestation.verifier.conftest import make_site
 from tests.attestation.verifier.own_login import write_app_role
-from tests.attestation.verifier.process import GUEST, policy, until, verifier
+from tests.attestation.verifier.process import GUEST, policy, verifier
 from tests.attestation.verifier.test_credentials import kept, role
-from tests.attestation.verifier.test_credentials import until as happens
 from tests.attestation.verifier.test_refusals import Guest, inside
 from tests.attestation.verifier.tokens import Issuer
 from tests.support.openbao import OpenBao
+from tests.support.until import until, until_async
 
 
 def write(bao: OpenBao, name: str, policies: dict[str, Any], **more: Any) -> None:
@@ -31,7 +31,7 @@ def write(bao: OpenBao, name: str, policies: dict[str, Any], **more: Any) -> Non
 async def test_a_good_version_is_followed_and_outlives_bad_ones(tmp_path: Path, bao: OpenBao) -> None:
     files = FileMetrics(CollectorRegistry())
     async with kept(bao.url, role(write_app_role(bao, tmp_path, "policies"))) as own:
-        await happens(lambda: own.check() is None)
+        await until_async(lambda: own.check() is None)
         secret = PolicySecret(own, "secret", "verifier/followed", {"prod": False}, files)
         await secret.refresh()
         assert secret.check() == "policies-unavailable"
@@ -69,7 +69,7 @@ async def test_a_good_version_is_followed_and_outlives_bad_ones(tmp_path: Path, 
 async def test_an_unchanged_version_is_not_read_again_and_a_remade_secret_is(tmp_path: Path, bao: OpenBao) -> None:
     files = FileMetrics(CollectorRegistry())
     async with kept(bao.url, role(write_app_role(bao, tmp_path, "remade"))) as own:
-        await happens(lambda: own.check() is None)
+        await until_async(lambda: own.check() is None)
         secret = PolicySecret(own, "secret", "verifier/remade", {"prod": False}, files)
         write(bao, "remade", {"payments": policy()})
         await secret.refresh()

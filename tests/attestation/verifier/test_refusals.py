@@ -17,9 +17,10 @@ from kbs.guest import EphemeralKey, open_token, read_attest_answer, token_path, 
 from kbs.messages import ERROR_BASE, WireError, binding
 from tests.attestation.verifier.conftest import make_site
 from tests.attestation.verifier.guest import Answer, Client, document
-from tests.attestation.verifier.process import HOST_DATA, Verifier, policy, until, verifier
+from tests.attestation.verifier.process import HOST_DATA, Verifier, policy, verifier
 from tests.attestation.verifier.tokens import Issuer
 from tests.support.openbao import OpenBao
+from tests.support.until import until
 
 REFUSED = {"type": ERROR_BASE + "AttestationRefused", "detail": "AttestationRefused, correlation id ID"}
 Send = Callable[["Guest"], Answer]

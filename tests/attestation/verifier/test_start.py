@@ -23,11 +23,12 @@ from attestation.verifier.trust_anchors import load_anchors
 from server.yaml.strict import ConfigurationError
 from tests.attestation.verifier.conftest import make_site
 from tests.attestation.verifier.guest import Client
-from tests.attestation.verifier.process import GUEST, Site, policy, start_command, terminate, until, verifier
+from tests.attestation.verifier.process import GUEST, Site, policy, start_command, terminate, verifier
 from tests.attestation.verifier.test_read_back import LIVE
 from tests.attestation.verifier.test_refusals import Guest, inside
 from tests.attestation.verifier.tokens import Issuer
 from tests.support.paths import ROOT
+from tests.support.until import until
 
 
 @pytest.fixture

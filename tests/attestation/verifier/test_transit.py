@@ -19,12 +19,12 @@ from attestation.verifier.vault.transit import TransitKeys
 from kbs.guest import read_attest_answer
 from tests.attestation.verifier.conftest import make_site
 from tests.attestation.verifier.own_login import make_transit_key, write_app_role
-from tests.attestation.verifier.process import Verifier, policy, until, verifier
+from tests.attestation.verifier.process import Verifier, policy, verifier
 from tests.attestation.verifier.test_credentials import kept, role
-from tests.attestation.verifier.test_credentials import until as happens
 from tests.attestation.verifier.test_refusals import Guest
 from tests.attestation.verifier.tokens import Issuer
 from tests.support.openbao import OpenBao
+from tests.support.until import until, until_async
 
 
 def read(token: str, jwks: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -35,7 +35,7 @@ def read(token: str, jwks: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
 async def test_the_newest_version_signs_and_those_allowed_are_listed(tmp_path: Path, bao: OpenBao) -> None:
     make_transit_key(bao, "turning")
     async with kept(bao.url, role(write_app_role(bao, tmp_path, "turning"))) as own:
-        await happens(lambda: own.check() is None)
+        await until_async(lambda: own.check() is None)
         keys = TransitKeys(own, "transit", "turning")
         assert keys.check() == "vault-credentials"
         with pytest.raises(RefusedError):
@@ -77,7 +77,7 @@ async def test_a_key_of_another_kind_is_refused_and_the_last_good_one_kept(tmp_p
     make_transit_key(bao, "kept")
     make_transit_key(bao, "rsa", "rsa-2048")
     async with kept(bao.url, role(write_app_role(bao, tmp_path, "kinds"))) as own:
-        await happens(lambda: own.check() is None)
+        await until_async(lambda: own.check() is None)
         for name, reason in (("rsa", "vault-strange"), ("none", "vault-no-mount")):
             keys = TransitKeys(own, "transit", name)
             await keys.refresh()

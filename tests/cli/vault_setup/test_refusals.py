@@ -6,7 +6,6 @@ import http.server
 import json
 import socket
 import ssl
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ import pytest
 from tests.attestation.verifier.process import Site, policy
 from tests.cli.vault_setup.conftest import Done, Setup, everything, operator
 from tests.support.certificates import write_pair
-from tests.support.openbao import ROOT_TOKEN, OpenBao, _wait, binary, openbao
+from tests.support.openbao import ROOT_TOKEN, OpenBao, openbao
 from tests.support.paths import ROOT
 
 NEEDED = """
@@ -92,22 +91,10 @@ def test_no_audit_device_is_said_and_how_to_add_one(setup: Setup, site: Site, mo
     for single in (" options { ", " } }"):
         stanza = stanza.replace(single, single.strip().replace("{", "{\n").replace("} }", "\n}\n}"))
     (tmp_path / "audit.hcl").write_text(stanza.replace('"to-file" {', '"to-file" {\n'))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [binary(), "server", "-dev", "-dev-no-store-token", f"-dev-root-token-id={ROOT_TOKEN}"]
-    command += [f"-dev-listen-address=127.0.0.1:{port}", f"-config={tmp_path / 'audit.hcl'}"]
-    with (tmp_path / "log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, env={"HOME": str(tmp_path)})
-    try:
-        audited = OpenBao(process, port)
-        _wait(audited)
+    with openbao(tmp_path, tmp_path / "audit.hcl") as audited:
         site.settings["vault"]["url"] = audited.url
         done = setup()
         assert (done.code, done.err) == (0, "")
-    finally:
-        process.kill()
-        process.wait()
 
 
 @pytest.mark.parametrize("token", ["not-one", "a b", "s.revoked"])

@@ -6,12 +6,9 @@ import contextlib
 import http.client
 import json
 import os
-import re
 import signal
 import ssl
 import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +16,9 @@ from typing import Any
 
 from tests.support.certificates import write_pair
 from tests.support.paths import ROOT
+from tests.support.processes import listening_ports, morphisms, running
 
 CLUSTER = ROOT / "tests" / "webhook" / "golden" / "cluster.yaml"
-
-
-def morphisms(*arguments: object, **options: Any) -> list[str]:
-    """The command line of a subcommand."""
-    return [sys.executable, "-m", "cli.main", *map(str, arguments)]
 
 
 @dataclass
@@ -86,33 +79,5 @@ def webhook(
         write_pair(folder)
     command = morphisms("webhook", "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0", *arguments)
     command += ["--tls-cert", str(certificate / "tls.crt"), "--tls-key", str(certificate / "tls.key")]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(command, stderr=log, cwd=ROOT, env={**os.environ, **(environment or {})})
-    try:
-        port, metrics_port = _ports(process, folder / "log")
-        yield Webhook(process, folder, certificate, port, metrics_port)
-    finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
-
-
-def _ports(process: subprocess.Popen[bytes], log: Path) -> tuple[int, int]:
-    """The ports that it says it bound; its log is all that a starting process shows."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and process.poll() is None:
-        found = re.search(
-            r'"listening","address":\["127.0.0.1",(\d+)\],"metrics":\["127.0.0.1",(\d+)\]', log.read_text()
-        )
-        if found:
-            return int(found[1]), int(found[2])
-        time.sleep(0.02)
-    raise RuntimeError(f"the webhook did not start: {log.read_text()}")
-
-
-def until(condition: Any, seconds: float = 20) -> None:
-    """Wait for a condition of another process, which gives no event to await."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
+    with running(command, folder / "log", environment={**os.environ, **(environment or {})}) as process:
+        yield Webhook(process, folder, certificate, *listening_ports(process, folder / "log"))

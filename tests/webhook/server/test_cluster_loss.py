@@ -7,9 +7,10 @@ import json
 from pathlib import Path
 
 from tests.support.paths import REVIEWS
+from tests.support.until import until
 from tests.webhook.cluster.apiserver import CLASSES, NAMESPACES, NODES, namespace, runtime_class
 from tests.webhook.server.control_plane import control_plane, write_kubeconfig
-from tests.webhook.server.process import Webhook, until, webhook
+from tests.webhook.server.process import Webhook, webhook
 
 _POD = (REVIEWS / "pods-create-payments-by-replicaset-controller.json").read_bytes()
 

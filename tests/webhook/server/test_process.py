@@ -12,8 +12,10 @@ import pytest
 
 from tests.support.certificates import write_pair
 from tests.support.paths import REVIEWS, ROOT
+from tests.support.processes import morphisms
+from tests.support.until import until
 from tests.webhook.server.load import Load
-from tests.webhook.server.process import CLUSTER, Webhook, morphisms, until, webhook
+from tests.webhook.server.process import CLUSTER, Webhook, webhook
 
 _POD = "pods-create-payments-by-replicaset-controller.json"
 

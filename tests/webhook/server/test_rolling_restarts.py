@@ -16,8 +16,9 @@ from tests.support.balancer import UPDATE_SECONDS
 from tests.support.certificates import write_pair
 from tests.support.paths import REVIEWS, ROOT
 from tests.support.ports import free_port
+from tests.support.until import until
 from tests.webhook.server.load import Load
-from tests.webhook.server.process import CLUSTER, Webhook, until, webhook
+from tests.webhook.server.process import CLUSTER, Webhook, webhook
 
 _POD = REVIEWS / "pods-create-payments-by-replicaset-controller.json"
 _REPLICAS = 2
