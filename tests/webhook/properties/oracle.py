@@ -33,8 +33,8 @@ def faults(pod: Json, world: World) -> list[str]:
 
 def _faults(pod: Json, world: World) -> Iterator[str]:
     spec = pod["spec"]
-    wishes = wishes_of(pod)
-    name = wishes.get("profile", world.default_profile)
+    options = options_of(pod)
+    name = options.get("profile", world.default_profile)
     profile = world.profiles.get(name)
     if profile is None:
         yield "profile unknown"
@@ -50,13 +50,13 @@ def _faults(pod: Json, world: World) -> Iterator[str]:
     except (LookupError, PlanError) as error:
         yield f"no plan: {error}"
     if plan is not None:
-        yield from _init_container(pod, plan, wishes, world)
-        yield from _plan(pod, plan, wishes, world, profile.evidence)
-        yield from _consumers(pod, plan, wishes)
+        yield from _init_container(pod, plan, options, world)
+        yield from _plan(pod, plan, options, world, profile.evidence)
+        yield from _consumers(pod, plan, options)
     yield from _volumes(spec)
 
 
-def wishes_of(pod: Json) -> dict[str, str]:
+def options_of(pod: Json) -> dict[str, str]:
     """The annotations of Morphisms, without their prefix."""
     annotations = pod["metadata"].get("annotations") or {}
     return {key[14:]: value for key, value in annotations.items() if key.startswith("morphisms.dev/")}
@@ -181,12 +181,12 @@ def _secrets_at_rest(pod: Json) -> Iterator[str]:
         yield "hypervisor annotation"
 
 
-def _init_container(pod: Json, plan: Plan, wishes: dict[str, str], world: World) -> Iterator[str]:
+def _init_container(pod: Json, plan: Plan, options: dict[str, str], world: World) -> Iterator[str]:
     spec = pod["spec"]
     inits = spec["initContainers"]
     (place,) = [index for index, each in enumerate(inits) if each["name"] == _INIT]
     container = inits[place]
-    user = common_user(pod, plan, wishes)
+    user = common_user(pod, plan, options)
     if any(each["name"] == _INIT for each in spec["containers"]):
         yield "two of our name"
     if container.get("image") != world.image:
@@ -210,7 +210,7 @@ def _init_container(pod: Json, plan: Plan, wishes: dict[str, str], world: World)
     ]
     if mounts != [*_READ_ONLY.items(), ("morphisms-token", "/morphisms/token")]:
         yield "init mounts"
-    stays = wishes.get("agent") == "sidecar"
+    stays = options.get("agent") == "sidecar"
     if (container.get("restartPolicy") == "Always") != stays or ("startupProbe" in container) != stays:
         yield "init or sidecar"
     if any(_mounts(each).keys() & _READ_ONLY.keys() for each in inits[:place]):
@@ -218,7 +218,7 @@ def _init_container(pod: Json, plan: Plan, wishes: dict[str, str], world: World)
 
 
 def _plan(
-    pod: Json, plan: Plan, wishes: dict[str, str], world: World, evidence: list[tuple[str, str]]
+    pod: Json, plan: Plan, options: dict[str, str], world: World, evidence: list[tuple[str, str]]
 ) -> Iterator[str]:
     labels = pod["metadata"].get("labels") or {}
     service = labels.get("serving.knative.dev/service", "")
@@ -229,28 +229,28 @@ def _plan(
         yield "plan's evidence"
     if plan.verifier.url != "https://morphisms-verifier.morphisms-kms.svc":
         yield "plan's verifier"
-    if plan.verifier.role != wishes.get("vault-role", "default"):
+    if plan.verifier.role != options.get("vault-role", "default"):
         yield "plan's role"
     if plan.vault.url != "https://vault.vault.svc:8200":
         yield "plan's Vault"
     home = f"secret/knative/{world.cluster}/{NAMESPACE}/{service}/"
     wanted = []
-    for key, value in wishes.items():
+    for key, value in options.items():
         if key.startswith("secret-"):
             name = key[7:]
             path, part, version = split_reference(value, home)
-            extras = (wishes.get(f"mode-{name}"), wishes.get(f"template-{name}"))
-            wanted.append((name, path, part, version, wishes.get(f"file-{name}", name), *extras))
+            extras = (options.get(f"mode-{name}"), options.get(f"template-{name}"))
+            wanted.append((name, path, part, version, options.get(f"file-{name}", name), *extras))
     if sorted(wanted) != sorted(
         (each.name, each.path, each.key, each.version, each.file, each.mode, each.template) for each in plan.secrets
     ):
         yield "plan's secrets"
-    whole = {split_reference(part, home)[::2] for part in wishes.get("env-from", "").split(",") if part}
+    whole = {split_reference(part, home)[::2] for part in options.get("env-from", "").split(",") if part}
     if {(each.path, each.version) for each in plan.env_from} != whole:
         yield "plan's env-from"
-    if plan.agent != wishes.get("agent", "init") or plan.on_change != wishes.get("on-change", "none"):
+    if plan.agent != options.get("agent", "init") or plan.on_change != options.get("on-change", "none"):
         yield "plan's agent"
-    if plan.file_mode != ("0440" if common_user(pod, plan, wishes) is None else "0400"):
+    if plan.file_mode != ("0440" if common_user(pod, plan, options) is None else "0400"):
         yield "plan's file mode"
 
 
@@ -261,24 +261,24 @@ def split_reference(text: str, home: str) -> tuple[str, str | None, int | None]:
     return re.sub("^~/", home, path), key, int(rest[0]) if rest else None
 
 
-def expected_consumers(pod: Json, plan: Plan, wishes: dict[str, str]) -> set[str]:
+def expected_consumers(pod: Json, plan: Plan, options: dict[str, str]) -> set[str]:
     """The containers that may get secrets: the named or serving ones, and those with variables in the plan."""
     chosen = {each.container for each in (*plan.env, *plan.env_from)}
     if not plan.secrets and not plan.env_from:
         return chosen
-    if "containers" in wishes:
-        return {name.strip() for name in wishes["containers"].split(",")}
-    people = [each for each in pod["spec"]["containers"] if each in _applications(pod)]
+    if "containers" in options:
+        return {name.strip() for name in options["containers"].split(",")}
+    own_containers = [each for each in pod["spec"]["containers"] if each in _applications(pod)]
     named = (pod["metadata"].get("annotations") or {}).get("kubectl.kubernetes.io/default-container")
-    if any(each["name"] == named for each in people):
+    if any(each["name"] == named for each in own_containers):
         return chosen | {named}
-    with_port = [each for each in people if each.get("ports")]
-    return chosen | {(with_port or people)[0]["name"]}
+    with_port = [each for each in own_containers if each.get("ports")]
+    return chosen | {(with_port or own_containers)[0]["name"]}
 
 
-def common_user(pod: Json, plan: Plan, wishes: dict[str, str]) -> int | None:
+def common_user(pod: Json, plan: Plan, options: dict[str, str]) -> int | None:
     """The one user, not root, that every consumer runs as."""
-    consumers = expected_consumers(pod, plan, wishes)
+    consumers = expected_consumers(pod, plan, options)
     whole = (pod["spec"].get("securityContext") or {}).get("runAsUser")
     users = {
         (each.get("securityContext") or {}).get("runAsUser", whole)
@@ -292,8 +292,8 @@ def _mounts(container: Json) -> dict[str, Json]:
     return {mount.get("name", ""): mount for mount in container.get("volumeMounts") or []}
 
 
-def _consumers(pod: Json, plan: Plan, wishes: dict[str, str]) -> Iterator[str]:
-    consumers = expected_consumers(pod, plan, wishes)
+def _consumers(pod: Json, plan: Plan, options: dict[str, str]) -> Iterator[str]:
+    consumers = expected_consumers(pod, plan, options)
     takers = {each.container for each in (*plan.env, *plan.env_from)}
     for container in _every(pod["spec"]):
         name, mounts = container["name"], _mounts(container)

@@ -70,7 +70,7 @@ def containers(draw: Draw, name: str | None = None) -> Json:
 
 
 @st.composite
-def wishes(draw: Draw, container_names: list[str]) -> Json:
+def options(draw: Draw, container_names: list[str]) -> Json:
     """Annotations of Morphisms that are mostly consistent."""
     annotations: Json = {}
     if draw(st.sampled_from([True, True, False])):
@@ -127,7 +127,7 @@ def sane_pods(draw: Draw) -> Json:
                 "oddity": {"kept": [1, None, "x"]},
             }
         )
-    annotations = draw(wishes(own))
+    annotations = draw(options(own))
     if draw(st.booleans()):
         annotations["example.com/a~b"] = ENV_CANARY
     if annotations or draw(st.booleans()):
@@ -136,8 +136,8 @@ def sane_pods(draw: Draw) -> Json:
 
 
 def _own_container(pod: Json, draw: Draw) -> Json:
-    people = [each for each in pod["spec"]["containers"] if each["name"] != "queue-proxy"]
-    return draw(st.sampled_from(people))
+    own_containers = [each for each in pod["spec"]["containers"] if each["name"] != "queue-proxy"]
+    return draw(st.sampled_from(own_containers))
 
 
 def _annotate(pod: Json, key: str, value: str) -> None:

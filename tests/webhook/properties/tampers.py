@@ -9,7 +9,7 @@ from typing import Any
 
 from plan.codec import write_plan
 from plan.document import EnvFrom, SecretFile
-from tests.webhook.properties.oracle import plan_of, wishes_of
+from tests.webhook.properties.oracle import options_of, plan_of
 from tests.webhook.properties.pods import REQUIRED
 
 Json = dict[str, Any]
@@ -20,13 +20,15 @@ def _init(pod: Json) -> Json:
     return next(each for each in pod["spec"]["initContainers"] if each["name"] == "morphisms-init")
 
 
-def _people(pod: Json) -> list[Json]:
+def _own_containers(pod: Json) -> list[Json]:
     groups = (*pod["spec"]["initContainers"], *pod["spec"]["containers"])
     return [each for each in groups if each["name"] not in ("morphisms-init", "queue-proxy", "istio-proxy")]
 
 
 def _wrapped(pod: Json) -> Json | None:
-    return next((each for each in _people(pod) if (each.get("command") or [""])[0] == "/morphisms/run/exec"), None)
+    return next(
+        (each for each in _own_containers(pod) if (each.get("command") or [""])[0] == "/morphisms/run/exec"), None
+    )
 
 
 def _terms(pod: Json) -> list[Json] | None:
@@ -102,7 +104,7 @@ def ask_for_another_secret(pod: Json) -> Json:
 
 def ask_for_a_whole_secret(pod: Json) -> Json:
     plan = plan_of(pod)
-    added = EnvFrom(_people(pod)[0]["name"], "secret/other/team")
+    added = EnvFrom(_own_containers(pod)[0]["name"], "secret/other/team")
     _init(pod)["env"][0]["value"] = write_plan(dataclasses.replace(plan, env_from=(*plan.env_from, added)))
     return pod
 
@@ -171,7 +173,7 @@ def another_containers_secrets(pod: Json) -> Json | None:
 
 
 def mount_writable(pod: Json) -> Json | None:
-    for container in _people(pod):
+    for container in _own_containers(pod):
         for mount in container.get("volumeMounts") or []:
             if mount["name"].startswith("morphisms-"):
                 mount["readOnly"] = False
@@ -180,21 +182,21 @@ def mount_writable(pod: Json) -> Json | None:
 
 
 def mount_elsewhere(pod: Json) -> Json:
-    container = _people(pod)[0]
+    container = _own_containers(pod)[0]
     mount = {"name": "morphisms-secrets", "mountPath": "/mine", "readOnly": True}
     container["volumeMounts"] = [*(container.get("volumeMounts") or []), mount]
     return pod
 
 
 def mount_token(pod: Json) -> Json:
-    container = _people(pod)[0]
+    container = _own_containers(pod)[0]
     mount = {"name": "morphisms-token", "mountPath": "/morphisms/token", "readOnly": True}
     container["volumeMounts"] = [*(container.get("volumeMounts") or []), mount]
     return pod
 
 
 def mount_over_ours(pod: Json) -> Json:
-    container = _people(pod)[0]
+    container = _own_containers(pod)[0]
     mount = {"name": "cache", "mountPath": "/morphisms/run"}
     container["volumeMounts"] = [*(container.get("volumeMounts") or []), mount]
     return pod
@@ -202,9 +204,9 @@ def mount_over_ours(pod: Json) -> Json:
 
 def drop_every_mount(pod: Json) -> Json | None:
     """Only if the pod requests files or whole secrets: the plan then names containers that read them."""
-    if not any(key.startswith(("secret-", "env-from")) for key in wishes_of(pod)):
+    if not any(key.startswith(("secret-", "env-from")) for key in options_of(pod)):
         return None
-    for container in _people(pod):
+    for container in _own_containers(pod):
         container["volumeMounts"] = []
     return pod
 
@@ -258,7 +260,7 @@ def no_runtime_class(pod: Json) -> Json:
 
 def widen_affinity(pod: Json) -> Json | None:
     terms = _terms(pod)
-    if not terms or wishes_of(pod).get("profile") == "peer-pod":
+    if not terms or options_of(pod).get("profile") == "peer-pod":
         return None
     terms.append({"matchExpressions": [{"key": "zone", "operator": "In", "values": ["a"]}]})
     return pod
@@ -266,14 +268,14 @@ def widen_affinity(pod: Json) -> Json | None:
 
 def pick_a_node_by_field(pod: Json) -> Json | None:
     terms = _terms(pod)
-    if not terms or wishes_of(pod).get("profile") == "peer-pod":
+    if not terms or options_of(pod).get("profile") == "peer-pod":
         return None
     terms.append({"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["plain"]}]})
     return pod
 
 
 def no_affinity(pod: Json) -> Json | None:
-    if wishes_of(pod).get("profile") == "peer-pod":
+    if options_of(pod).get("profile") == "peer-pod":
         return None
     pod["spec"].pop("affinity", None)
     return pod
@@ -322,26 +324,26 @@ def debug_container(pod: Json) -> Json:
 
 
 def plaintext_password(pod: Json) -> Json:
-    container = _people(pod)[0]
+    container = _own_containers(pod)[0]
     container["env"] = [*(container.get("env") or []), {"name": "DB_PASSWORD", "value": "Tr0ub4dor&3-x91"}]
     return pod
 
 
 def secret_key_ref(pod: Json) -> Json:
-    container = _people(pod)[0]
+    container = _own_containers(pod)[0]
     source = {"secretKeyRef": {"name": "keys", "key": "k"}}
     container["env"] = [*(container.get("env") or []), {"name": "KEY", "valueFrom": source}]
     return pod
 
 
 def new_reference(pod: Json) -> Json:
-    container = _people(pod)[0]
+    container = _own_containers(pod)[0]
     container["env"] = [*(container.get("env") or []), {"name": "LATE", "value": "vault:secret/shop/db#password"}]
     return pod
 
 
 def image_by_tag(pod: Json) -> Json:
-    _people(pod)[0]["image"] = "app:latest"
+    _own_containers(pod)[0]["image"] = "app:latest"
     return pod
 
 
@@ -378,7 +380,7 @@ def drop_secrets_mount(pod: Json) -> Json | None:
 
 
 def mount_over_ours_through_dot_dot(pod: Json) -> Json:
-    container = _people(pod)[0]
+    container = _own_containers(pod)[0]
     mount = {"name": "cache", "mountPath": "/tmp/..//morphisms/run"}
     container["volumeMounts"] = [*(container.get("volumeMounts") or []), mount]
     return pod

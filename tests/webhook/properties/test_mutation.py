@@ -14,7 +14,7 @@ from hypothesis import assume, event, given
 from hypothesis import strategies as st
 
 from tests.webhook.properties import rfc6902
-from tests.webhook.properties.oracle import expected_consumers, faults, plan_of, wishes_of
+from tests.webhook.properties.oracle import expected_consumers, faults, options_of, plan_of
 from tests.webhook.properties.pods import ARG_CANARY, ENV_CANARY, careful_pods, pods
 from tests.webhook.properties.restricted import breaches, restrict
 from tests.webhook.properties.worlds import CLUSTERS, NAMESPACE, World, ask, modes, pod_request, worlds
@@ -98,11 +98,11 @@ def test_only_the_declared_fields_change(pod: Json, world: World, mode: Mode) ->
     assume(decision.outcome == "mutated")
     assert [each["path"] for each in decision.operations if not _ALLOWED.fullmatch(each["path"])] == []
     assert _without_ours(after) == _without_ours(pod)
-    for old, new in zip(_people(pod), _people(after), strict=True):
+    for old, new in zip(_own_containers(pod), _own_containers(after), strict=True):
         _check_container(old, new, after)
 
 
-def _people(pod: Json) -> list[Json]:
+def _own_containers(pod: Json) -> list[Json]:
     groups = (*(pod["spec"].get("initContainers") or ()), *pod["spec"]["containers"])
     return [each for each in groups if each["name"] != "morphisms-init"]
 
@@ -150,7 +150,7 @@ def _check_container(old: Json, new: Json, after: Json) -> None:
     assert (new.get("volumeMounts") or [])[: len(present)] == present
     assert all(mount["name"].startswith("morphisms-") and mount["readOnly"] for mount in added)
     if added:
-        assert old["name"] in expected_consumers(after, plan_of(after), wishes_of(after))
+        assert old["name"] in expected_consumers(after, plan_of(after), options_of(after))
 
 
 @given(pods(most=6), worlds, modes, st.sampled_from(["/mutate/pod", "/validate/pod"]))

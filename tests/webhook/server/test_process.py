@@ -69,10 +69,10 @@ _HOSTILE = {
     "no request": b'{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1"}',
     "a request of numbers": b'{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1","request":7}',
     "no uid": b'{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1","request":{}}',
-    "a uid that is no text": b'{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1","request":{"uid":[]}}',
-    "an object that is no object": _body().replace(b'"object": {', b'"object": 1, "other": {', 1),
-    "containers that are no list": _body().replace(b'"containers": [', b'"containers": 1, "other": [', 1),
-    "a user that is no object": _body().replace(b'"userInfo": {', b'"userInfo": [], "other": {', 1),
+    "a uid that is not text": b'{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1","request":{"uid":[]}}',
+    "an object that is not an object": _body().replace(b'"object": {', b'"object": 1, "other": {', 1),
+    "containers that are not a list": _body().replace(b'"containers": [', b'"containers": 1, "other": [', 1),
+    "a user that is not an object": _body().replace(b'"userInfo": {', b'"userInfo": [], "other": {', 1),
 }
 
 
