@@ -4,17 +4,37 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tests.support.certificates import write_pair
 from tests.webhook.cluster.apiserver import ApiServer
 
 
 @contextlib.contextmanager
 def control_plane(folder: Path, objects: dict[str, list[dict[str, Any]]]) -> Iterator[Path]:
     """The path of a kubeconfig whose server lists and watches `objects` (by API path)."""
+    with _serving(objects, None) as url:
+        yield write_kubeconfig(folder, url)
+
+
+@contextlib.contextmanager
+def pods_control_plane(folder: Path, objects: dict[str, list[dict[str, Any]]]) -> Iterator[str]:
+    """The URL of such a server over TLS; `folder` becomes a pod's folder of credentials for it."""
+    folder.mkdir(exist_ok=True)
+    write_pair(folder)
+    (folder / "token").write_text("of the webhook")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(folder / "tls.crt", folder / "tls.key")
+    with _serving(objects, context) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def _serving(objects: dict[str, list[dict[str, Any]]], tls: ssl.SSLContext | None) -> Iterator[str]:
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
@@ -22,9 +42,9 @@ def control_plane(folder: Path, objects: dict[str, list[dict[str, Any]]]) -> Ite
     for path, items in objects.items():
         for item in items:
             server.put(path, item)
-    asyncio.run_coroutine_threadsafe(server.start(), loop).result(30)
+    asyncio.run_coroutine_threadsafe(server.start(tls), loop).result(30)
     try:
-        yield write_kubeconfig(folder, server.url)
+        yield server.url
     finally:
         asyncio.run_coroutine_threadsafe(server.stop(), loop).result(30)
         loop.call_soon_threadsafe(loop.stop)
