@@ -1,4 +1,4 @@
-"""Entry point of `morphisms`: one module a subcommand, imported only when it is the one asked for."""
+"""Entry point of `morphisms`: one module per subcommand, imported only when the user runs that one."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ _NAME: Final = re.compile(r"(\*\.)?[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]
 def configure(parser: argparse.ArgumentParser) -> None:
     """The command's own commands and their options."""
     commands = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
-    issue = commands.add_parser("issue", help="a certificate, and the CA itself where there is none yet")
+    issue = commands.add_parser("issue", help="issue a certificate, and make the CA first where the folder has none")
     issue.add_argument("--ca-dir", type=Path, required=True, metavar="DIR", help="the CA: ca.crt, ca.key; keep it safe")
     issue.add_argument(
         "--name",
@@ -43,12 +43,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     issue.add_argument("--out", type=Path, required=True, metavar="DIR", help="gets tls.crt, tls.key, ca.crt")
     issue.add_argument("--days", type=_days, default=90, metavar="N", help="lifetime; default %(default)s")
-    show = commands.add_parser("show", help="what is in a file of certificates")
+    show = commands.add_parser("show", help="print the certificates in a file")
     show.add_argument("file", type=Path, metavar="FILE")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """0, or UnusableInputError for files that are not what they should be."""
+    """Exit code 0. Raises UnusableInputError for files that cannot be used."""
     if arguments.what == "show":
         _show(arguments.file)
         return 0
@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     _write(arguments.out / "tls.key", leaf.key_pem, 0o400)
     _write(arguments.out / "tls.crt", leaf.certificate_pem, 0o600)
     _write(arguments.out / "ca.crt", authority.certificate_pem, 0o600)
-    print(f"{arguments.out}: tls.crt, tls.key, ca.crt; ends {leaf.certificate.not_valid_after_utc:%Y-%m-%d}")
+    print(f"{arguments.out}: tls.crt, tls.key, ca.crt; expires {leaf.certificate.not_valid_after_utc:%Y-%m-%d}")
     return 0
 
 
@@ -70,13 +70,13 @@ def _authority(folder: Path, now: datetime) -> Pair:
         _make_folder(folder, 0o700)
         _write(key, made.key_pem, 0o400)
         _write(certificate, made.certificate_pem, 0o600)
-        print(f"{folder}: ca.crt, ca.key; ends {made.certificate.not_valid_after_utc:%Y-%m-%d}")
+        print(f"{folder}: ca.crt, ca.key; expires {made.certificate.not_valid_after_utc:%Y-%m-%d}")
         return made
     pair = read_pair(read_bounded(certificate), read_bounded(key))
     if pair is None:
         raise UnusableInputError(f"{folder}: ca.crt and ca.key are not a pair; nothing was written")
     if not is_authority(pair, now):
-        raise UnusableInputError(f"{folder}: ca.crt is no CA, or has ended; nothing was written")
+        raise UnusableInputError(f"{folder}: ca.crt is not a CA's certificate, or has expired; nothing was written")
     return pair
 
 

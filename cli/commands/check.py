@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Sequence
 
-from cli.support.findings import Checker, Finding, Judgement, not_evaluated
+from cli.support.findings import Checker, CheckResult, Finding, not_evaluated
 from cli.support.manifests import Manifest, files_in, load_configuration, load_snapshot, manifests_of
 from cli.support.sarif import sarif
 from cli.support.terminal import RED, YELLOW, coloured, say, wants_colour
@@ -19,12 +19,12 @@ from webhook.rules.rule import Severity
 HELP = "check manifests against the rules; exit 0 clean, 1 violations, 2 unusable input"
 EXAMPLE = "morphisms check -f manifests/ -o sarif > morphisms.sarif"
 DESCRIPTION = """\
-Judges the pods that would come of Pods, Deployments, StatefulSets, DaemonSets, ReplicaSets, Jobs, CronJobs and of
-Knative's Services, Configurations and Revisions, as injection would leave them: what is found, the author has to
-change. Other kinds are passed over.
+Evaluates the rules on the pods of Pods, Deployments, StatefulSets, DaemonSets, ReplicaSets, Jobs, CronJobs and of
+Knative's Services, Configurations and Revisions as they would look after injection, so every finding needs a change by
+the author. Other kinds are skipped.
 
-Without --snapshot every namespace is taken for one of mode `enforce`, and what depends on the cluster is not evaluated.
-With it the namespace's mode counts, and pods that the policy does not apply to there are passed over.
+Without --snapshot every namespace counts as one of mode `enforce`, and rules that depend on the cluster are not
+evaluated. With it the namespace's own mode counts, and pods that are exempt there are skipped.
 
 -o json prints one object:
   {"version": 1,
@@ -32,7 +32,7 @@ With it the namespace's mode counts, and pods that the policy does not apply to 
    "notEvaluated": [RULE],
    "summary": {"objects", "violations", "denied", "exempt"}}
 `line` is where the YAML document starts; `severity` is critical, high, medium or low; `action` is deny or record;
-`field` is in the object as written. New members may be added, none of these changes its meaning.
+`field` is in the object as written. Later versions may add members, and keep the meaning of these.
 
 Exit codes: 0 clean, 1 violations, 2 unusable input."""
 
@@ -57,41 +57,41 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Judge every object, then print."""
+    """Check every object, then print."""
     try:
         configuration, snapshot = load_configuration(arguments.config), load_snapshot(arguments.snapshot)
         checker = Checker(configuration, snapshot)
-        judgements = [judgement for file in arguments.file or [STDIN] for judgement in _judge(file, checker)]
+        results = [result for file in arguments.file or [STDIN] for result in _check(file, checker)]
     except UnusableInputError as error:
         say(f"morphisms check: {error}")
         return _UNUSABLE
-    findings = [finding for judgement in judgements for finding in judgement.findings]
+    findings = [finding for result in results for finding in result.findings]
     skipped = not_evaluated(snapshot)
     if arguments.output == "json":
-        sys.stdout.write(_json(judgements, findings, skipped))
+        sys.stdout.write(_json(results, findings, skipped))
     elif arguments.output == "sarif":
         sys.stdout.write(sarif(findings, skipped))
     else:
         colour = wants_colour(sys.stdout)
         for finding in findings:
             print(_line(finding, colour=colour))
-    say(_summary(judgements, findings, skipped))
+    say(_summary(results, findings, skipped))
     return _VIOLATIONS if findings else 0
 
 
-def _judge(path: str, checker: Checker) -> list[Judgement]:
+def _check(path: str, checker: Checker) -> list[CheckResult]:
     return [
-        judgement
+        result
         for file in files_in(path)
         for document in read_documents(file)
         for manifest in manifests_of(document)
-        if (judgement := _judge_one(manifest, checker)) is not None
+        if (result := _check_one(manifest, checker)) is not None
     ]
 
 
-def _judge_one(manifest: Manifest, checker: Checker) -> Judgement | None:
+def _check_one(manifest: Manifest, checker: Checker) -> CheckResult | None:
     try:
-        return checker.judge(manifest)
+        return checker.check(manifest)
     except MalformedError as error:
         raise manifest.unusable(error) from None
 
@@ -103,7 +103,7 @@ def _line(finding: Finding, *, colour: bool) -> str:
     return f"{manifest.source}: {manifest.title}: {rule} {finding.message} ({finding.field or 'object'})"
 
 
-def _json(judgements: Sequence[Judgement], findings: Sequence[Finding], skipped: Sequence[str]) -> str:
+def _json(results: Sequence[CheckResult], findings: Sequence[Finding], skipped: Sequence[str]) -> str:
     violations = [
         {
             "file": finding.manifest.source,
@@ -120,18 +120,18 @@ def _json(judgements: Sequence[Judgement], findings: Sequence[Finding], skipped:
         for finding in findings
     ]
     summary = {
-        "objects": len(judgements),
+        "objects": len(results),
         "violations": len(findings),
         "denied": _denied(findings),
-        "exempt": _exempt(judgements),
+        "exempt": _exempt(results),
     }
     document = {"version": 1, "violations": violations, "notEvaluated": list(skipped), "summary": summary}
     return json.dumps(document, indent=2) + "\n"
 
 
-def _summary(judgements: Sequence[Judgement], findings: Sequence[Finding], skipped: Sequence[str]) -> str:
-    parts = [f"{len(judgements)} objects, {len(findings)} violations ({_denied(findings)} of them denied)"]
-    if exempt := _exempt(judgements):
+def _summary(results: Sequence[CheckResult], findings: Sequence[Finding], skipped: Sequence[str]) -> str:
+    parts = [f"{len(results)} objects, {len(findings)} violations ({_denied(findings)} of them denied)"]
+    if exempt := _exempt(results):
         parts.append(f"{exempt} objects are outside the policy")
     if skipped:
         parts.append(f"not evaluated: {', '.join(skipped)}")
@@ -142,5 +142,5 @@ def _denied(findings: Sequence[Finding]) -> int:
     return sum(finding.action == "deny" for finding in findings)
 
 
-def _exempt(judgements: Sequence[Judgement]) -> int:
-    return sum(bool(judgement.exempt) for judgement in judgements)
+def _exempt(results: Sequence[CheckResult]) -> int:
+    return sum(bool(result.exempt) for result in results)

@@ -1,4 +1,4 @@
-"""`morphisms convert`: other secret injectors' annotations become ours; what does not mean the same is listed."""
+"""`morphisms convert`: translates other secret injectors' annotations into ours, and lists those that have no equal."""
 
 from __future__ import annotations
 

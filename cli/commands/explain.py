@@ -1,4 +1,4 @@
-"""`morphisms explain`: why one attestation was believed or refused, from the verifier's own records."""
+"""`morphisms explain`: why the verifier accepted or refused one attestation, from its own records."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from attestation.verifier.configuration import load_configuration
 from attestation.verifier.records import find
 from server.yaml.strict import ConfigurationError
 
-HELP = "say why the verifier believed or refused a guest, by the correlation id that the guest was given"
+HELP = "explain why the verifier accepted or refused a guest, by the correlation id in the guest's log"
 EXAMPLE = "morphisms explain 4be1a1c8d0f3c2a7 --config verifier.yaml"
 
 FOUND, NOT_FOUND, UNUSABLE = 0, 1, 2
@@ -23,7 +23,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
     parser.add_argument("id", metavar="ID", help="16 hexadecimal digits")
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the verifier's configuration")
-    parser.add_argument("--json", action="store_true", help="one JSON document a record, on stdout")
+    parser.add_argument("--json", action="store_true", help="one JSON document per record, on stdout")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""`morphisms inject`: Kubernetes YAML in, what the cluster would run out."""
+"""`morphisms inject`: reads Kubernetes YAML and prints the objects as the cluster would run them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from cli.support.admission import AUTHOR, Admission, Admitted
-from cli.support.diff import masked_diff
+from cli.support.diff import redacted_diff
 from cli.support.manifests import Manifest, is_list, load_configuration, load_snapshot, manifests_of
 from cli.support.terminal import say, wants_colour
 from cli.support.workloads import knative_kind, template_of, with_template, workload_of
@@ -55,18 +55,18 @@ def run(arguments: argparse.Namespace) -> int:
     for line in injector.messages:
         say(line)
     if snapshot is None:
-        say(f"judged as mode inject; not evaluated: {', '.join(rule.id for rule in POD if rule.needs_cluster)}")
+        say(f"checked as in mode inject; not evaluated: {', '.join(rule.id for rule in POD if rule.needs_cluster)}")
     if arguments.diff:
         colour = wants_colour(sys.stdout)
         for title, before, after in injector.admitted:
-            sys.stdout.write(masked_diff(title, before, after, configuration, colour=colour))
+            sys.stdout.write(redacted_diff(title, before, after, configuration, colour=colour))
     else:
         sys.stdout.write(write_documents([result for _, result in results if result is not None]))
     return _DENIED if injector.denied else 0
 
 
 class _Injector:
-    """Admits documents, and keeps what there is to say about them."""
+    """Admits documents, and collects the messages about them."""
 
     def __init__(self, admission: Admission) -> None:
         self._admission = admission
@@ -101,7 +101,7 @@ class _Injector:
         return admitted.object
 
     def _admit(self, manifest: Manifest) -> Admitted | None:
-        """What becomes of it; None for a kind that is none of ours."""
+        """The object as admitted; None for a kind that admission leaves alone."""
         item, namespace = manifest.object, manifest.namespace
         kind = knative_kind(item)
         if kind == "Service":

@@ -96,7 +96,7 @@ def _initdata(path: str, services: list[Manifest]) -> Initdata:
 
 
 class _Renderer:
-    """Renders Services, and keeps what there is to say about them."""
+    """Renders Services, and collects the messages about them."""
 
     def __init__(self, configuration: Configuration, entrypoint: list[str], initdata: Initdata | None) -> None:
         self._configuration = configuration

@@ -21,7 +21,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--snapshot",
         metavar="FILE",
-        help="a List of namespaces, nodes, RuntimeClasses; without it judged as in mode inject, cluster unknown",
+        help="a List of namespaces, nodes, RuntimeClasses; without it: mode inject, cluster unknown",
     )
     parser.add_argument("--path", required=True, choices=tuple(PATHS), help="the path the API server would call")
     parser.add_argument("file", nargs="?", default="-", metavar="FILE|-", help="the AdmissionReview; - is stdin")

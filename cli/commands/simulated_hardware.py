@@ -1,4 +1,4 @@
-"""`morphisms simulated-hardware`: plays the SNP device where there is none."""
+"""`morphisms simulated-hardware`: simulates the SNP device on machines without one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from attestation.simulator.device import DEFAULT_HOST_DATA, DEFAULT_MEASUREMENT,
 from attestation.simulator.hierarchy import open_hierarchy
 from attestation.simulator.server import SimulatedMachine
 
-HELP = "play an SEV-SNP machine for trying out: its evidence proves nothing, and every verdict on it says so"
+HELP = "simulate an SEV-SNP machine for a trial: its evidence proves nothing, and every result about it says so"
 EXAMPLE = "morphisms simulated-hardware --dir simulated/ --listen 127.0.0.1:8007"
 
 UNUSABLE = 2
@@ -87,7 +87,7 @@ def listen_address(text: str) -> tuple[str, int] | Path:
         is_loopback = ip_address(host).is_loopback
     except ValueError:
         is_loopback = False
-    # It signs for whoever asks: nobody else's machine may.
+    # It signs every request, so no other machine may reach it.
     if not is_loopback or not port.isdigit() or int(port) > 65535:
         raise argparse.ArgumentTypeError("expected HOST:PORT on loopback, such as 127.0.0.1:8007, or a path")
     return host, int(port)

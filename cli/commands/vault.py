@@ -1,4 +1,4 @@
-"""`morphisms vault setup`: what the verifier's logins need in Vault or OpenBao, shown as a diff and then made."""
+"""`morphisms vault setup`: shows as a diff what the verifier's logins need in Vault or OpenBao, then writes it."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ _COLOURS = {"+": GREEN, "-": RED, "~": CYAN}
 
 
 def _matching(pattern: str, what: str) -> Callable[[str], str]:
-    """These become paths and policies, where a wildcard or a template would be somebody's access."""
+    """A parser for words that become paths and policies, where a wildcard or a template would widen access."""
 
     def parse(text: str) -> str:
         if not re.fullmatch(pattern, text):
-            raise argparse.ArgumentTypeError(f"{printable(text)!r} is no {what}: letters, digits, dots, - and _")
+            raise argparse.ArgumentTypeError(f"{printable(text)!r} is not a {what}: use letters, digits, dots, - and _")
         return text
 
     return parse
@@ -48,9 +48,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     setup = commands.add_parser(
         "setup",
         help="jwt auth mounts, roles and policies; a second run changes nothing",
-        description="Prints what is and what will be, then makes it so. The token comes from VAULT_TOKEN or "
-        "~/.vault-token, the address from the configuration. Exit 0 done or nothing to change, 1 (--dry-run) there "
-        "are changes to make, 2 it cannot be done.",
+        description="Prints the current and the wanted state, then writes the changes. The token comes from VAULT_TOKEN "
+        "or ~/.vault-token, the address from the configuration. Exit codes: 0 done or nothing to change, 1 (--dry-run) "
+        "there are changes to make, 2 failed.",
     )
     path = _matching(_PATH, "path")
     setup.add_argument("--config", type=Path, required=True, metavar="FILE", help="the verifier's configuration")
@@ -70,7 +70,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Exit code: 0 done or nothing to change, 1 a dry run that found changes, 2 it cannot be done."""
+    """Exit code: 0 done or nothing to change, 1 a dry run that found changes, 2 failed."""
     try:
         configuration = load_configuration(arguments.config)
         wanted = _wanted(arguments, configuration)
@@ -145,7 +145,7 @@ def _logins(
     if arguments.mount is not None:
         return {(arguments.namespace or "", arguments.mount): (arguments.role or _ROLE,)}
     if arguments.role or arguments.namespace:
-        raise SetupError("--role and --namespace go with --mount; without it the appraisal policies say them")
+        raise SetupError("--role and --namespace go with --mount; without it the appraisal policies name them")
     read_back = {cluster.name: cluster.readBack is not None for cluster in configuration.clusters}
     policies = load_policies(configuration.policies, configuration.guests, read_back).value.policies
     roles: dict[tuple[str, str], set[str]] = {}

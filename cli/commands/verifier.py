@@ -1,4 +1,4 @@
-"""`morphisms verifier`: judges guests beside Vault, and logs believed ones in."""
+"""`morphisms verifier`: the server that appraises guests and logs accepted ones in to Vault."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cli.support.listen_options import add_listening_options, certificate_files
 from server import service
 from server.service import Application
 
-HELP = "judge guests' evidence over TLS, and log believed ones in to Vault"
+HELP = "appraise guests' evidence over TLS, and log accepted guests in to Vault"
 EXAMPLE = "morphisms verifier --config verifier.yaml --listen 0.0.0.0:8443 --tls-cert tls.crt --tls-key tls.key"
 
 

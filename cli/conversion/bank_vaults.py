@@ -1,8 +1,8 @@
 """Bank-Vaults' annotations and environment references as ours.
 
 Its references stay in the environment, as ours do, but their path is the API's. `bao-` names and `bao:` references of
-its successor mean the same for OpenBao, which our configuration does not tell from Vault. Bank-Vaults fetches once
-unless it is told to stay (`vault-env-daemon`), which is our default too.
+its successor mean the same for OpenBao, which our configuration does not distinguish from Vault. Bank-Vaults fetches
+once, as we do by default, unless `vault-env-daemon` keeps it running.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ _REFUSED: Final = {
     "vault-addr": _OPERATOR,
     "vault-tls-secret": _OPERATOR,
     "vault-skip-verify": "Vault's certificate is always checked; give the operator its CA, then remove",
-    "registry-skip-verify": "no registry is asked at admission; say the container's command, then remove",
+    "registry-skip-verify": "admission asks no registry; set the container's command, then remove this",
     "vault-ignore-missing-secrets": "a secret that is missing stops the pod; see that all of them exist, then remove",
     "mutate-probes": "probes get no secrets; let them run without, then remove",
     "transit-key-id": _TRANSIT,
@@ -81,7 +81,7 @@ _ANY_HOME: Final = SecretPrefix("home/")
 
 
 def opted_out(context: Context, labels: Mapping[str, Any]) -> bool:
-    """Whether Bank-Vaults is told to leave the pod alone."""
+    """Whether an annotation makes Bank-Vaults skip the pod."""
     return context.foreign.get(_MUTATE) == "skip" or labels.get(OPT_OUT_LABEL) == "skip"
 
 
@@ -114,7 +114,7 @@ def _step(context: Context, key: str, value: str, name: str) -> Step:
     for refused, reason in _REFUSED.items():
         if name == refused or (refused in ("vault-agent", "vault-ct-", "aws-") and name.startswith(refused)):
             return left(key, reason)
-    return left(key, "is not known here; see what it does, then remove it")
+    return left(key, "is unknown; look up its effect, then remove it")
 
 
 def _env_from(context: Context, key: str, value: str) -> Step:
@@ -163,7 +163,7 @@ def translate_environment(
 ) -> Iterator[tuple[dict[str, Any], str, str | None, str | None]]:
     """(variable, what to call it, new value, None) or (variable, what to call it, None, what a person must do).
 
-    In a `native` pod the references are ours already: their paths are logical, only what is no reference is told.
+    In a `native` pod the references are ours already: their paths are logical, and only other values get a message.
     """
     containers = mappings(context.spec.get("initContainers")) + mappings(context.spec.get("containers"))
     for variable in (each for container in containers for each in mappings(container.get("env"))):
@@ -187,7 +187,9 @@ def _value(context: Context, value: str) -> str:
     if context.foreign and value.startswith(_OTHER_STORES):
         raise BadReferenceError("names another store; secrets come from Vault or OpenBao alone")
     if value in ("vault:login", "bao:login"):
-        raise BadReferenceError("asks for a Vault token, which the application never gets; name what it reads")
+        raise BadReferenceError(
+            "requests a Vault token, which the application never gets; name the secret that it reads"
+        )
     if _INLINE.search(value) or "${vault:" in value or "${bao:" in value:
         new = _INLINE.sub(lambda match: f"${{vault:{_path(context, match[1])}{match[2]}}}", value)
         expand_inline(new, _ANY_HOME)

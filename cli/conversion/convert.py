@@ -1,4 +1,4 @@
-"""The translation of one object: what changes, what is left, and a line about each.
+"""The translation of one object: the changes, the annotations that stay, and a message about each.
 
 The other injector's switch goes last: while anything of Vault Agent's is left, `agent-inject` stays beside our
 `inject`, so that admission refuses the half-translated pod. Else it would run without some of its secrets.
@@ -43,7 +43,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """A new object, and what there is to say about it."""
+    """A new object, and the messages about it."""
 
     object: dict[str, Any]
     messages: tuple[Message, ...]
@@ -131,7 +131,7 @@ class _Translation:
         return labels if isinstance(labels, dict) else {}
 
     def _without_contradictions(self, steps: list[tuple[_Injector, Step]]) -> list[tuple[_Injector, Step]]:
-        """Two annotations may ask for different things by one word of ours: then a person chooses."""
+        """Two annotations may give one of ours different values; then a person chooses."""
         values: dict[str, set[str]] = {}
         for _, step in steps:
             for key, value in step.own.items() if step.left is None else ():
@@ -145,7 +145,7 @@ class _Translation:
         return result
 
     def _without_problems(self, steps: list[tuple[_Injector, Step]]) -> list[tuple[_Injector, Step]]:
-        """Steps whose annotations admission would not take become ones that leave things as they are."""
+        """Replace steps whose annotations admission would refuse by steps that change nothing."""
         known = {(each.key, each.message) for each in parse_annotations(self._native, _HOME).problems}
         while True:
             options = parse_annotations({**_all_own(steps), **self._native}, _HOME)
@@ -189,7 +189,7 @@ class _Translation:
                 variable["value"] = value
                 changed = True
         if changed or env_from or (context.foreign and self._names_references()):
-            # Bank-Vaults works on every pod that has a reference; ours, outside labelled namespaces, where it is asked.
+            # Bank-Vaults works on every pod with a reference; ours, outside labelled namespaces, on pods that opt in.
             self._say_inject("true")
             for text in bank_vaults.missing_commands(context, env_from):
                 yield Note("command", text), False

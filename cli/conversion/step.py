@@ -11,7 +11,7 @@ from webhook.configuration.model import Configuration
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Something to tell about `key`, a foreign annotation without its prefix. Never holds a value."""
+    """A message about `key`, a foreign annotation without its prefix. Never holds a value."""
 
     key: str
     text: str
@@ -43,7 +43,7 @@ class Context:
     configuration: Configuration
 
     def every_container(self) -> str | None:
-        """A `containers` wish that names all of them, where there are several and each has a name."""
+        """The value of `containers` that names all of them; None unless there are several and each has a name."""
         containers = self.spec.get("containers")
         if not isinstance(containers, list) or len(containers) < 2:
             return None
@@ -52,7 +52,7 @@ class Context:
 
 
 def mappings(value: Any) -> list[dict[str, Any]]:
-    """The mappings in a list; nothing of what the API server would refuse in its place."""
+    """The mappings in a list, without the items that the API server would refuse."""
     return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
 
 

@@ -2,7 +2,7 @@
 
 Where nothing says otherwise, Vault Agent stays beside the application and keeps renewing, while ours fetches once. So
 a pod without `agent-pre-populate-only: "true"` becomes `agent: sidecar`: a translation that quietly stopped renewing
-would fail when the first lease ends, hours after everybody has looked. Who does not need it deletes one line.
+would fail when the first lease expires, hours after the rollout. An author without that need deletes one line.
 
 The tables say what has no counterpart. `_OBSOLETE` shapes Vault Agent's own container or login, which are gone, so
 those go too; `_REFUSED` decides what the application gets or whom it trusts, so those stay until a person has decided.
@@ -40,7 +40,7 @@ _OBSOLETE: Final = {
     "auth-config-": _ATTESTED,
     "auth-min-backoff": _OWN_CLIENT,
     "auth-max-backoff": _OWN_CLIENT,
-    "agent-auto-auth-exit-on-err": "a refused login ends at once, an unreachable one at the deadline",
+    "agent-auto-auth-exit-on-err": "a refused login fails immediately, an unreachable Vault at the deadline",
     "agent-service-account-token-volume-name": "morphisms-init has a projected token of its own",
     "agent-image": "the operator chooses the image in the configuration (sidecar.image)",
     "agent-limits-": _RESOURCES,
@@ -75,15 +75,15 @@ _REFUSED: Final = {
     "client-cert": _OPERATOR,
     "client-key": _OPERATOR,
     "tls-skip-verify": "Vault's certificate is always checked; give the operator its CA, then remove",
-    "agent-inject-token": "no Vault token is given to the application; name what it reads by secret-NAME",
-    "agent-cache-enable": "there is no local Vault proxy; name what the application reads by secret-NAME",
+    "agent-inject-token": "the application gets no Vault token; name the secrets that it reads by secret-NAME",
+    "agent-cache-enable": "there is no local Vault proxy; name the secrets that the application reads by secret-NAME",
     "agent-configmap": _OWN_CONFIG,
     "agent-extra-secret": _OWN_CONFIG,
     "agent-copy-volume-mounts": _OWN_CONFIG,
     "agent-json-patch": "morphisms-init cannot be patched: it is part of what is attested",
     "agent-init-json-patch": "morphisms-init cannot be patched: it is part of what is attested",
     "agent-share-process-namespace": "set shareProcessNamespace on the pod, and on-change for the signal",
-    "agent-enable-quit": "a native sidecar ends with the application, there is no quit endpoint; remove the call to it",
+    "agent-enable-quit": "a native sidecar stops with the application, without a quit endpoint; remove the call to it",
     "agent-inject-status": "an injector has worked on this pod; convert the manifest that it came from",
 }
 # Of these "false" is what ours does anyway.
@@ -96,7 +96,7 @@ _OFF_IS_OURS: Final = frozenset(
         "agent-enable-quit",
     }
 )
-# What the secret's file depends on and ours has no word for; with one of them the whole secret is left.
+# The secret's file depends on these and no annotation of ours matches; with one of them the whole secret stays.
 _FILE_REFUSED: Final = {
     "agent-inject-command-": "runs a command after each change; use on-change: signal:SIGNAL:PROCESS",
     "agent-inject-template-file-": "is a template in a file; write it as template-NAME",
@@ -261,7 +261,7 @@ def _single(key: str, value: str) -> Step:
     if key == _VOLUME or key.startswith(f"{_VOLUME}-"):
         return dropped(key, "" if value.rstrip("/") == SECRETS_PATH else _moved(value))
     if key == "agent-init-first":
-        # It comes before whoever gets secrets, but not before everybody: a mesh's proxy precedes it.
+        # It comes before each container that gets secrets, but not before every one: a mesh's proxy precedes it.
         return dropped(key, "morphisms-init comes before each container that gets secrets" if boolean(value) else "")
     if key == "agent-pre-populate":
         text = "the application always waits for its secrets" if boolean(value) is False else ""
@@ -279,4 +279,4 @@ def _single(key: str, value: str) -> Step:
             return dropped(key, f"removed: {reason}")
     if key.startswith((_FILE, _MODE, *_FILE_REFUSED, *_FILE_OBSOLETE)):
         return left(key, f"belongs to a secret that no {_SECRET}NAME names; name it, or remove this")
-    return left(key, "is not known here; see what it does, then remove it")
+    return left(key, "is unknown; look up its effect, then remove it")

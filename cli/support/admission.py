@@ -1,4 +1,4 @@
-"""What the cluster's admission would make of one object, step by step as the API server does it, offline."""
+"""Admission of one object, offline, in the steps of the API server."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from webhook.pod.schema import MalformedError
 from webhook.request import Request, User
 from webhook.snapshot import Snapshot
 
-# Somebody with no more rights than to apply manifests.
+# A user who may apply manifests and has no further rights.
 AUTHOR: Final = User("author", ("system:authenticated",))
 
 
@@ -47,12 +47,12 @@ class Admission:
         return self._create(service, namespace, AUTHOR, names, ("/mutate/service", "/validate/service"))
 
     def copied_down(self, service: dict[str, Any], namespace: str) -> dict[str, Any]:
-        """The Service with the annotations of its metadata in its template too, not judged. Raises MalformedError."""
+        """The Service with its metadata's annotations in its template too, not validated. Raises MalformedError."""
         names = (KNATIVE_GROUP, "Service", "services")
         return patched(service, self._decide(service, namespace, AUTHOR, names, "/mutate/service").operations)
 
     def written_by_people(self, item: dict[str, Any], namespace: str, kind: str) -> Admitted:
-        """Create a Configuration or Revision by hand: judged, never changed. Raises MalformedError."""
+        """Create a Configuration or Revision by hand: validated, never changed. Raises MalformedError."""
         names = (KNATIVE_GROUP, kind, f"{kind.lower()}s")
         return self._create(item, namespace, AUTHOR, names, ("/validate/service",))
 

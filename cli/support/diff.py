@@ -1,11 +1,11 @@
-"""A document before and after, as a unified diff that shows no value of the author's."""
+"""A document before and after, as a unified diff that hides the author's values."""
 
 from __future__ import annotations
 
 import difflib
 from typing import Any
 
-from cli.support.redaction import Mask
+from cli.support.redaction import Redaction
 from cli.support.terminal import CYAN, GREEN, RED, coloured
 from server.yaml.kubernetes import write_documents
 from webhook.configuration.model import Configuration
@@ -15,14 +15,14 @@ _CONTEXT = 4
 _COLOURS = {"+": GREEN, "-": RED, "@": CYAN}
 
 
-def masked_diff(
+def redacted_diff(
     title: str, before: dict[str, Any], after: dict[str, Any], configuration: Configuration, *, colour: bool = False
 ) -> str:
     """The unified diff of both as YAML; empty where they are the same."""
     if before == after:
         return ""
-    mask = Mask(configuration, before)
-    old, new = (write_documents([mask.masked(each)]).splitlines() for each in (before, after))
+    redaction = Redaction(configuration, before)
+    old, new = (write_documents([redaction.redacted(each)]).splitlines() for each in (before, after))
     lines = difflib.unified_diff(old, new, title, f"{title} (as admitted)", n=_CONTEXT, lineterm="")
     return "".join(
         coloured(line, _COLOURS.get(line[:1], ""), wanted=colour and line[:1] in _COLOURS) + "\n" for line in lines

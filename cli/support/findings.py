@@ -1,4 +1,4 @@
-"""What the rules find in manifests: the pods that would come of them are judged as injection leaves them."""
+"""The violations in manifests: the rules are evaluated on the pods that the manifests yield, after injection."""
 
 from __future__ import annotations
 
@@ -36,23 +36,23 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
-    """What one object came to. `exempt` says why the policy does not apply to its pods, where it does not."""
+class CheckResult:
+    """The result for one object. `exempt` says why the policy does not apply to its pods, where it does not."""
 
     findings: tuple[Finding, ...]
     exempt: str = ""
 
 
 class Checker:
-    """Judges manifests; without a snapshot as if their namespaces were of mode enforce."""
+    """Checks manifests; without a snapshot as if their namespaces were of mode enforce."""
 
     def __init__(self, configuration: Configuration, snapshot: Snapshot | None) -> None:
         self._configuration = configuration
         self._snapshot = snapshot
         self._admission = Admission(configuration, snapshot)
 
-    def judge(self, manifest: Manifest) -> Judgement | None:
-        """The judgement; None for an object that no pod comes from. Raises MalformedError."""
+    def check(self, manifest: Manifest) -> CheckResult | None:
+        """The result; None for an object that yields no pod. Raises MalformedError."""
         kind = knative_kind(manifest.object)
         if kind is None and workload_of(manifest.object) is None:
             return None
@@ -64,16 +64,16 @@ class Checker:
         mode = Mode.ENFORCE if self._snapshot is None else self._snapshot.mode_of(manifest.namespace)
         opted_in = requests_injection(pod, mode)
         if not opted_in and mode is Mode.ABSENT:
-            return Judgement((), "the namespace has no mode and the pod does not ask")
+            return CheckResult((), "the namespace has no mode and the pod does not opt in")
         if opts_out(pod, mode):
-            return Judgement((), "the pod opts out")
+            return CheckResult((), "the pod opts out")
         findings = []
         for violation in self._violations(item, pod, knative=kind is not None):
             does = action(self._configuration, violation, mode, opted_in)
             if does != "ignore":
                 field = violation.field if kind is not None else self._field(violation, item, pod)
                 findings.append(Finding(manifest, violation.rule, does, field, violation.message))
-        return Judgement(tuple(findings))
+        return CheckResult(tuple(findings))
 
     def _pod(self, item: dict[str, Any], namespace: str, *, knative: bool) -> Pod:
         if knative:

@@ -1,4 +1,4 @@
-"""What Knative makes of a Service on its way to a pod, as far as the Service itself tells."""
+"""The pod that Knative makes of a Service, as far as the Service determines it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def pod_of_service(service: dict[str, Any], namespace: str) -> dict[str, Any]:
         metadata["annotations"] = dict(given["annotations"])
     spec = deepcopy({key: value for key, value in template["spec"].items() if key not in _REVISION_ONLY})
     if (timeout := template["spec"].get("timeoutSeconds")) is not None:
-        # A pod has as long to end as a request has to be answered (pkg/reconciler/revision/resources/deploy.go).
+        # A pod has as long to terminate as a request has to be answered (pkg/reconciler/revision/resources/deploy.go).
         spec["terminationGracePeriodSeconds"] = timeout
     _name_containers(spec["containers"])
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}

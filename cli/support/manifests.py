@@ -1,4 +1,4 @@
-"""What the commands are given: manifests, the configuration, a cluster's snapshot. Values never reach a message."""
+"""The commands' input: manifests, the configuration, a cluster's snapshot. Values never reach a message."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def manifests_of(document: Document) -> Iterator[Manifest]:
     items = document.object["items"] if is_list(document.object) else [document.object]
     for item in items:
         if not is_object(item):
-            raise UnusableInputError(f"{document.place}: an item of the List is no object with apiVersion and kind")
+            raise UnusableInputError(f"{document.place}: an item of the List is not an object with apiVersion and kind")
         if item is not document.object and is_list(item):
             raise UnusableInputError(f"{document.place}: a List inside a List")
         manifest = Manifest(item, printable(document.source), document.line)

@@ -1,8 +1,8 @@
-"""Kubernetes objects as a diff may show them: the structure whole, the author's values hidden.
+"""Kubernetes objects as a diff may show them: the whole structure, the author's values hidden.
 
-Any text can be a secret, so what is shown is listed, never what is hidden: members that Kubernetes restricts to names
-and choices, what tells the scheduler, Vault references, and what injection added. The same text is hidden under the
-same number throughout a document, so that a reader sees what moved.
+Any text can be a secret, so this module lists the texts that are shown, never those that are hidden: members that
+Kubernetes restricts to names and choices, instructions to the scheduler, Vault references, and injected parts. A text
+is hidden under the same number throughout a document, so that a reader sees where it moved.
 """
 
 from __future__ import annotations
@@ -62,12 +62,12 @@ _TREES: Final = frozenset(
 )
 _WORDS: Final = frozenset(("true", "false", *AGENTS, NO_REACTION))
 _PORTS: Final = re.compile(r"[0-9]{1,5}(,[0-9]{1,5})*")
-_ANYBODY: Final = SecretPrefix("~/")
+_ANY_PREFIX: Final = SecretPrefix("~/")
 
 
 @dataclass(slots=True)
-class Mask:
-    """Hides what `before`, the author's object, holds; the numbers are one document's."""
+class Redaction:
+    """Hides the values of `before`, the author's object; the numbers are those of one document."""
 
     configuration: Configuration
     before: dict[str, Any]
@@ -77,17 +77,17 @@ class Mask:
     def __post_init__(self) -> None:
         self._authored = list(_init_containers(self.before))
 
-    def masked(self, item: Any, at: Path = ()) -> Any:
+    def redacted(self, item: Any, at: Path = ()) -> Any:
         """A copy of the object, or of the part of one that stands at the path, fit to be shown."""
         if self._is_ours(item, at):
             return self._own(item)
         if isinstance(item, dict):
-            shown = {key: self.masked(value, (*at, key)) for key, value in item.items()}
+            shown = {key: self.redacted(value, (*at, key)) for key, value in item.items()}
             if item.get("command"):
                 shown["command"] = self._command(item["command"], item.get("name"))
             return shown
         if isinstance(item, list):
-            return [self.masked(value, (*at, index)) for index, value in enumerate(item)]
+            return [self.redacted(value, (*at, index)) for index, value in enumerate(item)]
         if isinstance(item, str) and not self._is_harmless(item, at):
             return self._hidden(item)
         return item
@@ -125,11 +125,11 @@ class Mask:
         return text in _WORDS or (key == f"{PREFIX}profile" and text in self.configuration.profile_by_name)
 
     def _command(self, words: Any, container: Any) -> Any:
-        """What injection put in front of a command stays readable: the helper and the container's name."""
+        """The words that injection put in front of a command stay readable: the helper and the container's name."""
         if not isinstance(words, list):
-            return self.masked(words, ("command",))
+            return self.redacted(words, ("command",))
         shown = 3 if words[:3] == [layout.EXEC_HELPER, container, "--"] else 0
-        return words[:shown] + [self.masked(word, ("command",)) for word in words[shown:]]
+        return words[:shown] + [self.redacted(word, ("command",)) for word in words[shown:]]
 
     def _is_ours(self, item: Any, at: Path) -> bool:
         """Whether injection made this: a volume of exactly its kind, or a container that the author did not write."""
@@ -187,7 +187,7 @@ def _is_whole_reference(text: str) -> bool:
     if not is_reference(text):
         return False
     try:
-        parse_variable(text, _ANYBODY)
+        parse_variable(text, _ANY_PREFIX)
     except BadReferenceError:
         return False
     return True
@@ -195,7 +195,7 @@ def _is_whole_reference(text: str) -> bool:
 
 def _is_path(text: str) -> bool:
     try:
-        parse(text, _ANYBODY)
+        parse(text, _ANY_PREFIX)
     except BadReferenceError:
         return False
     return True

@@ -27,7 +27,7 @@ _ROOT: Final = "%SRCROOT%"
 
 
 def sarif(findings: Sequence[Finding], not_evaluated: Sequence[str]) -> str:
-    """The log of one run: every rule described, one result a finding."""
+    """The log of one run: a description per rule, a result per finding."""
     places = {rule.id: index for index, rule in enumerate(POD)}
     run: dict[str, Any] = {
         "tool": {

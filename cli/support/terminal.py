@@ -1,4 +1,4 @@
-"""Colour on a terminal, and hostile text made fit for one."""
+"""Colours and messages on a terminal."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CYAN: Final = "36"
 
 
 def wants_colour(stream: TextIO) -> bool:
-    """Whether the stream is a terminal whose user has not said otherwise (no-color.org)."""
+    """Whether the stream is a terminal and its user did not opt out of colours (no-color.org)."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 

@@ -1,4 +1,4 @@
-"""Vault's API for `vault setup`: reading what is, writing changes, and saying in one line why it cannot be done.
+"""Vault's API for `vault setup`: reads the current state, writes changes, and says in one line why one failed.
 
 The operator's token goes to the configured address alone: no redirect is followed, and neither proxies nor CAs are
 taken from the environment.
@@ -31,7 +31,7 @@ def operator_token() -> str:
         raise SetupError("no operator's token: set VAULT_TOKEN, or log in with `vault login`") from None
     token = token.strip()
     if not token or not token.isascii() or not token.isprintable():
-        raise SetupError("the operator's token is no token: look at VAULT_TOKEN, or log in with `vault login`")
+        raise SetupError("the operator's token is not a Vault token: check VAULT_TOKEN, or log in with `vault login`")
     return token
 
 
@@ -73,7 +73,7 @@ class Operator:
             raise SetupError(f"{self._url} is sealed: `vault operator unseal`")
 
     def read(self, desired: Desired) -> Current:
-        """What is there of one mount."""
+        """The current state of one mount."""
         namespace, mount = desired.namespace, desired.mount
         answer = self._ask("GET", "sys/auth", namespace)
         if answer.status == _MISSING:
@@ -129,7 +129,9 @@ class Operator:
             return f"{mount}/: the token may not look (it needs read on sys/mounts): it has to be KV version 2"
         entry = self._good(answer, "sys/mounts", namespace, {Capability.READ}).data.get(f"{mount}/")
         if not isinstance(entry, dict):
-            return f"{mount}/: there is no such secrets engine yet: `vault secrets enable -path={mount} -version=2 kv`"
+            return (
+                f"{mount}/: this secrets engine does not exist yet: `vault secrets enable -path={mount} -version=2 kv`"
+            )
         if entry.get("type") != "kv" or (entry.get("options") or {}).get("version") != "2":
             return f"{mount}/: is not KV version 2, and the policy's paths are made for that (--kv-mount)"
         return ""
@@ -151,7 +153,7 @@ class Operator:
         raise SetupError(f"Vault answered {answer.status} on {path}" + (f": {answer.error}" if answer.error else ""))
 
     def _missing(self, needs: dict[str, frozenset[Capability]], namespace: str) -> list[str]:
-        """What the token lacks; empty too where Vault does not say it. Raises SetupError for a token that is none."""
+        """The capabilities that the token lacks; empty also where Vault does not report them. Raises SetupError."""
         answer = self._ask("POST", "sys/capabilities-self", namespace, {"paths": list(needs)})
         if answer.status == _FORBIDDEN and self._ask("GET", "auth/token/lookup-self", namespace).status == _FORBIDDEN:
             raise SetupError("permission denied: the operator's token has expired, was revoked, or is not this Vault's")
@@ -202,5 +204,5 @@ def _trusted(server: VaultServer) -> str | bool:
     try:
         ssl.create_default_context(cafile=str(server.ca))
     except (OSError, ValueError):
-        raise SetupError(f"{server.ca}: is no readable PEM file with CA certificates") from None
+        raise SetupError(f"{server.ca}: not a readable PEM file with CA certificates") from None
     return str(server.ca)

@@ -1,4 +1,4 @@
-"""What Vault has to hold for the verifier's logins, and what is to change for that: pure, nothing is asked here.
+"""The state that the verifier's logins need in Vault, and the changes towards it: pure, without a call to Vault.
 
 Four objects a jwt auth mount: the mount, its config, one templated policy and its roles. The policy carries the mount's
 accessor, so each mount has a policy of its own: setting up one mount never takes another's paths away.
@@ -52,7 +52,7 @@ class Keys:
 
 @dataclass(frozen=True, slots=True)
 class Desired:
-    """One jwt auth mount. `is_production`: its roles also refuse what is labelled simulated.
+    """One jwt auth mount. `is_production`: its roles also refuse logins labelled simulated.
 
     `kv_mount`, `kv_prefix`: where the workloads' secrets lie, KV version 2.
     """
@@ -83,7 +83,7 @@ class Mount:
 
 @dataclass(frozen=True, slots=True)
 class Current:
-    """What Vault holds now, as it answers; None for what is not there."""
+    """The current state in Vault, as it answers; None for parts that do not exist."""
 
     mount: Mount | None = None
     config: Mapping[str, Any] | None = None
@@ -95,7 +95,7 @@ class Current:
 class Change:
     """One write. `before`, `after`: its lines for people, of what differs alone and without secrets.
 
-    `needs`: the capabilities on `path` that Vault asks for.
+    `needs`: the capabilities on `path` that Vault requires.
     """
 
     path: str
@@ -106,16 +106,16 @@ class Change:
     is_new: bool
 
     def lines(self) -> list[str]:
-        """As a diff: what is and what will be."""
+        """A diff from the current to the wanted state."""
         head = f"+ {self.path} (new)" if self.is_new else f"~ {self.path}"
         return [head, *(f"-     {line}" for line in self.before), *(f"+     {line}" for line in self.after)]
 
 
 def plan(desired: Desired, current: Current) -> tuple[Change, ...]:
-    """The writes in their order; empty when all is there. A role comes last: until then nobody can log in.
+    """The writes in their order; empty when nothing is missing. A role comes last: until then no guest can log in.
 
     While the mount is missing its accessor is too, and the policy holds a placeholder: enable the mount, plan again.
-    Raises SetupError when the mount is somebody else's.
+    Raises SetupError when the mount has another owner.
     """
     changes = [_mount(desired, current.mount), _config(desired, current.config), _policy(desired, current)]
     changes += [_role(desired, role, (current.roles or {}).get(role)) for role in desired.roles]
@@ -182,7 +182,7 @@ def _role(desired: Desired, role: str, current: Mapping[str, Any] | None) -> Cha
         "role_type": "jwt",
         "user_claim": "sub",
         "bound_audiences": [desired.audience],
-        # To a glob our own values are the same texts; somebody's further conditions may be patterns.
+        # To a glob our own values are the same texts; an operator's further conditions may be patterns.
         "bound_claims_type": "glob" if held.get("bound_claims_type") == "glob" else "string",
         "bound_claims": _bound_claims(desired, held),
         "claim_mappings": {name: name for name in _METADATA},
@@ -191,13 +191,13 @@ def _role(desired: Desired, role: str, current: Mapping[str, Any] | None) -> Cha
         "token_ttl": TOKEN_SECONDS,
         "token_explicit_max_ttl": TOKEN_MAX_SECONDS,
     }
-    # Vault asks for create where the role is not there yet, and only then.
+    # Vault requires create where the role does not exist yet, and only then.
     needs = {Capability.CREATE if current is None else Capability.UPDATE}
     return _change(f"auth/{desired.mount}/role/{role}", body, held, {}, needs, is_new=current is None)
 
 
 def _bound_claims(desired: Desired, held: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Ours, but never wider than what somebody has narrowed already: each further claim bound is one condition more."""
+    """Our claims, and those by which an operator narrowed the role: each bound claim is a further condition."""
     wanted: dict[str, list[str]] = {"assurance": [each.value for each in Assurance]}
     if desired.is_production:
         wanted["simulated"] = ["false"]
@@ -230,7 +230,7 @@ def _change(
 
 
 def _shown(name: str, value: Any) -> str | None:
-    """A canonical text for people, and for comparing; None for what is unset, which Vault says in several ways."""
+    """A canonical text to show and to compare; None for an unset value, which Vault expresses in several ways."""
     if value in (None, "", 0) or value == [] or value == {}:
         return None
     if name == "jwt_validation_pubkeys":

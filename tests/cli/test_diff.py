@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from cli.support.diff import masked_diff
-from cli.support.redaction import Mask
+from cli.support.diff import redacted_diff
+from cli.support.redaction import Redaction
 from cli.support.terminal import wants_colour
 from plan.codec import write_plan
 from plan.document import EnvVariable
@@ -98,9 +98,9 @@ def test_a_secret_is_not_shown_wherever_it_stands(place: str) -> None:
     # Every line is in the diff then: what stands near a change is as visible as the change.
     after["spec"]["containers"][0]["command"].insert(0, "/morphisms/run/exec")
     for text in (
-        masked_diff("t", before, {}, Configuration()),
-        masked_diff("t", {}, before, Configuration()),
-        masked_diff("t", before, after, Configuration()),
+        redacted_diff("t", before, {}, Configuration()),
+        redacted_diff("t", {}, before, Configuration()),
+        redacted_diff("t", before, after, Configuration()),
     ):
         assert text
         assert SECRET not in text
@@ -153,8 +153,8 @@ def test_the_same_text_is_hidden_under_the_same_number() -> None:
     before, after = pod(), pod()
     before["spec"]["containers"][0] |= {"command": ["/app"], "args": ["--port", SECRET, "--port"]}
     after["spec"]["containers"][0]["command"] = [EXEC_HELPER, "app", "--", "/app", "--port", SECRET, "--port"]
-    mask = Mask(Configuration(), before)
-    old, new = (mask.masked(each)["spec"]["containers"][0] for each in (before, after))
+    redaction = Redaction(Configuration(), before)
+    old, new = (redaction.redacted(each)["spec"]["containers"][0] for each in (before, after))
     assert new["command"] == [EXEC_HELPER, "app", "--", *old["command"], *old["args"]]
     assert len({*old["command"], *old["args"]}) == 3
 
@@ -162,11 +162,11 @@ def test_the_same_text_is_hidden_under_the_same_number() -> None:
 def test_an_author_who_imitates_the_exec_helper_hides_no_less() -> None:
     item = pod()
     item["spec"]["containers"][0]["command"] = [EXEC_HELPER, SECRET, "--", "/app"]
-    assert SECRET not in masked_diff("t", {}, item, Configuration())
+    assert SECRET not in redacted_diff("t", {}, item, Configuration())
 
 
 def test_nothing_changed_is_no_diff() -> None:
-    assert masked_diff("t", pod(), pod(), Configuration()) == ""
+    assert redacted_diff("t", pod(), pod(), Configuration()) == ""
 
 
 class Terminal(io.StringIO):
@@ -184,8 +184,8 @@ def test_colour_is_for_terminals_that_want_it(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_coloured_diff_says_the_same() -> None:
-    plain = masked_diff("t", pod(), pod(hostPID=True), Configuration())
-    coloured = masked_diff("t", pod(), pod(hostPID=True), Configuration(), colour=True)
+    plain = redacted_diff("t", pod(), pod(hostPID=True), Configuration())
+    coloured = redacted_diff("t", pod(), pod(hostPID=True), Configuration(), colour=True)
     assert "\x1b[32m+  hostPID: true\x1b[0m" in coloured
     assert "\x1b" not in plain
 
@@ -202,9 +202,9 @@ def test_a_container_like_ours_that_its_author_wrote_is_not_shown() -> None:
     assert view.profile is not None
     plan = replace(make_plan(view, view.profile), env=(pair,))
     before = imitation(args=[SECRET], env=[{"name": "MORPHISMS_PLAN", "value": write_plan(plan)}])
-    assert SECRET not in masked_diff("t", before, {}, Configuration())
+    assert SECRET not in redacted_diff("t", before, {}, Configuration())
 
 
 def test_a_container_of_our_name_without_a_plan_is_not_shown() -> None:
     after = imitation(env=[{"name": "MORPHISMS_PLAN", "value": SECRET}])
-    assert SECRET not in masked_diff("t", {}, after, Configuration())
+    assert SECRET not in redacted_diff("t", {}, after, Configuration())

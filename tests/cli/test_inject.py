@@ -176,7 +176,7 @@ def test_the_live_handler_is_judged_with_a_snapshot(command: Command, tmp_path: 
 
 def test_without_a_snapshot_it_says_what_was_not_evaluated(command: Command, tmp_path: Path) -> None:
     result = command("inject", "-f", write(tmp_path / "pod.yaml", pod()))
-    assert "judged as mode inject; not evaluated: placement/runtime-handler" in result.err
+    assert "checked as in mode inject; not evaluated: placement/runtime-handler" in result.err
 
 
 def test_only_a_workloads_own_controller_may_make_pods_with_knatives_labels(command: Command, tmp_path: Path) -> None:

@@ -118,7 +118,7 @@ def _login_without_a_method(site: Site) -> None:
         (_two_sources_of_keys, "exactly one of file and url is required"),
         (_no_root, "gone.pem: cannot be read"),
         (_no_crl, "prod.jwks: CRL cannot be read"),
-        (_no_authority, "prod.jwks: is no readable PEM file"),
+        (_no_authority, "prod.jwks: not a readable PEM file"),
         (_plain_vault_in_production, "vault.url: not HTTPS; not with mode: production"),
     ],
 )

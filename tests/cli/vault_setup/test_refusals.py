@@ -106,7 +106,7 @@ def test_no_token_and_the_token_file(setup: Setup, site: Site, mount: str) -> No
     refused(setup(token=None), "no operator's token: set VAULT_TOKEN")
     (site.folder / ".vault-token").write_text(ROOT_TOKEN + "\n")
     assert setup("--dry-run", token=None).code == 1
-    refused(setup(token="a\nb"), "is no token")
+    refused(setup(token="a\nb"), "is not a Vault token")
 
 
 def test_sealed_and_unreachable(setup: Setup, site: Site, mount: str, tmp_path: Path) -> None:
@@ -222,7 +222,7 @@ def test_its_certificate_has_to_be_vouched_for(setup: Setup, site: Site, mount: 
             site.settings["vault"] |= settings
             refused(setup(), "is not one that vault.ca vouches for")
         site.settings["vault"]["ca"] = "prod.jwks"
-        refused(setup(), "is no readable PEM file")
+        refused(setup(), "not a readable PEM file")
         server.shutdown()
 
 

@@ -243,4 +243,4 @@ async def test_a_namespace_has_its_own(setup: Setup, site: Site, bao: OpenBao) -
     assert "+ sys/auth/jwt-ns (new) in namespace team" in done.out
     assert (await log_in(site, VaultLogin(mount="jwt-ns", role="knative", namespace="team"))).token
     assert "jwt-ns/" not in bao.done("GET", "sys/auth")["data"]
-    assert "secret/: there is no such secrets engine yet" in done.err
+    assert "secret/: this secrets engine does not exist yet" in done.err
