@@ -9,7 +9,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from cli.support.patched import patched
+import jsonpatch
+
 from demo import leaks
 from demo.container import Ended
 from demo.difference import difference
@@ -66,7 +67,7 @@ def _the_pod_is_rewritten(scene: Scene) -> dict[str, Any]:
     answer = scene.webhook.ask("/mutate/pod", review)
     if not answer["allowed"]:
         raise UnexpectedError(answer["status"]["message"])
-    confidential = patched(pod, answer["patch"])
+    confidential: dict[str, Any] = jsonpatch.apply_patch(pod, answer["patch"])
     scene.story.raw(difference(pod, confidential, colour=scene.story.colour))
     _allowed(scene, confidential, "judged anew by the webhook, which trusts nothing of its own rewrite")
     return confidential

@@ -23,8 +23,7 @@ from webhook.pod.schema import MalformedError, validate_metadata_shape, validate
 from webhook.request import Request
 from webhook.rules import BY_ID
 from webhook.snapshot import Lookup, Snapshot
-
-_SERVING: Final = "serving.knative.dev"
+from webhook.wellknown import KNATIVE_GROUP
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +44,10 @@ _PODS: Final = frozenset({("", "v1", "Pod")})
 
 PATHS: Final[dict[str, Path]] = {
     "/mutate/service": Path(
-        frozenset({(_SERVING, "v1", "Service")}), validate_template_owner_shape, mutate_service.decide
+        frozenset({(KNATIVE_GROUP, "v1", "Service")}), validate_template_owner_shape, mutate_service.decide
     ),
     "/validate/service": Path(
-        frozenset((_SERVING, "v1", kind) for kind in ("Service", "Configuration", "Revision")),
+        frozenset((KNATIVE_GROUP, "v1", kind) for kind in ("Service", "Configuration", "Revision")),
         validate_template_owner_shape,
         validate_service.decide,
     ),

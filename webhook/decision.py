@@ -40,12 +40,16 @@ class Denial:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Everything about one request. `reason` is a short stable word: why this outcome, for logs and metrics."""
+    """Everything about one request. `reason` is a short stable word: why this outcome, for logs and metrics.
+
+    `result` is the object after `operations`, None where there are none. It shares parts with the request's object.
+    """
 
     outcome: Outcome
     mode: Mode | None
     reason: str
     operations: Sequence[dict[str, Any]] = ()
+    result: dict[str, Any] | None = None
     denial: Denial | None = None
     warnings: tuple[str, ...] = ()
     audit: dict[str, str] = field(default_factory=dict)

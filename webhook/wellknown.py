@@ -1,4 +1,4 @@
-"""The words that Morphisms, Kubernetes and Knative agree on: annotations, labels, identities."""
+"""Names that Morphisms, Kubernetes, Knative and Kata give to annotations, labels and containers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ PREFIX: Final = "morphisms.dev/"
 MODE_LABEL: Final = "morphisms.dev/mode"
 STATUS: Final = "morphisms.dev/status"
 INJECTOR_VERSION: Final = 1
-# A rendered or measured pod stays renderable for two releases.
+# A rendered or measured pod stays valid for two releases.
 SUPPORTED_INJECTOR_VERSIONS: Final = frozenset({1})
 
 DEFAULT_CONTAINER: Final = "kubectl.kubernetes.io/default-container"
@@ -16,12 +16,13 @@ LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
 MIRROR: Final = "kubernetes.io/config.mirror"
 SERVICE_ACCOUNT_MOUNT: Final = "/var/run/secrets/kubernetes.io/serviceaccount"
 
+KNATIVE_GROUP: Final = "serving.knative.dev"
 KNATIVE_PREFIX: Final = "serving.knative.dev/"
 KNATIVE_SERVICE: Final = "serving.knative.dev/service"
 KNATIVE_CONFIGURATION: Final = "serving.knative.dev/configuration"
 KNATIVE_REVISION: Final = "serving.knative.dev/revision"
 QUEUE_PROXY: Final = "queue-proxy"
-# What Knative calls the container of a Service that names none (config-defaults, container-name-template).
+# Knative's name for a container that has none (config-defaults, container-name-template).
 USER_CONTAINER: Final = "user-container"
 
 # Kata reads these from the pod; the annotation with the initdata document is measured into HOST_DATA.

@@ -11,10 +11,10 @@ from cli.support.admission import AUTHOR, Admission, Admitted
 from cli.support.diff import redacted_diff
 from cli.support.manifests import Manifest, is_list, load_configuration, load_snapshot, manifests_of
 from cli.support.terminal import say, wants_colour
-from cli.support.workloads import knative_kind, template_of, with_template, workload_of
 from server.files import UnusableInputError
 from server.yaml.kubernetes import STDIN, Document, read_documents, write_documents
 from webhook.pod.schema import MalformedError
+from webhook.pod.workloads import knative_kind, template_at, with_template, workload_of
 from webhook.request import User
 from webhook.rules import POD
 
@@ -111,7 +111,7 @@ class _Injector:
         workload = workload_of(item)
         if workload is None:
             return None
-        template = template_of(item, workload.template)
+        template = template_at(item, workload.template)
         if template is None:
             raise MalformedError(f"object.{'.'.join(workload.template)}: not an object")
         user = AUTHOR if workload.creator is None else User(workload.creator, AUTHOR.groups)

@@ -10,13 +10,13 @@ from cli.support.admission import Admission
 from cli.support.knative import containers_needing_entrypoint, pod_of_service
 from cli.support.manifests import Manifest, load_configuration, manifests_of, read_bytes
 from cli.support.terminal import say
-from cli.support.workloads import knative_kind
 from measured.initdata import Initdata, InitdataError, parse_initdata, write_initdata
 from server.files import UnusableInputError
 from server.text import printable
 from server.yaml.kubernetes import read_documents, write_documents
 from webhook.configuration.model import Configuration
 from webhook.pod.schema import MalformedError
+from webhook.pod.workloads import knative_kind
 from webhook.request import User
 from webhook.wellknown import INITDATA
 

@@ -12,9 +12,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from cli.conversion.paths import Logical, NotLogicalError, logical
-from cli.conversion.step import Context, Step, boolean, dropped, left, mappings
+from cli.conversion.step import Context, Step, dropped, left, mappings
 from webhook.pod.container import display_name
 from webhook.pod.env_references import missing_command
+from webhook.pod.other_injectors import parse_bool
 from webhook.pod.references import BadReferenceError, SecretPrefix, expand_inline, mentions, parse_variable
 from webhook.wellknown import USER_CONTAINER
 
@@ -104,10 +105,10 @@ def _step(context: Context, key: str, value: str, name: str) -> Step:
     if name == _ENV_FROM:
         return _env_from(context, key, value)
     if name in _DAEMONS:
-        return Step((key,), {"agent": "sidecar"}) if boolean(value) else dropped(key)
+        return Step((key,), {"agent": "sidecar"}) if parse_bool(value) else dropped(key)
     if name == "provider" and value in ("vault", "bao"):
         return dropped(key)
-    if name in _NOTHING_LOST or (name in _OFF_IS_OURS and boolean(value) is False):
+    if name in _NOTHING_LOST or (name in _OFF_IS_OURS and parse_bool(value) is False):
         return dropped(key)
     if name in _OBSOLETE:
         return dropped(key, f"removed: {_OBSOLETE[name]}")
@@ -145,7 +146,7 @@ _LEASE = (
 def _needs_agent(context: Context, found: Logical) -> bool:
     if found.kv is not None:
         return False
-    told = any(boolean(context.foreign.get(key, "")) for key in _DAEMONS)
+    told = any(parse_bool(context.foreign.get(key, "")) for key in _DAEMONS)
     return context.native.get("agent", "sidecar" if told else "init") == "init"
 
 

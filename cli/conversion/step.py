@@ -64,10 +64,3 @@ def left(key: str, text: str, keys: Iterable[str] = ()) -> Step:
 def dropped(key: str, text: str = "") -> Step:
     """`key` goes and nothing takes its place; without a text because nothing is lost by it."""
     return Step((key,), notes=(Note(key, text),) if text else ())
-
-
-def boolean(value: str) -> bool | None:
-    """As Go's strconv.ParseBool, which both injectors use; None for anything else."""
-    if value in ("1", "t", "T", "true", "TRUE", "True"):
-        return True
-    return False if value in ("0", "f", "F", "false", "FALSE", "False") else None

@@ -4,29 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
-from webhook.wellknown import KNATIVE_PREFIX
-
-_TEMPLATE: Final = ("spec", "template")
-_PATHS: Final = {
-    "Pod": (),
-    "PodTemplate": ("template",),
-    "Deployment": _TEMPLATE,
-    "StatefulSet": _TEMPLATE,
-    "DaemonSet": _TEMPLATE,
-    "ReplicaSet": _TEMPLATE,
-    "ReplicationController": _TEMPLATE,
-    "Job": _TEMPLATE,
-    "CronJob": ("spec", "jobTemplate", "spec", "template"),
-}
-_GROUPS: Final = ("v1", "apps/", "batch/")
-_KNATIVE: Final = ("Service", "Configuration")
+from webhook.pod.workloads import knative_kind, template_at, template_path, workload_of
 
 
 @dataclass(frozen=True, slots=True)
 class PodTemplate:
-    """A pod inside an object: `metadata` of the pod first, then of what hands its annotations down to it."""
+    """A pod inside an object: `metadata` of the pod first, then of the object that hands its annotations down to it."""
 
     metadata: tuple[dict[str, Any], ...]
     spec: dict[str, Any]
@@ -42,18 +27,21 @@ class PodTemplate:
 
 def pod_template(object_: dict[str, Any]) -> PodTemplate | None:
     """The pod in an object, None where it has none that an injector would see. Nothing is copied."""
-    version, kind = str(object_.get("apiVersion")), str(object_.get("kind"))
-    knative = version.startswith(KNATIVE_PREFIX) and kind in _KNATIVE
-    path = _TEMPLATE if knative else _PATHS.get(kind) if version.startswith(_GROUPS) else None
-    if path is None:
-        return None
-    at: Any = object_
-    for member in path:
-        at = at.get(member) if isinstance(at, dict) else None
-    if not isinstance(at, dict) or not isinstance(at.get("spec"), dict):
+    path = _path(object_)
+    template = None if path is None else template_at(object_, path)
+    if template is None or not isinstance(template.get("spec"), dict):
         return None
     # A Service hands its own annotations down (webhook/admission/mutate_service.py).
-    holders = (at, object_) if knative else (at,)
+    holders = (template, object_) if knative_kind(object_) is not None else (template,)
     return PodTemplate(
-        tuple(each["metadata"] for each in holders if isinstance(each.get("metadata"), dict)), at["spec"]
+        tuple(each["metadata"] for each in holders if isinstance(each.get("metadata"), dict)), template["spec"]
     )
+
+
+def _path(object_: dict[str, Any]) -> tuple[str, ...] | None:
+    """The template's path. Knative's controller writes Revisions, so none is converted."""
+    if (object_.get("apiVersion"), object_.get("kind")) == ("v1", "PodTemplate"):
+        return ("template",)
+    if workload_of(object_) is None and knative_kind(object_) in (None, "Revision"):
+        return None
+    return template_path(object_)

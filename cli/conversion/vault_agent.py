@@ -16,8 +16,9 @@ from typing import Final
 
 from cli.conversion.go_template import NotLogicLessError, Template, parse
 from cli.conversion.paths import Logical, NotLogicalError, logical
-from cli.conversion.step import Context, Note, Step, boolean, dropped, left
+from cli.conversion.step import Context, Note, Step, dropped, left
 from plan.layout import SECRETS_PATH
+from webhook.pod.other_injectors import parse_bool
 
 SWITCH: Final = "agent-inject"
 _SECRET: Final = "agent-inject-secret-"
@@ -112,7 +113,7 @@ def translate(context: Context) -> Iterator[Step]:
     if not foreign:
         return
     switch = foreign.get(SWITCH)
-    on = None if switch is None else boolean(switch)
+    on = None if switch is None else parse_bool(switch)
     if on is None:
         if switch is not None:
             yield left(SWITCH, "is neither true nor false")
@@ -155,7 +156,7 @@ def _switch(context: Context, on: bool) -> Iterator[Step]:
         notes.append(Note(SWITCH, _moved(_DEFAULT_PATH)))
     yield Step((SWITCH,), own, tuple(notes))
     if _ONCE in context.foreign:
-        once = boolean(context.foreign[_ONCE])
+        once = parse_bool(context.foreign[_ONCE])
         if once is None:
             yield left(_ONCE, "is neither true nor false")
         else:
@@ -181,7 +182,7 @@ def _secrets(context: Context, names: list[str]) -> Iterator[Step]:
 
 def _keeps_case(context: Context, name: str) -> bool:
     value = context.foreign.get(f"preserve-secret-case-{name}", context.foreign.get("preserve-secret-case", ""))
-    return boolean(value) is True
+    return parse_bool(value) is True
 
 
 def _keys_of(context: Context, name: str) -> tuple[str, ...]:
@@ -252,7 +253,7 @@ def _written(name: str, found: Logical, template: Template | None) -> dict[str, 
 def _agent(context: Context) -> str:
     if "agent" in context.native:
         return context.native["agent"]
-    return "init" if boolean(context.foreign.get(_ONCE, "")) else "sidecar"
+    return "init" if parse_bool(context.foreign.get(_ONCE, "")) else "sidecar"
 
 
 def _single(key: str, value: str) -> Step:
@@ -262,15 +263,15 @@ def _single(key: str, value: str) -> Step:
         return dropped(key, "" if value.rstrip("/") == SECRETS_PATH else _moved(value))
     if key == "agent-init-first":
         # It comes before each container that gets secrets, but not before every one: a mesh's proxy precedes it.
-        return dropped(key, "morphisms-init comes before each container that gets secrets" if boolean(value) else "")
+        return dropped(key, "morphisms-init comes before each container that gets secrets" if parse_bool(value) else "")
     if key == "agent-pre-populate":
-        text = "the application always waits for its secrets" if boolean(value) is False else ""
+        text = "the application always waits for its secrets" if parse_bool(value) is False else ""
         return dropped(key, text)
     if key in ("agent-revoke-on-shutdown", "agent-request-namespace", "agent-inject-default-template"):
         return dropped(key)
     if key.startswith("preserve-secret-case"):
         return dropped(key)
-    if key in _OFF_IS_OURS and boolean(value) is False:
+    if key in _OFF_IS_OURS and parse_bool(value) is False:
         return dropped(key)
     if reason := _REFUSED.get(key):
         return left(key, reason)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, Final
 
-from cli.support.patched import patched
-from cli.support.workloads import KNATIVE_GROUP
 from webhook.configuration.model import Configuration
 from webhook.decide import decide
 from webhook.decision import Decision, as_warnings
 from webhook.pod.schema import MalformedError
 from webhook.request import Request, User
 from webhook.snapshot import Snapshot
+from webhook.wellknown import KNATIVE_GROUP
 
 # A user who may apply manifests and has no further rights.
 AUTHOR: Final = User("author", ("system:authenticated",))
@@ -49,7 +49,7 @@ class Admission:
     def copied_down(self, service: dict[str, Any], namespace: str) -> dict[str, Any]:
         """The Service with its metadata's annotations in its template too, not validated. Raises MalformedError."""
         names = (KNATIVE_GROUP, "Service", "services")
-        return patched(service, self._decide(service, namespace, AUTHOR, names, "/mutate/service").operations)
+        return _result(service, self._decide(service, namespace, AUTHOR, names, "/mutate/service"))
 
     def written_by_people(self, item: dict[str, Any], namespace: str, kind: str) -> Admitted:
         """Create a Configuration or Revision by hand: validated, never changed. Raises MalformedError."""
@@ -69,8 +69,8 @@ class Admission:
             decision = self._decide(item, namespace, user, names, path)
             if decision.denial is not None:
                 return Admitted(item, decision.reason, changed, as_warnings(lines), decision.denial.message)
-            if decision.operations:
-                item, changed = patched(item, decision.operations), True
+            if decision.result is not None:
+                item, changed = _result(item, decision), True
             reason = reason or decision.reason
             # A pod that cannot be injected is admitted as it is, and the reason is only in the violations.
             lines += decision.warnings or [str(violation) for violation in decision.violations]
@@ -96,3 +96,8 @@ class Admission:
         if decision.reason == "unusable" and decision.denial is not None:
             raise MalformedError(decision.denial.message)
         return decision
+
+
+def _result(item: dict[str, Any], decision: Decision) -> dict[str, Any]:
+    """The object after the decision's operations, as a copy: callers change it, and the decision's shares parts."""
+    return deepcopy(item if decision.result is None else decision.result)

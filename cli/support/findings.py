@@ -8,7 +8,6 @@ from typing import Any
 
 from cli.support.admission import Admission
 from cli.support.manifests import Manifest
-from cli.support.workloads import knative_kind, template_of, template_path, workload_of
 from webhook.admission.authored_fields import authored_field
 from webhook.admission.enforcement import action
 from webhook.admission.knative_template import template_pod, validate_template_owner_shape, violations_after_injection
@@ -17,6 +16,7 @@ from webhook.modes import Action, Mode
 from webhook.pod.opt_in import opts_out, requests_injection
 from webhook.pod.pod import Pod
 from webhook.pod.schema import MalformedError, validate_pod_shape
+from webhook.pod.workloads import knative_kind, template_at, template_path, workload_of
 from webhook.rewrite import rewrite
 from webhook.rules import BY_ID, POD
 from webhook.rules.rule import Rule, Subject, Violation, evaluate
@@ -80,7 +80,7 @@ class Checker:
             validate_template_owner_shape(item)
             return template_pod(item, namespace, self._configuration)
         path = template_path(item)
-        template = template_of(item, path)
+        template = template_at(item, path)
         where = ".".join(("object", *path))
         if template is None:
             raise MalformedError(f"{where}: not an object")

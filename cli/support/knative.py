@@ -6,10 +6,10 @@ from copy import deepcopy
 from typing import Any, Final
 
 from webhook.configuration.model import Configuration
-from webhook.pod.container import Container
+from webhook.pod.container import Container, knative_default_name
 from webhook.pod.pod import Pod
 from webhook.pod.schema import validate_pod_shape
-from webhook.wellknown import KNATIVE_CONFIGURATION, KNATIVE_SERVICE, USER_CONTAINER
+from webhook.wellknown import KNATIVE_CONFIGURATION, KNATIVE_SERVICE
 
 # Of a RevisionSpec, but of no PodSpec (knative.dev/serving pkg/apis/serving/v1, RevisionSpec).
 _REVISION_ONLY: Final = (
@@ -43,11 +43,10 @@ def pod_of_service(service: dict[str, Any], namespace: str) -> dict[str, Any]:
 
 
 def _name_containers(containers: list[dict[str, Any]]) -> None:
-    """Knative's default names: `user-container`, numbered by place where there are several."""
+    """Give unnamed containers Knative's default names."""
     for index, container in enumerate(containers):
         if not container.get("name"):
-            name = USER_CONTAINER if len(containers) == 1 else f"{USER_CONTAINER}-{index}"
-            containers[index] = {"name": name, **container}
+            containers[index] = {"name": knative_default_name(index, len(containers)), **container}
 
 
 def containers_needing_entrypoint(

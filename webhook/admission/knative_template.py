@@ -9,6 +9,7 @@ from webhook.admission.authored_fields import authored_field
 from webhook.configuration.model import Configuration
 from webhook.pod.pod import Pod
 from webhook.pod.schema import TemplateOwner, check, validate_pod_shape
+from webhook.pod.workloads import knative_template
 from webhook.request import User
 from webhook.rewrite import rewrite
 from webhook.rules import POD
@@ -23,20 +24,12 @@ def validate_template_owner_shape(item: dict[str, Any], where: str = "object") -
         validate_pod_shape(item, where)
         return
     check(item, TemplateOwner, where)
-    validate_pod_shape(template_of(item), f"{where}.spec.template")
-
-
-def template_of(item: dict[str, Any]) -> Any:
-    """The pod template: a Revision is one itself."""
-    if item.get("kind") == "Revision":
-        return item
-    spec = item.get("spec")
-    return spec.get("template") if isinstance(spec, dict) else None
+    validate_pod_shape(knative_template(item), f"{where}.spec.template")
 
 
 def template_pod(item: dict[str, Any], namespace: str, configuration: Configuration) -> Pod:
-    """The described pod, as far as the object tells. Its shape must have been checked."""
-    template = template_of(item)
+    """The described pod, as far as the object determines it. Its shape must have been validated."""
+    template: Any = knative_template(item)
     pod = {"metadata": template.get("metadata") or {}, "spec": template["spec"]}
     return Pod(pod, namespace, configuration, service=_service_name(item))
 
@@ -52,7 +45,7 @@ def _service_name(item: dict[str, Any]) -> str:
 def violations_after_injection(
     item: dict[str, Any], pod: Pod, snapshot: Snapshot | None, user: User | None
 ) -> tuple[Violation, ...]:
-    """What `validate(mutate(pod))` finds; a measured pod is judged as it is, since nothing may be added to it."""
+    """What `validate(mutate(pod))` finds. A measured pod is checked as it is, since nothing may be added to it."""
     after = pod if pod.is_measured else pod.rewritten(rewrite(pod, snapshot).result)
 
     def authored(violation: Violation) -> Violation:

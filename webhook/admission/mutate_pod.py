@@ -46,7 +46,9 @@ def decide(request: Request, configuration: Configuration, snapshot: Snapshot | 
     if not patch.operations:
         return _unchanged(mode, "already-injected")
     audit = summary(mode, "mutated", ()) | {"patch": patch_summary(patch)}
-    return Decision("mutated", mode, "asks" if opted_in else "namespace-mode", patch.operations, audit=audit)
+    # The reason is a label of metrics and logs, hence a stable word.
+    reason = "asks" if opted_in else "namespace-mode"
+    return Decision("mutated", mode, reason, patch.operations, patch.result, audit=audit)
 
 
 def _blocked(patch: Patch, pod: Pod, request: Request, snapshot: Snapshot | None) -> tuple[Violation, ...]:

@@ -12,6 +12,7 @@ from webhook.configuration.model import Configuration
 from webhook.decision import Decision, as_warnings, summary
 from webhook.modes import Mode
 from webhook.pod.annotations import own_annotations
+from webhook.pod.workloads import knative_template
 from webhook.quantity import amount_of
 from webhook.request import Request
 from webhook.rewrite.patch import Patch
@@ -39,7 +40,7 @@ def decide(request: Request, configuration: Configuration, snapshot: Snapshot | 
     patch = Patch(service)
     for key in sorted(copies):
         if present.get(key) != copies[key] and (key not in present or _was_copied(request.old_object, key)):
-            _annotate(patch, PREFIX + key, copies[key])
+            patch.annotate(("spec", "template"), PREFIX + key, copies[key])
     warnings = as_warnings(
         f"[annotations] {PREFIX}{key} on the Service's metadata applies from the next Revision:"
         " this change makes none. Write it in spec.template.metadata.annotations to apply it now"
@@ -48,14 +49,16 @@ def decide(request: Request, configuration: Configuration, snapshot: Snapshot | 
     if not patch.operations:
         return Decision("unchanged", mode, "nothing-to-copy", warnings=warnings, audit=summary(mode, "unchanged", ()))
     audit = summary(mode, "mutated", ())
-    return Decision("mutated", mode, "annotations-copied", patch.operations, warnings=warnings, audit=audit)
+    return Decision(
+        "mutated", mode, "annotations-copied", patch.operations, patch.result, warnings=warnings, audit=audit
+    )
 
 
 def _copies_on_update(
     old: dict[str, Any], template: dict[str, Any], wanted: dict[str, str]
 ) -> tuple[dict[str, str], tuple[str, ...]]:
     """What to copy, and the keys that have to wait for the next Revision."""
-    old_template = _template(old)
+    old_template = knative_template(old) or {}
     if changes(_without_ours(template), _without_ours(old_template)) or _adds_ours(template, old_template):
         return wanted, ()
     carried = own_annotations(_annotations(old_template))
@@ -75,7 +78,7 @@ def _was_copied(old: dict[str, Any] | None, key: str) -> bool:
     if old is None:
         return False
     value = own_annotations(_annotations(old)).get(key)
-    return value is not None and value == own_annotations(_annotations(_template(old))).get(key)
+    return value is not None and value == own_annotations(_annotations(knative_template(old) or {})).get(key)
 
 
 def changes(new: Any, old: Any) -> bool:
@@ -112,23 +115,6 @@ def _without_ours(template: dict[str, Any]) -> dict[str, Any]:
     return {**template, "metadata": metadata}
 
 
-def _template(service: dict[str, Any]) -> dict[str, Any]:
-    spec = service.get("spec")
-    template = spec.get("template") if isinstance(spec, dict) else None
-    return template if isinstance(template, dict) else {}
-
-
 def _annotations(item: dict[str, Any]) -> Any:
     metadata = item.get("metadata")
     return metadata.get("annotations") if isinstance(metadata, dict) else None
-
-
-def _annotate(patch: Patch, key: str, value: str) -> None:
-    metadata = patch.result["spec"]["template"].get("metadata")
-    path = ("spec", "template", "metadata")
-    if metadata is None:
-        patch.add(path, {"annotations": {key: value}})
-    elif not metadata.get("annotations"):
-        patch.add((*path, "annotations"), {key: value})
-    else:
-        patch.add((*path, "annotations", key), value)

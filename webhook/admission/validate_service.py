@@ -6,7 +6,6 @@ from dataclasses import replace
 
 from webhook.admission.enforcement import enforce
 from webhook.admission.knative_template import (
-    template_of,
     template_pod,
     validate_template_owner_shape,
     violations_after_injection,
@@ -18,6 +17,7 @@ from webhook.modes import Mode
 from webhook.pod.annotations import own_annotations
 from webhook.pod.opt_in import requests_injection
 from webhook.pod.pod import Pod
+from webhook.pod.workloads import knative_template
 from webhook.request import Request
 from webhook.snapshot import Snapshot
 from webhook.wellknown import PREFIX
@@ -49,7 +49,7 @@ def _template_changes(request: Request) -> bool:
     if request.operation == "CREATE" or request.old_object is None:
         return True
     validate_template_owner_shape(request.old_object, "oldObject")
-    new, old = template_of(request.object or {}), template_of(request.old_object)
+    new, old = knative_template(request.object or {}) or {}, knative_template(request.old_object) or {}
     return changes(new.get("spec"), old.get("spec")) or new.get("metadata") != old.get("metadata")
 
 

@@ -10,20 +10,28 @@ BANK_VAULTS_PREFIXES: Final = ("vault.security.banzaicloud.io/", "secrets-webhoo
 
 _ALL_PREFIXES: Final = (*VAULT_AGENT_PREFIXES, *BANK_VAULTS_PREFIXES)
 
-# What the injectors' strconv.ParseBool takes for false; anything else is, or may be, a wish.
+_GO_TRUE: Final = ("1", "t", "T", "true", "TRUE", "True")
 _GO_FALSE: Final = ("0", "f", "F", "false", "FALSE", "False")
 
 VAULT_AGENT: Final = "the Vault Agent Injector"
 BANK_VAULTS: Final = "the Bank-Vaults webhook"
 
 
+def parse_bool(value: str) -> bool | None:
+    """Go's strconv.ParseBool, which both injectors use; None for a text that it refuses."""
+    if value in _GO_TRUE:
+        return True
+    return False if value in _GO_FALSE else None
+
+
 def claimed_by(annotations: Mapping[str, str]) -> Iterator[str]:
-    """The injectors that these pod annotations ask for, or that have worked on the pod already."""
+    """The injectors that these pod annotations request, or that have changed the pod already."""
     if not any(key.startswith(_ALL_PREFIXES) for key in annotations):
         return
-    wishes = [annotations.get(f"{prefix}agent-inject", "false") for prefix in VAULT_AGENT_PREFIXES]
+    switches = [annotations.get(f"{prefix}agent-inject", "false") for prefix in VAULT_AGENT_PREFIXES]
     worked = any(f"{prefix}agent-inject-status" in annotations for prefix in VAULT_AGENT_PREFIXES)
-    if worked or any(wish not in _GO_FALSE for wish in wishes):
+    # What ParseBool refuses may be a request for injection too.
+    if worked or any(parse_bool(switch) is not False for switch in switches):
         yield VAULT_AGENT
     keys = [key for key in annotations if key.startswith(BANK_VAULTS_PREFIXES)]
     if keys and not any(annotations[key] == "skip" for key in keys if key.endswith("/mutate")):

@@ -1,15 +1,24 @@
-"""The pod rewrite: six steps, explicit operations, the same again for a pod that was rewritten before.
+"""The pod rewrite, as explicit operations in this order (the steps' modules cite their numbers):
 
-`rewrite(pod, snapshot)` does all it can and judges nothing: the rules judge what comes out. That keeps mutation a
-convenience, and validation the policy.
+1. `runtime_class`: the profile's RuntimeClass
+2. `affinity`: the profile's nodes, ANDed into every node selector term; tolerations
+3. `wrap`: the consumers' mounts, environment and command
+4. `inject`: the container `morphisms-init`. After step 3, because it moves the places of init containers
+5. `volumes`: the volumes, and the group that reads the files
+6. `status`: the status annotation, last, because an unchanged pod keeps its own
+
+A rewritten pod comes out unchanged. `rewrite(pod, snapshot)` does all it can and checks nothing: the rules check the
+result. That keeps mutation a convenience, and validation the policy.
 """
 
 from __future__ import annotations
 
 from webhook.pod.pod import Pod
-from webhook.rewrite.inject import inject_sidecar, set_status
+from webhook.rewrite.affinity import confine_to_nodes
+from webhook.rewrite.inject import inject_sidecar
 from webhook.rewrite.patch import Patch
-from webhook.rewrite.placement import confine_to_nodes, set_runtime_class
+from webhook.rewrite.runtime_class import set_runtime_class
+from webhook.rewrite.status import set_status
 from webhook.rewrite.volumes import add_volumes, set_fs_group
 from webhook.rewrite.wrap import wrap_consumers
 from webhook.snapshot import Snapshot
@@ -18,7 +27,7 @@ __all__ = ["rewrite"]
 
 
 def rewrite(pod: Pod, snapshot: Snapshot | None) -> Patch:
-    """The operations that make the pod confidential, none when it is. Without a known profile nothing is done."""
+    """The operations that make the pod confidential; none when it is already, or when its profile is unknown."""
     patch = Patch(pod.object)
     profile = pod.profile
     if profile is None:
@@ -26,7 +35,6 @@ def rewrite(pod: Pod, snapshot: Snapshot | None) -> Patch:
     set_runtime_class(patch, pod, profile, snapshot)
     confine_to_nodes(patch, pod, profile)
     if profile.injects and not pod.options.problems:
-        # Consumers first: the container put among the init containers moves their places.
         wrap_consumers(patch, pod)
         inject_sidecar(patch, pod, profile)
         add_volumes(patch, pod)

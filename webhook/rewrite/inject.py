@@ -1,8 +1,7 @@
-"""Steps 3 and 6: the injected container `morphisms-init`, its place, and the status annotation."""
+"""Step 4: the injected container `morphisms-init`, and its place among the init containers."""
 
 from __future__ import annotations
 
-import json
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -21,8 +20,6 @@ from webhook.wellknown import (
     ISTIO_VALIDATION,
     MESH_PROXIES,
     SERVICE_ACCOUNT_MOUNT,
-    STATUS,
-    SUPPORTED_INJECTOR_VERSIONS,
 )
 
 # What the ServiceAccount admission plugin calls its projected volumes (BoundServiceAccountTokenVolume).
@@ -30,11 +27,11 @@ _ACCOUNT_VOLUME = "kube-api-access-"
 
 
 def inject_sidecar(patch: Patch, pod: Pod, profile: Profile) -> None:
-    """Put `morphisms-init` where it belongs, and as it should be."""
+    """Add `morphisms-init` in its place, or replace one that differs from the template."""
     try:
         wanted = sidecar_container(pod, profile)
     except PlanError:
-        # Too large a plan: without the container in it, the rule secrets/init-container refuses the pod.
+        # The plan is too large. The pod stays without the container, and the rule secrets/init-container refuses it.
         return
     present = pod.spec.get("initContainers") or []
     names = [each.get("name") for each in present]
@@ -52,15 +49,15 @@ def inject_sidecar(patch: Patch, pod: Pod, profile: Profile) -> None:
         patch.add(("spec", "initContainers", place), wanted)
     else:
         patch.add(("spec", "initContainers"), [wanted])
-    _pass_by_the_mesh(patch, pod)
-    _pull_secrets(patch, pod)
+    _exclude_ports_from_mesh(patch, pod)
+    _add_pull_secrets(patch, pod)
 
 
 def _place(pod: Pod, others: list[dict[str, Any]]) -> int:
-    """After a native mesh proxy, which carries the network of whoever comes later; before every consumer.
+    """After a native mesh proxy, which carries the network of the containers that start later; before every consumer.
 
-    A classic mesh redirects the pod's traffic in an init container and starts its proxy only after all of them, so
-    with one of those we come first, while the network is still the pod's own.
+    A classic mesh redirects the pod's traffic in an init container and starts its proxy only after all of them. With
+    such a mesh `morphisms-init` comes first, while the network is still the pod's own.
     """
     place = 0
     for index, container in enumerate(others):
@@ -74,7 +71,7 @@ def _place(pod: Pod, others: list[dict[str, Any]]) -> int:
 
 
 def sidecar_container(pod: Pod, profile: Profile) -> dict[str, Any]:
-    """The container as it should be. Raises PlanError."""
+    """The container that the template and the pod's plan make. Raises PlanError."""
     container_template = pod.configuration.container_template
     user = pod.file_owner or pod.configuration.sidecar.runAsUser
     container: dict[str, Any] = {
@@ -90,10 +87,10 @@ def sidecar_container(pod: Pod, profile: Profile) -> dict[str, Any]:
 
 
 def is_intact(container: dict[str, Any], wanted: dict[str, Any]) -> bool:
-    """Whether the container is the wanted one, but for what the API server's own plugins make of every container.
+    """Whether the container is the wanted one, except for changes that the API server's own plugins make.
 
-    They mount the service account, always pull (AlwaysPullImages), add resources that we do not name (LimitRanger), and
-    store quantities in their canonical form. None of that changes what runs or what it is given.
+    They mount the service account, always pull (AlwaysPullImages), add resources that the template does not name
+    (LimitRanger), and store quantities in their canonical form. None of these changes what runs, or its input.
     """
     if container == wanted:
         return True
@@ -109,7 +106,7 @@ def is_intact(container: dict[str, Any], wanted: dict[str, Any]) -> bool:
 
 
 def _is_account(mount: dict[str, Any]) -> bool:
-    """Whether it is the mount that the ServiceAccount plugin adds, of its own volume."""
+    """Whether the ServiceAccount plugin added the mount, of its own volume."""
     return mount == {
         "name": mount.get("name"),
         "mountPath": SERVICE_ACCOUNT_MOUNT,
@@ -118,7 +115,7 @@ def _is_account(mount: dict[str, Any]) -> bool:
 
 
 def _grants(resources: dict[str, Any], wanted: dict[str, Any]) -> bool:
-    """Whether every amount that we name is granted as named."""
+    """Whether every amount that the template names is granted as named."""
     return all(
         same_amount((resources.get(kind) or {}).get(name), amount)
         for kind, amounts in wanted.items()
@@ -127,7 +124,7 @@ def _grants(resources: dict[str, Any], wanted: dict[str, Any]) -> bool:
 
 
 def _is_guaranteed(pod: Pod) -> bool:
-    """Whether the pod is of the Guaranteed class; our container has to have requests equal to limits then."""
+    """Whether the pod's QoS class is Guaranteed; then our container needs requests equal to its limits."""
     return all(_has_equal_resources(container.object) for container in pod.containers if container is not pod.injected)
 
 
@@ -137,8 +134,8 @@ def _has_equal_resources(container: dict[str, Any]) -> bool:
     return all(limits.get(name) and requests.get(name, limits[name]) == limits[name] for name in ("cpu", "memory"))
 
 
-def _pass_by_the_mesh(patch: Patch, pod: Pod) -> None:
-    """Where a CNI plugin redirects the traffic of init containers too, keep ours out of a proxy not yet running."""
+def _exclude_ports_from_mesh(patch: Patch, pod: Pod) -> None:
+    """Where a CNI plugin redirects init containers' traffic to a proxy that does not run yet, exclude our ports."""
     if not any(each.name == ISTIO_VALIDATION for each in pod.containers):
         return
     if any(each.name == ISTIO_INIT for each in pod.containers):
@@ -150,7 +147,7 @@ def _pass_by_the_mesh(patch: Patch, pod: Pod) -> None:
     excluded = [part for part in pod.annotations.get(ISTIO_EXCLUDED_PORTS, "").split(",") if part.strip()]
     missing = sorted(str(port) for port in ports if str(port) not in {part.strip() for part in excluded})
     if missing:
-        _annotate(patch, ISTIO_EXCLUDED_PORTS, ",".join((*excluded, *missing)))
+        patch.annotate((), ISTIO_EXCLUDED_PORTS, ",".join((*excluded, *missing)))
 
 
 def _port(url: str) -> int:
@@ -158,42 +155,8 @@ def _port(url: str) -> int:
     return parts.port or (443 if parts.scheme == "https" else 80)
 
 
-def _pull_secrets(patch: Patch, pod: Pod) -> None:
+def _add_pull_secrets(patch: Patch, pod: Pod) -> None:
     present = pod.spec.get("imagePullSecrets") or []
     names = {secret.get("name") for secret in present}
     missing = [{"name": name} for name in pod.configuration.sidecar.imagePullSecrets if name not in names]
-    if missing and not present:
-        patch.add(("spec", "imagePullSecrets"), missing)
-        return
-    for offset, secret in enumerate(missing):
-        patch.add(("spec", "imagePullSecrets", len(present) + offset), secret)
-
-
-def set_status(patch: Patch, pod: Pod) -> None:
-    """Say by which template and configuration the pod was rewritten; a rewritten pod keeps what it says."""
-    if not patch.operations and has_supported_status(pod):
-        return
-    status = pod.configuration.container_template.status(pod.profile_name)
-    if pod.annotations.get(STATUS) == status:
-        return
-    _annotate(patch, STATUS, status)
-
-
-def _annotate(patch: Patch, key: str, value: str) -> None:
-    metadata = patch.result.get("metadata")
-    if metadata is None:
-        patch.add(("metadata",), {"annotations": {key: value}})
-    elif not metadata.get("annotations"):
-        patch.add(("metadata", "annotations"), {key: value})
-    else:
-        patch.add(("metadata", "annotations", key), value)
-
-
-def has_supported_status(pod: Pod) -> bool:
-    """Whether the pod says that a template version which this webhook still renders has rewritten it."""
-    try:
-        status = json.loads(pod.annotations.get(STATUS, ""))
-    except (ValueError, RecursionError):
-        return False
-    version = status.get("injector") if isinstance(status, dict) else None
-    return type(version) is int and version in SUPPORTED_INJECTOR_VERSIONS
+    patch.extend(("spec", "imagePullSecrets"), present, missing)

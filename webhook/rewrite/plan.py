@@ -1,4 +1,4 @@
-"""The plan that a pod's wishes come to."""
+"""The plan of a pod: what its annotations and references request, with the configuration's endpoints."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from plan.document import EnvFrom, EnvVariable, Plan, PlanError
 from webhook.configuration.profiles import Profile
 from webhook.pod.pod import Pod
 
-# More would not fit into the plan's 64 KiB, and must not be built before that is known.
+# More would exceed the plan's 64 KiB; the bound is checked before they are built.
 _MAX_ENV_FROM = 2048
 
 

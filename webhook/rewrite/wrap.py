@@ -1,4 +1,4 @@
-"""Step 5: the application's containers: mounts, references out of the environment, the command through the helper."""
+"""Step 3: the consumers: references leave the environment, the exec helper wraps the command, volumes are mounted."""
 
 from __future__ import annotations
 
@@ -42,11 +42,7 @@ def _mount(patch: Patch, path: tuple[str | int, ...], consumer: Container, wraps
     present = consumer.object.get("volumeMounts") or []
     names = {mount.get("name") for mount in present}
     missing = [mount for mount in wanted if mount["name"] not in names]
-    if missing and not present:
-        patch.add((*path, "volumeMounts"), missing)
-        return
-    for offset, mount in enumerate(missing):
-        patch.add((*path, "volumeMounts", len(present) + offset), mount)
+    patch.extend((*path, "volumeMounts"), present, missing)
 
 
 def own_mount(volume: str, path: str) -> dict[str, Any]:

@@ -7,9 +7,9 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import jsonpatch
 import pytest
 
-from cli.support.patched import patched
 from tests.support.paths import REVIEWS
 from webhook.configuration.model import Configuration
 from webhook.decide import decide
@@ -39,7 +39,7 @@ def injected() -> Json:
     pod = json.loads(_POD.read_text())["request"]["object"]
     pod["metadata"]["annotations"]["morphisms.dev/secret-db"] = "~/db"
     pod["spec"]["containers"][0]["env"] = []
-    return patched(pod, list(_ask("/mutate/pod", pod).operations))
+    return copy.deepcopy(jsonpatch.apply_patch(pod, list(_ask("/mutate/pod", pod).operations)))
 
 
 def _init(pod: Json) -> Json:

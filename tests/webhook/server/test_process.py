@@ -104,7 +104,7 @@ def test_metrics_count_by_rule_mode_and_path_and_logs_name_no_value(enforcing: W
     assert 'morphisms_configuration_info{digest="' in text
     assert "payments" not in text
     denied = [line for line in enforcing.log() if line.get("decision") == "denied"]
-    assert denied[-1]["request"] == json.loads(_body())["request"]["uid"]
+    assert denied[-1]["correlation_id"] == json.loads(_body())["request"]["uid"]
     assert "hunter2" not in json.dumps(enforcing.log())
 
 

@@ -1,18 +1,18 @@
-"""Where Kubernetes' and Knative's kinds keep the template of their pods, and who makes pods of it."""
+"""Where each kind of Kubernetes and Knative keeps the template of its pods, and which controller creates them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any, Final
 
-KNATIVE_GROUP: Final = "serving.knative.dev"
+from webhook.wellknown import KNATIVE_GROUP
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
     """A kind that pods come from: the path of the template inside it, and the controller's service account.
 
-    A Pod is its own template, made by whoever applies it (`controller` None).
+    A Pod is its own template, and the user who applies it creates it (`controller` None).
     """
 
     template: tuple[str, ...]
@@ -39,7 +39,7 @@ _KNATIVE: Final = {"Service": _TEMPLATE, "Configuration": _TEMPLATE, "Revision":
 
 
 def workload_of(item: dict[str, Any]) -> Workload | None:
-    """How the object keeps its pods; None for Knative's kinds and for kinds without pods."""
+    """Where the object keeps its template; None for Knative's kinds, and for kinds without pods."""
     group, kind = _group_kind(item)
     return _WORKLOADS.get((group, kind))
 
@@ -56,12 +56,17 @@ def template_path(item: dict[str, Any]) -> tuple[str, ...]:
     return _KNATIVE.get(str(item.get("kind")), ()) if workload is None else workload.template
 
 
-def template_of(item: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any] | None:
+def template_at(item: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any] | None:
     """The template at the path; None where the object has none there."""
     here: Any = item
     for step in path:
         here = here.get(step) if isinstance(here, dict) else None
     return here if isinstance(here, dict) else None
+
+
+def knative_template(item: dict[str, Any]) -> dict[str, Any] | None:
+    """The pod template in a Service, Configuration or Revision (which is one itself), by its kind alone."""
+    return template_at(item, _KNATIVE.get(str(item.get("kind")), _TEMPLATE))
 
 
 def with_template(item: dict[str, Any], path: tuple[str, ...], template: dict[str, Any]) -> dict[str, Any]:
