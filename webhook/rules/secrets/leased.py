@@ -21,7 +21,7 @@ def check(subject: Subject) -> Iterator[FieldMessage]:
         if not path.startswith(mounts):
             yield (
                 _FIELD,
-                f"path {path} is outside the KV mounts of the configuration (vault.mounts), so its credentials have a"
+                f"path {path} is outside the KV mounts (vault.mounts), so its credentials have a"
                 " lease that agent: init cannot renew; set agent: sidecar, or have the operator add the mount",
             )
 
