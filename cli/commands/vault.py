@@ -49,7 +49,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "setup",
         help="jwt auth mounts, roles and policies; a second run changes nothing",
         description="Prints the current and the wanted state, then makes the changes. The token is in VAULT_TOKEN "
-        "or ~/.vault-token, and the address from the configuration. Exit codes: 0 done or nothing to change, 1 (--dry-run) "
+        "or ~/.vault-token, the address in the configuration. Exit codes: 0 done or nothing to change, 1 (--dry-run) "
         "there are changes to make, 2 failed.",
     )
     path = _matching(_PATH, "path")
