@@ -1,4 +1,4 @@
-"""One deadline over everything, and how to ask again within it."""
+"""One deadline over a whole run, and retries within it."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ class Deadline(deadline.Deadline):
         self.once = once
 
     def check(self, step: str) -> None:
-        """Raises when it has passed, or when we were asked to stop."""
+        """Raises SidecarError when the deadline has passed, StoppedError after a request to stop."""
         self.shutdown.check()
         if self.remaining() <= 0:
             raise SidecarError(Reason.DEADLINE, f"not done within {self.seconds:g} s: time ended before {step}")
 
     def sleep(self, seconds: float) -> None:
-        """Wait, unless asked to stop."""
+        """Wait, at most until the deadline. Raises StoppedError on a request to stop."""
         with self.shutdown.interruptible():
             time.sleep(min(seconds, self.remaining()))
 
 
 def retry_until(deadline: Deadline, events: Events, work: Callable[[], T]) -> T:
-    """The result of `work`, asked again while it says so and a further answer could come before the deadline.
+    """The result of `work`, retried while its error is retryable and another attempt fits before the deadline.
 
-    What the other side asks for in Retry-After is the least that we wait; the jitter on top keeps many pods that
-    started together from coming back together.
+    The other side's Retry-After is the shortest wait. Jitter on top keeps pods that started together from retrying
+    together.
     """
     pause = _FIRST_PAUSE
     while True:
@@ -54,7 +54,7 @@ def retry_until(deadline: Deadline, events: Events, work: Callable[[], T]) -> T:
             return work()
         except SidecarError as error:
             asked = error.retry_after
-            # A crowd that was refused together was told the same number: half of it again is room to spread over.
+            # Pods that were refused together got the same number, so they spread over half of it again.
             wait = pause * (0.5 + jitter()) if asked is None else asked + jitter() * max(pause, asked / 2)
             if deadline.once or not error.retryable or wait >= deadline.remaining():
                 raise

@@ -26,17 +26,17 @@ from sidecar.shutdown import ShutdownSignal
 from sidecar.vault.client import VaultClient
 
 STEP_SECONDS: Final = 15.0
-# What a guest can have without anybody having configured it.
+# Sources that a guest may have although the plan does not list them.
 WELL_KNOWN: Final = (
     EvidenceSource("coco-aa", "http://127.0.0.1:8006"),
     EvidenceSource("configfs-tsm", "/sys/kernel/config/tsm/report"),
     EvidenceSource("sev-guest", "/dev/sev-guest"),
 )
-_SEAL_STATUS: Final = "/v1/sys/seal-status"  # answered to anybody, sealed or not
+_SEAL_STATUS: Final = "/v1/sys/seal-status"  # answered without a token, sealed or not
 
 
 class Report:
-    """Lines for people, in the order of the way; the first failure gives the exit code."""
+    """Lines for people, in the order of the steps; the first failure gives the exit code."""
 
     def __init__(self, write: Callable[[str], object]) -> None:
         self._write = write
@@ -46,7 +46,7 @@ class Report:
         self._line("ok", what, text)
 
     def note(self, what: str, text: str) -> None:
-        """Worth knowing, and nothing wrong."""
+        """Information, not a failure."""
         self._line("-", what, text)
 
     def failed(self, what: str, error: SidecarError) -> None:
@@ -72,7 +72,7 @@ class Report:
 
 
 def examine(plan: Plan | None, paths: PodPaths, events: Events, shutdown: ShutdownSignal) -> Exit:
-    """Look at everything; without a plan only at what the guest has. Never raises; gives back what token it got."""
+    """Check every step; without a plan only the guest. Never raises; revokes the token that it got."""
     report = Report(sys.stdout.write)
     if plan is None:
         report.note("plan", "none in the environment: only the guest itself can be checked")
@@ -89,7 +89,7 @@ def examine(plan: Plan | None, paths: PodPaths, events: Events, shutdown: Shutdo
                     _log_in(report, plan, paths, vault, events, shutdown)
                     _secrets(report, plan, vault, shutdown)
             else:
-                report.skipped("attestation", "a server is missing")
+                report.skipped("attestation", "the verifier or Vault did not answer")
         finally:
             vault.revoke()
     sys.stdout.flush()
@@ -103,10 +103,10 @@ def _summary(plan: Plan) -> str:
 
 
 def _evidence(report: Report, plan: Plan | None) -> None:
-    """Each source by itself: the configured ones have to answer up to the first, the others are for information."""
+    """Check each source by itself: the first configured one that is there has to answer; the rest is information."""
     answered = False
     for source in () if plan is None else plan.evidence:
-        problem = _ask(source)
+        problem = _probe(source)
         if problem is None:
             report.ok("evidence", f"{source.name} at {source.address} gives reports{_label(source)}")
         elif problem.kind is Kind.UNAVAILABLE or answered:
@@ -117,14 +117,14 @@ def _evidence(report: Report, plan: Plan | None) -> None:
     if plan is not None and not answered and not report.exit_code:
         report.failed("evidence", SidecarError(Reason.EVIDENCE_NO_SOURCE, "no configured source is there"))
     for source in WELL_KNOWN:
-        if (plan is None or source.name not in {each.name for each in plan.evidence}) and _ask(source) is None:
+        if (plan is None or source.name not in {each.name for each in plan.evidence}) and _probe(source) is None:
             report.note("evidence", f"{source.name} at {source.address} would give reports, and is not configured")
 
 
-def _ask(source: EvidenceSource) -> EvidenceError | None:
+def _probe(source: EvidenceSource) -> EvidenceError | None:
     try:
         opened = open_source(source.name, source.address)
-        # Bound to nothing: this report is good for no attestation, and is dropped.
+        # This report is bound to random bytes, so no verifier would accept it; it is dropped.
         opened.collect(opened.report_data(os.urandom(48)), timeout=STEP_SECONDS)
     except EvidenceError as error:
         return error
@@ -147,12 +147,12 @@ def _pod(report: Report, plan: Plan, paths: PodPaths) -> None:
             raise SidecarError(Reason.POD_TOKEN_AUDIENCE, f"it is not for the audience {plan.verifier.audience}")
         left = _left(claims)
         if left <= 0:
-            raise SidecarError(Reason.POD_TOKEN_OLD, f"it ended {-left} s ago by this guest's clock")
-        report.ok("pod token", f"for {plan.verifier.audience}, ends in {left} s")
+            raise SidecarError(Reason.POD_TOKEN_OLD, f"it expired {-left} s ago by this guest's clock")
+        report.ok("pod token", f"for {plan.verifier.audience}, expires in {left} s")
     for folder in (paths.secrets, paths.run):
         with report.step("volume"):
             if not os.access(folder, os.W_OK | os.X_OK):
-                raise SidecarError(Reason.VOLUME, f"{folder} is not there, or not writable by us")
+                raise SidecarError(Reason.VOLUME, f"{folder} does not exist, or this user may not write to it")
             report.ok("volume", f"{folder} can be written")
 
 
@@ -188,7 +188,7 @@ def _vault_server(report: Report, plan: Plan, shutdown: ShutdownSignal) -> bool:
 def _clock(report: Report, whose: str, client: Client) -> None:
     ahead = client.clock_ahead
     if ahead is None:
-        report.skipped("clock", f"{whose} told no time")
+        report.skipped("clock", f"{whose} sent no date")
     elif abs(ahead) >= MAX_CLOCK_SKEW_SECONDS:
         words = f"this guest's clock is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} {whose}'s"
         report.failed("clock", SidecarError(Reason.CLOCK_SKEW, words))
@@ -210,9 +210,9 @@ def _log_in(
     attester.log_in(Deadline(STEP_SECONDS, shutdown), keep)
     (token,) = got
     label = ", SIMULATED" if token.simulated else ""
-    life = f"{token.lease_seconds} s" if token.lease_seconds else "without an end"
+    life = f"for {token.lease_seconds} s" if token.lease_seconds else "that does not expire"
     story = f"; morphisms explain {attester.correlation_id}" if attester.correlation_id else ""
-    report.ok("attestation", f"believed, assurance {token.assurance}{label}; a Vault token for {life}{story}")
+    report.ok("attestation", f"accepted, assurance {token.assurance}{label}; a Vault token {life}{story}")
 
 
 def _secrets(report: Report, plan: Plan, vault: VaultClient, shutdown: ShutdownSignal) -> None:
@@ -232,7 +232,7 @@ def _secrets(report: Report, plan: Plan, vault: VaultClient, shutdown: ShutdownS
 
 
 def _claims(token: str) -> dict[str, Any]:
-    """What the pod's token says of itself; whether it is true is the verifier's business."""
+    """The claims of the pod's token, unverified: the verifier checks them."""
     parts = token.split(".")
     try:
         payload = base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4))
@@ -248,5 +248,5 @@ def _left(claims: dict[str, Any]) -> int:
 
 def _expect_success(party: Party, answer: Answer) -> None:
     if answer.status != 200:
-        words = f"what answers there is none of ours (HTTP {answer.status})"
+        words = f"another server than {party.name} answers there (HTTP {answer.status})"
         raise SidecarError(party.answer, words)

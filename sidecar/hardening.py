@@ -1,4 +1,4 @@
-"""Keeps what this process holds to itself: tokens and secrets, in a memory that others could ask the kernel for."""
+"""Keeps other processes from reading this one's memory, which holds tokens and secrets."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ _PR_SET_DUMPABLE: Final = 4  # linux/prctl.h
 
 
 def disable_dumps() -> None:
-    """No core dump, and no look from another process of our user. Raises SidecarError.
+    """Forbid core dumps, and reads of this memory by other processes of the same user. Raises SidecarError.
 
-    A signal as `on-change` needs a shared process namespace and one user; without this the application could read our
-    tokens by ptrace or /proc/PID/mem, and the pod's token by /proc/PID/root. It also ends dumps to a program, which a
+    A signal as `on-change` needs a shared process namespace and one user; without this the application could read the
+    tokens by ptrace or /proc/PID/mem, and the pod's token by /proc/PID/root. It also stops dumps to a program, which a
     limit of 0 does not (core(5)).
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
-        raise SidecarError(Reason.SHIELD, f"cannot keep others out of our memory: {os.strerror(ctypes.get_errno())}")
+        raise SidecarError(
+            Reason.SHIELD,
+            f"cannot make this process undumpable (prctl PR_SET_DUMPABLE): {os.strerror(ctypes.get_errno())}",
+        )

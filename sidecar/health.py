@@ -1,7 +1,7 @@
-"""Startup and liveness for the kubelet: plain HTTP, answered by a thread of its own while the other waits for Vault.
+"""Startup and liveness probes: plain HTTP, answered by a thread of its own while the main thread waits for Vault.
 
-Anybody in the cluster can connect. So: GET alone, one request a connection, bounded in size, time and number, and in
-the body a state and reason codes that name no secret.
+Everyone in the cluster can connect. So the server takes only GET, one request per connection, bounded in size, time
+and number, and answers with a state and reason codes that name no secret.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ MAX_CONNECTIONS: Final = 32
 _TAKEN: Final = (errno.EADDRINUSE, errno.EACCES)
 MAX_REQUEST: Final = 4096  # the kubelet's has some 120 bytes
 REQUEST_SECONDS: Final = 2.0  # its probe waits for one
-# Each of our steps has a deadline far below; who has not come round for so long never will.
+# Each task has a deadline far below; a loop that has not come round for so long is stuck.
 STUCK_SECONDS: Final = 900.0
 
 
 class Status:
-    """What the probes tell; written by the thread that works, read by the one that answers."""
+    """What the probes report; written by the main thread, read by the one that answers."""
 
     def __init__(self) -> None:
         self.published = 0
-        """How often secrets were published: 0 is "not yet"."""
+        """How often secrets were published; 0 before the first time."""
         self.troubles: list[str] = []
         self._round = time.monotonic()
 
     def heartbeat(self) -> None:
-        """The work goes on."""
+        """Note that the loop has come round."""
         self._round = time.monotonic()
 
     def answer(self, path: str) -> tuple[int, dict[str, Any]]:
@@ -48,7 +48,7 @@ class Status:
         if path == STARTUP_PATH:
             return (200 if self.published else 503), body
         if path == LIVENESS_PATH:
-            # An outage is no reason to be restarted: it would only lose the token that still lives.
+            # A restart would not end an outage, and would lose the token that is still valid.
             stuck = self.published and time.monotonic() - self._round > STUCK_SECONDS
             return (503, {**body, "state": "stuck"}) if stuck else (200, body)
         return 404, {"state": "no such path"}
@@ -76,26 +76,26 @@ class HealthServer:
         self._connections: dict[int, _Connection] = {}
 
     def start(self) -> None:
-        """Answer from now on, until the process ends."""
+        """Answer in a thread, until the process ends."""
         thread = threading.Thread(target=self._serve, name="health", daemon=True)
-        # A signal that this thread took would not wake the one that waits for it.
+        # A signal delivered to this thread would not wake the main thread.
         previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
         thread.start()
         signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
     def _serve(self) -> None:
         while True:
-            for key, _ in self._selector.select(self._patience()):
+            for key, _ in self._selector.select(self._select_timeout()):
                 if key.fileobj is self._listener:
                     self._accept()
-                # One that made room for another in this same round has gone.
+                # One that was dropped in this same round, to make room, has gone.
                 elif (caller := self._connections.get(key.fd)) is not None and caller.socket is key.fileobj:
-                    self._hear(caller)
+                    self._receive(caller)
             now = time.monotonic()
             for caller in [each for each in self._connections.values() if each.ends <= now]:
                 self._drop(caller)
 
-    def _patience(self) -> float | None:
+    def _select_timeout(self) -> float | None:
         if not self._connections:
             return None
         return max(0.0, min(each.ends for each in self._connections.values()) - time.monotonic())
@@ -103,18 +103,18 @@ class HealthServer:
     def _accept(self) -> None:
         try:
             connection, _ = self._listener.accept()
-        except OSError:  # it has gone again, or there is no descriptor left: not faster than anybody can notice
+        except OSError:  # it has gone again, or no descriptor is left: do not spin
             time.sleep(0.05)
             return
         if len(self._connections) >= MAX_CONNECTIONS:
-            # Who came first had the longest time to ask; the kubelet asks as soon as it is connected.
+            # The oldest connection had the longest time to send; the kubelet sends as soon as it is connected.
             self._drop(next(iter(self._connections.values())))
         connection.setblocking(False)
         caller = _Connection(connection, time.monotonic() + REQUEST_SECONDS)
         self._connections[connection.fileno()] = caller
         self._selector.register(connection, selectors.EVENT_READ)
 
-    def _hear(self, caller: _Connection) -> None:
+    def _receive(self, caller: _Connection) -> None:
         try:
             received = caller.socket.recv(MAX_REQUEST)
         except BlockingIOError:
@@ -123,13 +123,13 @@ class HealthServer:
             received = b""
         caller.received += received
         if b"\r\n\r\n" in caller.received:
-            self._answer(caller, *self._judge(bytes(caller.received)))
+            self._answer(caller, *self._route(bytes(caller.received)))
         elif len(caller.received) > MAX_REQUEST:
             self._answer(caller, 431, {"state": "request too large"})
         elif not received:
             self._drop(caller)
 
-    def _judge(self, request: bytes) -> tuple[int, dict[str, Any]]:
+    def _route(self, request: bytes) -> tuple[int, dict[str, Any]]:
         words = request.split(b"\r\n", 1)[0].split(b" ")
         if len(words) != 3 or words[2] not in (b"HTTP/1.1", b"HTTP/1.0"):
             return 400, {"state": "not HTTP/1.1"}
@@ -165,7 +165,7 @@ _WORDS: Final = {
 
 
 def _listen(address: tuple[str, int]) -> socket.socket:
-    """On all of the pod's addresses: the kubelet comes to the pod's own, of either family."""
+    """Listen on all of the pod's addresses: the kubelet connects to the pod's IP, of either family."""
     host, port = address
     try:
         return _bound(host, port)

@@ -17,7 +17,7 @@ from kbs.deadline import Deadline
 from sidecar.errors import SidecarError
 from sidecar.reasons import Reason
 
-# A replica that hangs must leave time for another; the verifier itself answers or refuses within 20 s.
+# For one attempt, so that a replica that hangs leaves time for another; the verifier answers within 20 s.
 ATTEMPT_SECONDS: Final = 20.0
 _BUSY: Final = frozenset({429, 500, 502, 503, 504})
 
@@ -70,14 +70,14 @@ VAULT: Final = Party(
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer that is neither busy nor elsewhere."""
+    """An answer that is neither busy nor a redirect."""
 
     status: int
     body: bytes = field(repr=False)
 
 
 def json_object(body: bytes) -> dict[str, Any]:
-    """The JSON object in it; an empty one for anything else."""
+    """The body's JSON object; an empty one for anything else."""
     try:
         found = json.loads(body)
     except (ValueError, RecursionError):
@@ -96,7 +96,7 @@ class Client:
         self._context: ssl.SSLContext | None = None
         self._connection: http.client.HTTPConnection | None = None
         self.clock_ahead: float | None = None
-        """Seconds by which our clock is ahead of the party's, as its last answer's Date said; None without one."""
+        """Seconds by which this clock is ahead of the party's, by its last answer's Date; None without one."""
 
     def call(
         self,
@@ -106,7 +106,7 @@ class Client:
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
-        """One request and its answer. Raises SidecarError; with `retryable` where a later one may do better."""
+        """One request and its answer. Raises SidecarError; `retryable` where a later call may succeed."""
         attempt = Deadline(min(deadline.remaining(), ATTEMPT_SECONDS))
         try:
             connection = self._connected(attempt)
@@ -127,7 +127,7 @@ class Client:
             raise self._translated(error) from None
 
     def close(self) -> None:
-        """Drop the connection; the next call makes another."""
+        """Close the connection; the next call opens another."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -161,7 +161,7 @@ class Client:
         if 300 <= status < 400 and status not in self.party.try_another:
             raise SidecarError(
                 self.party.redirects,
-                f"{self.party.name} answers HTTP {status} and wants to send us elsewhere, which is never followed",
+                f"{self.party.name} answers HTTP {status} ; a redirect is never followed",
             )
         try:
             body = read_body(response, self._limit)
@@ -173,7 +173,7 @@ class Client:
         if status in _BUSY | self.party.try_another:
             raise SidecarError(
                 self.party.busy,
-                f"{self.party.name} is there and cannot answer now (HTTP {status})",
+                f"{self.party.name} cannot answer now (HTTP {status})",
                 retryable=True,
                 retry_after=_retry_after(response.headers.get("Retry-After")),
             )
@@ -191,7 +191,7 @@ class Client:
             now = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
             return SidecarError(
                 self.party.not_trusted,
-                f"{where} shows a certificate that the plan's CA does not vouch for: {error.verify_message}"
+                f"{where} has a certificate that the plan's CA does not vouch for: {error.verify_message}"
                 f" (this guest's clock says {now})",
             )
         if isinstance(error, NameTimeoutError):
@@ -215,7 +215,7 @@ def _parse(party: Party, url: str) -> tuple[str, int, str]:
         host, port = parts.hostname, parts.port
     except ValueError:
         host = port = parts = None
-    # What a request line or a certificate's name cannot carry would fail later, and look like an outage.
+    # A URL that no request line or certificate can carry would fail later, and look like an outage.
     plain = url.isascii() and url.isprintable() and " " not in url
     if (
         parts is None

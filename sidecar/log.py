@@ -16,14 +16,14 @@ from sidecar.errors import SidecarError
 _MAX_TERMINATION_MESSAGE = 4096  # the kubelet cuts there (kubernetes.io/docs: "limited to 4096 bytes")
 # A pipe that shows room takes so much at once without making us wait (pipe(7), PIPE_BUF).
 _PIECE: Final = 4096
-# A reader that is only slow has its time, once; after that a line is lost rather than waited for.
+# A slow reader gets so long once; after that lines are dropped.
 _PATIENCE_SECONDS: Final = 0.5
 
 
 class Events:
     """Writes events. Callers give names, counts and reasons, never a value of a secret, a token or evidence.
 
-    Never waits for a reader: an agent policy without ReadStream leaves the guest's pipe to fill up, and a sidecar that
+    Never waits for a reader: under an agent policy without ReadStream the guest's pipe fills up, and a sidecar that
     waited there would publish nothing more. The next line that gets through says how many were `lost`.
     """
 
@@ -40,7 +40,7 @@ class Events:
         self._write("warning", event, fields)
 
     def refused(self, error: SidecarError) -> None:
-        """The last line, and the same for people in the termination message."""
+        """Write the last line, and the same for people into the termination message."""
         self._write(
             "error",
             "refused",
@@ -52,7 +52,7 @@ class Events:
             },
         )
         line = error.line.encode(errors="backslashreplace")[: _MAX_TERMINATION_MESSAGE - 1] + b"\n"
-        # Never created: where there is none, the file would only be litter in somebody's image.
+        # Never created: where the kubelet mounts none, the file would only be litter.
         with contextlib.suppress(OSError):
             descriptor = os.open(self._termination_log, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
             with open(descriptor, "wb", buffering=0) as file:
@@ -63,9 +63,9 @@ class Events:
         fields = {**fields, "uptime_ms": uptime}
         if self._lost:
             fields["lost"] = self._lost
-        # A line that was cut off ends here, and spoils no other.
+        # Ends a line that was cut off, so that it does not spoil this one.
         line = ("\n" if self._is_torn else "") + format_line(time.time(), level, event, fields) + "\n"
-        with contextlib.suppress(OSError):  # nobody reads any more: no reason to keep a pod from starting
+        with contextlib.suppress(OSError):  # the reader has gone: no reason to keep a pod from starting
             self._lost = 0 if self._send(line.encode()) else self._lost + 1
 
     def _send(self, line: bytes) -> bool:

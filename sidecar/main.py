@@ -1,4 +1,4 @@
-"""`morphisms-init`: attest → token → secrets → files, then exit 0 or stay. A failure is one line, one code."""
+"""`morphisms-init`: attest → token → secrets → files, then exit 0 or keep renewing. A failure is one line, one code."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from sidecar.shutdown import ShutdownSignal
 HELP = f"""usage: morphisms-init [--doctor]
 
 Runs inside a pod, before its application: proves the guest to the verifier, fetches the secrets that the plan
-names from Vault and publishes them on the pod's memory volumes. With agent "sidecar" it then stays, renews and
-publishes what has changed until SIGTERM. The plan is the environment variable {PLAN_VARIABLE}, written by the
-webhook or by `morphisms render`.
+names from Vault and publishes them on the pod's memory volumes. With agent "sidecar" it then keeps running, renews
+its credentials and publishes what has changed, until SIGTERM. The webhook, or `morphisms render`, writes the plan
+into the environment variable {PLAN_VARIABLE}.
 
 options:
-  --doctor  look at each step by itself, say what is wrong, publish nothing
+  --doctor  check each step by itself, say what is wrong, publish nothing
 
 exit codes:
 """
@@ -69,8 +69,8 @@ def run(environment: Mapping[str, str], paths: PodPaths, *, doctor: bool = False
 
 
 def provide(plan: Plan, paths: PodPaths, events: Events, shutdown: ShutdownSignal) -> None:
-    """The whole way. Raises SidecarError; the token is given back whatever happens."""
-    # Imported here: a plan that cannot be read is told before TLS and cryptography are paid for.
+    """From plan to published files. Raises SidecarError; revokes the token in any case."""
+    # Imported here, so that a plan that cannot be read is reported before TLS and cryptography are loaded.
     from sidecar.attest.handshake import Attester
     from sidecar.publish.atomic_writer import publish, read_helper
     from sidecar.publish.render import environments, files, reads
@@ -91,7 +91,7 @@ def provide(plan: Plan, paths: PodPaths, events: Events, shutdown: ShutdownSigna
         publish(paths.secrets, secret_files, paths.run, run_files)
         events.info("published", files=len(secret_files), containers=len(run_files) - 1)
     except SidecarError as error:
-        # What fails after the verifier believed us is told under the id that it remembers us by.
+        # The verifier remembers this guest under the id; what fails after the attestation names it too.
         error.correlation_id = error.correlation_id or attester.correlation_id
         raise
     finally:
@@ -99,7 +99,7 @@ def provide(plan: Plan, paths: PodPaths, events: Events, shutdown: ShutdownSigna
 
 
 def usage(arguments: list[str]) -> int:
-    """Help when asked for, else the reason why arguments are none of ours."""
+    """Print the help; the exit code is 0 only when it was requested."""
     codes = "\n".join(f"  {code.value:>3}  {cause}" for code, cause in CAUSES.items())
     asked = arguments in (["--help"], ["-h"])
     print(HELP + codes, file=sys.stdout if asked else sys.stderr)

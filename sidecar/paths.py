@@ -1,4 +1,4 @@
-"""Where things are in the pod. One object, so that tests say other paths and a tenant's environment cannot."""
+"""Paths in the pod. One object, so that tests can use other paths and a tenant's environment cannot."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from plan.layout import HEALTH_PORT, RUN_PATH, SECRETS_PATH, TOKEN_FILE, TOKEN_P
 class PodPaths:
     """Folders, files and an address; the defaults are the pod's.
 
-    `reread_seconds`: how old a KV secret may be. It has no lease that would say so; five minutes are what Vault Agent
-    takes (static_secret_render_interval), so Vault sees the load that people have planned for.
+    `reread_seconds`: after what time a KV secret, which has no lease, is read again. Five minutes are Vault Agent's
+    default (static_secret_render_interval), so Vault sees the load that operators have planned for.
     """
 
     secrets: Path = Path(SECRETS_PATH)

@@ -1,7 +1,7 @@
-"""SIGTERM: heard while we wait, never in the middle of a step.
+"""SIGTERM and SIGINT: they interrupt waits, never the middle of a step.
 
-A handler that raised anywhere could lose a token between its arrival and the place that revokes it, or leave half of
-a folder. So the handler only takes a note, and raises in those waits that say they may be interrupted.
+A handler that raised anywhere could lose a token between its arrival and the code that revokes it, or leave half of
+a folder. So the handler only sets a flag, and raises in those waits that are marked as interruptible.
 """
 
 from __future__ import annotations
@@ -16,37 +16,37 @@ from sidecar.reasons import Reason
 
 
 class StoppedError(SidecarError):
-    """Somebody asked us to end."""
+    """SIGTERM or SIGINT arrived."""
 
     def __init__(self) -> None:
-        super().__init__(Reason.STOPPED, "asked to stop before the secrets were published")
+        super().__init__(Reason.STOPPED, "stopped by a signal before the secrets were published")
 
 
 class ShutdownSignal:
-    """Whether we were asked to end."""
+    """Whether SIGTERM or SIGINT has arrived."""
 
     def __init__(self) -> None:
         self._requested = False
         self._interruptible = False
 
     def listen(self) -> None:
-        """From now on SIGTERM and SIGINT are a request."""
+        """Handle SIGTERM and SIGINT from now on."""
         signal.signal(signal.SIGTERM, self._handle)
         signal.signal(signal.SIGINT, self._handle)
 
     def ignore(self) -> None:
-        """All is said and done. An interpreter that ends would restore the default, which kills and hides our code."""
+        """Ignore both: an interpreter that exits restores the default action, which would hide the exit code."""
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def check(self) -> None:
-        """Raises StoppedError after a request."""
+        """Raises StoppedError after a signal."""
         if self._requested:
             raise StoppedError
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
-        """A wait that a request ends at once by StoppedError."""
+        """A wait that a signal ends at once by StoppedError."""
         self._interruptible = True
         try:
             self.check()

@@ -6,7 +6,7 @@ import pytest
 from xdist.remote import Producer  # type: ignore[import-untyped]
 from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]
 
-pytest_plugins = ["tests.support.signals", "tests.support.skips"]
+pytest_plugins = ["tests.support.fixtures", "tests.support.signals", "tests.support.skips"]
 
 
 class _Spread(LoadFileScheduling):  # type: ignore[misc]

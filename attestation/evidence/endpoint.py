@@ -1,4 +1,4 @@
-"""One bounded HTTP GET to a service beside us: total deadline, size limit, no redirects, no proxies."""
+"""One bounded HTTP GET to a service in the guest: total deadline, size limit, no redirects, no proxies."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def _require_ok(source: str, status: int, on_404: Code) -> None:
     if status == 404:
         code, words = on_404, "does not offer this"
     elif 300 <= status < 400:
-        code, words = Code.REDIRECTED, "wants to send us elsewhere, which is never followed"
+        code, words = Code.REDIRECTED, "redirects, which is never followed"
     elif status in (429, 503):
         code, words = Code.THROTTLED, "is busy"
     elif status >= 500:

@@ -1,4 +1,4 @@
-"""The handshake: this guest proves itself to the verifier and gets a Vault token that only it can open."""
+"""The handshake: this guest attests to the verifier and gets a Vault token that only it can decrypt."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sidecar.log import Events
 from sidecar.reasons import Reason
 
 MAX_CLOCK_SKEW_SECONDS: Final = 60.0  # the verifier bounds a nonce's age and a token's time more narrowly than that
-# A nonce and a bearer live 60 s at the verifier; what took longer starts again instead of being refused.
+# The verifier accepts a nonce and a bearer for 60 s; an attempt that took longer starts again.
 FRESH_SECONDS: Final = 45.0
 
 
@@ -25,25 +25,25 @@ T = TypeVar("T")
 
 
 class Attester:
-    """One plan's way to a Vault token."""
+    """Gets Vault tokens for one plan."""
 
     def __init__(self, plan: Plan, token_file: Path, events: Events) -> None:
         self._plan = plan
         self._token_file = token_file
         self._events = events
         self._source = ""
-        self._told_skew = False
+        self._has_warned = False
         self.correlation_id = ""
-        """Under which the verifier remembers the last attestation; empty before one, or when it did not say."""
+        """The verifier's id of the last attestation; empty before one, or when the verifier sent none."""
         self._role = plan.verifier.role or messages.DEFAULT_ROLE
         if not guest.is_role(self._role):
-            raise SidecarError(Reason.VERIFIER_ROLE, "the plan's role is not a name")
+            raise SidecarError(Reason.VERIFIER_ROLE, "the plan's Vault role is not a name, such as payments")
         self._client = Client(VERIFIER, plan.verifier.url, plan.verifier.ca, limit=messages.MAX_ANSWER_SIZE)
 
     def log_in(self, deadline: Deadline, keep: Callable[[messages.VaultToken], None]) -> None:
-        """Hands the token to `keep` before anything can interrupt us. Raises SidecarError."""
+        """Hand the token to `keep` before anything can interrupt. Raises SidecarError."""
         try:
-            retry_until(deadline, self._events, lambda: self._once(deadline, keep))
+            retry_until(deadline, self._events, lambda: self._attempt(deadline, keep))
         except SidecarError as error:
             if self._skew:
                 error.detail += self._skew
@@ -51,23 +51,23 @@ class Attester:
         finally:
             self._client.close()
 
-    def _once(self, deadline: Deadline, keep: Callable[[messages.VaultToken], None]) -> None:
-        """A nonce is good for one attempt, so a new attempt starts from the beginning, with a key of its own."""
+    def _attempt(self, deadline: Deadline, keep: Callable[[messages.VaultToken], None]) -> None:
+        """One attempt. A nonce is valid once, so a retry starts from the beginning, with another key."""
         pod_token = read_pod_token(self._token_file)
         key = guest.EphemeralKey()
         with deadline.shutdown.interruptible():
             answer = self._client.call(deadline, "POST", messages.AUTH_PATH, guest.write_auth())
-        nonce = _understood(guest.read_auth_answer, _accepted(answer))
+        nonce = _parsed(guest.read_auth_answer, _accepted(answer))
         self._warn_of_skew()
         additional = guest.write_additional_evidence(pod_token)
         evidence = self._evidence(deadline, messages.binding(nonce, key.public, additional))
         body = guest.write_attest(nonce, key.public, evidence, additional)
         with deadline.shutdown.interruptible():
             answer = self._client.call(deadline, "POST", messages.ATTEST_PATH, body)
-        bearer = _understood(guest.read_attest_answer, _accepted(answer))
-        self.correlation_id = _understood(guest.read_correlation_id, answer.body)
-        soon = Deadline(min(deadline.remaining(), FRESH_SECONDS), deadline.shutdown, once=deadline.once)
-        retry_until(soon, self._events, lambda: self._token(soon, bearer, key, nonce, keep))
+        bearer = _parsed(guest.read_attest_answer, _accepted(answer))
+        self.correlation_id = _parsed(guest.read_correlation_id, answer.body)
+        fresh = Deadline(min(deadline.remaining(), FRESH_SECONDS), deadline.shutdown, once=deadline.once)
+        retry_until(fresh, self._events, lambda: self._fetch_token(fresh, bearer, key, nonce, keep))
         self._events.info("attested", source=self._source, correlation_id=self.correlation_id)
 
     def _evidence(self, deadline: Deadline, digest: bytes) -> dict[str, object]:
@@ -83,7 +83,7 @@ class Attester:
         except AttestationError as error:
             raise SidecarError(Reason.EVIDENCE_MALFORMED, str(error)) from None
 
-    def _token(
+    def _fetch_token(
         self,
         deadline: Deadline,
         bearer: str,
@@ -92,16 +92,16 @@ class Attester:
         keep: Callable[[messages.VaultToken], None],
     ) -> None:
         deadline.shutdown.check()
-        # Not interruptible: once the verifier has logged in for us there is a token, and we must have it to revoke it.
+        # Not interruptible: once the verifier has logged in to Vault there is a token, which only we can revoke.
         answer = self._client.call(
             deadline, "GET", guest.token_path(self._role), headers={"Authorization": f"Bearer {bearer}"}
         )
         body = _accepted(answer)
-        keep(_understood(lambda text: guest.open_token(text, key, nonce, self._role), body))
+        keep(_parsed(lambda text: guest.open_token(text, key, nonce, self._role), body))
 
     def _warn_of_skew(self) -> None:
-        if self._skew and not self._told_skew:
-            self._told_skew = True
+        if self._skew and not self._has_warned:
+            self._has_warned = True
             self._events.warning("clock_skew", detail=self._skew.removeprefix("; "))
 
     @property
@@ -126,7 +126,7 @@ def read_pod_token(path: Path) -> str:
         raise SidecarError(Reason.POD_TOKEN, f"cannot read the pod's token at {path}: {error.strerror}") from None
     token = content.strip()
     if not token or len(content) > messages.MAX_POD_TOKEN_SIZE or not token.isascii() or b" " in token:
-        raise SidecarError(Reason.POD_TOKEN, f"what is at {path} is not a token")
+        raise SidecarError(Reason.POD_TOKEN, f"the content of {path} is not a token")
     return token.decode()
 
 
@@ -135,7 +135,7 @@ def _accepted(answer: Answer) -> bytes:
         return answer.body
     error = guest.read_error(answer.body)
     problem = error.problem or f"HTTP {answer.status}"
-    help_ = f"; whoever runs it: morphisms explain {error.correlation_id}" if error.correlation_id else ""
+    help_ = f"; its operator can run: morphisms explain {error.correlation_id}" if error.correlation_id else ""
     raise SidecarError(
         Reason.VERIFIER_REFUSED,
         f"the verifier refused this guest or its pod: {problem}{help_}",
@@ -143,11 +143,11 @@ def _accepted(answer: Answer) -> bytes:
     )
 
 
-def _understood(read: Callable[[bytes], T], body: bytes) -> T:
+def _parsed(read: Callable[[bytes], T], body: bytes) -> T:
     try:
         return read(body)
     except messages.WireError as error:
         raise SidecarError(
             Reason.VERIFIER_ANSWER,
-            f"what answers as the verifier does not speak its protocol: {error}",
+            f"the server at the verifier's URL does not speak its protocol: {error}",
         ) from None

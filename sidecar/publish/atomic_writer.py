@@ -23,20 +23,20 @@ from sidecar.errors import SidecarError
 from sidecar.publish.render import File
 from sidecar.reasons import Reason
 
-# Half of what the volumes have by default (`secretsSizeLimit`, `runSizeLimit`): a change is written beside what it
-# replaces, and secrets that could be published once and never again would be found out by their first rotation.
+# Half of the volumes' default size (`secretsSizeLimit`, `runSizeLimit`): a change is written beside what it replaces.
+# Without this bound, secrets that fit once but not twice would fail at their first rotation.
 MAX_SECRETS_BYTES: Final = 8 * 1024 * 1024
 MAX_RUN_BYTES: Final = 2 * 1024 * 1024
-_PAGE: Final = 4096  # of which a memory volume gives every file whole ones
+_PAGE: Final = 4096  # a memory volume stores each file in whole pages
 READY: Final = "ready"
 DATA: Final = "..data"
 _NEW_DATA: Final = "..data_tmp"
-# The pod's fsGroup, which the volume's set-group-id bit hands down, goes through; the world does not.
+# The group may read: it is the pod's fsGroup, by the volume's set-group-id bit. Others may not.
 _UMASK: Final = 0o027
 
 
 class Volume:
-    """One memory volume. `limit` bounds what we write, because Kata does not pass `sizeLimit` on."""
+    """One memory volume. `limit` bounds what is written, because Kata does not enforce `sizeLimit`."""
 
     def __init__(self, root: Path, limit: int) -> None:
         self._root = root
@@ -44,7 +44,7 @@ class Volume:
         self._aside: Path | None = None
 
     def check(self, files: Mapping[str, File]) -> None:
-        """Raises SidecarError when it would be too much."""
+        """Raises SidecarError when the files exceed the limit."""
         size = sum(-(-len(file.content) // _PAGE) * _PAGE for file in files.values())
         if size > self._limit:
             raise SidecarError(
@@ -52,7 +52,7 @@ class Volume:
             )
 
     def changed_files(self, files: Mapping[str, File]) -> set[str]:
-        """Names of files that are not, or not yet, shown as they are here. Raises OSError."""
+        """Names of files whose published content or mode differs. Raises OSError."""
         target = self._target()
         if target is None:
             return set(files)
@@ -71,7 +71,7 @@ class Volume:
         )
 
     def write_aside(self, files: Mapping[str, File]) -> None:
-        """Everything, where nobody looks. Raises OSError."""
+        """Write everything to a folder that no link shows yet. Raises OSError."""
         now = time.time_ns()
         stamp = time.strftime("..%Y_%m_%d_%H_%M_%S", time.gmtime(now // 10**9)) + f".{now % 10**9:09d}"
         self._aside = self._root / stamp
@@ -101,7 +101,7 @@ class Volume:
             _remove(self._root / old)
 
     def discard(self) -> None:
-        """Drop what was written aside and not shown. Never raises."""
+        """Remove what was written aside and not shown. Never raises."""
         if self._aside is not None:
             aside, self._aside = self._aside, None
             with contextlib.suppress(OSError):
@@ -144,7 +144,7 @@ def publish(
         for volume, content in changed:
             volume.write_aside(content)
         if changed:
-            # Last of all: who is killed while it writes leaves what was there, and leaves it usable.
+            # Last of all: a process killed while it writes aside leaves what was there, and leaves it usable.
             ready.unlink(missing_ok=True)
             for volume, _ in changed:
                 volume.switch()

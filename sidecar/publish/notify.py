@@ -1,7 +1,8 @@
-"""`on-change: signal:SIG:PROCESS`: tell the application, which shares the pod's process namespace and our user.
+"""`on-change: signal:SIG:PROCESS`: signal the application, which shares this pod's process namespace and user.
 
-Found by the kernel's records in /proc and never by a file that somebody could forge. Of a tree of processes with the
-name, only the top is told: a server's workers often end at a signal that their parent takes as "read it again".
+The process is found by the kernel's records in /proc, never by a PID file, which could be forged. Of a tree of
+processes with the name, only the topmost gets the signal: a server's workers often end at a signal that makes their
+parent reload.
 """
 
 from __future__ import annotations
@@ -29,19 +30,19 @@ class _Process:
 
 @dataclass(frozen=True, slots=True)
 class Notification:
-    """A signal and the name of who gets it."""
+    """A signal, and the name of the process that gets it."""
 
     signal: signal.Signals
     process: str
 
     def send(self) -> int:
-        """How many processes were told."""
+        """Send the signal; the number of processes that got it."""
         found = {each.pid: each for entry in os.listdir(_PROC) if (each := self._matching(entry)) is not None}
-        return sum(self._tell(each) for each in found.values() if each.parent not in found)
+        return sum(self._signal(each) for each in found.values() if each.parent not in found)
 
-    def _tell(self, process: _Process) -> bool:
+    def _signal(self, process: _Process) -> bool:
         try:
-            # A process's number may be given to another one between our look and our signal; its descriptor is not.
+            # The kernel may reuse a process's number before the signal is sent; a descriptor stays the process's own.
             descriptor = os.pidfd_open(process.pid)
         except OSError:
             return False
@@ -61,7 +62,7 @@ class Notification:
         try:
             status = (_PROC / entry / "status").read_text(errors="replace")
             first = (_PROC / entry / "cmdline").read_bytes().split(b"\0", 1)[0]
-        except OSError:  # it has ended, or the kernel hides it from us
+        except OSError:  # it has ended, or the kernel hides it
             return None
         fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
         is_named = self.process in (fields["Name"], os.fsdecode(first).rpartition("/")[2])
@@ -71,7 +72,7 @@ class Notification:
 
 
 def notification(on_change: str) -> Notification | None:
-    """What the plan asks for, None for nothing. Raises SidecarError for a signal that Linux does not have."""
+    """The plan's notification, None without one. Raises SidecarError for a signal that Linux does not have."""
     wanted = parse_reaction(on_change)
     if wanted is None:
         return None
@@ -79,4 +80,6 @@ def notification(on_change: str) -> Notification | None:
     try:
         return Notification(signal.Signals[name], process)
     except KeyError:
-        raise SidecarError(Reason.ON_CHANGE, f"on-change names {name}, which is no signal") from None
+        raise SidecarError(
+            Reason.ON_CHANGE, f"on-change names {name}, which is not a signal of Linux; use one such as SIGHUP"
+        ) from None

@@ -1,4 +1,4 @@
-"""What is published at the moment, and what follows when it changes: files, environments, the application's signal."""
+"""Publishes files and environments, and notifies the application when they change."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Publisher:
         self._helper = read_helper(paths.helper)
         self._notification = notification(plan.on_change)
         self._secrets: dict[Read, Data] = {}
-        # Restarted beside a running application: that one has to be told of what has changed meanwhile.
+        # Restarted beside a running application, which has to be notified of what has changed meanwhile.
         self._is_running = (paths.run / DATA).is_symlink()
-        # Killed between the switch and the signal: nobody knows whether it was told.
+        # Killed between the switch and the signal: the application may not have got it.
         self._is_cut_off = self._is_running and not (paths.run / READY).exists()
         self.count = 0
         """How often something was published."""
@@ -40,7 +40,7 @@ class Publisher:
         self.count = self.count or 1
 
     def replace(self, found: Mapping[Read, Data], must_have: Collection[Read]) -> dict[Read, SidecarError]:
-        """Publish what is new, and say what cannot be: such a secret stays as it was, and the others change.
+        """Publish what is new, and return what cannot be: such a secret stays as it was, and the others change.
 
         Raises SidecarError, and nothing has changed, for one of `must_have` and when the volumes take nothing.
         """
@@ -87,14 +87,14 @@ class Publisher:
                 containers=containers,
                 detail="the environment of a running container does not change; its next start gets the new one",
             )
-        self._react()
+        self._notify()
 
-    def _react(self) -> None:
+    def _notify(self) -> None:
         if self._notification is None:
             return
-        told = self._notification.send()
-        if told:
-            self._events.info("signalled", process=self._notification.process, count=told)
+        signalled = self._notification.send()
+        if signalled:
+            self._events.info("signalled", process=self._notification.process, count=signalled)
         else:
             self._events.warning(
                 "not_signalled",

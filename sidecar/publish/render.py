@@ -27,7 +27,7 @@ _MAX_PAIRS: Final = 4096
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """What is written, and its permission bits."""
+    """A file's content and permission bits."""
 
     content: bytes = field(repr=False)
     mode: int
@@ -47,7 +47,7 @@ def reads(plan: Plan) -> list[Read]:
         if mount_of(dict(plan.vault.mounts), path) is None:
             raise SidecarError(
                 Reason.SECRET_PATH,
-                f"{path} is below none of the plan's KV mounts; a secret with a lease needs agent: sidecar",
+                f"{path} is not below a KV mount of the plan; a secret with a lease needs agent: sidecar",
             )
     return found
 
@@ -58,7 +58,9 @@ def files(plan: Plan, secrets: Secrets) -> dict[str, File]:
     for secret in plan.secrets:
         mode = int(secret.mode or plan.file_mode, 8)
         if secret.file in found:
-            raise SidecarError(Reason.FILE_TWICE, f"two secrets shall be written to {secret.file}")
+            raise SidecarError(
+                Reason.FILE_TWICE, f"two secrets would be written to {secret.file}; change one file annotation"
+            )
         found[secret.file] = File(_content(secret, secrets[secret.path, secret.version]), mode)
     for name in found:
         parents = name.split("/")[:-1]
@@ -99,10 +101,10 @@ def _variables(plan: Plan, secrets: Secrets, container: str) -> dict[str, str]:
 def _pairs(container: str, variables: Mapping[str, str]) -> bytes:
     pairs = []
     for name, value in variables.items():
-        # A name may be a key of the secret; it is shown only when it is a name.
+        # A name may be a key of the secret; it is printed only when it is a valid name.
         if not name or not all(" " <= letter <= "~" and letter != "=" for letter in name):
             raise _unusable(
-                f"a key of a secret for container {container} is no variable's name; take its keys one by one"
+                f"a key of a secret for container {container} is not a variable's name; name the keys one by one"
             )
         pair = f"{name}={value}".encode(errors="surrogatepass")
         if b"\0" in pair:
@@ -130,9 +132,9 @@ def _content(secret: SecretFile, data: Mapping[str, Any]) -> bytes:
 def _rendered(template: str, name: str, data: Mapping[str, Any]) -> str:
     """A mustache template with the secret's keys at top level; `{{{key}}}` writes a value as it is.
 
-    The library shows Python's attributes of values for dotted names that are no key, reads files for partials and
-    writes nothing for a name that is not there; here each of these is an error, because a credential that is silently
-    empty costs days.
+    The library shows Python's attributes of values for dotted names that are not keys, reads files for partials and
+    writes nothing for a name that does not exist. Here each of these is an error: an empty credential without a
+    message costs days.
     """
     import chevron
     from chevron.tokenizer import tokenize
@@ -144,9 +146,9 @@ def _rendered(template: str, name: str, data: Mapping[str, Any]) -> str:
     depth, dotted = 0, set[str]()
     for kind, key in tokens:
         if kind == "partial":
-            raise _bad_template(name, "uses a partial, which is not offered")
+            raise _bad_template(name, "uses a partial, which is not supported")
         if kind in ("variable", "no escape") and depth == 0 and key not in data:
-            raise _bad_template(name, f"names {key[:64]!r}, which the secret has not", Exit.SECRET_MISSING)
+            raise _bad_template(name, f"names {key[:64]!r}, which the secret does not have", Exit.SECRET_MISSING)
         if kind in ("variable", "no escape", "section", "inverted section") and "." in key.strip("."):
             if key not in data:
                 raise _bad_template(name, f"steps into a value by the dotted name {key[:64]!r}; use a section")
@@ -159,7 +161,7 @@ def _rendered(template: str, name: str, data: Mapping[str, Any]) -> str:
         return str(chevron.render(template, prepared, partials_path=None, partials_dict={}))
     except SidecarError:
         raise
-    except Exception:  # whatever it is, its text may hold a value
+    except Exception:  # its text may hold a value
         raise _bad_template(name, "cannot be rendered with this secret") from None
 
 
@@ -177,11 +179,11 @@ def _nest(prepared: dict[str, Any], key: str, value: Any, name: str) -> None:
 
 
 class _Parent(dict[str, Any]):
-    """Part of a key's name, and nothing of the secret's own."""
+    """The first part of a dotted key, which is not a value of the secret."""
 
 
 class _False(str):
-    """What a template prints for JSON's false, and what hides a section all the same."""
+    """Printed as JSON's false, and still false for a section."""
 
     _CHEVRON_return_scope_when_falsy = True
 
@@ -209,7 +211,9 @@ def _expanded(value: str, name: str, secrets: Secrets) -> str:
 def _inline(value: str, name: str) -> Iterable[tuple[str, str, int | None]]:
     matches = list(_INLINE.finditer(value))
     if len(matches) != value.count(_OPEN):
-        raise SidecarError(Reason.INLINE_REFERENCE, f"variable {name} holds an inline reference that is none")
+        raise SidecarError(
+            Reason.INLINE_REFERENCE, f"variable {name} holds a malformed inline reference; write ${{vault:PATH#KEY}}"
+        )
     return [(match[1], match[2], _read(match)[1]) for match in matches]
 
 
@@ -249,4 +253,4 @@ def _unusable(detail: str) -> SidecarError:
 
 
 def _too_large(what: str, limit: int) -> SidecarError:
-    return SidecarError(Reason.TOO_LARGE, f"{what} is beyond {limit} bytes")
+    return SidecarError(Reason.TOO_LARGE, f"{what} is larger than {limit} bytes")

@@ -1,4 +1,4 @@
-"""What is to be done when: a due time for each task, and back-off for one that failed."""
+"""A due time for each task, and back-off for one that failed."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from sidecar.shutdown import ShutdownSignal
 
 FIRST_PAUSE: Final = 1.0
 LONGEST_PAUSE: Final = 60.0
-# Somebody said no: people have to change something first.
+# After a refusal: an operator has to change something first.
 LONGEST_PAUSE_REFUSED: Final = 300.0
 
 
 class Task(StrEnum):
-    """What a sidecar does."""
+    """What a sidecar does after its first publication."""
 
     TOKEN = "token"
     LEASES = "leases"
@@ -36,22 +36,22 @@ class Schedule:
         self._failures: dict[Task, int] = dict.fromkeys(self._due, 0)
 
     def set(self, task: Task, seconds: float | None) -> None:
-        """Due in so many seconds; None: not until somebody sets it."""
+        """Make a task due in so many seconds; None: never, until it is set again."""
         self._failures[task] = 0
         self._due[task] = float("inf") if seconds is None else time.monotonic() + seconds
 
     def set_unless_backing_off(self, task: Task, seconds: float | None) -> None:
-        """Due in so many seconds, unless it waits because it failed."""
+        """As `set`, unless the task waits because it failed."""
         if not self._failures[task]:
             self.set(task, seconds)
 
     def run_now(self, task: Task) -> None:
-        """Due now, unless it waits because it failed."""
+        """Make a task due now, unless it waits because it failed."""
         if not self._failures[task]:
             self._due[task] = min(self._due[task], time.monotonic())
 
     def retry(self, task: Task, error: SidecarError) -> None:
-        """Due after a pause that doubles, with jitter; what the other side asks for is the least."""
+        """Make a failed task due after a pause that doubles, with jitter; the other side's Retry-After is the least."""
         is_outage = error.retryable or error.exit_code is Exit.DEADLINE
         longest = LONGEST_PAUSE if is_outage else LONGEST_PAUSE_REFUSED
         pause = min(longest, FIRST_PAUSE * 2.0 ** min(self._failures[task], 16)) * (0.5 + jitter() / 2)
@@ -59,7 +59,7 @@ class Schedule:
         self._due[task] = time.monotonic() + max(pause, min(error.retry_after or 0.0, LONGEST_PAUSE_REFUSED))
 
     def wait(self, shutdown: ShutdownSignal, longest: float) -> Task | None:
-        """The first task that is due; None after `longest` seconds. Raises StoppedError."""
+        """Wait for the first task that is due; None after `longest` seconds. Raises StoppedError."""
         task = min(self._due, key=self._due.__getitem__)
         seconds = self._due[task] - time.monotonic()
         with shutdown.interruptible():

@@ -1,4 +1,4 @@
-"""Vault or OpenBao, as far as every run needs it: read secrets, give the token back. What stays: `session.py`."""
+"""A client of Vault or OpenBao for every run: read secrets, revoke the token. Long-lived tokens: `session.py`."""
 
 from __future__ import annotations
 
@@ -16,16 +16,18 @@ from sidecar.reasons import Reason
 from sidecar.shutdown import ShutdownSignal
 
 MAX_ANSWER_SIZE: Final = 4 * 1024 * 1024  # Vault's own bound of an entry is 1 MiB, JSON escapes included in the rest
-REVOCATION_SECONDS: Final = 3.0  # beyond the deadline, because a token that lives on is worse than a late exit
+REVOCATION_SECONDS: Final = 3.0  # beyond the deadline, because a token left behind is worse than a late exit
 
 
 class VaultClient:
-    """A session with one token. `repr` and errors do not show it."""
+    """A client with one token, which `repr` and errors do not show."""
 
     def __init__(self, where: document.Vault, events: Events) -> None:
-        # What a header cannot carry would fail later, and look like an outage.
+        # A value that no header can carry would fail later, and look like an outage.
         if where.namespace and not (where.namespace.isascii() and where.namespace.isprintable()):
-            raise SidecarError(Reason.VAULT_NAMESPACE, "the plan's namespace of Vault is not a name")
+            raise SidecarError(
+                Reason.VAULT_NAMESPACE, "the plan's Vault namespace is not printable ASCII, such as team-a"
+            )
         self._mounts = dict(where.mounts)
         self._namespace = where.namespace
         self._events = events
@@ -33,9 +35,9 @@ class VaultClient:
         self._token = ""
 
     def use(self, token: str) -> None:
-        """From now on this token asks. Raises SidecarError for what no header can carry."""
+        """Use this token from now on. Raises SidecarError for one that no header can carry."""
         if not token or not token.isascii() or not token.isprintable():
-            raise SidecarError(Reason.VERIFIER_ANSWER, "the verifier's token is none")
+            raise SidecarError(Reason.VERIFIER_ANSWER, "the verifier sent a Vault token that is not printable ASCII")
         self._token = token
 
     def read(self, deadline: Deadline, path: str, version: int | None) -> dict[str, Any]:
@@ -43,22 +45,22 @@ class VaultClient:
 
         Below a mount that the plan does not name, reading makes credentials with a lease, which ends with the token.
         """
-        target, kv = self._target(path, version)
+        target, kv = self._api_path(path, version)
         what = path if version is None else f"{path}@{version}"
 
-        def ask() -> Answer:
+        def request() -> Answer:
             deadline.check(f"{what} was read")
             with deadline.shutdown.interruptible():
                 return self._client.call(deadline, "GET", target, headers=self._headers())
 
-        return secret(retry_until(deadline, self._events, ask), what, kv)
+        return secret(retry_until(deadline, self._events, request), what, kv)
 
     def revoke(self, deadline: Deadline | None = None) -> None:
-        """Give the token back, if there is one and Vault can be reached. Never raises."""
+        """Revoke the token, if there is one and Vault can be reached. Never raises."""
         if not self._token:
             return
         try:
-            # Not interruptible: a request to stop is the usual reason to be here.
+            # Not interruptible: a signal to stop is the usual reason to be here.
             within = deadline or Deadline(REVOCATION_SECONDS, ShutdownSignal())
             answer = retry_until(
                 within,
@@ -77,14 +79,14 @@ class VaultClient:
             self._events.info("token_revoked")
 
     def _reason_not_revoked(self, answer: Answer) -> str:
-        """Why Vault keeps what it was asked to revoke; empty when it does not."""
+        """Why Vault did not revoke; empty when it did."""
         return "" if answer.status < 300 else f"HTTP {answer.status}"
 
     def _headers(self) -> dict[str, str]:
         headers = {"X-Vault-Token": self._token, "X-Vault-Request": "true"}
         return headers | {"X-Vault-Namespace": self._namespace} if self._namespace else headers
 
-    def _target(self, path: str, version: int | None) -> tuple[str, int | None]:
+    def _api_path(self, path: str, version: int | None) -> tuple[str, int | None]:
         mount = mount_of(self._mounts, path)
         rest = path if mount is None else path[len(mount) + 1 :]
         if not all(part.strip(".") for part in rest.split("/")):
@@ -94,7 +96,9 @@ class VaultClient:
             query = "" if version is None else f"?version={version}"
             return f"/v1/{quote(mount)}/data/{quote(rest)}{query}", kv
         if version is not None:
-            reason = "is no KV mount of the plan" if mount is None else f"mount {mount} has no versions (KV version 1)"
+            reason = (
+                "not below a KV mount of the plan" if mount is None else f"mount {mount} has no versions (KV version 1)"
+            )
             raise _misconfigured(f"{path}@{version}: {reason}")
         return f"/v1/{quote(path)}", kv
 
@@ -120,5 +124,5 @@ def secret(answer: Answer, what: str, kv: int | None) -> dict[str, Any]:
         data = None
     if not isinstance(data, dict):
         kind = f"KV version {kv} secret; see vault.mounts" if kv else "secret"
-        raise SidecarError(Reason.VAULT_ANSWER, f"what answers for {what} is no {kind}")
+        raise SidecarError(Reason.VAULT_ANSWER, f"the answer for {what} is not a {kind}")
     return data

@@ -1,4 +1,4 @@
-"""A Vault token that is kept: how long it lives, its renewal, and the leases that were taken with it."""
+"""A long-lived Vault token: when it expires, its renewal, and the leases made with it."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from sidecar.http import Answer, json_object
 from sidecar.reasons import Reason
 from sidecar.vault.client import VaultClient, secret
 
-# Renewed at two thirds, as Vault's own clients do: a third is left for an outage.
+# Renew at two thirds of the life, as Vault's own clients do: a third is left for an outage.
 RENEW_AT: Final = 2 / 3
-# A token without an end could be renewed for ever. Who is believed is asked again this often all the same.
+# A token that does not expire could be renewed for ever; the guest attests again this often all the same.
 LONGEST_UNATTESTED_SECONDS: Final = 3600.0
 _UNKNOWN: Final = 403
 
 
 class TokenGoneError(SidecarError):
-    """Vault does not know the token any more: it was revoked, or ended while Vault was away."""
+    """Vault no longer knows the token: it was revoked, or expired while Vault was away."""
 
     def __init__(self) -> None:
-        super().__init__(Reason.TOKEN_GONE, "Vault knows this sidecar's token no more")
+        super().__init__(Reason.TOKEN_GONE, "Vault no longer knows this sidecar's token")
 
 
 @dataclass(frozen=True, slots=True)
 class SecretLease:
-    """Of credentials that an engine made for us. `seconds`: as granted at first; 0 when there is no lease."""
+    """The lease of credentials that an engine made. `seconds`: as first granted; 0 when there is no lease."""
 
     id: str = field(default="", repr=False)
     seconds: int = 0
@@ -38,23 +38,23 @@ class SecretLease:
 
 
 class VaultSession(VaultClient):
-    """One token, from its arrival until it was given back."""
+    """One token, from its arrival until it is revoked."""
 
     is_gone = False
-    """Vault has said that it does not know the token."""
+    """Vault has answered that it does not know the token."""
     is_looked_up = False
-    """What Vault says of the token is known."""
+    """Vault has been asked for the token's maximum life."""
 
     _expires: float | None = None
 
     @property
     def is_open(self) -> bool:
-        """There is a token that was not given back."""
+        """There is a token that has not been revoked."""
         return bool(self._token)
 
     @property
     def is_alive(self) -> bool:
-        """As far as we know."""
+        """The token is valid, as far as this process knows."""
         return not self.is_gone and self.remaining() > 0
 
     def adopt(self, token: VaultToken) -> None:
@@ -70,14 +70,14 @@ class VaultSession(VaultClient):
         self._is_capped = False
 
     def look_up(self, deadline: Deadline) -> None:
-        """Ask Vault what the login's answer did not say: the token's maximum life. Raises SidecarError."""
+        """Look up the token's maximum life, which the login's answer does not hold. Raises SidecarError."""
         answer = self._request(deadline, "GET", "/v1/auth/token/lookup-self")
         self.is_looked_up = True
         self._may_look_up = answer.status == 200
         if self._may_look_up:
             self._max_life = _number(_member(answer, "data"), "explicit_max_ttl")
         else:
-            # A role may withhold the default policy, and with it this question and renewal: it lives as granted then.
+            # A role may withhold the default policy, and with it look-up and renewal: the token then lives as granted.
             self._renewable = False
 
     def check(self, deadline: Deadline, path: str) -> None:
@@ -85,31 +85,31 @@ class VaultSession(VaultClient):
         if self._may_look_up:
             is_gone = self._request(deadline, "GET", "/v1/auth/token/lookup-self").status == _UNKNOWN
         else:
-            # Nothing tells the two apart. What this token has opened is worth a new one, which has opened nothing yet.
+            # Nothing tells the two apart. A path that this token has read is worth one new token, which has read none.
             is_gone = path in self._paths_read
         if is_gone:
             raise self._token_gone()
 
     def renew(self, deadline: Deadline) -> None:
-        """Prolong it. Raises SidecarError; TokenGoneError when there is nothing to prolong."""
+        """Renew the token. Raises SidecarError; TokenGoneError when Vault no longer knows it."""
         answer = self._request(deadline, "POST", "/v1/auth/token/renew-self", b"{}")
         if answer.status != 200:
             raise self._token_gone()
         granted = _number(_member(answer, "auth"), "lease_duration")
         self._expires = time.monotonic() + granted if granted else None
-        # Vault cuts short what would reach beyond the maximum life, also one that only the mount knows.
+        # Vault cuts a renewal short at the maximum life, also at one that only the mount configures.
         self._is_capped = 0 < granted < self._granted / 2
 
     def renew_in(self) -> float | None:
-        """Seconds until it should be renewed; None when that is not possible or not needed."""
+        """Seconds until the token should be renewed; None when that is impossible or not needed."""
         if not self._renewable or self._is_capped or self._expires is None:
             return None
         return max(0.0, self.remaining() - self._granted * (1 - RENEW_AT)) * spread()
 
     def attest_in(self) -> float:
-        """Seconds until this guest should prove itself again: at two thirds of the token's maximum life.
+        """Seconds until this guest should attest again: at two thirds of the token's maximum life.
 
-        At its end at the latest: where no renewal got through, there is nothing left to wait for.
+        When the token expires at the latest: if no renewal got through, there is nothing left to wait for.
         """
         life = self._max_life
         if self._granted and not self._renewable:
@@ -120,7 +120,7 @@ class VaultSession(VaultClient):
         return min(max(0.0, due - time.monotonic()), self.remaining())
 
     def remaining(self) -> float:
-        """Seconds that the token still lives if it is not renewed; endless without an end."""
+        """Seconds until the token expires if it is not renewed; infinite if it does not expire."""
         return float("inf") if self._expires is None else max(0.0, self._expires - time.monotonic())
 
     def read(self, deadline: Deadline, path: str, version: int | None) -> dict[str, Any]:
@@ -129,8 +129,8 @@ class VaultSession(VaultClient):
         return found
 
     def fetch(self, deadline: Deadline, path: str, version: int | None) -> tuple[dict[str, Any], SecretLease]:
-        """New credentials of an engine that is no KV, and their lease. Raises SidecarError."""
-        target, _ = self._target(path, version)
+        """New credentials of an engine other than KV, and their lease. Raises SidecarError."""
+        target, _ = self._api_path(path, version)
         answer = retry_until(deadline, self._events, lambda: self._request(deadline, "GET", target))
         data = secret(answer, path, None)
         self._paths_read.add(path)
@@ -141,7 +141,7 @@ class VaultSession(VaultClient):
         return data, SecretLease(lease_id, int(seconds), whole.get("renewable") is True)
 
     def renew_lease(self, deadline: Deadline, lease: SecretLease) -> float:
-        """Prolong it by its first length; the seconds that Vault grants, 0 for none. Raises SidecarError."""
+        """Renew a lease for its first length; the seconds that Vault grants, 0 for none. Raises SidecarError."""
         body = {"lease_id": lease.id, "increment": lease.seconds}
         answer = self._request(deadline, "POST", "/v1/sys/leases/renew", json.dumps(body).encode())
         if answer.status != 200:
@@ -149,27 +149,27 @@ class VaultSession(VaultClient):
         return _number(json_object(answer.body), "lease_duration")
 
     def revoke_lease(self, deadline: Deadline, lease: SecretLease) -> str:
-        """End it before its time; why not, when Vault refuses. Raises SidecarError when Vault cannot answer."""
+        """Revoke a lease; why Vault refused, empty if it did not. Raises SidecarError when Vault cannot answer."""
         body = {"lease_id": lease.id, "sync": False}
         answer = self._request(deadline, "POST", "/v1/sys/leases/revoke", json.dumps(body).encode())
         return self._reason_not_revoked(answer)
 
     def revoke_token(self, deadline: Deadline) -> str:
-        """End the token and with it its leases; why not, when Vault refuses. Raises SidecarError as above."""
+        """Revoke the token, and with it its leases; result and error as `revoke_lease`."""
         reason = self._reason_not_revoked(self._request(deadline, "POST", "/v1/auth/token/revoke-self", b""))
         self._token = ""
         self.disconnect()
         return reason
 
     def disconnect(self) -> None:
-        """Drop the connection: nobody keeps one open for minutes, and its end would look like an outage."""
+        """Drop the connection: servers close one that is idle for minutes, and that would look like an outage."""
         self._client.close()
 
     def _reason_not_revoked(self, answer: Answer) -> str:
         return "" if answer.status == _UNKNOWN and not self.is_alive else super()._reason_not_revoked(answer)
 
     def _request(self, deadline: Deadline, method: str, path: str, body: bytes | None = None) -> Answer:
-        deadline.check("Vault was asked")
+        deadline.check("a request to Vault")
         with deadline.shutdown.interruptible():
             return self._client.call(deadline, method, path, body, self._headers())
 
@@ -179,7 +179,7 @@ class VaultSession(VaultClient):
 
 
 def spread() -> float:
-    """A little less than 1: pods that started together shall not come back together."""
+    """A factor of a little less than 1, so that pods which started together do not return together."""
     return 0.95 + 0.05 * jitter()
 
 
@@ -189,6 +189,6 @@ def _member(answer: Answer, name: str) -> dict[str, Any]:
 
 
 def _number(source: dict[str, Any], name: str) -> float:
-    """A duration; 0 for what is none."""
+    """A duration; 0 for anything else."""
     value = source.get(name)
     return float(value) if type(value) is int and 0 < value < 2**31 else 0.0

@@ -32,15 +32,14 @@ from plan import layout
 from plan.codec import write_plan
 from plan.document import EvidenceSource, Plan, SecretFile, Vault, Workload
 from plan.document import Verifier as VerifierPlan
-from tests.attestation.verifier.conftest import make_site
-from tests.attestation.verifier.process import Site, policy, verifier
+from tests.attestation.verifier.process import HOST_DATA, Site, make_site, policy, verifier
 from tests.attestation.verifier.tokens import Issuer
 from tests.e2e.raft import RaftOpenBao, raft_openbao
-from tests.sidecar.conftest import start_machine
-from tests.sidecar.exec.conftest import build
 from tests.sidecar.pod import HOME, Pod
+from tests.support.exec_helper import build_helper
 from tests.support.openbao import MOUNT, ROLE, binary
 from tests.support.paths import ROOT
+from tests.support.simulated_machine import simulated_machine
 
 _HERE = Path(__file__).parent
 _LEVELS = {1: 15, 25: 3, 50: 3, 75: 3}  # processes at once -> rounds; the levels are those of the paper
@@ -284,7 +283,7 @@ def _setting(folder: Path) -> Iterator[Setting]:
         site.write_policy("payments", policy())
         bao.trust(site.public_keys)
         running = stack.enter_context(verifier(site))
-        machine = stack.enter_context(contextmanager(start_machine)(hierarchy))
+        machine = stack.enter_context(simulated_machine(hierarchy, HOST_DATA))
         plan = Plan(
             workload=Workload("prod", "shop", "payments", "default"),
             evidence=(EvidenceSource("simulated", machine),),
@@ -294,7 +293,7 @@ def _setting(folder: Path) -> Iterator[Setting]:
             vault=Vault(bao.url, bao.ca, "", (("secret", 2),)),
             secrets=(SecretFile("password", _SECRET, "password", key="password"),),
         )
-        yield Setting(folder, bao, plan, build(folder / "helper"), issuer, _jwt(site))
+        yield Setting(folder, bao, plan, build_helper(folder / "helper"), issuer, _jwt(site))
 
 
 def _jwt(site: Site) -> str:

@@ -17,9 +17,8 @@ from attestation.simulator.device import Device
 from attestation.simulator.hierarchy import open_hierarchy
 from kbs.guest import EphemeralKey, read_attest_answer, write_additional_evidence, write_attest
 from kbs.messages import binding
-from tests.attestation.verifier.conftest import make_site
 from tests.attestation.verifier.guest import Client, document
-from tests.attestation.verifier.process import HOST_DATA, Verifier, policy, verifier
+from tests.attestation.verifier.process import HOST_DATA, Verifier, make_site, policy, verifier
 from tests.attestation.verifier.tokens import Issuer
 from tests.bench.figures import spread
 from tests.support.openbao import openbao

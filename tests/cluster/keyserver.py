@@ -22,8 +22,8 @@ from tests.cluster.client import Object
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.keeper import Keeper
 from tests.cluster.process import Process
-from tests.sidecar.exec.conftest import build
 from tests.sidecar.pod import START
+from tests.support.exec_helper import build_helper
 from tests.support.openbao import OpenBao, openbao
 from tests.support.paths import ROOT
 from tests.support.processes import morphisms
@@ -146,7 +146,7 @@ def key_server(cluster: ControlPlane, folder: Path) -> Iterator[KeyServer]:
         judge = stack.enter_context(verifier(site))
         stack.enter_context(_kept(cluster.keeper, judge.process.pid))
         machine = hardware.log.read_text().partition(_LISTENING)[2].split()[0]
-        yield KeyServer(cluster, folder / "pods", bao, judge, machine, build(folder / "helper"))
+        yield KeyServer(cluster, folder / "pods", bao, judge, machine, build_helper(folder / "helper"))
 
 
 def _hardware(cluster: ControlPlane, folder: Path) -> Process:

@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
 from attestation.simulator.hierarchy import Hierarchy
-from plan.document import EvidenceSource, Plan, SecretFile, Vault, Workload
+from plan.document import EvidenceSource, Plan, Vault, Workload
 from plan.document import Verifier as VerifierPlan
-from tests.attestation.verifier.conftest import make_site
-from tests.attestation.verifier.process import Site, Verifier, policy, verifier
+from tests.attestation.verifier.process import Site, Verifier, make_site, policy, verifier
 from tests.attestation.verifier.tokens import Issuer
 from tests.e2e.raft import RaftOpenBao, raft_openbao
-from tests.sidecar.conftest import helper, hierarchy, issuer, machine
-from tests.sidecar.pod import CANARY, HOME, Pod
-
-__all__ = ["helper", "hierarchy", "issuer", "machine"]  # fixtures
-
-DB = f"{HOME}/db"
-PASSWORD = (SecretFile("password", DB, "password", key="password"),)
-NewPod = Callable[[], Pod]
+from tests.e2e.site import PASSWORD, NewPod, write_password
+from tests.sidecar.pod import Pod
 
 
 @pytest.fixture(scope="session")
@@ -46,40 +38,23 @@ def bao(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RaftOpenBao]:
         yield server
 
 
-def write_password(server: RaftOpenBao, name: str) -> None:
-    """The one secret of most tests."""
-    path = DB.replace("secret/", "secret/data/", 1)
-    server.done("POST", path, {"data": {"user": "alice", "password": f"{CANARY}-{name}"}})
-
-
 @pytest.fixture(scope="session")
-def judge(site: Site) -> Iterator[Verifier]:
+def verifier_process(site: Site) -> Iterator[Verifier]:
     """A verifier that nobody kills."""
     with verifier(site) as process:
         yield process
 
 
-def replica(site: Site, folder: Path, hierarchy: Hierarchy, issuer: Issuer) -> Site:
-    """A folder of its own with the same keys, certificate and policies, as a second replica's pod has it."""
-    folder.mkdir()
-    other = make_site(folder, hierarchy, issuer, site.vault_url)
-    for name in ("signing.pem", "session.key", "ca.crt", "tls.crt", "tls.key", "policies/payments.yaml"):
-        (folder / name).unlink(missing_ok=True)
-        shutil.copy(site.folder / name, folder / name)
-    other.settings["vault"] = dict(site.settings["vault"])
-    return other
-
-
 @pytest.fixture
 def new_pod(
-    tmp_path: Path, helper: Path, bao: RaftOpenBao, machine: str, site: Site, judge: Verifier, issuer: Issuer
+    tmp_path: Path, helper: Path, bao: RaftOpenBao, machine: str, site: Site, verifier_process: Verifier, issuer: Issuer
 ) -> NewPod:
     """Makes pods that want one file; each has a UID of its own, because the verifier bounds how often one may ask."""
     plan = Plan(
         workload=Workload("prod", "shop", "payments", "default"),
         evidence=(EvidenceSource("simulated", machine),),
         verifier=VerifierPlan(
-            f"https://127.0.0.1:{judge.port}", (site.folder / "ca.crt").read_text(), "morphisms-verifier", ""
+            f"https://127.0.0.1:{verifier_process.port}", (site.folder / "ca.crt").read_text(), "morphisms-verifier", ""
         ),
         vault=Vault(bao.url, bao.ca, "", (("secret", 2),)),
         secrets=PASSWORD,

@@ -11,8 +11,8 @@ from attestation.simulator.hierarchy import Hierarchy
 from sidecar.reasons import Exit
 from tests.attestation.verifier.process import Site, verifier
 from tests.attestation.verifier.tokens import Issuer
-from tests.e2e.conftest import replica, write_password
 from tests.e2e.raft import RaftOpenBao
+from tests.e2e.site import replica, write_password
 from tests.sidecar.pod import CANARY, Pod, refused
 from tests.sidecar.resident import resident
 from tests.support import packages

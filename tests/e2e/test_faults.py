@@ -17,8 +17,8 @@ import pytest
 
 from sidecar.reasons import Exit
 from tests.attestation.verifier.process import Verifier
-from tests.e2e.conftest import DB, write_password
 from tests.e2e.raft import RaftOpenBao
+from tests.e2e.site import DB, write_password
 from tests.sidecar.front import Request, Spoilt, front
 from tests.sidecar.pod import CANARY, Ended, Pod, clean, refused
 from tests.support.paths import ROOT
@@ -152,7 +152,7 @@ def run_with(pod: Pod, bao: RaftOpenBao, folder: Path, once: Once, *, during: Ca
 # --- Vault --------------------------------------------------------------------------------------------------------
 
 
-def test_sealed_at_the_login_for_longer(published_pod: Pod, bao: RaftOpenBao, judge: Verifier) -> None:
+def test_sealed_at_the_login_for_longer(published_pod: Pod, bao: RaftOpenBao, verifier_process: Verifier) -> None:
     published_pod.change(deadline_seconds=4)
     bao.seal()
     try:
@@ -162,7 +162,7 @@ def test_sealed_at_the_login_for_longer(published_pod: Pod, bao: RaftOpenBao, ju
     answered("Vault sealed at the login, for longer than the deadline", published_pod, ended)
     identifier = ended.events[-1]["correlation_id"]
     assert identifier, "the verifier believed the guest: its id is in the last line"
-    assert {each["reason"] for each in judge.events("login", identifier)} == {"vault-sealed"}
+    assert {each["reason"] for each in verifier_process.events("login", identifier)} == {"vault-sealed"}
 
 
 def test_sealed_at_the_login_unsealed_in_time(

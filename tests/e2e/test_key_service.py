@@ -30,8 +30,8 @@ from sidecar.reasons import Exit
 from tests.attestation.conftest import Platform
 from tests.attestation.verifier.process import Site, Verifier, policy, start_command
 from tests.attestation.verifier.tokens import Issuer
-from tests.e2e.conftest import NewPod, replica
 from tests.e2e.raft import RaftOpenBao
+from tests.e2e.site import NewPod, replica
 from tests.sidecar.pod import CANARY, Pod, refused
 from tests.support.paths import ROOT
 from tests.support.processes import listening_ports

@@ -25,10 +25,10 @@ def webhook_lines(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, An
 
 
 def test_every_line_of_every_process_has_one_form(
-    pod: Pod, judge: Verifier, webhook_lines: list[dict[str, Any]]
+    pod: Pod, verifier_process: Verifier, webhook_lines: list[dict[str, Any]]
 ) -> None:
     sidecar = pod.run().events
-    for lines in (sidecar, judge.log(), webhook_lines):
+    for lines in (sidecar, verifier_process.log(), webhook_lines):
         assert lines
         for line in lines:
             assert list(line)[:3] == _HEAD
@@ -38,8 +38,8 @@ def test_every_line_of_every_process_has_one_form(
             assert all(re.fullmatch(r"[a-z]+(_[a-z]+)*", key) for key in line)
 
 
-def test_a_correlation_id_joins_the_lines_of_sidecar_and_verifier(pod: Pod, judge: Verifier) -> None:
+def test_a_correlation_id_joins_the_lines_of_sidecar_and_verifier(pod: Pod, verifier_process: Verifier) -> None:
     (attested,) = pod.run().named("attested")
-    (attestation,) = judge.events("attestation", attested["correlation_id"])
-    (login,) = judge.events("login", attested["correlation_id"])
+    (attestation,) = verifier_process.events("attestation", attested["correlation_id"])
+    (login,) = verifier_process.events("login", attested["correlation_id"])
     assert attestation["time"] <= login["time"]

@@ -16,8 +16,8 @@ import pytest
 from attestation.simulator.hierarchy import Hierarchy
 from tests.attestation.verifier.process import Site, Verifier, verifier
 from tests.attestation.verifier.tokens import Issuer
-from tests.e2e.conftest import NewPod, replica
 from tests.e2e.raft import RaftOpenBao
+from tests.e2e.site import NewPod, replica
 from tests.sidecar.pod import CANARY, Ended, Pod, clean
 
 _MANY = 75  # the highest concurrency of the paper this implements
@@ -36,7 +36,7 @@ def served(pods: list[Pod], ends: list[Ended]) -> None:
 
 
 @pytest.mark.slow
-def test_75_pods_at_once_are_all_served(new_pod: NewPod, judge: Verifier, bao: RaftOpenBao) -> None:
+def test_75_pods_at_once_are_all_served(new_pod: NewPod, verifier_process: Verifier, bao: RaftOpenBao) -> None:
     before = bao.accessors()
     pods = [new_pod() for _ in range(_MANY)]
     for each in pods:
@@ -46,7 +46,9 @@ def test_75_pods_at_once_are_all_served(new_pod: NewPod, judge: Verifier, bao: R
     print(f"{_MANY} at once: all served within {time.monotonic() - started:.1f} s")
     served(pods, ends)
     assert bao.accessors() == before
-    believed = [each["correlation_id"] for each in judge.events("attestation") if each["reason"] == "believed"]
+    believed = [
+        each["correlation_id"] for each in verifier_process.events("attestation") if each["reason"] == "believed"
+    ]
     ours = [ended.named("attested")[0]["correlation_id"] for ended in ends]
     assert len(set(ours)) == _MANY
     assert set(ours) <= set(believed)

@@ -38,9 +38,9 @@ from plan.document import EnvVariable, SecretFile
 from sidecar.reasons import Exit
 from tests.attestation.verifier.process import Site, Verifier, verifier
 from tests.attestation.verifier.tokens import Issuer
-from tests.e2e.conftest import DB, NewPod, replica, write_password
 from tests.e2e.forwarder import forwarder
 from tests.e2e.raft import RaftOpenBao
+from tests.e2e.site import DB, NewPod, replica, write_password
 from tests.sidecar.pod import CANARY, Pod, clean
 from tests.sidecar.resident import Resident, resident
 from tests.support.until import until
@@ -201,7 +201,7 @@ def test_a_verifier_killed_where_there_is_another(
     staying: Pod,
     tmp_path: Path,
     site: Site,
-    judge: Verifier,
+    verifier_process: Verifier,
     hierarchy: Hierarchy,
     issuer: Issuer,
     bao: RaftOpenBao,
@@ -210,7 +210,7 @@ def test_a_verifier_killed_where_there_is_another(
 ) -> None:
     with (
         verifier(replica(site, tmp_path / "first", hierarchy, issuer)) as first,
-        forwarder(first.port, judge.port) as front,
+        forwarder(first.port, verifier_process.port) as front,
     ):
         staying.change(verifier=replace(staying.plan.verifier, url=f"https://127.0.0.1:{front.port}"))
         with resident(staying) as sidecar:
@@ -220,7 +220,7 @@ def test_a_verifier_killed_where_there_is_another(
             again = sidecar.wait("attested", 2)[1]
             ended = sidecar.stop()
     assert ended.code == 0, ended.stderr
-    assert len(judge.events("attestation", again["correlation_id"])) == 1
+    assert len(verifier_process.events("attestation", again["correlation_id"])) == 1
     assert not ended.named("trouble")
     assert nobody_left() == set()
 

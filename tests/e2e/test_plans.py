@@ -105,7 +105,7 @@ def test_every_secret_is_below_a_kv_mount_of_the_plan_or_leased_to_a_sidecar(inj
         plan = read_plan(each.text)
         vault = VaultClient(plan.vault, Events(Path("/nonexistent")))
         for path, version in reads(plan):
-            target, kv = vault._target(path, version)
+            target, kv = vault._api_path(path, version)
             if kv is None:
                 assert plan.agent == "sidecar", f"{each.case}: nobody would renew what {target} leases"
             else:

@@ -29,9 +29,9 @@ from sidecar.reasons import Exit
 from tests.attestation.verifier.guest import document
 from tests.attestation.verifier.process import HOST_DATA, Site, Verifier, verifier
 from tests.attestation.verifier.tokens import Issuer
-from tests.e2e.conftest import NewPod, replica
 from tests.e2e.forwarder import Forwarder, forwarder
 from tests.e2e.raft import RaftOpenBao
+from tests.e2e.site import NewPod, replica
 from tests.sidecar.pod import CANARY, Pod, clean, refused
 from tests.support.until import until
 
@@ -52,15 +52,15 @@ class Replicas:
 
 @pytest.fixture
 def replicas(
-    tmp_path: Path, site: Site, judge: Verifier, bao: RaftOpenBao, hierarchy: Hierarchy, issuer: Issuer
+    tmp_path: Path, site: Site, verifier_process: Verifier, bao: RaftOpenBao, hierarchy: Hierarchy, issuer: Issuer
 ) -> Iterator[Replicas]:
     with contextlib.ExitStack() as stack:
         to_vault = stack.enter_context(forwarder(bao.port))
         mortal = replica(site, tmp_path / "first", hierarchy, issuer)
         mortal.settings["vault"] |= {"url": f"https://127.0.0.1:{to_vault.port}", "timeoutSeconds": 2.0}
         first = stack.enter_context(verifier(mortal))
-        front = stack.enter_context(forwarder(first.port, judge.port))
-        yield Replicas(first, judge, front, to_vault)
+        front = stack.enter_context(forwarder(first.port, verifier_process.port))
+        yield Replicas(first, verifier_process, front, to_vault)
 
 
 @pytest.fixture

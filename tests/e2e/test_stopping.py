@@ -24,9 +24,9 @@ from plan.document import EnvVariable, EvidenceSource, SecretFile
 from sidecar.reasons import Exit
 from tests.attestation.verifier.process import Verifier
 from tests.attestation.verifier.tokens import Issuer
-from tests.e2e.conftest import DB, write_password
 from tests.e2e.forwarder import forwarder
 from tests.e2e.raft import RaftOpenBao
+from tests.e2e.site import DB, write_password
 from tests.sidecar.front import Request, Spoilt, front
 from tests.sidecar.pod import CANARY, Ended, Pod, clean
 from tests.support.until import until
@@ -108,16 +108,16 @@ class Terminate:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_sigterm_at_each_stage(
-    stage: str, busy_pod: Pod, judge: Verifier, bao: RaftOpenBao, machine: str, tmp_path: Path
+    stage: str, busy_pod: Pod, verifier_process: Verifier, bao: RaftOpenBao, machine: str, tmp_path: Path
 ) -> None:
-    before, logins = bao.accessors(), len(judge.events("login"))
+    before, logins = bao.accessors(), len(verifier_process.events("login"))
     write_password(bao, "second")
     # A pause is a wait for another try: the signal comes after the answer that asks for it.
     later = Spoilt(503, (("Retry-After", "20"),)) if stage == "pause" else None
     terminate = Terminate(_PATHS.get(stage, "none"), later)
     plan = busy_pod.plan
     with (
-        front(tmp_path / "verifier", (judge.port, plan.verifier.ca), terminate) as verifier,
+        front(tmp_path / "verifier", (verifier_process.port, plan.verifier.ca), terminate) as verifier,
         front(tmp_path / "vault", (bao.port, bao.ca), terminate) as vault,
         forwarder(int(machine.rpartition(":")[2])) as way,
     ):
@@ -141,7 +141,7 @@ def test_sigterm_at_each_stage(
         assert time.monotonic() - started < 15, "it waits for nobody"
         if stage not in ("nonce", "evidence", "verdict"):
             # A verifier that is still at it would make its token after the last look.
-            until(lambda: len(judge.events("login")) > logins)
+            until(lambda: len(verifier_process.events("login")) > logins)
     assert ended.code == STAGES[stage], ended.stderr
     assert version(busy_pod) == ("second" if ended.code == 0 else "first")
     assert (busy_pod.run_folder / "ready").exists()

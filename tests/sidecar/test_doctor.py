@@ -24,14 +24,14 @@ HEALTHY = [
     r"ok    plan          for prod/shop/payments: 1 files, 0 variables, agent init",
     r"ok    evidence      simulated at http://127\.0\.0\.1:\d+ gives reports - SIMULATED: they prove nothing about any"
     r" machine",
-    r"ok    pod token     for morphisms-verifier, ends in \d+ s",
+    r"ok    pod token     for morphisms-verifier, expires in \d+ s",
     r"ok    volume        \S+/secrets can be written",
     r"ok    volume        \S+/run can be written",
     r"ok    verifier      https://127\.0\.0\.1:\d+ is trusted and gives a nonce",
     r"ok    clock         within \d s of the verifier's",
     r"ok    Vault         https://127\.0\.0\.1:\d+ is trusted and unsealed",
     r"ok    clock         within \d s of Vault's",
-    r"ok    attestation   believed, assurance workload, SIMULATED; a Vault token for 600 s; "
+    r"ok    attestation   accepted, assurance workload, SIMULATED; a Vault token for 600 s; "
     r"morphisms explain [0-9a-f]{16}",
     rf"ok    secret        {DB} can be read, 4 keys",
     r"ok    contents      1 files would be published; nothing was",
@@ -84,14 +84,14 @@ def test_a_healthy_pod_is_told_so_step_by_step_and_no_token_stays(healthy: Pod, 
     assert accessors(bao) <= before
 
 
-def test_pod_and_operator_read_one_story(healthy: Pod, judge: Verifier, tampering_machine: str) -> None:
+def test_pod_and_operator_read_one_story(healthy: Pod, verifier_process: Verifier, tampering_machine: str) -> None:
     healthy.change(evidence=(EvidenceSource("simulated", tampering_machine),))
     said = doctor(healthy)
     (line,) = said.failures()
     found = re.search(r"attestation .*\[verifier-refused, correlation id ([0-9a-f]{16})\]", line)
     assert found, line
     assert said.code == 12
-    words = morphisms("explain", found[1], "--config", str(judge.site.folder / "verifier.yaml"))
+    words = morphisms("explain", found[1], "--config", str(verifier_process.site.folder / "verifier.yaml"))
     story = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert "attest  REFUSED: verdict" in story.stdout
     assert "signature/report: FAILED" in story.stdout
@@ -111,7 +111,7 @@ def test_a_missing_key_and_an_unwritable_volume(healthy: Pod) -> None:
     healthy.change(secrets=(SecretFile("db", DB, "db", key="nothing"),))
     healthy.run_folder.rmdir()
     lines = doctor(healthy).failures()
-    assert any("volume" in line and "/run is not there" in line for line in lines)
+    assert any("volume" in line and "/run does not exist" in line for line in lines)
     assert any("contents" in line and "nothing" in line for line in lines)
 
 
@@ -143,12 +143,12 @@ def test_the_command_knows_the_option(tmp_path: Path) -> None:
     assert (refused.returncode, "usage" in refused.stderr) == (10, True)
 
 
-def test_what_fails_after_the_verifier_believed_is_told_under_its_id(healthy: Pod, judge: Verifier) -> None:
+def test_what_fails_after_the_verifier_believed_is_told_under_its_id(healthy: Pod, verifier_process: Verifier) -> None:
     healthy.change(secrets=(SecretFile("gone", f"{HOME}/never-written", "gone"),))
     ended = healthy.run()
     found = re.search(r"\[secret-missing, correlation id ([0-9a-f]{16})\]", ended.last_words)
     assert found, ended.last_words
     assert ended.named("attested")[0]["correlation_id"] == found[1]
-    words = morphisms("explain", found[1], "--config", str(judge.site.folder / "verifier.yaml"))
+    words = morphisms("explain", found[1], "--config", str(verifier_process.site.folder / "verifier.yaml"))
     story = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=60).stdout
     assert story.count("believed: believed") == 2, "the attestation and the login"

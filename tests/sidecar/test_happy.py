@@ -9,8 +9,8 @@ import subprocess
 from pathlib import Path
 
 from plan.document import EnvFrom, EnvVariable, SecretFile
-from tests.sidecar.exec.conftest import build
 from tests.sidecar.pod import CANARY, HOME, Pod, clean
+from tests.support.exec_helper import build_helper
 from tests.support.openbao import OpenBao
 
 DB = f"{HOME}/db"
@@ -99,7 +99,7 @@ def test_a_pod_without_secrets_proves_its_guest_and_is_ready(pod: Pod, bao: Open
 
 def test_the_real_helper_becomes_an_application_with_the_secret(pod: Pod, tmp_path: Path) -> None:
     defines = f'-DRUN_DIRECTORY=\\"{pod.run_folder}\\" -DWAIT_MILLISECONDS=1000'
-    pod.helper = build(tmp_path / "helper", defines)
+    pod.helper = build_helper(tmp_path / "helper", defines)
     pod.change(env=(EnvVariable("web", "PASSWORD", path=DB, key="password"), EnvVariable("idle", "A", value="plain")))
     assert pod.run().code == 0
     digest = "import hashlib, os; print(hashlib.sha256(os.environb[b'PASSWORD']).hexdigest())"

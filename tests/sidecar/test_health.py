@@ -182,7 +182,9 @@ def test_it_listens_on_all_addresses_of_the_pod(setting: str, addresses: Sequenc
 
 
 @pytest.fixture
-def slow_verifier(pod: Pod, judge: Verifier, tmp_path_factory: pytest.TempPathFactory) -> Iterator[threading.Event]:
+def slow_verifier(
+    pod: Pod, verifier_process: Verifier, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[threading.Event]:
     """The verifier hands the token out when the event is set."""
     allowed = threading.Event()
 
@@ -192,7 +194,7 @@ def slow_verifier(pod: Pod, judge: Verifier, tmp_path_factory: pytest.TempPathFa
         return None
 
     folder = tmp_path_factory.mktemp("front") / "front"
-    with front(folder, (judge.port, pod.plan.verifier.ca), wait) as fronted:
+    with front(folder, (verifier_process.port, pod.plan.verifier.ca), wait) as fronted:
         pod.change(verifier=replace(pod.plan.verifier, url=fronted.url, ca=fronted.ca))
         yield allowed
         allowed.set()

@@ -12,9 +12,9 @@ import pytest
 
 from plan.document import SecretFile
 from sidecar.reasons import Exit
-from tests.sidecar.conftest import write_secret
 from tests.sidecar.pod import CANARY, HOME, Pod, clean, refused
 from tests.sidecar.resident import resident
+from tests.sidecar.secrets import write_secret
 from tests.sidecar.test_stopping import alive
 from tests.sidecar.test_stopping_residents import changing, hurried
 from tests.support.openbao import OpenBao

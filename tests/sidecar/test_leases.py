@@ -32,7 +32,7 @@ def database(bao: OpenBao) -> Iterator[Postgres]:
 
 
 @pytest.fixture
-def role(bao: OpenBao, judge: Verifier) -> Iterator[None]:
+def role(bao: OpenBao, verifier_process: Verifier) -> Iterator[None]:
     """The workload may have credentials, and end its own leases."""
     bao.done("PUT", "sys/policies/acl/database", {"policy": f"{_READ}\n{_REVOKE}"})
     bao.write_role(token_policies=["database"])

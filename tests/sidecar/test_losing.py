@@ -8,9 +8,9 @@ import pytest
 
 from plan.document import SecretFile
 from tests.attestation.verifier.process import Verifier, policy
-from tests.sidecar.conftest import v2, write_secret
 from tests.sidecar.pod import CANARY, HOME, Pod, clean
 from tests.sidecar.resident import Resident, resident
+from tests.sidecar.secrets import v2, write_secret
 from tests.sidecar.test_stopping import alive
 from tests.support.openbao import OpenBao
 from tests.support.until import until
@@ -176,23 +176,23 @@ def test_without_the_permission_to_look_a_lost_secret_costs_one_new_token(pair: 
 
 
 def test_a_guest_that_is_believed_no_more_keeps_what_it_has_and_asks_again(
-    pair: Pod, bao: OpenBao, judge: Verifier
+    pair: Pod, bao: OpenBao, verifier_process: Verifier
 ) -> None:
     before = alive(bao)
     with resident(pair, reread=0.3) as sidecar:
         sidecar.wait("published")
         (accessor,) = alive(bao) - before
-        reloads = len(judge.events("file_reloaded"))
-        (judge.site.folder / "policies/payments.yaml").unlink()
+        reloads = len(verifier_process.events("file_reloaded"))
+        (verifier_process.site.folder / "policies/payments.yaml").unlink()
         try:
-            until(lambda: len(judge.events("file_reloaded")) > reloads)
+            until(lambda: len(verifier_process.events("file_reloaded")) > reloads)
             bao.done("POST", "auth/token/revoke-accessor", {"accessor": accessor})
             refused = sidecar.wait("trouble", reason="verifier-refused")[0]
             assert len(refused["correlation_id"]) == 16
             assert shown(pair) == ("1", "1")
             assert sidecar.probe("/livez")[0] == 200
         finally:
-            judge.site.write_policy("payments", policy())
+            verifier_process.site.write_policy("payments", policy())
         sidecar.wait("recovered", subject="attestation")
         assert len(sidecar.named("trouble", reason="verifier-refused")) == 1
         ended = sidecar.stop()

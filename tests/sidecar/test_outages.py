@@ -18,14 +18,13 @@ from plan.document import EvidenceSource, Plan, SecretFile, Vault, Workload
 from plan.document import Verifier as VerifierPlan
 from sidecar.renew.schedule import FIRST_PAUSE
 from sidecar.vault.client import REVOCATION_SECONDS
-from tests.attestation.verifier.conftest import make_site
-from tests.attestation.verifier.process import Verifier, policy, verifier
+from tests.attestation.verifier.process import Verifier, make_site, policy, verifier
 from tests.attestation.verifier.tokens import Issuer
 from tests.e2e.forwarder import Forwarder, forwarder
 from tests.e2e.raft import RaftOpenBao, raft_openbao
-from tests.sidecar.conftest import v2
 from tests.sidecar.pod import CANARY, HOME, Pod, clean
 from tests.sidecar.resident import Resident, resident
+from tests.sidecar.secrets import v2
 from tests.support.until import until
 
 pytestmark = pytest.mark.slow
@@ -41,7 +40,7 @@ def raft(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RaftOpenBao]:
 
 
 @pytest.fixture(scope="module")
-def site_judge(
+def raft_verifier(
     tmp_path_factory: pytest.TempPathFactory, hierarchy: Hierarchy, issuer: Issuer, raft: RaftOpenBao
 ) -> Iterator[Verifier]:
     site = make_site(tmp_path_factory.mktemp("verifier"), hierarchy, issuer, raft.url)
@@ -59,8 +58,8 @@ def way_to_vault(raft: RaftOpenBao) -> Iterator[Forwarder]:
 
 
 @pytest.fixture
-def way_to_verifier(site_judge: Verifier) -> Iterator[Forwarder]:
-    with forwarder(site_judge.port) as running:
+def way_to_verifier(raft_verifier: Verifier) -> Iterator[Forwarder]:
+    with forwarder(raft_verifier.port) as running:
         yield running
 
 
@@ -71,14 +70,14 @@ def raft_pod(
     machine: str,
     issuer: Issuer,
     raft: RaftOpenBao,
-    site_judge: Verifier,
+    raft_verifier: Verifier,
     way_to_vault: Forwarder,
     way_to_verifier: Forwarder,
 ) -> Pod:
     """A pod with one secret."""
     raft.write_role(**LONG)
     write(raft, "before")
-    ca = (site_judge.site.folder / "ca.crt").read_text()
+    ca = (raft_verifier.site.folder / "ca.crt").read_text()
     plan = Plan(
         workload=Workload("prod", "shop", "payments", "default"),
         evidence=(EvidenceSource("simulated", machine),),
@@ -178,7 +177,7 @@ def test_vault_that_hangs_does_not_keep_the_kubelet_waiting(
 
 
 def test_the_verifier_is_away_when_it_is_time_to_attest_again(
-    raft_pod: Pod, raft: RaftOpenBao, way_to_verifier: Forwarder, site_judge: Verifier
+    raft_pod: Pod, raft: RaftOpenBao, way_to_verifier: Forwarder, raft_verifier: Verifier
 ) -> None:
     raft.write_role(**SHORT)
     before = raft.accessors()
@@ -190,14 +189,14 @@ def test_the_verifier_is_away_when_it_is_time_to_attest_again(
         sidecar.wait("published", 2)
         shows(raft_pod, "meanwhile")
         is_alive_and_troubled(sidecar)
-        way_to_verifier.targets.append(site_judge.port)
+        way_to_verifier.targets.append(raft_verifier.port)
         raft.write_role(**LONG)
         sidecar.wait("recovered", subject="verifier")
         ends_well(sidecar, raft, before)
 
 
 def test_both_are_away_for_long_and_the_token_dies(
-    raft_pod: Pod, raft: RaftOpenBao, way_to_verifier: Forwarder, way_to_vault: Forwarder, site_judge: Verifier
+    raft_pod: Pod, raft: RaftOpenBao, way_to_verifier: Forwarder, way_to_vault: Forwarder, raft_verifier: Verifier
 ) -> None:
     raft.write_role(**SHORT)
     before = raft.accessors()
@@ -213,7 +212,7 @@ def test_both_are_away_for_long_and_the_token_dies(
         write(raft, "after")
         way_to_vault.targets.append(raft.port)
         sidecar.wait("trouble", subject="token")
-        way_to_verifier.targets.append(site_judge.port)
+        way_to_verifier.targets.append(raft_verifier.port)
         sidecar.wait("published", 2)
         shows(raft_pod, "after")
         sidecar.wait("recovered", subject="token")

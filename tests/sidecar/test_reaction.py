@@ -16,9 +16,9 @@ from plan.document import SecretFile
 from sidecar.errors import SidecarError
 from sidecar.publish.notify import notification
 from sidecar.reasons import Exit
-from tests.sidecar.conftest import write_secret
 from tests.sidecar.pod import CANARY, HOME, Pod, refused
 from tests.sidecar.resident import application, resident
+from tests.sidecar.secrets import write_secret
 from tests.support.openbao import OpenBao
 from tests.support.paths import ROOT
 from tests.support.until import until
@@ -168,7 +168,7 @@ def test_a_process_that_has_ended_is_nobody(tmp_path: Path) -> None:
 
 
 def test_a_signal_that_linux_does_not_have() -> None:
-    with pytest.raises(SidecarError, match="SIGNOTHING, which is no signal") as caught:
+    with pytest.raises(SidecarError, match="SIGNOTHING, which is not a signal of Linux") as caught:
         notification("signal:SIGNOTHING:nginx")
     assert caught.value.exit_code is Exit.CONFIGURATION
     assert notification("none") is None

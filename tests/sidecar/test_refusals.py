@@ -21,9 +21,9 @@ from plan.document import EnvFrom, EnvVariable, EvidenceSource, SecretFile
 from sidecar.reasons import Exit
 from tests.attestation.verifier.process import Verifier
 from tests.attestation.verifier.tokens import Issuer
-from tests.sidecar.conftest import write_secret
 from tests.sidecar.front import Front, Request, Spoilt, front, never
 from tests.sidecar.pod import CANARY, HOME, Ended, Pod, clean, refused
+from tests.sidecar.secrets import write_secret
 from tests.support.certificates import make_pair
 from tests.support.openbao import OpenBao, openbao
 from tests.support.paths import ROOT
@@ -37,13 +37,13 @@ def through(pod: Pod, fronted: Front) -> None:
     pod.change(vault=replace(pod.plan.vault, url=fronted.url, ca=fronted.ca))
 
 
-def judged_through(pod: Pod, fronted: Front) -> None:
+def verifier_through(pod: Pod, fronted: Front) -> None:
     """The pod's verifier is behind the front."""
     pod.change(verifier=replace(pod.plan.verifier, url=fronted.url, ca=fronted.ca))
 
 
-def real_verifier(pod: Pod, judge: Verifier) -> tuple[int, str]:
-    return judge.port, pod.plan.verifier.ca
+def real_verifier(pod: Pod, verifier_process: Verifier) -> tuple[int, str]:
+    return verifier_process.port, pod.plan.verifier.ca
 
 
 def nothing_published(pod: Pod) -> None:
@@ -149,10 +149,10 @@ def test_evidence_that_never_comes_ends_with_the_deadline(pod: Pod) -> None:
         refused(pod.run(), Exit.DEADLINE, "evidence-deadline")
 
 
-def test_a_tampered_report(pod: Pod, tampering_machine: str, judge: Verifier) -> None:
+def test_a_tampered_report(pod: Pod, tampering_machine: str, verifier_process: Verifier) -> None:
     pod.change(evidence=(EvidenceSource("simulated", tampering_machine),), secrets=FILE)
     event = refused(pod.run(), Exit.VERIFIER_REFUSED, "verifier-refused")
-    verdict = judge.events("attestation", event["correlation_id"])
+    verdict = verifier_process.events("attestation", event["correlation_id"])
     assert len(verdict) == 1, "both sides tell of one id"
     assert event["correlation_id"] in (pod.root / "last-words").read_text()
     nothing_published(pod)
@@ -186,68 +186,68 @@ def test_a_certificate_of_another_ca_is_refused_at_once(pod: Pod, party: str) ->
     nothing_published(pod)
 
 
-def test_a_busy_verifier_is_asked_again_when_it_says(pod: Pod, judge: Verifier, tmp_path: Path) -> None:
+def test_a_busy_verifier_is_asked_again_when_it_says(pod: Pod, verifier_process: Verifier, tmp_path: Path) -> None:
     def busy_once(_request: Request, seen: Sequence[Request]) -> Spoilt | None:
         return None if seen else Spoilt(503, (("Retry-After", "1"),))
 
-    with front(tmp_path / "front", real_verifier(pod, judge), busy_once) as fronted:
-        judged_through(pod, fronted)
+    with front(tmp_path / "front", real_verifier(pod, verifier_process), busy_once) as fronted:
+        verifier_through(pod, fronted)
         ended = pod.run()
     assert ended.code == 0, ended.stderr
     assert fronted.seen[1].at - fronted.seen[0].at >= 1
 
 
-def test_who_asks_for_more_time_than_there_is_gets_none(pod: Pod, judge: Verifier, tmp_path: Path) -> None:
+def test_who_asks_for_more_time_than_there_is_gets_none(pod: Pod, verifier_process: Verifier, tmp_path: Path) -> None:
     def busy(_request: Request, _seen: Sequence[Request]) -> Spoilt:
         return Spoilt(503, (("Retry-After", "600"),))
 
-    with front(tmp_path / "front", real_verifier(pod, judge), busy) as fronted:
-        judged_through(pod, fronted)
+    with front(tmp_path / "front", real_verifier(pod, verifier_process), busy) as fronted:
+        verifier_through(pod, fronted)
         refused(pod.run(), Exit.VERIFIER_UNREACHABLE, "verifier-busy")
     assert len(fronted.seen) == 1
 
 
-def test_redirects_are_not_followed(pod: Pod, judge: Verifier, tmp_path: Path) -> None:
+def test_redirects_are_not_followed(pod: Pod, verifier_process: Verifier, tmp_path: Path) -> None:
     def elsewhere(_request: Request, _seen: Sequence[Request]) -> Spoilt:
         return Spoilt(307, (("Location", "/elsewhere"),))
 
-    with front(tmp_path / "front", real_verifier(pod, judge), elsewhere) as fronted:
-        judged_through(pod, fronted)
+    with front(tmp_path / "front", real_verifier(pod, verifier_process), elsewhere) as fronted:
+        verifier_through(pod, fronted)
         refused(pod.run(), Exit.VERIFIER_UNREACHABLE, "verifier-redirects")
     assert len(fronted.seen) == 1
 
 
-def test_a_trickle_does_not_extend_the_deadline(pod: Pod, judge: Verifier, tmp_path: Path) -> None:
+def test_a_trickle_does_not_extend_the_deadline(pod: Pod, verifier_process: Verifier, tmp_path: Path) -> None:
     def trickle(_request: Request, _seen: Sequence[Request]) -> Spoilt:
         return Spoilt(200, (), b" " * 1000, trickle=True)
 
     pod.change(deadline_seconds=2)
     started = time.monotonic()
-    with front(tmp_path / "front", real_verifier(pod, judge), trickle) as fronted:
-        judged_through(pod, fronted)
+    with front(tmp_path / "front", real_verifier(pod, verifier_process), trickle) as fronted:
+        verifier_through(pod, fronted)
         refused(pod.run(), Exit.VERIFIER_UNREACHABLE, "verifier-unreachable")
     assert time.monotonic() - started < 3.5
 
 
 def test_a_clock_that_is_minutes_off_is_named(
-    pod: Pod, judge: Verifier, tampering_machine: str, tmp_path: Path
+    pod: Pod, verifier_process: Verifier, tampering_machine: str, tmp_path: Path
 ) -> None:
     pod.change(evidence=(EvidenceSource("simulated", tampering_machine),))
     date = formatdate(time.time() - 600, usegmt=True)
-    with front(tmp_path / "front", real_verifier(pod, judge), never, date=date) as fronted:
-        judged_through(pod, fronted)
+    with front(tmp_path / "front", real_verifier(pod, verifier_process), never, date=date) as fronted:
+        verifier_through(pod, fronted)
         ended = pod.run()
     event = refused(ended, Exit.VERIFIER_REFUSED, "verifier-refused")
     assert "s ahead of the verifier's" in event["detail"]
     assert ended.named("clock_skew")
 
 
-def test_names_resolve_and_proxies_are_ignored(pod: Pod, judge: Verifier, tmp_path: Path) -> None:
+def test_names_resolve_and_proxies_are_ignored(pod: Pod, verifier_process: Verifier, tmp_path: Path) -> None:
     pod.environment = {
         name: f"http://127.0.0.1:{closed_port()}" for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY")
     }
-    with front(tmp_path / "front", real_verifier(pod, judge), never, host="localhost") as fronted:
-        judged_through(pod, fronted)
+    with front(tmp_path / "front", real_verifier(pod, verifier_process), never, host="localhost") as fronted:
+        verifier_through(pod, fronted)
         assert pod.run().code == 0
 
 

@@ -9,9 +9,9 @@ import pytest
 
 from plan.document import EnvVariable, SecretFile
 from tests.attestation.verifier.process import Verifier
-from tests.sidecar.conftest import write_secret
 from tests.sidecar.pod import CANARY, HOME, Pod, clean
 from tests.sidecar.resident import application, resident
+from tests.sidecar.secrets import write_secret
 from tests.sidecar.test_stopping import alive
 from tests.support.openbao import OpenBao
 
@@ -19,7 +19,7 @@ ROTATED = f"{HOME}/rotated"
 
 
 @pytest.fixture
-def short_life(bao: OpenBao, judge: Verifier) -> Iterator[None]:
+def short_life(bao: OpenBao, verifier_process: Verifier) -> Iterator[None]:
     """Tokens that live 3 s, and 6 s when renewed."""
     bao.write_role(token_policies=["knative", "tests"], token_ttl="3s", token_explicit_max_ttl="6s")
     yield

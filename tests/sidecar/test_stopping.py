@@ -95,7 +95,7 @@ def test_sigkill_never_leaves_half(busy_pod: Pod, moment: float) -> None:
 
 
 def test_sigterm_while_the_verifier_logs_in_waits_for_the_token_and_revokes_it(
-    busy_pod: Pod, judge: Verifier, bao: OpenBao, tmp_path: Path
+    busy_pod: Pod, verifier_process: Verifier, bao: OpenBao, tmp_path: Path
 ) -> None:
     logging_in = threading.Event()
 
@@ -106,7 +106,7 @@ def test_sigterm_while_the_verifier_logs_in_waits_for_the_token_and_revokes_it(
         return None
 
     before = alive(bao)
-    with front(tmp_path / "front", (judge.port, busy_pod.plan.verifier.ca), slowly) as fronted:
+    with front(tmp_path / "front", (verifier_process.port, busy_pod.plan.verifier.ca), slowly) as fronted:
         busy_pod.change(verifier=replace(busy_pod.plan.verifier, url=fronted.url, ca=fronted.ca))
         process = busy_pod.start()
         assert logging_in.wait(20)

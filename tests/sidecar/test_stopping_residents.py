@@ -16,10 +16,10 @@ import pytest
 from plan.document import EnvVariable, SecretFile
 from sidecar.reasons import Exit
 from tests.attestation.verifier.process import Verifier
-from tests.sidecar.conftest import write_secret
 from tests.sidecar.front import Request, Spoilt, front
 from tests.sidecar.pod import CANARY, HOME, Pod, clean, refused
 from tests.sidecar.resident import resident
+from tests.sidecar.secrets import write_secret
 from tests.sidecar.test_stopping import alive
 from tests.support.openbao import OpenBao
 
@@ -33,7 +33,7 @@ MOMENTS = sorted(round(_RANDOM.uniform(0.05, 5.0), 3) for _ in range(20))
 
 
 @pytest.fixture
-def hurried(bao: OpenBao, judge: Verifier) -> Iterator[None]:
+def hurried(bao: OpenBao, verifier_process: Verifier) -> Iterator[None]:
     """Tokens that are replaced every other second."""
     bao.write_role(token_policies=["knative", "tests"], token_ttl="2s", token_explicit_max_ttl="3s")
     yield

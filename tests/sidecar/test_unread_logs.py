@@ -17,9 +17,9 @@ import pytest
 from plan import layout
 from plan.codec import write_plan
 from plan.document import SecretFile
-from tests.sidecar.conftest import write_secret
 from tests.sidecar.pod import CANARY, HOME, START, Pod
 from tests.sidecar.resident import START as STAY
+from tests.sidecar.secrets import write_secret
 from tests.sidecar.test_stopping import alive
 from tests.support.openbao import OpenBao
 from tests.support.paths import ROOT

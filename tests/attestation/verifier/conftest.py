@@ -3,31 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from attestation.simulator.device import Device
-from attestation.simulator.hierarchy import Hierarchy, open_hierarchy
-from tests.attestation.verifier.process import HOST_DATA, Site, Verifier, policy, verifier
+from attestation.simulator.hierarchy import Hierarchy
+from tests.attestation.verifier.process import HOST_DATA, Verifier, make_site, policy, verifier
 from tests.attestation.verifier.tokens import Issuer
 from tests.support.openbao import OpenBao, openbao
-
-
-@pytest.fixture(scope="session")
-def hierarchy(tmp_path_factory: pytest.TempPathFactory) -> Hierarchy:
-    return open_hierarchy(tmp_path_factory.mktemp("simulated"))
 
 
 @pytest.fixture(scope="session")
 def device(hierarchy: Hierarchy) -> Device:
     """The guest whose HOST_DATA the policies name."""
     return Device(hierarchy, host_data=HOST_DATA)
-
-
-@pytest.fixture(scope="session")
-def issuer() -> Issuer:
-    return Issuer()
 
 
 @pytest.fixture(scope="session")
@@ -49,10 +38,3 @@ def running(
     bao.trust(site.public_keys)
     with verifier(site) as process:
         yield process
-
-
-def make_site(folder: Path, hierarchy: Hierarchy, issuer: Issuer, vault_url: str) -> Site:
-    """A verifier's folder without policies."""
-    site = Site(folder, hierarchy, vault_url)
-    issuer.write_jwks(folder / "prod.jwks")
-    return site

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from attestation.simulator.device import DEFAULT_MEASUREMENT
 from attestation.simulator.hierarchy import TCB, Hierarchy
 from tests.attestation.verifier.guest import Client
-from tests.attestation.verifier.tokens import ISSUER
+from tests.attestation.verifier.tokens import ISSUER, Issuer
 from tests.support.certificates import write_pair
 from tests.support.processes import listening_ports, morphisms, running
 
@@ -97,6 +97,13 @@ class Site:
         path = self.folder / "verifier.yaml"
         path.write_text(yaml.safe_dump(self.settings))
         return path
+
+
+def make_site(folder: Path, hierarchy: Hierarchy, issuer: Issuer, vault_url: str) -> Site:
+    """A verifier's folder without policies."""
+    site = Site(folder, hierarchy, vault_url)
+    issuer.write_jwks(folder / "prod.jwks")
+    return site
 
 
 @dataclass

@@ -13,9 +13,8 @@ from attestation.simulator.hierarchy import Hierarchy
 from attestation.verifier.policies.vault_secret import PolicySecret
 from attestation.verifier.reasons import Reason, RefusedError
 from server.watched import FileMetrics
-from tests.attestation.verifier.conftest import make_site
 from tests.attestation.verifier.own_login import write_app_role
-from tests.attestation.verifier.process import GUEST, policy, verifier
+from tests.attestation.verifier.process import GUEST, make_site, policy, verifier
 from tests.attestation.verifier.test_credentials import kept, role
 from tests.attestation.verifier.test_refusals import Guest, inside
 from tests.attestation.verifier.tokens import Issuer

@@ -15,9 +15,8 @@ from attestation.simulator.device import Device, Tamper
 from attestation.simulator.hierarchy import Hierarchy, open_hierarchy
 from kbs.guest import EphemeralKey, open_token, read_attest_answer, token_path, write_additional_evidence, write_attest
 from kbs.messages import ERROR_BASE, WireError, binding
-from tests.attestation.verifier.conftest import make_site
 from tests.attestation.verifier.guest import Answer, Client, document
-from tests.attestation.verifier.process import HOST_DATA, Verifier, policy, verifier
+from tests.attestation.verifier.process import HOST_DATA, Verifier, make_site, policy, verifier
 from tests.attestation.verifier.tokens import Issuer
 from tests.support.openbao import OpenBao
 from tests.support.until import until

@@ -15,8 +15,7 @@ from attestation.verifier.handlers import JWKS_PATH
 from attestation.verifier.vault.signing import load_signing_keys
 from kbs.guest import read_attest_answer
 from server.yaml.strict import ConfigurationError
-from tests.attestation.verifier.conftest import make_site
-from tests.attestation.verifier.process import policy, verifier, write_signing_key
+from tests.attestation.verifier.process import make_site, policy, verifier, write_signing_key
 from tests.attestation.verifier.test_refusals import Guest
 from tests.attestation.verifier.tokens import Issuer
 from tests.support.openbao import OpenBao

@@ -9,8 +9,7 @@ import pytest
 from attestation.simulator.device import Device
 from attestation.simulator.hierarchy import Hierarchy
 from attestation.verifier.rate_limit import network
-from tests.attestation.verifier.conftest import make_site
-from tests.attestation.verifier.process import policy, verifier
+from tests.attestation.verifier.process import make_site, policy, verifier
 from tests.attestation.verifier.test_refusals import Guest
 from tests.attestation.verifier.tokens import Issuer
 from tests.support.until import until

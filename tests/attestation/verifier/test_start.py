@@ -21,9 +21,8 @@ from attestation.simulator.hierarchy import Hierarchy
 from attestation.verifier.configuration import Certificates
 from attestation.verifier.trust_anchors import load_anchors
 from server.yaml.strict import ConfigurationError
-from tests.attestation.verifier.conftest import make_site
 from tests.attestation.verifier.guest import Client
-from tests.attestation.verifier.process import GUEST, Site, policy, start_command, terminate, verifier
+from tests.attestation.verifier.process import GUEST, Site, make_site, policy, start_command, terminate, verifier
 from tests.attestation.verifier.test_read_back import LIVE
 from tests.attestation.verifier.test_refusals import Guest, inside
 from tests.attestation.verifier.tokens import Issuer

@@ -19,8 +19,7 @@ from attestation.verifier.cluster.token_review import PATH, TokenReviewer
 from attestation.verifier.reasons import Reason, RefusedError
 from server.kubernetes.client import Client
 from server.kubernetes.credentials import ServiceAccount
-from tests.attestation.verifier.conftest import make_site
-from tests.attestation.verifier.process import policy, verifier
+from tests.attestation.verifier.process import make_site, policy, verifier
 from tests.attestation.verifier.test_refusals import Guest, inside
 from tests.attestation.verifier.tokens import AUDIENCE, UID, Issuer
 from tests.support.certificates import write_pair

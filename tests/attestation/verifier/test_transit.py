@@ -17,9 +17,8 @@ from attestation.verifier.handlers import JWKS_PATH
 from attestation.verifier.reasons import Reason, RefusedError
 from attestation.verifier.vault.transit import TransitKeys
 from kbs.guest import read_attest_answer
-from tests.attestation.verifier.conftest import make_site
 from tests.attestation.verifier.own_login import make_transit_key, write_app_role
-from tests.attestation.verifier.process import Verifier, policy, verifier
+from tests.attestation.verifier.process import Verifier, make_site, policy, verifier
 from tests.attestation.verifier.test_credentials import kept, role
 from tests.attestation.verifier.test_refusals import Guest
 from tests.attestation.verifier.tokens import Issuer

@@ -25,8 +25,7 @@ from attestation.verifier.vault import login as module
 from attestation.verifier.vault.login import Vault
 from attestation.verifier.vault.signing import SigningKeys, load_signing_keys
 from kbs.guest import EphemeralKey, open_token, read_attest_answer
-from tests.attestation.verifier.conftest import make_site
-from tests.attestation.verifier.process import Verifier, policy, verifier, write_signing_key
+from tests.attestation.verifier.process import Verifier, make_site, policy, verifier, write_signing_key
 from tests.attestation.verifier.test_refusals import Guest, inside, outside
 from tests.attestation.verifier.tokens import Issuer
 from tests.support.openbao import MOUNT, ROLE, OpenBao, openbao

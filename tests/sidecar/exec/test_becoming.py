@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.sidecar.exec.conftest import CANARY, CANNOT_RUN, CONTAINER, NO_ENV_FILE, NOT_FOUND, Pod, Report, refused
+from tests.sidecar.exec.container import CANARY, CANNOT_RUN, CONTAINER, NO_ENV_FILE, NOT_FOUND, Pod, Report, refused
 
 PIPE = subprocess.PIPE
 

@@ -7,8 +7,9 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from tests.sidecar.exec.conftest import CONTAINER, RUN, SOURCE, USAGE, Report, build
+from tests.sidecar.exec.container import CONTAINER, RUN, USAGE, Report
 from tests.support import packages
+from tests.support.exec_helper import SOURCE, build_helper
 
 KIB = 1024
 
@@ -51,7 +52,7 @@ def test_two_builds_are_the_same_bytes(shipped: Path, tmp_path: Path) -> None:
     """From another folder too: no path goes in."""
     elsewhere = tmp_path / "a-rather-different-place"
     shutil.copytree(SOURCE, elsewhere, ignore=shutil.ignore_patterns("build"))
-    again = build(tmp_path / "again", source=elsewhere)
+    again = build_helper(tmp_path / "again", source=elsewhere)
     assert again.read_bytes() == shipped.read_bytes()
 
 
@@ -59,7 +60,7 @@ def test_runs_on_aarch64(tmp_path: Path, application: Path, compiler: str) -> No
     """The helper under emulation; what it becomes is this machine's own program."""
     packages.require(**{"aarch64-linux-gnu-gcc": "gcc-aarch64-linux-gnu", "qemu-aarch64-static": "qemu-user-static"})
     cross, emulator = "aarch64-linux-gnu-gcc", "qemu-aarch64-static"
-    helper = build(tmp_path / "aarch64", f'-DRUN_DIRECTORY=\\"{RUN}\\"', compiler=cross)
+    helper = build_helper(tmp_path / "aarch64", f'-DRUN_DIRECTORY=\\"{RUN}\\"', compiler=cross)
     assert helper.stat().st_size <= 64 * KIB
     (tmp_path / RUN / "env").mkdir(parents=True)
     (tmp_path / RUN / "env" / CONTAINER).write_bytes(b"A=1\0B=2\0")

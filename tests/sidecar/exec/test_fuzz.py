@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.sidecar.exec.conftest import HERE, SOURCE
+from tests.sidecar.exec.container import HERE
 from tests.support import packages
+from tests.support.exec_helper import SOURCE
 
 COUNT = 500_000
 SECONDS = 8

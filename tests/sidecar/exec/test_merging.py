@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from tests.sidecar.exec.conftest import Pod
+from tests.sidecar.exec.container import Pod
 
 
 def test_a_secret_replaces_in_place_and_the_rest_keeps_value_and_order(pod: Pod) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.sidecar.exec.conftest import (
+from tests.sidecar.exec.container import (
     CANARY,
     CONTAINER,
     MALFORMED,

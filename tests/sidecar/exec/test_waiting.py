@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import time
 
-from tests.sidecar.exec.conftest import CONTAINER, NOT_PUBLISHED, Pod, Report, refused
+from tests.sidecar.exec.container import CONTAINER, NOT_PUBLISHED, Pod, Report, refused
 
 
 def looks(pid: int) -> int:
