@@ -38,6 +38,7 @@ from attestation.report.abi import SIGNED_SIZE, encode_report
 from attestation.report.envelopes import Evidence, from_raw
 from attestation.report.products import ProductLine, line_by_name
 from attestation.report.tcb import Tcb, encode_tcb
+from tests.support.certificates import builder
 from tests.support.vectors import Store, store
 
 SHA384 = hashes.SHA384()
@@ -171,18 +172,26 @@ class Platform:
     def chip_id(self) -> bytes:
         return bytes(range(1, self.line.chip_id_size + 1))
 
+    def unsigned(
+        self, subject: x509.Name, issuer: x509.Name, key: Any, serial: int, *, since: int, until: int
+    ) -> x509.CertificateBuilder:
+        """A certificate that is valid from `since` days before now until `until` days after it."""
+        times = {"since": self.now - timedelta(days=since), "until": self.now + timedelta(days=until)}
+        return builder(subject, issuer, key, serial=serial, **times)
+
     def authority(self, subject: str, issuer: str, key: str, signer: str, serial: int, **bent: Any) -> Certificate:
         usage = dict.fromkeys(KEY_USAGES, False) | {"key_cert_sign": True}
         usage["crl_sign"] = subject == issuer
         path_length = bent.get("path_length", None if subject == issuer else 0)
         built = (
-            x509.CertificateBuilder()
-            .subject_name(name_of(subject))
-            .issuer_name(name_of(issuer))
-            .public_key(bent.get("public_key") or rsa_key(key).public_key())
-            .serial_number(serial)
-            .not_valid_before(self.now - timedelta(days=bent.get("since", 1000)))
-            .not_valid_after(self.now + timedelta(days=bent.get("until", 1000)))
+            self.unsigned(
+                name_of(subject),
+                name_of(issuer),
+                bent.get("public_key") or rsa_key(key).public_key(),
+                serial,
+                since=bent.get("since", 1000),
+                until=bent.get("until", 1000),
+            )
             .add_extension(x509.BasicConstraints(bent.get("ca", True), path_length), critical=True)
             .add_extension(x509.KeyUsage(**usage), critical=True)
             .sign(rsa_key(signer), SHA384, rsa_padding=pss(bent.get("salt", 48)))
@@ -225,19 +234,18 @@ class Platform:
             extensions[OID_SPL[name]] = bytes([2, 1, version]) if version < 0x80 else bytes([2, 2, 0, version])
         if vlek and "hwid" in bent:
             extensions[OID_HWID] = bent["hwid"]
-        builder = (
-            x509.CertificateBuilder()
-            .subject_name(name_of(bent.get("subject", "SEV-VLEK" if vlek else "SEV-VCEK")))
-            .issuer_name(name_of(bent.get("issuer", self.line.intermediate_name(vlek=vlek))))
-            .public_key(key.public_key())
-            .serial_number(bent.get("serial", 1))
-            .not_valid_before(self.now - timedelta(days=bent.get("since", 100)))
-            .not_valid_after(self.now + timedelta(days=bent.get("until", 100)))
+        unsigned = self.unsigned(
+            name_of(bent.get("subject", "SEV-VLEK" if vlek else "SEV-VCEK")),
+            name_of(bent.get("issuer", self.line.intermediate_name(vlek=vlek))),
+            key.public_key(),
+            bent.get("serial", 1),
+            since=bent.get("since", 100),
+            until=bent.get("until", 100),
         )
         for oid, value in extensions.items():
             if value is not None:
-                builder = builder.add_extension(x509.UnrecognizedExtension(x509.ObjectIdentifier(oid), value), False)
-        built = builder.sign(signer, SHA384, rsa_padding=pss(bent.get("salt", 48)))
+                unsigned = unsigned.add_extension(x509.UnrecognizedExtension(x509.ObjectIdentifier(oid), value), False)
+        built = unsigned.sign(signer, SHA384, rsa_padding=pss(bent.get("salt", 48)))
         if bent.get("serial", 0) == 0 and bent.get("salt", 48) == 48:
             return parse_certificate(serial_zero(built, signer)), key
         return parse_certificate(built.public_bytes(Encoding.DER)), key
@@ -293,7 +301,7 @@ class Platform:
         return bytes(raw)
 
     def crl(self, serials: Iterable[int] = (), *, since: int = 10, until: int = 300, **bent: Any) -> RevocationList:
-        builder = (
+        unsigned = (
             x509.CertificateRevocationListBuilder()
             .issuer_name(name_of(bent.get("issuer", self.line.ark_name)))
             .last_update(self.now - timedelta(days=since))
@@ -301,8 +309,8 @@ class Platform:
         )
         for serial in serials:
             entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(self.now)
-            builder = builder.add_revoked_certificate(entry.build())
-        built = builder.sign(rsa_key(bent.get("signer", "ark")), SHA384, rsa_padding=pss(bent.get("salt", 48)))
+            unsigned = unsigned.add_revoked_certificate(entry.build())
+        built = unsigned.sign(rsa_key(bent.get("signer", "ark")), SHA384, rsa_padding=pss(bent.get("salt", 48)))
         return parse_crl(built.public_bytes(Encoding.DER))
 
     def judge(

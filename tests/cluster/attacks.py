@@ -9,7 +9,7 @@ from typing import Any
 from tests.cluster.client import Answer, Client, Object
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.namespace import DEVELOPER, Namespace
-from tests.support.until import until as until
+from tests.support.until import until
 
 DRY = {"dryRun": "All"}
 IMAGE = f"dev.local/app@sha256:{'b' * 64}"

@@ -29,10 +29,10 @@ import pytest
 from tests.cluster import binaries
 from tests.cluster.binaries import Report
 from tests.cluster.controlplane import ControlPlane, control_plane
-from tests.cluster.installation import Installation
+from tests.cluster.installation import Installation, running
 from tests.cluster.knative import Knative, alone
 from tests.cluster.namespace import Namespace
-from tests.cluster.nodes import KATA, RUNTIME_CLASSES, add_confidential_node, add_node
+from tests.cluster.nodes import add_confidential_node, add_node
 
 _HERE = Path(__file__).parent
 
@@ -86,14 +86,8 @@ def knative(cluster: ControlPlane, _report: Report) -> Iterator[Knative]:
 @pytest.fixture(scope="session")
 def morphisms(cluster: ControlPlane) -> Iterator[Installation]:
     """Installed from manifests/, two replicas running."""
-    cluster.admin.create(RUNTIME_CLASSES, KATA)
-    installation = Installation(cluster)
-    installation.install()
-    try:
-        installation.start()
+    with running(Installation(cluster)) as installation:
         yield installation
-    finally:
-        installation.stop()
 
 
 @pytest.fixture

@@ -7,21 +7,23 @@ their own args, environment and volumes, and a token bound to the pod.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import urllib3
 import yaml
 
 from tests.cluster.client import Client, Credentials, Object
 from tests.cluster.controlplane import ControlPlane
-from tests.cluster.nodes import MANIFESTS
+from tests.cluster.nodes import KATA, MANIFESTS, RUNTIME_CLASSES
 from tests.cluster.process import Process
 from tests.support.balancer import UPDATE_SECONDS
 from tests.support.ports import free_port
@@ -32,6 +34,8 @@ NAME = "morphisms-webhook"
 LAME_DUCK_SECONDS = 2 * UPDATE_SECONDS
 """Longer than this installation's endpoints take to update. The default is made for a kubelet and kube-proxy."""
 _REGISTRATIONS = "/apis/admissionregistration.k8s.io/v1"
+
+AnyInstallation = TypeVar("AnyInstallation", bound="Installation")
 
 
 @dataclass
@@ -61,6 +65,18 @@ class Replica:
 
     def _url(self, path: str) -> str:
         return f"http://127.0.0.1:{self.metrics_port}/{path}"
+
+
+@contextlib.contextmanager
+def running(installation: AnyInstallation) -> Iterator[AnyInstallation]:
+    """Install it, on a cluster that has not seen one yet, and run its replicas; they are stopped at the end."""
+    installation.cluster.admin.create(RUNTIME_CLASSES, KATA)
+    installation.install()
+    try:
+        installation.start()
+        yield installation
+    finally:
+        installation.stop()
 
 
 class Installation:

@@ -20,11 +20,11 @@ from tests.cluster.attacks import (
     reasons,
     try_patch,
     try_pod,
-    until,
 )
 from tests.cluster.client import APPLY_PATCH, STRATEGIC_PATCH, Answer, Object
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.namespace import Namespace
+from tests.support.until import until
 
 pytestmark = pytest.mark.usefixtures("morphisms")
 _NOTE = {"example.org/note": "x"}

@@ -21,12 +21,12 @@ from tests.cluster.attacks import (
     reasons,
     try_patch,
     try_pod,
-    until,
 )
 from tests.cluster.client import Answer, Client, Object
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.knative import Knative, make_service
 from tests.cluster.namespace import Namespace
+from tests.support.until import until
 
 pytestmark = pytest.mark.usefixtures("morphisms")
 Make = Callable[..., Namespace]

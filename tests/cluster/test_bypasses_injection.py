@@ -23,12 +23,12 @@ from tests.cluster.attacks import (
     make_pod,
     reasons,
     try_pod,
-    until,
 )
 from tests.cluster.client import Object
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.namespace import Namespace
 from tests.cluster.pki import Authority
+from tests.support.until import until
 
 pytestmark = pytest.mark.usefixtures("morphisms")
 Make = Callable[..., Namespace]

@@ -21,13 +21,13 @@ from tests.cluster.attacks import (
     reasons,
     try_patch,
     try_pod,
-    until,
 )
 from tests.cluster.client import JSON_PATCH, Answer, Client, Object
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.installation import Installation
 from tests.cluster.namespace import Namespace
 from tests.cluster.nodes import NODES, RUNTIME_CLASSES, SNP_LABEL, add_node
+from tests.support.until import until
 
 pytestmark = pytest.mark.usefixtures("morphisms")
 Make = Callable[..., Namespace]

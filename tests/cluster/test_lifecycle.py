@@ -16,8 +16,8 @@ import yaml
 from tests.cluster.asking import make_pod
 from tests.cluster.client import Answer, Client
 from tests.cluster.controlplane import control_plane
-from tests.cluster.installation import Installation
-from tests.cluster.nodes import KATA, RUNTIME_CLASSES, add_confidential_node
+from tests.cluster.installation import Installation, running
+from tests.cluster.nodes import add_confidential_node
 from tests.manifests.rendering import MANIFESTS
 
 _NAMESPACES = "/api/v1/namespaces"
@@ -30,14 +30,8 @@ def upgraded(_programs: None) -> Iterator[Installation]:
     """A control plane of its own with the release before, two replicas running."""
     with control_plane("lifecycle") as cluster:
         add_confidential_node(cluster.admin, "snp-0")
-        cluster.admin.create(RUNTIME_CLASSES, KATA)
-        installation = Installation(cluster, "previous")
-        installation.install()
-        try:
-            installation.start()
+        with running(Installation(cluster, "previous")) as installation:
             yield installation
-        finally:
-            installation.stop()
 
 
 class Creating:

@@ -12,9 +12,10 @@ import pytest
 import yaml
 
 from tests.cluster.controlplane import ControlPlane, control_plane
+from tests.cluster.installation import running
 from tests.cluster.kubelet import KeptInstallation
 from tests.cluster.namespace import MODE_LABEL, Namespace
-from tests.cluster.nodes import KATA, RUNTIME_CLASSES, add_confidential_node, add_node
+from tests.cluster.nodes import add_confidential_node, add_node
 from tests.cluster.stream import Stream
 from tests.manifests.rendering import MANIFESTS
 from tests.support.until import until
@@ -31,14 +32,8 @@ def previous(_programs: None) -> Iterator[KeptInstallation]:
         for name in ("snp-0", "snp-1"):
             add_confidential_node(cluster.admin, name)
         add_node(cluster.admin, "plain-0", {"kubernetes.io/os": "linux"})
-        cluster.admin.create(RUNTIME_CLASSES, KATA)
-        installation = KeptInstallation(cluster, "previous")
-        installation.install()
-        try:
-            installation.start()
+        with running(KeptInstallation(cluster, "previous")) as installation:
             yield installation
-        finally:
-            installation.stop()
 
 
 def test_an_upgrade_with_its_rollout_fails_nothing_and_lets_nothing_pass(previous: KeptInstallation) -> None:

@@ -92,7 +92,7 @@ class Client:
         await self.writer.drain()
 
     async def receive(self) -> Answer:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             head = (await self.reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
             headers = {k.lower(): v.strip() for k, _, v in (line.partition(":") for line in head[1:] if line)}
             body = await self.reader.readexactly(int(headers.get("content-length", 0)))
@@ -103,7 +103,7 @@ class Client:
         await self.send(f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n{length}{headers}\r\n".encode() + body)
         return await self.receive()
 
-    async def closed(self, seconds: float = 5) -> bool:
+    async def closed(self, seconds: float = 60) -> bool:
         """Whether the server ends the connection, without another byte, within `seconds`."""
         try:
             async with asyncio.timeout(seconds):
@@ -163,7 +163,7 @@ async def serve(tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
     for service in running:
         service.stop()
         service.stop()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await service.wait()
 
 

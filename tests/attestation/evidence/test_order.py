@@ -77,9 +77,9 @@ def test_a_busy_source_is_asked_again_until_the_deadline_and_not_replaced(device
     with serving(plain("503 Service Unavailable")) as agent, serving(simulated(device)) as machine:
         sources = [EvidenceSource("coco-aa", agent.address), EvidenceSource("simulated", machine.address)]
         with pytest.raises(EvidenceError) as caught:
-            collect_first(sources, DIGEST, timeout=0.5)
+            collect_first(sources, DIGEST, timeout=0.69)
         assert (caught.value.source, caught.value.code) == ("coco-aa", Code.THROTTLED)
-        assert len(agent.heads) == 3  # at once, after 0.1 s, after 0.2 s more; the next would come too late
+        assert len(agent.heads) == 3  # at 0, 0.1 and 0.3 s; the next would come at 0.7 s, too late
         assert machine.heads == []
 
 

@@ -158,9 +158,9 @@ def test_a_launch_has_one_report_id_and_the_next_another(hierarchy: Hierarchy) -
 def test_keys_are_kept_and_private(tmp_path: Path) -> None:
     folder = tmp_path / "a" / "simulated"
     first = open_hierarchy(folder)
-    started = time.monotonic()
+    started = time.process_time()
     second = open_hierarchy(folder)
-    assert time.monotonic() - started < 0.5
+    assert time.process_time() - started < 0.5, "no key was generated again"
     assert (first.root.der, first.vcek.der) == (second.root.der, second.vcek.der)
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     files = [path for path in folder.rglob("*") if path.is_file()]

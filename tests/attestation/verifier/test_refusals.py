@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -202,8 +201,9 @@ def test_refusals_take_the_same_kind_of_time(running: Verifier, device: Device, 
             began = time.perf_counter()
             assert client.attest(body).status == 401
             seconds.append(time.perf_counter() - began)
-    medians = {name: statistics.median(seconds) for name, seconds in times.items()}
-    assert max(medians.values()) < 3 * min(medians.values()), medians
+    # The fastest of each: a busy machine adds to an answer's time, and takes nothing away.
+    fastest = {name: min(seconds) for name, seconds in times.items()}
+    assert max(fastest.values()) < 3 * min(fastest.values()), fastest
 
 
 def test_a_policy_removed_a_moment_ago_gives_nothing_more(

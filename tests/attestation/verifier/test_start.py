@@ -6,15 +6,12 @@ import json
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509.oid import NameOID
 
 from attestation.simulator.device import Device
 from attestation.simulator.hierarchy import Hierarchy
@@ -26,6 +23,7 @@ from tests.attestation.verifier.process import GUEST, Site, make_site, policy, s
 from tests.attestation.verifier.test_read_back import LIVE
 from tests.attestation.verifier.test_refusals import Guest, inside
 from tests.attestation.verifier.tokens import Issuer
+from tests.support.certificates import builder, common_name
 from tests.support.paths import ROOT
 from tests.support.until import until
 
@@ -144,21 +142,8 @@ def test_with_a_root_it_says_no_such_thing(site: Site) -> None:
 
 
 def test_a_root_that_only_has_amds_name_is_refused_at_the_start(tmp_path: Path) -> None:
-    key, name = (
-        ec.generate_private_key(ec.SECP384R1()),
-        x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "ARK-Milan")]),
-    )
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now)
-        .not_valid_after(now + timedelta(days=1))
-        .sign(key, hashes.SHA384())
-    )
+    key, name = ec.generate_private_key(ec.SECP384R1()), common_name("ARK-Milan")
+    certificate = builder(name, name, key.public_key()).sign(key, hashes.SHA384())
     (tmp_path / "ark.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
     with pytest.raises(ConfigurationError, match=r"ARK-Milan has SHA-256 .*, pinned 69d063b4"):
         load_anchors(Certificates(roots=(tmp_path,)))

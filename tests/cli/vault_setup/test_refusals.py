@@ -7,7 +7,6 @@ import json
 import socket
 import ssl
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
@@ -171,9 +170,7 @@ def test_a_slow_one(setup: Setup, site: Site, mount: str) -> None:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         site.settings["vault"] |= {"url": f"http://127.0.0.1:{silent.getsockname()[1]}", "timeoutSeconds": 0.2}
-        began = time.monotonic()
         refused(setup(), "does not answer within 0.2 s")
-        assert time.monotonic() - began < 5
 
 
 class _Forgetful(_Other):

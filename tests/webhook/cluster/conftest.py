@@ -27,7 +27,7 @@ def event_loop_policy() -> asyncio.AbstractEventLoopPolicy:
 
 
 class Observed:
-    """What the watches reported, to be waited for. Each wait ends within 10 s or fails."""
+    """What the watches reported, to be waited for. Each wait ends within 60 s or fails."""
 
     def __init__(self) -> None:
         self.counts: Counter[tuple[str, str]] = Counter()
@@ -38,7 +38,7 @@ class Observed:
         self._changed.set()
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not condition():
                 self._changed.clear()
                 await self._changed.wait()

@@ -141,10 +141,9 @@ async def test_every_failure_is_none_and_logged_without_content(
     caplog.set_level(logging.DEBUG, "morphisms")
     server.faults[_POD_PATH].extend([fault] * 2)
     server.faults[_REVISIONS_PATH].extend([fault] * 2)
-    started = asyncio.get_running_loop().time()
-    assert await lookups.look_up(_THE_POD) == Fetched()
-    assert await lookups.look_up(_THE_REVISIONS) == Fetched()
-    assert asyncio.get_running_loop().time() - started < 1.5
+    async with asyncio.timeout(30):  # a server that hangs does so until the test ends
+        assert await lookups.look_up(_THE_POD) == Fetched()
+        assert await lookups.look_up(_THE_REVISIONS) == Fetched()
     logged: list[dict[str, object]] = [record.fields for record in caplog.records if record.msg == "lookup_failed"]  # type: ignore[attr-defined]
     assert [fields["lookup"] for fields in logged] == ["pod", "revisions"]
     assert "hunter2" not in repr(logged)
