@@ -25,7 +25,7 @@ from kbs.messages import (
     TEE,
     TOKEN_KEY,
     TOKEN_PATH,
-    Problem,
+    ErrorType,
     VaultToken,
     WireError,
     read_json,
@@ -151,7 +151,7 @@ def read_error(body: bytes) -> ErrorAnswer:
         return ErrorAnswer("", "")
     kind = document.get("type")
     name = kind.removeprefix(ERROR_BASE) if isinstance(kind, str) and kind.startswith(ERROR_BASE) else ""
-    return ErrorAnswer(name if name in tuple(Problem) else "", _correlation_id(document))
+    return ErrorAnswer(name if name in tuple(ErrorType) else "", _correlation_id(document))
 
 
 def _read(body: bytes) -> dict[str, Any]:

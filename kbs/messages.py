@@ -58,7 +58,7 @@ class WireError(ValueError):
     """A message that is not what it should be. The text names the field, never its value."""
 
 
-class Problem(StrEnum):
+class ErrorType(StrEnum):
     """All that a guest is ever told: the last segment of an error's `type`."""
 
     INVALID = "InvalidRequest"  # 400: not a message of this protocol

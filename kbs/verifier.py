@@ -25,7 +25,7 @@ from kbs.messages import (
     PROTOCOL,
     TEE,
     TOKEN_KEY,
-    Problem,
+    ErrorType,
     VaultToken,
     WireError,
     binding,
@@ -113,7 +113,7 @@ def seal_token(token: VaultToken, tee_pubkey: Mapping[str, str], nonce: str, rol
     return write_json(dict(zip(JWE_PARTS, compact.split("."), strict=True)))
 
 
-def write_error(problem: Problem, correlation_id: str) -> bytes:
+def write_error(problem: ErrorType, correlation_id: str) -> bytes:
     """Body of an error, RFC 7807's shape as KBS has it. The same for every cause but for the correlation id."""
     return write_json(
         {

@@ -7,7 +7,8 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from attestation.verifier.configuration import VerifierConfiguration
-from attestation.verifier.policies.load import AppraisalPolicy
+from attestation.verifier.policies.model import AppraisalPolicy
+from server.guest_entries import GuestFile
 from server.yaml.strict import schema
 from webhook.configuration.model import Configuration
 
@@ -16,6 +17,7 @@ SCHEMAS: dict[str, type[BaseModel]] = {
     "configuration.schema.json": Configuration,
     "verifier.schema.json": VerifierConfiguration,
     "appraisal-policy.schema.json": AppraisalPolicy,
+    "guest.schema.json": GuestFile,
 }
 
 

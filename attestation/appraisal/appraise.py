@@ -1,4 +1,4 @@
-"""Appraisal: evidence, certificates and expectations in, a verdict out. No I/O, no clock, no state."""
+"""Appraisal: evidence, endorsements and expectations in, an attestation result out. No I/O, no clock, no state."""
 
 from __future__ import annotations
 
@@ -7,23 +7,21 @@ from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
 
-from attestation.appraisal.checks import UNITS, Facts, Unit
-from attestation.appraisal.checks.product import issuer_line
-from attestation.appraisal.reference_values import REQUIRE_CRL, GuestReference, RevocationPolicy
-from attestation.appraisal.result import Assurance, Check, Scope, Verdict
-from attestation.pki.endorsements import Collateral
-from attestation.pki.roots import Anchors
-from attestation.report.abi import Report, SigningKey, parse_report
+from attestation.appraisal.checks import CHECKS, Check, Facts
+from attestation.appraisal.result import Assurance, AttestationResult, CheckResult, Scope
+from attestation.pki.endorsements import Endorsements, product_line
+from attestation.pki.roots import TrustAnchors
+from attestation.report.abi import SigningKey
 from attestation.report.envelopes import Evidence
-from attestation.report.products import ProductLine, line_by_cpuid
+from kbs.reference_values import REQUIRE_CRL, GuestReference, RevocationPolicy
 
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """What the caller wants to see beyond authenticity; None everywhere means "not looked at".
+    """What the caller requires beyond authenticity; None everywhere means "not looked at".
 
     `report_data`: the accepted 64-byte values, see `report_data.accepted`. `host_data`: the accepted 32-byte values.
-    `revocation`: where the reference values say nothing about it.
+    `revocation`: where the reference values leave it open.
     """
 
     reference: GuestReference | None = None
@@ -38,23 +36,22 @@ AUTHENTICITY_ONLY = Expectation()
 
 def appraise(
     evidence: Evidence,
-    collateral: Collateral,
-    anchors: Anchors,
+    endorsements: Endorsements,
+    anchors: TrustAnchors,
     now: datetime,
     expectation: Expectation = AUTHENTICITY_ONLY,
     *,
     source: str | None = None,
-) -> Verdict:
+) -> AttestationResult:
     """Run every check and report them all; one that needs a failed one is reported as not evaluated.
 
-    `now` is aware. `source` is the evidence source's name, by default the envelope's. Raises FormatError when the
-    report has a wrong size or a version below 2, and ValueError for a naive `now`; nothing else.
+    `now` is aware. `source` is the evidence source's name, by default the envelope's. Raises ValueError for a naive
+    `now`; nothing else.
     """
     if now.tzinfo is None:
         raise ValueError("now has no time zone")
-    report = parse_report(evidence.report)
-    facts = _gather(evidence, report, collateral, anchors, now, expectation)
-    return Verdict(
+    facts = _gather(evidence, endorsements, anchors, now, expectation)
+    return AttestationResult(
         checks=_run(facts),
         scope=Scope.AUTHENTICITY if expectation.reference is None else Scope.POLICY,
         source=evidence.envelope.value if source is None else source,
@@ -67,32 +64,23 @@ def appraise(
     )
 
 
-def product_line(report: Report, collateral: Collateral) -> ProductLine | None:
-    """CPUID's line; in version 2, which has none, the line that the leaf's issuer names. None when unknown."""
-    if report.has_cpuid:
-        return line_by_cpuid(report.cpuid_fam_id, report.cpuid_mod_id)
-    return None if collateral.leaf is None else issuer_line(collateral.leaf.issuer_name)
-
-
 def _gather(
     evidence: Evidence,
-    report: Report,
-    collateral: Collateral,
-    anchors: Anchors,
+    endorsements: Endorsements,
+    anchors: TrustAnchors,
     now: datetime,
     expectation: Expectation,
 ) -> Facts:
-    line = product_line(report, collateral)
+    line = product_line(evidence.report, endorsements)
     root = None if line is None else anchors.certificates.get(line.name)
     reference = expectation.reference
     return Facts(
         evidence=evidence,
-        report=report,
         line=line,
-        leaf=collateral.leaf,
-        intermediate=collateral.issuer_of_leaf(),
+        leaf=endorsements.leaf,
+        intermediate=endorsements.issuer_of_leaf(),
         root=root,
-        crls=tuple(crl for crl in collateral.crls if root is not None and crl.issuer == root.subject),
+        crls=tuple(crl for crl in endorsements.crls if root is not None and crl.issuer == root.subject),
         anchors=anchors,
         revocation=(None if reference is None else reference.revocation) or expectation.revocation,
         reference=reference,
@@ -102,24 +90,26 @@ def _gather(
     )
 
 
-def _run(facts: Facts) -> tuple[Check, ...]:
-    checks: dict[str, Check | None] = {}
-    for unit in UNITS:
-        checks[unit.id] = _judge(unit, facts, checks)
-    return tuple(check for check in checks.values() if check is not None)
+def _run(facts: Facts) -> tuple[CheckResult, ...]:
+    results: dict[str, CheckResult | None] = {}
+    for check in CHECKS:
+        results[check.id] = _evaluate(check, facts, results)
+    return tuple(result for result in results.values() if result is not None)
 
 
-def _judge(unit: Unit, facts: Facts, before: Mapping[str, Check | None]) -> Check | None:
-    if unit.with_reference and facts.reference is None:
+def _evaluate(check: Check, facts: Facts, before: Mapping[str, CheckResult | None]) -> CheckResult | None:
+    if check.with_reference and facts.reference is None:
         return None
-    needs = [(need, before[need]) for need in unit.needs]
-    if any(check is None for _, check in needs):
+    needs = [(need, before[need]) for need in check.needs]
+    if any(result is None for _, result in needs):
         return None
-    waiting = [need for need, check in needs if check is not None and not check.ok]
+    waiting = [need for need, result in needs if result is not None and not result.ok]
     if waiting:
-        return Check(unit.id, None, f"needs {', '.join(waiting)}", "")
-    finding = unit.judge(facts)
-    return None if finding is None else Check(unit.id, finding.ok, finding.actual, finding.required, finding.advice)
+        return CheckResult(check.id, None, f"needs {', '.join(waiting)}", "")
+    outcome = check.evaluate(facts)
+    if outcome is None:
+        return None
+    return CheckResult(check.id, outcome.ok, outcome.actual, outcome.required, outcome.advice)
 
 
 def _claims(facts: Facts) -> dict[str, str]:

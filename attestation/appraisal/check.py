@@ -1,4 +1,4 @@
-"""The shape of a check: a small named function from facts to a finding."""
+"""The shape of a check: a small named function from facts to an outcome."""
 
 from __future__ import annotations
 
@@ -7,39 +7,43 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple, TypeVar
 
-from attestation.appraisal.reference_values import GuestReference, RevocationPolicy
 from attestation.pki.certificates import Certificate
 from attestation.pki.crl import RevocationList
-from attestation.pki.roots import Anchors
+from attestation.pki.roots import TrustAnchors
 from attestation.report.abi import Report, SigningKey
 from attestation.report.envelopes import Evidence
 from attestation.report.products import ProductLine
 from attestation.report.tcb import Tcb, decode_tcb
+from kbs.reference_values import GuestReference, RevocationPolicy
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Facts:
-    """All that checks may look at; gathered before the first one runs, and nothing in it is believed yet.
+    """All that checks may look at; gathered before the first one runs, and nothing in it is trusted yet.
 
-    `line`: what TCBs are decoded as, from CPUID or else from the leaf's issuer. `crls`: those that name the root as
-    issuer. `host_data` and `report_data`: what the caller expects, None for no expectation.
+    `line`: the layout that TCBs are decoded in, by CPUID or else by the leaf's issuer. `crls`: those that name the root
+    as issuer. `host_data` and `report_data`: what the caller expects, None for no expectation.
     """
 
     evidence: Evidence
-    report: Report
     line: ProductLine | None
     leaf: Certificate | None
     intermediate: Certificate | None
     root: Certificate | None
     crls: tuple[RevocationList, ...]
-    anchors: Anchors
+    anchors: TrustAnchors
     revocation: RevocationPolicy
     reference: GuestReference | None
     host_data: frozenset[bytes] | None
     report_data: tuple[bytes, ...] | None
     now: datetime
+
+    @property
+    def report(self) -> Report:
+        """The evidence's report."""
+        return self.evidence.report
 
     @property
     def is_vlek(self) -> bool:
@@ -51,8 +55,8 @@ class Facts:
         return decode_tcb(raw, required(self.line).tcb_layout)
 
 
-class Finding(NamedTuple):
-    """What a check found; see `verdict.Check`."""
+class CheckOutcome(NamedTuple):
+    """The return value of a check's function; `result.CheckResult` adds the check's id."""
 
     ok: bool
     actual: str
@@ -60,27 +64,27 @@ class Finding(NamedTuple):
     advice: str = ""
 
 
-# None: this property does not exist for this report or was not asked for, and leaves no trace in the verdict.
-Judge = Callable[[Facts], Finding | None]
+# None: the report does not have this property, or nobody asked for it. The check then leaves no trace in the result.
+Evaluate = Callable[[Facts], CheckOutcome | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Unit:
+class Check:
     """`needs`: ids of checks that must hold first; otherwise this one is reported as not evaluated.
 
-    A need that does not exist for this report takes this check with it. `with_reference`: exists only when there are
-    reference values to compare with.
+    If a needed check does not apply to this report, neither does this one. `with_reference`: applies only when there
+    are reference values to compare with.
     """
 
     id: str
-    judge: Judge
+    evaluate: Evaluate
     needs: tuple[str, ...] = ()
     with_reference: bool = False
 
 
-def unit(identifier: str, *, needs: tuple[str, ...] = (), with_reference: bool = False) -> Callable[[Judge], Unit]:
+def check(identifier: str, *, needs: tuple[str, ...] = (), with_reference: bool = False) -> Callable[[Evaluate], Check]:
     """Turn a function into the check with this id."""
-    return lambda judge: Unit(identifier, judge, needs, with_reference)
+    return lambda evaluate: Check(identifier, evaluate, needs, with_reference)
 
 
 def required(value: T | None) -> T:

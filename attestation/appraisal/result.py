@@ -1,8 +1,7 @@
-"""The outcome of an appraisal: immutable, serialisable, and it explains itself in one line a check."""
+"""The outcome of an appraisal: immutable, serialisable, and it explains itself in one line per check."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,22 +11,22 @@ from typing import Any
 
 
 class Scope(StrEnum):
-    """What was judged."""
+    """The subject of an appraisal."""
 
     AUTHENTICITY = "authenticity"  # AMD's hardware made this report; nothing about which guest it is
     POLICY = "policy"  # also: the guest is one of the reference values
 
 
 class Assurance(StrEnum):
-    """What the appraisal policy rests on."""
+    """The evidence that an appraisal policy rests on."""
 
     VM = "vm"
     WORKLOAD = "workload"
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
-    """One property. `ok` is None when it was not evaluated; `actual` then says what it waited for.
+class CheckResult:
+    """One property. `ok` is None when it was not evaluated; `actual` then names the checks that it needs.
 
     `advice` is a remark that decides nothing.
     """
@@ -53,15 +52,17 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """Whether to believe one report, and why.
+class AttestationResult:
+    """The decision on one report, and the reason: an Attestation Result (RFC 9334).
 
-    `claims`: flat strings out of the report, `snp_*`; attested only when `believed`. `source`: the evidence source's
+    `claims`: flat strings out of the report, `snp_*`; attested only when `accepted`. `source`: the evidence source's
     name. `simulated`: the root that this rests on is not AMD's. `reference`: name of the guest reference values, None
     with scope authenticity.
+
+    Its stored and printed forms say "believed" for `accepted`: operators search for that word.
     """
 
-    checks: tuple[Check, ...]
+    checks: tuple[CheckResult, ...]
     scope: Scope
     source: str
     simulated: bool
@@ -72,21 +73,21 @@ class Verdict:
     assurance: Assurance | None = None
 
     @property
-    def believed(self) -> bool:
-        """Every check was evaluated and holds; False for a verdict without checks."""
+    def accepted(self) -> bool:
+        """Every check was evaluated and holds; False for a result without checks."""
         return bool(self.checks) and all(check.ok is True for check in self.checks)
 
     def __bool__(self) -> bool:
-        raise TypeError("a verdict is not a truth value; ask for .believed")
+        raise TypeError("an attestation result is not a truth value; use .accepted")
 
     @property
-    def failed(self) -> tuple[Check, ...]:
+    def failed(self) -> tuple[CheckResult, ...]:
         """The checks that were evaluated and do not hold."""
         return tuple(check for check in self.checks if check.ok is False)
 
     def summary(self) -> str:
         """The decision in one line, with everything a reader must not miss."""
-        words = ["believed" if self.believed else "refused"]
+        words = ["believed" if self.accepted else "refused"]
         if self.simulated:
             words.append("SIMULATED: the root is not AMD's")
         if self.scope is Scope.AUTHENTICITY:
@@ -95,18 +96,18 @@ class Verdict:
             words.append(f"guest {self.reference}")
         if self.assurance is not None:
             words.append(f"assurance {self.assurance.value}")
-        if not self.believed:
+        if not self.accepted:
             words.append("failed: " + (", ".join(check.id for check in self.failed) or "nothing was evaluated"))
         return " · ".join(words)
 
     def explain(self) -> tuple[str, ...]:
-        """One line a check, in order."""
+        """One line per check, in order."""
         return tuple(check.line() for check in self.checks)
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-ready; `from_dict` is the inverse."""
+        """JSON-ready; `result_from_dict` is the inverse."""
         return {
-            "believed": self.believed,
+            "believed": self.accepted,
             "scope": self.scope.value,
             "source": self.source,
             "simulated": self.simulated,
@@ -118,15 +119,11 @@ class Verdict:
             "checks": [check.as_dict() for check in self.checks],
         }
 
-    def to_json(self) -> str:
-        """Compact JSON with sorted keys."""
-        return json.dumps(self.as_dict(), sort_keys=True, separators=(",", ":"))
 
-
-def verdict_from_dict(document: Mapping[str, Any]) -> Verdict:
-    """A stored verdict; `believed` is computed anew, never read. Raises KeyError, TypeError or ValueError."""
-    return Verdict(
-        checks=tuple(Check(**check) for check in document["checks"]),
+def result_from_dict(document: Mapping[str, Any]) -> AttestationResult:
+    """A stored result; `accepted` is computed anew, never read. Raises KeyError, TypeError or ValueError."""
+    return AttestationResult(
+        checks=tuple(CheckResult(**check) for check in document["checks"]),
         scope=Scope(document["scope"]),
         source=document["source"],
         simulated=document["simulated"],

@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 from attestation.errors import FormatError
 from attestation.evidence.endpoint import TcpAddress, get, parse_address
 from attestation.evidence.errors import Code, EvidenceError
-from attestation.evidence.source import Evidence, accept, require_report_data
+from attestation.evidence.source import CollectedEvidence, accept, require_report_data
 from attestation.report.coco import MAX_EVIDENCE_SIZE, parse_coco_json
 from attestation.report.report_data import ascii_encoded
 
@@ -40,7 +40,7 @@ class CocoAttestationAgent:
         """
         return ascii_encoded(digest)
 
-    def collect(self, report_data: bytes, *, timeout: float) -> Evidence:
+    def collect(self, report_data: bytes, *, timeout: float) -> CollectedEvidence:
         """See EvidenceSource. Raises ValueError for REPORT_DATA that is not 64 characters of base64url."""
         require_report_data(report_data)
         if not _UNRESERVED.fullmatch(report_data):

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from attestation.errors import FormatError
 from attestation.evidence.deadline import within
 from attestation.evidence.errors import Code, EvidenceError
-from attestation.evidence.source import Evidence, accept, require_report_data
+from attestation.evidence.source import CollectedEvidence, accept, require_report_data
 from attestation.report.abi import REPORT_SIZE
 from attestation.report.certificate_table import MAX_TABLE_SIZE, parse_certificate_table
 from attestation.report.report_data import padded
@@ -43,12 +43,12 @@ class ConfigfsTsm:
         """Raw and zero-padded."""
         return padded(digest)
 
-    def collect(self, report_data: bytes, *, timeout: float) -> Evidence:
+    def collect(self, report_data: bytes, *, timeout: float) -> CollectedEvidence:
         """See EvidenceSource. Needs root and a writable configfs; a throttled kernel may hold the read for a minute."""
         require_report_data(report_data)
         return within(NAME, timeout, lambda: self._collect(report_data))
 
-    def _collect(self, report_data: bytes) -> Evidence:
+    def _collect(self, report_data: bytes) -> CollectedEvidence:
         for _ in range(ATTEMPTS):
             with self._entry() as entry:
                 blobs = self._generate(entry, report_data)
@@ -88,7 +88,7 @@ class ConfigfsTsm:
         auxblob = _read(entry, "auxblob", MAX_TABLE_SIZE)
         return (outblob, auxblob) if _read_number(entry, "generation") == expected + 2 else None
 
-    def _evidence(self, report_data: bytes, outblob: bytes, auxblob: bytes) -> Evidence:
+    def _evidence(self, report_data: bytes, outblob: bytes, auxblob: bytes) -> CollectedEvidence:
         try:
             table = parse_certificate_table(auxblob)
         except FormatError as error:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from attestation.evidence.errors import Code, EvidenceError, Kind
-from attestation.evidence.source import Evidence, EvidenceSource
+from attestation.evidence.source import CollectedEvidence, EvidenceSource
 from kbs.deadline import Deadline
 
 SOURCES = ("coco-aa", "configfs-tsm", "sev-guest", "simulated")
@@ -29,7 +29,7 @@ class ConfiguredSource(Protocol):
     def address(self) -> str: ...
 
 
-def collect_first(sources: Sequence[ConfiguredSource], digest: bytes, *, timeout: float) -> Evidence:
+def collect_first(sources: Sequence[ConfiguredSource], digest: bytes, *, timeout: float) -> CollectedEvidence:
     """Evidence that binds a SHA-384 digest (48 bytes), from the first source that is there, within `timeout` seconds.
 
     Each source encodes the digest its own way (`EvidenceSource.report_data`); verifiers accept both encodings. Raises
@@ -72,7 +72,7 @@ def open_source(name: str, address: str) -> EvidenceSource:
     raise EvidenceError("evidence", Code.BAD_ADDRESS, f"source is {name[:32]!r}, required one of {', '.join(SOURCES)}")
 
 
-def _retry_while_busy(source: EvidenceSource, report_data: bytes, deadline: Deadline) -> Evidence:
+def _retry_while_busy(source: EvidenceSource, report_data: bytes, deadline: Deadline) -> CollectedEvidence:
     """Ask until it is not busy any more, or raise the last "busy" when the next question would come too late."""
     pause = _FIRST_PAUSE
     while True:

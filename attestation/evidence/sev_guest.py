@@ -17,7 +17,7 @@ from typing import NamedTuple
 from attestation.errors import FormatError
 from attestation.evidence.deadline import within
 from attestation.evidence.errors import Code, EvidenceError
-from attestation.evidence.source import Evidence, accept, require_report_data
+from attestation.evidence.source import CollectedEvidence, accept, require_report_data
 from attestation.report.abi import REPORT_SIZE
 from attestation.report.certificate_table import MAX_TABLE_SIZE
 from attestation.report.envelopes import IOCTL_RESPONSE_SIZE, from_ioctl
@@ -73,12 +73,12 @@ class SevGuest:
         """Raw and zero-padded."""
         return padded(digest)
 
-    def collect(self, report_data: bytes, *, timeout: float) -> Evidence:
+    def collect(self, report_data: bytes, *, timeout: float) -> CollectedEvidence:
         """See EvidenceSource. The driver itself waits up to a minute for a throttling hypervisor."""
         require_report_data(report_data)
         return within(NAME, timeout, lambda: self._collect(report_data))
 
-    def _collect(self, report_data: bytes) -> Evidence:
+    def _collect(self, report_data: bytes) -> CollectedEvidence:
         try:
             device = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
         except OSError as error:
@@ -96,7 +96,7 @@ class SevGuest:
             found = from_ioctl(answer.response, answer.certificates)
         except FormatError as error:
             raise EvidenceError(NAME, Code.MALFORMED, str(error)) from None
-        return accept(NAME, report_data, found.report, found.certificates)
+        return accept(NAME, report_data, found.report.raw, found.certificates)
 
     def _not_opened(self, error: OSError) -> EvidenceError:
         name = errno.errorcode.get(error.errno or 0, type(error).__name__)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from attestation.errors import FormatError
 from attestation.evidence.endpoint import get, parse_address
 from attestation.evidence.errors import Code, EvidenceError
-from attestation.evidence.source import Evidence, accept, require_report_data
+from attestation.evidence.source import CollectedEvidence, accept, require_report_data
 from attestation.report.abi import REPORT_SIZE
 from attestation.report.certificate_table import MAX_TABLE_SIZE, parse_certificate_table
 from attestation.report.report_data import padded
@@ -25,7 +25,7 @@ class SimulatedHardware:
         """Raw and zero-padded."""
         return padded(digest)
 
-    def collect(self, report_data: bytes, *, timeout: float) -> Evidence:
+    def collect(self, report_data: bytes, *, timeout: float) -> CollectedEvidence:
         """See EvidenceSource. The answer is a report, then a GHCB certificate table."""
         require_report_data(report_data)
         body = get(

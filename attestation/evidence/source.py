@@ -22,7 +22,7 @@ _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----(.*?)-----END CERTIFICATE-----",
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
+class CollectedEvidence:
     """One report of 1,184 bytes, as `source` gave it.
 
     `certificates`: leaf and intermediate in DER, as far as the platform hands them out. `document`: the CoCo evidence
@@ -45,7 +45,7 @@ class EvidenceSource(Protocol):
         """The 64 bytes that bind a SHA-384 digest, in the encoding which passes this source unchanged."""
         ...
 
-    def collect(self, report_data: bytes, *, timeout: float) -> Evidence:
+    def collect(self, report_data: bytes, *, timeout: float) -> CollectedEvidence:
         """A report whose REPORT_DATA is these 64 bytes, within `timeout` seconds. Raises EvidenceError."""
         ...
 
@@ -62,7 +62,7 @@ def accept(
     report: bytes,
     certificates: Iterable[TableEntry],
     document: bytes | None = None,
-) -> Evidence:
+) -> CollectedEvidence:
     """Evidence, if this is a report and the one that was asked for. Raises EvidenceError.
 
     Signature and contents are the verifier's business; this only keeps a mix-up on this side from looking like a
@@ -76,7 +76,7 @@ def accept(
         raise EvidenceError(source, Code.MALFORMED, str(error)) from None
     if not hmac.compare_digest(parsed.report_data, report_data):
         raise EvidenceError(source, Code.WRONG_REPORT_DATA, "report binds other REPORT_DATA than was asked for")
-    return Evidence(source, bytes(report), _without_root(source, certificates), document)
+    return CollectedEvidence(source, bytes(report), _without_root(source, certificates), document)
 
 
 def _without_root(source: str, entries: Iterable[TableEntry]) -> tuple[TableEntry, ...]:

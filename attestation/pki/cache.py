@@ -1,7 +1,7 @@
 """Certificates from nearest to farthest: the guest's own, memory, disk, AMD's key service.
 
-Nothing is trusted for where it comes from: whatever this hands out, the checks verify up to the pinned root. What comes
-from the guest is never stored.
+Nothing is trusted for where it comes from: the checks verify everything up to the pinned root. The guest's own
+certificates are never stored.
 """
 
 from __future__ import annotations
@@ -18,14 +18,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from attestation.appraisal.appraise import product_line
 from attestation.errors import CertificateError, KeyServiceError
 from attestation.pki.certificates import Certificate, is_signed_by, parse_certificate, parse_certificates
 from attestation.pki.crl import RevocationList, parse_crl
-from attestation.pki.endorsements import Collateral, guest_supplied
+from attestation.pki.endorsements import Endorsements, guest_supplied, product_line
 from attestation.pki.kds import KeyService, VcekId
-from attestation.pki.roots import Anchors
-from attestation.report.abi import Report, SigningKey, parse_report
+from attestation.pki.roots import TrustAnchors
+from attestation.report.abi import Report, SigningKey
 from attestation.report.envelopes import Evidence
 from attestation.report.products import ProductLine
 from attestation.report.tcb import decode_tcb
@@ -39,7 +38,7 @@ def vcek_id(report: Report, line: ProductLine) -> VcekId:
 
 
 def belongs_to(leaf: Certificate, report: Report, line: ProductLine) -> bool:
-    """The leaf names this report's TCB and, if it is a VCEK, its chip: worth judging instead of looking for another.
+    """The leaf names this report's TCB and, if it is a VCEK, its chip: no other leaf needs to be looked for.
 
     Hosts hand out certificates of the firmware before the last update; that must not lock a guest out.
     """
@@ -50,7 +49,7 @@ def belongs_to(leaf: Certificate, report: Report, line: ProductLine) -> bool:
     return leaf.vek.hwid == report.chip_id[: line.chip_id_size]
 
 
-class Store:
+class CertificateStore:
     """DER and PEM files, in memory and, given a folder, on disk.
 
     The layout of VCEKs is Trustee's offline store: `vcek/HWID/bl03_tee00_snp08_ucode115_vcek.der` (`_fmcNN` on Turin),
@@ -119,47 +118,43 @@ def vcek_name(identity: VcekId) -> str:
 
 @dataclass
 class CertificateCache:
-    """Finds the collateral of a report. `service` None means offline: the guest's and the stored certificates only.
+    """Finds the endorsements of a report. `service` None means offline: the guest's and the stored certificates only.
 
     `intermediates`: the operator's files. `crls`: the operator's; those of the service are added. `anchors`: a
-    revocation list that none of them made is not kept.
+    revocation list that none of them signed is not kept.
     """
 
-    store: Store
-    anchors: Anchors
+    store: CertificateStore
+    anchors: TrustAnchors
     service: KeyService | None = None
     intermediates: tuple[Certificate, ...] = ()
     crls: tuple[RevocationList, ...] = ()
     _crl_checked: dict[str, datetime] = field(default_factory=dict, init=False)
     _tasks: dict[str, asyncio.Task[Any]] = field(default_factory=dict, init=False)
 
-    async def collateral(
+    async def endorsements(
         self, evidence: Evidence, now: datetime, *, ask_service: bool, line_hint: ProductLine | None = None
-    ) -> Collateral:
+    ) -> Endorsements:
         """Leaf, intermediates and revocation lists for one report.
 
-        `ask_service`: True only for a caller that is known already, say by its pod token; the service is slow and its
-        favour scarce. `line_hint`: the line the policy names, for a version 2 report without a leaf. What cannot be had
-        is left out: the checks then say what is missing. Raises FormatError for a report that cannot be parsed.
+        `ask_service`: True only for a caller that is known already, say by its pod token, because the service is slow
+        and limits its clients. `line_hint`: the line the policy names, for a version 2 report without a leaf. What is
+        not available is left out: the checks then say what is missing.
         """
-        report = parse_report(evidence.report)
+        report = evidence.report
         given = guest_supplied(evidence)
         line = product_line(report, given) or line_hint
         vlek = report.signing_key == SigningKey.VLEK
         leaf = given.leaf
         if line is not None and not vlek and (leaf is None or not belongs_to(leaf, report, line)):
             leaf = await self._vcek(report, line, ask_service=ask_service) or leaf
-        found = Collateral(leaf, (*self.intermediates, *given.intermediates), self.crls)
+        found = Endorsements(leaf, (*self.intermediates, *given.intermediates), self.crls)
         if line is None or leaf is None:
             return found
         if found.issuer_of_leaf() is None:
             stored = await self._chain(line, vlek=vlek, ask_service=ask_service)
             found = replace(found, intermediates=(*found.intermediates, *stored))
         return replace(found, crls=(*self.crls, *await self._crl(line, vlek=vlek, now=now, ask_service=ask_service)))
-
-    async def prefetch(self, identity: VcekId) -> bool:
-        """Have a VCEK stored before it is needed, say when a pod is scheduled. True when it is there afterwards."""
-        return await self._stored_or_fetched_vcek(identity, ask_service=True) is not None
 
     async def _vcek(self, report: Report, line: ProductLine, *, ask_service: bool) -> Certificate | None:
         if not any(report.chip_id):
@@ -218,7 +213,7 @@ class CertificateCache:
     async def _crl(
         self, line: ProductLine, *, vlek: bool, now: datetime, ask_service: bool
     ) -> tuple[RevocationList, ...]:
-        """The last good list; asked for anew once a day, kept when the service does not answer."""
+        """The last good list; requested again once a day, kept when the service does not answer."""
         name = f"crl/{'vlek' if vlek else 'vcek'}_{line.name}.der"
         last: RevocationList | None = None
         stored = await self._stored(name)
@@ -234,7 +229,7 @@ class CertificateCache:
         if last is None or not last.is_fresh(now):
             found: tuple[RevocationList, ...] = await asyncio.shield(refresh)
             return found
-        self._crl_checked[name] = now  # nobody has to wait while the last one is good
+        self._crl_checked[name] = now  # no caller waits while the last one is good
         return kept
 
     async def _refreshed_crl(
@@ -262,10 +257,10 @@ class CertificateCache:
         return (fetched,)
 
     def _task(self, name: str, work: Callable[[], Coroutine[Any, Any, Any]]) -> asyncio.Task[Any]:
-        """What is under way for a name, begun if nothing is.
+        """The task under way for a name, started if there is none.
 
-        It goes on when its callers leave: an attestation waits some seconds, the service takes longer, and what it
-        gives to nobody in particular has to be there when they come again.
+        It continues when its callers leave: an attestation waits some seconds, the service takes longer, and the answer
+        must be in the store when the guest tries again.
         """
         task = self._tasks.get(name)
         if task is None:

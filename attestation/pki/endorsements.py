@@ -1,6 +1,6 @@
-"""What a report is judged with besides itself: a leaf, candidates for its issuer, revocation lists.
+"""Endorsements (RFC 9334): the leaf that signed a report, candidates for its issuer, revocation lists.
 
-No root: that comes from the anchors alone. No revocation list from the guest either: the operator's count.
+No root: that comes from the trust anchors alone. No revocation list from the guest either: the operator's count.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from attestation.errors import CertificateError
 from attestation.pki.certificates import Certificate, is_signed_by, parse_certificates
 from attestation.pki.crl import RevocationList
+from attestation.report.abi import Report
 from attestation.report.certificate_table import TableEntry
 from attestation.report.envelopes import Evidence
+from attestation.report.products import ProductLine, line_by_cpuid, line_by_issuer_name
 
 _LEAVES = ("VCEK", "VLEK")
 _INTERMEDIATES = ("ASK", "ASVK")
@@ -20,7 +22,7 @@ MAX_GUEST_INTERMEDIATES = 4  # one is needed; each costs a signature check
 
 
 @dataclass(frozen=True)
-class Collateral:
+class Endorsements:
     """`leaf` is a VCEK or VLEK, `intermediates` any number of ASKs and ASVKs in order of preference."""
 
     leaf: Certificate | None = None
@@ -40,12 +42,19 @@ class Collateral:
         return next(signers, named[0] if named else None)
 
 
-def guest_supplied(evidence: Evidence) -> Collateral:
-    """What the guest handed in with its report."""
+def product_line(report: Report, endorsements: Endorsements) -> ProductLine | None:
+    """CPUID's line; in version 2, which has none, the line that the leaf's issuer names. None when unknown."""
+    if report.has_cpuid:
+        return line_by_cpuid(report.cpuid_fam_id, report.cpuid_mod_id)
+    return None if endorsements.leaf is None else line_by_issuer_name(endorsements.leaf.issuer_name)
+
+
+def guest_supplied(evidence: Evidence) -> Endorsements:
+    """The certificates that the guest handed in with its report."""
     return from_table(evidence.certificates)
 
 
-def from_table(entries: Iterable[TableEntry]) -> Collateral:
+def from_table(entries: Iterable[TableEntry]) -> Endorsements:
     """Leaf and intermediates by the kinds the table names; the unreadable is left out, roots and CRLs always."""
     leaves: list[Certificate] = []
     intermediates: list[Certificate] = []
@@ -57,4 +66,4 @@ def from_table(entries: Iterable[TableEntry]) -> Collateral:
             target.extend(parse_certificates(entry.data))
         except CertificateError:
             continue
-    return Collateral(leaves[0] if leaves else None, tuple(intermediates[:MAX_GUEST_INTERMEDIATES]))
+    return Endorsements(leaves[0] if leaves else None, tuple(intermediates[:MAX_GUEST_INTERMEDIATES]))

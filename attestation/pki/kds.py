@@ -1,7 +1,7 @@
 """AMD's key service: its URLs, and a client that does not get its address banned.
 
 The service gives about one VCEK in ten seconds to an address and answers 429 beyond that, for minutes. So requests wait
-in one queue, at the service's pace, and equal ones share an answer. It cannot give VLEKs: those come from the guest.
+in one queue, at the service's limits, and equal ones share an answer. It cannot give VLEKs: those come from the guest.
 Source: AMD 57230, "VCEK Certificate and KDS Interface Specification".
 """
 
@@ -62,7 +62,7 @@ class Clock:
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class RequestLimits:
     """Limits, in seconds but for the counts.
 
     `between_vceks`: least distance of two requests for VCEKs. `failure_memory`: how long a failure is repeated without
@@ -87,7 +87,7 @@ class KeyService:
 
     session: aiohttp.ClientSession
     base_url: str = DEFAULT_URL
-    pace: Pace = field(default_factory=Pace)
+    limits: RequestLimits = field(default_factory=RequestLimits)
     clock: Clock = field(default_factory=Clock)
     _running: dict[str, asyncio.Task[bytes]] = field(default_factory=dict, init=False)
     _failed: dict[str, tuple[float, str]] = field(default_factory=dict, init=False)
@@ -118,7 +118,7 @@ class KeyService:
             raise KeyServiceError(f"{self._failed[path][1]} (asked a moment ago)")
         task = self._running.get(path)
         if task is None:
-            if len(self._running) >= self.pace.queue_limit:
+            if len(self._running) >= self.limits.queue_limit:
                 raise KeyServiceError(f"{len(self._running)} requests wait already, required fewer")
             task = self._start(path, self._fetch(path, spaced=spaced))
         return await asyncio.shield(task)
@@ -152,12 +152,12 @@ class KeyService:
             async with self._turn:
                 return await self._attempts(path, spaced=spaced)
         except KeyServiceError as error:
-            self._failed[path] = (self.clock.now() + self.pace.failure_memory, str(error))
+            self._failed[path] = (self.clock.now() + self.limits.failure_memory, str(error))
             raise
 
     async def _attempts(self, path: str, *, spaced: bool) -> bytes:
         waited = 0.0
-        for _ in range(self.pace.attempts):
+        for _ in range(self.limits.attempts):
             await self._wait_for_turn(spaced=spaced)
             status, body, retry_after = await self._request(path)
             if status == 200:
@@ -165,13 +165,13 @@ class KeyService:
             if status not in (429, 500, 502, 503, 504):
                 raise KeyServiceError(f"AMD's key service answered {status}, required 200")
             waited += retry_after
-            if waited > self.pace.longest_wait:
+            if waited > self.limits.longest_wait:
                 raise KeyServiceError(
                     f"AMD's key service answered {status} and asks for {waited:.0f} s in all,"
-                    f" required at most {self.pace.longest_wait:.0f} s"
+                    f" required at most {self.limits.longest_wait:.0f} s"
                 )
             self._not_before = max(self._not_before, self.clock.now() + retry_after)
-        raise KeyServiceError(f"AMD's key service did not answer 200 in {self.pace.attempts} attempts")
+        raise KeyServiceError(f"AMD's key service did not answer 200 in {self.limits.attempts} attempts")
 
     async def _wait_for_turn(self, *, spaced: bool) -> None:
         """Not before a Retry-After is over, and VCEKs not before the service gives the next one."""
@@ -179,10 +179,10 @@ class KeyService:
         if remaining > 0:
             await self.clock.sleep(remaining)
         if spaced:
-            self._next_vcek = self.clock.now() + self.pace.between_vceks
+            self._next_vcek = self.clock.now() + self.limits.between_vceks
 
     async def _request(self, path: str) -> tuple[int, bytes, float]:
-        timeout = aiohttp.ClientTimeout(total=self.pace.request_timeout)
+        timeout = aiohttp.ClientTimeout(total=self.limits.request_timeout)
         try:
             async with self.session.get(
                 self.base_url.rstrip("/") + path, timeout=timeout, allow_redirects=False
@@ -195,13 +195,13 @@ class KeyService:
     def _retry_after(self, header: str | None) -> float:
         """Seconds, from a number or a date (RFC 9110, 10.2.3); the default for anything else."""
         if header is None:
-            return self.pace.default_retry_after
+            return self.limits.default_retry_after
         if header.isascii() and header.isdigit() and len(header) <= 9:
             return float(header)
         try:
             return max(0.0, email.utils.parsedate_to_datetime(header).timestamp() - self.clock.wall())
         except (ValueError, TypeError, OverflowError):
-            return self.pace.default_retry_after
+            return self.limits.default_retry_after
 
 
 async def _bounded(content: aiohttp.StreamReader) -> bytes:

@@ -1,7 +1,7 @@
 """Trust anchors: the SHA-256 of each product line's root is pinned here, the files come from the operator.
 
-A root from a guest's certificate table is never looked at. Anchors are an argument everywhere: whoever trusts another
-root (the simulated one, a test's own) has to say so.
+A root from a guest's certificate table is never looked at. Trust anchors are an argument everywhere: a caller that
+trusts another root (the simulated one, a test's own) has to pass it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ AMD_ARKS: Mapping[str, str] = MappingProxyType(
 
 
 @dataclass(frozen=True)
-class Anchors:
+class TrustAnchors:
     """`pins`: product line -> SHA-256 of its root. `certificates`: product line -> the operator's file for it.
 
     A file whose digest is not the pinned one stays in: the check `chain/anchor` refuses it and says what it saw.
@@ -35,28 +35,28 @@ class Anchors:
     certificates: Mapping[str, Certificate] = field(default_factory=dict)
 
     def is_foreign(self, line: str) -> bool:
-        """This line is judged by a root that is not AMD's; every verdict under it is a simulated one."""
+        """This line rests on a root that is not AMD's; every result under it is a simulated one."""
         return line in self.pins and self.pins[line] != AMD_ARKS.get(line)
 
-    def with_simulated(self, root: Certificate) -> Anchors:
-        """Also trust the root of one `morphisms simulated-hardware`; every verdict under it says so.
+    def with_simulated(self, root: Certificate) -> TrustAnchors:
+        """Also trust the root of one `morphisms simulated-hardware`; every result under it says so.
 
         Raises CertificateError for a root that carries another product line's name.
         """
         if root.subject_name != SIMULATED.ark_name:
             raise CertificateError(f"simulated root is named {root.subject_name!r}, required {SIMULATED.ark_name!r}")
-        return Anchors(
+        return TrustAnchors(
             {**self.pins, SIMULATED.name: root.sha256},
             {**self.certificates, SIMULATED.name: root},
         )
 
 
-def amd_anchors(certificates: Iterable[Certificate]) -> Anchors:
-    """Anchors from the operator's files: everything named ARK-{Line}, the pinned one first where a line has several."""
+def amd_trust_anchors(certificates: Iterable[Certificate]) -> TrustAnchors:
+    """Trust anchors from the operator's files: those named ARK-{Line}, the pinned one first if a line has two."""
     by_name = {line.ark_name: line.name for line in LINES if not line.simulated}
     found: dict[str, Certificate] = {}
     for certificate in certificates:
         line = by_name.get(certificate.subject_name)
         if line is not None and (line not in found or certificate.sha256 == AMD_ARKS.get(line)):
             found[line] = certificate
-    return Anchors(certificates=found)
+    return TrustAnchors(certificates=found)

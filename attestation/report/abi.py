@@ -15,10 +15,8 @@ from attestation.errors import FormatError
 
 REPORT_SIZE = 0x4A0
 SIGNED_SIZE = 0x2A0
-SIGNATURE_SIZE = REPORT_SIZE - SIGNED_SIZE
 SIGNATURE_COMPONENT_SIZE = 72  # R and S: 48 bytes of value, 24 of zero
 SIGNATURE_ALGORITHM_P384_SHA384 = 1
-HOST_REQUESTED_VMPL = 0xFFFFFFFF
 OLDEST_VERSION = 2
 NEWEST_VERSION = 5
 CPUID_VERSION = 3  # CPUID_FAM_ID, CPUID_MOD_ID and CPUID_STEP exist from this version on
@@ -299,11 +297,6 @@ def encode_report(values: dict[str, int | bytes]) -> bytes:
         return _FORMAT.pack(*(values[name] for name in _NAMES))
     except struct.error as error:
         raise FormatError(f"a report field is out of range: {error}") from None
-
-
-def field_values(report: Report) -> dict[str, int | bytes]:
-    """The fields without `raw`: what `encode_report` takes."""
-    return {name: getattr(report, name) for name in _NAMES}
 
 
 def nonzero_reserved(report: Report) -> tuple[str, ...]:

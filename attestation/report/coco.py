@@ -1,4 +1,4 @@
-"""SNP evidence of CoCo's attestation agent: virtee/sev's report struct as JSON, field by field.
+"""SNP evidence of CoCo's attestation agent: virtee/sev's report struct as JSON, field by field; read and written.
 
 The agent passes no bytes, so the report is encoded once from the fields; the signature then proves the encoding.
 Old writers lack the CPUID and mitigation fields or name things differently; their reserved arrays carry the bytes.
@@ -7,14 +7,14 @@ Old writers lack the CPUID and mitigation fields or name things differently; the
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from attestation.errors import FormatError
-from attestation.report.abi import CPUID_VERSION, LAYOUT, encode_report
+from attestation.report.abi import CPUID_VERSION, LAYOUT, MITIGATION_VERSION, FirmwareVersion, Report, encode_report
 from attestation.report.certificate_table import TableEntry
 from attestation.report.products import TcbLayout, line_by_cpuid
-from attestation.report.tcb import Tcb, encode_tcb
+from attestation.report.tcb import Tcb, decode_tcb, encode_tcb
 
 MAX_EVIDENCE_SIZE = 256 * 1024  # a real one with a leaf is 7 KB; four certificates as lists of integers are 35 KB
 MAX_CERTIFICATES = 16
@@ -49,6 +49,22 @@ def parse_coco_evidence(document: object) -> tuple[bytes, tuple[TableEntry, ...]
     if not isinstance(chain, list) or len(chain) > MAX_CERTIFICATES:
         raise FormatError(f"cert_chain is not a list of at most {MAX_CERTIFICATES} certificates")
     return report, tuple(_certificate(entry, f"cert_chain[{number}]") for number, entry in enumerate(chain))
+
+
+def write_coco_evidence(report: Report, certificates: Iterable[TableEntry]) -> dict[str, Any]:
+    """JSON-ready `{attestation_report, cert_chain}`, which `parse_coco_evidence` reads back.
+
+    Raises FormatError when the report would not come back byte for byte: the form has no place for some reserved bytes,
+    and the signature would break at the verifier.
+    """
+    document = {
+        "attestation_report": _fields(report),
+        "cert_chain": [{"cert_type": entry.kind, "data": list(entry.data)} for entry in certificates],
+    }
+    encoded, _ = parse_coco_evidence(document)
+    if encoded != report.raw:
+        raise FormatError("report has reserved bytes that the JSON form cannot carry")
+    return document
 
 
 def _report(source: Mapping[str, Any]) -> bytes:
@@ -139,3 +155,56 @@ def _octets(value: list[Any], name: str) -> bytes:
         return bytes(value)
     except (TypeError, ValueError):
         raise FormatError(f"{name} is not a list of bytes") from None
+
+
+def _layout_of(report: Report) -> TcbLayout:
+    line = line_by_cpuid(report.cpuid_fam_id, report.cpuid_mod_id) if report.has_cpuid else None
+    if line is not None:
+        return line.tcb_layout
+    # Version 2 does not name its processor; from Turin on, CHIP_ID has 8 bytes and then zero.
+    return "turin" if any(report.chip_id[:8]) and not any(report.chip_id[8:]) else "milan"
+
+
+def _fields(report: Report) -> dict[str, Any]:
+    layout = _layout_of(report)
+
+    def tcb(raw: bytes) -> dict[str, int | None]:
+        value = decode_tcb(raw, layout)
+        return {"fmc": value.fmc, **value.as_dict()}
+
+    def firmware(version: FirmwareVersion) -> dict[str, int]:
+        return {"major": version.major, "minor": version.minor, "build": version.build}
+
+    has_cpuid = report.version >= CPUID_VERSION
+    has_mitigations = report.version >= MITIGATION_VERSION
+    return {
+        "version": report.version,
+        "guest_svn": report.guest_svn,
+        "policy": report.policy,
+        "family_id": list(report.family_id),
+        "image_id": list(report.image_id),
+        "vmpl": report.vmpl,
+        "sig_algo": report.signature_algo,
+        "current_tcb": tcb(report.current_tcb),
+        "plat_info": report.platform_info,
+        "key_info": report.key_info,
+        "report_data": list(report.report_data),
+        "measurement": list(report.measurement),
+        "host_data": list(report.host_data),
+        "id_key_digest": list(report.id_key_digest),
+        "author_key_digest": list(report.author_key_digest),
+        "report_id": list(report.report_id),
+        "report_id_ma": list(report.report_id_ma),
+        "reported_tcb": tcb(report.reported_tcb),
+        "cpuid_fam_id": report.cpuid_fam_id if has_cpuid else None,
+        "cpuid_mod_id": report.cpuid_mod_id if has_cpuid else None,
+        "cpuid_step": report.cpuid_step if has_cpuid else None,
+        "chip_id": list(report.chip_id),
+        "committed_tcb": tcb(report.committed_tcb),
+        "current": firmware(report.current_firmware),
+        "committed": firmware(report.committed_firmware),
+        "launch_tcb": tcb(report.launch_tcb),
+        "launch_mit_vector": report.launch_mit_vector if has_mitigations else None,
+        "current_mit_vector": report.current_mit_vector if has_mitigations else None,
+        "signature": {"r": list(report.signature_r), "s": list(report.signature_s)},
+    }

@@ -1,7 +1,7 @@
-"""The envelopes evidence arrives in: which bytes are the report, what came along, and where it says it is from.
+"""The envelopes that evidence arrives in. Each reader finds the report and the certificates, and labels the envelope.
 
-The label matters: an Azure envelope's REPORT_DATA binds the paravisor's runtime data, not what a guest's own process
-asked for, and must never pass for a report that did.
+The label matters: an Azure envelope's REPORT_DATA binds the paravisor's runtime data, not a guest process's request,
+and must never pass for a report that a guest process requested.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from attestation.errors import FormatError
-from attestation.report.abi import REPORT_SIZE
+from attestation.report.abi import REPORT_SIZE, Report, parse_report
 from attestation.report.certificate_table import TableEntry, parse_certificate_table
-from attestation.report.coco import parse_coco_json
+from attestation.report.coco import parse_coco_evidence, parse_coco_json
 
 IOCTL_RESPONSE_SIZE = 4000  # struct snp_report_resp, <linux/sev-guest.h>
 _IOCTL_HEADER = struct.Struct("<II24s")
@@ -33,7 +33,7 @@ MAX_HCL_SIZE = 64 * 1024  # the vTPM index holds 2,600 bytes
 
 
 class Envelope(StrEnum):
-    """What the report came in."""
+    """The kinds of envelope."""
 
     RAW = "raw report"
     IOCTL = "sev-guest ioctl"
@@ -44,20 +44,20 @@ class Envelope(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """A report of 1,184 unparsed bytes and what came with it.
+    """A report, parsed once here, and what came with it. `report.raw` holds its 1,184 bytes.
 
     `runtime_data_digest`: of an Azure envelope, what REPORT_DATA must start with (rest zero); None for all others.
     """
 
-    report: bytes
+    report: Report
     envelope: Envelope
     certificates: tuple[TableEntry, ...] = ()
     runtime_data_digest: bytes | None = None
 
 
 def from_raw(raw: bytes) -> Evidence:
-    """A bare report. Raises FormatError unless it has 1,184 bytes."""
-    return Evidence(_exactly(raw), Envelope.RAW)
+    """A bare report. Raises FormatError for another size than 1,184 bytes, or a version below 2."""
+    return Evidence(parse_report(raw), Envelope.RAW)
 
 
 def from_ioctl(response: bytes, certificates: bytes = b"") -> Evidence:
@@ -75,18 +75,24 @@ def from_ioctl(response: bytes, certificates: bytes = b"") -> Evidence:
     if any(reserved):
         raise FormatError("ioctl response has reserved bytes set")
     report = response[_IOCTL_HEADER.size : _IOCTL_HEADER.size + REPORT_SIZE]
-    return Evidence(report, Envelope.IOCTL, parse_certificate_table(certificates))
+    return Evidence(parse_report(report), Envelope.IOCTL, parse_certificate_table(certificates))
 
 
 def from_configfs(outblob: bytes, auxblob: bytes = b"") -> Evidence:
     """The two files of a configfs-tsm entry. Raises FormatError for a wrong size or certificate table."""
-    return Evidence(_exactly(outblob), Envelope.CONFIGFS_TSM, parse_certificate_table(auxblob))
+    return Evidence(parse_report(outblob), Envelope.CONFIGFS_TSM, parse_certificate_table(auxblob))
 
 
 def from_coco(raw: bytes | str) -> Evidence:
     """The body of CoCo's `GET /aa/evidence`. Raises FormatError."""
     report, certificates = parse_coco_json(raw)
-    return Evidence(report, Envelope.COCO, certificates)
+    return Evidence(parse_report(report), Envelope.COCO, certificates)
+
+
+def from_coco_document(document: object) -> Evidence:
+    """As `from_coco`, from the decoded JSON. Raises FormatError."""
+    report, certificates = parse_coco_evidence(document)
+    return Evidence(parse_report(report), Envelope.COCO, certificates)
 
 
 def from_azure_hcl(raw: bytes) -> Evidence:
@@ -110,13 +116,14 @@ def from_azure_hcl(raw: bytes) -> Evidence:
         raise FormatError(
             f"HCL runtime data has report type {report_type}, hash type {hash_type}, {claims_size} bytes of claims"
         )
-    return Evidence(raw[_HCL_HEADER.size : at], Envelope.AZURE_HCL, (), _HCL_HASHES[hash_type](claims))
+    report = parse_report(raw[_HCL_HEADER.size : at])
+    return Evidence(report, Envelope.AZURE_HCL, (), _HCL_HASHES[hash_type](claims))
 
 
 def read_evidence(raw: bytes) -> Evidence:
-    """Tell the envelopes apart by size and first bytes, for files that people pass.
+    """Tell the envelopes apart by size and first bytes, for files that people pass. Raises FormatError.
 
-    A verifier knows what it asked for and calls the one function instead. Raises FormatError.
+    A verifier knows which envelope it expects and calls that envelope's reader instead.
     """
     if len(raw) == REPORT_SIZE:
         return from_raw(raw)
@@ -127,12 +134,6 @@ def read_evidence(raw: bytes) -> Evidence:
     if raw.lstrip()[:1] == b"{":
         return from_coco(raw)
     raise FormatError(
-        f"{len(raw)} bytes are no known evidence, required a report of {REPORT_SIZE} bytes, an ioctl response of"
-        f" {IOCTL_RESPONSE_SIZE} bytes, CoCo evidence JSON or an Azure HCL envelope"
+        f"{len(raw)} bytes are not evidence of a known kind, required a report of {REPORT_SIZE} bytes, an ioctl"
+        f" response of {IOCTL_RESPONSE_SIZE} bytes, CoCo evidence JSON or an Azure HCL envelope"
     )
-
-
-def _exactly(raw: bytes) -> bytes:
-    if len(raw) != REPORT_SIZE:
-        raise FormatError(f"report has {len(raw)} bytes, required {REPORT_SIZE}")
-    return bytes(raw)

@@ -6,10 +6,12 @@ floor for the wrong reason.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
 TcbLayout = Literal["milan", "turin"]
+_LEAF_ISSUER = re.compile(r"SEV-(?:VLEK-)?([A-Za-z0-9]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,12 @@ def line_by_name(name: str) -> ProductLine | None:
 def line_by_product_name(product_name: str) -> ProductLine | None:
     """The line of a certificate's productName: "Milan-B0" (used for B1 as well) and "Milan" are both Milan."""
     return _BY_NAME.get(product_name.split("-", 1)[0])
+
+
+def line_by_issuer_name(issuer_name: str) -> ProductLine | None:
+    """The line in an ASK's or ASVK's common name ("SEV-Milan", "SEV-VLEK-Milan"), or None."""
+    match = _LEAF_ISSUER.fullmatch(issuer_name)
+    return line_by_name(match.group(1)) if match else None
 
 
 def line_by_cpuid(family: int, model: int) -> ProductLine | None:

@@ -20,7 +20,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from attestation.evidence.coco_document import coco_document
-from attestation.evidence.source import Evidence
+from attestation.evidence.source import CollectedEvidence
 from attestation.report.certificate_table import parse_certificate_table
 from attestation.report.report_data import REPORT_DATA_SIZE
 from attestation.simulator.device import Device
@@ -106,7 +106,7 @@ def _coco(device: Device, query: str) -> tuple[str, bytes]:
     report_data = _parameter(query, "runtime_data").encode("utf-8", "surrogateescape")
     if len(report_data) > REPORT_DATA_SIZE:
         raise _BadRequestError(f"runtime_data has {len(report_data)} bytes, at most {REPORT_DATA_SIZE} fit")
-    evidence = Evidence(
+    evidence = CollectedEvidence(
         "simulated",
         device.report(report_data.ljust(REPORT_DATA_SIZE, b"\0")),
         parse_certificate_table(device.certificate_table()),

@@ -1,6 +1,7 @@
-"""The verifier: a service beside Vault that turns a believed guest into a Vault login of its workload.
+"""The verifier: a service beside Vault that turns an accepted attestation into a Vault login of the guest's workload.
 
-Read in this order: `application` (the three calls), `judge` (what is decided), then what it decides with: `nonces`,
-`identity` and `read_back`, `policies`, and `vault`. `store` keeps the verdicts for `morphisms explain`. A guest learns
-one opaque code and a correlation id; everything else is for the operator.
+Read in this order: `handlers` (the three calls), `appraiser` (the decision), then its parts: `session` (nonces,
+bearers), `cluster` (pod tokens, pod look-up), `policies`, and `vault`. `assembly` puts them together, `responses`
+writes refusals, `records` keeps the results for `morphisms explain`. A guest learns one opaque code and a correlation
+id; everything else is for the operator.
 """

@@ -1,4 +1,4 @@
-"""What happens here, counted; label values are reasons, so no guest can add any."""
+"""Counts attestations and logins; label values are reasons, so no guest can add any."""
 
 from __future__ import annotations
 
@@ -34,6 +34,6 @@ class VerifierMetrics:
         self._seconds.observe(seconds)
 
     def logged_in(self, reason: Reason, seconds: float) -> None:
-        """Count one login, or what came instead."""
+        """Count one login, or its refusal."""
         self._logins.labels(reason.value).inc()
         self._login_seconds.observe(seconds)

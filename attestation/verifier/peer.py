@@ -10,15 +10,8 @@ from pathlib import Path
 
 import aiohttp
 
+from attestation.errors import PeerError
 from server.yaml.strict import ConfigurationError
-
-
-class AskError(Exception):
-    """No usable answer. `is_slow`: it came too late. The text names neither URL nor content."""
-
-    def __init__(self, text: str, *, is_slow: bool = False) -> None:
-        super().__init__(text)
-        self.is_slow = is_slow
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +34,7 @@ class Peer:
     limit: int = 1 << 20
     _session: aiohttp.ClientSession | None = field(default=None, init=False, repr=False)
 
-    async def ask(
+    async def request(
         self,
         method: str,
         path: str,
@@ -50,11 +43,11 @@ class Peer:
         headers: Mapping[str, str] | None = None,
         seconds: float | None = None,
     ) -> Answer:
-        """One request. Raises AskError; any status is an answer, a redirect too. `seconds`: in place of `timeout`."""
+        """One request. Raises PeerError; any status is an answer, a redirect too. `seconds`: in place of `timeout`."""
         longest = self.timeout if seconds is None else seconds
         session = self._session
         if session is None or session.closed:
-            # Limits to a peer that hangs: what waits for a connection counts into the timeout.
+            # Bounds a peer that hangs: waiting for a connection counts into the timeout.
             connector = aiohttp.TCPConnector(ssl=self.context(), limit=64)
             session = self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
         sent = dict(headers or {})
@@ -71,12 +64,12 @@ class Peer:
                 while len(content) <= self.limit and (more := await response.content.read(self.limit + 1)):
                     content += more
                 if len(content) > self.limit:
-                    raise AskError(f"answered more than {self.limit} bytes")
+                    raise PeerError(f"answered more than {self.limit} bytes")
                 return Answer(response.status, content)
         except TimeoutError:
-            raise AskError(f"no answer in {longest:g} s", is_slow=True) from None
+            raise PeerError(f"no answer in {longest:g} s", is_slow=True) from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise AskError(f"cannot be reached: {type(error).__name__}") from None
+            raise PeerError(f"cannot be reached: {type(error).__name__}") from None
 
     async def close(self) -> None:
         """Close the connections."""
@@ -84,7 +77,7 @@ class Peer:
             await self._session.close()
 
     def context(self) -> ssl.SSLContext | bool:
-        """For TLS: the configured CA alone, or the system's. Raises OSError or ValueError for a file that is none."""
+        """For TLS: the configured CA alone, or the system's. Raises OSError or ValueError for an unusable file."""
         if not self.url.startswith("https:"):
             return True
         context = ssl.create_default_context(cafile=None if self.ca is None else str(self.ca))
@@ -93,7 +86,7 @@ class Peer:
 
 
 class Peers:
-    """All that this process asks; their connections end with it."""
+    """All peers of this process; their connections end with it."""
 
     def __init__(self) -> None:
         self._closing: list[Callable[[], Awaitable[None]]] = []
@@ -104,12 +97,12 @@ class Peers:
         try:
             peer.context()
         except (OSError, ValueError):
-            raise ConfigurationError([f"{ca}: is no readable PEM file with CA certificates"]) from None
+            raise ConfigurationError([f"{ca}: not a readable PEM file with CA certificates"]) from None
         self.close_too(peer.close)
         return peer
 
     def close_too(self, close: Callable[[], Awaitable[None]]) -> None:
-        """Something else that has connections."""
+        """Also close these connections at the end."""
         self._closing.append(close)
 
     async def close_at_end(self) -> None:

@@ -1,4 +1,4 @@
-"""How often one may ask: buckets that fill at a steady rate, one a pod, remembered for so many pods."""
+"""A rate limiter per key (the generic cell rate algorithm), bounded in the number of keys."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 
 
-class Pace:
-    """`burst` at once and then one each `seconds`, for each key. `now`: monotonic seconds. The key that has been quiet
-    longest is forgotten beyond `limit`: it has a full bucket by then, or somebody has `limit` pods.
+class RateLimiter:
+    """Allows `burst` at once and then one every `seconds`, per key. `now`: monotonic seconds.
+
+    Beyond `limit` keys the one that was used longest ago is forgotten: its bucket is full by then, unless one client
+    controls `limit` keys.
     """
 
     def __init__(self, burst: int, seconds: float, now: Callable[[], float], limit: int = 50_000) -> None:
@@ -17,11 +19,11 @@ class Pace:
         self._seconds = seconds
         self._now = now
         self._limit = limit
-        # Key -> when its bucket would be full again (the generic cell rate algorithm).
+        # Key -> the time at which its bucket is full again.
         self._full_at: OrderedDict[Hashable, float] = OrderedDict()
 
     def take(self, key: Hashable) -> bool:
-        """One more for this key; False when that is too many, and then nothing is counted."""
+        """Count one for this key and return True; return False and count nothing when that is too many."""
         now = self._now()
         full_at = max(self._full_at.pop(key, now), now)
         allowed = full_at + self._seconds - now <= self._horizon
@@ -31,8 +33,8 @@ class Pace:
         return allowed
 
 
-def network(peer: str) -> str:
-    """What counts as one source: an IPv4 address, or the /64 that a single IPv6 host may choose from."""
+def source_network(peer: str) -> str:
+    """The network that counts as one source: an IPv4 address, or the /64 that one IPv6 host may choose from."""
     if ":" not in peer:
         return peer
     try:

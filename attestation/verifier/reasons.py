@@ -1,4 +1,4 @@
-"""Why an attestation ended as it did: stable codes for the operator's log, metrics and `morphisms explain`."""
+"""The reasons for an attestation's outcome: stable codes for the log, metrics and `morphisms explain`."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from enum import StrEnum
 
 
 class Reason(StrEnum):
-    """One code a cause. The guest never sees it."""
+    """One code per cause. The guest never sees it."""
 
-    BELIEVED = "believed"
+    ACCEPTED = "believed"
 
     NONCE_FORGED = "nonce-forged"  # not made by this verifier's key
     NONCE_EXPIRED = "nonce-expired"
@@ -20,12 +20,12 @@ class Reason(StrEnum):
     TOKEN_NOT_YET_VALID = "token-not-yet-valid"
     TOKEN_AUDIENCE = "token-audience"
     TOKEN_UNBOUND = "token-unbound"  # of a service account, not of one pod
-    TOKEN_WITHDRAWN = "token-withdrawn"  # signed by the cluster, whose TokenReview does not stand by it any more
+    TOKEN_WITHDRAWN = "token-withdrawn"  # signed by the cluster, whose TokenReview does not confirm it any more
     POD_MISMATCH = "pod-mismatch"  # the API server knows no such live pod, or another one by this name
     EVIDENCE_MALFORMED = "evidence-malformed"
     NO_POLICY = "no-policy"
     TOKEN_DISAGREES = "token-disagrees"  # HOST_DATA names one workload, the pod token another
-    VERDICT = "verdict"  # a check failed; the verdict says which
+    VERDICT = "verdict"  # a check failed; the record says which
     BEARER_INVALID = "bearer-invalid"
     BEARER_EXPIRED = "bearer-expired"
     POLICY_CHANGED = "policy-changed"  # removed or edited since the attestation
@@ -37,8 +37,8 @@ class Reason(StrEnum):
     OVERLOADED = "overloaded"
     POD_TOO_OFTEN = "pod-too-often"
     SOURCE_TOO_OFTEN = "source-too-often"
-    KEYS_UNAVAILABLE = "keys-unavailable"  # the cluster's JWKS cannot be had
-    POLICIES_UNAVAILABLE = "policies-unavailable"  # Vault has not given a good set since the start
+    KEYS_UNAVAILABLE = "keys-unavailable"  # the cluster's JWKS is not available
+    POLICIES_UNAVAILABLE = "policies-unavailable"  # Vault has returned no valid set since the start
     POD_UNAVAILABLE = "pod-unavailable"  # the API server does not answer
     CERTIFICATES_UNAVAILABLE = "certificates-unavailable"  # neither guest, cache nor AMD's key service has them yet
     VAULT_SEALED = "vault-sealed"
@@ -47,12 +47,12 @@ class Reason(StrEnum):
     VAULT_BEHIND = "vault-behind"  # 412: a standby that has not caught up
     VAULT_LIMITED = "vault-limited"
     VAULT_ERROR = "vault-error"
-    VAULT_CREDENTIALS = "vault-credentials"  # the verifier's own token is missing, has ended or may not do this
+    VAULT_CREDENTIALS = "vault-credentials"  # the verifier's own token is missing, has expired or may not do this
     VAULT_STRANGE = "vault-strange"  # an answer that is not Vault's
 
     @property
     def is_retryable(self) -> bool:
-        """The guest is told to come again; every other reason but BELIEVED is final."""
+        """The guest may try again; every other reason but ACCEPTED is final."""
         return self in _RETRYABLE
 
 

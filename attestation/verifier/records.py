@@ -1,6 +1,6 @@
-"""Verdicts on disk, bounded: lines of JSON in a few segments, of which the oldest goes when the newest is full.
+"""Attestation records on disk, bounded: lines of JSON in a few segments; the oldest goes when the newest is full.
 
-What is kept: the decision, every check with actual and required, claims. Never a token, a nonce or evidence.
+A record holds the decision, every check with actual and required, and claims. Never a token, a nonce or evidence.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ SEGMENTS = 4
 _MODE = 0o600
 
 
-class Store:
-    """Appends to `folder` (made with mode 0700), at most `size` bytes in all. Raises OSError when it cannot begin."""
+class RecordStore:
+    """Appends to `folder` (made with mode 0700), at most `size` bytes in all. Raises OSError for an unusable folder."""
 
     def __init__(self, folder: Path, size: int) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -52,7 +52,7 @@ class Store:
         return os.open(self._folder / _name(0), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, _MODE)
 
 
-def find(folder: Path, identifier: str) -> list[dict[str, Any]]:
+def find_records(folder: Path, identifier: str) -> list[dict[str, Any]]:
     """All records with this correlation id, oldest first. Raises OSError when the folder cannot be read."""
     needle = json.dumps(identifier).encode()
     found: list[dict[str, Any]] = []
@@ -63,7 +63,7 @@ def find(folder: Path, identifier: str) -> list[dict[str, Any]]:
         if not path.exists():
             continue
         with path.open("rb") as file:
-            # A line that a crash cut in half is no record.
+            # A line that a crash cut in half is not a record.
             records = [_record(line) for line in file if needle in line]
         found += [record for record in records if record.get("id") == identifier]
     return found

@@ -10,7 +10,7 @@ from typing import TypeVar
 from attestation.errors import CertificateError
 from attestation.pki.certificates import Certificate, parse_certificate, parse_certificates
 from attestation.pki.crl import RevocationList, parse_crl
-from attestation.pki.roots import Anchors, amd_anchors
+from attestation.pki.roots import TrustAnchors, amd_trust_anchors
 from attestation.verifier.configuration import Certificates
 from server.yaml.strict import ConfigurationError, Loaded
 
@@ -18,9 +18,9 @@ T = TypeVar("T")
 _MAX_FILE_SIZE = 1 << 20
 
 
-def load_anchors(configured: Certificates) -> Anchors:
-    """Roots by product line. Raises ConfigurationError, also for a pinned root whose file is another one."""
-    anchors = amd_anchors(_read_all(configured.roots, parse_certificates))
+def load_trust_anchors(configured: Certificates) -> TrustAnchors:
+    """Roots by product line. Raises ConfigurationError, also for a root that differs from its pinned digest."""
+    anchors = amd_trust_anchors(_read_all(configured.roots, parse_certificates))
     wrong = [
         f"certificates.roots: {certificate.subject_name} has SHA-256 {certificate.sha256}, pinned {anchors.pins[line]}"
         for line, certificate in anchors.certificates.items()
@@ -49,7 +49,7 @@ def load_crls(configured: Certificates) -> Loaded[tuple[RevocationList, ...]]:
 
 
 def crl_files(configured: Certificates) -> list[Path]:
-    """What a watch has to look at."""
+    """The paths that a watch has to look at."""
     return [*configured.crls, *(file for path in configured.crls for file in _files(path))]
 
 

@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from attestation.appraisal.result import verdict_from_dict
+from attestation.appraisal.result import result_from_dict
 from attestation.verifier.configuration import load_configuration
-from attestation.verifier.records import find
+from attestation.verifier.records import find_records
 from server.yaml.strict import ConfigurationError
 
 HELP = "explain why the verifier accepted or refused a guest, by the correlation id in the guest's log"
@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
         folder = load_configuration(arguments.config).explain.folder
         if folder is None:
             raise ConfigurationError([f"{arguments.config}: explain.folder is not set, so nothing is kept"])
-        records = find(folder, arguments.id)
+        records = find_records(folder, arguments.id)
     except ConfigurationError as error:
         print(f"morphisms explain: {error}", file=sys.stderr)
         return UNUSABLE
@@ -60,7 +60,7 @@ def _text(record: dict[str, Any]) -> str:
     if record.get("simulated"):
         lines.append("  SIMULATED: the evidence proves nothing about any machine")
     if record.get("verdict"):
-        verdict = verdict_from_dict(record["verdict"])
-        lines.append(f"  verdict    {verdict.summary()}")
-        lines += [f"    {line}" for line in verdict.explain()]
+        result = result_from_dict(record["verdict"])
+        lines.append(f"  verdict    {result.summary()}")
+        lines += [f"    {line}" for line in result.explain()]
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""`morphisms report`: what an SEV-SNP report says, and whether to believe it."""
+"""`morphisms report`: shows an SEV-SNP report, or appraises it."""
 
 from __future__ import annotations
 
@@ -9,37 +9,37 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from attestation.appraisal.appraise import Expectation, appraise, product_line
-from attestation.appraisal.reference_values import REQUIRE_CRL, SOFT_CRL, GuestReference, parse_guest_entry
-from attestation.appraisal.result import Verdict
+from attestation.appraisal.appraise import Expectation, appraise
+from attestation.appraisal.result import AttestationResult
 from attestation.errors import AttestationError, CertificateError, FormatError
 from attestation.pki.certificates import Certificate, parse_certificate, parse_certificates
 from attestation.pki.crl import RevocationList, parse_crl
-from attestation.pki.endorsements import Collateral, from_table, guest_supplied
-from attestation.pki.roots import Anchors, amd_anchors
-from attestation.report.abi import FirmwareVersion, GuestPolicy, Report, SigningKey, parse_report, platform_info_names
+from attestation.pki.endorsements import Endorsements, from_table, guest_supplied, product_line
+from attestation.pki.roots import TrustAnchors, amd_trust_anchors
+from attestation.report.abi import FirmwareVersion, GuestPolicy, SigningKey, platform_info_names
 from attestation.report.certificate_table import parse_certificate_table
 from attestation.report.envelopes import Evidence, from_configfs, read_evidence
 from attestation.report.report_data import DIGEST_SIZE, REPORT_DATA_SIZE, accepted
 from attestation.report.tcb import decode_tcb
+from kbs.reference_values import REQUIRE_CRL, SOFT_CRL, GuestReference
 from server.files import UnusableInputError, read_bounded
+from server.guest_entries import load_guests
+from server.yaml.strict import ConfigurationError
 
-HELP = "Show an SEV-SNP attestation report, or say whether to believe it."
+HELP = "Show an SEV-SNP attestation report, or appraise it."
 EXAMPLE = "morphisms report verify report.bin --vek vcek.der --certs amd/ --roots amd/ --policy guest.yaml"
 
-BELIEVED, REFUSED, UNUSABLE = 0, 1, 2
+ACCEPTED, REFUSED, UNUSABLE = 0, 1, 2
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare `show` and `verify`."""
     commands = parser.add_subparsers(dest="report_command", metavar="show|verify", required=True)
-    show = commands.add_parser("show", help="every field of a report, nothing is judged")
+    show = commands.add_parser("show", help="every field of a report, without an appraisal")
     verify = commands.add_parser(
         "verify",
-        help="every check of a report; exit 0 believed, 1 refused, 2 unusable input",
-        description="Without --policy only authenticity is judged: AMD hardware made this report of some guest.",
+        help="every check of a report; exit 0 accepted, 1 refused, 2 unusable input",
+        description="Without --policy only authenticity is checked: AMD hardware made this report of some guest.",
     )
     for command in (show, verify):
         command.add_argument(
@@ -59,14 +59,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="HEX",
         help="48 bytes: the bound digest in either encoding; 64 bytes: REPORT_DATA itself",
     )
-    verify.add_argument("--at", metavar="RFC3339", help="judge validity at this time instead of now")
+    verify.add_argument("--at", metavar="RFC3339", help="check validity at this time instead of now")
     verify.add_argument(
         "--simulated-root", metavar="FILE", type=Path, help="also trust this root of `morphisms simulated-hardware`"
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Exit code: 0 shown or believed, 1 refused, 2 unusable input."""
+    """Exit code: 0 shown or accepted, 1 refused, 2 unusable input."""
     try:
         evidence = _read_evidence(arguments.file)
         if arguments.report_command == "show":
@@ -80,9 +80,9 @@ def run(arguments: argparse.Namespace) -> int:
 def _verify(evidence: Evidence, arguments: argparse.Namespace) -> int:
     reference = None if arguments.policy is None else _read_policy(arguments.policy)
     now = datetime.now(UTC) if arguments.at is None else _time(arguments.at)
-    verdict = appraise(
+    result = appraise(
         evidence,
-        _collateral(evidence, arguments),
+        _endorsements(evidence, arguments),
         _anchors(arguments),
         now,
         Expectation(
@@ -92,39 +92,38 @@ def _verify(evidence: Evidence, arguments: argparse.Namespace) -> int:
         ),
     )
     if arguments.json:
-        print(json.dumps(verdict.as_dict(), indent=2))
+        print(json.dumps(result.as_dict(), indent=2))
     else:
-        _print_verdict(verdict)
+        _print_result(result)
     if reference is None:
         print("no --policy: this is about authenticity only, not about which guest it is", file=sys.stderr)
-    if any(check.id == "crl/present" and check.advice for check in verdict.checks):
+    if any(check.id == "crl/present" and check.advice for check in result.checks):
         print("no revocation list: revocation was not checked (--crls)", file=sys.stderr)
-    if verdict.simulated:
+    if result.simulated:
         print("simulated: the root is not AMD's, this verdict says nothing about real hardware", file=sys.stderr)
-    return BELIEVED if verdict.believed else REFUSED
+    return ACCEPTED if result.accepted else REFUSED
 
 
-def _print_verdict(verdict: Verdict) -> None:
+def _print_result(result: AttestationResult) -> None:
     color = sys.stdout.isatty()
-    width = max(len(check.id) for check in verdict.checks)
-    for check in verdict.checks:
+    width = max(len(check.id) for check in result.checks)
+    for check in result.checks:
         state, code = {True: ("ok", "32"), False: ("FAILED", "31"), None: ("-", "33")}[check.ok]
         mark = f"\x1b[{code}m{state:6}\x1b[0m" if color else f"{state:6}"
         text = check.line().partition(": ")[2].partition(": ")[2]
         print(f"{mark} {check.id:{width}}  {text}")
-    print(verdict.summary())
+    print(result.summary())
 
 
 def _show(evidence: Evidence, *, as_json: bool) -> int:
-    report = parse_report(evidence.report)
-    fields = _fields(evidence, report)
+    fields = _fields(evidence)
     if as_json:
         print(json.dumps(fields, indent=2))
-        return BELIEVED
+        return ACCEPTED
     width = max(map(len, fields))
     for name, value in fields.items():
         print(f"{name:{width}}  {_text(value)}")
-    return BELIEVED
+    return ACCEPTED
 
 
 def _text(value: Any) -> str:
@@ -135,8 +134,9 @@ def _text(value: Any) -> str:
     return str(value)
 
 
-def _fields(evidence: Evidence, report: Report) -> dict[str, Any]:
+def _fields(evidence: Evidence) -> dict[str, Any]:
     """Every field under AMD's name, digests in hexadecimal, TCBs in the line's components where the line is known."""
+    report = evidence.report
     line = product_line(report, guest_supplied(evidence))
 
     def tcb(raw: bytes) -> Any:
@@ -218,7 +218,7 @@ def _files(folder: Path) -> list[tuple[Path, bytes]]:
 
 
 def _certificates(folder: Path) -> list[Certificate]:
-    """All certificates of a folder. Files that are none are named on stderr and left out."""
+    """All certificates of a folder. Other files are named on stderr and left out."""
     found: list[Certificate] = []
     for path, data in _files(folder):
         try:
@@ -261,25 +261,25 @@ def _operator_certificates(arguments: argparse.Namespace) -> list[Certificate]:
     return [certificate for folder in folders for certificate in _certificates(folder)]
 
 
-def _collateral(evidence: Evidence, arguments: argparse.Namespace) -> Collateral:
+def _endorsements(evidence: Evidence, arguments: argparse.Namespace) -> Endorsements:
     given = guest_supplied(evidence)
     if arguments.vek is not None:
         named = _named_leaf(arguments.vek)
-        given = Collateral(named.leaf, (*named.intermediates, *given.intermediates))
-    return Collateral(
+        given = Endorsements(named.leaf, (*named.intermediates, *given.intermediates))
+    return Endorsements(
         given.leaf,
         (*_operator_certificates(arguments), *given.intermediates),
         tuple([] if arguments.crls is None else _crls(arguments.crls)),
     )
 
 
-def _named_leaf(path: Path) -> Collateral:
+def _named_leaf(path: Path) -> Endorsements:
     """A certificate table is tried first: its blobs may be PEM, which would be found in it as in any file."""
     data = read_bounded(path)
     try:
         found = from_table(parse_certificate_table(data))
     except FormatError:
-        found = Collateral()
+        found = Endorsements()
     if found.leaf is not None:
         return found
     try:
@@ -287,11 +287,11 @@ def _named_leaf(path: Path) -> Collateral:
     except CertificateError as error:
         raise UnusableInputError(f"{path}: {error}") from None
     leaf = next((certificate for certificate in certificates if not certificate.is_ca), certificates[0])
-    return Collateral(leaf, tuple(certificate for certificate in certificates if certificate is not leaf))
+    return Endorsements(leaf, tuple(certificate for certificate in certificates if certificate is not leaf))
 
 
-def _anchors(arguments: argparse.Namespace) -> Anchors:
-    anchors = amd_anchors(_operator_certificates(arguments))
+def _anchors(arguments: argparse.Namespace) -> TrustAnchors:
+    anchors = amd_trust_anchors(_operator_certificates(arguments))
     if arguments.simulated_root is None:
         return anchors
     try:
@@ -301,14 +301,14 @@ def _anchors(arguments: argparse.Namespace) -> Anchors:
 
 
 def _read_policy(path: Path) -> GuestReference:
+    """The only guest of a file, read as the verifier reads it."""
     try:
-        document = yaml.safe_load(read_bounded(path))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UnusableInputError(f"{path}: not YAML: {str(error).splitlines()[0]}") from None
-    try:
-        return parse_guest_entry(document)
-    except AttestationError as error:
-        raise UnusableInputError(f"{path}: {error}") from None
+        guests = load_guests(path)
+    except ConfigurationError as error:
+        raise UnusableInputError(str(error)) from None
+    if len(guests) != 1:
+        raise UnusableInputError(f"{path}: has {len(guests)} guests, required one, such as kata-3.21-snp: {{…}}")
+    return next(iter(guests.values()))
 
 
 def _report_data(text: str) -> tuple[bytes, ...]:

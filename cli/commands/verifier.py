@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from attestation.verifier.assembly import Settings, make_application
 from attestation.verifier.configuration import load_configuration
-from attestation.verifier.handlers import Settings, make_application
 from cli.support.listen_options import add_listening_options, certificate_files
 from server import service
 from server.service import Application

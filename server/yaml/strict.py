@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, RootModel, ValidationError
 
 from server.files import MAX_FILE_BYTES, UnusableInputError, read_bounded
 from server.text import did_you_mean
@@ -63,13 +63,22 @@ def parse(content: bytes, model: type[Model], *, name: str) -> Loaded[Model]:
     """As `load`, of bytes; `name` stands for the file in problems."""
     reader = _Reader(name)
     data = reader.read(content)
+    value = _validated(data, model, reader)
+    canonical = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return Loaded(value, hashlib.sha256(canonical.encode()).hexdigest())
+
+
+def validate(data: Any, model: type[Model], *, name: str) -> Model:
+    """As `parse`, of plain data that is decoded already; `name` stands for the file in problems."""
+    return _validated(data, model, _Reader(name))
+
+
+def _validated(data: Any, model: type[Model], reader: "_Reader") -> Model:
     try:
-        value = model.model_validate(data)
+        return model.model_validate(data)
     except ValidationError as error:
         problems = error.errors(include_url=False, include_input=False)
         raise ConfigurationError([_explain(reader, model, data, problem) for problem in problems]) from None
-    canonical = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return Loaded(value, hashlib.sha256(canonical.encode()).hexdigest())
 
 
 def schema(model: type[BaseModel]) -> str:
@@ -179,6 +188,8 @@ def _in_data(data: Any, location: Location) -> Location:
 
 def _known(annotation: Any, location: Location) -> set[str]:
     """Keys that the type at `location` below `annotation` knows."""
+    if isinstance(annotation, type) and issubclass(annotation, RootModel):
+        return _known(annotation.model_fields["root"].annotation, location)
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         fields = {field.alias or name: field for name, field in annotation.model_fields.items()}
         if not location:

@@ -19,8 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from attestation.appraisal.appraise import Expectation, appraise
-from attestation.appraisal.reference_values import SOFT_CRL
-from attestation.appraisal.result import Verdict
+from attestation.appraisal.result import AttestationResult
 from attestation.pki.certificates import (
     OID_CSP_ID,
     OID_HWID,
@@ -32,12 +31,13 @@ from attestation.pki.certificates import (
     parse_certificates,
 )
 from attestation.pki.crl import RevocationList, parse_crl
-from attestation.pki.endorsements import Collateral
-from attestation.pki.roots import Anchors, amd_anchors
+from attestation.pki.endorsements import Endorsements
+from attestation.pki.roots import TrustAnchors, amd_trust_anchors
 from attestation.report.abi import SIGNED_SIZE, encode_report
 from attestation.report.envelopes import Evidence, from_raw
 from attestation.report.products import ProductLine, line_by_name
 from attestation.report.tcb import Tcb, encode_tcb
+from kbs.reference_values import SOFT_CRL
 from tests.support.certificates import builder
 from tests.support.vectors import Store, store
 
@@ -50,7 +50,7 @@ class Vectors:
 
     store: Store
     certificates: tuple[Certificate, ...]
-    anchors: Anchors
+    anchors: TrustAnchors
     now: datetime = datetime(2025, 12, 1, tzinfo=UTC)
 
     def path(self, name: str) -> Path:
@@ -80,14 +80,14 @@ class Vectors:
         crls: tuple[RevocationList, ...] = (),
         now: datetime | None = None,
         expectation: Expectation | None = None,
-        anchors: Anchors | None = None,
+        anchors: TrustAnchors | None = None,
         certificates: tuple[Certificate, ...] | None = None,
-    ) -> Verdict:
+    ) -> AttestationResult:
         """Appraise with AMD's chains; revocation is not demanded unless the expectation says so."""
         evidence = report if isinstance(report, Evidence) else from_raw(report)
         return appraise(
             evidence,
-            Collateral(leaf, self.certificates if certificates is None else certificates, crls),
+            Endorsements(leaf, self.certificates if certificates is None else certificates, crls),
             self.anchors if anchors is None else anchors,
             self.now if now is None else now,
             Expectation(revocation=SOFT_CRL) if expectation is None else expectation,
@@ -99,7 +99,7 @@ def vectors() -> Vectors:
     found = store(lambda _line: None)
     files = sorted(found.path("roots").iterdir())
     certificates = tuple(certificate for file in files for certificate in parse_certificates(file.read_bytes()))
-    return Vectors(found, certificates, amd_anchors(certificates))
+    return Vectors(found, certificates, amd_trust_anchors(certificates))
 
 
 def name_of(common_name: str) -> x509.Name:
@@ -215,8 +215,8 @@ class Platform:
         )
 
     @functools.cached_property
-    def anchors(self) -> Anchors:
-        return Anchors({self.line.name: self.ark.sha256}, {self.line.name: self.ark})
+    def anchors(self) -> TrustAnchors:
+        return TrustAnchors({self.line.name: self.ark.sha256}, {self.line.name: self.ark})
 
     def leaf(self, *, vlek: bool = False, **bent: Any) -> tuple[Certificate, ec.EllipticCurvePrivateKey]:
         """A VCEK or VLEK with its key. Bent by: curve, salt, serial, signer, issuer, subject, tcb, spl, hwid, …"""
@@ -321,13 +321,13 @@ class Platform:
         intermediates: tuple[Certificate, ...] | None = None,
         crls: tuple[RevocationList, ...] | None = None,
         expectation: Expectation | None = None,
-        anchors: Anchors | None = None,
+        anchors: TrustAnchors | None = None,
         now: datetime | None = None,
-    ) -> Verdict:
+    ) -> AttestationResult:
         """Appraise under this hierarchy with a fresh, empty revocation list unless told otherwise."""
         return appraise(
             report if isinstance(report, Evidence) else from_raw(report),
-            Collateral(
+            Endorsements(
                 leaf,
                 (_default_ask(self), _default_asvk(self)) if intermediates is None else intermediates,
                 (_default_crl(self),) if crls is None else crls,
@@ -362,11 +362,11 @@ def milan(platform_of: Callable[[str], Platform]) -> Platform:
 
 
 @pytest.fixture(scope="session")
-def failed() -> Callable[[Verdict], list[str]]:
+def failed() -> Callable[[AttestationResult], list[str]]:
     """The ids of the failed checks; the verdict must refuse."""
 
-    def ids(verdict: Verdict) -> list[str]:
-        assert not verdict.believed
+    def ids(verdict: AttestationResult) -> list[str]:
+        assert not verdict.accepted
         return [check.id for check in verdict.failed]
 
     return ids

@@ -16,6 +16,8 @@ import cli.commands.report
 from attestation.report.abi import parse_report
 from attestation.report.certificate_table import TableEntry, encode_certificate_table
 from attestation.report.report_data import ascii_encoded
+from attestation.verifier.policies.load import load_policies
+from server.yaml.strict import ConfigurationError
 
 AT = ("--at", "2025-12-01T00:00:00Z")
 
@@ -208,7 +210,21 @@ def test_unusable_policy(morphisms, real, tmp_path, text):
     (tmp_path / "guest.yaml").write_text(text)
     code, out, err = morphisms(*real("milan-v2-debug-gosevguest"), "--policy", tmp_path / "guest.yaml")
     assert (code, out) == (2, "")
-    assert "guest.yaml: " in err
+    assert "guest.yaml:" in err
+
+
+def test_the_policy_is_read_as_the_verifier_reads_it(morphisms, real, vectors, tmp_path):
+    """A key given twice would be the first value to one reader and the last to another."""
+    (tmp_path / "policies").mkdir()
+    (tmp_path / "guests").mkdir()
+    guest = policy_file(vectors, tmp_path / "guests" / "guest.yaml", "genoa-v5-routex")
+    guest.write_text(guest.read_text() + "  vmpl: 3\n")
+    code, out, err = morphisms(*real("genoa-v5-routex"), "--policy", guest)
+    with pytest.raises(ConfigurationError) as caught:
+        load_policies(tmp_path / "policies", tmp_path / "guests", {})
+    assert (code, out) == (2, "")
+    assert "my-guest.vmpl: key given twice, first on line" in err
+    assert err == f"morphisms report: {caught.value}\n"
 
 
 def test_foreign_root_and_revocation_lists(morphisms, own):

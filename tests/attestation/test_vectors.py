@@ -14,13 +14,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from attestation.appraisal.appraise import Expectation
-from attestation.appraisal.reference_values import REQUIRE_CRL, SOFT_CRL, parse_guest_entry
 from attestation.pki.certificates import is_signed_by, parse_certificate
-from attestation.pki.endorsements import Collateral, guest_supplied
-from attestation.report.abi import SIGNED_SIZE, encode_report, field_values, parse_report
+from attestation.pki.endorsements import Endorsements, guest_supplied
+from attestation.report.abi import SIGNED_SIZE, encode_report, parse_report
 from attestation.report.envelopes import Envelope, from_coco, from_configfs, from_ioctl
 from attestation.report.products import MILAN, TURIN
 from attestation.report.tcb import decode_tcb
+from kbs.reference_values import REQUIRE_CRL, SOFT_CRL
+from tests.attestation.reports import field_values, guest_reference
 from tests.support.vectors import PACKAGES, check
 
 # id -> line, version, POLICY, PLATFORM_INFO, VMPL, CURRENT, COMMITTED, LAUNCH, REPORTED, firmware.
@@ -81,7 +82,7 @@ def test_reads_as_the_tables_say(vectors, identifier):
 @pytest.mark.parametrize("identifier", [name for name in TABLE if name != DEBUG])
 def test_authentic(vectors, identifier):
     verdict = vectors.judge(vectors.report(identifier), vectors.leaf(identifier))
-    assert verdict.believed, verdict.explain()
+    assert verdict.accepted, verdict.explain()
     assert not verdict.simulated
     assert "authenticity only" in verdict.summary()
 
@@ -112,7 +113,7 @@ def test_without_its_certificate(vectors, failed):
 
 def test_ioctl_response(vectors):
     evidence = from_ioctl(vectors.read("reports/ioctl-snp_report_resp-lit/snp_report_resp.bin"))
-    report = parse_report(evidence.report)
+    report = evidence.report
     assert (str(report.current_firmware), str(report.committed_firmware)) == ("1.51.3", "1.49.6")
     assert decode_tcb(report.current_tcb, "milan").snp > decode_tcb(report.committed_tcb, "milan").snp
     assert evidence.envelope is Envelope.IOCTL
@@ -120,17 +121,17 @@ def test_ioctl_response(vectors):
 
 def test_coco_json_is_the_signed_bytes(vectors):
     evidence = from_coco(vectors.read("reports/genoa-v3-coco-aa-json-trustee/evidence.json"))
-    assert evidence.report == vectors.report("genoa-v3-coco-aa-json-trustee")
+    assert evidence.report.raw == vectors.report("genoa-v3-coco-aa-json-trustee")
     given = guest_supplied(evidence)
     assert given.leaf == vectors.leaf("genoa-v3-coco-aa-json-trustee")
-    assert vectors.judge(evidence, given.leaf).believed
+    assert vectors.judge(evidence, given.leaf).accepted
 
 
 def test_json_of_the_sev_crate_is_the_signed_bytes(vectors):
     written = json.loads(vectors.read(f"reports/{VMPL_1}/report.json"))
     evidence = from_coco(json.dumps({"attestation_report": written}).encode())
-    assert evidence.report == vectors.report(VMPL_1)
-    assert vectors.judge(evidence, vectors.leaf(VMPL_1)).believed
+    assert evidence.report.raw == vectors.report(VMPL_1)
+    assert vectors.judge(evidence, vectors.leaf(VMPL_1)).accepted
 
 
 def test_configfs_table_holds_pem_and_its_root_is_ignored(vectors):
@@ -140,14 +141,14 @@ def test_configfs_table_holds_pem_and_its_root_is_ignored(vectors):
     given = guest_supplied(evidence)
     assert given.leaf == vectors.leaf(name)
     assert [certificate.subject_name for certificate in given.intermediates] == ["SEV-Genoa"]
-    assert vectors.judge(evidence, given.leaf, certificates=given.intermediates).believed
+    assert vectors.judge(evidence, given.leaf, certificates=given.intermediates).accepted
 
 
 def test_host_data_preimage(vectors):
     name = "milan-v2-aci-hostdata-skr"
     digest = hashlib.sha256(base64.b64decode(vectors.read(f"reports/{name}/host_data_preimage.base64"))).digest()
     expectation = Expectation(host_data=frozenset({digest}), revocation=SOFT_CRL)
-    assert vectors.judge(vectors.report(name), vectors.leaf(name), expectation=expectation).believed
+    assert vectors.judge(vectors.report(name), vectors.leaf(name), expectation=expectation).accepted
 
 
 @pytest.mark.parametrize("name", ["legacy.der", "new.der"])
@@ -197,7 +198,7 @@ def test_revoked_ask_and_its_successor_share_a_name(vectors):
     leaf = vectors.leaf("genoa-v3-routex")
     revoked = parse_certificate(vectors.read("roots/genoa_ask_serial131073_revoked.der"))
     for order in ((revoked, *vectors.certificates), (*vectors.certificates, revoked)):
-        assert Collateral(leaf, order).issuer_of_leaf().serial == 131074
+        assert Endorsements(leaf, order).issuer_of_leaf().serial == 131074
     verdict = vectors.judge(
         vectors.report("genoa-v3-routex"), leaf, certificates=(revoked,), crls=(vectors.crl("genoa_vcek.crl.der"),)
     )
@@ -315,7 +316,7 @@ def test_one_bit_of_every_byte_through_the_appraisal(vectors, line):
         if changed[0] < 2 and not any(changed[1:4]):
             continue  # a version that cannot be parsed, covered with the parser
         verdict = vectors.judge(bytes(changed), leaf)
-        assert not verdict.believed, hex(offset)
+        assert not verdict.accepted, hex(offset)
         assert {check.id: check.ok for check in verdict.checks}["signature/report"] is not True, hex(offset)
 
 
@@ -326,7 +327,7 @@ def test_every_byte_of_the_signature(vectors, line):
     for offset in range(SIGNED_SIZE, len(raw)):
         changed = bytearray(raw)
         changed[offset] ^= 0x10
-        assert not vectors.judge(bytes(changed), leaf).believed, hex(offset)
+        assert not vectors.judge(bytes(changed), leaf).accepted, hex(offset)
 
 
 # What a policy has to say for these to pass.
@@ -345,7 +346,7 @@ def policy(vectors, identifier, **changes):
         "vmpl": 0,
         "crl": "soft",
     }
-    return Expectation(reference=parse_guest_entry({"guest": entry | changes}))
+    return Expectation(reference=guest_reference(entry | changes))
 
 
 @pytest.mark.parametrize(
@@ -354,7 +355,7 @@ def policy(vectors, identifier, **changes):
 def test_believed_under_a_policy(vectors, name):
     expectation = policy(vectors, name, **OLD_REPORTS.get(name, {}))
     verdict = vectors.judge(vectors.report(name), vectors.leaf(name), expectation=expectation)
-    assert verdict.believed, verdict.explain()
+    assert verdict.accepted, verdict.explain()
     assert verdict.reference == "guest"
 
 
@@ -364,20 +365,20 @@ def test_version_2_needs_to_be_asked_for(vectors, failed, name):
     vmpl = TABLE[name][4]
     assert failed(vectors.judge(*arguments, expectation=policy(vectors, name, vmpl=vmpl))) == ["report/version"]
     allowed = policy(vectors, name, vmpl=vmpl, versions={"min": 2})
-    assert vectors.judge(*arguments, expectation=allowed).believed
+    assert vectors.judge(*arguments, expectation=allowed).accepted
 
 
 def test_vmpl_1_needs_a_policy_that_allows_it(vectors, failed):
     arguments = (vectors.report(VMPL_1), vectors.leaf(VMPL_1))
     version = {"versions": {"min": 2}}
     assert failed(vectors.judge(*arguments, expectation=policy(vectors, VMPL_1, **version))) == ["guest/vmpl"]
-    assert vectors.judge(*arguments, expectation=policy(vectors, VMPL_1, vmpl=[0, 1], **version)).believed
+    assert vectors.judge(*arguments, expectation=policy(vectors, VMPL_1, vmpl=[0, 1], **version)).accepted
 
 
 def test_vlek_of_vmpl_1(vectors, failed):
     arguments = (vectors.report(VLEK), vectors.leaf(VLEK))
     assert failed(vectors.judge(*arguments, expectation=policy(vectors, VLEK))) == ["guest/vmpl"]
-    assert vectors.judge(*arguments, expectation=policy(vectors, VLEK, vmpl=[0, 1])).believed
+    assert vectors.judge(*arguments, expectation=policy(vectors, VLEK, vmpl=[0, 1])).accepted
     vcek_only = policy(vectors, VLEK, vmpl=1, signingKeys=["VCEK"])
     assert "report/signing-key" in failed(vectors.judge(*arguments, expectation=vcek_only))
 
@@ -386,7 +387,7 @@ def test_provisional_firmware_on_azure(vectors, failed):
     arguments = (vectors.report(AZURE), vectors.leaf(AZURE))
     strict = policy(vectors, AZURE, versions={"min": 2}, provisionalFirmware=False)
     assert failed(vectors.judge(*arguments, expectation=strict)) == ["tcb/provisional"]
-    assert vectors.judge(*arguments, expectation=policy(vectors, AZURE, versions={"min": 2})).believed
+    assert vectors.judge(*arguments, expectation=policy(vectors, AZURE, versions={"min": 2})).accepted
 
 
 def test_author_key(vectors, failed):
@@ -395,7 +396,7 @@ def test_author_key(vectors, failed):
     keys = {"idKeys": [report.id_key_digest.hex()], "authorKeys": [report.author_key_digest.hex()]}
     arguments = (report.raw, vectors.leaf(name))
     expectation = policy(vectors, name, versions={"min": 2}, measurements=[], policy={"minAbi": "1.51"}, **keys)
-    assert vectors.judge(*arguments, expectation=expectation).believed
+    assert vectors.judge(*arguments, expectation=expectation).accepted
     other = policy(vectors, name, versions={"min": 2}, policy={"minAbi": "1.52"}, authorKeys=["00" * 48])
     assert failed(vectors.judge(*arguments, expectation=other)) == ["policy/abi", "guest/author-key"]
 

@@ -27,7 +27,7 @@ from kbs.guest import (
     write_attest,
     write_auth,
 )
-from kbs.messages import JWE_PARTS, Problem, VaultToken, WireError, binding
+from kbs.messages import JWE_PARTS, ErrorType, VaultToken, WireError, binding
 from kbs.verifier import read_attest, read_auth, seal_token, write_attest_answer, write_auth_answer, write_error
 from tests.support.paths import ROOT
 
@@ -70,7 +70,7 @@ def test_what_the_guest_writes_the_verifier_reads() -> None:
     )
     assert read_correlation_id(b'{"token":"b.e.r","correlation-id":"x\\ny"}') == ""
     assert open_token(seal_token(TOKEN, key.public, "n", "r"), key, "n", "r") == TOKEN
-    error = read_error(write_error(Problem.REFUSED, "0123456789abcdef"))
+    error = read_error(write_error(ErrorType.REFUSED, "0123456789abcdef"))
     assert error == ErrorAnswer("AttestationRefused", "0123456789abcdef")
 
 

@@ -1,11 +1,11 @@
-"""Every check, in the order a reader wants them; each one is a small function of `unit.Facts` with a stable id.
+"""Every check, in the order that a reader expects; each one is a small function of `Facts` with a stable id.
 
 An id never changes its meaning: operators search logs for it.
 """
 
 from __future__ import annotations
 
-from attestation.appraisal.check import Facts, Finding, Unit
+from attestation.appraisal.check import Check, CheckOutcome, Facts
 from attestation.appraisal.checks import (
     chain,
     guest,
@@ -19,9 +19,9 @@ from attestation.appraisal.checks import (
     tcb,
 )
 
-__all__ = ["UNITS", "Facts", "Finding", "Unit"]
+__all__ = ["CHECKS", "Check", "CheckOutcome", "Facts"]
 
-UNITS: tuple[Unit, ...] = (
+CHECKS: tuple[Check, ...] = (
     report.version,
     report.reserved,
     report.signature_algorithm,

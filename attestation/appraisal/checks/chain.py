@@ -2,80 +2,82 @@
 
 from __future__ import annotations
 
-from attestation.appraisal.check import Facts, Finding, Unit, required, unit
+from attestation.appraisal.check import Check, CheckOutcome, Facts, check, required
 from attestation.pki.certificates import REQUIRED_SIGNATURE_ALGORITHM, Certificate, is_signed_by
 
 _RSA = "RSA-4096 e=65537"
 
 
-@unit("certificates/leaf")
-def leaf(facts: Facts) -> Finding:
+@check("certificates/leaf")
+def leaf(facts: Facts) -> CheckOutcome:
     if facts.leaf is None:
-        return Finding(False, "none given", "a VCEK or VLEK certificate")
-    return Finding(True, facts.leaf.subject_name, "a VCEK or VLEK certificate")
+        return CheckOutcome(False, "none given", "a VCEK or VLEK certificate")
+    return CheckOutcome(True, facts.leaf.subject_name, "a VCEK or VLEK certificate")
 
 
-@unit("certificates/intermediate", needs=("certificates/leaf",))
-def intermediate(facts: Facts) -> Finding:
+@check("certificates/intermediate", needs=("certificates/leaf",))
+def intermediate(facts: Facts) -> CheckOutcome:
     wanted = required(facts.leaf).issuer_name
     if facts.intermediate is None:
-        return Finding(False, "none given", wanted)
-    return Finding(True, facts.intermediate.subject_name, wanted)
+        return CheckOutcome(False, "none given", wanted)
+    return CheckOutcome(True, facts.intermediate.subject_name, wanted)
 
 
-@unit("certificates/root", needs=("product/line",))
-def root(facts: Facts) -> Finding:
+@check("certificates/root", needs=("product/line",))
+def root(facts: Facts) -> CheckOutcome:
     wanted = required(facts.line).ark_name
     if facts.root is None:
-        return Finding(False, "none given by the operator", wanted)
-    return Finding(facts.root.subject_name == wanted, facts.root.subject_name, wanted)
+        return CheckOutcome(False, "none given by the operator", wanted)
+    return CheckOutcome(facts.root.subject_name == wanted, facts.root.subject_name, wanted)
 
 
-@unit("chain/anchor", needs=("certificates/root",))
-def anchor(facts: Facts) -> Finding:
+@check("chain/anchor", needs=("certificates/root",))
+def anchor(facts: Facts) -> CheckOutcome:
     """The root is the pinned one, byte for byte."""
     pinned = facts.anchors.pins[required(facts.line).name]
     actual = required(facts.root).sha256
-    return Finding(actual == pinned, f"SHA-256 {actual}", f"SHA-256 {pinned}")
+    return CheckOutcome(actual == pinned, f"SHA-256 {actual}", f"SHA-256 {pinned}")
 
 
-@unit("chain/root", needs=("certificates/root",))
-def root_signature(facts: Facts) -> Finding:
+@check("chain/root", needs=("certificates/root",))
+def root_signature(facts: Facts) -> CheckOutcome:
     certificate = required(facts.root)
     return _signed("root", certificate, certificate)
 
 
-@unit("chain/intermediate", needs=("certificates/intermediate", "chain/anchor"))
-def intermediate_signature(facts: Facts) -> Finding:
+@check("chain/intermediate", needs=("certificates/intermediate", "chain/anchor"))
+def intermediate_signature(facts: Facts) -> CheckOutcome:
     return _signed("intermediate", required(facts.intermediate), required(facts.root))
 
 
-@unit("chain/leaf", needs=("certificates/intermediate",))
-def leaf_signature(facts: Facts) -> Finding:
+@check("chain/leaf", needs=("certificates/intermediate",))
+def leaf_signature(facts: Facts) -> CheckOutcome:
     return _signed("leaf", required(facts.leaf), required(facts.intermediate))
 
 
-def _signed(what: str, certificate: Certificate, issuer: Certificate) -> Finding:
+def _signed(what: str, certificate: Certificate, issuer: Certificate) -> CheckOutcome:
     wanted = f"signed by {issuer.subject_name}, {REQUIRED_SIGNATURE_ALGORITHM}"
     if certificate.issuer != issuer.subject:
-        return Finding(False, f"{what} names the issuer {certificate.issuer_name}", wanted)
+        return CheckOutcome(False, f"{what} names the issuer {certificate.issuer_name}", wanted)
     ok = is_signed_by(certificate.tbs, certificate.signature, issuer)
-    return Finding(ok, f"{what} signed by {issuer.subject_name}" if ok else f"{what} has another signature", wanted)
+    return CheckOutcome(
+        ok, f"{what} signed by {issuer.subject_name}" if ok else f"{what} has another signature", wanted
+    )
 
 
-@unit("chain/algorithms", needs=("certificates/leaf", "certificates/intermediate", "certificates/root"))
-def algorithms(facts: Facts) -> Finding:
-    """What the certificates declare; that it is also what signed them, the checks before have shown."""
+@check("chain/algorithms", needs=("certificates/leaf", "certificates/intermediate", "certificates/root"))
+def algorithms(facts: Facts) -> CheckOutcome:
+    """The declared algorithms; the checks before have shown that the signatures were made with them."""
     declared = [
         certificate.signature_algorithm
         for certificate in (required(facts.leaf), required(facts.intermediate), required(facts.root))
     ]
     wrong = [algorithm for algorithm in declared if algorithm != REQUIRED_SIGNATURE_ALGORITHM]
-    return Finding(not wrong, ", ".join(wrong) or REQUIRED_SIGNATURE_ALGORITHM, REQUIRED_SIGNATURE_ALGORITHM)
+    return CheckOutcome(not wrong, ", ".join(wrong) or REQUIRED_SIGNATURE_ALGORITHM, REQUIRED_SIGNATURE_ALGORITHM)
 
 
-@unit("chain/constraints", needs=("certificates/leaf", "certificates/intermediate", "certificates/root"))
-def constraints(facts: Facts) -> Finding:
+@check("chain/constraints", needs=("certificates/leaf", "certificates/intermediate", "certificates/root"))
+def constraints(facts: Facts) -> CheckOutcome:
     """Keys, BasicConstraints and KeyUsage: only the two above may issue, the leaf may not."""
     end, middle, top = required(facts.leaf), required(facts.intermediate), required(facts.root)
     wrong = [f"{who.subject_name} has {who.key_name}" for who in (middle, top) if who.key_name != _RSA]
@@ -84,22 +86,22 @@ def constraints(facts: Facts) -> Finding:
         wrong.append(f"{middle.subject_name} has path length {middle.path_length}")
     if end.is_ca or end.key_cert_sign:
         wrong.append(f"{end.subject_name} is a CA")
-    return Finding(
+    return CheckOutcome(
         not wrong, ", ".join(wrong) or "as required", f"CAs of {_RSA} with keyCertSign, path length 0, and a leaf"
     )
 
 
-def _validity(identifier: str, which: str, needs: str) -> Unit:
-    @unit(identifier, needs=(needs,))
-    def judge(facts: Facts) -> Finding:
+def _validity(identifier: str, which: str, needs: str) -> Check:
+    @check(identifier, needs=(needs,))
+    def evaluate(facts: Facts) -> CheckOutcome:
         certificate: Certificate = required(getattr(facts, which))
-        return Finding(
+        return CheckOutcome(
             certificate.not_before <= facts.now <= certificate.not_after,
             f"at {facts.now.isoformat()}",
             f"{certificate.not_before.isoformat()} to {certificate.not_after.isoformat()}",
         )
 
-    return judge
+    return evaluate
 
 
 leaf_validity = _validity("validity/leaf", "leaf", "certificates/leaf")

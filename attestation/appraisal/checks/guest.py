@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from attestation.appraisal.check import Facts, Finding, Unit, one_of, required, unit
-from attestation.appraisal.reference_values import GuestReference
+from attestation.appraisal.check import Check, CheckOutcome, Facts, check, one_of, required
 from attestation.report.abi import Report
 from attestation.report.report_data import matches
+from kbs.reference_values import GuestReference
 
 
 def _in_list(
@@ -15,30 +15,30 @@ def _in_list(
     name: str,
     actual: Callable[[Report], bytes],
     allowed: Callable[[GuestReference], frozenset[bytes] | None],
-) -> Unit:
-    @unit(identifier, with_reference=True)
-    def judge(facts: Facts) -> Finding | None:
+) -> Check:
+    @check(identifier, with_reference=True)
+    def evaluate(facts: Facts) -> CheckOutcome | None:
         wanted = allowed(required(facts.reference))
         if wanted is None:
             return None
         value = actual(facts.report)
-        return Finding(value in wanted, f"{name} {value.hex()}", one_of(wanted))
+        return CheckOutcome(value in wanted, f"{name} {value.hex()}", one_of(wanted))
 
-    return judge
+    return evaluate
 
 
-@unit("guest/measurement", with_reference=True)
-def measurement(facts: Facts) -> Finding:
+@check("guest/measurement", with_reference=True)
+def measurement(facts: Facts) -> CheckOutcome:
     """The launch digest, one of the set (it depends on the number of vCPUs); or a trusted signer instead of a list."""
     actual, wanted = facts.report.measurement, required(facts.reference).measurements
     if not wanted:
         signers = "any: guest/id-key or guest/author-key decides"
-        return Finding(True, f"MEASUREMENT {actual.hex()}", signers)
-    return Finding(actual in wanted, f"MEASUREMENT {actual.hex()}", one_of(wanted))
+        return CheckOutcome(True, f"MEASUREMENT {actual.hex()}", signers)
+    return CheckOutcome(actual in wanted, f"MEASUREMENT {actual.hex()}", one_of(wanted))
 
 
-@unit("guest/host-data")
-def host_data(facts: Facts) -> Finding | None:
+@check("guest/host-data")
+def host_data(facts: Facts) -> CheckOutcome | None:
     """The digest of initdata; both the reference values and the caller's appraisal policy may list it."""
     lists = [] if facts.host_data is None else [facts.host_data]
     if facts.reference is not None and facts.reference.host_data is not None:
@@ -47,20 +47,20 @@ def host_data(facts: Facts) -> Finding | None:
         return None
     wanted = frozenset.intersection(*lists)
     actual = facts.report.host_data
-    return Finding(actual in wanted, f"HOST_DATA {actual.hex()}", one_of(wanted))
+    return CheckOutcome(actual in wanted, f"HOST_DATA {actual.hex()}", one_of(wanted))
 
 
 id_key = _in_list("guest/id-key", "ID_KEY_DIGEST", lambda r: r.id_key_digest, lambda guest: guest.id_keys)
 
 
-@unit("guest/author-key", with_reference=True)
-def author_key(facts: Facts) -> Finding | None:
+@check("guest/author-key", with_reference=True)
+def author_key(facts: Facts) -> CheckOutcome | None:
     """Counts only with AUTHOR_KEY_EN; without it the digest means nothing."""
     wanted = required(facts.reference).author_keys
     if wanted is None:
         return None
     report = facts.report
-    return Finding(
+    return CheckOutcome(
         report.author_key_en and report.author_key_digest in wanted,
         f"AUTHOR_KEY_EN={int(report.author_key_en)} AUTHOR_KEY_DIGEST {report.author_key_digest.hex()}",
         f"AUTHOR_KEY_EN=1 and {one_of(wanted)}",
@@ -82,25 +82,25 @@ image_id = _in_list(
 chip_id = _in_list("guest/chip-id", "CHIP_ID", lambda report: report.chip_id, lambda guest: guest.chip_ids)
 
 
-@unit("guest/svn", with_reference=True)
-def svn(facts: Facts) -> Finding:
+@check("guest/svn", with_reference=True)
+def svn(facts: Facts) -> CheckOutcome:
     wanted = required(facts.reference).min_guest_svn
-    return Finding(facts.report.guest_svn >= wanted, f"GUEST_SVN {facts.report.guest_svn}", f"at least {wanted}")
+    return CheckOutcome(facts.report.guest_svn >= wanted, f"GUEST_SVN {facts.report.guest_svn}", f"at least {wanted}")
 
 
-@unit("guest/vmpl", with_reference=True)
-def vmpl(facts: Facts) -> Finding:
+@check("guest/vmpl", with_reference=True)
+def vmpl(facts: Facts) -> CheckOutcome:
     allowed = required(facts.reference).vmpl
     wanted = " or ".join(map(str, sorted(allowed)))
-    return Finding(facts.report.vmpl in allowed, f"VMPL {facts.report.vmpl}", f"VMPL {wanted}")
+    return CheckOutcome(facts.report.vmpl in allowed, f"VMPL {facts.report.vmpl}", f"VMPL {wanted}")
 
 
-@unit("guest/report-data")
-def report_data(facts: Facts) -> Finding | None:
-    """What the caller asked this guest to bind, in an accepted encoding."""
+@check("guest/report-data")
+def report_data(facts: Facts) -> CheckOutcome | None:
+    """The value that the caller requires this guest to bind, in an accepted encoding."""
     if facts.report_data is None:
         return None
-    return Finding(
+    return CheckOutcome(
         matches(facts.report.report_data, facts.report_data),
         f"REPORT_DATA {facts.report.report_data.hex()}",
         " or ".join(candidate.hex() for candidate in facts.report_data),

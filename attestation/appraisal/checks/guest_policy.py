@@ -1,59 +1,59 @@
-"""POLICY: what the guest's owner let the host do (AMD 56860, table "Guest Policy")."""
+"""POLICY: what the guest's owner allows the host (AMD 56860, table "Guest Policy")."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from attestation.appraisal.check import Facts, Finding, Unit, required, unit
-from attestation.appraisal.reference_values import GuestPolicyRule
+from attestation.appraisal.check import Check, CheckOutcome, Facts, check, required
 from attestation.report.abi import GuestPolicy
+from kbs.reference_values import RequiredGuestPolicy
 
 
-@unit("policy/reserved")
-def reserved(facts: Facts) -> Finding:
+@check("policy/reserved")
+def reserved(facts: Facts) -> CheckOutcome:
     policy = GuestPolicy(facts.report.policy)
-    return Finding(
+    return CheckOutcome(
         policy.reserved_one and not policy.reserved, f"POLICY 0x{policy.value:x}", "bit 17 one, bits 63:26 zero"
     )
 
 
-@unit("policy/debug")
-def debug(facts: Facts) -> Finding:
-    """The host reads and writes such a guest's memory: there is no policy under which that is believed."""
+@check("policy/debug")
+def debug(facts: Facts) -> CheckOutcome:
+    """The host reads and writes such a guest's memory: no policy accepts that."""
     actual = GuestPolicy(facts.report.policy).debug
-    return Finding(not actual, f"DEBUG={int(actual)}", "DEBUG=0")
+    return CheckOutcome(not actual, f"DEBUG={int(actual)}", "DEBUG=0")
 
 
-@unit("policy/exact", with_reference=True)
-def exact(facts: Facts) -> Finding | None:
+@check("policy/exact", with_reference=True)
+def exact(facts: Facts) -> CheckOutcome | None:
     wanted = required(facts.reference).policy.exact
     if wanted is None:
         return None
-    return Finding(facts.report.policy == wanted, f"POLICY 0x{facts.report.policy:x}", f"POLICY 0x{wanted:x}")
+    return CheckOutcome(facts.report.policy == wanted, f"POLICY 0x{facts.report.policy:x}", f"POLICY 0x{wanted:x}")
 
 
 def _forbidden_unless(
-    identifier: str, name: str, actual: Callable[[GuestPolicy], bool], allowed: Callable[[GuestPolicyRule], bool]
-) -> Unit:
-    @unit(identifier, with_reference=True)
-    def judge(facts: Facts) -> Finding:
+    identifier: str, name: str, actual: Callable[[GuestPolicy], bool], allowed: Callable[[RequiredGuestPolicy], bool]
+) -> Check:
+    @check(identifier, with_reference=True)
+    def evaluate(facts: Facts) -> CheckOutcome:
         bit, may = actual(GuestPolicy(facts.report.policy)), allowed(required(facts.reference).policy)
-        return Finding(may or not bit, f"{name}={int(bit)}", f"{name} 0 or 1" if may else f"{name}=0")
+        return CheckOutcome(may or not bit, f"{name}={int(bit)}", f"{name} 0 or 1" if may else f"{name}=0")
 
-    return judge
+    return evaluate
 
 
 def _demanded_if(
-    identifier: str, name: str, actual: Callable[[GuestPolicy], bool], demanded: Callable[[GuestPolicyRule], bool]
-) -> Unit:
-    @unit(identifier, with_reference=True)
-    def judge(facts: Facts) -> Finding | None:
+    identifier: str, name: str, actual: Callable[[GuestPolicy], bool], demanded: Callable[[RequiredGuestPolicy], bool]
+) -> Check:
+    @check(identifier, with_reference=True)
+    def evaluate(facts: Facts) -> CheckOutcome | None:
         if not demanded(required(facts.reference).policy):
             return None
         bit = actual(GuestPolicy(facts.report.policy))
-        return Finding(bit, f"{name}={int(bit)}", f"{name}=1")
+        return CheckOutcome(bit, f"{name}={int(bit)}", f"{name}=1")
 
-    return judge
+    return evaluate
 
 
 migrate_ma = _forbidden_unless(
@@ -82,11 +82,11 @@ page_swap = _demanded_if(
 )
 
 
-@unit("policy/abi", with_reference=True)
-def abi(facts: Facts) -> Finding:
+@check("policy/abi", with_reference=True)
+def abi(facts: Facts) -> CheckOutcome:
     """The least firmware ABI the guest runs on, as its owner demanded."""
     policy, (major, minor) = GuestPolicy(facts.report.policy), required(facts.reference).policy.min_abi
-    return Finding(
+    return CheckOutcome(
         (policy.abi_major, policy.abi_minor) >= (major, minor),
         f"ABI {policy.abi_major}.{policy.abi_minor}",
         f"ABI at least {major}.{minor}",

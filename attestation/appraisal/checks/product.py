@@ -1,23 +1,13 @@
-"""Which processor line this is. Everything that reads a TCB waits for the answer."""
+"""Which product line this is. Every check that reads a TCB needs `product/line`."""
 
 from __future__ import annotations
 
-import re
-
-from attestation.appraisal.check import Facts, Finding, required, unit
-from attestation.report.products import ProductLine, line_by_name, line_by_product_name
-
-_LEAF_ISSUER = re.compile(r"SEV-(?:VLEK-)?([A-Za-z0-9]+)")
+from attestation.appraisal.check import CheckOutcome, Facts, check, required
+from attestation.report.products import line_by_issuer_name, line_by_name, line_by_product_name
 
 
-def issuer_line(issuer_name: str) -> ProductLine | None:
-    """The line in an ASK's or ASVK's common name ("SEV-Milan", "SEV-VLEK-Milan")."""
-    match = _LEAF_ISSUER.fullmatch(issuer_name)
-    return line_by_name(match.group(1)) if match else None
-
-
-@unit("product/line")
-def line(facts: Facts) -> Finding:
+@check("product/line")
+def line(facts: Facts) -> CheckOutcome:
     """By CPUID, which is signed; in version 2, which has none, by the leaf's issuer. An anchor exists for it."""
     report = facts.report
     if report.has_cpuid:
@@ -28,23 +18,23 @@ def line(facts: Facts) -> Finding:
         said = f"no CPUID in version {report.version}, and no certificate"
     trusted = [name for name in facts.anchors.pins if (known := line_by_name(name)) and known.supported]
     name = "unknown" if facts.line is None else facts.line.name
-    return Finding(name in trusted, f"{name}: {said}", f"one of {', '.join(trusted)}")
+    return CheckOutcome(name in trusted, f"{name}: {said}", f"one of {', '.join(trusted)}")
 
 
-@unit("product/certificate", needs=("product/line", "certificates/leaf"))
-def certificate(facts: Facts) -> Finding:
+@check("product/certificate", needs=("product/line", "certificates/leaf"))
+def certificate(facts: Facts) -> CheckOutcome:
     """The leaf's issuer and its productName name the same line."""
     leaf, wanted = required(facts.leaf), required(facts.line)
     product_name = leaf.vek.product_name
     named = None if product_name is None else line_by_product_name(product_name)
-    return Finding(
-        issuer_line(leaf.issuer_name) == wanted and named == wanted,
+    return CheckOutcome(
+        line_by_issuer_name(leaf.issuer_name) == wanted and named == wanted,
         f"issuer {leaf.issuer_name}, productName {product_name}",
         f"both {wanted.name}",
     )
 
 
-@unit("product/reference", needs=("product/line",), with_reference=True)
-def reference(facts: Facts) -> Finding:
-    actual, wanted = required(facts.line).name, required(facts.reference).product.name
-    return Finding(actual == wanted, actual, wanted)
+@check("product/reference", needs=("product/line",), with_reference=True)
+def reference(facts: Facts) -> CheckOutcome:
+    actual, wanted = required(facts.line).name, required(facts.reference).product
+    return CheckOutcome(actual == wanted, actual, wanted)

@@ -1,8 +1,8 @@
-"""The report's own shape: version, must-be-zero bytes, who asked for it, which key signs it."""
+"""The report's own shape: version, must-be-zero bytes, who requested it, which key signs it."""
 
 from __future__ import annotations
 
-from attestation.appraisal.check import Facts, Finding, unit
+from attestation.appraisal.check import CheckOutcome, Facts, check
 from attestation.report.abi import (
     NEWEST_VERSION,
     NO_MIGRATION_AGENT,
@@ -14,64 +14,70 @@ from attestation.report.abi import (
 from attestation.report.envelopes import Envelope
 
 
-@unit("report/version")
-def version(facts: Facts) -> Finding:
-    """Version 2 has no CPUID, so the product rests on the certificate alone: reference values ask for 3 by default."""
+@check("report/version")
+def version(facts: Facts) -> CheckOutcome:
+    """Version 2 has no CPUID, so the product rests on the certificate alone: reference values require 3 by default."""
     low, high = OLDEST_VERSION, NEWEST_VERSION
     if facts.reference is not None:
         low, high = facts.reference.min_version, facts.reference.max_version
-    return Finding(low <= facts.report.version <= high, str(facts.report.version), f"{low} to {high}")
+    return CheckOutcome(low <= facts.report.version <= high, str(facts.report.version), f"{low} to {high}")
 
 
-@unit("report/reserved")
-def reserved(facts: Facts) -> Finding:
+@check("report/reserved")
+def reserved(facts: Facts) -> CheckOutcome:
     found = nonzero_reserved(facts.report)
     advice = "not looked at in versions this library does not know" if facts.report.version > NEWEST_VERSION else ""
-    return Finding(not found, ", ".join(found) or "all zero", "all zero", advice)
+    return CheckOutcome(not found, ", ".join(found) or "all zero", "all zero", advice)
 
 
-@unit("report/signature-algorithm")
-def signature_algorithm(facts: Facts) -> Finding:
+@check("report/signature-algorithm")
+def signature_algorithm(facts: Facts) -> CheckOutcome:
     actual = facts.report.signature_algo
-    return Finding(actual == SIGNATURE_ALGORITHM_P384_SHA384, str(actual), "1 (ECDSA P-384 with SHA-384)")
+    return CheckOutcome(actual == SIGNATURE_ALGORITHM_P384_SHA384, str(actual), "1 (ECDSA P-384 with SHA-384)")
 
 
-@unit("report/requester")
-def requester(facts: Facts) -> Finding:
-    """A host may ask for reports as well, with REPORT_DATA of its choice; VMPL then is 0xFFFFFFFF."""
-    return Finding(facts.report.vmpl <= 3, f"VMPL 0x{facts.report.vmpl:x}", "VMPL 0 to 3, a guest's own request")
+@check("report/requester")
+def requester(facts: Facts) -> CheckOutcome:
+    """A host can request reports as well, with REPORT_DATA of its choice; VMPL then is 0xFFFFFFFF."""
+    return CheckOutcome(facts.report.vmpl <= 3, f"VMPL 0x{facts.report.vmpl:x}", "VMPL 0 to 3, a guest's own request")
 
 
-@unit("report/migration-agent")
-def migration_agent(facts: Facts) -> Finding | None:
+@check("report/migration-agent")
+def migration_agent(facts: Facts) -> CheckOutcome | None:
     if facts.reference is None or facts.reference.policy.migrate_ma:
         return None
     actual = facts.report.report_id_ma
-    return Finding(actual == NO_MIGRATION_AGENT, f"REPORT_ID_MA {actual.hex()}", "ff in all bytes: no migration agent")
+    return CheckOutcome(
+        actual == NO_MIGRATION_AGENT, f"REPORT_ID_MA {actual.hex()}", "ff in all bytes: no migration agent"
+    )
 
 
-@unit("report/chip-key")
-def chip_key(facts: Facts) -> Finding:
+@check("report/chip-key")
+def chip_key(facts: Facts) -> CheckOutcome:
     masked = facts.report.mask_chip_key
-    return Finding(not masked, f"MASK_CHIP_KEY={int(masked)}", "MASK_CHIP_KEY=0: a masked report carries no signature")
+    return CheckOutcome(
+        not masked, f"MASK_CHIP_KEY={int(masked)}", "MASK_CHIP_KEY=0: a masked report carries no signature"
+    )
 
 
-@unit("report/signing-key")
-def signing_key(facts: Facts) -> Finding:
+@check("report/signing-key")
+def signing_key(facts: Facts) -> CheckOutcome:
     names = {SigningKey.VCEK: "VCEK", SigningKey.VLEK: "VLEK"}
     accepted = frozenset(names.values()) if facts.reference is None else facts.reference.signing_keys
     name = names.get(SigningKey(facts.report.signing_key)) if facts.report.signing_key in tuple(SigningKey) else None
-    return Finding(name in accepted, name or f"SIGNING_KEY {facts.report.signing_key}", " or ".join(sorted(accepted)))
+    return CheckOutcome(
+        name in accepted, name or f"SIGNING_KEY {facts.report.signing_key}", " or ".join(sorted(accepted))
+    )
 
 
-@unit("evidence/runtime-data")
-def runtime_data(facts: Facts) -> Finding | None:
+@check("evidence/runtime-data")
+def runtime_data(facts: Facts) -> CheckOutcome | None:
     """Of an Azure envelope: REPORT_DATA is the digest of the runtime data, then zero."""
     digest = facts.evidence.runtime_data_digest
     if facts.evidence.envelope is not Envelope.AZURE_HCL or digest is None:
         return None
     wanted = digest.ljust(64, b"\0")
-    return Finding(
+    return CheckOutcome(
         facts.report.report_data == wanted,
         f"REPORT_DATA {facts.report.report_data.hex()}",
         f"digest of the envelope's runtime data {wanted.hex()}",

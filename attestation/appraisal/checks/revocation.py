@@ -2,64 +2,64 @@
 
 from __future__ import annotations
 
-from attestation.appraisal.check import Facts, Finding, Unit, required, unit
-from attestation.appraisal.reference_values import Answer
+from attestation.appraisal.check import Check, CheckOutcome, Facts, check, required
 from attestation.pki.certificates import REQUIRED_SIGNATURE_ALGORITHM, Certificate, is_signed_by
 from attestation.pki.crl import RevocationList
+from kbs.reference_values import RevocationAction
 
 
-@unit("crl/present", needs=("certificates/root",))
-def present(facts: Facts) -> Finding:
+@check("crl/present", needs=("certificates/root",))
+def present(facts: Facts) -> CheckOutcome:
     wanted = f"a revocation list by {required(facts.root).subject_name}"
     if facts.crls:
-        return Finding(True, f"{len(facts.crls)} given", wanted)
-    accepted = facts.revocation.missing is Answer.ACCEPT
-    return Finding(accepted, "none given", wanted, "revocation was not checked" if accepted else "")
+        return CheckOutcome(True, f"{len(facts.crls)} given", wanted)
+    accepted = facts.revocation.missing is RevocationAction.ACCEPT
+    return CheckOutcome(accepted, "none given", wanted, "revocation was not checked" if accepted else "")
 
 
-@unit("crl/signature", needs=("crl/present", "chain/anchor"))
-def signature(facts: Facts) -> Finding | None:
+@check("crl/signature", needs=("crl/present", "chain/anchor"))
+def signature(facts: Facts) -> CheckOutcome | None:
     """By the root itself, not by the ASK."""
     if not facts.crls:
         return None
     wrong = [crl for crl in facts.crls if not _is_genuine(crl, required(facts.root))]
-    return Finding(
+    return CheckOutcome(
         not wrong,
         f"{len(wrong)} of {len(facts.crls)} not signed by {required(facts.root).subject_name}" if wrong else "genuine",
         f"signed by {required(facts.root).subject_name}, {REQUIRED_SIGNATURE_ALGORITHM}",
     )
 
 
-@unit("crl/fresh", needs=("crl/signature",))
-def fresh(facts: Facts) -> Finding | None:
+@check("crl/fresh", needs=("crl/signature",))
+def fresh(facts: Facts) -> CheckOutcome | None:
     if not facts.crls:
         return None
     newest = max(facts.crls, key=lambda crl: crl.this_update)
     until = "without an end" if newest.next_update is None else f"to {newest.next_update.isoformat()}"
     required_time = f"{newest.this_update.isoformat()} {until}"
     if newest.is_fresh(facts.now):
-        return Finding(True, f"at {facts.now.isoformat()}", required_time)
-    accepted = facts.revocation.stale is Answer.ACCEPT
-    return Finding(
+        return CheckOutcome(True, f"at {facts.now.isoformat()}", required_time)
+    accepted = facts.revocation.stale is RevocationAction.ACCEPT
+    return CheckOutcome(
         accepted, f"at {facts.now.isoformat()}", required_time, "the newest list is stale" if accepted else ""
     )
 
 
-def _not_listed(identifier: str, which: str, needs: str) -> Unit:
-    @unit(identifier, needs=("crl/signature", needs))
-    def judge(facts: Facts) -> Finding | None:
+def _not_listed(identifier: str, which: str, needs: str) -> Check:
+    @check(identifier, needs=("crl/signature", needs))
+    def evaluate(facts: Facts) -> CheckOutcome | None:
         if not facts.crls:
             return None
         certificate: Certificate = required(getattr(facts, which))
-        # Old lists count as well: what was revoked once stays so.
+        # Old lists count as well: a revocation is for good.
         listed = any(certificate.serial in crl.serials for crl in facts.crls)
-        return Finding(
+        return CheckOutcome(
             not listed,
             f"{certificate.subject_name} serial {certificate.serial} {'is revoked' if listed else 'not listed'}",
             "not on the root's revocation lists",
         )
 
-    return judge
+    return evaluate
 
 
 intermediate_not_revoked = _not_listed("crl/intermediate", "intermediate", "certificates/intermediate")

@@ -1,20 +1,21 @@
 """One cluster's token-signing keys (JWKS): fetched when needed, refetched for an unknown key id at most once a minute.
 
-`fetch` reads a file or asks the API server; what it gives is public, so it is checked for shape only. A fetched set is
+`fetch` reads a file or requests the API server; the keys are public, so their shape alone is checked. A fetched set is
 used for ten minutes, so that a key which the cluster has withdrawn stops counting, and for an hour at most while
-nothing newer can be had.
+no newer set is available.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Awaitable, Callable
 
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, RSAKey
 
+from attestation.errors import PeerError
 from attestation.verifier.reasons import Reason, RefusedError
+from attestation.verifier.untrusted_json import read_json
 
 Key = RSAKey | ECKey
 Fetch = Callable[[], Awaitable[bytes]]
@@ -29,19 +30,15 @@ _MIN_RSA_BITS, _MAX_RSA_BITS = 2048, 4096
 _CURVES = frozenset({"P-256", "P-384", "P-521"})
 
 
-class FetchError(Exception):
-    """A JWKS that cannot be had or read. The text holds neither URL parameters nor content."""
-
-
 class KeySet:
-    """`now`: monotonic seconds."""
+    """The keys of one cluster. `fetch` raises PeerError. `now`: monotonic seconds."""
 
     def __init__(self, fetch: Fetch, now: Callable[[], float]) -> None:
         self._fetch = fetch
         self._now = now
         self._keys: dict[str, Key] = {}
         self._fetched: float | None = None
-        self._asked: float | None = None
+        self._requested: float | None = None
         self._problem = ""
         self._turn = asyncio.Lock()
 
@@ -58,17 +55,17 @@ class KeySet:
 
     async def _refresh(self, key_id: str) -> None:
         async with self._turn:
-            # Whoever waited for its turn finds what the one before it fetched.
+            # A caller that waited for its turn finds the set that the previous one fetched.
             if key_id in self._keys and self._is_younger_than(FRESH_SECONDS):
                 return
             # Unknown ids cost an attacker nothing; each must not cost the API server a request.
             pause = RETRY_SECONDS if self._problem else REFETCH_SECONDS
-            if self._asked is not None and self._now() - self._asked < pause:
+            if self._requested is not None and self._now() - self._requested < pause:
                 return
-            self._asked = self._now()
+            self._requested = self._now()
             try:
                 self._keys = parse_jwks(await self._fetch())
-            except FetchError as error:
+            except PeerError as error:
                 self._problem = str(error)
                 return
             self._fetched, self._problem = self._now(), ""
@@ -77,20 +74,20 @@ class KeySet:
 def parse_jwks(data: bytes) -> dict[str, Key]:
     """Key id to public key; keys without an id, or of a kind that no API server uses, are left out.
 
-    Raises FetchError for what is no JWKS, and for one without a usable key.
+    Raises PeerError for a document that is not a JWKS, and for one without a usable key.
     """
     if len(data) > MAX_JWKS_SIZE:
-        raise FetchError(f"JWKS has more than {MAX_JWKS_SIZE} bytes")
+        raise PeerError(f"JWKS has more than {MAX_JWKS_SIZE} bytes")
     try:
-        document = json.loads(data)
-    except (ValueError, RecursionError):
-        raise FetchError("JWKS is not JSON") from None
+        document = read_json(data)
+    except ValueError:
+        raise PeerError("JWKS is not JSON") from None
     entries = document.get("keys") if isinstance(document, dict) else None
     if not isinstance(entries, list) or len(entries) > MAX_KEYS:
-        raise FetchError(f"JWKS has no list of at most {MAX_KEYS} keys")
+        raise PeerError(f"JWKS has no list of at most {MAX_KEYS} keys")
     found = {entry["kid"]: key for entry in entries if (key := _key(entry)) is not None}
     if not found:
-        raise FetchError("JWKS has no usable key")
+        raise PeerError("JWKS has no usable key")
     return found
 
 

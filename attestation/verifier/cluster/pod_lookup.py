@@ -1,12 +1,11 @@
-"""Reading a pod back from its cluster's API server: is it alive, and of which Knative Service?
+"""Looking a pod up at its cluster's API server: is it alive, and to which Knative Service does it belong?
 
-Bounded: one GET with a deadline, and so many at a time. What comes back is the control plane's word.
+Bounded: one GET with a deadline, and a limited number at a time. The answer is the control plane's word.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -14,6 +13,7 @@ from urllib.parse import quote
 
 from attestation.verifier.cluster.pod_token import PodIdentity
 from attestation.verifier.reasons import Reason, RefusedError
+from attestation.verifier.untrusted_json import mapping, read_json
 from server.kubernetes.client import Client
 from server.kubernetes.errors import KubernetesError, StatusError
 
@@ -24,16 +24,16 @@ _MAX_IMAGES = 16
 _MAX_BYTES = 1 << 20
 
 
-class PodReader:
-    """Asks one cluster."""
+class PodLookup:
+    """Looks pods of one cluster up."""
 
     def __init__(self, client: Client, seconds: float) -> None:
         self._client = client
         self._seconds = seconds
         self._places = asyncio.Semaphore(_MAX_AT_ONCE)
 
-    async def read(self, pod: PodIdentity) -> PodIdentity:
-        """The identity with what the live pod says. Raises RefusedError: POD_MISMATCH, or POD_UNAVAILABLE."""
+    async def look_up(self, pod: PodIdentity) -> PodIdentity:
+        """The identity, with the live pod's labels and images. Raises RefusedError: POD_MISMATCH or POD_UNAVAILABLE."""
         path = f"/api/v1/namespaces/{quote(pod.namespace, safe='')}/pods/{quote(pod.pod_name, safe='')}"
         try:
             async with asyncio.timeout(self._seconds), self._places:
@@ -47,21 +47,21 @@ class PodReader:
         except TimeoutError:
             raise RefusedError(Reason.POD_UNAVAILABLE, "too many lookups wait") from None
         try:
-            document = json.loads(content)
-        except (ValueError, RecursionError):
+            document = read_json(content)
+        except ValueError:
             raise RefusedError(Reason.POD_UNAVAILABLE, "the API server's answer is not JSON") from None
-        return _merged(pod, _mapping(document))
+        return _merged(pod, mapping(document))
 
 
 def _merged(pod: PodIdentity, live: Mapping[str, Any]) -> PodIdentity:
-    metadata, spec, status = (_mapping(live.get(name)) for name in ("metadata", "spec", "status"))
+    metadata, spec, status = (mapping(live.get(name)) for name in ("metadata", "spec", "status"))
     if metadata.get("uid") != pod.pod_uid:
         raise RefusedError(Reason.POD_MISMATCH, "another pod has this name now")
     if spec.get("serviceAccountName") != pod.service_account:
         raise RefusedError(Reason.POD_MISMATCH, "the pod has another service account")
     if metadata.get("deletionTimestamp") is not None or status.get("phase") in ("Succeeded", "Failed"):
         raise RefusedError(Reason.POD_MISMATCH, "the pod has ended or is about to")
-    labels = _mapping(metadata.get("labels"))
+    labels = mapping(metadata.get("labels"))
     return replace(
         pod,
         service=_text(labels.get(SERVICE_LABEL)),
@@ -71,14 +71,10 @@ def _merged(pod: PodIdentity, live: Mapping[str, Any]) -> PodIdentity:
 
 
 def _images(status: Mapping[str, Any]) -> tuple[str, ...]:
-    """Digests of the images that run, as far as they run already."""
+    """Digests of the images that run already."""
     statuses = status.get("containerStatuses")
-    found = [_text(_mapping(each).get("imageID")) for each in statuses] if isinstance(statuses, list) else []
+    found = [_text(mapping(each).get("imageID")) for each in statuses] if isinstance(statuses, list) else []
     return tuple(sorted({image.rpartition("@")[2] for image in found if "@sha256:" in image}))[:_MAX_IMAGES]
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
 
 
 def _text(value: object) -> str:

@@ -1,4 +1,4 @@
-"""Whose pod asks: service-account tokens, checked locally against each cluster's keys.
+"""Identifies the pod: service-account tokens, checked locally against each cluster's keys.
 
 Every cluster's default issuer is the same text, so a cluster is known by the key that made the token, not by `iss`
 alone. The claims are the control plane's word (KEP-1205, bound service-account tokens): asserted, not attested.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -19,6 +18,7 @@ from joserfc.jwk import ECKey, RSAKey
 
 from attestation.verifier.cluster.jwks import Key, KeySet
 from attestation.verifier.reasons import Reason, RefusedError
+from attestation.verifier.untrusted_json import mapping, read_json
 
 LEEWAY_SECONDS = 5
 # No symmetric algorithm may ever enter: a public key would become its secret.
@@ -28,7 +28,7 @@ _MAX_NAME = 253
 
 
 @dataclass(frozen=True, slots=True)
-class Cluster:
+class TrustedCluster:
     """One cluster that pods may come from. `audiences`: one of them must be in the token."""
 
     name: str
@@ -40,9 +40,9 @@ class Cluster:
 
 @dataclass(frozen=True, slots=True)
 class PodIdentity:
-    """What a pod token says; the rest is there only after reading the pod back.
+    """The claims of a pod token; the fields with defaults are set only after looking the pod up.
 
-    `service`: None when the pod was not read back, empty when it was and has no Knative Service's label.
+    `service`: None when the pod was not looked up, empty when it was and has no Knative Service's label.
     """
 
     cluster: str
@@ -55,7 +55,7 @@ class PodIdentity:
     images: tuple[str, ...] = ()
 
     def claims(self) -> dict[str, str]:
-        """Flat strings, `k8s_*`; what is not known is left out."""
+        """Flat strings, `k8s_*`; unknown ones are left out."""
         claims = {
             "k8s_cluster": self.cluster,
             "k8s_namespace": self.namespace,
@@ -74,12 +74,12 @@ class PodIdentity:
 class PodTokens:
     """Checks tokens of all configured clusters. `now`: Unix seconds."""
 
-    def __init__(self, clusters: Sequence[Cluster], now: Callable[[], float]) -> None:
+    def __init__(self, clusters: Sequence[TrustedCluster], now: Callable[[], float]) -> None:
         self._clusters = tuple(clusters)
         self._now = now
 
     async def identify(self, token: str) -> PodIdentity:
-        """The pod that the token is bound to. Raises RefusedError with the first thing that does not hold."""
+        """The pod that the token is bound to. Raises RefusedError for the first requirement that is not met."""
         header, payload = _decode(token)
         candidates = [cluster for cluster in self._clusters if cluster.issuer == payload.get("iss")]
         if not candidates:
@@ -92,14 +92,14 @@ class PodTokens:
             raise RefusedError(Reason.TOKEN_AUDIENCE, f"cluster {cluster.name}")
         return _identity(cluster.name, payload)
 
-    async def _signer(self, token: str, header: Mapping[str, Any], candidates: list[Cluster]) -> Cluster:
+    async def _signer(self, token: str, header: Mapping[str, Any], candidates: list[TrustedCluster]) -> TrustedCluster:
         algorithm, key_id = header.get("alg"), header.get("kid")
         if not isinstance(algorithm, str) or not isinstance(key_id, str) or "crit" in header:
             raise RefusedError(Reason.TOKEN_MALFORMED, "header has no alg or kid, or a crit")
         allowed = [cluster for cluster in candidates if algorithm in cluster.algorithms]
         if not allowed:
             raise RefusedError(Reason.TOKEN_MALFORMED, "algorithm is not allowed")
-        signers: list[Cluster] = []
+        signers: list[TrustedCluster] = []
         unavailable: RefusedError | None = None
         for cluster in allowed:
             try:
@@ -113,7 +113,9 @@ class PodTokens:
             return signers[0]
         if signers:
             names = ", ".join(cluster.name for cluster in signers)
-            raise RefusedError(Reason.TOKEN_SIGNATURE, f"clusters {names} share a key: nobody can tell whose pod it is")
+            raise RefusedError(
+                Reason.TOKEN_SIGNATURE, f"clusters {names} share a key, so the pod's cluster is ambiguous"
+            )
         if unavailable is not None:
             raise unavailable
         raise RefusedError(Reason.TOKEN_SIGNATURE, "clusters " + ", ".join(cluster.name for cluster in allowed))
@@ -128,13 +130,13 @@ class PodTokens:
 
 
 def _decode(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Header and payload, nothing believed."""
+    """Header and payload, unverified."""
     parts = token.split(".")
     if len(parts) != 3:
         raise RefusedError(Reason.TOKEN_MALFORMED, "not three parts")
     try:
-        header, payload = (json.loads(_unpadded(part)) for part in parts[:2])
-    except (ValueError, RecursionError):
+        header, payload = (read_json(_unpadded(part)) for part in parts[:2])
+    except ValueError:
         raise RefusedError(Reason.TOKEN_MALFORMED, "header or payload is not JSON") from None
     if not isinstance(header, dict) or not isinstance(payload, dict):
         raise RefusedError(Reason.TOKEN_MALFORMED, "header or payload is not an object")
@@ -159,8 +161,8 @@ def _is_signed_by(token: str, key: Key, algorithm: str) -> bool:
 
 
 def _identity(cluster: str, payload: Mapping[str, Any]) -> PodIdentity:
-    kubernetes = _mapping(payload.get("kubernetes.io"))
-    pod, account = _mapping(kubernetes.get("pod")), _mapping(kubernetes.get("serviceaccount"))
+    kubernetes = mapping(payload.get("kubernetes.io"))
+    pod, account = mapping(kubernetes.get("pod")), mapping(kubernetes.get("serviceaccount"))
     namespace, account_name = kubernetes.get("namespace"), account.get("name")
     pod_name, pod_uid = pod.get("name"), pod.get("uid")
     if not _is_name(namespace) or not _is_name(account_name):
@@ -170,10 +172,6 @@ def _identity(cluster: str, payload: Mapping[str, Any]) -> PodIdentity:
     if not _is_name(pod_name) or not _is_name(pod_uid):
         raise RefusedError(Reason.TOKEN_UNBOUND)
     return PodIdentity(cluster, str(namespace), str(account_name), str(pod_name), str(pod_uid))
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
 
 
 def _strings(value: object) -> list[str]:
@@ -187,5 +185,7 @@ def _is_name(value: object) -> bool:
 def _time(value: object) -> float:
     """NumericDate (RFC 7519)."""
     if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) < 1 << 53:
-        raise RefusedError(Reason.TOKEN_MALFORMED, "exp or nbf is no time")
+        raise RefusedError(
+            Reason.TOKEN_MALFORMED, "exp or nbf is not a number of seconds since 1970, such as 1767225600"
+        )
     return value

@@ -1,8 +1,8 @@
-"""Asking a cluster's API server whether it still stands by a pod token (TokenReview, authentication.k8s.io/v1).
+"""Has a cluster's API server confirm that a pod token is still valid (TokenReview, authentication.k8s.io/v1).
 
-In addition to the local check and never in place of it: what no key of the cluster has signed is not worth a request,
-and with one issuer in many clusters only the key tells whom to ask. What the review adds is that the token's pod, its
-service account and the token itself were not deleted since. The identity stays the token's; the answer must agree.
+In addition to the local check and never in place of it: a token that no key of the cluster has signed is not worth a
+request, and with one issuer in many clusters only the key identifies the cluster. The review adds that the token's pod,
+its service account and the token itself were not deleted since. The identity stays the token's; the answer must agree.
 """
 
 from __future__ import annotations
@@ -13,18 +13,19 @@ from typing import Any
 
 from attestation.verifier.cluster.pod_token import PodIdentity
 from attestation.verifier.reasons import Reason, RefusedError
+from attestation.verifier.untrusted_json import mapping
 from server.kubernetes.client import Client
 from server.kubernetes.errors import KubernetesError, StatusError
 
 PATH = "/apis/authentication.k8s.io/v1/tokenreviews"
-# What the service account authenticator says of a bound token, beside the user's name.
+# Keys that the service account authenticator adds for a bound token, beside the user's name.
 _POD_NAME, _POD_UID = "authentication.kubernetes.io/pod-name", "authentication.kubernetes.io/pod-uid"
 _MAX_AT_ONCE = 32
 _MAX_BYTES = 1 << 20
 
 
 class TokenReviewer:
-    """Asks one cluster. `audiences`: the review is for these, and the answer must hold one of them."""
+    """Confirms tokens of one cluster. `audiences`: the review is for these, and the answer must hold one of them."""
 
     def __init__(self, client: Client, audiences: frozenset[str], seconds: float) -> None:
         self._client = client
@@ -59,17 +60,13 @@ class TokenReviewer:
     def _check(self, status: Mapping[str, Any], pod: PodIdentity) -> None:
         if status.get("authenticated") is not True:
             raise RefusedError(Reason.TOKEN_WITHDRAWN, f"by cluster {pod.cluster}")
-        # A server that knows nothing of audiences leaves them out, and has not checked them.
+        # A server that does not support audiences leaves them out, and has not checked them.
         given = status.get("audiences")
         if not isinstance(given, list) or not self._audiences & {each for each in given if isinstance(each, str)}:
             raise RefusedError(Reason.TOKEN_AUDIENCE, f"in cluster {pod.cluster}'s review")
-        user = _mapping(status.get("user"))
-        extra = _mapping(user.get("extra"))
+        user = mapping(status.get("user"))
+        extra = mapping(user.get("extra"))
         if user.get("username") != f"system:serviceaccount:{pod.namespace}:{pod.service_account}":
             raise RefusedError(Reason.POD_MISMATCH, "TokenReview names another service account")
         if extra.get(_POD_NAME) != [pod.pod_name] or extra.get(_POD_UID) != [pod.pod_uid]:
             raise RefusedError(Reason.POD_MISMATCH, "TokenReview names another pod")
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}

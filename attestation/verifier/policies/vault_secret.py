@@ -1,7 +1,7 @@
 """Appraisal policies and guests from one secret in Vault's KV engine, version 2.
 
-One secret and not one a policy: a version is then a whole set, of which either all is good or nothing counts, and CI
-can replace it by check-and-set.
+One secret, and not one per policy: a version is then a whole set, which is valid as a whole or not used, and CI can
+replace it by check-and-set.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import time
 from collections.abc import Mapping
 from urllib.parse import quote
 
-from attestation.verifier.policies.load import PolicySet, read_policies
+from attestation.verifier.policies.load import read_policies
+from attestation.verifier.policies.model import PolicySet
 from attestation.verifier.reasons import Reason, RefusedError
 from attestation.verifier.vault.credentials import Credentials
 from server import logs
@@ -23,7 +24,7 @@ _REFRESH_SECONDS, _RETRY_SECONDS = 10.0, 0.5
 
 
 class PolicySecret:
-    """The newest good version, while `watch` runs. `clusters`: name to whether its pods are read back."""
+    """The newest valid version, while `watch` runs. `clusters`: name to whether its pods are looked up."""
 
     def __init__(
         self, credentials: Credentials, mount: str, path: str, clusters: Mapping[str, bool], metrics: FileMetrics
@@ -40,13 +41,13 @@ class PolicySecret:
 
     @property
     def value(self) -> PolicySet:
-        """The policies in force. Raises RefusedError(POLICIES_UNAVAILABLE) until there was a good version."""
+        """The policies in force. Raises RefusedError(POLICIES_UNAVAILABLE) until there was a valid version."""
         if self._loaded is None:
             raise RefusedError(Reason.POLICIES_UNAVAILABLE, self._problems[0])
         return self._loaded.value
 
     def check(self) -> str | None:
-        """The gate: None once there was a good version."""
+        """The gate: None once there was a valid version."""
         return None if self._loaded is not None else Reason.POLICIES_UNAVAILABLE.value
 
     async def watch(self) -> None:
@@ -56,14 +57,14 @@ class PolicySecret:
             await asyncio.sleep(_RETRY_SECONDS if self._loaded is None else _REFRESH_SECONDS)
 
     async def refresh(self) -> None:
-        """Look once; what is not good is told and the last good set kept."""
+        """Read the secret once; report an invalid version and keep the last valid one."""
         try:
-            answer = await self._credentials.ask("GET", self._url)
+            answer = await self._credentials.request("GET", self._url)
             metadata, document = answer.get("metadata"), answer.get("data")
             version = metadata.get("version") if isinstance(metadata, dict) else None
             if not isinstance(version, int) or not isinstance(document, dict):
-                raise ConfigurationError([f"{self._place}: is no secret of a KV engine, version 2"])
-            # A secret that was removed with its history and made anew counts from one again.
+                raise ConfigurationError([f"{self._place}: is not a secret of a KV engine, version 2"])
+            # A secret that was removed with its history and created again counts from one again.
             made = (version, metadata.get("created_time") if isinstance(metadata, dict) else None)
             if made == self._made and not self._problems:
                 return
@@ -90,6 +91,6 @@ class PolicySecret:
 
     def _fail(self, problems: list[str]) -> None:
         self._metrics.success.labels(NAME).set(0)
-        if problems != self._problems:  # one line for a fault, not one for each poll
+        if problems != self._problems:  # one line per fault, not per poll
             logs.error("policies_not_loaded", problems=problems, kept=self._version)
         self._problems = problems

@@ -1,7 +1,7 @@
-"""What an attestation earns until it is turned into a Vault token: a signed note, so that any replica can honour it.
+"""The bearer token between an attestation and its Vault token: signed, so that any replica can accept it.
 
 A JWT under HMAC with a key of its own, derived from the one that replicas share: Vault, which knows the ES256 keys, can
-never take it for a login. `cnf` holds the ephemeral key: whoever steals the bearer gets answers he cannot read.
+never take it for a login. `cnf` holds the ephemeral key: a stolen bearer yields answers that the thief cannot read.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _MAX_SIZE = 16 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """A believed attestation. `policy`: digest of the policy that it rests on, looked up again before use.
+    """An accepted attestation. `policy`: digest of the policy that it rests on, looked up again before use.
 
     `claims`: flat strings for Vault, `snp_*` attested and `k8s_*` asserted.
     """
@@ -67,7 +67,7 @@ class Bearers:
             claims = jwt.decode(token, self._key, algorithms=[_ALGORITHM]).claims
         except (JoseError, ValueError, TypeError):
             raise RefusedError(Reason.BEARER_INVALID, "not made with this verifier's key") from None
-        # From here on it is our own text: this key signs nothing else.
+        # From here on the claims are the verifier's own: this key signs nothing else.
         if self._now() >= claims["exp"]:
             raise RefusedError(Reason.BEARER_EXPIRED)
         return Grant(

@@ -1,7 +1,7 @@
-"""The verifier's own Vault token: had at the start, renewed at half its life, had anew when renewal ends.
+"""The verifier's own Vault token: obtained at the start, renewed at half its life, replaced when renewal ends.
 
-Asked through aiohttp's `Peer` and not through hvac in a thread, as in `vault`: a slow Vault costs a waiting task that
-ends at its deadline, where a thread could not be ended and, held by a dead Vault, would be missing elsewhere.
+Requested through aiohttp's `Peer`, as in `login`: a slow Vault costs a waiting task that ends at its deadline, whereas
+a thread could not be stopped and, held by a dead Vault, would be missing elsewhere.
 """
 
 from __future__ import annotations
@@ -15,16 +15,18 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from attestation.verifier.peer import AskError, Peer
+from attestation.errors import PeerError
+from attestation.verifier.peer import Peer
 from attestation.verifier.reasons import Reason, RefusedError
+from attestation.verifier.secret_file import read_secret_file
+from attestation.verifier.untrusted_json import mapping, read_json
 from attestation.verifier.vault.login import refusal
-from attestation.verifier.vault.signing import read_secret
 from server import logs
 from server.yaml.strict import ConfigurationError
 
 _RETRY_SECONDS = 1.0
 _LONGEST_PAUSE = 60.0
-# A 403 may mean a revoked token or a missing policy; a login mends only the first, so it is tried this seldom.
+# A 403 may mean a revoked token or a missing policy; a login fixes only the first, so it is tried this rarely.
 _DOUBT_SECONDS = 10.0
 _MAX_AT_ONCE = 64
 MAX_ANSWER_SIZE = 4 << 20  # a KV secret of a mebibyte, and what JSON makes of it
@@ -32,7 +34,7 @@ MAX_ANSWER_SIZE = 4 << 20  # a KV secret of a mebibyte, and what JSON makes of i
 
 @dataclass(frozen=True, slots=True)
 class TokenFile:
-    """A token that somebody else provides, such as Vault Agent; read again when it is replaced."""
+    """A token that another program provides, such as Vault Agent; read again when it is replaced."""
 
     path: Path
 
@@ -48,7 +50,7 @@ class AppRole:
 
 @dataclass(frozen=True, slots=True)
 class _Lease:
-    """`full`: seconds it was given at its login; `ends`: monotonic seconds, None for a token without an end."""
+    """`full`: seconds it was given at its login; `ends`: monotonic seconds, None for a token that does not expire."""
 
     token: str = field(repr=False)
     full: int
@@ -57,7 +59,7 @@ class _Lease:
 
 
 class Credentials:
-    """Keeps a token while `keep` runs, and asks Vault with it."""
+    """Keeps a token while `keep` runs, and sends requests to Vault with it."""
 
     def __init__(self, peer: Peer, login: TokenFile | AppRole, namespace: str = "") -> None:
         self._peer = peer
@@ -70,11 +72,11 @@ class Credentials:
         self._places = asyncio.Semaphore(_MAX_AT_ONCE)
 
     def check(self) -> str | None:
-        """The gate: None while there is a token that has not ended."""
+        """The gate: None while there is a token that has not expired."""
         return None if self._live() is not None else self._why().reason.value
 
     async def keep(self) -> None:
-        """Log in, renew, log in anew, until cancelled."""
+        """Log in, renew and log in again, until cancelled."""
         while True:
             pause = await self._step()
             try:
@@ -83,7 +85,7 @@ class Credentials:
             except TimeoutError:
                 pass
 
-    async def ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
+    async def request(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
         """`data` of Vault's answer. Raises RefusedError: VAULT_CREDENTIALS for a 403, else as a login is refused."""
         lease = self._live()
         if lease is None:
@@ -94,7 +96,7 @@ class Credentials:
             if error.reason is Reason.VAULT_CREDENTIALS and time.monotonic() - self._logged_in > _DOUBT_SECONDS:
                 self._doubted.set()
             raise
-        return _mapping(document.get("data"))
+        return mapping(document.get("data"))
 
     def _live(self) -> _Lease | None:
         lease = self._lease
@@ -103,7 +105,7 @@ class Credentials:
     def _why(self) -> RefusedError:
         problem = self._problem
         if problem is None:
-            return RefusedError(Reason.VAULT_CREDENTIALS, "the token has ended")
+            return RefusedError(Reason.VAULT_CREDENTIALS, "the token has expired")
         return RefusedError(problem.reason, f"the verifier's own login: {problem.detail}")
 
     async def _step(self) -> float:
@@ -113,10 +115,10 @@ class Credentials:
         try:
             lease = None if doubted else await self._renewed(self._live())
             if lease is None:
-                lease = await self._logged_in_anew()
+                lease = await self._log_in()
                 logs.info("vault_login", method=type(self._login).__name__, lease_seconds=lease.full)
         except RefusedError as error:
-            if self._problem is None or str(self._problem) != str(error):  # one line for a fault, not for each try
+            if self._problem is None or str(self._problem) != str(error):  # one line per fault, not per try
                 logs.warning("vault_login_failed", reason=error.reason.value, detail=error.detail)
             self._problem = error
             return _RETRY_SECONDS
@@ -137,22 +139,22 @@ class Credentials:
             if error.reason in (Reason.VAULT_CREDENTIALS, Reason.VAULT_REFUSED):
                 return None
             raise
-        seconds = _seconds(_mapping(answer.get("auth")).get("lease_duration"))
+        seconds = _seconds(mapping(answer.get("auth")).get("lease_duration"))
         renewed = _lease(lease.token, seconds, lease.renewable, lease.full)
-        # What happens to the login below, this much is certain.
+        # Whatever the login below does, this much is certain.
         self._lease = renewed
         # Near its longest life a token is renewed for less and less.
         return renewed if renewed.ends is None or seconds * 2 > lease.full else None
 
-    async def _logged_in_anew(self) -> _Lease:
+    async def _log_in(self) -> _Lease:
         if isinstance(self._login, TokenFile):
             token = _text(self._login.path)
-            data = _mapping((await self._send("GET", "auth/token/lookup-self", None, token)).get("data"))
+            data = mapping((await self._send("GET", "auth/token/lookup-self", None, token)).get("data"))
             lease = _lease(token, _seconds(data.get("ttl")), data.get("renewable") is True)
         else:
             body = {"role_id": _text(self._login.role_id), "secret_id": _text(self._login.secret_id)}
             answer = await self._send("POST", f"auth/{quote(self._login.mount)}/login", body, None)
-            auth = _mapping(answer.get("auth"))
+            auth = mapping(answer.get("auth"))
             own = auth.get("client_token")
             if not isinstance(own, str) or not own:
                 raise RefusedError(Reason.VAULT_STRANGE, "Vault's answer holds no login")
@@ -171,20 +173,20 @@ class Credentials:
         content = None if body is None else json.dumps(body).encode()
         try:
             async with asyncio.timeout(self._peer.timeout), self._places:
-                answer = await self._peer.ask(method, f"/v1/{path}", body=content, headers=headers)
+                answer = await self._peer.request(method, f"/v1/{path}", body=content, headers=headers)
         except TimeoutError:
             raise RefusedError(Reason.VAULT_SLOW, f"no answer in {self._peer.timeout:g} s") from None
-        except AskError as error:
+        except PeerError as error:
             raise RefusedError(Reason.VAULT_SLOW if error.is_slow else Reason.VAULT_UNREACHABLE, str(error)) from None
         if answer.status == 403:
             raise RefusedError(Reason.VAULT_CREDENTIALS, f"Vault answered 403 to {path}")
         if answer.status != 200:
             raise refusal(answer)
         try:
-            document = json.loads(answer.body)
-        except (ValueError, RecursionError):
+            document = read_json(answer.body)
+        except ValueError:
             raise RefusedError(Reason.VAULT_STRANGE, "Vault's answer is not JSON") from None
-        return _mapping(document)
+        return mapping(document)
 
 
 def _lease(token: str, seconds: int, renewable: bool, full: int | None = None) -> _Lease:
@@ -194,7 +196,7 @@ def _lease(token: str, seconds: int, renewable: bool, full: int | None = None) -
 
 def _text(path: Path) -> str:
     try:
-        text = read_secret(path).decode("ascii").strip()
+        text = read_secret_file(path).decode("ascii").strip()
     except ConfigurationError as error:
         raise RefusedError(Reason.VAULT_CREDENTIALS, str(error)) from None
     except ValueError:
@@ -208,7 +210,3 @@ def _seconds(value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise RefusedError(Reason.VAULT_STRANGE, "Vault's answer holds no lease")
     return value
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}

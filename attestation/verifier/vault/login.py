@@ -1,10 +1,10 @@
 """Minting a workload's JWT and logging in to Vault or OpenBao with it; only the token that comes back leaves.
 
-One POST to `auth/MOUNT/login`, made with aiohttp and not with hvac: a slow Vault then costs a waiting task that ends at
-its deadline, where a thread could not be ended, and the answer's size is bounded.
+One POST to `auth/MOUNT/login`, made with aiohttp: a slow Vault then costs a waiting task that ends at its deadline,
+whereas a thread could not be stopped, and the answer's size is bounded.
 
-A login that comes too late for its guest has made a token all the same, and a guest that asks again gets another. So
-the answer is waited for a while longer, and what it brings is given back.
+A login that comes too late for its guest has made a token all the same, and a guest that tries again gets another. So
+the verifier waits for the answer a while longer, and revokes its token.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
-from attestation.verifier.peer import Answer, AskError, Peer
-from attestation.verifier.policies.load import VaultLogin
+from attestation.errors import PeerError
+from attestation.verifier.peer import Answer, Peer
+from attestation.verifier.policies.model import VaultLogin
 from attestation.verifier.reasons import Reason, RefusedError
 from attestation.verifier.session.bearer import Grant
+from attestation.verifier.untrusted_json import read_json
 from attestation.verifier.vault.signing import Signer
 from server import logs
 
@@ -28,13 +30,13 @@ JWT_SECONDS = 60
 _BACKDATE_SECONDS = 5  # Vault's clock may be behind
 _MAX_AT_ONCE = 64
 _LATE_SECONDS = 15.0
-# Of the connections that there are, so that those who wait for nobody leave room for those who do.
+# A share of all connections, so that late logins leave room for logins with a waiting guest.
 _MAX_LATE = 32
 
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """What Vault answered. `accessor` is for the operator: it can revoke the token and cannot use it."""
+    """Vault's answer to a login. `accessor` is for the operator: it can revoke the token and cannot use it."""
 
     token: str = field(repr=False)
     accessor: str
@@ -42,8 +44,8 @@ class Login:
     renewable: bool
 
 
-class Vault:
-    """`issuer`, `audience`: of the JWT, as the auth mount is told. `keys`: the signing keys of the moment.
+class JwtAuth:
+    """Vault's jwt auth method. `issuer`, `audience`: of the JWT, as the mount is configured. `keys`: those in force.
 
     `now`: Unix seconds.
     """
@@ -60,26 +62,26 @@ class Vault:
         self._late: set[asyncio.Task[None]] = set()
 
     async def log_in(self, grant: Grant, login: VaultLogin) -> Login:
-        """Log in as the grant's workload. Raises RefusedError, for each way that Vault can say no its own reason."""
+        """Log in as the grant's workload. Raises RefusedError, with a reason per way that Vault can refuse."""
         path = f"/v1/auth/{quote(login.mount)}/login"
         headers = {"Content-Type": "application/json", "X-Vault-Request": "true"}
         if login.namespace:
             headers["X-Vault-Namespace"] = login.namespace
         try:
-            # What waits for its turn, or for a signature, waits for Vault: one deadline holds for all.
+            # Waiting for a turn and for a signature counts as waiting for Vault: one deadline covers all.
             async with asyncio.timeout(self._peer.timeout), self._places:
                 body = json.dumps({"role": login.role, "jwt": await self.mint(grant)}).encode()
-                answer = await self._asked(path, body, headers)
+                answer = await self._send(path, body, headers)
         except TimeoutError:
             raise RefusedError(Reason.VAULT_SLOW, f"no answer in {self._peer.timeout:g} s") from None
-        except AskError as error:
+        except PeerError as error:
             raise RefusedError(Reason.VAULT_SLOW if error.is_slow else Reason.VAULT_UNREACHABLE, str(error)) from None
         if answer.status != 200:
             raise refusal(answer)
         return _login(answer.body)
 
-    async def _asked(self, path: str, body: bytes, headers: Mapping[str, str]) -> Answer:
-        ask = self._peer.ask("POST", path, body=body, headers=headers, seconds=_LATE_SECONDS)
+    async def _send(self, path: str, body: bytes, headers: Mapping[str, str]) -> Answer:
+        ask = self._peer.request("POST", path, body=body, headers=headers, seconds=_LATE_SECONDS)
         exchange = asyncio.create_task(ask)
         try:
             return await asyncio.shield(exchange)
@@ -93,15 +95,15 @@ class Vault:
             raise
 
     async def _give_back(self, exchange: asyncio.Task[Answer], headers: Mapping[str, str]) -> None:
-        """Revoke what a login brings for which nobody waits any more."""
+        """Revoke the token of a login whose guest has stopped waiting."""
         try:
             answer = await exchange
             if answer.status != 200:
                 return
             login = _login(answer.body)
             own = {**headers, "X-Vault-Token": login.token}
-            answer = await self._peer.ask("POST", "/v1/auth/token/revoke-self", body=b"{}", headers=own)
-        except (AskError, RefusedError):
+            answer = await self._peer.request("POST", "/v1/auth/token/revoke-self", body=b"{}", headers=own)
+        except (PeerError, RefusedError):
             return
         logs.info("late_login", accessor=login.accessor, revoked=answer.status < 300)
 
@@ -133,7 +135,7 @@ _BY_STATUS: Mapping[int, Reason] = {
 
 
 def refusal(answer: Answer) -> RefusedError:
-    """By status; Vault's texts can name claims' values, so only whether it is sealed is taken from them."""
+    """The reason by status. Vault's texts can name claims' values, so they only tell whether Vault is sealed."""
     detail = f"Vault answered {answer.status}"
     if answer.status in _BY_STATUS:
         return RefusedError(_BY_STATUS[answer.status], detail)
@@ -144,10 +146,10 @@ def refusal(answer: Answer) -> RefusedError:
 
 def _login(body: bytes) -> Login:
     try:
-        auth = json.loads(body)["auth"]
+        auth = read_json(body)["auth"]
         token, accessor = auth["client_token"], auth.get("accessor") or ""
         seconds, renewable = auth["lease_duration"], auth["renewable"]
-    except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
+    except (ValueError, LookupError, TypeError, AttributeError):
         raise RefusedError(Reason.VAULT_STRANGE, "Vault's answer holds no login") from None
     if not isinstance(token, str) or not token or not isinstance(accessor, str) or not isinstance(seconds, int):
         raise RefusedError(Reason.VAULT_STRANGE, "Vault's answer holds no login")

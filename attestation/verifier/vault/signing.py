@@ -1,14 +1,12 @@
-"""The verifier's ES256 keys: the first signs what Vault gets, all are listed while Vault learns of a new one.
+"""The verifier's ES256 keys: the first signs the JWTs for Vault, all are listed while Vault learns of a new one.
 
-A key that others can read is refused: whoever has it is every workload.
+A key that others can read is refused: with it, anyone can log in as every workload.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +16,8 @@ from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey
 
-from server.files import UnusableInputError, read_bounded, read_stream
+from attestation.verifier.secret_file import read_secret_file
+from server.files import UnusableInputError, read_bounded
 from server.yaml.strict import ConfigurationError, Loaded
 
 ALGORITHM = "ES256"
@@ -26,7 +25,7 @@ _MAX_KEY_SIZE = 8192
 
 
 class Signer(Protocol):
-    """Whoever makes the JWTs, and the public keys to check them with. Both may raise RefusedError."""
+    """Signs the JWTs, and lists the public keys to check them with. Both may raise RefusedError."""
 
     @property
     def jwks(self) -> bytes: ...
@@ -37,7 +36,7 @@ class Signer(Protocol):
 
 @dataclass(frozen=True)
 class SigningKeys:
-    """`signer` has the private key; `jwks` is what Vault is given: public, in the order of the configuration."""
+    """`signer` has the private key; `jwks` is for Vault: public, in the order of the configuration."""
 
     signer: ECKey = field(repr=False)
     signer_id: str
@@ -58,37 +57,16 @@ def load_signing_keys(paths: Sequence[Path]) -> Loaded[SigningKeys]:
     return Loaded(SigningKeys(keys[0], public[0]["kid"], jwks), hashlib.sha256(jwks).hexdigest())
 
 
-def read_secret(path: Path, limit: int = _MAX_KEY_SIZE) -> bytes:
-    """A file that only its owner may read. Raises ConfigurationError that says what to do."""
-    try:
-        with path.open("rb") as file:
-            status = os.fstat(file.fileno())
-            _check_mode(path, status)
-            return read_stream(file, str(path), limit)
-    except OSError as error:
-        raise ConfigurationError([f"{path}: cannot be read: {error.strerror}"]) from None
-    except UnusableInputError as error:
-        raise ConfigurationError([str(error)]) from None
-
-
-def _check_mode(path: Path, status: os.stat_result) -> None:
-    mode = stat.S_IMODE(status.st_mode)
-    # With fsGroup the kubelet makes a Secret's 0400 file of root's into 0440 for the pod's own group.
-    is_kubelets = mode == 0o440 and status.st_uid == 0 and os.getuid() != 0
-    if mode != 0o400 and not is_kubelets:
-        raise ConfigurationError([f"{path}: has mode {mode:04o}, required 0400; chmod 400 it"])
-
-
 def _load(path: Path, *, is_signer: bool) -> ECKey:
     try:
-        content = read_secret(path) if is_signer else read_bounded(path, _MAX_KEY_SIZE)
+        content = read_secret_file(path) if is_signer else read_bounded(path, _MAX_KEY_SIZE)
         if b"PRIVATE KEY" in content and not is_signer:
-            content = read_secret(path)
+            content = read_secret_file(path)
         key = ECKey.import_key(content)
     except UnusableInputError as error:
         raise ConfigurationError([str(error)]) from None
     except (JoseError, ValueError, TypeError):
-        raise ConfigurationError([f"{path}: is no unencrypted PEM key"]) from None
+        raise ConfigurationError([f"{path}: is not an unencrypted PEM key"]) from None
     if key.curve_name != "P-256":
         raise ConfigurationError([f"{path}: is on {key.curve_name}, required P-256 for {ALGORITHM}"])
     if is_signer and not key.is_private:

@@ -1,4 +1,4 @@
-"""An ES256 key that never leaves Vault: transit signs, its newest version for us, and all that it allows are listed.
+"""An ES256 key that never leaves Vault: transit signs with the newest version, and all allowed versions are listed.
 
 Rotation is `vault write -f transit/keys/NAME/rotate`; `min_decryption_version` takes the old ones off the list.
 """
@@ -29,7 +29,7 @@ _SIGNATURE_SIZE = 64  # r and s (RFC 7518, section 3.4)
 
 @dataclass(frozen=True, slots=True)
 class _Versions:
-    """What transit had when last asked. `key_id`: of version `latest`."""
+    """The versions at the last request. `key_id`: of version `latest`."""
 
     latest: int
     key_id: str
@@ -64,9 +64,9 @@ class TransitKeys:
     async def refresh(self) -> None:
         """Read the key once."""
         try:
-            versions = _versions(await self._credentials.ask("GET", self._path))
+            versions = _versions(await self._credentials.request("GET", self._path))
         except RefusedError as error:
-            if str(error) != str(self._problem):  # one line for a fault, not for each try
+            if str(error) != str(self._problem):  # one line per fault, not per try
                 logs.warning("transit_key_not_read", reason=error.reason.value, detail=error.detail)
             self._problem = error
             return
@@ -97,7 +97,7 @@ class TransitKeys:
             # Named, because the header says whose signature it is.
             "key_version": versions.latest,
         }
-        data = await self._credentials.ask("POST", self._sign_path, body)
+        data = await self._credentials.request("POST", self._sign_path, body)
         return f"{signed}.{_signature(data.get('signature'), versions.latest)}"
 
     def _known(self) -> _Versions:
@@ -124,7 +124,7 @@ def _signature(value: object, version: int) -> str:
     """The signature of a JWS out of `vault:vN:…`."""
     prefix = f"vault:v{version}:"
     if not isinstance(value, str) or not value.startswith(prefix):
-        raise RefusedError(Reason.VAULT_STRANGE, "transit gave no signature of the version asked for")
+        raise RefusedError(Reason.VAULT_STRANGE, "transit gave no signature of the requested version")
     try:
         raw = base64.b64decode(value[len(prefix) :].rstrip("=") + "==", altchars=b"-_", validate=True)
     except ValueError:

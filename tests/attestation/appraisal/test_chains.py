@@ -11,14 +11,15 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.utils import CryptographyDeprecationWarning
 
 from attestation.appraisal.appraise import Expectation
-from attestation.appraisal.reference_values import REQUIRE_CRL, SOFT_CRL, Answer, RevocationPolicy
 from attestation.errors import CertificateError
 from attestation.pki.certificates import parse_certificate
 from attestation.pki.endorsements import guest_supplied
-from attestation.pki.roots import Anchors, amd_anchors
+from attestation.pki.roots import TrustAnchors, amd_trust_anchors
+from attestation.report.abi import parse_report
 from attestation.report.certificate_table import TableEntry
 from attestation.report.envelopes import Envelope, Evidence, from_raw
 from attestation.report.products import MILAN, SIMULATED
+from kbs.reference_values import REQUIRE_CRL, SOFT_CRL, RevocationAction, RevocationPolicy
 
 LINES = ["Milan", "Genoa", "Turin"]
 
@@ -29,7 +30,7 @@ def test_both_kinds_of_leaf_on_each_line(platform_of, line, vlek):
     platform = platform_of(line)
     leaf, key = platform.leaf(vlek=vlek)
     verdict = platform.judge(platform.report(key, vlek=vlek), leaf)
-    assert verdict.believed, verdict.explain()
+    assert verdict.accepted, verdict.explain()
     assert verdict.product == line
     assert verdict.simulated
     assert "SIMULATED" in verdict.summary()
@@ -71,7 +72,7 @@ def test_intermediate_of_another_root(milan, failed):
 def test_leaf_of_another_line(platform_of, milan, failed):
     genoa = platform_of("Genoa")
     leaf, key = genoa.leaf()
-    both = Anchors(
+    both = TrustAnchors(
         {**milan.anchors.pins, **genoa.anchors.pins}, {**milan.anchors.certificates, **genoa.anchors.certificates}
     )
     verdict = milan.judge(milan.report(key), leaf, intermediates=(genoa.ask(), milan.ask()), anchors=both)
@@ -86,7 +87,7 @@ def test_product_name_must_agree(milan, failed, product):
 
 def test_product_stepping_does_not_matter(milan):
     leaf, key = milan.leaf(product="Milan-B0")
-    assert milan.judge(milan.report(key), leaf).believed
+    assert milan.judge(milan.report(key), leaf).accepted
 
 
 @pytest.mark.parametrize("cpuid", [(0x19, 0x20), (0x1A, 0x50), (0x1A, 0x12), (0x17, 0x31), (0, 0), (0xFF, 0xFF)])
@@ -101,7 +102,9 @@ def test_unknown_and_unsupported_processors(milan, failed, cpuid):
 def test_venice_is_refused_by_default(platform_of, failed):
     turin = platform_of("Turin")
     leaf, key = turin.leaf(issuer="SEV-Venice", product="Venice")
-    anchors = Anchors({**turin.anchors.pins, "Venice": turin.ark.sha256}, {"Venice": turin.ark, "Turin": turin.ark})
+    anchors = TrustAnchors(
+        {**turin.anchors.pins, "Venice": turin.ark.sha256}, {"Venice": turin.ark, "Turin": turin.ark}
+    )
     verdict = turin.judge(turin.report(key, cpuid_mod_id=0x50), leaf, anchors=anchors)
     assert "product/line" in failed(verdict)
 
@@ -110,7 +113,7 @@ def test_venice_is_refused_by_default(platform_of, failed):
 def test_models_of_a_line(platform_of, line, model):
     platform = platform_of(line)
     leaf, key = platform.leaf()
-    assert platform.judge(platform.report(key, cpuid_mod_id=model), leaf).believed
+    assert platform.judge(platform.report(key, cpuid_mod_id=model), leaf).accepted
 
 
 @pytest.mark.parametrize("salt", [0, 32, 47, 64])
@@ -142,13 +145,13 @@ def test_serial_0_is_read(milan):
         parse_certificate(milan.leaf()[0].der)
         x509.load_der_x509_certificate(leaf.der)
     assert all(issubclass(each.category, CryptographyDeprecationWarning) for each in seen)
-    assert milan.judge(milan.report(key), leaf).believed
+    assert milan.judge(milan.report(key), leaf).accepted
 
 
 def test_leaf_with_another_serial(milan):
     leaf, key = milan.leaf(serial=7)
     assert leaf.serial == 7
-    assert milan.judge(milan.report(key), leaf).believed
+    assert milan.judge(milan.report(key), leaf).accepted
 
 
 def test_revoked_leaf(milan, failed):
@@ -172,24 +175,24 @@ def test_revoked_asvk_concerns_vleks_alone(milan, failed):
     crls = (milan.crl([65793]),)
     assert failed(milan.judge(milan.report(key, vlek=True), leaf, crls=crls)) == ["crl/intermediate"]
     leaf, key = milan.leaf()
-    assert milan.judge(milan.report(key), leaf, crls=crls).believed
+    assert milan.judge(milan.report(key), leaf, crls=crls).accepted
 
 
 def test_stale_and_early_crl(milan, failed):
     leaf, key = milan.leaf()
-    soft = Expectation(revocation=RevocationPolicy(stale=Answer.ACCEPT))
+    soft = Expectation(revocation=RevocationPolicy(stale=RevocationAction.ACCEPT))
     for crl in (milan.crl(since=30, until=-1), milan.crl(since=-1)):
         assert failed(milan.judge(milan.report(key), leaf, crls=(crl,))) == ["crl/fresh"]
         verdict = milan.judge(milan.report(key), leaf, crls=(crl,), expectation=soft)
-        assert verdict.believed
+        assert verdict.accepted
         assert any(check.advice for check in verdict.checks)
 
 
 def test_missing_crl(milan, failed):
     leaf, key = milan.leaf()
     assert failed(milan.judge(milan.report(key), leaf, crls=())) == ["crl/present"]
-    soft = Expectation(revocation=RevocationPolicy(missing=Answer.ACCEPT))
-    assert milan.judge(milan.report(key), leaf, crls=(), expectation=soft).believed
+    soft = Expectation(revocation=RevocationPolicy(missing=RevocationAction.ACCEPT))
+    assert milan.judge(milan.report(key), leaf, crls=(), expectation=soft).accepted
     foreign = milan.crl(issuer="ARK-Genoa")
     assert failed(milan.judge(milan.report(key), leaf, crls=(foreign,))) == ["crl/present"]
 
@@ -239,7 +242,7 @@ def test_a_leaf_that_may_issue(milan, failed):
 def rooted(milan, root):
     """A genuine guest under another root that is pinned, by the same key."""
     leaf, key = milan.leaf()
-    anchors = Anchors({"Milan": root.sha256}, {"Milan": root})
+    anchors = TrustAnchors({"Milan": root.sha256}, {"Milan": root})
     return milan.judge(milan.report(key), leaf, anchors=anchors)
 
 
@@ -259,7 +262,7 @@ def test_root_must_be_valid_and_a_ca(milan, failed):
 def test_root_of_another_line(milan, platform_of, failed):
     genoa = platform_of("Genoa")
     leaf, key = milan.leaf()
-    anchors = Anchors({"Milan": genoa.ark.sha256}, {"Milan": genoa.ark})
+    anchors = TrustAnchors({"Milan": genoa.ark.sha256}, {"Milan": genoa.ark})
     verdict = milan.judge(milan.report(key), leaf, anchors=anchors)
     assert failed(verdict) == ["certificates/root"]
 
@@ -293,7 +296,7 @@ def test_eight_byte_hwid_on_milan(milan, failed):
 
 def test_hwid_as_octet_string(milan):
     leaf, key = milan.leaf(hwid=b"\x04\x40" + milan.chip_id)
-    assert milan.judge(milan.report(key), leaf).believed
+    assert milan.judge(milan.report(key), leaf).accepted
 
 
 def test_masked_chip_id(milan, failed):
@@ -358,7 +361,9 @@ def test_signature_plus_order_is_no_second_signature(milan, failed):
 
 def test_only_the_operator_names_a_root(milan):
     evidence = Evidence(
-        bytes(1184), Envelope.CONFIGFS_TSM, (TableEntry("ARK", milan.ark.der), TableEntry("CRL", milan.crl().der))
+        parse_report(bytes([3]) + bytes(1183)),
+        Envelope.CONFIGFS_TSM,
+        (TableEntry("ARK", milan.ark.der), TableEntry("CRL", milan.crl().der)),
     )
     given = guest_supplied(evidence)
     assert (given.leaf, given.intermediates, given.crls) == (None, (), ())
@@ -370,24 +375,24 @@ def test_simulated_line_needs_to_be_trusted(platform_of, failed):
     report = simulated.report(key)
     intermediates = (simulated.ask(),)
     soft = Expectation(revocation=SOFT_CRL)
-    amd = amd_anchors([])
+    amd = amd_trust_anchors([])
     verdict = simulated.judge(report, leaf, intermediates=intermediates, anchors=amd, expectation=soft)
     assert failed(verdict)[0] == "product/line"
     told = amd.with_simulated(simulated.ark)
     verdict = simulated.judge(report, leaf, intermediates=intermediates, anchors=told, crls=(), expectation=soft)
-    assert verdict.believed, verdict.explain()
+    assert verdict.accepted, verdict.explain()
     assert verdict.simulated
     assert verdict.product == SIMULATED.name
 
 
 def test_simulated_root_cannot_pose_as_amds(milan, platform_of, failed):
     with pytest.raises(CertificateError, match="ARK-Simulated"):
-        amd_anchors([]).with_simulated(milan.ark)
-    told = amd_anchors([milan.ark]).with_simulated(platform_of("Simulated").ark)
+        amd_trust_anchors([]).with_simulated(milan.ark)
+    told = amd_trust_anchors([milan.ark]).with_simulated(platform_of("Simulated").ark)
     leaf, key = milan.leaf()
     verdict = milan.judge(milan.report(key), leaf, anchors=told)
     assert failed(verdict) == ["chain/anchor"]
-    assert told.pins[MILAN.name] == Anchors().pins[MILAN.name]
+    assert told.pins[MILAN.name] == TrustAnchors().pins[MILAN.name]
 
 
 def test_naive_time_is_a_mistake_of_the_caller(milan):

@@ -1,4 +1,4 @@
-"""A verdict is immutable, survives storage, and explains itself."""
+"""An attestation result is immutable, survives storage, and explains itself."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import json
 import pytest
 
 from attestation.appraisal.appraise import Expectation
-from attestation.appraisal.reference_values import SOFT_CRL
-from attestation.appraisal.result import Assurance, Check, verdict_from_dict
+from attestation.appraisal.result import Assurance, CheckResult, result_from_dict
+from kbs.reference_values import SOFT_CRL
 
 
 @pytest.fixture
@@ -34,23 +34,23 @@ def test_immutable(believed):
 
 def test_survives_storage(believed, refused):
     for verdict in (believed, refused):
-        assert verdict_from_dict(json.loads(verdict.to_json())) == verdict
+        assert result_from_dict(json.loads(json.dumps(verdict.as_dict()))) == verdict
 
 
 def test_stored_belief_counts_nothing(refused):
     document = refused.as_dict() | {"believed": True}
-    assert not verdict_from_dict(document).believed
+    assert not result_from_dict(document).accepted
 
 
 def test_no_truth_value(believed):
-    with pytest.raises(TypeError, match="believed"):
+    with pytest.raises(TypeError, match="accepted"):
         bool(believed)
 
 
 def test_nothing_checked_is_nothing_believed(believed):
-    assert not dataclasses.replace(believed, checks=()).believed
-    unknown = Check("x", None, "needs y", "")
-    assert not dataclasses.replace(believed, checks=(*believed.checks, unknown)).believed
+    assert not dataclasses.replace(believed, checks=()).accepted
+    unknown = CheckResult("x", None, "needs y", "")
+    assert not dataclasses.replace(believed, checks=(*believed.checks, unknown)).accepted
 
 
 def test_one_line_a_check(refused):

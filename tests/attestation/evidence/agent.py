@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
-from attestation.evidence import Evidence, coco_document
+from attestation.evidence import CollectedEvidence, coco_document
 from attestation.report.abi import REPORT_SIZE
 from attestation.report.certificate_table import parse_certificate_table
 from attestation.simulator.device import Device
@@ -77,7 +77,7 @@ def evidence_json(device: Device, report_data: bytes) -> bytes:
     table = parse_certificate_table(device.certificate_table())
     report = device.report(report_data.ljust(64, b"\0"))
     assert len(report) == REPORT_SIZE
-    return json.dumps(coco_document(Evidence("coco-aa", report, table))).encode()
+    return json.dumps(coco_document(CollectedEvidence("coco-aa", report, table))).encode()
 
 
 def attestation_agent(device: Device) -> Respond:

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from attestation.appraisal.appraise import AUTHENTICITY_ONLY, Expectation, appraise
-from attestation.appraisal.result import Verdict
-from attestation.evidence import Evidence
+from attestation.appraisal.result import AttestationResult
+from attestation.evidence import CollectedEvidence
 from attestation.pki.certificates import parse_certificate
 from attestation.pki.crl import parse_crl
-from attestation.pki.endorsements import Collateral, from_table
-from attestation.pki.roots import Anchors
+from attestation.pki.endorsements import Endorsements, from_table
+from attestation.pki.roots import TrustAnchors
 from attestation.report.envelopes import from_raw
 from attestation.simulator.device import Device
 from attestation.simulator.hierarchy import Hierarchy, open_hierarchy
@@ -36,19 +36,19 @@ def vectors() -> Store:
 
 
 def judge(
-    evidence: Evidence,
+    evidence: CollectedEvidence,
     root: Path,
     crl: Path,
     expectation: Expectation = AUTHENTICITY_ONLY,
     *,
     now: datetime | None = None,
-) -> Verdict:
+) -> AttestationResult:
     """What a verifier that trusts this simulated root says, given nothing but the evidence."""
     given = from_table(evidence.certificates)
     return appraise(
         from_raw(evidence.report),
-        Collateral(given.leaf, given.intermediates, (parse_crl(crl.read_bytes()),)),
-        Anchors().with_simulated(parse_certificate(root.read_bytes())),
+        Endorsements(given.leaf, given.intermediates, (parse_crl(crl.read_bytes()),)),
+        TrustAnchors().with_simulated(parse_certificate(root.read_bytes())),
         datetime.now(UTC) if now is None else now,
         expectation,
         source=evidence.source,

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attestation.evidence import Code, Evidence, EvidenceError, coco_document
-from attestation.report.abi import LAYOUT, encode_report, field_values, parse_report
+from attestation.evidence import Code, CollectedEvidence, EvidenceError, coco_document
+from attestation.report.abi import LAYOUT, encode_report, parse_report
 from attestation.report.certificate_table import TableEntry
 from attestation.report.coco import parse_coco_evidence
 from attestation.simulator.device import Device
+from tests.attestation.reports import field_values
 from tests.support.vectors import Store
 
 _TCBS = {"current_tcb", "reported_tcb", "committed_tcb", "launch_tcb"}
@@ -24,7 +25,7 @@ def test_every_real_report_comes_back_byte_for_byte(vectors: Store) -> None:
     assert len(reports) >= 4
     for path in reports:
         raw = path.read_bytes()
-        document = coco_document(Evidence("sev-guest", raw, (TableEntry("VCEK", b"leaf"),)))
+        document = coco_document(CollectedEvidence("sev-guest", raw, (TableEntry("VCEK", b"leaf"),)))
         report, certificates = parse_coco_evidence(json.loads(json.dumps(document)))
         assert report == raw, path
         assert certificates == (TableEntry("VCEK", b"leaf"),)
@@ -33,7 +34,7 @@ def test_every_real_report_comes_back_byte_for_byte(vectors: Store) -> None:
 def test_the_agents_own_document_passes_with_its_fields_but_without_a_root(vectors: Store) -> None:
     document = json.loads(vectors.read("reports/genoa-v3-coco-aa-json-trustee/evidence.json"))
     body = json.dumps(document | {"cert_chain": [*document["cert_chain"], {"cert_type": "ARK", "data": [1]}]})
-    evidence = Evidence("coco-aa", b"", (), body.encode())
+    evidence = CollectedEvidence("coco-aa", b"", (), body.encode())
     assert coco_document(evidence) == document
 
 
@@ -53,7 +54,7 @@ def fields() -> st.SearchStrategy[dict[str, int | bytes]]:
 def test_any_report_of_a_known_layout_comes_back(values: dict[str, int | bytes]) -> None:
     values["cpuid_mod_id"] = 0x11
     raw = encode_report(values)
-    report, _ = parse_coco_evidence(json.loads(json.dumps(coco_document(Evidence("simulated", raw)))))
+    report, _ = parse_coco_evidence(json.loads(json.dumps(coco_document(CollectedEvidence("simulated", raw)))))
     assert report == raw
 
 
@@ -64,7 +65,7 @@ def test_reserved_bytes_that_do_not_fit_are_an_error_here_not_a_broken_signature
     raw = bytearray(device.report(bytes(64)))
     raw[offset] = 1
     with pytest.raises(EvidenceError) as caught:
-        coco_document(Evidence("sev-guest", bytes(raw)))
+        coco_document(CollectedEvidence("sev-guest", bytes(raw)))
     assert caught.value.code is Code.MALFORMED
 
 
@@ -73,5 +74,5 @@ def test_version_2_of_a_turin_machine_is_told_by_its_chip_id(device: Device) -> 
     old = replace(report, version=2, chip_id=bytes(range(1, 9)) + bytes(56), cpuid_fam_id=0, cpuid_mod_id=0)
     turin = bytes([1, 2, 3, 4, 0, 0, 0, 5])
     values = field_values(old) | dict.fromkeys(_TCBS, turin) | {"launch_mit_vector": 0, "current_mit_vector": 0}
-    document = coco_document(Evidence("sev-guest", encode_report(values)))
+    document = coco_document(CollectedEvidence("sev-guest", encode_report(values)))
     assert document["attestation_report"]["reported_tcb"]["fmc"] == 1

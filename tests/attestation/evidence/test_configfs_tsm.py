@@ -66,7 +66,7 @@ def test_evidence_is_believed_and_the_entry_is_gone(path: Path, tsm: Tsm, device
     assert parse_report(evidence.report).report_data == ASKED
     assert [entry.kind for entry in evidence.certificates] == ["VCEK", "ASK"]
     verdict = judge(evidence, device.hierarchy.root_path, device.hierarchy.crl_path)
-    assert verdict.believed
+    assert verdict.accepted
     assert verdict.source == "configfs-tsm"
     assert (tsm.items, len(tsm.made)) == ({}, 1)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from attestation.evidence import Code, Evidence, EvidenceError, EvidenceSource, Kind, open_source
+from attestation.evidence import Code, CollectedEvidence, EvidenceError, EvidenceSource, Kind, open_source
 from attestation.report.abi import parse_report
 from attestation.report.report_data import accepted
 from attestation.simulator.device import Device
@@ -25,7 +25,7 @@ def source(name: str, service: Service) -> EvidenceSource:
     return open_source(name, service.address)
 
 
-def collect(name: str, service: Service, *, timeout: float = 5) -> Evidence:
+def collect(name: str, service: Service, *, timeout: float = 5) -> CollectedEvidence:
     opened = source(name, service)
     return opened.collect(opened.report_data(DIGEST), timeout=timeout)
 
@@ -44,7 +44,7 @@ def simulated_body(device: Device) -> bytes:
 def test_the_guest_agents_evidence_is_believed(device: Device) -> None:
     with serving(attestation_agent(device)) as service:
         evidence = collect("coco-aa", service)
-    assert judge(evidence, device.hierarchy.root_path, device.hierarchy.crl_path).believed
+    assert judge(evidence, device.hierarchy.root_path, device.hierarchy.crl_path).accepted
     assert parse_report(evidence.report).report_data in accepted(DIGEST)
     assert evidence.document is not None
 

@@ -148,7 +148,7 @@ def test_every_code_has_its_kind() -> None:
 def test_evidence_does_not_print_its_blobs(device: Device) -> None:
     with serving(attestation_agent(device)) as agent:
         evidence = collect_first([EvidenceSource("coco-aa", agent.address)], DIGEST, timeout=5)
-    assert repr(evidence) == "Evidence(source='coco-aa')"
+    assert repr(evidence) == "CollectedEvidence(source='coco-aa')"
 
 
 def test_import_graph_stays_small() -> None:

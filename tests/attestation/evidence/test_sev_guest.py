@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from attestation.evidence import Code, Evidence, EvidenceError, Kind, open_source
+from attestation.evidence import Code, CollectedEvidence, EvidenceError, Kind, open_source
 from attestation.evidence.sev_guest import SevGuest
 from attestation.report.abi import parse_report
 from attestation.simulator.device import Device
@@ -27,7 +27,7 @@ def driver(device: Device) -> SevGuestDriver:
     return SevGuestDriver(lambda data, _: snp_report_resp(device.report(data)), device.certificate_table())
 
 
-def collect(driver: SevGuestDriver, *, asked: bytes = ASKED, vmpl: int = 0, timeout: float = 5) -> Evidence:
+def collect(driver: SevGuestDriver, *, asked: bytes = ASKED, vmpl: int = 0, timeout: float = 5) -> CollectedEvidence:
     return SevGuest(NODE, vmpl=vmpl, ioctl=driver).collect(asked, timeout=timeout)
 
 
@@ -41,7 +41,7 @@ def refused(driver: SevGuestDriver, *, timeout: float = 5) -> EvidenceError:
 def test_evidence_with_certificates_is_believed(driver: SevGuestDriver, device: Device) -> None:
     evidence = collect(driver)
     assert [entry.kind for entry in evidence.certificates] == ["VCEK", "ASK"]
-    assert judge(evidence, device.hierarchy.root_path, device.hierarchy.crl_path).believed
+    assert judge(evidence, device.hierarchy.root_path, device.hierarchy.crl_path).accepted
 
 
 def test_the_request_is_what_the_driver_takes(driver: SevGuestDriver) -> None:

@@ -20,12 +20,11 @@ from pathlib import Path
 import pytest
 
 from attestation.appraisal.appraise import Expectation, appraise
-from attestation.appraisal.reference_values import parse_guest
 from attestation.errors import CertificateError
 from attestation.evidence import collect_first, open_source
 from attestation.pki.crl import parse_crl
-from attestation.pki.endorsements import Collateral, from_table
-from attestation.pki.roots import Anchors, amd_anchors
+from attestation.pki.endorsements import Endorsements, from_table
+from attestation.pki.roots import TrustAnchors, amd_trust_anchors
 from attestation.report.abi import parse_report
 from attestation.report.coco import parse_coco_json
 from attestation.report.envelopes import from_raw
@@ -36,6 +35,7 @@ from attestation.simulator.server import SimulatedMachine
 from plan.document import EvidenceSource
 from tests.attestation.evidence.agent import evidence_json
 from tests.attestation.evidence.conftest import judge
+from tests.attestation.reports import guest_reference
 from tests.support.paths import ROOT
 
 DIGEST = bytes(range(48))
@@ -96,12 +96,12 @@ def test_evidence_is_believed_under_its_own_root_and_labelled(device: Device, na
         device.hierarchy.root_path,
         device.hierarchy.crl_path,
         Expectation(
-            reference=parse_guest("simulated", REFERENCE),
+            reference=guest_reference(REFERENCE, "simulated"),
             report_data=accepted(DIGEST),
             host_data=frozenset({bytes(32)}),
         ),
     )
-    assert verdict.believed, verdict.explain()
+    assert verdict.accepted, verdict.explain()
     assert (verdict.simulated, verdict.product, verdict.source) == (True, "Simulated", name)
     assert "SIMULATED" in verdict.summary()
 
@@ -119,7 +119,7 @@ def test_each_way_of_tampering_fails_its_check_alone(device: Device, tamper: Tam
     with machine(Device(device.hierarchy, tamper=tamper)) as address:
         evidence = collect_first([EvidenceSource("simulated", address)], DIGEST, timeout=5)
     verdict = judge(evidence, device.hierarchy.root_path, device.hierarchy.crl_path)
-    assert not verdict.believed
+    assert not verdict.accepted
     assert {check.id for check in verdict.failed} == failed
 
 
@@ -130,18 +130,18 @@ def test_nothing_else_believes_it(device: Device, tmp_path_factory: pytest.TempP
     verdict = judge(evidence, other.root_path, other.crl_path)
     assert "chain/intermediate" in {check.id for check in verdict.failed}
     given = from_table(evidence.certificates)
-    for anchors in (Anchors(), amd_anchors([device.hierarchy.root])):
+    for anchors in (TrustAnchors(), amd_trust_anchors([device.hierarchy.root])):
         verdict = appraise(
-            from_raw(evidence.report), Collateral(given.leaf, given.intermediates), anchors, datetime.now(UTC)
+            from_raw(evidence.report), Endorsements(given.leaf, given.intermediates), anchors, datetime.now(UTC)
         )
         assert "product/line" in {check.id for check in verdict.failed}
-        assert not verdict.believed
+        assert not verdict.accepted
 
 
 def test_the_root_passes_for_no_other_line_and_the_ask_for_no_root(hierarchy: Hierarchy) -> None:
     assert hierarchy.root.subject_name == "ARK-Simulated"
     with pytest.raises(CertificateError):
-        Anchors().with_simulated(hierarchy.ask)
+        TrustAnchors().with_simulated(hierarchy.ask)
 
 
 def test_host_data_and_measurement_are_what_was_said(hierarchy: Hierarchy) -> None:

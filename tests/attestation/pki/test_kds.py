@@ -18,9 +18,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from attestation.errors import KeyServiceError
-from attestation.pki.cache import CertificateCache, Store, belongs_to, vcek_id, vcek_name
-from attestation.pki.endorsements import Collateral
-from attestation.pki.kds import Clock, KeyService, Pace, VcekId
+from attestation.pki.cache import CertificateCache, CertificateStore, belongs_to, vcek_id, vcek_name
+from attestation.pki.endorsements import Endorsements
+from attestation.pki.kds import Clock, KeyService, RequestLimits, VcekId
 from attestation.report.abi import parse_report
 from attestation.report.certificate_table import TableEntry
 from attestation.report.envelopes import Envelope, Evidence
@@ -125,8 +125,8 @@ async def connect(amd, fake_time):
     async with contextlib.AsyncExitStack() as stack:
         session = await stack.enter_async_context(aiohttp.ClientSession())
 
-        def make(**pace):
-            service = KeyService(session, amd.url, Pace(**pace), fake_time.clock)
+        def make(**limits):
+            service = KeyService(session, amd.url, RequestLimits(**limits), fake_time.clock)
             stack.push_async_callback(service.close)
             return service
 
@@ -150,7 +150,7 @@ def serve(amd, platform, chip_id=None):
     amd.files[f"/vcek/v1/{name}/cert_chain"] = chain
     amd.files[f"/vcek/v1/{name}/crl"] = platform.crl().der
     report = platform.report(key, chip_id=chip_id.ljust(64, b"\0"))
-    return VcekId(platform.line, chip_id, platform.tcb), leaf, Evidence(report, Envelope.RAW)
+    return VcekId(platform.line, chip_id, platform.tcb), leaf, Evidence(parse_report(report), Envelope.RAW)
 
 
 def test_urls():
@@ -312,7 +312,7 @@ async def test_queue_is_bounded(amd, connect, milan):
 
 
 def cache_of(platform, store=None, service=None, **more):
-    return CertificateCache(store or Store(), platform.anchors, service, **more)
+    return CertificateCache(store or CertificateStore(), platform.anchors, service, **more)
 
 
 async def test_guest_first(amd, service, milan):
@@ -320,10 +320,10 @@ async def test_guest_first(amd, service, milan):
     ask = milan.ask()
     table = (TableEntry("VCEK", leaf.der), TableEntry("ASK", ask.der), TableEntry("ARK", b"never read"))
     cache = cache_of(milan, service=service, crls=(milan.crl(),))
-    found = await cache.collateral(Evidence(evidence.report, Envelope.COCO, table), milan.now, ask_service=False)
+    found = await cache.endorsements(Evidence(evidence.report, Envelope.COCO, table), milan.now, ask_service=False)
     assert found.leaf == leaf
     assert found.issuer_of_leaf() == ask
-    assert milan.judge(evidence, found.leaf, intermediates=found.intermediates, crls=found.crls).believed
+    assert milan.judge(evidence, found.leaf, intermediates=found.intermediates, crls=found.crls).accepted
     assert amd.requests == []
 
 
@@ -331,9 +331,9 @@ async def test_everything_from_the_service_then_from_memory(amd, service, milan)
     _, leaf, evidence = serve(amd, milan)
     cache = cache_of(milan, service=service)
     for _ in range(3):
-        found = await cache.collateral(evidence, milan.now, ask_service=True)
+        found = await cache.endorsements(evidence, milan.now, ask_service=True)
         assert found.leaf == leaf
-        assert milan.judge(evidence, found.leaf, intermediates=found.intermediates, crls=found.crls).believed
+        assert milan.judge(evidence, found.leaf, intermediates=found.intermediates, crls=found.crls).accepted
     assert len(amd.requests) == 3  # VCEK, chain, list
 
 
@@ -342,7 +342,7 @@ async def test_what_comes_after_its_caller_has_left_is_kept(amd, connect, milan)
     _, leaf, evidence = serve(amd, milan)
     amd.hold = asyncio.Event()
     cache = cache_of(milan, service=connect())
-    impatient = asyncio.create_task(cache.collateral(evidence, milan.now, ask_service=True))
+    impatient = asyncio.create_task(cache.endorsements(evidence, milan.now, ask_service=True))
     await amd.arrived.wait()
     impatient.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -350,19 +350,19 @@ async def test_what_comes_after_its_caller_has_left_is_kept(amd, connect, milan)
     amd.hold.set()
     await asyncio.gather(*cache._tasks.values())
     assert amd.statuses == [200]
-    found = await cache.collateral(evidence, milan.now, ask_service=True)
+    found = await cache.endorsements(evidence, milan.now, ask_service=True)
     assert found.leaf == leaf
     assert amd.statuses == [200] * 3, "the chain and the list, and no second VCEK"
 
 
 async def test_disk_outlives_the_process(amd, service, milan, tmp_path):
     identity, leaf, evidence = serve(amd, milan)
-    await cache_of(milan, Store(tmp_path), service).collateral(evidence, milan.now, ask_service=True)
+    await cache_of(milan, CertificateStore(tmp_path), service).endorsements(evidence, milan.now, ask_service=True)
     assert (tmp_path / vcek_name(identity)).read_bytes() == leaf.der
     assert not list(tmp_path.rglob("*.new"))
-    offline = cache_of(milan, Store(tmp_path))
-    found = await offline.collateral(evidence, milan.now, ask_service=True)
-    assert milan.judge(evidence, found.leaf, intermediates=found.intermediates, crls=found.crls).believed
+    offline = cache_of(milan, CertificateStore(tmp_path))
+    found = await offline.endorsements(evidence, milan.now, ask_service=True)
+    assert milan.judge(evidence, found.leaf, intermediates=found.intermediates, crls=found.crls).accepted
 
 
 async def test_trustees_fallback_file(milan, tmp_path):
@@ -370,15 +370,15 @@ async def test_trustees_fallback_file(milan, tmp_path):
     folder = tmp_path / "vcek" / milan.chip_id.hex()
     folder.mkdir(parents=True)
     (folder / "vcek.der").write_bytes(leaf.der)
-    evidence = Evidence(milan.report(key), Envelope.RAW)
-    found = await cache_of(milan, Store(tmp_path)).collateral(evidence, milan.now, ask_service=False)
+    evidence = Evidence(parse_report(milan.report(key)), Envelope.RAW)
+    found = await cache_of(milan, CertificateStore(tmp_path)).endorsements(evidence, milan.now, ask_service=False)
     assert found.leaf == leaf
 
 
 async def test_unknown_callers_cost_no_request(amd, service, milan):
     _, _, evidence = serve(amd, milan)
-    found = await cache_of(milan, service=service).collateral(evidence, milan.now, ask_service=False)
-    assert found == Collateral()
+    found = await cache_of(milan, service=service).endorsements(evidence, milan.now, ask_service=False)
+    assert found == Endorsements()
     assert amd.requests == []
 
 
@@ -387,17 +387,19 @@ async def test_a_leaf_of_older_firmware_is_replaced(amd, service, milan):
     old, _ = milan.leaf(tcb=Tcb(3, 0, 7, 115))
     given = Evidence(evidence.report, Envelope.COCO, (TableEntry("VCEK", old.der),))
     cache = cache_of(milan, service=service)
-    assert (await cache.collateral(given, milan.now, ask_service=True)).leaf == leaf
+    assert (await cache.endorsements(given, milan.now, ask_service=True)).leaf == leaf
     # Without the service the old one is what there is, and the checks say why it will not do.
-    assert (await cache_of(milan).collateral(given, milan.now, ask_service=True)).leaf == old
+    assert (await cache_of(milan).endorsements(given, milan.now, ask_service=True)).leaf == old
 
 
 async def test_guests_certificates_are_never_stored(amd, milan, tmp_path):
     leaf, key = milan.leaf()
     given = Evidence(
-        milan.report(key), Envelope.COCO, (TableEntry("VCEK", leaf.der), TableEntry("ASK", milan.ask().der))
+        parse_report(milan.report(key)),
+        Envelope.COCO,
+        (TableEntry("VCEK", leaf.der), TableEntry("ASK", milan.ask().der)),
     )
-    await cache_of(milan, Store(tmp_path)).collateral(given, milan.now, ask_service=True)
+    await cache_of(milan, CertificateStore(tmp_path)).endorsements(given, milan.now, ask_service=True)
     assert not list(tmp_path.iterdir())
 
 
@@ -407,18 +409,22 @@ async def test_vlek_leaves_come_from_the_guest_only(amd, service, milan):
     amd.files["/vlek/v1/Milan/crl"] = milan.crl().der
     report = milan.report(key, vlek=True)
     cache = cache_of(milan, service=service)
-    assert (await cache.collateral(Evidence(report, Envelope.RAW), milan.now, ask_service=True)).leaf is None
+    assert (
+        await cache.endorsements(Evidence(parse_report(report), Envelope.RAW), milan.now, ask_service=True)
+    ).leaf is None
     assert amd.requests == []
-    given = Evidence(report, Envelope.RAW, (TableEntry("VLEK", leaf.der),))
-    found = await cache.collateral(given, milan.now, ask_service=True)
-    assert milan.judge(given, found.leaf, intermediates=found.intermediates, crls=found.crls).believed
+    given = Evidence(parse_report(report), Envelope.RAW, (TableEntry("VLEK", leaf.der),))
+    found = await cache.endorsements(given, milan.now, ask_service=True)
+    assert milan.judge(given, found.leaf, intermediates=found.intermediates, crls=found.crls).accepted
     assert amd.requests == ["/vlek/v1/Milan/cert_chain", "/vlek/v1/Milan/crl"]
 
 
 async def test_an_answer_for_another_chip_is_not_kept(amd, service, milan, tmp_path):
     identity, _, evidence = serve(amd, milan)
     amd.vceks["Milan", identity.chip_id.hex(), milan.tcb] = milan.leaf(hwid=b"\x09" * 64)[0].der
-    found = await cache_of(milan, Store(tmp_path), service).collateral(evidence, milan.now, ask_service=True)
+    found = await cache_of(milan, CertificateStore(tmp_path), service).endorsements(
+        evidence, milan.now, ask_service=True
+    )
     assert found.leaf is None
     assert not list(tmp_path.rglob("*.der"))
 
@@ -429,7 +435,9 @@ async def test_a_damaged_file_is_fetched_anew(amd, service, milan, tmp_path, con
     path = tmp_path / vcek_name(identity)
     path.parent.mkdir(parents=True)
     path.write_bytes(content)
-    found = await cache_of(milan, Store(tmp_path), service).collateral(evidence, milan.now, ask_service=True)
+    found = await cache_of(milan, CertificateStore(tmp_path), service).endorsements(
+        evidence, milan.now, ask_service=True
+    )
     assert found.leaf == leaf
     assert path.read_bytes() == leaf.der
 
@@ -437,26 +445,18 @@ async def test_a_damaged_file_is_fetched_anew(amd, service, milan, tmp_path, con
 async def test_an_unwritable_folder_costs_the_disk_copy_only(amd, service, milan, tmp_path):
     _, leaf, evidence = serve(amd, milan)
     (tmp_path / "file").write_bytes(b"")
-    store = Store(tmp_path / "file" / "folder")
-    found = await cache_of(milan, store, service).collateral(evidence, milan.now, ask_service=True)
+    store = CertificateStore(tmp_path / "file" / "folder")
+    found = await cache_of(milan, store, service).endorsements(evidence, milan.now, ask_service=True)
     assert found.leaf == leaf
-
-
-async def test_prefetch(amd, service, milan):
-    identity, leaf, evidence = serve(amd, milan)
-    cache = cache_of(milan, service=service)
-    assert await cache.prefetch(identity)
-    assert (await cache.collateral(evidence, milan.now, ask_service=False)).leaf == leaf
-    assert not await cache.prefetch(VcekId(MILAN, b"\7" * 64, milan.tcb))
 
 
 async def test_version_2_needs_a_hint(amd, service, milan):
     _, leaf, _ = serve(amd, milan)
     cpuid = {"cpuid_fam_id": 0, "cpuid_mod_id": 0, "cpuid_step": 0}
-    evidence = Evidence(milan.report(milan.leaf()[1], version=2, **cpuid), Envelope.RAW)
+    evidence = Evidence(parse_report(milan.report(milan.leaf()[1], version=2, **cpuid)), Envelope.RAW)
     cache = cache_of(milan, service=service)
-    assert (await cache.collateral(evidence, milan.now, ask_service=True)).leaf is None
-    assert (await cache.collateral(evidence, milan.now, ask_service=True, line_hint=MILAN)).leaf == leaf
+    assert (await cache.endorsements(evidence, milan.now, ask_service=True)).leaf is None
+    assert (await cache.endorsements(evidence, milan.now, ask_service=True, line_hint=MILAN)).leaf == leaf
 
 
 async def test_crl_once_a_day_and_never_backwards(amd, service, milan):
@@ -465,9 +465,9 @@ async def test_crl_once_a_day_and_never_backwards(amd, service, milan):
     path = "/vcek/v1/Milan/crl"
 
     async def serials(now):
-        await cache.collateral(evidence, now, ask_service=True)
+        await cache.endorsements(evidence, now, ask_service=True)
         await asyncio.gather(*cache._tasks.values())
-        return (await cache.collateral(evidence, now, ask_service=False)).crls[0].serials
+        return (await cache.endorsements(evidence, now, ask_service=False)).crls[0].serials
 
     assert await serials(milan.now) == set()
     amd.files[path] = milan.crl([9], since=5).der
@@ -485,10 +485,10 @@ async def test_a_stale_crl_is_waited_for(amd, service, milan):
     _, _, evidence = serve(amd, milan)
     cache = cache_of(milan, service=service)
     amd.files["/vcek/v1/Milan/crl"] = milan.crl(since=30, until=-1).der
-    await cache.collateral(evidence, milan.now, ask_service=True)
+    await cache.endorsements(evidence, milan.now, ask_service=True)
     fresh = milan.crl()
     amd.files["/vcek/v1/Milan/crl"] = fresh.der
-    found = await cache.collateral(evidence, milan.now + timedelta(days=2), ask_service=True)
+    found = await cache.endorsements(evidence, milan.now + timedelta(days=2), ask_service=True)
     assert found.crls == (fresh,)
 
 
@@ -496,17 +496,19 @@ async def test_simulated_never_reaches_amd(amd, service, platform_of):
     simulated = platform_of("Simulated")
     leaf, key = simulated.leaf()
     given = Evidence(
-        simulated.report(key), Envelope.RAW, (TableEntry("VCEK", leaf.der), TableEntry("ASK", simulated.ask().der))
+        parse_report(simulated.report(key)),
+        Envelope.RAW,
+        (TableEntry("VCEK", leaf.der), TableEntry("ASK", simulated.ask().der)),
     )
     cache = cache_of(simulated, service=service)
-    assert (await cache.collateral(given, simulated.now, ask_service=True)).leaf == leaf
+    assert (await cache.endorsements(given, simulated.now, ask_service=True)).leaf == leaf
     bare = Evidence(given.report, Envelope.RAW)
-    assert (await cache.collateral(bare, simulated.now, ask_service=True)).leaf is None
+    assert (await cache.endorsements(bare, simulated.now, ask_service=True)).leaf is None
     assert amd.requests == []
 
 
 def test_memory_is_bounded():
-    store = Store(limit=3)
+    store = CertificateStore(limit=3)
     for number in range(5):
         store.put(str(number), b"x")
     assert [store.get(str(number)) for number in range(5)] == [None, None, b"x", b"x", b"x"]

@@ -16,7 +16,6 @@ from attestation.report.abi import (
     FirmwareVersion,
     GuestPolicy,
     encode_report,
-    field_values,
     nonzero_reserved,
     parse_report,
     platform_info_names,
@@ -32,6 +31,7 @@ from attestation.report.products import (
     line_by_product_name,
 )
 from attestation.report.tcb import Tcb, decode_tcb, encode_tcb
+from tests.attestation.reports import field_values
 
 SIZES = {"B": 1, "I": 4, "Q": 8}
 

@@ -10,7 +10,7 @@ import pytest
 
 from attestation.errors import FormatError
 from attestation.pki.endorsements import from_table
-from attestation.report.abi import REPORT_SIZE, field_values, parse_report
+from attestation.report.abi import REPORT_SIZE, parse_report
 from attestation.report.certificate_table import KINDS, TableEntry, encode_certificate_table, parse_certificate_table
 from attestation.report.coco import parse_coco_evidence, parse_coco_json
 from attestation.report.envelopes import (
@@ -22,6 +22,7 @@ from attestation.report.envelopes import (
     from_raw,
     read_evidence,
 )
+from tests.attestation.reports import field_values
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +88,7 @@ def test_sniffed_by_content(report):
         (b"  \n" + json.dumps(coco(report)).encode(), Envelope.COCO),
     ):
         evidence = read_evidence(data)
-        assert (evidence.report, evidence.envelope) == (report, envelope)
+        assert (evidence.report.raw, evidence.envelope) == (report, envelope)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +131,7 @@ def test_ioctl_of_another_size(report):
 def test_hcl_digest(report, number, name):
     evidence = from_azure_hcl(hcl(report, b'{"keys":[]}', hash_type=number) + b"padding")
     assert evidence.runtime_data_digest == hashlib.new(name, b'{"keys":[]}').digest()
-    assert evidence.report == report
+    assert evidence.report.raw == report
 
 
 @pytest.mark.parametrize(
@@ -217,7 +218,7 @@ def test_coco_re_encodes_to_the_signed_bytes(platform_of, line, version):
     mitigations = {"launch_mit_vector": 5, "current_mit_vector": 7} if version == 5 else {}
     raw = platform.report(platform.leaf()[1], version=version, **cpuid, **mitigations)
     evidence = coco(raw, turin=line == "Turin")
-    assert from_coco(json.dumps(evidence)).report == raw
+    assert from_coco(json.dumps(evidence)).report.raw == raw
     if version == 2:
         for name in ("cpuid_fam_id", "cpuid_mod_id", "cpuid_step"):
             evidence["attestation_report"][name] = None

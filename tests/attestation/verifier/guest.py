@@ -15,7 +15,7 @@ from typing import Any
 
 from attestation.evidence.coco_document import coco_document
 from attestation.evidence.order import collect_first
-from attestation.evidence.source import Evidence
+from attestation.evidence.source import CollectedEvidence
 from attestation.report.certificate_table import parse_certificate_table
 from attestation.report.report_data import ascii_encoded, padded
 from attestation.simulator.device import Device
@@ -82,7 +82,7 @@ class Client:
 def document(device: Device, digest: bytes, *, as_ascii: bool = False) -> dict[str, Any]:
     """CoCo evidence of this device that binds the digest."""
     report = device.report(ascii_encoded(digest) if as_ascii else padded(digest))
-    return coco_document(Evidence("simulated", report, parse_certificate_table(device.certificate_table())))
+    return coco_document(CollectedEvidence("simulated", report, parse_certificate_table(device.certificate_table())))
 
 
 def main() -> None:

@@ -55,7 +55,7 @@ async def test_a_token_is_renewed_before_it_ends(tmp_path: Path, bao: OpenBao) -
         await asyncio.sleep(4)
         assert own.check() is None
         assert holder(own) == first
-        assert (await own.ask(*SELF))["policies"] == ["default", "renewing"]
+        assert (await own.request(*SELF))["policies"] == ["default", "renewing"]
 
 
 async def test_when_renewal_ends_there_is_another_login(tmp_path: Path, bao: OpenBao) -> None:
@@ -68,7 +68,7 @@ async def test_when_renewal_ends_there_is_another_login(tmp_path: Path, bao: Ope
             await asyncio.sleep(0.05)
         # Changed while the first was still good: no call can have met a token that had ended.
         assert bao.call("GET", "auth/token/lookup-self", token=first)[0] == 200
-        await own.ask(*SELF)
+        await own.request(*SELF)
 
 
 async def test_a_revoked_token_is_noticed_by_its_first_refusal(
@@ -81,11 +81,11 @@ async def test_a_revoked_token_is_noticed_by_its_first_refusal(
         first = holder(own)
         bao.done("POST", "auth/token/revoke", {"token": first})
         with pytest.raises(RefusedError) as caught:
-            await own.ask(*SELF)
+            await own.request(*SELF)
         assert caught.value.reason is Reason.VAULT_CREDENTIALS
         assert caught.value.reason.is_retryable
         await until_async(lambda: holder(own) != first)
-        await own.ask(*SELF)
+        await own.request(*SELF)
 
 
 async def test_a_wrong_secret_keeps_the_gate_closed_until_it_is_mended(tmp_path: Path, bao: OpenBao) -> None:
@@ -97,7 +97,7 @@ async def test_a_wrong_secret_keeps_the_gate_closed_until_it_is_mended(tmp_path:
         files["secretId"].chmod(0o644)
         await until_async(lambda: own.check() == "vault-credentials")
         with pytest.raises(RefusedError, match="required 0400"):
-            await own.ask(*SELF)
+            await own.request(*SELF)
         write_secret(files["secretId"], good)
         await until_async(lambda: own.check() is None)
 
@@ -140,7 +140,7 @@ async def test_each_way_of_saying_no_has_its_code(
     async with kept(url, login) as own:
         await until_async(lambda: own.check() == reason)
         with pytest.raises(RefusedError) as caught:
-            await own.ask(*SELF)
+            await own.request(*SELF)
         assert caught.value.reason.value == reason
         assert "hush" not in str(caught.value)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from attestation.simulator.device import Device
-from attestation.verifier.records import SEGMENTS, Store, find
+from attestation.verifier.records import SEGMENTS, RecordStore, find_records
 from kbs.guest import read_attest_answer, read_correlation_id
 from tests.attestation.verifier.process import Verifier
 from tests.attestation.verifier.test_refusals import Guest
@@ -62,15 +62,15 @@ def test_an_unknown_id_and_an_unusable_configuration(running: Verifier, tmp_path
 
 def test_the_store_keeps_the_newest_within_its_size(tmp_path: Path) -> None:
     folder = tmp_path / "verdicts"
-    store = Store(folder, 40_000)
+    store = RecordStore(folder, 40_000)
     for number in range(1000):
         store.add({"id": f"{number:016x}", "filler": "x" * 200})
     store.close()
     size = sum(path.stat().st_size for path in folder.iterdir())
     assert 20_000 < size <= 40_000
     assert len(list(folder.iterdir())) == SEGMENTS
-    assert [record["id"] for record in find(folder, f"{999:016x}")] == [f"{999:016x}"]
-    assert find(folder, f"{0:016x}") == []
+    assert [record["id"] for record in find_records(folder, f"{999:016x}")] == [f"{999:016x}"]
+    assert find_records(folder, f"{0:016x}") == []
     assert folder.stat().st_mode & 0o777 == 0o700
     assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}
 
@@ -78,7 +78,7 @@ def test_the_store_keeps_the_newest_within_its_size(tmp_path: Path) -> None:
 def test_a_torn_line_and_a_full_disk_cost_a_record_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = Store(tmp_path, 40_000)
+    store = RecordStore(tmp_path, 40_000)
     with (tmp_path / "verdicts.0.jsonl").open("a") as file:
         file.write('{"id":"a","cut\n')
     store.add({"id": "a"})
@@ -89,6 +89,6 @@ def test_a_torn_line_and_a_full_disk_cost_a_record_and_nothing_else(
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", full)
         store.add({"id": "a", "lost": True})
-    assert find(tmp_path, "a") == [{"id": "a"}]
+    assert find_records(tmp_path, "a") == [{"id": "a"}]
     with pytest.raises(OSError):
-        find(tmp_path / "none", "a")
+        find_records(tmp_path / "none", "a")

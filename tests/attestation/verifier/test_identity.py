@@ -12,8 +12,9 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import ECKey
 
-from attestation.verifier.cluster.jwks import FetchError, KeySet, parse_jwks
-from attestation.verifier.cluster.pod_token import ALGORITHMS, Cluster, PodTokens
+from attestation.errors import PeerError
+from attestation.verifier.cluster.jwks import KeySet, parse_jwks
+from attestation.verifier.cluster.pod_token import ALGORITHMS, PodTokens, TrustedCluster
 from attestation.verifier.reasons import Reason, RefusedError
 from tests.attestation.verifier.tokens import AUDIENCE, ISSUER, UID, Issuer
 
@@ -38,14 +39,14 @@ class Api:
     async def __call__(self) -> bytes:
         self.asked += 1
         if self.problem:
-            raise FetchError(self.problem)
+            raise PeerError(self.problem)
         keys = [{**each.key.as_dict(private=False), "kid": each.kid, "use": "sig"} for each in self.issuers]
         return json.dumps({"keys": keys}).encode()
 
 
-def cluster(name: str, api: Api, clock: Clock | None = None, **changes: Any) -> Cluster:
+def cluster(name: str, api: Api, clock: Clock | None = None, **changes: Any) -> TrustedCluster:
     values: dict[str, Any] = {"issuer": ISSUER, "audiences": frozenset({AUDIENCE}), "algorithms": frozenset(ALGORITHMS)}
-    return Cluster(name, keys=KeySet(api, clock or Clock()), **(values | changes))
+    return TrustedCluster(name, keys=KeySet(api, clock or Clock()), **(values | changes))
 
 
 async def reason(tokens: PodTokens, token: str) -> Reason:
@@ -205,5 +206,5 @@ async def test_before_the_first_answer_it_is_unavailable_not_refused() -> None:
     ],
 )
 def test_what_is_no_jwks_is_an_error(data: bytes) -> None:
-    with pytest.raises(FetchError):
+    with pytest.raises(PeerError):
         parse_jwks(data)

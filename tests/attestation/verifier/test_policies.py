@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from attestation.verifier.cluster.pod_token import PodIdentity
-from attestation.verifier.policies.load import PolicySet, load_policies
+from attestation.verifier.policies.load import load_policies
+from attestation.verifier.policies.model import PolicySet
 from attestation.verifier.reasons import Reason, RefusedError
 from server.yaml.strict import ConfigurationError
 from tests.attestation.verifier.process import GUEST, HOST_DATA, policy

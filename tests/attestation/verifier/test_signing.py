@@ -50,7 +50,7 @@ def test_other_keys_are_refused(tmp_path: Path) -> None:
     assert "cannot be read" in problem(tmp_path / "none")
     (tmp_path / "junk").write_text("junk")
     (tmp_path / "junk").chmod(0o400)
-    assert "no unencrypted PEM key" in problem(tmp_path / "junk")
+    assert "not an unencrypted PEM key" in problem(tmp_path / "junk")
 
 
 def test_nothing_private_is_listed(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from attestation.simulator.device import Device
 from attestation.simulator.hierarchy import Hierarchy
-from attestation.verifier.rate_limit import network
+from attestation.verifier.rate_limit import source_network
 from tests.attestation.verifier.process import make_site, policy, verifier
 from tests.attestation.verifier.test_refusals import Guest
 from tests.attestation.verifier.tokens import Issuer
@@ -29,7 +29,7 @@ from tests.support.until import until
     ],
 )
 def test_a_source_is_an_address_or_a_64(peer: str, expected: str) -> None:
-    assert network(peer) == expected
+    assert source_network(peer) == expected
 
 
 def test_one_address_is_bounded_and_told_of_once(

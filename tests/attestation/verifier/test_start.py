@@ -16,11 +16,11 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from attestation.simulator.device import Device
 from attestation.simulator.hierarchy import Hierarchy
 from attestation.verifier.configuration import Certificates
-from attestation.verifier.trust_anchors import load_anchors
+from attestation.verifier.trust_anchors import load_trust_anchors
 from server.yaml.strict import ConfigurationError
 from tests.attestation.verifier.guest import Client
 from tests.attestation.verifier.process import GUEST, Site, make_site, policy, start_command, terminate, verifier
-from tests.attestation.verifier.test_read_back import LIVE
+from tests.attestation.verifier.test_pod_lookup import LIVE
 from tests.attestation.verifier.test_refusals import Guest, inside
 from tests.attestation.verifier.tokens import Issuer
 from tests.support.certificates import builder, common_name
@@ -146,7 +146,7 @@ def test_a_root_that_only_has_amds_name_is_refused_at_the_start(tmp_path: Path) 
     certificate = builder(name, name, key.public_key()).sign(key, hashes.SHA384())
     (tmp_path / "ark.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
     with pytest.raises(ConfigurationError, match=r"ARK-Milan has SHA-256 .*, pinned 69d063b4"):
-        load_anchors(Certificates(roots=(tmp_path,)))
+        load_trust_anchors(Certificates(roots=(tmp_path,)))
 
 
 def test_it_ends_with_its_connections_closed(site: Site, device: Device, issuer: Issuer) -> None:

@@ -84,12 +84,12 @@ async def confirm(server: ApiServer, url: str, seconds: float = 5.0) -> Reason:
         return Reason.TOKEN_MALFORMED if "the-token" in str(error) else error.reason
     finally:
         await client.close()
-    return Reason.BELIEVED
+    return Reason.ACCEPTED
 
 
 async def test_it_is_asked_for_the_audiences_and_believed(api: tuple[ApiServer, str]) -> None:
     server, url = api
-    assert await confirm(server, url) is Reason.BELIEVED
+    assert await confirm(server, url) is Reason.ACCEPTED
     assert server.seen == [
         {
             "apiVersion": "authentication.k8s.io/v1",

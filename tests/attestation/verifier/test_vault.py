@@ -18,11 +18,11 @@ from joserfc.jwk import KeySet
 from attestation.simulator.device import Device
 from attestation.simulator.hierarchy import Hierarchy
 from attestation.verifier.peer import Peer
-from attestation.verifier.policies.load import VaultLogin
+from attestation.verifier.policies.model import VaultLogin
 from attestation.verifier.reasons import Reason, RefusedError
 from attestation.verifier.session.bearer import Grant
 from attestation.verifier.vault import login as module
-from attestation.verifier.vault.login import Vault
+from attestation.verifier.vault.login import JwtAuth
 from attestation.verifier.vault.signing import SigningKeys, load_signing_keys
 from kbs.guest import EphemeralKey, open_token, read_attest_answer
 from tests.attestation.verifier.process import Verifier, make_site, policy, verifier, write_signing_key
@@ -85,9 +85,9 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> SigningKeys:
     return load_signing_keys([path]).value
 
 
-def vault(url: str, keys: SigningKeys, seconds: float = 2.0) -> tuple[Vault, Peer]:
+def vault(url: str, keys: SigningKeys, seconds: float = 2.0) -> tuple[JwtAuth, Peer]:
     peer = Peer(url, timeout=seconds)
-    return Vault(peer, "morphisms-verifier", "vault", lambda: keys, lambda: NOW), peer
+    return JwtAuth(peer, "morphisms-verifier", "vault", lambda: keys, lambda: NOW), peer
 
 
 async def reason(url: str, keys: SigningKeys, seconds: float = 2.0) -> Reason:

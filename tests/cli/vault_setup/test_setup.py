@@ -10,10 +10,10 @@ from dataclasses import replace
 import pytest
 
 from attestation.verifier.peer import Peer
-from attestation.verifier.policies.load import VaultLogin
+from attestation.verifier.policies.model import VaultLogin
 from attestation.verifier.reasons import Reason, RefusedError
 from attestation.verifier.session.bearer import Grant
-from attestation.verifier.vault.login import JWT_SECONDS, Login, Vault
+from attestation.verifier.vault.login import JWT_SECONDS, JwtAuth, Login
 from attestation.verifier.vault.signing import load_signing_keys
 from kbs.guest import EphemeralKey
 from tests.attestation.verifier.process import Site, policy, write_signing_key
@@ -45,7 +45,7 @@ async def log_in(
     peer = Peer(site.vault_url)
     try:
         issuer, audience = "morphisms-verifier", "vault"
-        return await Vault(peer, issuer, audience, lambda: keys, lambda: time.time() - late).log_in(grant, login)
+        return await JwtAuth(peer, issuer, audience, lambda: keys, lambda: time.time() - late).log_in(grant, login)
     finally:
         await peer.close()
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from attestation.verifier.cluster.pod_lookup import PodReader
+from attestation.verifier.cluster.pod_lookup import PodLookup
 from attestation.verifier.cluster.pod_token import PodIdentity
 from attestation.verifier.reasons import Reason, RefusedError
 from server.kubernetes.client import Client
@@ -61,7 +61,7 @@ async def api() -> AsyncIterator[tuple[Api, str]]:
 async def read(url: str, pod: PodIdentity = POD, token: Path | None = None, seconds: float = 2.0) -> PodIdentity:
     client = Client(ServiceAccount(url, token=token))
     try:
-        return await PodReader(client, seconds).read(pod)
+        return await PodLookup(client, seconds).look_up(pod)
     finally:
         await client.close()
 

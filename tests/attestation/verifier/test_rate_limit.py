@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from attestation.verifier.rate_limit import Pace
+from attestation.verifier.rate_limit import RateLimiter
 
 
 class Clock:
@@ -14,7 +14,7 @@ class Clock:
 
 def test_a_burst_then_one_at_a_time() -> None:
     clock = Clock()
-    pace = Pace(3, 2.0, clock)
+    pace = RateLimiter(3, 2.0, clock)
     assert [pace.take("a") for _ in range(5)] == [True, True, True, False, False]
     assert pace.take("b")
     clock.now = 2.0
@@ -24,7 +24,7 @@ def test_a_burst_then_one_at_a_time() -> None:
 
 
 def test_the_quietest_key_is_forgotten_first() -> None:
-    pace = Pace(1, 10.0, Clock(), limit=2)
+    pace = RateLimiter(1, 10.0, Clock(), limit=2)
     assert all([pace.take("a"), pace.take("b")])
     assert not pace.take("a")
     assert pace.take("c")

@@ -1,0 +1,317 @@
+"""The parts that a verifier is built from, put together by its configuration."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import aiohttp
+
+from attestation.errors import PeerError
+from attestation.pki.cache import CertificateCache, CertificateStore
+from attestation.pki.crl import RevocationList
+from attestation.pki.kds import KeyService
+from attestation.pki.roots import TrustAnchors
+from attestation.verifier.appraiser import Appraiser
+from attestation.verifier.cluster.jwks import MAX_JWKS_SIZE, KeySet
+from attestation.verifier.cluster.pod_lookup import PodLookup
+from attestation.verifier.cluster.pod_token import PodTokens, TrustedCluster
+from attestation.verifier.cluster.token_review import TokenReviewer
+from attestation.verifier.configuration import (
+    ClusterEntry,
+    Jwks,
+    ReadBack,
+    Signing,
+    TokenReview,
+    VerifierConfiguration,
+)
+from attestation.verifier.handlers import Handlers
+from attestation.verifier.metrics import VerifierMetrics
+from attestation.verifier.peer import Peers
+from attestation.verifier.policies.load import load_policies, policy_files
+from attestation.verifier.policies.model import PolicySet
+from attestation.verifier.policies.vault_secret import PolicySecret
+from attestation.verifier.reasons import RefusedError
+from attestation.verifier.records import RecordStore
+from attestation.verifier.responses import refuse
+from attestation.verifier.secret_file import read_secret_file
+from attestation.verifier.session.bearer import Bearers
+from attestation.verifier.session.nonces import Nonces
+from attestation.verifier.trust_anchors import crl_files, load_crls, load_intermediates, load_trust_anchors
+from attestation.verifier.vault.credentials import MAX_ANSWER_SIZE, AppRole, Credentials, TokenFile
+from attestation.verifier.vault.login import JwtAuth
+from attestation.verifier.vault.signing import Signer, SigningKeys, load_signing_keys
+from attestation.verifier.vault.transit import TransitKeys
+from kbs.messages import MAX_MESSAGE_SIZE
+from server import logs
+from server.health import Check
+from server.kubernetes.client import Client
+from server.kubernetes.credentials import ServiceAccount
+from server.kubernetes.errors import CredentialsError, KubernetesError, StatusError
+from server.limits import LAME_DUCK_SECONDS, Limits
+from server.metrics import new_registry
+from server.service import Address, Application, Background
+from server.tls import CertificateFiles
+from server.watched import FileMetrics, Watched
+from server.yaml.strict import ConfigurationError
+
+_LIMITS = Limits(body_bytes=MAX_MESSAGE_SIZE, deadline_seconds=20.0)
+_SESSION_KEY_SIZE = 32
+_JWKS_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The command line's options."""
+
+    listen: Address
+    certificate: CertificateFiles
+    metrics_listen: Address | None = None
+    lame_duck_seconds: float = LAME_DUCK_SECONDS
+
+
+def make_application(settings: Settings, configuration: VerifierConfiguration) -> Application:
+    """The verifier as `server.service.run` takes it; called on the event loop. Raises ConfigurationError."""
+    registry = new_registry()
+    files = FileMetrics(registry)
+    read_back = {cluster.name: cluster.readBack is not None for cluster in configuration.clusters}
+    shared = _session_key(configuration.session.key)
+    peers = Peers()
+    credentials = _credentials(configuration, peers)
+    gates: dict[str, Check] = {} if credentials is None else {"vault-credentials": credentials.check}
+    background: list[Background] = [] if credentials is None else [credentials.keep]
+    keys = _signer(configuration.signing, credentials, files, background, gates)
+    policies = _policies(configuration, read_back, credentials, files, background, gates)
+    vault = _vault(configuration, peers, keys)
+    certificates = _certificates(configuration, peers)
+    crls: Watched[tuple[RevocationList, ...]] = Watched(
+        "crls",
+        read=lambda: load_crls(configuration.certificates),
+        paths=lambda: crl_files(configuration.certificates),
+        metrics=files,
+        changed=lambda lists: setattr(certificates, "crls", lists),
+    )
+    certificates.crls = crls.value
+    appraiser = Appraiser(
+        Nonces(shared, time.time),
+        PodTokens([_cluster(entry, peers) for entry in configuration.clusters], time.time),
+        {entry.name: _lookup(entry.readBack, peers) for entry in configuration.clusters if entry.readBack is not None},
+        policies,
+        certificates,
+        {
+            entry.name: _reviewer(entry.tokenReview, entry.audiences, peers)
+            for entry in configuration.clusters
+            if entry.tokenReview is not None
+        },
+    )
+    handlers = Handlers(
+        nonces=appraiser.nonces,
+        appraiser=appraiser,
+        bearers=Bearers(shared, time.time),
+        policies=policies,
+        vault=vault,
+        records=_records(configuration),
+        metrics=VerifierMetrics(registry, lambda: _count(policies)),
+        keys=keys,
+        per_source=configuration.perSource,
+    )
+    _announce(configuration, _count(policies), certificates.anchors)
+    background += [crls.watch, peers.close_at_end]
+    return Application(
+        routes=handlers.routes(),
+        certificate=settings.certificate,
+        listen=settings.listen,
+        metrics_listen=settings.metrics_listen,
+        limits=replace(_LIMITS, lame_duck_seconds=settings.lame_duck_seconds),
+        gates=gates,
+        background=background,
+        refuse=refuse,
+        registry=registry,
+        files=files,
+    )
+
+
+def _session_key(path: Path | None) -> bytes:
+    if path is None:
+        logs.warning("session_key_made", advice="replicas need session.key to accept each other's nonces")
+        return secrets.token_bytes(_SESSION_KEY_SIZE)
+    key = read_secret_file(path)
+    if len(key) < _SESSION_KEY_SIZE:
+        raise ConfigurationError([f"{path}: has {len(key)} bytes, required at least {_SESSION_KEY_SIZE}"])
+    return key
+
+
+def _cluster(entry: ClusterEntry, peers: Peers) -> TrustedCluster:
+    return TrustedCluster(
+        entry.name,
+        entry.issuer,
+        frozenset(entry.audiences),
+        frozenset(entry.algorithms),
+        KeySet(_fetcher(entry.jwks, peers), time.monotonic),
+    )
+
+
+def _fetcher(jwks: Jwks, peers: Peers) -> Callable[[], Awaitable[bytes]]:
+    if jwks.file is not None:
+        file = jwks.file
+
+        async def read() -> bytes:
+            try:
+                return file.read_bytes()
+            except OSError as error:
+                raise PeerError(f"JWKS file cannot be read: {error.strerror}") from None
+
+        return read
+    client = _api_server(str(jwks.url), jwks.ca, jwks.token, peers)
+
+    async def get() -> bytes:
+        try:
+            return await client.read("", seconds=_JWKS_SECONDS, max_bytes=MAX_JWKS_SIZE)
+        except StatusError as error:
+            raise PeerError(f"JWKS answered {error.status}") from None
+        except KubernetesError as error:
+            raise PeerError(str(error)) from None
+
+    return get
+
+
+def _api_server(url: str, ca: Path | None, token: Path | None, peers: Peers) -> Client:
+    """A client of a cluster's API server. Raises ConfigurationError when its CA file cannot be used."""
+    try:
+        client = Client(ServiceAccount(url, ca, token))
+    except CredentialsError as error:
+        raise ConfigurationError([str(error)]) from None
+    peers.close_too(client.close)
+    return client
+
+
+def _lookup(back: ReadBack, peers: Peers) -> PodLookup:
+    return PodLookup(_api_server(back.url, back.ca, back.token, peers), back.timeoutSeconds)
+
+
+def _reviewer(review: TokenReview, audiences: Sequence[str], peers: Peers) -> TokenReviewer:
+    client = _api_server(review.url, review.ca, review.token, peers)
+    return TokenReviewer(client, frozenset(audiences), review.timeoutSeconds)
+
+
+def _credentials(configuration: VerifierConfiguration, peers: Peers) -> Credentials | None:
+    server, own = configuration.vault, configuration.vault.login
+    if own is None:
+        return None
+    login: TokenFile | AppRole
+    if own.appRole is not None:
+        login = AppRole(own.appRole.roleId, own.appRole.secretId, own.appRole.mount)
+    elif own.tokenFile is not None:
+        login = TokenFile(own.tokenFile)
+    else:
+        raise AssertionError("the configuration allows no login without a method")
+    peer = peers.add(server.url, server.ca, timeout=server.timeoutSeconds)
+    peer.limit = MAX_ANSWER_SIZE
+    return Credentials(peer, login, own.namespace)
+
+
+def _policies(
+    configuration: VerifierConfiguration,
+    read_back: Mapping[str, bool],
+    credentials: Credentials | None,
+    files: FileMetrics,
+    background: list[Background],
+    gates: dict[str, Check],
+) -> Callable[[], PolicySet]:
+    """The policies in force, from Vault or from the two folders."""
+    source = configuration.policyVault
+    if source is not None and credentials is not None:
+        secret = PolicySecret(credentials, source.mount, source.path, read_back, files)
+        background.append(secret.watch)
+        gates["policies"] = secret.check
+        return lambda: secret.value
+    folders = (configuration.policies, configuration.guests)
+    watched: Watched[PolicySet] = Watched(
+        "policies",
+        read=lambda: load_policies(*folders, read_back),
+        paths=lambda: policy_files(folders),
+        metrics=files,
+    )
+    background.append(watched.watch)
+    return lambda: watched.value
+
+
+def _count(policies: Callable[[], PolicySet]) -> int:
+    try:
+        return len(policies().policies)
+    except RefusedError:
+        return 0
+
+
+def _signer(
+    signing: Signing,
+    credentials: Credentials | None,
+    files: FileMetrics,
+    background: list[Background],
+    gates: dict[str, Check],
+) -> Callable[[], Signer]:
+    """The keys in force. Adds the task that keeps them current to `background`, and its readiness to `gates`."""
+    if signing.transit is not None and credentials is not None:
+        transit = TransitKeys(credentials, signing.transit.mount, signing.transit.key)
+        background.append(transit.watch)
+        gates["signing-keys"] = transit.check
+        return lambda: transit
+    keys: Watched[SigningKeys] = Watched(
+        "signing-keys",
+        read=lambda: load_signing_keys(signing.keys),
+        paths=lambda: signing.keys,
+        metrics=files,
+    )
+    background.append(keys.watch)
+    return lambda: keys.value
+
+
+def _vault(configuration: VerifierConfiguration, peers: Peers, keys: Callable[[], Signer]) -> JwtAuth:
+    server = configuration.vault
+    peer = peers.add(server.url, server.ca, timeout=server.timeoutSeconds)
+    return JwtAuth(peer, server.issuer, server.audience, keys, time.time)
+
+
+def _certificates(configuration: VerifierConfiguration, peers: Peers) -> CertificateCache:
+    configured = configuration.certificates
+    service = None
+    if configured.keyService is not None:
+        service = KeyService(aiohttp.ClientSession(), configured.keyService)
+        peers.close_too(service.close)
+        peers.close_too(service.session.close)
+    return CertificateCache(
+        CertificateStore(configured.cache),
+        load_trust_anchors(configured),
+        service,
+        load_intermediates(configured),
+    )
+
+
+def _records(configuration: VerifierConfiguration) -> RecordStore | None:
+    folder = configuration.explain.folder
+    if folder is None:
+        return None
+    try:
+        return RecordStore(folder, configuration.explain.megabytes << 20)
+    except OSError as error:
+        raise ConfigurationError([f"{folder}: verdicts cannot be kept: {error.strerror}"]) from None
+
+
+def _announce(configuration: VerifierConfiguration, policies: int, anchors: TrustAnchors) -> None:
+    simulated = configuration.certificates.simulatedRoot is not None
+    logs.info(
+        "verifier",
+        mode=configuration.mode.value,
+        simulated_trusted=simulated,
+        policies=policies,
+        clusters=[cluster.name for cluster in configuration.clusters],
+    )
+    if configuration.explain.folder is None:
+        logs.warning("verdicts_not_kept", advice="set explain.folder for `morphisms explain`")
+    if not anchors.certificates:
+        logs.warning("no_trusted_root", advice="certificates.roots holds none of AMD's roots, so no guest is accepted")
+    if simulated:
+        logs.warning("simulated_evidence_trusted", advice="results about it say nothing about real hardware")
