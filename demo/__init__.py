@@ -1,2 +1,2 @@
-"""`make demo`: the whole story on real parts. The reviews are recordings from a real control plane; the pod's got the
-Service's `secret-password` annotation added."""
+"""`make demo`: the whole scenario on real parts. The reviews are recordings from a real control plane; the pod's has the
+Service's `secret-password` annotation in addition."""

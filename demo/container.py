@@ -64,7 +64,7 @@ class Container:
             )
 
     def wait(self, seconds: float) -> Ended:
-        """Its end. Raises subprocess.TimeoutExpired."""
+        """Wait for it to exit. Raises subprocess.TimeoutExpired."""
         code = self.process.wait(seconds)
         texts = [_text(self._folder / name) for name in ("termination-log", "stdout", "stderr")]
         return Ended(self.name, code, *texts)
@@ -108,7 +108,7 @@ def _command(spec: dict[str, Any], image: Image) -> list[str]:
 
 
 def _identity(spec: dict[str, Any], image: Image, around: Surroundings) -> list[str]:
-    """setpriv(1) with what the security contexts say, as far as it can be had."""
+    """setpriv(1) with the options of the security contexts, as far as this machine supports them."""
     own = spec.get("securityContext") or {}
     words = [_program("setpriv"), "--pdeathsig=KILL"]
     if around.maps_users:

@@ -1,4 +1,4 @@
-"""The pod before and after, cut down to what a reader of the story wants to see. `morphisms inject` prints it whole."""
+"""The pod before and after, reduced to the fields that the demo is about. `morphisms inject` prints it whole."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _volume(volume: dict[str, Any]) -> str:
 
 
 def _container(container: dict[str, Any]) -> dict[str, Any]:
-    """Without what admission leaves as it is and the story does not need."""
+    """The pod without the fields that admission leaves alone and the demo is not about."""
     essence = {
         "name": container["name"],
         "command": " ".join(container.get("command") or ()),

@@ -1,4 +1,4 @@
-"""Everything that the story needs, started in the order in which each needs the other, ended in reverse."""
+"""The parts that the scenario needs, started in the order of their dependencies and stopped in reverse."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from demo.image import application_image, build_helper, missing_helper, sidecar_
 from demo.namespace import Namespace, find_namespace
 from demo.node import Node
 from demo.openbao import OpenBao
-from demo.scenario import Story, UnexpectedError
 from demo.tokens import Issuer
+from demo.transcript import Transcript, UnexpectedError
 from demo.verifier import Verifier, write_site
 from demo.webhook import Webhook, configuration
 from webhook.configuration.sections import Sidecar
@@ -25,10 +25,10 @@ _APPLICATION = "example.com/payments@sha256:" + "b" * 64
 
 
 @dataclass(frozen=True)
-class Scene:
+class Environment:
     """The running parts. `has_helper`: without it there are no secrets in variables, only in files."""
 
-    story: Story
+    transcript: Transcript
     folder: Path
     site: Path
     openbao: OpenBao
@@ -42,8 +42,8 @@ class Scene:
 
 
 @contextlib.contextmanager
-def stage(folder: Path, story: Story) -> Iterator[Scene]:
-    """Raises UnexpectedError when a part cannot be started."""
+def started(folder: Path, transcript: Transcript) -> Iterator[Environment]:
+    """The environment, for as long as it is entered. Raises UnexpectedError when a part cannot be started."""
     namespace = find_namespace()
     if namespace is None:
         raise UnexpectedError(
@@ -73,8 +73,8 @@ def stage(folder: Path, story: Story) -> Iterator[Scene]:
             devices = {} if device is None else {DEVICE: device.socket}
             return Node(folder / name, spaces, issuer, images, devices)
 
-        yield Scene(
-            story=story,
+        yield Environment(
+            transcript=transcript,
             folder=folder,
             site=site,
             openbao=openbao,

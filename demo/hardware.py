@@ -1,4 +1,4 @@
-"""The simulated machine: `morphisms simulated-hardware`, the one part of the story that is not real."""
+"""The simulated machine: `morphisms simulated-hardware`, the one part of the demo that is not real."""
 
 from __future__ import annotations
 
@@ -27,5 +27,5 @@ class Hardware(Process):
 
     def ready(self) -> None:
         self.measurement = self.await_line(r"measurement +([0-9a-f]{96})\n")[1]
-        # The guest's processes are other users; nobody else gets through the demo's folder.
+        # The guest's processes run as other users; the demo's folder keeps everyone else out.
         self.socket.chmod(0o666)

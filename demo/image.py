@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from demo.process import ROOT, run
-from demo.scenario import UnexpectedError
+from demo.transcript import UnexpectedError
 
 _HERE = Path(__file__).parent
 _HELPER = "/usr/libexec/morphisms/exec"
@@ -81,6 +81,6 @@ def _system() -> dict[str, str]:
 
 
 def _interpreter() -> dict[str, str]:
-    """What belongs to this Python and is not below /usr; each part by itself, whoever may look into its folder."""
+    """The folders of this Python that are not below /usr; each by itself, so that its parent's mode does not matter."""
     prefixes = {Path(prefix) for prefix in (sys.prefix, sys.base_prefix) if not Path(prefix).is_relative_to("/usr")}
     return {str(path): str(path) for prefix in sorted(prefixes) for path in sorted(prefix.iterdir())}

@@ -32,14 +32,14 @@ _POD_SECONDS = 90
 def main() -> int:
     """One pod."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    os.umask(0o022)  # what is made here is for the containers' users
+    os.umask(0o022)  # the containers' users read the files made here
     job = json.load(sys.stdin)
     try:
         result = {"containers": [asdict(each) for each in run_pod(job)], "not_applied": not_applied(job)}
     except UnsupportedError as error:
         result = {"problem": str(error)}
     except subprocess.TimeoutExpired:
-        result = {"problem": f"the pod did not come to its end within {_POD_SECONDS} s"}
+        result = {"problem": f"the pod did not finish within {_POD_SECONDS} s"}
     except subprocess.CalledProcessError as error:
         result = {"problem": f"{' '.join(error.cmd)}: {error.stderr.strip()}"}
     json.dump(result, sys.stdout)
@@ -47,7 +47,7 @@ def main() -> int:
 
 
 def run_pod(job: dict[str, Any]) -> list[Ended]:
-    """Each container's end, in order; none after an init container that failed."""
+    """How each container exited, in order; none after an init container that failed."""
     pod, folder = job["pod"], Path(job["folder"])
     mounts.tmpfs(folder, 0o755)
     fs_group = (pod["spec"].get("securityContext") or {}).get("fsGroup") if job["maps_users"] else None

@@ -1,4 +1,4 @@
-"""Looks for the plaintext in everything that the story left behind: it must be nowhere."""
+"""Searches everything that the demo left behind for the plaintext, which must not be there."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from demo.scenario import UnexpectedError
+from demo.transcript import UnexpectedError
 
-# One word that is everywhere: what it cannot be found in was not looked at.
+# A word that is in every place: a place without it was not searched.
 _EVERYWHERE = b"payments"
 
 
@@ -41,13 +41,13 @@ def look_in_files(value: str, folder: Path) -> int:
 
 
 def look_in_processes(value: str) -> int:
-    """Arguments and environments of this process and all below it; nobody else's. How many; raises UnexpectedError."""
+    """Search argv and environment of this process and its descendants. Their number; raises UnexpectedError."""
     family = _family()
     for process in family:
         folder = Path("/proc", str(process))
         try:
             content = (folder / "cmdline").read_bytes() + (folder / "environ").read_bytes()
-        except OSError:  # it has just ended
+        except OSError:  # it has just exited
             continue
         if any(form in content for form in forms(value)):
             raise UnexpectedError(f"process {process} holds the secret in its arguments or environment")

@@ -20,7 +20,7 @@ def tmpfs(target: Path, mode: int, *, size: Decimal | None = None, group: int | 
 
 
 def place(root: Path, path: str, source: Path, *, read_only: bool = True) -> None:
-    """Show `source` as `path` below `root`; links are made anew, what they lead to is not looked at."""
+    """Show `source` as `path` below `root`; links are copied, their targets are not."""
     target = root / path.lstrip("/")
     target.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     if source.is_symlink():

@@ -31,7 +31,7 @@ def find_namespace() -> Namespace | None:
 
 def _works(prefix: tuple[str, ...]) -> bool:
     probe = subprocess.run(  # noqa: S603 - fixed words
-        [*prefix, "mount", "-t", "tmpfs", "tmpfs", "/tmp"],  # noqa: S108 - seen by nobody else, and gone at once
+        [*prefix, "mount", "-t", "tmpfs", "tmpfs", "/tmp"],  # noqa: S108 - in a namespace of its own, and removed right after
         stdin=subprocess.DEVNULL,
         capture_output=True,
         check=False,

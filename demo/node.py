@@ -15,8 +15,8 @@ from demo.container import Ended
 from demo.image import Image
 from demo.namespace import Namespace
 from demo.process import ROOT
-from demo.scenario import UnexpectedError
 from demo.tokens import Issuer
+from demo.transcript import UnexpectedError
 
 _SECONDS = 120
 
@@ -40,9 +40,9 @@ class Node:
     devices: dict[str, Path] = field(default_factory=dict)
 
     def run(self, pod: dict[str, Any], account: str | None = None) -> Ran:
-        """The pod to its end. `account` gives it another service account's tokens. Raises UnexpectedError."""
+        """Run the pod until it exits. `account`: whose tokens it gets instead of its own. Raises UnexpectedError."""
         pod = {**pod, "metadata": {**pod["metadata"]}}
-        # What the API server adds to a pod that it stores.
+        # The API server adds these to a pod that it stores.
         pod["metadata"].setdefault("name", pod["metadata"].get("generateName", "pod-") + uuid4().hex[:5])
         pod["metadata"].setdefault("uid", str(uuid4()))
         folder = self.folder / pod["metadata"]["uid"]
@@ -62,7 +62,7 @@ class Node:
         return Ran(tuple(Ended(**each) for each in answer["containers"]), tuple(answer["not_applied"]))
 
     def _tokens(self, pod: dict[str, Any], account: str | None) -> dict[str, str]:
-        """One for each projection in the pod, as a kubelet asks the API server for them."""
+        """A token per projection in the pod, as a kubelet requests them from the API server."""
         found = {}
         for volume in pod["spec"].get("volumes") or ():
             for source in volume.get("projected", {}).get("sources", ()):
@@ -89,6 +89,6 @@ class Node:
             process.communicate()
             raise
         if process.returncode != 0:
-            raise UnexpectedError(f"the kubelet ended with {process.returncode}: {errors.strip()[-500:]}")
+            raise UnexpectedError(f"the kubelet exited with {process.returncode}: {errors.strip()[-500:]}")
         answer: dict[str, Any] = json.loads(output)
         return answer

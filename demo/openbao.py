@@ -1,4 +1,4 @@
-"""A real OpenBao: TLS, its own audit log, sealed at first; what its operator does with it."""
+"""A real OpenBao with TLS and its own audit log, sealed at first, and its operator's actions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import requests
 
 from demo.certificates import Certificates
 from demo.process import Process
-from demo.scenario import UnexpectedError
+from demo.transcript import UnexpectedError
 
 _MOUNT = "secret"
 
@@ -61,7 +61,7 @@ class OpenBao(Process):
         self._client.secrets.kv.v2.create_or_update_secret(path.removeprefix(f"{_MOUNT}/"), secret, mount_point=_MOUNT)
 
     def logins(self) -> list[str]:
-        """Who logged in, by the audit log: the entities' display names, in order."""
+        """The logins in the audit log: the entities' display names, in order."""
         lines = [json.loads(line) for line in self.audit_log.read_text().splitlines()]
         return [
             line["auth"]["display_name"]

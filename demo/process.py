@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Self, TypeVar
 
-from demo.scenario import UnexpectedError
+from demo.transcript import UnexpectedError
 
 ROOT = Path(__file__).parent.parent
 _START_SECONDS = 60
@@ -29,7 +29,7 @@ def morphisms(*arguments: object) -> list[str]:
 
 
 class Process:
-    """Runs while entered: `ready` is awaited, and whatever happens the process is ended."""
+    """A process that runs while entered: entering waits for `ready`, leaving always stops it."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class Process:
         self.name = name
         self._folder = folder
         self.log = log
-        # Ended too when the demo is killed and can end nothing itself.
+        # The kernel stops it also when the demo is killed and cannot.
         self._command = [shutil.which("setpriv") or "setpriv", "--pdeathsig=TERM", *command]
         self._environment = dict(os.environ if environment is None else environment)
         self._process: subprocess.Popen[bytes] | None = None
@@ -86,7 +86,7 @@ class Process:
             self._process.wait()
 
     def await_line(self, pattern: str) -> re.Match[str]:
-        """Wait until it has said something. Raises UnexpectedError when it ends or stays silent instead."""
+        """Wait for the text in its output. Raises UnexpectedError when the process exits or stays silent instead."""
         return self.await_(lambda: re.search(pattern, self.log.read_text()))
 
     def await_(self, look: Callable[[], T | None]) -> T:
@@ -104,7 +104,7 @@ class Process:
 
 
 def run(command: Sequence[str], environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """A command to its end, output captured. When that is not awaited, what it has started ends with it."""
+    """Run a command until it exits, and capture its output. When interrupted, its descendants are stopped too."""
     process = subprocess.Popen(  # noqa: S603 - the demo's own commands
         command,
         stdin=subprocess.DEVNULL,

@@ -24,7 +24,7 @@ class Issuer:
     key: RSAKey = field(default_factory=lambda: RSAKey.generate_key(2048), repr=False)
 
     def write_jwks(self, path: Path) -> None:
-        """What the API server has at /openid/v1/jwks."""
+        """The document that the API server serves at /openid/v1/jwks."""
         key = {**self.key.as_dict(private=False), "kid": _KEY_ID, "use": "sig", "alg": _ALGORITHM}
         path.write_text(json.dumps({"keys": [key]}))
 

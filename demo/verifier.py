@@ -1,4 +1,4 @@
-"""`morphisms verifier`, in the folder that its operator keeps: whom it believes, and whose tokens."""
+"""`morphisms verifier`, and its operator's folder: trusted guests, trusted token issuers."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from demo.certificates import Certificates
 from demo.hardware import Hardware
 from demo.openbao import OpenBao
 from demo.process import Process, morphisms, run
-from demo.scenario import UnexpectedError
 from demo.tokens import ISSUER, Issuer
+from demo.transcript import UnexpectedError
 
 CLUSTER = "demo"
 _GUEST = "simulated-guest"
@@ -50,7 +50,7 @@ def write_site(folder: Path, hardware: Hardware, openbao: OpenBao, issuer: Issue
 
 
 class Verifier(Process):
-    """The server. `explain` is what its operator asks."""
+    """The server, and its operator's `morphisms explain`."""
 
     def __init__(self, configuration: Path, certificates: Certificates) -> None:
         self._configuration = configuration
@@ -68,7 +68,7 @@ class Verifier(Process):
         done = run(morphisms("explain", correlation_id, "--config", self._configuration, "--json"))
         if done.returncode != 0:
             raise UnexpectedError(f"morphisms explain: {done.stderr.strip()}")
-        # A document for each call under the id, indented: a new one begins where a line is but a brace.
+        # A document per call under the id, indented: each begins with a line that is a brace.
         last = done.stdout.rpartition("\n{\n")[2].removeprefix("{\n")
         record: dict[str, Any] = json.loads("{" + last)
         return record

@@ -12,7 +12,7 @@ _DEFAULT_MODE = 0o644
 
 
 class UnsupportedError(Exception):
-    """The pod asks for something that this small kubelet cannot give; the text names it."""
+    """The pod needs a feature that this small kubelet does not have; the text names it."""
 
 
 def make_volumes(pod: dict[str, Any], folder: Path, tokens: dict[str, str], fs_group: int | None) -> dict[str, Path]:
@@ -35,7 +35,7 @@ def make_volumes(pod: dict[str, Any], folder: Path, tokens: dict[str, str], fs_g
 
 
 def _project(volume: dict[str, Any], pod: dict[str, Any], target: Path, tokens: dict[str, str]) -> None:
-    """Tokens and the downward API. ConfigMaps there are none: there is no API server."""
+    """Tokens and the downward API; no ConfigMaps, because no API server runs."""
     mode = volume["projected"].get("defaultMode", _DEFAULT_MODE)
     for source in volume["projected"]["sources"]:
         if "serviceAccountToken" in source:

@@ -22,10 +22,10 @@ _LEFT = 99
 _START = """
 import contextlib, ctypes, os, sys
 from pathlib import Path
-import demo.environment as stage
+import demo.environment as environment
 PR_SET_CHILD_SUBREAPER = 36
 assert ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
-stage.secrets.token_urlsafe = lambda _: {canary!r}
+environment.secrets.token_urlsafe = lambda _: {canary!r}
 {change}
 from demo.__main__ import main
 code = main()
@@ -37,17 +37,17 @@ sys.exit(code)
 """
 _WRONG_ROOT = """
 from attestation.simulator.hierarchy import open_hierarchy
-write_site = stage.write_site
+write_site = environment.write_site
 def wrong(folder, hardware, openbao, issuer):
     other = folder.parent / "other"
     other.mkdir()
     hardware.root = open_hierarchy(other).root_path
     return write_site(folder, hardware, openbao, issuer)
-stage.write_site = wrong
+environment.write_site = wrong
 """
 _NOTHING_TAMPERED = """
 import demo.hardware as hardware
-stage.Hardware = lambda folder, name, *options: hardware.Hardware(folder, name)
+environment.Hardware = lambda folder, name, *options: hardware.Hardware(folder, name)
 """
 _POLICY_FOR_ALL = """
 import demo.verifier as verifier
@@ -58,7 +58,7 @@ _PLAIN_NODE_HAS_SNP = """
 def node(folder, namespace, issuer, images, devices):
     devices = devices or {"/dev/simulated-sev-guest": folder.parent / "machine/snp-0.sock"}
     return made(folder, namespace, issuer, images, devices)
-made, stage.Node = stage.Node, node
+made, environment.Node = environment.Node, node
 """
 _TALKATIVE_APPLICATION = """
 import demo.image as image
@@ -67,13 +67,13 @@ talkative.write_text('#!/bin/sh\\necho "$DB_PASSWORD"\\n')
 talkative.chmod(0o755)
 application = image.application_image()
 application.files["/app/payments"] = str(talkative)
-stage.application_image = lambda: application
+environment.application_image = lambda: application
 """
-_NO_COMPILER = "stage.build_helper = lambda folder: None"
-_NO_NAMESPACE = "stage.find_namespace = lambda: None"
+_NO_COMPILER = "environment.build_helper = lambda folder: None"
+_NO_NAMESPACE = "environment.find_namespace = lambda: None"
 _AS_USER = """
 import demo.namespace as namespace
-stage.find_namespace = lambda: namespace.Namespace(namespace._AS_USER, maps_users=False)
+environment.find_namespace = lambda: namespace.Namespace(namespace._AS_USER, maps_users=False)
 """
 
 pytestmark = pytest.mark.skipif(

@@ -13,8 +13,8 @@ from joserfc import jwt
 from demo.image import application_image, sidecar_image
 from demo.namespace import Namespace, find_namespace
 from demo.node import Node
-from demo.scenario import UnexpectedError
 from demo.tokens import Issuer
+from demo.transcript import UnexpectedError
 from tests.support.ports import free_port
 
 _FOUND = find_namespace()

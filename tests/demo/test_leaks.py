@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from demo import leaks
-from demo.scenario import UnexpectedError
+from demo.transcript import UnexpectedError
 
 _VALUE = "canary-7Qw_x9dL2-mT4vB8sK1z"
 

@@ -1,4 +1,4 @@
-"""What the reader sees: numbered titles, facts, verdicts in colour; and what the demo was not allowed to show."""
+"""The demo's output: numbered titles, facts, results in colour."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from server.text import printable
 
 
 class UnexpectedError(Exception):
-    """A step ended otherwise than it should; the text says how."""
+    """A step had another result than it should; the text says which."""
 
 
-class Story:
-    """Prints, and remembers what it printed, so that the end can look for the secret in it."""
+class Transcript:
+    """Prints the demo's lines and keeps them, so that the last step can search them for the secret."""
 
     def __init__(self) -> None:
         self.colour = wants_colour(sys.stdout)
         self._titles = 0
-        self._told: list[str] = []
+        self._printed: list[str] = []
 
     @property
     def text(self) -> str:
-        return "\n".join(self._told)
+        return "\n".join(self._printed)
 
     def title(self, text: str) -> None:
         self._titles += 1
@@ -35,26 +35,26 @@ class Story:
             self._line(f"   {line}")
 
     def warn(self, text: str) -> None:
-        """What the reader must not overlook."""
+        """A fact that the reader must not overlook."""
         self._line(f"   {text}", YELLOW)
 
     def good(self, word: str, text: str = "") -> None:
-        self._verdict(word, text, GREEN)
+        self._result(word, text, GREEN)
 
     def refused(self, text: str) -> None:
-        self._verdict("refused", text, RED)
+        self._result("refused", text, RED)
 
     def raw(self, text: str) -> None:
         """Lines that bring their own colour."""
         for line in text.splitlines():
-            self._told.append(line)
+            self._printed.append(line)
             print(line, flush=True)
 
-    def _verdict(self, word: str, text: str, colour: str) -> None:
-        self._told.append(f"   {word}  {text}")
+    def _result(self, word: str, text: str, colour: str) -> None:
+        self._printed.append(f"   {word}  {text}")
         print(f"   {coloured(word, colour, wanted=self.colour)}  {printable(text)}".rstrip(), flush=True)
 
     def _line(self, text: str, colour: str | None = None) -> None:
-        self._told.append(text)
+        self._printed.append(text)
         text = printable(text)
         print(coloured(text, colour, wanted=self.colour) if colour and text else text, flush=True)
