@@ -8,7 +8,7 @@ from setuptools.discovery import PEP420PackageFinder
 
 from tests.support.paths import ROOT
 
-SHIPPED = {"webhook", "sidecar", "attestation", "plan", "kbs", "measured", "certs", "server", "cli"}
+SHIPPED = {"webhook", "sidecar", "attestation", "plan", "kbs", "logline", "measured", "certs", "server", "cli"}
 
 
 def test_the_demo_the_tools_and_the_tests_are_not_in_it() -> None:
