@@ -27,13 +27,13 @@ def found(command: Command, path: str, *options: str) -> list[tuple[str, str]]:
     return [(each["rule"], each["field"]) for each in document["violations"]]
 
 
-def test_what_injection_mends_is_no_violation(command: Command, tmp_path: Path) -> None:
+def test_a_pod_that_injection_completes_has_no_violation(command: Command, tmp_path: Path) -> None:
     result = command("check", "-f", write(tmp_path / "pod.yaml", pod(), service({})))
     assert (result.code, result.out) == (0, "")
     assert result.err == "2 objects, 0 violations (0 of them denied); not evaluated: placement/runtime-handler\n"
 
 
-def test_a_line_says_where_what_and_which_field(command: Command, tmp_path: Path) -> None:
+def test_a_line_names_file_object_rule_and_field(command: Command, tmp_path: Path) -> None:
     path = write(tmp_path / "pod.yaml", pod(hostPID=True))
     result = command("check", "-f", path)
     message = "remove hostPID: a confidential pod cannot share a namespace with its host"
@@ -41,7 +41,7 @@ def test_a_line_says_where_what_and_which_field(command: Command, tmp_path: Path
     assert result.out == f"{path}: Pod/shop/app: [isolation/host-namespaces] {message} (spec.hostPID)\n"
 
 
-def test_the_recorded_payments_service(command: Command, tmp_path: Path) -> None:
+def test_the_recorded_payments_service_has_its_three_violations(command: Command, tmp_path: Path) -> None:
     path = write(tmp_path / "service.yaml", recorded("services-create-payments-by-dev"))
     container = "spec.template.spec.containers[0]"
     applied = "metadata.annotations[kubectl.kubernetes.io/last-applied-configuration]"
@@ -76,7 +76,7 @@ def test_fields_are_the_authors_not_those_of_the_rewritten_pod(command: Command,
         ("Revision", "serving.knative.dev/v1", ()),
     ],
 )
-def test_templates_wherever_they_are(
+def test_every_workloads_template_is_checked(
     kind: str, version: str, path: tuple[str, ...], command: Command, tmp_path: Path
 ) -> None:
     item: dict[str, Any] = {"spec": pod(hostIPC=True)["spec"]}
@@ -100,21 +100,21 @@ def test_a_deployments_own_last_applied_configuration_is_read(command: Command, 
     assert (rule, field.split("[")[0]) == ("secrets/last-applied", "metadata.annotations")
 
 
-def test_a_services_own_annotations_are_judged(command: Command, tmp_path: Path) -> None:
+def test_a_services_own_annotations_are_checked(command: Command, tmp_path: Path) -> None:
     item = service({}, annotations={"morphisms.dev/profile": "none-such"})
     assert ("placement/profile", "spec.template.metadata.annotations[morphisms.dev/profile]") in found(
         command, write(tmp_path / "service.yaml", item)
     )
 
 
-def test_tags_are_knatives_to_resolve_and_nobodys_elsewhere(command: Command, tmp_path: Path) -> None:
+def test_image_tags_are_accepted_in_knative_services_only(command: Command, tmp_path: Path) -> None:
     tagged = pod()
     tagged["spec"]["containers"][0]["image"] = "example.com/app:v1"
     assert found(command, write(tmp_path / "pod.yaml", tagged)) == [("images/digest", "spec.containers[0].image")]
     assert found(command, write(tmp_path / "service.yaml", service({"image": "example.com/app:v1"}))) == []
 
 
-def test_a_folder_is_searched_and_other_kinds_are_passed_over(command: Command, tmp_path: Path) -> None:
+def test_a_folder_is_searched_and_other_kinds_are_skipped(command: Command, tmp_path: Path) -> None:
     (tmp_path / "deep" / ".hidden").mkdir(parents=True)
     write(tmp_path / "deep" / "a.yml", pod(hostPID=True))
     (tmp_path / "deep" / "b.json").write_text(json.dumps(pod(hostIPC=True)))
@@ -163,7 +163,7 @@ def test_the_mode_of_the_namespace_counts_with_a_snapshot(command: Command, tmp_
     assert actions == {None: [], "audit": ["record"], "inject": ["record"], "enforce": ["deny"]}
 
 
-def test_a_pod_that_opts_out_is_counted_and_not_judged_unless_enforced(command: Command, tmp_path: Path) -> None:
+def test_a_pod_that_opts_out_is_exempt_unless_the_mode_is_enforce(command: Command, tmp_path: Path) -> None:
     item = pod(hostPID=True)
     item["metadata"]["annotations"] = {"morphisms.dev/inject": "false"}
     path = write(tmp_path / "pod.yaml", item)
@@ -173,7 +173,7 @@ def test_a_pod_that_opts_out_is_counted_and_not_judged_unless_enforced(command: 
     assert command("check", "-f", path).code == 1
 
 
-def test_the_live_handler_is_judged_with_a_snapshot(command: Command, tmp_path: Path) -> None:
+def test_the_runtime_handler_is_checked_with_a_snapshot(command: Command, tmp_path: Path) -> None:
     snapshot = write(tmp_path / "cluster.yaml", cluster("enforce", handler="runc"))
     rules = [rule for rule, _ in found(command, write(tmp_path / "pod.yaml", pod()), "--snapshot", snapshot)]
     assert rules == ["placement/runtime-handler"]
@@ -243,7 +243,7 @@ def test_sarif_is_valid(command: Command, tmp_path: Path, monkeypatch: pytest.Mo
         assert location["logicalLocations"][0]["fullyQualifiedName"]
 
 
-def test_sarif_has_one_result_a_violation(command: Command, tmp_path: Path) -> None:
+def test_sarif_has_one_result_per_violation(command: Command, tmp_path: Path) -> None:
     path = write(tmp_path / "item.yaml", recorded("services-create-multi-by-dev"))
     results = json.loads(command("check", "-f", path, "-o", "sarif").out)["runs"][0]["results"]
     assert [each["ruleId"] for each in results] == [rule for rule, _ in found(command, path)]
@@ -261,7 +261,7 @@ def test_sarif_paths_are_relative_to_the_folder_of_the_run(
 
 @pytest.mark.parametrize("output", ["text", "json", "sarif"])
 @pytest.mark.parametrize("name", EVERYTHING)
-def test_no_format_shows_what_an_author_wrote(name: str, output: str, command: Command, tmp_path: Path) -> None:
+def test_no_format_shows_the_authors_values(name: str, output: str, command: Command, tmp_path: Path) -> None:
     result = command("check", "-f", write(tmp_path / "item.yaml", recorded(name)), "-o", output)
     assert result.code in (0, 1)
     assert not any(canary in result.out + result.err for canary in CANARIES)

@@ -107,7 +107,7 @@ def test_a_secret_is_not_shown_wherever_it_stands(place: str) -> None:
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_injection_shows_it_neither(place: str, command: Command, tmp_path: Path) -> None:
+def test_a_secret_is_not_shown_after_injection_either(place: str, command: Command, tmp_path: Path) -> None:
     result = command("inject", "--diff", "-f", write(tmp_path / "pod.yaml", secretive(place)))
     assert SECRET not in result.out + result.err
 
@@ -159,13 +159,13 @@ def test_the_same_text_is_hidden_under_the_same_number() -> None:
     assert len({*old["command"], *old["args"]}) == 3
 
 
-def test_an_author_who_imitates_the_exec_helper_hides_no_less() -> None:
+def test_a_command_that_imitates_the_exec_helper_is_hidden_all_the_same() -> None:
     item = pod()
     item["spec"]["containers"][0]["command"] = [EXEC_HELPER, SECRET, "--", "/app"]
     assert SECRET not in redacted_diff("t", {}, item, Configuration())
 
 
-def test_nothing_changed_is_no_diff() -> None:
+def test_an_unchanged_object_has_an_empty_diff() -> None:
     assert redacted_diff("t", pod(), pod(), Configuration()) == ""
 
 
@@ -183,7 +183,7 @@ def test_colour_is_for_terminals_that_want_it(monkeypatch: pytest.MonkeyPatch) -
     assert not wants_colour(Terminal())
 
 
-def test_a_coloured_diff_says_the_same() -> None:
+def test_a_coloured_diff_has_the_same_text() -> None:
     plain = redacted_diff("t", pod(), pod(hostPID=True), Configuration())
     coloured = redacted_diff("t", pod(), pod(hostPID=True), Configuration(), colour=True)
     assert "\x1b[32m+  hostPID: true\x1b[0m" in coloured

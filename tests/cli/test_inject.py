@@ -42,7 +42,7 @@ def workload(kind: str, template: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", PODS)
-def test_a_recorded_pod_comes_out_as_the_server_patches_it(name: str, command: Command, tmp_path: Path) -> None:
+def test_a_recorded_pod_is_printed_as_the_server_patches_it(name: str, command: Command, tmp_path: Path) -> None:
     item = recorded(name)
     kind, resource = ("", "v1", "Pod"), ("", "v1", "pods")
     namespace = item["metadata"].get("namespace", "default")
@@ -72,7 +72,7 @@ def test_the_template_of_a_workload_is_rewritten_in_place(kind: str, command: Co
     }
 
 
-def test_what_is_injected_once_stays_as_it_is(command: Command, tmp_path: Path) -> None:
+def test_injecting_twice_changes_nothing(command: Command, tmp_path: Path) -> None:
     first = command("inject", "-f", write(tmp_path / "a.yaml", recorded("deployments-create-web-by-admin")))
     (tmp_path / "b.yaml").write_text(first.out)
     second = command("inject", "-f", str(tmp_path / "b.yaml"))
@@ -134,7 +134,7 @@ def test_a_service_that_needs_a_command_is_refused_with_the_lines_to_add(command
 
 
 @pytest.mark.parametrize("kind", ["Configuration", "Revision"])
-def test_what_people_write_of_knatives_own_is_judged_and_not_changed(
+def test_hand_written_configurations_and_revisions_are_validated_and_not_changed(
     kind: str, command: Command, tmp_path: Path
 ) -> None:
     name = "configurations-create-hello-by-controller" if kind == "Configuration" else "revisions-create-hello-00001-by"
@@ -157,7 +157,7 @@ def test_the_mode_of_the_namespace_counts_with_a_snapshot(command: Command, tmp_
     assert not any("not evaluated" in result.err for result in results.values())
 
 
-def test_enforce_refuses_what_inject_only_warns_of(command: Command, tmp_path: Path) -> None:
+def test_enforce_refuses_a_pod_that_inject_only_warns_about(command: Command, tmp_path: Path) -> None:
     item = pod(shareProcessNamespace=True)
     path = write(tmp_path / "pod.yaml", item)
     mild = command("inject", "-f", path)
@@ -167,14 +167,14 @@ def test_enforce_refuses_what_inject_only_warns_of(command: Command, tmp_path: P
     assert "refused: [isolation/process-namespace]" in strict.err
 
 
-def test_the_live_handler_is_judged_with_a_snapshot(command: Command, tmp_path: Path) -> None:
+def test_the_runtime_handler_is_checked_with_a_snapshot(command: Command, tmp_path: Path) -> None:
     snapshot = write(tmp_path / "cluster.yaml", cluster("enforce", handler="runc"))
     result = command("inject", "-f", write(tmp_path / "pod.yaml", pod()), "--snapshot", snapshot)
     assert result.code == 1
     assert "[placement/runtime-handler]" in result.err
 
 
-def test_without_a_snapshot_it_says_what_was_not_evaluated(command: Command, tmp_path: Path) -> None:
+def test_without_a_snapshot_it_names_the_rules_that_were_not_evaluated(command: Command, tmp_path: Path) -> None:
     result = command("inject", "-f", write(tmp_path / "pod.yaml", pod()))
     assert "checked as in mode inject; not evaluated: placement/runtime-handler" in result.err
 
@@ -229,7 +229,7 @@ def test_a_missing_file_is_unusable(command: Command, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", WORKLOADS)
-def test_messages_and_diffs_never_show_what_an_author_wrote(name: str, command: Command, tmp_path: Path) -> None:
+def test_messages_and_diffs_never_show_the_authors_values(name: str, command: Command, tmp_path: Path) -> None:
     result = command("inject", "--diff", "-f", write(tmp_path / "item.yaml", recorded(name)))
     assert result.code == 0
     assert not any(canary in result.out + result.err for canary in CANARIES)

@@ -27,7 +27,7 @@ def test_help_has_an_example(command: str) -> None:
     assert f"example:\n  morphisms {command} " in result.stdout
 
 
-def test_render_says_what_it_does_not_know() -> None:
+def test_render_names_the_limits_of_its_knowledge() -> None:
     text = morphisms("render", "--help").stdout
     assert "queue-proxy" in text
     assert "Looking entrypoints up in a registry, and generating the agent policy in the document, come later." in text
@@ -54,7 +54,7 @@ def test_render_reads_standard_input() -> None:
 
 
 @pytest.mark.parametrize(("spec", "code"), [({}, 0), ({"hostPID": True}, 1), ({"containers": "x"}, 2)])
-def test_check_tells_ci(spec: dict[str, object], code: int) -> None:
+def test_checks_exit_code_is_for_ci(spec: dict[str, object], code: int) -> None:
     result = morphisms("check", "-o", "json", text=json.dumps(pod(**spec)))
     assert result.returncode == code
     assert bool(result.stdout) == (code < 2)

@@ -53,7 +53,7 @@ def test_annotations_of_the_services_metadata_count(command: Command, tmp_path: 
     assert plan_of(pod)["secrets"][0]["path"] == "secret/knative/cluster/shop/payments/db"
 
 
-def test_what_only_a_revision_has_is_left_out(command: Command, tmp_path: Path) -> None:
+def test_fields_that_only_a_revision_has_are_left_out(command: Command, tmp_path: Path) -> None:
     item = service({})
     item["spec"]["template"]["spec"] |= {"containerConcurrency": 5, "timeoutSeconds": 77, "idleTimeoutSeconds": 3}
     [pod] = command("render", "-f", write(tmp_path / "service.yaml", item)).documents
@@ -94,7 +94,7 @@ def test_the_entrypoint_becomes_the_command_and_arguments_stay(command: Command,
     assert "entrypoint set in user-container" in result.err
 
 
-def test_the_entrypoint_is_for_those_who_need_one(command: Command, tmp_path: Path) -> None:
+def test_the_entrypoint_goes_to_containers_that_need_one(command: Command, tmp_path: Path) -> None:
     item = service({"name": "web", "ports": [{"containerPort": 8080}], "command": ["/web"]})
     reference = [{"name": "PASSWORD", "value": "vault:~/db#password"}]
     item["spec"]["template"]["spec"]["containers"] += [{"name": "plain", "image": "b"}]
@@ -116,7 +116,7 @@ def test_env_from_needs_an_entrypoint_too(command: Command, tmp_path: Path) -> N
     assert pod["spec"]["containers"][0]["command"][-1] == "/app"
 
 
-def test_the_services_own_file_is_not_asked_for_an_entrypoint_it_has(command: Command, tmp_path: Path) -> None:
+def test_a_service_with_a_command_needs_no_entrypoint(command: Command, tmp_path: Path) -> None:
     result = command("render", "-f", write(tmp_path / "service.yaml", service({})), "--entrypoint", "/app")
     assert "no entrypoint is needed" in result.err
     assert "command" not in result.documents[0]["spec"]["containers"][0]
@@ -184,7 +184,7 @@ def test_a_pod_that_would_run_unprotected_is_not_rendered(
     [b"hunter2", b'version = "hunter2"', b"\xff", TOML.replace("package", "x").encode()],
     ids=["text", "version", "bytes", "policy"],
 )
-def test_unusable_initdata(content: bytes, command: Command, tmp_path: Path) -> None:
+def test_unusable_initdata_is_one_line(content: bytes, command: Command, tmp_path: Path) -> None:
     (tmp_path / "initdata.toml").write_bytes(content)
     path = write(tmp_path / "service.yaml", service({}))
     result = command("render", "-f", path, "--initdata", str(tmp_path / "initdata.toml"))

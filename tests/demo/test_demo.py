@@ -1,4 +1,4 @@
-"""`make demo` tells its story on real processes, shows no secret, leaves nothing, and notices what breaks."""
+"""`make demo` runs its steps on real processes, shows no secret, leaves nothing behind, and fails on other results."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.paths import ROOT
 _CANARY = "canary-7Qw_x9dL2-mT4vB8sK1z"
 _LEFT = 99
 
-# The demo with a change to its parts that only code can make. It adopts whatever outlives its parent.
+# The demo with a change to its parts that only code can make. It adopts processes that outlive their parent.
 _START = """
 import contextlib, ctypes, os, sys
 from pathlib import Path
@@ -77,19 +77,19 @@ environment.find_namespace = lambda: namespace.Namespace(namespace._AS_USER, map
 """
 
 pytestmark = pytest.mark.skipif(
-    find_namespace() is None, reason="this machine gives no mount namespace, and the demo says so"
+    find_namespace() is None, reason="this machine allows no mount namespace; the demo says so too"
 )
 
 
 @dataclass
-class Told:
-    """How a demo ended."""
+class Run:
+    """A finished demo: exit code and output."""
 
     code: int
     stdout: str
     stderr: str
 
-    def chapter(self, number: int) -> str:
+    def step(self, number: int) -> str:
         return self.stdout.partition(f"\n{number}. ")[2].partition(f"\n{number + 1}. ")[0]
 
 
@@ -108,48 +108,48 @@ def start(folder: Path, change: str = "") -> subprocess.Popen[str]:
     )
 
 
-def tell(folder: Path, change: str = "") -> Told:
-    """To the end; nothing may be left and no secret shown, however it ends."""
+def run(folder: Path, change: str = "") -> Run:
+    """Run the demo; whatever its exit code, it leaves nothing behind and shows no secret."""
     process = start(folder, change)
     stdout, stderr = process.communicate(timeout=180)
     assert process.returncode != _LEFT, "a process outlived the demo"
     assert list((folder / "tmp").iterdir()) == []
     assert _CANARY not in stdout + stderr
     assert "Traceback" not in stderr
-    return Told(process.returncode, stdout, stderr)
+    return Run(process.returncode, stdout, stderr)
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
-    return tell(tmp_path_factory.mktemp("demo"))
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return run(tmp_path_factory.mktemp("demo"))
 
 
-def test_it_ends_well_in_a_readable_length(told: Told) -> None:
-    assert (told.code, told.stderr) == (0, "")
-    assert len(told.stdout.splitlines()) <= 120
-    assert "\x1b" not in told.stdout
-    assert "hunter2" not in told.stdout  # in the recorded Service that is refused
-    assert re.search(r"done  in \d+\.\d s; every process has ended", told.stdout)
+def test_it_succeeds_within_120_lines(demo: Run) -> None:
+    assert (demo.code, demo.stderr) == (0, "")
+    assert len(demo.stdout.splitlines()) <= 120
+    assert "\x1b" not in demo.stdout
+    assert "hunter2" not in demo.stdout  # in the recorded Service that is refused
+    assert re.search(r"done  in \d+\.\d s; every process is stopped", demo.stdout)
 
 
-def test_simulated_evidence_is_labelled(told: Told) -> None:
-    assert "SIMULATED" in told.stdout.splitlines()[1]
-    assert "attested with simulated evidence" in told.chapter(4)
-    assert "believed as demo/shop/payments, SIMULATED evidence" in told.chapter(4)
+def test_simulated_evidence_is_labelled(demo: Run) -> None:
+    assert "SIMULATED" in demo.stdout.splitlines()[1]
+    assert "attested with simulated evidence" in demo.step(4)
+    assert "believed as demo/shop/payments, SIMULATED evidence" in demo.step(4)
 
 
-def test_a_password_in_plain_text_is_refused(told: Told) -> None:
-    assert "refused  [secrets/plaintext-env] env DB_PASSWORD" in told.chapter(1)
+def test_a_password_in_plain_text_is_refused(demo: Run) -> None:
+    assert "refused  [secrets/plaintext-env] env DB_PASSWORD" in demo.step(1)
 
 
-def test_the_secret_is_in_openbao_and_named_by_the_service(told: Told) -> None:
-    assert re.search(r"OpenBao \d+\.\S+ at https://127\.0\.0\.1:\d+: \S+/shop/payments/db written", told.chapter(2))
-    assert "`morphisms vault setup` made 4 changes" in told.chapter(2)
-    assert "value: vault:~/db#password" in told.chapter(2)
+def test_the_secret_is_in_openbao_and_named_by_the_service(demo: Run) -> None:
+    assert re.search(r"OpenBao \d+\.\S+ at https://127\.0\.0\.1:\d+: \S+/shop/payments/db written", demo.step(2))
+    assert "`morphisms vault setup` made 4 changes" in demo.step(2)
+    assert "value: vault:~/db#password" in demo.step(2)
 
 
-def test_the_pod_is_shown_before_and_after(told: Told) -> None:
-    diff = told.chapter(3)
+def test_the_pod_is_shown_before_and_after(demo: Run) -> None:
+    diff = demo.step(3)
     assert "-    DB_PASSWORD: vault:~/db#password" in diff
     for line in (
         "+runtimeClassName: kata-qemu-snp",
@@ -157,42 +157,42 @@ def test_the_pod_is_shown_before_and_after(told: Told) -> None:
         "+  command: /morphisms/run/exec user-container -- /app/payments",
     ):
         assert f"   {line}\n" in diff
-    assert "allowed  judged anew" in diff
+    assert "allowed  validated again" in diff
 
 
-def test_the_application_gets_the_secret_as_file_and_as_variable(told: Told) -> None:
-    digests = re.findall(r"digest ([0-9a-f]{16})", told.chapter(2) + told.chapter(4))
+def test_the_application_gets_the_secret_as_file_and_as_variable(demo: Run) -> None:
+    digests = re.findall(r"digest ([0-9a-f]{16})", demo.step(2) + demo.step(4))
     assert len(digests) == 3  # written, as file, as variable
     assert len(set(digests)) == 1
-    assert "user-container  variable DB_URL holds DB_PASSWORD" in told.chapter(4)
-    assert "not applied on this machine: runtimeClassName, resources" in told.chapter(4)
+    assert "user-container  variable DB_URL holds DB_PASSWORD" in demo.step(4)
+    assert "not applied on this machine: runtimeClassName, resources" in demo.step(4)
 
 
-def test_a_tampered_report_is_refused(told: Told) -> None:
-    chapter = told.chapter(5)
-    identifier = re.search(r"refused  morphisms-init: .*\[verifier-refused, correlation id ([0-9a-f]{16})\]", chapter)
+def test_a_tampered_report_is_refused(demo: Run) -> None:
+    step = demo.step(5)
+    identifier = re.search(r"refused  morphisms-init: .*\[verifier-refused, correlation id ([0-9a-f]{16})\]", step)
     assert identifier
-    assert "verdict: signature/report not made by the leaf" in chapter
+    assert "verdict: signature/report not made by the leaf" in step
 
 
-def test_another_workloads_token_is_refused(told: Told) -> None:
-    chapter = told.chapter(6)
-    assert "[verifier-refused, correlation id " in chapter
-    assert "no-policy" in chapter
-    assert "Vault refuses secret/knative/demo/shop/payments/db (HTTP 403)" in chapter
-    assert "two logins so far: jwt-demo-demo/shop/payments and jwt-demo-demo/shop/newsletter" in chapter
+def test_another_workloads_token_is_refused(demo: Run) -> None:
+    step = demo.step(6)
+    assert "[verifier-refused, correlation id " in step
+    assert "no-policy" in step
+    assert "Vault refuses secret/knative/demo/shop/payments/db (HTTP 403)" in step
+    assert "two logins so far: jwt-demo-demo/shop/payments and jwt-demo-demo/shop/newsletter" in step
 
 
-def test_a_plain_node_is_refused_three_times(told: Told) -> None:
-    chapter = told.chapter(7)
-    assert "refused  [placement/node-name]" in chapter
-    assert "refused  [placement/binding-target] node plain-0" in chapter
-    assert "[evidence-no-source]" in chapter
+def test_a_plain_node_is_refused_three_times(demo: Run) -> None:
+    step = demo.step(7)
+    assert "refused  [placement/node-name]" in step
+    assert "refused  [placement/binding-target] node plain-0" in step
+    assert "[evidence-no-source]" in step
 
 
-def test_it_looks_for_the_secret_everywhere(told: Told) -> None:
-    assert told.chapter(8).count("absent") == 2
-    files = re.search(r"(\d+) files \(all logs\) and (\d+) processes", told.chapter(8))
+def test_it_searches_files_and_processes_for_the_secret(demo: Run) -> None:
+    assert demo.step(8).count("absent") == 2
+    files = re.search(r"(\d+) files \(all logs\) and (\d+) processes", demo.step(8))
     assert files
     assert int(files[1]) > 10
     assert int(files[2]) == 6  # the demo, OpenBao, verifier, webhook and two machines
@@ -200,55 +200,58 @@ def test_it_looks_for_the_secret_everywhere(told: Told) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("change", "chapter", "words"),
+    ("change", "step", "words"),
     [
         pytest.param(_WRONG_ROOT, 4, "the verifier refused this guest", id="verifier has another root"),
-        pytest.param(_TALKATIVE_APPLICATION, 4, "did not get the secret", id="application tells the secret"),
-        pytest.param(_NOTHING_TAMPERED, 5, "morphisms-init ended with 0, not 12", id="report is not tampered with"),
-        pytest.param(_POLICY_FOR_ALL, 6, "morphisms-init ended with 14, not 12", id="a policy names the stranger"),
-        pytest.param(_PLAIN_NODE_HAS_SNP, 7, "morphisms-init ended with 0, not 11", id="plain node has SNP"),
+        pytest.param(_TALKATIVE_APPLICATION, 4, "did not get the secret", id="application prints the secret"),
+        pytest.param(_NOTHING_TAMPERED, 5, "morphisms-init exited with 0, not 12", id="report is not tampered with"),
+        pytest.param(_POLICY_FOR_ALL, 6, "morphisms-init exited with 14, not 12", id="a policy names the stranger"),
+        pytest.param(_PLAIN_NODE_HAS_SNP, 7, "morphisms-init exited with 0, not 11", id="plain node has SNP"),
     ],
 )
-def test_a_step_that_ends_otherwise_is_noticed(tmp_path: Path, change: str, chapter: int, words: str) -> None:
-    told = tell(tmp_path, change)
-    assert told.code == 1
-    assert f"\n{chapter}. " in told.stdout
-    assert f"\n{chapter + 1}. " not in told.stdout
-    assert told.stderr.startswith("this should have ended otherwise: ")
-    assert words in told.stderr
-    assert told.stderr.count("\n") == 1
+def test_a_step_with_another_result_stops_the_demo_and_is_named(
+    tmp_path: Path, change: str, step: int, words: str
+) -> None:
+    demo = run(tmp_path, change)
+    assert demo.code == 1
+    assert f"\n{step}. " in demo.stdout
+    assert f"\n{step + 1}. " not in demo.stdout
+    assert demo.stderr.startswith("unexpected result: ")
+    assert words in demo.stderr
+    assert demo.stderr.count("\n") == 1
 
 
-def test_without_a_namespace_it_says_so_and_fails(tmp_path: Path) -> None:
-    told = tell(tmp_path, _NO_NAMESPACE)
-    assert told.code == 1
-    assert "need a mount namespace" in told.stderr
-
-
-@pytest.mark.slow
-def test_without_a_compiler_it_shows_the_file_alone_and_says_so(tmp_path: Path) -> None:
-    told = tell(tmp_path, _NO_COMPILER)
-    assert (told.code, told.stderr) == (0, "")
-    assert "no C compiler here" in told.chapter(3)
-    assert "user-container  file password digest" in told.chapter(4)
-    assert "DB_PASSWORD" not in told.chapter(4)
+def test_without_a_mount_namespace_it_fails_and_says_so(tmp_path: Path) -> None:
+    demo = run(tmp_path, _NO_NAMESPACE)
+    assert demo.code == 1
+    assert "need a mount namespace" in demo.stderr
 
 
 @pytest.mark.slow
-def test_in_an_unprivileged_users_namespace_it_names_what_it_cannot_apply(tmp_path: Path) -> None:
-    told = tell(tmp_path, _AS_USER)
-    assert (told.code, told.stderr) == (0, "")
-    assert "not applied on this machine: runtimeClassName, resources, seccompProfile, runAsUser, fsGroup" in told.stdout
+def test_without_a_compiler_it_shows_the_secret_as_a_file_only_and_says_so(tmp_path: Path) -> None:
+    demo = run(tmp_path, _NO_COMPILER)
+    assert (demo.code, demo.stderr) == (0, "")
+    assert "no C compiler here" in demo.step(3)
+    assert "user-container  file password digest" in demo.step(4)
+    assert "DB_PASSWORD" not in demo.step(4)
+
+
+@pytest.mark.slow
+def test_in_an_unprivileged_users_namespace_it_names_the_fields_that_it_cannot_apply(tmp_path: Path) -> None:
+    demo = run(tmp_path, _AS_USER)
+    assert (demo.code, demo.stderr) == (0, "")
+    assert "not applied on this machine: runtimeClassName, resources, seccompProfile, runAsUser, fsGroup" in demo.stdout
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("number", "chapter"), [(signal.SIGINT, "   One Knative Service"), (signal.SIGTERM, "3. "), (signal.SIGINT, "5. ")]
+    ("number", "line_before"),
+    [(signal.SIGINT, "   One Knative Service"), (signal.SIGTERM, "3. "), (signal.SIGINT, "5. ")],
 )
-def test_interrupted_it_leaves_nothing(tmp_path: Path, number: signal.Signals, chapter: str) -> None:
+def test_an_interrupted_demo_leaves_nothing_behind(tmp_path: Path, number: signal.Signals, line_before: str) -> None:
     process = start(tmp_path)
     assert process.stdout is not None
-    assert any(line.startswith(chapter) for line in process.stdout)
+    assert any(line.startswith(line_before) for line in process.stdout)
     process.send_signal(number)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr

@@ -70,7 +70,7 @@ def test_init_containers_run_one_by_one_before_the_others(node: Node) -> None:
     assert ran.containers[-1].stdout == "one\ntwo\n"
 
 
-def test_after_an_init_container_that_failed_nothing_starts(node: Node) -> None:
+def test_after_a_failed_init_container_nothing_starts(node: Node) -> None:
     failing = container("one", "echo why > /dev/termination-log; exit 7")
     ran = node.run(pod(container("app", "true"), init=(failing, container("two", "true"))))
     assert [(each.name, each.exit_code, each.message) for each in ran.containers] == [("one", 7, "why\n")]
@@ -111,7 +111,7 @@ def test_args_follow_the_command_and_are_expanded(node: Node) -> None:
     assert node.run(pod(container("app", "", **words))).containers[0].stdout == "a 1 $\n"
 
 
-def test_a_volume_has_its_size_and_a_read_only_mount_is_one(node: Node) -> None:
+def test_a_volume_is_limited_to_its_size_and_a_read_only_mount_refuses_writes(node: Node) -> None:
     filling = container("full", "head -c 2000000 /dev/zero > /shared/big || rm /shared/big; touch /shared/left")
     script = "ls /shared; touch /shared/x || echo cannot"
     reader = container("app", script, volumeMounts=[_AT | {"readOnly": True}])
@@ -120,7 +120,7 @@ def test_a_volume_has_its_size_and_a_read_only_mount_is_one(node: Node) -> None:
     assert ran.containers[1].stdout == "left\ncannot\n"
 
 
-def test_the_root_is_read_only_when_the_pod_says_so_and_the_image_always(node: Node) -> None:
+def test_the_image_is_read_only_and_the_root_too_when_the_pod_says_so(node: Node) -> None:
     script = "touch /new || echo no root; touch /usr/bin/new || echo no image"
     strict = container("strict", script, securityContext={"readOnlyRootFilesystem": True})
     ran = node.run(pod(container("app", script), init=(strict,), securityContext={"runAsUser": 0}))
@@ -128,7 +128,7 @@ def test_the_root_is_read_only_when_the_pod_says_so_and_the_image_always(node: N
 
 
 @needs_users
-def test_it_runs_as_the_user_and_groups_that_the_pod_says(node: Node) -> None:
+def test_containers_run_as_the_pods_user_and_groups(node: Node) -> None:
     identity = {"runAsUser": 4711, "capabilities": {"drop": ["ALL"]}, "allowPrivilegeEscalation": False}
     script = "id -u; id -G; grep -E '^(NoNewPrivs|CapBnd|CapEff)' /proc/self/status; stat -c '%g %a' /shared"
     ran = node.run(pod(container("app", script, securityContext=identity), securityContext={"fsGroup": 815}))
@@ -140,7 +140,7 @@ def test_it_runs_as_the_user_and_groups_that_the_pod_says(node: Node) -> None:
     assert shared == "815 2777"
 
 
-def test_a_token_is_where_it_is_mounted_and_for_its_audience(node: Node, issuer: Issuer) -> None:
+def test_a_projected_token_is_mounted_and_has_its_audience(node: Node, issuer: Issuer) -> None:
     projection = {"serviceAccountToken": {"audience": "someone", "expirationSeconds": 600, "path": "token"}}
     volumes = [_SHARED, {"name": "identity", "projected": {"sources": [projection]}}]
     reader = container("reader", "cat /id/token", volumeMounts=[{"name": "identity", "mountPath": "/id"}])
@@ -159,13 +159,13 @@ def test_a_containers_root_holds_nothing_of_this_machine_but_its_image(node: Nod
     assert not names & {"root", "home", "tmp", "var", "mem", "sda"}
 
 
-def test_nothing_of_a_pod_is_left(node: Node) -> None:
+def test_a_finished_pod_leaves_no_process_mount_or_file(node: Node) -> None:
     node.run(pod(container("app", "echo secret > /shared/secret")))
     assert [path for path in node.folder.rglob("*") if not path.is_dir()] == []
     assert str(node.folder) not in Path("/proc/self/mountinfo").read_text()
 
 
-def test_what_it_cannot_do_is_named(node: Node) -> None:
+def test_fields_that_it_cannot_apply_are_named(node: Node) -> None:
     strange = container("proxy", "", image="elsewhere")
     bounded = container("app", "true", resources={"limits": {"cpu": 1}})
     assert node.run(pod(bounded, strange, runtimeClassName="kata")).not_applied == (
@@ -182,13 +182,13 @@ def test_what_it_cannot_do_is_named(node: Node) -> None:
         ({"init": (container("one", "", image="elsewhere"),)}, "no image elsewhere"),
     ],
 )
-def test_what_it_cannot_pretend_it_refuses(node: Node, fields: dict[str, Any], words: str) -> None:
+def test_a_volume_or_probe_that_it_cannot_provide_is_refused(node: Node, fields: dict[str, Any], words: str) -> None:
     with pytest.raises(UnexpectedError, match=words):
         node.run(pod(container("app", "true"), **fields))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="as root it would be the other kind of namespace")
-def test_without_other_users_it_says_which_fields_mean_nothing(tmp_path: Path, issuer: Issuer) -> None:
+def test_without_other_users_it_names_the_fields_without_effect(tmp_path: Path, issuer: Issuer) -> None:
     unprivileged = make_node(tmp_path, Namespace(("unshare", "--mount"), maps_users=False), issuer)
     security = {"runAsUser": 4711, "fsGroup": 815}
     ran = unprivileged.run(pod(container("app", "true"), securityContext=security))

@@ -41,7 +41,7 @@ def _stages() -> dict[str, Stage]:
     return stages
 
 
-def test_the_linter_has_nothing_to_say() -> None:
+def test_the_linter_finds_nothing() -> None:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     hadolint = shutil.which("hadolint", path=path)
     if hadolint is None:
@@ -58,7 +58,7 @@ def test_every_base_is_pinned_by_digest() -> None:
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_a_final_stage_is_files_and_a_user(name: str) -> None:
+def test_a_final_stage_has_files_and_a_user_only(name: str) -> None:
     stage = _stages()[name]
     assert stage.base == "scratch"
     assert [instruction for instruction, _ in stage.instructions] == ["LABEL", "COPY", "USER", "ENTRYPOINT"]
@@ -69,20 +69,20 @@ def test_a_final_stage_is_files_and_a_user(name: str) -> None:
     assert assembled.endswith(f"/opt/tools/bin/python -m tools.images.rootfs {name} /rootfs")
 
 
-def test_packages_come_by_hash_and_without_a_build() -> None:
+def test_packages_are_installed_by_hash_and_never_built() -> None:
     commands = [command for stage in _stages().values() for command in stage.values("RUN") if "pip install" in command]
     assert commands
     assert all("--require-hashes" in command and "--only-binary :all:" in command for command in commands)
 
 
-def test_the_context_is_a_list_of_what_goes_in() -> None:
+def test_the_build_context_lists_its_files() -> None:
     lines = [line for line in (SOURCE / ".dockerignore").read_text().splitlines() if not line.startswith("#")]
     assert lines[0] == "*"
     sources = {file.split("/")[0] for target in TARGETS.values() for file in (target.requirements, *target.modules)}
     assert {name.split(".")[0] for name in sources} <= {line[1:] for line in lines if line.startswith("!")}
 
 
-def test_without_a_builder_it_says_so_and_goes_on(tmp_path: Path) -> None:
+def test_without_a_builder_it_says_so_and_succeeds(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tools.images.build"],
         cwd=SOURCE,

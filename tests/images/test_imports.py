@@ -32,7 +32,7 @@ def source(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_what_is_imported_anywhere_is_in_and_nothing_else(source: Path) -> None:
+def test_the_closure_holds_every_imported_module_and_no_other(source: Path) -> None:
     assert [file.as_posix() for file in closure(source, ["a.main"])] == [
         "a/__init__.py",
         "a/deep/__init__.py",
@@ -45,7 +45,7 @@ def test_what_is_imported_anywhere_is_in_and_nothing_else(source: Path) -> None:
     ]
 
 
-def test_a_start_that_is_not_there_is_told(source: Path) -> None:
+def test_a_missing_start_module_is_named(source: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"a\.gone"):
         closure(source, ["a.gone"])
 

@@ -42,13 +42,13 @@ def test_its_command_runs_read_only_and_not_as_root(image: Image) -> None:
         assert image.run(f"/{image.target.entrypoint}", image.target.name, "--help").returncode == 0
 
 
-def test_the_verifiers_image_also_explains_its_verdicts(images: dict[str, Image]) -> None:
+def test_the_verifiers_image_has_the_explain_command(images: dict[str, Image]) -> None:
     done = images["verifier"].run("/usr/bin/morphisms", "explain", "--help")
     assert done.returncode == 0, done.stderr
     assert "correlation id" in done.stdout
 
 
-def test_the_place_that_runs_it_is_read_only_and_not_roots(image: Image) -> None:
+def test_tests_run_the_image_read_only_and_not_as_root(image: Image) -> None:
     said = image.python(
         "import os\n"
         "try: open('/tmp/x', 'w')\n"
@@ -57,7 +57,7 @@ def test_the_place_that_runs_it_is_read_only_and_not_roots(image: Image) -> None
     assert said == f"True {65532 if os.geteuid() == 0 else 0}\n"
 
 
-def test_all_modules_of_ours_find_what_they_import(image: Image) -> None:
+def test_every_module_of_ours_can_be_imported(image: Image) -> None:
     modules = [
         ".".join(file.relative_to(image.packages).with_suffix("").parts).removesuffix(".__init__")
         for name in _OURS
@@ -67,7 +67,7 @@ def test_all_modules_of_ours_find_what_they_import(image: Image) -> None:
     image.python("\n".join(f"import {module}" for module in modules))
 
 
-def test_programs_are_the_interpreter_and_ours(image: Image) -> None:
+def test_the_only_programs_are_the_interpreter_and_ours(image: Image) -> None:
     programs = {
         path.relative_to(image.root).as_posix()
         for path in _files(image)
@@ -78,12 +78,12 @@ def test_programs_are_the_interpreter_and_ours(image: Image) -> None:
     assert not any(path.lstat().st_mode & 0o6000 for path in _files(image))
 
 
-def test_nobody_but_root_may_write_anything(image: Image) -> None:
+def test_only_root_may_write_any_file(image: Image) -> None:
     writable = [path for path in image.root.rglob("*") if not path.is_symlink() and path.stat().st_mode & 0o022]
     assert writable == [image.root / "tmp"]
 
 
-def test_the_sidecar_is_without_server_admission_and_commands(images: dict[str, Image]) -> None:
+def test_the_sidecars_image_has_no_server_admission_or_commands(images: dict[str, Image]) -> None:
     packages = images["sidecar"].packages
     ours = {name for name in _OURS if (packages / name).exists()}
     assert ours == {"attestation", "kbs", "logline", "plan", "sidecar"}
@@ -98,14 +98,14 @@ def test_the_sidecar_is_without_server_admission_and_commands(images: dict[str, 
     assert not any((packages / name).exists() for name in ("aiohttp", "hvac", "pydantic"))
 
 
-def test_the_servers_are_without_each_other(images: dict[str, Image]) -> None:
+def test_neither_servers_image_has_the_other_server(images: dict[str, Image]) -> None:
     assert not (images["webhook"].packages / "attestation").exists()
     assert not any((images["webhook"].packages / "kbs" / half).exists() for half in ("guest.py", "verifier.py"))
     assert not (images["verifier"].packages / "webhook").exists()
     assert not (images["verifier"].packages / "kbs" / "guest.py").exists()
 
 
-def test_the_bill_of_materials_lists_what_is_locked(image: Image) -> None:
+def test_the_bill_of_materials_lists_every_locked_package(image: Image) -> None:
     bill = json.loads((image.root / f"usr/share/sbom/morphisms-{image.target.name}.cdx.json").read_text())
     listed = {re.sub(r"[._]", "-", part["name"].lower()): part["version"] for part in bill["components"]}
     assert listed == _locked(image)
@@ -118,14 +118,14 @@ def test_scanners_find_the_libraries_packages(image: Image) -> None:
     assert (records / "libssl3").exists() or (records / "libssl3t64").exists()
 
 
-def test_everything_is_compiled_and_believed(image: Image) -> None:
+def test_every_module_is_compiled_and_its_bytecode_is_used(image: Image) -> None:
     for source in (file for file in _files(image) if file.suffix == ".py"):
         compiled = source.parent / "__pycache__" / f"{source.stem}.{sys.implementation.cache_tag}.pyc"
         # PEP 552: by the source's hash, not to be checked.
         assert compiled.read_bytes()[4:8] == b"\1\0\0\0", source
 
 
-def test_no_file_tells_where_it_was_built(image: Image) -> None:
+def test_no_file_holds_the_build_folders_path(image: Image) -> None:
     traces = [str(SOURCE).encode(), str(image.root).encode()]
     assert [file for file in _files(image) if any(trace in file.read_bytes() for trace in traces)] == []
 

@@ -32,7 +32,7 @@ def load(path: Path) -> tuple[dict[str, Any], Configuration]:
 
 
 @pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
-def test_case(path: Path) -> None:
+def test_the_recorded_conversion(path: Path) -> None:
     case, configuration = load(path)
     objects, messages = convert_documents(parse_documents(case["input"].encode(), "input"), configuration)
     assert write_documents(objects) == case["output"]
@@ -40,7 +40,7 @@ def test_case(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
-def test_admission_takes_what_was_written_and_nobody_else_works_on_a_finished_pod(path: Path) -> None:
+def test_admission_accepts_the_result_and_no_other_injector_claims_it(path: Path) -> None:
     case, configuration = load(path)
     for document in parse_documents(case["input"].encode(), "input"):
         converted = convert(document.object, configuration)

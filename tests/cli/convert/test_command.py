@@ -42,7 +42,9 @@ def test_yaml_to_stdout_messages_to_stderr(tmp_path: Path, capsys: pytest.Captur
     )
 
 
-def test_something_left_is_1(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_annotation_that_stays_gives_exit_code_1(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(POD.format("tls-skip-verify").encode())))
     assert run("-f", "-") == 1
     out, err = capsys.readouterr()

@@ -67,7 +67,9 @@ def problems(object_: dict[str, Any]) -> set[tuple[str, str]]:
 
 @settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
 @given(ANNOTATIONS, ANNOTATIONS, ENV)
-def test_laws(own: dict[str, str], template: dict[str, str], env: list[dict[str, str]]) -> None:
+def test_converting_keeps_our_annotations_invents_no_foreign_ones_and_is_idempotent(
+    own: dict[str, str], template: dict[str, str], env: list[dict[str, str]]
+) -> None:
     object_ = service(own, template, env)
     before = copy.deepcopy(object_)
     converted = convert(object_, Configuration())
@@ -89,7 +91,7 @@ def test_laws(own: dict[str, str], template: dict[str, str], env: list[dict[str,
 @pytest.mark.parametrize(
     "junk", [None, 1, "x", [], ["x"], [None], {}, {"a": 1}, [{"env": 1}], [{"env": [1, {"value": 2}]}]]
 )
-def test_shapes_that_the_api_server_would_refuse_do_not_stop_the_command(junk: Any) -> None:
+def test_malformed_objects_do_not_stop_the_command(junk: Any) -> None:
     annotations = {
         "vault.hashicorp.com/agent-inject": "true",
         "vault.security.banzaicloud.io/vault-env-from-path": "secret/data/a",

@@ -28,20 +28,20 @@ def role_change(**changes: Any) -> Change | None:
     return changed[0] if changed else None
 
 
-def test_production_binds_out_what_is_simulated() -> None:
+def test_a_production_role_refuses_simulated_guests() -> None:
     role = plan(DESIRED, Current())[-1]
     assert role.body["bound_claims"] == {"assurance": ["vm", "workload"], "simulated": ["false"]}
     trying = plan(replace(DESIRED, is_production=False), Current())[-1]
     assert "simulated" not in trying.body["bound_claims"]
 
 
-def test_the_order_lets_nobody_in_before_the_end() -> None:
+def test_the_role_is_written_last() -> None:
     paths = [change.path for change in plan(DESIRED, Current())]
     policy = "sys/policies/acl/knative-jwt-prod"
     assert paths == ["sys/auth/jwt-prod", "auth/jwt-prod/config", policy, "auth/jwt-prod/role/knative"]
 
 
-def test_the_policy_is_by_the_real_accessor() -> None:
+def test_the_policy_uses_the_mounts_accessor() -> None:
     metadata = "{{identity.entity.aliases.auth_jwt_12ab.metadata.%s}}"
     path = "/".join(["secret/data/knative", *(metadata % name for name in ("cluster", "namespace", "service")), "*"])
     assert policy_text(DESIRED, MOUNT.accessor) == f'path "{path}" {{\n  capabilities = ["read"]\n}}\n'
@@ -64,7 +64,7 @@ def test_the_policy_is_by_the_real_accessor() -> None:
     ],
     ids=["same", "text", "order", "others", "glob"],
 )
-def test_what_is_as_good_is_left(role: dict[str, Any]) -> None:
+def test_a_role_that_is_as_strict_stays(role: dict[str, Any]) -> None:
     assert role_change(**role) is None
 
 
@@ -88,14 +88,14 @@ def test_what_is_as_good_is_left(role: dict[str, Any]) -> None:
     ],
     ids=str,
 )
-def test_what_is_weaker_is_changed(role: dict[str, Any]) -> None:
+def test_a_weaker_role_is_changed(role: dict[str, Any]) -> None:
     change = role_change(**role)
     assert change is not None
     wanted = plan(DESIRED, Current())[-1].body
     assert {name: change.body[name] for name in role} == {name: wanted[name] for name in role}
 
 
-def test_a_wide_pattern_is_no_narrower_claim() -> None:
+def test_a_wide_pattern_does_not_count_as_a_narrower_claim() -> None:
     change = role_change(bound_claims={"assurance": ["*"], "namespace": ["shop-*"]}, bound_claims_type="glob")
     assert change is not None
     wanted = {"assurance": ["vm", "workload"], "simulated": ["false"], "namespace": ["shop-*"]}
@@ -118,7 +118,7 @@ def test_a_config_that_differs_is_changed(name: str, value: Any, wanted: Any) ->
     assert (change.path, change.body[name]) == ("auth/jwt-prod/config", wanted)
 
 
-def test_the_order_of_keys_is_nobodys_concern(tmp_path: Path) -> None:
+def test_the_order_of_keys_does_not_matter(tmp_path: Path) -> None:
     pems = tuple(write_signing_key(tmp_path / name) for name in "abc")
     with_keys = replace(DESIRED, keys=Keys(pems))
     assert plan(with_keys, held(replace(with_keys, keys=Keys(pems[::-1])))) == ()
@@ -134,12 +134,12 @@ def test_the_order_of_keys_is_nobodys_concern(tmp_path: Path) -> None:
     ],
     ids=["type", "oidc", "accessor"],
 )
-def test_somebody_elses_mount_is_left_alone(current: Current, text: str) -> None:
+def test_another_owners_mount_is_refused(current: Current, text: str) -> None:
     with pytest.raises(SetupError, match=text):
         plan(DESIRED, current)
 
 
-def test_a_jwks_ca_is_told_by_its_digest() -> None:
+def test_a_jwks_ca_is_shown_as_its_digest() -> None:
     ca = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
     with_ca = replace(DESIRED, keys=replace(DESIRED.keys, ca_pem=ca))
     (change,) = plan(with_ca, held())

@@ -74,14 +74,16 @@ def test_a_missing_capability_is_named_before_anything_is_written(
     assert everything(bao) == held
 
 
-def test_who_may_not_look_is_told_so(setup: Setup, mount: str, bao: OpenBao) -> None:
+def test_a_token_without_read_access_is_named(setup: Setup, mount: str, bao: OpenBao) -> None:
     done = setup(token=operator(bao, "op-blind", NEEDED.format(mount=mount)))
     assert done.code == 0
     assert "audit: the token may not look (it needs read and sudo on sys/audit)" in done.err
     assert "secret/: the token may not look (it needs read on sys/mounts)" in done.err
 
 
-def test_no_audit_device_is_said_and_how_to_add_one(setup: Setup, site: Site, mount: str, tmp_path: Path) -> None:
+def test_a_missing_audit_device_is_named_with_the_command_that_adds_one(
+    setup: Setup, site: Site, mount: str, tmp_path: Path
+) -> None:
     """Both runs say it; with the device that it advises, as OpenBao's configuration, it says nothing."""
     for _ in range(2):
         said = setup().err
@@ -97,18 +99,18 @@ def test_no_audit_device_is_said_and_how_to_add_one(setup: Setup, site: Site, mo
 
 
 @pytest.mark.parametrize("token", ["not-one", "a b", "s.revoked"])
-def test_a_token_that_is_none(setup: Setup, mount: str, token: str) -> None:
+def test_an_invalid_token_is_refused(setup: Setup, mount: str, token: str) -> None:
     refused(setup(token=token), "permission denied: the operator's token has expired, was revoked")
 
 
-def test_no_token_and_the_token_file(setup: Setup, site: Site, mount: str) -> None:
+def test_the_token_comes_from_the_environment_else_from_the_file(setup: Setup, site: Site, mount: str) -> None:
     refused(setup(token=None), "no operator's token: set VAULT_TOKEN")
     (site.folder / ".vault-token").write_text(ROOT_TOKEN + "\n")
     assert setup("--dry-run", token=None).code == 1
     refused(setup(token="a\nb"), "is not a Vault token")
 
 
-def test_sealed_and_unreachable(setup: Setup, site: Site, mount: str, tmp_path: Path) -> None:
+def test_a_sealed_and_an_unreachable_vault_are_told_apart(setup: Setup, site: Site, mount: str, tmp_path: Path) -> None:
     with openbao(tmp_path) as own:
         site.settings["vault"]["url"] = own.url
         own.done("PUT", "sys/seal")
@@ -156,7 +158,7 @@ def other() -> Iterator[tuple[type[_Other], str]]:
     ],
     ids=["html", "list", "404", "redirect", "new"],
 )
-def test_what_is_not_vault_never_sees_the_token(
+def test_a_server_that_is_not_vault_never_gets_the_token(
     setup: Setup, site: Site, mount: str, other: tuple[type[_Other], str], status: int, body: bytes, text: str
 ) -> None:
     handler, site.settings["vault"]["url"] = other
@@ -165,7 +167,7 @@ def test_what_is_not_vault_never_sees_the_token(
     assert handler.seen == [None]
 
 
-def test_a_slow_one(setup: Setup, site: Site, mount: str) -> None:
+def test_a_slow_vault_is_given_up(setup: Setup, site: Site, mount: str) -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
@@ -189,7 +191,7 @@ class _Forgetful(_Other):
         super().do_GET()
 
 
-def test_what_was_written_is_read_back(setup: Setup, site: Site) -> None:
+def test_a_write_is_read_back(setup: Setup, site: Site) -> None:
     handler = type("Handler", (_Forgetful,), {"answers": {}, "seen": []})
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
@@ -198,13 +200,13 @@ def test_what_was_written_is_read_back(setup: Setup, site: Site) -> None:
         server.shutdown()
 
 
-def test_in_production_keys_come_by_https_alone(setup: Setup, site: Site) -> None:
+def test_in_production_keys_come_by_https_only(setup: Setup, site: Site) -> None:
     del site.settings["certificates"]["simulatedRoot"]
     site.settings |= {"mode": "production", "vault": {"url": "https://127.0.0.1:1"}}
     refused(setup("--mount", "m", "--jwks-url", "http://v.example/jwks"), "--jwks-url has to begin with https://\n")
 
 
-def test_its_certificate_has_to_be_vouched_for(setup: Setup, site: Site, mount: str, bao: OpenBao) -> None:
+def test_vaults_certificate_needs_the_configured_ca(setup: Setup, site: Site, mount: str, bao: OpenBao) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(site.folder / "tls.crt", site.folder / "tls.key")
     (site.folder / "other").mkdir()
@@ -223,12 +225,12 @@ def test_its_certificate_has_to_be_vouched_for(setup: Setup, site: Site, mount: 
         server.shutdown()
 
 
-def test_a_mount_of_somebody_elses_is_left_alone(setup: Setup, mount: str, bao: OpenBao) -> None:
+def test_another_owners_mount_is_left_alone(setup: Setup, mount: str, bao: OpenBao) -> None:
     bao.done("POST", "sys/auth/taken", {"type": "userpass"})
     refused(setup("--mount", "taken"), "auth/taken is of type userpass, required jwt")
 
 
-def test_two_mounts_that_would_share_a_policy(setup: Setup, site: Site) -> None:
+def test_two_mounts_that_would_share_a_policy_are_refused(setup: Setup, site: Site) -> None:
     site.write_policy("a", policy(vault={"mount": "a/b", "role": "knative"}))
     other = {"account": "other", "hostData": ["cd" * 32], "vault": {"mount": "a-b", "role": "knative"}}
     site.write_policy("b", policy("neighbour", **other))
@@ -242,7 +244,7 @@ def test_a_key_in_transit_is_followed_by_its_url(setup: Setup, site: Site, mount
     refused(setup(), "signing.transit needs --jwks-url")
 
 
-def test_what_the_configuration_lacks_is_said_by_file(setup: Setup, site: Site, mount: str) -> None:
+def test_a_problem_of_the_configuration_names_the_file(setup: Setup, site: Site, mount: str) -> None:
     (site.folder / "signing.pem").chmod(0o644)
     refused(setup(), "signing.pem: has mode 0644, required 0400")
 
@@ -258,14 +260,16 @@ def test_what_the_configuration_lacks_is_said_by_file(setup: Setup, site: Site, 
     ],
     ids=["role", "ca", "scheme", "jwks", "namespace"],
 )
-def test_options_that_cannot_be(setup: Setup, mount: str, options: tuple[str, ...], text: str) -> None:
+def test_options_that_contradict_each_other_are_refused(
+    setup: Setup, mount: str, options: tuple[str, ...], text: str
+) -> None:
     done = setup(*options)
     assert (done.code, text in done.err) == (2, True), done
 
 
 @pytest.mark.parametrize("option", ["--mount", "--role", "--namespace", "--kv-mount", "--kv-prefix"])
 @pytest.mark.parametrize("value", ["a*", "a/../b", "{{x}}", 'a" {', "/a", "a/", "", "a\n"])
-def test_no_option_smuggles_a_path(setup: Setup, option: str, value: str) -> None:
+def test_an_option_with_a_wildcard_or_a_template_is_refused(setup: Setup, option: str, value: str) -> None:
     with pytest.raises(SystemExit) as caught:
         setup(option, value)
     assert caught.value.code == 2

@@ -54,7 +54,7 @@ def with_claims(**claims: str) -> Grant:
     return replace(GRANT, claims={**GRANT.claims, **claims})
 
 
-async def test_the_workload_reads_its_own_and_not_its_neighbours(
+async def test_a_workload_reads_its_own_secrets_and_not_its_neighbours(
     setup: Setup, site: Site, mount: str, bao: OpenBao
 ) -> None:
     assert setup().code == 0
@@ -77,7 +77,7 @@ async def test_the_workload_reads_its_own_and_not_its_neighbours(
     assert bao.call("GET", "secret/data/knative/prod/shop/neighbour/db", token=token)[0] == 200
 
 
-async def test_the_role_refuses_what_the_verifier_never_says(setup: Setup, site: Site, mount: str) -> None:
+async def test_the_role_refuses_claims_that_the_verifier_never_makes(setup: Setup, site: Site, mount: str) -> None:
     setup()
     login = VaultLogin(mount=mount, role="knative")
     for late in (0, JWT_SECONDS + 2):
@@ -106,7 +106,7 @@ def test_a_second_run_finds_nothing_to_change(setup: Setup, mount: str, bao: Ope
     assert everything(bao) == held
 
 
-def test_a_dry_run_says_it_and_changes_nothing(setup: Setup, mount: str, bao: OpenBao) -> None:
+def test_a_dry_run_prints_the_changes_and_makes_none(setup: Setup, mount: str, bao: OpenBao) -> None:
     held = everything(bao)
     done = setup("--dry-run")
     assert (done.code, everything(bao)) == (1, held)
@@ -116,7 +116,7 @@ def test_a_dry_run_says_it_and_changes_nothing(setup: Setup, mount: str, bao: Op
     assert "made" not in done.out
 
 
-def test_what_drifted_is_shown_and_put_right_and_what_is_tighter_stays(setup: Setup, mount: str, bao: OpenBao) -> None:
+def test_drift_is_shown_and_corrected_and_a_stricter_setting_stays(setup: Setup, mount: str, bao: OpenBao) -> None:
     setup()
     role = bao.done("GET", f"auth/{mount}/role/knative")["data"]
     tight = {"assurance": ["workload"], "namespace": ["shop"]}
@@ -139,7 +139,7 @@ def test_what_drifted_is_shown_and_put_right_and_what_is_tighter_stays(setup: Se
     assert {name: set(values) for name, values in bound.items()} == {"assurance": {"workload", "vm"}}
 
 
-async def test_both_keys_of_a_rotation_are_known_and_then_one(
+async def test_both_keys_are_accepted_during_a_rotation_and_then_one(
     setup: Setup, site: Site, mount: str, bao: OpenBao
 ) -> None:
     setup()
@@ -176,7 +176,7 @@ class _Published(http.server.BaseHTTPRequestHandler):
         pass
 
 
-async def test_vault_fetches_the_keys_where_it_is_told_to(setup: Setup, site: Site, mount: str) -> None:
+async def test_vault_fetches_the_keys_from_the_given_url(setup: Setup, site: Site, mount: str) -> None:
     jwks = load_signing_keys([site.folder / "signing.pem"]).value.jwks
     login = VaultLogin(mount=mount, role="knative")
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), type("H", (_Published,), {"content": jwks})) as server:
@@ -226,13 +226,13 @@ async def test_options_stand_in_for_policies_and_defaults_for_options(setup: Set
     assert "+ auth/jwt-prod/role/knative (new)" in none.out
 
 
-def test_a_kv_engine_of_version_1_is_told(setup: Setup, mount: str, bao: OpenBao) -> None:
+def test_a_kv_engine_of_version_1_is_reported(setup: Setup, mount: str, bao: OpenBao) -> None:
     bao.done("POST", "sys/mounts/old-kv", {"type": "kv", "options": {"version": "1"}})
     assert "old-kv/: is not KV version 2" in setup("--dry-run", "--kv-mount", "old-kv").err
     assert "KV" not in setup("--dry-run").err
 
 
-def test_what_vault_holds_steers_no_terminal(setup: Setup, mount: str, bao: OpenBao) -> None:
+def test_texts_out_of_vault_do_not_steer_the_terminal(setup: Setup, mount: str, bao: OpenBao) -> None:
     bao.done("PUT", f"sys/policies/acl/knative-{mount}", {"policy": "# \x1b[2J\n"})
     assert "-     # ?[2J" in setup("--dry-run").out
 
