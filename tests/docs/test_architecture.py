@@ -44,6 +44,15 @@ def test_the_page_names_each_contract_of_the_linter(contract: str) -> None:
     assert contract in " ".join(_ARCHITECTURE.split())
 
 
+@pytest.mark.parametrize(
+    "contract", [each for each in _LINTER["contracts"] if each["type"] == "layers"], ids=lambda each: each["name"]
+)
+def test_the_page_draws_the_layers_as_the_linter_checks_them(contract: dict[str, list[str]]) -> None:
+    for container in contract["containers"]:
+        drawn = f"{container.replace('.', '/')}/ {' '.join(contract['layers'])}"
+        assert drawn in " ".join(_ARCHITECTURE.split())
+
+
 def test_twelve_behaviours_lie_where_the_page_says() -> None:
     (table,) = re.findall(r"^\| where is … .*?\n\n", _CONTRIBUTING, re.MULTILINE | re.DOTALL)
     files = re.findall(r"\| `([^`]+)` \|$", table, re.MULTILINE)
