@@ -1,4 +1,4 @@
-"""What a handler gets and what it returns: no HTTP library shows through."""
+"""The request that a handler gets and the response that it returns, free of any HTTP library."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -9,10 +9,12 @@ from enum import StrEnum
 class RequestInfo:
     """One request without its body.
 
-    `path` is as sent, undecoded and without the query; `query` is the raw text after `?`; `tail` is the last path
-    segment when the route ends in `/*`, else empty; `headers` look names up without case. `deadline` is the event
-    loop's time, in seconds, at which the request is cut. `peer` is the address that the connection comes from, without
-    the port: behind a proxy the proxy's.
+    `path`: as sent, neither decoded nor with the query.
+    `query`: the raw text after `?`.
+    `tail`: the last segment of the path, decoded, when the route ends in `/*`; else empty.
+    `headers`: by name, in any case.
+    `deadline`: the event loop's time, in seconds, at which the server gives up on the request.
+    `peer`: the address of the connection's other end, without the port. Behind a proxy it is the proxy's.
     """
 
     method: str
@@ -26,7 +28,7 @@ class RequestInfo:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """An answer: HTTP status, body bytes, content type and any further headers."""
+    """An answer: HTTP status, body, content type and any further headers."""
 
     status: int = 200
     body: bytes = b""
@@ -35,7 +37,7 @@ class Response:
 
 
 class Refusal(StrEnum):
-    """Why the server itself answers instead of the handler. The value is the metric label; `status` the HTTP status."""
+    """Why the server answers in place of a handler. The value is the metric's label; `status` is the HTTP status."""
 
     NOT_FOUND = "not_found"
     METHOD = "method"
@@ -69,6 +71,6 @@ Refuse = Callable[[Refusal, RequestInfo], Response]
 
 
 def refuse(refusal: Refusal, info: RequestInfo) -> Response:
-    """The default answer to a refusal: the reason as plain text, and nothing of the request."""
+    """The default answer to a refusal: its reason as plain text. It repeats nothing of the request."""
     headers = {"Retry-After": "1"} if refusal is Refusal.OVERLOADED else {}
     return Response(refusal.status, f"{refusal.value}\n".encode(), "text/plain", headers)

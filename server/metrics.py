@@ -1,4 +1,4 @@
-"""Metrics of the server itself. Label values come from routes, refusals and gates: a client cannot add any."""
+"""Metrics of the server. Label values come from routes, refusals and gates, so that a client cannot add any."""
 
 import asyncio
 import functools
@@ -19,7 +19,7 @@ LAG_INTERVAL_SECONDS = 0.1
 
 
 def new_registry() -> CollectorRegistry:
-    """A registry of its own with process, platform and garbage collector metrics."""
+    """A new registry with the metrics of the process, the platform and the garbage collector."""
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
@@ -61,7 +61,7 @@ class ServerMetrics:
             gate.labels(name).set_function(functools.partial(_is_open, health, name))
         for refusal in Refusal:
             self._refused.labels(refusal.value)
-        # Children looked up once: labels() costs more than the increment itself.
+        # Each child is looked up once, because labels() costs more than the increment.
         self._answered: dict[tuple[str, int], Counter] = {}
         self._timed: dict[str, Histogram] = {}
 
@@ -80,7 +80,7 @@ class ServerMetrics:
         self._refused.labels(refusal.value).inc()
 
     async def measure_lag(self, seen: Callable[[float], None]) -> None:
-        """Measure the event loop's lag until cancelled, and tell `seen` each value in seconds."""
+        """Measure the event loop's lag until cancelled, and call `seen` with each value in seconds."""
         loop = asyncio.get_running_loop()
         while True:
             due = loop.time() + LAG_INTERVAL_SECONDS

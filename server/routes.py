@@ -1,4 +1,4 @@
-"""Which handler answers a path. Exact lookups: no patterns to compile, nothing to match in turn."""
+"""The handler of each path, found by exact look-ups: there are no patterns to match in turn."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from server.messages import Handler, Refusal
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A path as it was registered (also its metric label), its handler, and whether load may refuse it."""
+    """A path as registered, which is its metric's label too; its handler; and whether overload refuses it."""
 
     label: str
     handler: Handler
@@ -16,20 +16,20 @@ class Route:
 
 
 class Routes:
-    """(method, path) to handler. A path that ends in `/*` takes exactly one more segment, never an empty one."""
+    """The handler per (method, path). A path that ends in `/*` takes exactly one more segment, which is not empty."""
 
     def __init__(self, application: Mapping[tuple[str, str], Handler], own: Mapping[str, Handler]) -> None:
         routes = {key: Route(key[1], handler, True) for key, handler in application.items()}
         for path, handler in own.items():
             if ("GET", path) in routes:
                 raise ValueError(f"{path} belongs to the server")
-            # A probe or a scrape must be answered above all when the server is overloaded.
+            # Probes and scrapes matter most while the server is overloaded.
             routes["GET", path] = Route(path, handler, False)
         self._routes = routes
         self._paths = {path for _, path in routes}
 
     def find(self, method: str, path: str) -> tuple[Route, str] | Refusal:
-        """The route and the segment that `/*` stood for, or why there is none."""
+        """The route, with the segment in place of `/*`; or why there is none."""
         if route := self._routes.get((method, path)):
             return route, ""
         head, _, tail = path.rpartition("/")

@@ -1,8 +1,8 @@
-"""The serving certificate: TLS 1.3, replaced while connections live.
+"""The serving certificate: TLS 1.3, replaced while connections are open.
 
-A listener keeps one front context whose SNI callback hands each handshake the newest context. Loading a new pair into
-the live context instead was measured to fail when the key type changes: OpenSSL keeps one certificate for each type,
-and after EC then RSA it goes on serving the EC one. It also leaves a broken context when the new pair does not match.
+A listener keeps one front context, whose SNI callback gives each handshake the newest context. To load a new pair into
+the live context was measured to fail when the key type changes: OpenSSL keeps one certificate per type, and after EC
+then RSA it still serves the EC one. A new pair that does not match would also leave a broken context.
 """
 
 import hashlib
@@ -16,8 +16,8 @@ from server.watched import FileMetrics, Watched
 from server.yaml.strict import ConfigurationError, Loaded
 
 
-class CertificateError(ConfigurationError):
-    """A pair that cannot be served: unreadable, incomplete, or certificate and key that do not match."""
+class ServingCertificateError(ConfigurationError):
+    """A pair that the server cannot use: it is unreadable or incomplete, or its certificate and key do not match."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class CertificateFiles:
 
 
 class Certificate:
-    """The newest good pair; `front` is the context to listen with."""
+    """The newest valid pair of two files. `front` is the context to listen with."""
 
     def __init__(self, files: CertificateFiles, metrics: FileMetrics) -> None:
         self._watched: Watched[ssl.SSLContext] = Watched(
@@ -50,16 +50,16 @@ class Certificate:
 
     @property
     def digest(self) -> str:
-        """SHA-256 (hex) of the chain file being served."""
+        """SHA-256 (hex) of the chain file that is in use."""
         return self._watched.digest
 
-    # Called for each handshake, with or without a server name; a running connection keeps what it began with.
+    # OpenSSL calls this per handshake, with or without a server name. An open connection keeps its context.
     def _choose(self, handshake: ssl.SSLSocket | ssl.SSLObject, _name: str | None, _front: ssl.SSLContext) -> None:
         handshake.context = self._watched.value
 
 
 class HeldCertificate:
-    """A pair that is handed over in memory, and replaced the same way. Until the first one every handshake fails."""
+    """A pair that its owner hands over in memory, and replaces likewise. Until the first one every handshake fails."""
 
     def __init__(self, minimum: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> None:
         self._minimum = minimum
@@ -68,11 +68,11 @@ class HeldCertificate:
         self.front.sni_callback = self._choose
 
     def replace(self, chain: bytes, key: bytes) -> None:
-        """Serve this pair (PEM) from the next handshake on. Raises CertificateError, and then the old one stays."""
+        """Serve this pair (PEM) from the next handshake on. Raises ServingCertificateError, and keeps the old pair."""
         self._newest = _load_pair(chain, key, self._minimum, "the pair handed over")
 
     async def watch(self) -> None:
-        """Its owner watches."""
+        """Return at once: the owner replaces the pair."""
 
     def _choose(
         self, handshake: ssl.SSLSocket | ssl.SSLObject, _name: str | None, _front: ssl.SSLContext
@@ -98,7 +98,7 @@ def _load(files: CertificateFiles) -> Loaded[ssl.SSLContext]:
 
 def _load_pair(chain: bytes, key: bytes, minimum: ssl.TLSVersion, name: str) -> ssl.SSLContext:
     context = _context(minimum)
-    # One memory file holds both, so that what is checked is what is served, and no key is written to a disk.
+    # One memory file holds both, so that OpenSSL checks the pair that it will serve, and no key reaches a disk.
     pair = os.memfd_create("certificate", os.MFD_CLOEXEC)
     try:
         with os.fdopen(os.dup(pair), "wb") as file:
@@ -106,14 +106,14 @@ def _load_pair(chain: bytes, key: bytes, minimum: ssl.TLSVersion, name: str) -> 
         context.load_cert_chain(f"/proc/self/fd/{pair}", password=_no_password)
     except (ssl.SSLError, ValueError) as error:
         reason = getattr(error, "reason", None) or "encrypted key"
-        raise CertificateError([f"{name}: not a usable pair ({reason})"]) from None
+        raise ServingCertificateError([f"{name}: not a usable pair ({reason})"]) from None
     finally:
         os.close(pair)
     return context
 
 
 def _no_password() -> str:
-    # Without it OpenSSL would ask on the terminal for an encrypted key's password.
+    # Without this OpenSSL would prompt on the terminal for an encrypted key's password.
     raise ValueError("encrypted key")
 
 
@@ -121,4 +121,4 @@ def _read(path: Path) -> bytes:
     try:
         return read_bounded(path)
     except UnusableInputError as error:
-        raise CertificateError([str(error)]) from None
+        raise ServingCertificateError([str(error)]) from None

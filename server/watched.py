@@ -1,6 +1,7 @@
-"""Hot reload: files are polled, a good change is swapped in whole, a bad one is reported and the last good value kept.
+"""Hot reload of files: a valid change takes effect whole; an invalid one is reported, and the last valid value stays.
 
-Polling, because a ConfigMap or Secret mount is switched by renaming a `..data` link, which inotify on the file misses.
+Files are polled: the kubelet updates a ConfigMap or Secret mount by renaming a `..data` link, which inotify on the file
+misses.
 """
 
 import asyncio
@@ -23,7 +24,7 @@ _SETTLED_NS = 2_000_000_000
 
 
 class FileMetrics:
-    """What is loaded and whether the last reload worked, by name. One instance for a registry."""
+    """Per watched file: what is loaded, and whether the last reload worked. A registry takes one instance."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.digest = Gauge(
@@ -38,12 +39,12 @@ class FileMetrics:
 
 
 class Watched(Generic[T]):
-    """The newest good value of one or more files.
+    """The newest valid value of one or more files.
 
-    The constructor loads (in the caller's thread) and raises what `read` raises. Later, `watch` runs until cancelled:
-    every `interval` seconds it looks at the files of `paths()` and calls `read` in a thread when they changed.
-    `changed` is called on the event loop with each new value. `read` raises ConfigurationError for what a person
-    must mend.
+    The constructor loads in the caller's thread, and raises what `read` raises. Then `watch` runs until cancelled:
+    every `interval` seconds it compares the files of `paths()`, and calls `read` in a thread when they changed.
+    `changed` is called on the event loop with each new value. `read` raises ConfigurationError for a mistake that a
+    person has to correct.
     """
 
     def __init__(
@@ -83,13 +84,13 @@ class Watched(Generic[T]):
             await self.poll()
 
     async def poll(self) -> bool:
-        """Look once; True when a new value was swapped in."""
+        """Compare the files once. Returns whether a new value took effect."""
         signature = await asyncio.to_thread(_signature, self._paths())
         if signature == self._signature:
             return False
         try:
             loaded = await asyncio.to_thread(self._read)
-        except Exception as error:  # whatever it is, the last good value stays in use
+        except Exception as error:  # for any reason the last valid value stays in force
             self._signature = signature
             self._fail(error)
             return False
@@ -115,7 +116,7 @@ class Watched(Generic[T]):
     def _fail(self, error: Exception) -> None:
         self._metrics.success.labels(self.name).set(0)
         problem = error.problems if isinstance(error, ConfigurationError) else type(error)
-        if problem != self._problem:  # one line for a fault, not one for each poll
+        if problem != self._problem:  # one line per fault, not per poll
             self._problem = problem
             if isinstance(error, ConfigurationError):
                 logs.error("file_not_reloaded", file=self.name, problems=error.problems, kept=self.digest)
@@ -133,7 +134,7 @@ def watch_yaml(
     max_bytes: int = MAX_FILE_BYTES,
     changed: Callable[[Model], None] | None = None,
 ) -> Watched[Model]:
-    """`path` as a `model`, loaded now and kept up to date while `watch` runs. Raises ConfigurationError now only."""
+    """`path` as a `model`, loaded now and kept up to date while `watch` runs. Raises ConfigurationError only now."""
     return Watched(
         name,
         read=lambda: load(path, model, max_bytes=max_bytes),
@@ -145,8 +146,11 @@ def watch_yaml(
 
 
 def _signature(paths: Sequence[Path]) -> object:
-    """Equal for the same files, unchanged. A file changed less than 2 s ago equals nothing: it may change again within
-    the resolution of its time stamp, at the same size, as git's index has it ("racily clean")."""
+    """Equal for the same files while they are unchanged.
+
+    A file that changed less than 2 s ago equals nothing. It may change again at the same size within the resolution of
+    its time stamp; git calls such an entry of its index "racily clean".
+    """
     parts: list[object] = []
     for path in paths:
         try:

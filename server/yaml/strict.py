@@ -27,7 +27,7 @@ T = TypeVar("T", covariant=True)
 Location = tuple[int | str, ...]
 
 _SCALARS = {TAG + name for name in ("str", "int", "float", "bool", "null")}
-# pydantic's own messages that repeat what was given, or somebody's unknown exception text.
+# pydantic's messages that repeat the input, or an exception text of unknown content.
 _ECHOING = {"value_error", "assertion_error", "uuid_parsing", "json_invalid", "get_attribute_error", "iteration_error"}
 
 

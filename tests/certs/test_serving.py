@@ -22,7 +22,7 @@ from certs.metrics import CertificateMetrics
 from certs.pem import MAX_BYTES, MAX_CERTIFICATES, Pair, read_certificates, read_pair
 from certs.serving import Serving
 from certs.state import LEAF_SECRET
-from server.tls import CertificateError, HeldCertificate
+from server.tls import HeldCertificate, ServingCertificateError
 from tests.certs.cluster import NAMES, PERIODS, START, Cluster
 
 
@@ -151,7 +151,7 @@ def test_a_certificate_that_tls_refuses_is_reported_and_stops_nothing(
     serving = Serving(NAMES, HeldCertificate().replace, CertificateMetrics(CollectorRegistry(), bool, float))
     data = {key: base64.b64encode((tmp_path / key).read_bytes()).decode() for key in ("tls.crt", "tls.key")}
     serving.reconcile({"data": data}, [], START)
-    assert serving.problem() == "no certificate yet: it cannot be served: CertificateError"
+    assert serving.problem() == "no certificate yet: it cannot be served: ServingCertificateError"
     assert [record.msg for record in caplog.records] == ["certificate_not_usable"]
 
 
@@ -205,6 +205,6 @@ async def test_a_pair_handed_over_is_served_from_the_next_handshake_on() -> None
         for pair in (first, second):
             held.replace(pair.certificate_pem, pair.key_pem)
             assert ssl.DER_cert_to_PEM_cert(await served()).encode().split() == pair.certificate_pem.split()
-        with pytest.raises(CertificateError):
+        with pytest.raises(ServingCertificateError):
             held.replace(first.certificate_pem, second.key_pem)
         assert ssl.DER_cert_to_PEM_cert(await served()).encode().split() == second.certificate_pem.split()

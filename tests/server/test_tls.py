@@ -5,7 +5,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from server.messages import Response
-from server.tls import CertificateError, CertificateFiles
+from server.tls import CertificateFiles, ServingCertificateError
 
 BODY = b"x" * 12_600
 SUCCESS = "morphisms_file_last_reload_success"
@@ -105,7 +105,7 @@ async def test_follows_a_mounts_link(serve, connect, new_pair, tmp_path):
 async def test_needs_a_good_pair_to_start(serve, new_pair, tmp_path):
     files = new_pair().write(tmp_path)
     files.key.write_bytes(new_pair().key)
-    with pytest.raises(CertificateError, match="not a usable pair"):
+    with pytest.raises(ServingCertificateError, match="not a usable pair"):
         await serve({}, certificate=files)
 
 
