@@ -7,6 +7,7 @@ import json
 import pytest
 
 from server.yaml.strict import schema
+from tests.support.pages import PAGES
 from tests.support.paths import ROOT
 from tools.schema import DOCS, SCHEMAS
 
@@ -14,6 +15,11 @@ from tools.schema import DOCS, SCHEMAS
 @pytest.mark.parametrize("name", SCHEMAS)
 def test_the_published_schema_is_the_types_own(name: str) -> None:
     assert (DOCS / name).read_text() == schema(SCHEMAS[name]), "run make schema"
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_a_page_links_the_published_schema(name: str) -> None:
+    assert any(f"]({name})" in text for page, text in PAGES.items() if page.startswith("docs/"))
 
 
 def test_every_key_of_the_configuration_is_described() -> None:
