@@ -16,7 +16,7 @@ class UnusableInputError(Exception):
 def read_bounded(path: Path, limit: int = MAX_FILE_BYTES) -> bytes:
     """The file's content, of at most `limit` bytes. Raises UnusableInputError.
 
-    One read, so that what was measured is what is used, also of a file that grows and of a device that never ends.
+    One bounded read, so that a file that grows and a device without an end are bounded too.
     """
     try:
         with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""Words of others in messages of ours."""
+"""Untrusted text in messages, and suggestions."""
 
 from __future__ import annotations
 

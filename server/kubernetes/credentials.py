@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
 
+from server.files import UnusableInputError, read_bounded
 from server.kubernetes.errors import CredentialsError
 
 SERVICE_ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
@@ -93,13 +94,11 @@ def tls_context(ca: Path | None) -> ssl.SSLContext:
 
 def _read_token(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            content = file.read(_MAX_TOKEN_BYTES + 1)
-        token = content.decode("ascii").strip()
-    except OSError as error:
-        raise CredentialsError(f"{path}: cannot be read: {error.strerror}") from None
+        token = read_bounded(path, _MAX_TOKEN_BYTES).decode("ascii").strip()
+    except UnusableInputError as error:
+        raise CredentialsError(str(error)) from None
     except UnicodeDecodeError:
         raise CredentialsError(f"{path}: not a token: it holds more than ASCII") from None
-    if not token or len(content) > _MAX_TOKEN_BYTES or not token.isprintable():
-        raise CredentialsError(f"{path}: not a token: empty, of several lines, or larger than {_MAX_TOKEN_BYTES} bytes")
+    if not token.isprintable() or not token:
+        raise CredentialsError(f"{path}: not a token: empty or of several lines")
     return token

@@ -1,12 +1,12 @@
-"""Kubernetes objects as YAML: read the way Kubernetes reads them, written so that every reader agrees.
+"""Kubernetes objects as YAML: read as Kubernetes reads them, written so that every YAML reader agrees.
 
 Kubernetes reads YAML with sigs.k8s.io/yaml (YAML 1.1 as go-yaml v2 has it, then JSON), which differs from PyYAML: `y`
 and `1e3` are not text there, `08`, `0o400` and `1_000` are numbers, dates and `1:30` are text. `read_documents` follows
-Kubernetes, so that a command sees the object that the API server would see. `write_documents` puts quotes around any
-text that YAML 1.1, YAML 1.2 or Kubernetes could take for something else. Comments and anchors do not survive: an anchor
+Kubernetes, so that a command sees the object that the API server would see. `write_documents` quotes any text
+that YAML 1.1, YAML 1.2 or Kubernetes could read as another type. Comments and anchors do not survive: an anchor
 is written out wherever it was used.
 
-No message repeats a value: manifests are where secrets should not be, and sometimes are.
+No message repeats a value: manifests should not hold secrets, and sometimes do.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ BOUNDS: Final = Bounds(depth=100, nodes=1_000_000)
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One YAML document: a Kubernetes object (a mapping with `apiVersion` and `kind`), and where it stands.
+    """One YAML document: a Kubernetes object (a mapping with `apiVersion` and `kind`), and its place.
 
-    `source` is what a person calls the file; `line` counts from 1. `object` is the caller's to change.
+    `source` names the file in messages; `line` counts from 1. The caller may change `object`.
     """
 
     object: dict[str, Any]
@@ -102,7 +102,7 @@ def write_documents(objects: Iterable[Mapping[str, Any]]) -> str:
 
 
 def is_object(value: Any) -> bool:
-    """Whether it is a mapping that says what it is, as every Kubernetes object does."""
+    """Whether it is a mapping with `apiVersion` and `kind`, as every Kubernetes object is."""
     return isinstance(value, dict) and all(isinstance(value.get(key), str) for key in ("apiVersion", "kind"))
 
 
@@ -231,7 +231,7 @@ def resolve(text: str) -> Any:
     integer = _integer(digits)
     if integer is not None:
         return integer
-    # After a leading dot go-yaml lets strconv judge the underscores, which takes them between digits only.
+    # After a leading dot go-yaml leaves the underscores to strconv, which accepts them between digits only.
     if _FLOAT.fullmatch(digits) and not (text[0] == "." and _STRAY_UNDERSCORE.search(text)):
         number = float(digits)
         if math.isinf(number):  # `1e400`, a commit's digest perhaps

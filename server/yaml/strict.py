@@ -1,8 +1,8 @@
-"""Typed YAML: a file becomes a validated pydantic model, or a list of problems that a person can act on.
+"""Typed YAML: turns a file into a validated pydantic model, or into a list of problems that a person can act on.
 
 No message repeats a value, because a configuration may hold secrets; keys and lines are named. For the same reason the
-text of a ValueError from a model's own validator is not shown. A validator with something to tell raises
-`pydantic_core.PydanticCustomError(code, text)`: choosing it is promising that the text holds no value.
+text of a ValueError from a model's own validator is not shown. A validator with a message raises
+`pydantic_core.PydanticCustomError(code, text)`, and thereby promises that the text holds no value.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""`make images`: the Dockerfile's three targets by an engine, else by buildah, else not at all, saying so."""
+"""`make images`: builds the Dockerfile's three targets by an engine, else by buildah, else prints why it cannot."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from tools.images.targets import TARGETS
 
 SOURCE = Path(__file__).parents[2]
 _BUILD = SOURCE / "build" / "images"
-# What the Dockerfile's base has, by Debian's own packages.
+# The contents of the Dockerfile's base, from Debian's own packages.
 _BASE = "localhost/morphisms-base"
 _BASE_PACKAGES = "binutils,ca-certificates,gcc,libc6-dev,make,python3,python3-pip,python3-venv"
-# pip trusts whom this machine trusts; the images' own authorities come from elsewhere.
+# pip trusts this machine's authorities; those of the images have another source.
 _AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt"
 _BUILDAH = ("buildah", "--storage-driver", "overlay")
 
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """What every image of one build shares."""
+    """The settings that all images of one build share."""
 
     version: str
     epoch: str
@@ -40,7 +40,7 @@ class Build:
         return cls(project["version"], epoch or "0", pip if pip.is_file() else None)
 
     def options(self, target: str) -> list[str]:
-        """Docker's, Podman's and buildah's alike."""
+        """The options that Docker, Podman and buildah take alike."""
         options = ["--target", target, "--tag", self.tag(target), "--build-arg", f"SOURCE_DATE_EPOCH={self.epoch}"]
         return options + ([f"--secret=id=pip,src={self.pip}"] if self.pip else [])
 
@@ -49,7 +49,7 @@ class Build:
 
 
 def main() -> int:
-    """Build all three; the exit code. Without any builder that is a message and no failure."""
+    """Build all three; the exit code. Without a builder it prints a message and succeeds."""
     build = Build.of_checkout()
     engine = next((name for name in ("docker", "podman") if succeeds(name, "info")), None)
     if engine is not None:

@@ -25,7 +25,7 @@ from tools.images.targets import PACKAGES, PYTHON, TARGETS, Target
 
 SOURCE = Path(__file__).parents[2]
 
-# Of the standard library: development, graphics, terminals, databases, other protocols, and what it calls obsolete.
+# Of the standard library: development, graphics, terminals, databases, other protocols, and its obsolete modules.
 # fmt: off
 _UNUSED = frozenset((
     "__hello__", "__phello__", "_bootsubprocess", "_crypt", "_ctypes_test", "_curses", "_curses_panel", "_dbm", "_gdbm",
@@ -86,7 +86,7 @@ def _add_packages(environment: Path, root: Path) -> None:
     packages = root / PACKAGES.lstrip("/")
     shutil.copytree(environment / "lib" / PYTHON / "site-packages", packages)
     for record in packages.glob("*.dist-info/RECORD"):
-        # Commands stay behind, and their checksums would tell the folder they were installed in.
+        # Commands are left out; their checksums would reveal the folder they were installed in.
         lines = [line for line in record.read_text().splitlines(keepends=True) if not line.startswith("../")]
         record.write_text("".join(lines))
 
@@ -162,7 +162,7 @@ def _add_certificates(root: Path) -> None:
 
 
 def _compile(root: Path) -> None:
-    """Beforehand, because the root is read-only; believed unchecked, because nobody can change it."""
+    """Compile ahead, because the root is read-only; unchecked at run time, because the image cannot change."""
     for folder in (root / "usr/lib" / PYTHON, root / PACKAGES.lstrip("/")):
         compiled = compileall.compile_dir(
             folder,

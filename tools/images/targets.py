@@ -1,4 +1,4 @@
-"""The three images: which locked packages each installs, which modules it starts from, and what it is started by."""
+"""The three images: the locked packages, the modules to start from, and the launcher of each."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ TARGETS: Mapping[str, Target] = {
         Target(
             "verifier",
             "requirements/verifier.txt",
-            # The verdicts lie in the verifier's own folder: who runs it asks there.
+            # The records are in the verifier's own folder, so its operator reads them there.
             ("cli.main", "cli.commands.verifier", "cli.commands.explain"),
             "usr/bin/morphisms",
             _command("verifier", "explain"),

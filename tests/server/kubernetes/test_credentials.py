@@ -91,12 +91,22 @@ async def test_a_token_that_cannot_be_read_later_fails_the_request_and_not_the_c
         assert await authorization(secure, client) == "Bearer third"
 
 
-@pytest.mark.parametrize("content", [b"", b" \n", b"two\nlines", b"\xff\xfe", b"x" * (65 << 10), b"null\0byte"])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "not a token"),
+        (b" \n", "not a token"),
+        (b"two\nlines", "not a token"),
+        (b"\xff\xfe", "not a token"),
+        (b"x" * (65 << 10), "larger than 65536 bytes"),
+        (b"null\0byte", "not a token"),
+    ],
+)
 async def test_a_file_that_is_not_a_token_is_refused_without_quoting_it(
-    secure: ApiServer, account: Path, content: bytes
+    secure: ApiServer, account: Path, content: bytes, message: str
 ) -> None:
     (account / "token").write_bytes(content)
-    with pytest.raises(CredentialsError, match="not a token") as caught:
+    with pytest.raises(CredentialsError, match=message) as caught:
         await connect()
     assert "two" not in str(caught.value)
 
