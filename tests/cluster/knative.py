@@ -16,6 +16,7 @@ import yaml
 from tests.cluster.binaries import KNATIVE, Report, binary, only_one
 from tests.cluster.client import Client, Object
 from tests.cluster.controlplane import ControlPlane
+from tests.cluster.definitions import wait_until_established
 from tests.cluster.namespace import Namespace
 from tests.cluster.process import Process
 from tests.support.ports import free_port
@@ -42,7 +43,7 @@ class Knative:
         admin.kubectl("create", "-f", "-", input=definitions)
         admin.kubectl("create", "-f", "-", input=[_NAMESPACE, *(o for o in others if o["kind"] != "Namespace")])
         admin.kubectl("create", "-f", "-", input=[_SERVICE, *(self._reachable(item) for item in registrations)])
-        admin.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
+        wait_until_established(admin)
         self.client: Client = cluster.service_account(NAMESPACE, "controller")
         self.webhook = self._process("webhook", WEBHOOK_NAME="webhook", WEBHOOK_PORT=str(self._port))
         self.controller = self._process("controller")

@@ -26,6 +26,7 @@ from tests.cluster import binaries
 from tests.cluster.asking import INJECTED, PODS, STATUS, make_pod
 from tests.cluster.client import MERGE_PATCH, Answer, Client, Object
 from tests.cluster.controlplane import ControlPlane, control_plane
+from tests.cluster.definitions import wait_until_established
 from tests.cluster.nodes import add_node
 from tests.cluster.pki import Authority
 from tests.manifests.rendering import rendered
@@ -117,7 +118,7 @@ def registered(_programs: None, endpoint: Endpoint) -> Iterator[ControlPlane]:
             add_node(cluster.admin, "plain-0")
             definition = binaries.KNATIVE.folder / "serving" / "config" / "core" / "300-resources" / "service.yaml"
             cluster.kubectl("apply", "--server-side", "-f", definition)
-            cluster.kubectl("wait", "--for=condition=Established", "crd/services.serving.knative.dev", "--timeout=30s")
+            wait_until_established(cluster.admin)
             cluster.kubectl("apply", "--server-side", "-f", "-", input=_registrations(endpoint))
             _wait_until_asked(cluster, endpoint)
             yield cluster
