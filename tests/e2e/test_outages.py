@@ -25,6 +25,7 @@ import random
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -271,19 +272,28 @@ def test_killed_and_started_again(staying: Pod, bao: RaftOpenBao, nobody_left: C
 def test_sigterm_at_random_moments_while_it_rotates(
     staying: Pod, bao: RaftOpenBao, issuer: Issuer, nobody_left: Callable[[], set[str]]
 ) -> None:
-    """Each time another version waits, half of them are changed once more while it runs."""
+    """Each time another version waits, half of them are changed once more while it runs.
+
+    The first is stopped once it has published, and says how long that takes here; the second is stopped at once.
+    """
     staying.new_token = lambda: issuer.token(uid=str(uuid4()))
     files = 20
     staying.change(secrets=tuple(SecretFile(f"s{n}", DB, f"folder/s{n}") for n in range(files)))
     ends = []
+    usual = 0.0
     for number in range(16):
         write_password(bao, f"{number}")
+        began = time.monotonic()
         with resident(staying, reread=0.02) as sidecar:
-            changes = threading.Timer(_RANDOM.uniform(0.2, 0.4), write_password, [bao, f"{number}-again"])
+            changes = threading.Timer(_RANDOM.uniform(0.5, 1.5) * usual, write_password, [bao, f"{number}-again"])
             if number % 2:
                 changes.start()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                sidecar.process.wait(_RANDOM.uniform(0.05, 0.6))
+            if number == 0:
+                sidecar.wait("published")
+                usual = time.monotonic() - began
+            elif number > 1:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    sidecar.process.wait(_RANDOM.uniform(0.3, 3) * usual)
             ended = sidecar.stop()
             if number % 2:
                 changes.join()
