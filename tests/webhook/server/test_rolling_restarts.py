@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import http.client
 import ssl
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +13,9 @@ import pytest
 
 from tests.support.balancer import UPDATE_SECONDS
 from tests.support.certificates import write_pair
-from tests.support.paths import REVIEWS, ROOT
+from tests.support.paths import REVIEWS
 from tests.support.ports import free_port
+from tests.support.processes import running
 from tests.support.until import until
 from tests.webhook.server.load import Load
 from tests.webhook.server.process import CLUSTER, Webhook, webhook
@@ -33,10 +33,9 @@ def balanced(tmp_path: Path) -> Iterator[tuple[int, Path]]:
     """The port of a balancer, and the file that lists its replicas."""
     port, backends = free_port(), tmp_path / "backends"
     backends.touch()
-    process = subprocess.Popen([sys.executable, "-m", "tests.support.balancer", str(port), str(backends)], cwd=ROOT)
-    yield port, backends
-    process.kill()
-    process.wait()
+    command = [sys.executable, "-m", "tests.support.balancer", str(port), str(backends)]
+    with running(command, tmp_path / "balancer.log"):
+        yield port, backends
 
 
 def _list(backends: Path, replicas: list[Webhook]) -> None:
