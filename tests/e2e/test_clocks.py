@@ -37,7 +37,7 @@ def test_a_guest_whose_clock_is_minutes_off_gets_its_secrets(pod: Pod, faketime:
     assert ended.code == 0, ended.stderr
     (warning,) = ended.named("clock_skew")
     seconds, _, direction = warning["detail"].removeprefix("this guest's clock is ").partition(" s ")
-    assert 595 <= int(seconds) <= 605
+    assert 590 <= int(seconds) <= 660, "ten minutes, and what a busy machine adds"
     assert direction == ("ahead of the verifier's" if offset[0] == "+" else "behind the verifier's")
     assert (pod.secrets / "password").read_text().startswith(CANARY)
 
@@ -85,7 +85,9 @@ _OTHER_SLEEP = "import select, time\ntime.sleep = lambda seconds: select.select(
 
 
 @pytest.mark.slow
-def test_a_guest_that_was_paused_looks_at_once(pod: Pod, bao: RaftOpenBao, faketime: dict[str, str]) -> None:
+def test_a_guest_that_was_paused_reads_its_secrets_at_once(
+    pod: Pod, bao: RaftOpenBao, faketime: dict[str, str]
+) -> None:
     """To a paused VM no time has passed until its clock is put right, and the monotonic one never is."""
     write_password(bao, "first")
     clock = pod.root / "clock"
@@ -101,7 +103,7 @@ def test_a_guest_that_was_paused_looks_at_once(pod: Pod, bao: RaftOpenBao, faket
         sidecar.wait("published")
         write_password(bao, "second")
         clock.write_text("+600")
-        assert 595 <= sidecar.wait("paused")[0]["seconds"] <= 605
+        assert 590 <= sidecar.wait("paused")[0]["seconds"] <= 660, "ten minutes, and what a busy machine adds"
         sidecar.wait("published", 2)
         assert (pod.secrets / "password").read_text() == f"{CANARY}-second"
         assert not sidecar.named("trouble")

@@ -64,28 +64,28 @@ ELSEWHERE: Final = {
         "e2e/test_replicas.py::test_killed_while_it_logs_in_the_other_honours_the_bearer"
     ),
     "verifier restarted": "e2e/test_replicas.py::test_started_again_in_time_is_as_good_as_another",
-    "Vault that answers 503 a while": "sidecar/test_refusals.py::test_a_vault_that_recovers_in_time",
-    "Vault sealed from the first read on": "sidecar/test_refusals.py::test_a_sealed_vault",
-    "secret, version or key missing": "sidecar/test_refusals.py::test_secrets_versions_and_keys_that_are_missing",
-    "memory volume full, nothing there before": "sidecar/test_refusals.py::test_a_full_volume",
-    "plan that is none": "sidecar/test_refusals.py::test_a_plan_that_is_none",
+    "Vault answers 503 a while": "sidecar/test_refusals.py::test_a_vault_that_recovers_before_the_deadline_is_used",
+    "Vault sealed at the first read": "sidecar/test_refusals.py::test_a_sealed_vault_is_unreachable_at_the_deadline",
+    "secret, version or key missing": "sidecar/test_refusals.py::test_a_missing_secret_version_or_key_is_named",
+    "memory volume full, nothing there before": "sidecar/test_refusals.py::test_a_full_volume_shows_nothing",
+    "plan that is not JSON": "sidecar/test_refusals.py::test_a_plan_that_is_not_json_is_refused",
     "key service asks for patience": "e2e/test_key_service.py::test_pods_wait_out_a_key_service_that_limits",
-    "key service refuses for long": "e2e/test_key_service.py::test_a_key_service_that_goes_on_refusing",
+    "key service refuses for long": "e2e/test_key_service.py::test_a_key_service_that_keeps_refusing_fails_the_pod",
     "guest's clock off": "e2e/test_clocks.py::test_a_guest_whose_clock_is_minutes_off_gets_its_secrets",
     "guest's clock days off": "e2e/test_clocks.py::test_a_guest_whose_clock_is_days_off_is_told_so",
     "verifier's clock off": "e2e/test_clocks.py::test_a_verifier_whose_clock_is_off_refuses_and_the_guest_says_so",
-    "SIGTERM at every stage": "e2e/test_stopping.py::test_sigterm_at_each_stage",
-    "SIGTERM at 50 moments": "e2e/test_stopping.py::test_sigterm_at_fifty_moments",
-    "Vault sealed while a sidecar stays": "e2e/test_outages.py::test_vault_away_for_a_while",
-    "token revoked under a sidecar that stays": "sidecar/test_losing.py::test_a_token_that_is_revoked_is_replaced",
-    "secret deleted under a sidecar that stays": "sidecar/test_losing.py::test_a_secret_that_is_deleted",
-    "version destroyed under a sidecar that stays": "sidecar/test_losing.py::test_a_version_that_is_destroyed",
-    "SIGKILL": "sidecar/test_stopping.py::test_sigkill_never_leaves_half",
+    "SIGTERM at every stage": "e2e/test_shutdown.py::test_sigterm_at_each_stage",
+    "SIGTERM at 50 moments": "e2e/test_shutdown.py::test_sigterm_at_fifty_moments",
+    "Vault sealed while renewing": "e2e/test_outages.py::test_vault_away_for_a_while",
+    "token revoked while renewing": "sidecar/test_lost_access.py::test_a_token_that_is_revoked_is_replaced",
+    "secret deleted while renewing": "sidecar/test_lost_access.py::test_a_deleted_secret_keeps_its_last_version",
+    "version destroyed while renewing": "sidecar/test_lost_access.py::test_a_destroyed_version_keeps_its_last_content",
+    "SIGKILL": "sidecar/test_shutdown.py::test_sigkill_never_leaves_half",
 }
 
 
 @pytest.mark.parametrize("where", ELSEWHERE.values())
-def test_what_the_table_names_is_there(where: str) -> None:
+def test_the_table_names_tests_that_exist(where: str) -> None:
     file, _, name = where.partition("::")
     text = (ROOT / "tests" / file).read_text()
     assert re.search(rf"^def {name}\(", text, re.MULTILINE), where

@@ -185,7 +185,9 @@ def test_pods_wait_out_a_key_service_that_limits(
     assert bao.accessors() == before
 
 
-def test_a_key_service_that_goes_on_refusing(pod: Pod, platform: Platform, start_verifier: StartVerifier) -> None:
+def test_a_key_service_that_keeps_refusing_fails_the_pod(
+    pod: Pod, platform: Platform, start_verifier: StartVerifier
+) -> None:
     maker = Maker(platform, "600", refusals=1_000)
     pod.change(deadline_seconds=5)
     with start_verifier(maker) as (running, machine):

@@ -14,7 +14,7 @@ The answers, written beforehand:
     SIGTERM at random moments while it rotates    one version, whole         exit 0 once published, no token left
     many at once, and all rotate                  all follow                 all stay
 
-Token revoked, secret deleted, version destroyed, permission and belief lost: tests/sidecar/test_losing.py.
+Token revoked, secret deleted, version destroyed, permission and belief lost: tests/sidecar/test_lost_access.py.
 """
 
 from __future__ import annotations
@@ -313,7 +313,9 @@ def test_sigterm_at_random_moments_while_it_rotates(
 
 
 @pytest.mark.slow
-def test_many_stay_and_all_follow(new_pod: NewPod, bao: RaftOpenBao, nobody_left: Callable[[], set[str]]) -> None:
+def test_many_sidecars_all_publish_a_rotated_secret(
+    new_pod: NewPod, bao: RaftOpenBao, nobody_left: Callable[[], set[str]]
+) -> None:
     write_password(bao, "first")
     with contextlib.ExitStack() as stack:
         pods = [new_pod() for _ in range(12)]

@@ -140,7 +140,7 @@ def _everything(plan: Plan) -> dict[str, Any]:
     return dict.fromkeys(keys, "value")
 
 
-def test_all_that_can_be_asked_for_arrives(injected: list[Injected]) -> None:
+def test_a_plan_with_every_feature_is_published(injected: list[Injected]) -> None:
     plan = read_plan(next(each.text for each in injected if each.case == _EVERYTHING.name))
     home = "secret/knative/cluster/default/payments"
     assert reads(plan) == [

@@ -107,12 +107,14 @@ def test_a_missing_secret_is_one_failure_beside_those_that_are_there(healthy: Po
     assert said.code == 16
 
 
-def test_a_missing_key_and_an_unwritable_volume(healthy: Pod) -> None:
+def test_a_missing_key_is_a_failure_of_the_contents(healthy: Pod) -> None:
     healthy.change(secrets=(SecretFile("db", DB, "db", key="nothing"),))
+    assert any("contents" in line and "nothing" in line for line in doctor(healthy).failures())
+
+
+def test_a_missing_volume_is_a_failure_of_its_own(healthy: Pod) -> None:
     healthy.run_folder.rmdir()
-    lines = doctor(healthy).failures()
-    assert any("volume" in line and "/run does not exist" in line for line in lines)
-    assert any("contents" in line and "nothing" in line for line in lines)
+    assert any("volume" in line and "/run does not exist" in line for line in doctor(healthy).failures())
 
 
 def test_servers_that_are_not_there_or_not_trusted_are_each_named(healthy: Pod) -> None:
@@ -143,7 +145,7 @@ def test_the_command_knows_the_option(tmp_path: Path) -> None:
     assert (refused.returncode, "usage" in refused.stderr) == (10, True)
 
 
-def test_what_fails_after_the_verifier_believed_is_told_under_its_id(healthy: Pod, verifier_process: Verifier) -> None:
+def test_a_failure_after_the_attestation_names_its_correlation_id(healthy: Pod, verifier_process: Verifier) -> None:
     healthy.change(secrets=(SecretFile("gone", f"{HOME}/never-written", "gone"),))
     ended = healthy.run()
     found = re.search(r"\[secret-missing, correlation id ([0-9a-f]{16})\]", ended.last_words)

@@ -13,7 +13,7 @@ from tests.attestation.verifier.process import Verifier
 from tests.sidecar.pod import Pod, clean, refused
 from tests.sidecar.postgres import Postgres, postgres
 from tests.sidecar.resident import application, resident
-from tests.sidecar.test_stopping import alive
+from tests.sidecar.test_shutdown import alive
 from tests.support.openbao import OpenBao
 from tests.support.until import until
 
@@ -88,7 +88,7 @@ def test_a_lease_is_renewed_and_replaced_near_its_maximum(
         assert app.stdout is not None
         assert app.stdout.readline().strip() == second[0] != first[0]
         taken, replaced = (each["uptime_ms"] for each in sidecar.named("published")[:2])
-        assert 3.3 < (replaced - taken) / 1000 < 6, "the first third of its life is not enough: it was renewed"
+        assert (replaced - taken) / 1000 > 3.3, "the first third of its life is not enough: it was renewed"
         assert len(sidecar.named("attested")) == 1
         assert database.accepts(*second)
         sidecar.wait("lease_revoked")
@@ -180,7 +180,7 @@ def test_a_broken_role_does_not_hold_up_the_others(pod: Pod, bao: OpenBao, datab
         assert sidecar.stop().code == 0
 
 
-def test_agent_init_says_that_somebody_has_to_stay(pod: Pod, bao: OpenBao) -> None:
+def test_agent_init_refuses_a_secret_with_a_lease(pod: Pod, bao: OpenBao) -> None:
     before = alive(bao)
     pod.change(env=(EnvVariable("web", "USER", path="database/creds/lasting", key="username"),))
     event = refused(pod.run(), Exit.CONFIGURATION, "secret-path")

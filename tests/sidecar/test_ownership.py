@@ -52,7 +52,7 @@ def _run(words: list[str], user: int, group: int | None = None) -> int:
 
 
 @pytest.mark.parametrize("own", [True, False], ids=["0400", "0440"])
-def test_who_reads(pod: Pod, open_folder: Path, own: bool) -> None:
+def test_files_are_readable_by_the_users_that_the_plan_means(pod: Pod, open_folder: Path, own: bool) -> None:
     helper = Path(shutil.copy(pod.helper, open_folder / "helper"))
     token = pod.new_token()
     root = open_folder / "pod"

@@ -125,7 +125,7 @@ def test_values_that_look_like_references_are_values() -> None:
 
 
 @pytest.mark.parametrize("value", ["${vault:m/a}", "${vault:m/a#k", "${vault:m/a#k@0}", "${vault:#k}"])
-def test_inline_references_that_are_none(value: str) -> None:
+def test_a_malformed_inline_reference_is_refused(value: str) -> None:
     with pytest.raises(SidecarError) as caught:
         reads(plan(env=(EnvVariable("web", "A", value=value),)))
     assert caught.value.reason == "inline-reference"
@@ -140,7 +140,7 @@ def test_whole_secrets_are_canonical_and_numbers_that_would_change_are_refused()
 
 
 @pytest.mark.parametrize("names", [("a", "a"), ("a", "a/b"), ("a/b", "a"), ("a/b/c", "a/b")])
-def test_files_that_exclude_each_other(names: tuple[str, str]) -> None:
+def test_two_secrets_for_one_file_are_refused(names: tuple[str, str]) -> None:
     made = plan(secrets=tuple(SecretFile(f"s{n}", "m/a", name) for n, name in enumerate(names)))
     with pytest.raises(SidecarError) as caught:
         files(made, {("m/a", None): {"a": "1"}})

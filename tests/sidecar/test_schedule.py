@@ -19,12 +19,12 @@ def due(schedule: Schedule) -> Task | None:
     return schedule.wait(ShutdownSignal(), 0.0)
 
 
-def test_what_is_expected_is_due(schedule: Schedule) -> None:
+def test_a_task_without_failures_takes_a_new_due_time(schedule: Schedule) -> None:
     schedule.set_unless_backing_off(Task.ATTESTATION, 0.0)
     assert due(schedule) is Task.ATTESTATION
 
 
-def test_who_was_refused_waits_whatever_is_expected_of_him(schedule: Schedule) -> None:
+def test_a_refused_task_keeps_its_back_off_until_it_is_set(schedule: Schedule) -> None:
     """Each renewal of the old token says when the guest should prove itself again: that must not undo the back-off."""
     refused = SidecarError(Reason.VERIFIER_REFUSED, "no")
     for _ in range(8):

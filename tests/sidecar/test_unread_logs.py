@@ -20,7 +20,7 @@ from plan.document import SecretFile
 from tests.sidecar.pod import CANARY, HOME, START, Pod
 from tests.sidecar.resident import START as STAY
 from tests.sidecar.secrets import write_secret
-from tests.sidecar.test_stopping import alive
+from tests.sidecar.test_shutdown import alive
 from tests.support.openbao import OpenBao
 from tests.support.paths import ROOT
 from tests.support.until import until
@@ -75,7 +75,7 @@ def started(pod: Pod, unread: Unread, code: str, *arguments: str) -> Iterator[su
         process.wait()
 
 
-def test_secrets_are_published_all_the_same(quiet: Pod, bao: OpenBao, unread: Unread) -> None:
+def test_agent_init_publishes_although_its_log_is_not_read(quiet: Pod, bao: OpenBao, unread: Unread) -> None:
     before = alive(bao)
     with started(quiet, unread, START) as process:
         assert process.wait(15) == 0
@@ -83,7 +83,7 @@ def test_secrets_are_published_all_the_same(quiet: Pod, bao: OpenBao, unread: Un
     assert alive(bao) - before == set()
 
 
-def test_who_stays_goes_on_and_ends_in_order(quiet: Pod, bao: OpenBao, unread: Unread) -> None:
+def test_agent_sidecar_renews_and_stops_although_its_log_is_not_read(quiet: Pod, bao: OpenBao, unread: Unread) -> None:
     before = alive(bao)
     quiet.change(agent="sidecar")
     with started(quiet, unread, STAY, "0", "0.3") as process:

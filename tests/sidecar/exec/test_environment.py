@@ -27,7 +27,7 @@ def test_a_name_is_replaced_whole_and_only_it(pod: Pod) -> None:
     assert pod.report(env=inherited).environment == [b"KE=a", b"KEYS=b", b"key=c", b"KEY=1"]
 
 
-def test_values_are_bytes_that_nobody_reads(pod: Pod) -> None:
+def test_values_are_passed_as_bytes(pod: Pod) -> None:
     value = b" =a=b\n\t\x01\x7f\x80\xff$(HOME)${HOME}\\\"' "
     pod.publish(b"VALUE=" + value + b"\0EMPTY=\0a name.of-any /kind=x\0")
     assert pod.report().environment == [b"VALUE=" + value, b"EMPTY=", b"a name.of-any /kind=x"]

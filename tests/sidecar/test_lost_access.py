@@ -11,7 +11,7 @@ from tests.attestation.verifier.process import Verifier, policy
 from tests.sidecar.pod import CANARY, HOME, Pod, clean
 from tests.sidecar.resident import Resident, resident
 from tests.sidecar.secrets import v2, write_secret
-from tests.sidecar.test_stopping import alive
+from tests.sidecar.test_shutdown import alive
 from tests.support.openbao import OpenBao
 from tests.support.until import until
 
@@ -51,7 +51,7 @@ def mended(sidecar: Resident, bao: OpenBao) -> None:
     clean(ended)
 
 
-def test_a_secret_that_is_deleted(pair: Pod, bao: OpenBao) -> None:
+def test_a_deleted_secret_keeps_its_last_version(pair: Pod, bao: OpenBao) -> None:
     with resident(pair, reread=0.3) as sidecar:
         sidecar.wait("published")
         bao.done("DELETE", f"{v2(HOME)}/a")
@@ -63,7 +63,7 @@ def test_a_secret_that_is_deleted(pair: Pod, bao: OpenBao) -> None:
         mended(sidecar, bao)
 
 
-def test_a_version_that_is_destroyed(pair: Pod, bao: OpenBao) -> None:
+def test_a_destroyed_version_keeps_its_last_content(pair: Pod, bao: OpenBao) -> None:
     with resident(pair, reread=0.3) as sidecar:
         sidecar.wait("published")
         bao.done("PUT", f"{v2(HOME)}/a".replace("/data/", "/destroy/"), {"versions": [1]})
@@ -72,7 +72,7 @@ def test_a_version_that_is_destroyed(pair: Pod, bao: OpenBao) -> None:
         mended(sidecar, bao)
 
 
-def test_a_key_that_is_gone(pair: Pod, bao: OpenBao) -> None:
+def test_a_removed_key_keeps_its_last_value(pair: Pod, bao: OpenBao) -> None:
     with resident(pair, reread=0.3) as sidecar:
         sidecar.wait("published")
         write_secret(bao, "a", {"other": f"{CANARY}-2"})
@@ -81,7 +81,7 @@ def test_a_key_that_is_gone(pair: Pod, bao: OpenBao) -> None:
         mended(sidecar, bao)
 
 
-def test_a_secret_that_has_become_too_large(pair: Pod, bao: OpenBao) -> None:
+def test_a_secret_grown_too_large_keeps_its_last_version(pair: Pod, bao: OpenBao) -> None:
     """Three of its copies would be beyond what the volume may hold."""
     pair.change(secrets=(*pair.plan.secrets, *(SecretFile(f"a{n}", A, f"a{n}", key="key") for n in range(20))))
     with resident(pair, reread=0.3) as sidecar:
@@ -94,7 +94,7 @@ def test_a_secret_that_has_become_too_large(pair: Pod, bao: OpenBao) -> None:
         assert shown(pair) == ("3", "1")
 
 
-def test_a_secret_that_is_nested_without_end(pair: Pod, bao: OpenBao) -> None:
+def test_a_secret_nested_too_deeply_keeps_its_last_version(pair: Pod, bao: OpenBao) -> None:
     """Vault takes it, and a template needs more depth for it than there is."""
     pair.change(secrets=(SecretFile("c", A, "c", template="{{#key}}there is one{{/key}}"), *pair.plan.secrets))
     with resident(pair, reread=0.3) as sidecar:
@@ -108,7 +108,7 @@ def test_a_secret_that_is_nested_without_end(pair: Pod, bao: OpenBao) -> None:
         mended(sidecar, bao)
 
 
-def test_a_pinned_version_is_not_asked_for_again(pair: Pod, bao: OpenBao) -> None:
+def test_a_pinned_version_is_read_once(pair: Pod, bao: OpenBao) -> None:
     pair.change(secrets=(SecretFile("a", A, "a", key="key", version=1), SecretFile("b", B, "b", key="key")))
     with resident(pair, reread=0.3) as sidecar:
         sidecar.wait("published")
@@ -175,7 +175,7 @@ def test_without_the_permission_to_look_a_lost_secret_costs_one_new_token(pair: 
         bao.write_role(token_no_default_policy=False)
 
 
-def test_a_guest_that_is_believed_no_more_keeps_what_it_has_and_asks_again(
+def test_a_guest_refused_later_keeps_its_secrets_and_attests_again(
     pair: Pod, bao: OpenBao, verifier_process: Verifier
 ) -> None:
     before = alive(bao)

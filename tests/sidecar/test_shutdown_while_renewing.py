@@ -20,7 +20,7 @@ from tests.sidecar.front import Request, Spoilt, front
 from tests.sidecar.pod import CANARY, HOME, Pod, clean, refused
 from tests.sidecar.resident import resident
 from tests.sidecar.secrets import write_secret
-from tests.sidecar.test_stopping import alive
+from tests.sidecar.test_shutdown import alive
 from tests.support.openbao import OpenBao
 
 pytestmark = pytest.mark.slow

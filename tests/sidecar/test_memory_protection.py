@@ -19,7 +19,7 @@ def _contained(*words: str) -> int:
     return subprocess.run([*_CONTAINED, *words], capture_output=True, timeout=20).returncode
 
 
-def test_nobody_looks_into_its_memory_or_takes_its_pod_token(pod: Pod) -> None:
+def test_another_process_reads_neither_its_memory_nor_its_pod_token(pod: Pod) -> None:
     if _contained("true") != 0:
         pytest.skip("this machine's setpriv drops no capabilities")
     pod.change(secrets=(SecretFile("db", f"{HOME}/db", "db"),))

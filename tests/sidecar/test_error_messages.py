@@ -52,7 +52,7 @@ def test_the_place_is_where_it_was_raised() -> None:
     except ValueError as error:
         told = internal_error(error)
     assert isinstance(told, SidecarError)
-    assert "ValueError at test_messages.py:" in told.line
+    assert "ValueError at test_error_messages.py:" in told.line
     assert CANARY not in told.line
 
 

@@ -65,7 +65,7 @@ def test_a_long_name_is_known_by_its_command(tmp_path: Path, note: Path) -> None
         process.wait()
 
 
-def test_each_of_several_is_told(tmp_path: Path, note: Path) -> None:
+def test_each_of_several_processes_gets_the_signal(tmp_path: Path, note: Path) -> None:
     with application(tmp_path, note, NAME) as one, application(tmp_path, note, NAME) as other:
         assert tell(NAME) == 2
         assert told(one)
@@ -103,24 +103,25 @@ def tree(folder: Path) -> Iterator[subprocess.Popen[str]]:
         process.stdout.close()
 
 
-def test_of_a_tree_the_top_alone_is_told(tmp_path: Path) -> None:
+def test_only_the_topmost_process_of_a_tree_gets_the_signal(tmp_path: Path) -> None:
     with tree(tmp_path) as process:
         assert tell(NAME) == 1
         assert process.stdout is not None
         assert process.stdout.readline() == f"told {process.pid}\n"
 
 
-def test_another_users_process_is_not_told(tmp_path: Path) -> None:
+def test_another_users_process_gets_no_signal(tmp_path: Path) -> None:
     if os.getuid() != 0:
         pytest.skip("only root can start a process of somebody else")
-    program = Path("/tmp") / NAME  # where that somebody can reach it; a link, and removed at once
+    name = f"{NAME}u"  # its own, because processes of other tests may still be ending
+    program = Path("/tmp") / name  # where that somebody can reach it; a link, and removed at once
     program.symlink_to("/usr/bin/sleep")
     try:
         process = subprocess.Popen([program, "100"], user=65534)
     finally:
         program.unlink()
     try:
-        assert tell(NAME, "SIGTERM") == 0
+        assert tell(name, "SIGTERM") == 0
         assert process.poll() is None
     finally:
         process.kill()
@@ -135,14 +136,14 @@ print(notification(f"signal:SIGKILL:{sys.argv[1]}").send())
 """
 
 
-def test_never_ourselves(tmp_path: Path) -> None:
+def test_the_sidecar_never_signals_itself(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", _OURSELVES, NAME], capture_output=True, text=True, timeout=20, cwd=ROOT
     )
     assert (done.returncode, done.stdout) == (0, "0\n"), done.stderr
 
 
-def test_never_the_first_process_of_the_namespace() -> None:
+def test_the_first_process_of_the_namespace_gets_no_signal() -> None:
     """In a process namespace of its own, where the first process has the name, as `pause` could."""
     script = f"""
 import os, subprocess, sys
@@ -158,7 +159,7 @@ sys.exit(subprocess.run([sys.executable, "-c", code]).returncode)
     assert (done.returncode, done.stdout) == (0, "0\n"), done.stderr
 
 
-def test_a_process_that_has_ended_is_nobody(tmp_path: Path) -> None:
+def test_a_process_that_has_ended_gets_no_signal(tmp_path: Path) -> None:
     program = tmp_path / NAME
     program.symlink_to("/usr/bin/true")
     process = subprocess.Popen([program])
@@ -167,21 +168,21 @@ def test_a_process_that_has_ended_is_nobody(tmp_path: Path) -> None:
     process.wait()
 
 
-def test_a_signal_that_linux_does_not_have() -> None:
+def test_an_unknown_signal_is_refused() -> None:
     with pytest.raises(SidecarError, match="SIGNOTHING, which is not a signal of Linux") as caught:
         notification("signal:SIGNOTHING:nginx")
     assert caught.value.exit_code is Exit.CONFIGURATION
     assert notification("none") is None
 
 
-def test_a_sidecar_says_so_before_it_attests(pod: Pod) -> None:
+def test_an_unknown_signal_is_refused_before_attestation(pod: Pod) -> None:
     pod.change(on_change="signal:SIGNOTHING:nginx")
     with resident(pod) as sidecar:
         refused(sidecar.end(), Exit.CONFIGURATION, "on-change")
         assert not sidecar.named("attested")
 
 
-def test_nobody_to_tell_is_told_to_people(pod: Pod, bao: OpenBao) -> None:
+def test_a_notification_that_finds_no_process_is_logged(pod: Pod, bao: OpenBao) -> None:
     write_secret(bao, "nobody", {"key": f"{CANARY}-1"})
     pod.change(
         secrets=(SecretFile("key", f"{HOME}/nobody", "key", key="key"),), on_change=f"signal:SIGHUP:{NAME}-nobody"
@@ -195,7 +196,7 @@ def test_nobody_to_tell_is_told_to_people(pod: Pod, bao: OpenBao) -> None:
         assert sidecar.stop().code == 0
 
 
-def test_a_sidecar_that_was_restarted_tells_of_what_it_missed(pod: Pod, bao: OpenBao, tmp_path: Path) -> None:
+def test_a_restarted_sidecar_signals_what_changed_meanwhile(pod: Pod, bao: OpenBao, tmp_path: Path) -> None:
     write_secret(bao, "missed", {"key": f"{CANARY}-1"})
     pod.change(secrets=(SecretFile("key", f"{HOME}/missed", "key", key="key"),), on_change=f"signal:SIGHUP:{NAME}")
     with application(tmp_path, pod.secrets / "key", NAME) as process:
@@ -217,7 +218,7 @@ def test_a_sidecar_that_was_restarted_tells_of_what_it_missed(pod: Pod, bao: Ope
 
 
 @pytest.mark.parametrize("value", ["1", "2"], ids=["same", "changed"])
-def test_who_was_killed_before_the_signal_is_followed_by_one(
+def test_a_sidecar_killed_before_the_signal_sends_it_after_its_restart(
     pod: Pod, bao: OpenBao, tmp_path: Path, value: str
 ) -> None:
     """Killed after the switch, and before `ready` was there again: what the application was told is not known."""
