@@ -1,7 +1,7 @@
 """The initdata document: base64 of gzip of TOML; HOST_DATA is the digest of the TOML (Kata, CoCo initdata spec 0.1.0).
 
-Read here with the strictness that the guest lacks: bad base64 is retried for ever there, an unknown algorithm kills the
-shim, and a policy that does not parse shows as a dial time-out.
+The reader is strict where the guest is not: there bad base64 is retried for ever, an unknown algorithm kills the shim,
+and a policy that does not parse shows as a dial time-out.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Final
 # Kubernetes allows 256 KiB for all annotations; a generated policy was seen at 75 KB plain.
 _MAX_ENCODED: Final = 256 * 1024
 _MAX_PLAIN: Final = 512 * 1024
-# A key of more parts is no key of ours; reading one takes time that grows with the square of them.
+# No key of the format has more parts; the time to read one grows with the square of them.
 _MANY_PARTS: Final = re.compile(rb"(?:[A-Za-z0-9_\"' \t-]{1,64}\.){8}")
 _MAX_OUTSIDE: Final = 8 * 1024
 _TEXTS: Final = re.compile(rb"\"\"\".*?\"\"\"|'''.*?'''|\"[^\"\n]*\"|'[^'\n]*'", re.DOTALL)
@@ -37,7 +37,7 @@ class InitdataError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Initdata:
-    """A document: its raw TOML, what HOST_DATA will be (32 bytes), and its files by name."""
+    """A document: its raw TOML, the HOST_DATA that it makes (32 bytes), and its files by name."""
 
     toml: bytes
     host_data: bytes
@@ -45,7 +45,7 @@ class Initdata:
 
 
 def read_initdata(encoded: str) -> Initdata:
-    """The document in an annotation's value; the same again costs nothing."""
+    """The document in an annotation's value. Cached. Raises InitdataError."""
     return _read(encoded)
 
 
@@ -66,7 +66,7 @@ def write_initdata(toml: bytes) -> str:
 
 
 def parse_initdata(toml: bytes) -> Initdata:
-    """The document in its raw TOML."""
+    """The document in its raw TOML. Raises InitdataError."""
     try:
         document = tomllib.loads(_bounded(toml).decode())
     except (ValueError, RecursionError):  # among them TOMLDecodeError, UnicodeDecodeError, and int() of too many digits
@@ -75,7 +75,7 @@ def parse_initdata(toml: bytes) -> Initdata:
         raise InitdataError('has a version other than "0.1.0"')
     algorithm = document.get("algorithm")
     if algorithm not in _ALGORITHMS:
-        raise InitdataError(f"names no digest algorithm out of {', '.join(_ALGORITHMS)}; use sha256")
+        raise InitdataError(f"has an algorithm other than {', '.join(_ALGORITHMS)}; use sha256")
     files = document.get("data")
     if not isinstance(files, dict) or not all(isinstance(text, str) for text in files.values()):
         raise InitdataError("has no [data] table of texts")
@@ -85,7 +85,7 @@ def parse_initdata(toml: bytes) -> Initdata:
 
 
 def _bounded(toml: bytes) -> bytes:
-    """The document, unless reading it would take long: what is outside texts is short in an initdata document."""
+    """The document, unless parsing it could take long: outside its texts an initdata document is short."""
     outside = _TEXTS.sub(b'""', toml)
     if len(outside) > _MAX_OUTSIDE or _MANY_PARTS.search(outside) or _MAX_NUMBER.search(outside):
         raise InitdataError("holds more than a version, an algorithm and a [data] table of texts")
@@ -99,15 +99,15 @@ def _decompressed(compressed: bytes) -> bytes:
     except zlib.error:
         raise InitdataError("is not gzip inside its base64") from None
     if decompressor.unused_data:
-        # Other readers join what follows, and would measure another document.
-        raise InitdataError("goes on after the end of its gzip stream")
+        # Other readers append the data that follows, and would measure another document.
+        raise InitdataError("has data after the end of its gzip stream")
     if not decompressor.eof:
-        raise InitdataError(f"is cut short, or longer than {_MAX_PLAIN} bytes unpacked")
+        raise InitdataError(f"is truncated, or longer than {_MAX_PLAIN} bytes unpacked")
     return plain
 
 
 def _check_policy(policy: str | None) -> None:
-    """What can be said of Rego without its engine: the package that the agent queries, and the agent's limits."""
+    """The checks of Rego that need no engine: the package that the agent queries, and the agent's limits."""
     if policy is None:
         return
     lines = policy.splitlines()

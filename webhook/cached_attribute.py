@@ -1,5 +1,8 @@
-"""A property computed once. `functools.cached_property` takes a lock at each first use until Python 3.12: a fifth of a
-decision's time, for views that one thread makes and drops."""
+"""A property that is computed once.
+
+`functools.cached_property` takes a lock at each first use until Python 3.12. That was a fifth of a decision's time, for
+views that one thread makes and drops.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ T = TypeVar("T")
 
 
 class cached_attribute(Generic[T]):  # noqa: N801 - reads as a decorator
-    """Computes on first use, then the instance's own attribute is found first."""
+    """Computes on first use and stores the value on the instance, whose own attributes Python finds first."""
 
     def __init__(self, compute: Callable[[Any], T]) -> None:
         self._compute = compute

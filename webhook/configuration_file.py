@@ -25,7 +25,7 @@ def load_configuration(path: Path) -> Loaded[Configuration]:
 
 
 def _unknown(what: str, names: Iterable[str], known: Iterable[str]) -> Iterator[str]:
-    """A problem for each name that is not known, with the nearest that is."""
+    """A problem per unknown name, with the nearest known one."""
     known = tuple(known)
     for name in names:
         if name not in known:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from server.text import printable
 from webhook.admission import (
     mutate_pod,
     mutate_service,
@@ -18,8 +19,9 @@ from webhook.admission import (
 from webhook.admission.knative_template import validate_template_owner_shape
 from webhook.configuration.model import Configuration
 from webhook.decision import Decision, refuse
+from webhook.errors import MalformedError
 from webhook.modes import Mode
-from webhook.pod.schema import MalformedError, validate_metadata_shape, validate_pod_shape
+from webhook.pod.schema import validate_metadata_shape, validate_pod_shape
 from webhook.request import Request
 from webhook.rules import BY_ID
 from webhook.snapshot import Lookup, Snapshot
@@ -28,15 +30,15 @@ from webhook.wellknown import KNATIVE_GROUP
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """All about one path: the kinds it accepts, the check of the object's shape, the handler, the look-up it needs."""
+    """One path: the kinds it accepts, how an object's shape is validated, the handler, and the look-up it needs."""
 
     kinds: frozenset[tuple[str, str, str]]
-    check: Callable[[dict[str, Any]], None]
+    validate: Callable[[dict[str, Any]], None]
     decide: Callable[[Request, Configuration, Snapshot | None, Mode], Decision]
     needs: Callable[[Request, Configuration, Snapshot, Mode], Lookup | None] | None = None
 
 
-def _check_metadata(item: dict[str, Any]) -> None:
+def _validate_metadata(item: dict[str, Any]) -> None:
     validate_metadata_shape(item, "object")
 
 
@@ -54,15 +56,18 @@ PATHS: Final[dict[str, Path]] = {
     "/mutate/pod": Path(_PODS, validate_pod_shape, mutate_pod.decide),
     "/validate/pod": Path(_PODS, validate_pod_shape, validate_pod.decide),
     "/validate/binding": Path(
-        frozenset({("", "v1", "Binding")}), _check_metadata, validate_binding.decide, needs=validate_binding.needs
+        frozenset({("", "v1", "Binding")}), _validate_metadata, validate_binding.decide, needs=validate_binding.needs
     ),
     "/validate/connect": Path(
         frozenset(("", "v1", f"Pod{name}Options") for name in ("Exec", "Attach", "PortForward")),
-        _check_metadata,
+        _validate_metadata,
         validate_connect.decide,
     ),
     "/validate/namespace": Path(
-        frozenset({("", "v1", "Namespace")}), _check_metadata, validate_namespace.decide, needs=validate_namespace.needs
+        frozenset({("", "v1", "Namespace")}),
+        _validate_metadata,
+        validate_namespace.decide,
+        needs=validate_namespace.needs,
     ),
 }
 
@@ -74,19 +79,21 @@ def decide(
 ) -> Decision:
     """The decision on one request. Without a snapshot the namespace's mode is `offline_mode`.
 
-    A request of the wrong kind or shape is refused with a message; nothing is raised for it.
+    A request of the wrong kind or shape is refused with a message. Raises nothing.
     """
     path = PATHS.get(request.path)
     if path is None:
-        return refuse(f"no such path; paths are {', '.join(sorted(PATHS))}", 404, "NotFound")
+        return refuse(
+            f"unknown path {printable(request.path[:100])}; known paths: {', '.join(sorted(PATHS))}", 404, "NotFound"
+        )
     if request.kind not in path.kinds:
-        return refuse(f"{request.path} takes {_names(path.kinds)}; got {_name(request.kind)}", 400, "BadRequest")
+        return refuse(f"{request.path} accepts {_names(path.kinds)}; got {_name(request.kind)}", 400, "BadRequest")
     mode = mode_of_request(request, snapshot, offline_mode)
     try:
         if request.object is not None:
             if request.object.get("kind", request.kind[2]) != request.kind[2]:
-                raise MalformedError("object.kind: not the request's kind")
-            path.check(request.object)
+                raise MalformedError("object.kind: differs from the request's kind")
+            path.validate(request.object)
         decision = path.decide(request, configuration, snapshot, mode)
     except MalformedError as error:
         return refuse(str(error), 400, "BadRequest")
@@ -104,7 +111,7 @@ def lookup(request: Request, configuration: Configuration, snapshot: Snapshot) -
     if path is None or path.needs is None or request.kind not in path.kinds:
         return None
     try:
-        path.check(request.object or {})
+        path.validate(request.object or {})
         return path.needs(request, configuration, snapshot, snapshot.mode_of(request.namespace))
     except MalformedError:  # `decide` refuses it and says why
         return None

@@ -1,4 +1,4 @@
-"""What the webhook decides about one request, ready to be sent, counted and logged."""
+"""The webhook's decision on one request, ready to be sent, counted and logged."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from webhook.rules.rule import Violation
 # The API server keeps warnings whole up to 4,096 characters in all, and advises 120 each.
 _WARNING_LENGTH: Final = 240
 _MAX_WARNINGS: Final = 15
-# A denial travels through ReplicaSet, Deployment and Revision conditions: one line that a person reads.
+# A denial travels through ReplicaSet, Deployment and Revision conditions: one line, for a person to read.
 _MAX_DENIALS: Final = 8
 _MAX_CAUSES: Final = 100
 
@@ -64,7 +64,7 @@ class Decision:
 def deny(
     mode: Mode | None, reason: str, violations: Sequence[Violation], audit: dict[str, str] | None = None
 ) -> Decision:
-    """Refuse for these violations; says all of them, the first few in the message."""
+    """Refuse for these violations: the first few in the message, all of them in the causes."""
     lines = [str(violation) for violation in violations[:_MAX_DENIALS]]
     if len(violations) > _MAX_DENIALS:
         lines.append(f"and {len(violations) - _MAX_DENIALS} more")
@@ -100,7 +100,7 @@ def rule_ids(violations: Iterable[Violation]) -> str:
 
 
 def as_warnings(lines: Iterable[object]) -> tuple[str, ...]:
-    """Warnings as kubectl shall show them: bounded in number and length."""
+    """The lines as warnings for kubectl to show: without repetitions, bounded in number and length."""
     texts = list(dict.fromkeys(str(line) for line in lines))
     kept = [text if len(text) <= _WARNING_LENGTH else text[: _WARNING_LENGTH - 1] + "…" for text in texts]
     if len(kept) > _MAX_WARNINGS:

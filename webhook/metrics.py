@@ -1,4 +1,4 @@
-"""Metrics of admission. Labels are paths, modes, outcomes and rule ids: nothing that a user can make up."""
+"""Metrics of admission. Labels are paths, modes, outcomes and rule ids: users cannot add values."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from webhook.decision import Decision
 
 
 class AdmissionMetrics:
-    """Decisions and violations, counted; the age of the view of the cluster."""
+    """Counts decisions and violations; reports the age of the view of the cluster."""
 
     def __init__(self, registry: CollectorRegistry, age: Callable[[], float]) -> None:
         self._decisions = Counter(
@@ -40,7 +40,7 @@ class AdmissionMetrics:
             self._count(self._violations, (rule, mode, decision.outcome, path))
 
     def configured(self, digest: str) -> None:
-        """Say which configuration is in force."""
+        """Report the configuration in use."""
         self._configuration.clear()
         self._configuration.labels(digest).set(1)
 

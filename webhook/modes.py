@@ -1,4 +1,4 @@
-"""Namespace modes and what a rule does in each."""
+"""The modes of a namespace, and the actions of a rule."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Action = Literal["deny", "record", "ignore"]
 
 
 def mode_of_label(value: str | None) -> Mode:
-    """The mode that a label value means. An unknown value means ABSENT, as the registration's selectors take it.
+    """The mode for a label value. An unknown value means ABSENT, as in the registration's selectors.
 
     `/validate/namespace` answers an unknown value with a warning.
     """

@@ -15,7 +15,7 @@ _SUFFIXES: Final = {
 
 
 def amount_of(value: Any) -> Decimal | None:
-    """The amount that a text or number means as a quantity; None when it is none."""
+    """The amount of a text or number as a quantity; None when it is not a quantity."""
     if isinstance(value, bool) or not isinstance(value, str | int):
         return None
     match = _QUANTITY.fullmatch(str(value)) if len(str(value)) < 80 else None
@@ -23,6 +23,6 @@ def amount_of(value: Any) -> Decimal | None:
 
 
 def same_amount(one: Any, other: Any) -> bool:
-    """Whether both are written alike or mean the same amount: the API server stores 0.5 as 500m, 1024Ki as 1Mi."""
+    """Whether both are equal, or the same amount: the API server stores 0.5 as 500m, and 1024Ki as 1Mi."""
     amount = amount_of(one)
     return bool(one == other) or (amount is not None and amount == amount_of(other))

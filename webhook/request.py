@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """Who the API server authenticated."""
+    """The user whom the API server authenticated."""
 
     name: str
     groups: tuple[str, ...] = ()

@@ -9,20 +9,13 @@ import jiter
 import msgspec
 
 from webhook.decision import Decision
+from webhook.errors import ReviewError
 from webhook.request import Request, User
 
 API_VERSION: Final = "admission.k8s.io/v1"
 KIND: Final = "AdmissionReview"
 _MAX_UID: Final = 128
 _MAX_AUDIT_VALUE: Final = 1024
-
-
-class ReviewError(ValueError):
-    """The body is no AdmissionReview v1. `uid` is the request's where it could be read, so that it can be answered."""
-
-    def __init__(self, message: str, uid: str | None = None) -> None:
-        super().__init__(message)
-        self.uid = uid
 
 
 def read_review(body: bytes, path: str) -> Request:
@@ -46,10 +39,10 @@ def read_review(body: bytes, path: str) -> Request:
 
 
 def _parse(body: bytes) -> Any:
-    """The JSON in the body; ValueError for what is none and for a member that is given twice.
+    """The JSON in the body; ValueError where it is not JSON, or gives a member twice.
 
-    The API server sends compact JSON. Written anew it has as many bytes, unless a member was lost or something was
-    spelled otherwise; only then the slower parser, which looks for duplicates, has to tell.
+    The API server sends compact JSON. Encoded again it has the same length, unless a member was dropped or was spelled
+    differently; only then the slower parser, which detects duplicates, has to run.
     """
     review = msgspec.json.decode(body)
     if len(msgspec.json.encode(review)) != len(body.rstrip()):

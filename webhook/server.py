@@ -24,23 +24,23 @@ from webhook.configuration.model import Configuration
 from webhook.configuration_file import load_configuration
 from webhook.decide import PATHS, decide, lookup
 from webhook.decision import Decision, refuse
+from webhook.errors import ReviewError
 from webhook.metrics import AdmissionMetrics
 from webhook.request import Request
-from webhook.review import ReviewError, read_review, write_review
+from webhook.review import read_review, write_review
 
 if TYPE_CHECKING:
     from certs.controller import CertificateController
 
-# Below every timeout of the registration (2 s in audit mode, 5 s elsewhere), so that a caller gets an answer.
+# Below every timeout of the registration (2 s in audit mode, 5 s elsewhere), so that the API server gets an answer.
 _LIMITS = Limits(deadline_seconds=1.8)
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
-    """What the command line says.
+class WebhookSettings:
+    """The command line's settings.
 
-    `certificate`: files, or which replica this process is when they have a CA of their own. `kubeconfig`: None for the
-    pod's service account.
+    `certificate`: files, or this replica's identity where the replicas keep a CA of their own.
     """
 
     listen: Address
@@ -51,7 +51,7 @@ class Settings:
     kubeconfig: str | None = None
 
 
-def make_application(settings: Settings, make_cluster: Callable[[Configuration], Cluster]) -> Application:
+def make_application(settings: WebhookSettings, make_cluster: Callable[[Configuration], Cluster]) -> Application:
     """The admission server as `server.service.run` takes it. Raises ConfigurationError."""
     registry = new_registry()
     files = FileMetrics(registry)
@@ -94,7 +94,7 @@ def make_application(settings: Settings, make_cluster: Callable[[Configuration],
 
 
 def _controller(
-    settings: Settings,
+    settings: WebhookSettings,
     identity: Identity,
     certificate: HeldCertificate,
     current: Callable[[], Configuration],
@@ -123,7 +123,7 @@ def _watched(
 
 
 class Admission:
-    """Answers AdmissionReviews, one handler a path."""
+    """Answers AdmissionReviews, one handler per path."""
 
     def __init__(self, configuration: Callable[[], Configuration], cluster: Cluster, metrics: AdmissionMetrics) -> None:
         self._configuration = configuration
@@ -163,16 +163,16 @@ class Admission:
 
 
 def unusable(error: ReviewError) -> Response:
-    """The answer to a body that is no AdmissionReview: a denial where it has a uid, else HTTP 400."""
+    """The answer to a body that is not an AdmissionReview: a denial where it has a uid, else HTTP 400."""
     if error.uid is None:
         return Response(400, json.dumps({"message": str(error)}).encode())
     return Response(200, write_review(error.uid, refuse(str(error), 400, "BadRequest")))
 
 
 def _log(request: Request, decision: Decision) -> None:
-    """One line for what somebody may look for later; plain mutations are in the API server's audit annotations.
+    """Log one line per denial or violation; plain mutations are in the API server's audit annotations.
 
-    Rule ids and names only: messages are long, and the denied user has them.
+    The line has rule ids and names only: messages are long, and the denied user sees them.
     """
     if decision.allowed and not decision.violations:
         return

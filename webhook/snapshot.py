@@ -1,4 +1,4 @@
-"""What a decision may know of the cluster: small records, never whole objects, never pods."""
+"""The cluster as decisions see it: small records, never whole objects, never pods; and look-ups as values."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class NodeRecord:
 
 @dataclass(frozen=True, slots=True)
 class RuntimeClassRecord:
-    """A RuntimeClass: what the kubelet will run, and what the API server merges into the pod's nodeSelector."""
+    """A RuntimeClass: its handler, and the nodeSelector that the API server merges into the pod's."""
 
     name: str
     handler: str
@@ -84,7 +84,7 @@ class Snapshot:
         return self.namespaces.get(namespace, self.unlisted)
 
     def with_fetched(self, fetched: Fetched) -> Snapshot:
-        """The same cluster with what was looked up for one decision."""
+        """The same cluster with what a look-up found."""
         return replace(self, fetched=fetched)
 
 

@@ -13,7 +13,7 @@ from cli.support.sarif import sarif
 from cli.support.terminal import RED, YELLOW, coloured, say, wants_colour
 from server.files import UnusableInputError
 from server.yaml.kubernetes import STDIN, read_documents
-from webhook.pod.schema import MalformedError
+from webhook.errors import MalformedError
 from webhook.rules.rule import Severity
 
 HELP = "check manifests against the rules; exit 0 clean, 1 violations, 2 unusable input"

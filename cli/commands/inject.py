@@ -13,7 +13,7 @@ from cli.support.manifests import Manifest, is_list, load_configuration, load_sn
 from cli.support.terminal import say, wants_colour
 from server.files import UnusableInputError
 from server.yaml.kubernetes import STDIN, Document, read_documents, write_documents
-from webhook.pod.schema import MalformedError
+from webhook.errors import MalformedError
 from webhook.pod.workloads import knative_kind, template_at, with_template, workload_of
 from webhook.request import User
 from webhook.rules import POD

@@ -15,7 +15,7 @@ from server.files import UnusableInputError
 from server.text import printable
 from server.yaml.kubernetes import read_documents, write_documents
 from webhook.configuration.model import Configuration
-from webhook.pod.schema import MalformedError
+from webhook.errors import MalformedError
 from webhook.pod.workloads import knative_kind
 from webhook.request import User
 from webhook.wellknown import INITDATA

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from cli.support.manifests import load_configuration, read_bytes, read_snapshot_objects
 from webhook.decide import PATHS, decide, lookup
-from webhook.review import ReviewError, read_review, write_review
+from webhook.errors import ReviewError
+from webhook.review import read_review, write_review
 from webhook.snapshot import Snapshot, find_in_objects, snapshot_of_objects
 
 HELP = "answer one AdmissionReview as the server would; exit 0 allowed, 1 denied, 2 unusable input"

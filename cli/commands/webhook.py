@@ -17,7 +17,7 @@ from server.yaml.strict import ConfigurationError
 from webhook.cluster.file import FileCluster
 from webhook.cluster.protocol import Cluster
 from webhook.configuration.model import Configuration
-from webhook.server import Settings, make_application
+from webhook.server import WebhookSettings, make_application
 
 HELP = "serve admission over TLS"
 EXAMPLE = "morphisms webhook --listen 127.0.0.1:8443 --tls-cert tls.crt --tls-key tls.key --snapshot cluster.yaml"
@@ -56,7 +56,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve until SIGTERM."""
-    settings = Settings(
+    settings = WebhookSettings(
         listen=arguments.listen,
         certificate=_certificate(arguments),
         metrics_listen=arguments.metrics_listen,

@@ -13,10 +13,11 @@ from typing import Any, Final
 
 from cli.conversion.paths import Logical, NotLogicalError, logical
 from cli.conversion.step import Context, Step, dropped, left, mappings
+from webhook.errors import BadReferenceError
 from webhook.pod.container import display_name
 from webhook.pod.env_references import missing_command
 from webhook.pod.other_injectors import parse_bool
-from webhook.pod.references import BadReferenceError, SecretPrefix, expand_inline, mentions, parse_variable
+from webhook.pod.references import SecretPrefix, expand_inline, mentions, parse_variable
 from webhook.wellknown import USER_CONTAINER
 
 OPT_OUT_LABEL: Final = "security.banzaicloud.io/mutate"

@@ -10,7 +10,7 @@ from typing import Any, Final
 from webhook.configuration.model import Configuration
 from webhook.decide import decide
 from webhook.decision import Decision, as_warnings
-from webhook.pod.schema import MalformedError
+from webhook.errors import MalformedError
 from webhook.request import Request, User
 from webhook.snapshot import Snapshot
 from webhook.wellknown import KNATIVE_GROUP

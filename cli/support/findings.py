@@ -12,10 +12,11 @@ from webhook.admission.authored_fields import authored_field
 from webhook.admission.enforcement import action
 from webhook.admission.knative_template import template_pod, validate_template_owner_shape, violations_after_injection
 from webhook.configuration.model import Configuration
+from webhook.errors import MalformedError
 from webhook.modes import Action, Mode
 from webhook.pod.opt_in import opts_out, requests_injection
 from webhook.pod.pod import Pod
-from webhook.pod.schema import MalformedError, validate_pod_shape
+from webhook.pod.schema import validate_pod_shape
 from webhook.pod.workloads import knative_kind, template_at, template_path, workload_of
 from webhook.rewrite import rewrite
 from webhook.rules import BY_ID, POD

@@ -15,7 +15,8 @@ from server.yaml.kubernetes import MAX_BYTES, STDIN, Document, is_object, read_d
 from server.yaml.strict import ConfigurationError
 from webhook import configuration_file
 from webhook.configuration.model import Configuration
-from webhook.pod.schema import MalformedError, validate_metadata_shape
+from webhook.errors import MalformedError
+from webhook.pod.schema import validate_metadata_shape
 from webhook.snapshot import Snapshot, snapshot_of_objects
 
 _SUFFIXES: Final = (".yaml", ".yml", ".json")

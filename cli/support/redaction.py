@@ -17,7 +17,8 @@ from plan import layout
 from plan.codec import read_plan
 from plan.document import AGENTS, NO_REACTION, PlanError
 from webhook.configuration.model import Configuration
-from webhook.pod.references import BadReferenceError, SecretPrefix, is_reference, parse, parse_variable
+from webhook.errors import BadReferenceError
+from webhook.pod.references import SecretPrefix, is_reference, parse, parse_variable
 from webhook.wellknown import ISTIO_EXCLUDED_PORTS, KNATIVE_PREFIX, PREFIX, STATUS
 
 Path = tuple[str | int, ...]

@@ -1,4 +1,4 @@
-"""Back from a field of the rewritten pod to the field in what the author wrote."""
+"""Translates a field of the rewritten pod into the field of the object that its author wrote."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ _STEP = re.compile(r"\.?([^.\[\]]+)|\[([^\]]*)\]")
 
 
 def authored_field(field: str, rewritten: dict[str, Any], authored: dict[str, Any]) -> str:
-    """The same field with the author's list places: injection puts a container first and takes variables out.
+    """The same field with the indices of the author's lists: injection puts a container first and removes variables.
 
-    What injection added has no place there and keeps its own.
+    A field that injection added keeps its own indices.
     """
     after: Any = rewritten
     before: Any = authored
@@ -34,7 +34,7 @@ def authored_field(field: str, rewritten: dict[str, Any], authored: dict[str, An
 
 
 def _place(element: Any, authored: Any) -> int | None:
-    """Where the author's list has the element: the same object, else the one of the same name."""
+    """The element's index in the author's list: of the same object, else of the one with the same name."""
     if not isinstance(authored, list):
         return None
     for index, candidate in enumerate(authored):

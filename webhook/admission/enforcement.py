@@ -1,4 +1,4 @@
-"""From violations to an answer: deny, warn or record, by mode and by whether the pod asks."""
+"""Enforces violations: denies, warns or records, by mode and by whether the pod opts in."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def enforce(
     opted_in: bool,
     audit: dict[str, str] | None = None,
 ) -> Decision:
-    """Deny for the violations whose action says so; warn of the rest, which are recorded too."""
+    """Deny for the violations whose action is `deny`; warn about those whose action is `record`, and record them."""
     denying, recorded = [], []
     for violation in violations:
         does = action(configuration, violation, mode, opted_in)
@@ -44,7 +44,7 @@ def enforce(
 
 
 def action(configuration: Configuration, violation: Violation, mode: Mode, opted_in: bool) -> Action:
-    """What a violation does under this configuration."""
+    """The action that this configuration has for a violation."""
     configured = configuration.rules.get(violation.rule.id)
     return action_of(violation.rule, mode, None if configured is None else configured.of(mode), opted_in)
 

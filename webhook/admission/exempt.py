@@ -1,4 +1,4 @@
-"""Pods that are nobody's business: Knative's own dry run, and mirrors of static pods."""
+"""Pods exempt from the policy: Knative's own dry run, and mirrors of static pods."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from webhook.wellknown import MIRROR
 
 
 def exemption(request: Request, configuration: Configuration) -> str | None:
-    """Why the pod is let through untouched, None when it is not.
+    """Why the pod is exempt; None when it is not.
 
-    Knative's webhook tries a Service's containers as a pod without labels and annotations, known by who dry-runs it. A
-    mirror pod only shows what a kubelet runs already; anybody can write its annotation, so its author counts.
+    Knative's webhook tries a Service's containers as a pod without labels and annotations; the user who dry-runs it
+    identifies it. A mirror pod only reports what a kubelet runs already. Every author can write its annotation, so the
+    user has to be that kubelet.
     """
     if request.dry_run and request.operation == "CREATE" and request.user.name in configuration.identities.knative:
         return "knative-dry-run"
@@ -23,7 +24,7 @@ def exemption(request: Request, configuration: Configuration) -> str | None:
 
 
 def is_mirror(pod: dict[str, Any], request: Request) -> bool:
-    """Whether a kubelet registers its own static pod."""
+    """Whether a kubelet reports its own static pod."""
     metadata, spec = pod.get("metadata") or {}, pod.get("spec") or {}
     return (
         MIRROR in (metadata.get("annotations") or {})

@@ -1,4 +1,4 @@
-"""The pod that a Service, Configuration or Revision describes, and what injection would make of it."""
+"""The pod that a Service, Configuration or Revision describes, and the violations left after injecting it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from webhook.admission.authored_fields import authored_field
 from webhook.configuration.model import Configuration
 from webhook.pod.pod import Pod
-from webhook.pod.schema import TemplateOwner, check, validate_pod_shape
+from webhook.pod.schema import TemplateOwner, validate_pod_shape, validate_shape
 from webhook.pod.workloads import knative_template
 from webhook.request import User
 from webhook.rewrite import rewrite
@@ -23,7 +23,7 @@ def validate_template_owner_shape(item: dict[str, Any], where: str = "object") -
     if isinstance(item, dict) and item.get("kind") == "Revision":
         validate_pod_shape(item, where)
         return
-    check(item, TemplateOwner, where)
+    validate_shape(item, TemplateOwner, where)
     validate_pod_shape(knative_template(item), f"{where}.spec.template")
 
 

@@ -19,7 +19,7 @@ from webhook.snapshot import Snapshot
 
 
 def decide(request: Request, configuration: Configuration, snapshot: Snapshot | None, mode: Mode) -> Decision:
-    """Mutate what the mode says. A rewrite that leaves a rule violated which injection needs is none at all."""
+    """Rewrite the pods that the mode says, unless a rule that injection needs would stay violated."""
     reason = exemption(request, configuration)
     if reason is not None or request.object is None or request.operation != "CREATE":
         return Decision("skipped", mode, reason or "not-created", audit=summary(mode, "skipped", ()))
@@ -52,7 +52,7 @@ def decide(request: Request, configuration: Configuration, snapshot: Snapshot | 
 
 
 def _blocked(patch: Patch, pod: Pod, request: Request, snapshot: Snapshot | None) -> tuple[Violation, ...]:
-    """What stays violated after the rewrite. A measured pod takes no operation, so it is judged as it is."""
+    """The violations left after the rewrite. A measured pod must not be changed, so it is checked as it is."""
     after = pod if pod.is_measured else pod.rewritten(patch.result)
     subject = Subject(after, snapshot, request.user, just_rewritten=after is not pod)
     return tuple(evaluate(NEEDED_FOR_INJECTION, subject))
@@ -75,7 +75,7 @@ def _unchanged(mode: Mode, reason: str, violations: tuple[Violation, ...] = ()) 
 
 
 def patch_summary(patch: Patch) -> str:
-    """How many operations on which parts of the pod, without a value."""
+    """The number of operations and the parts of the pod that they change; no value."""
     if not patch.operations:
         return "none"
     return f"{len(patch.operations)} operations on {','.join('/'.join(map(str, part)) for part in patch.parts)}"

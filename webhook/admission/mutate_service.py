@@ -1,6 +1,6 @@
-"""/mutate/service: our annotations on a Service's own metadata go down into its template, and make no Revision.
+"""/mutate/service: copies our annotations from a Service's metadata into its template, where that makes no Revision.
 
-Knative hands only the template's annotations on to pods; on the Service's metadata is where people write them.
+Knative hands only the template's annotations on to pods; people often write them on the Service's metadata.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def decide(request: Request, configuration: Configuration, snapshot: Snapshot | 
             patch.annotate(("spec", "template"), PREFIX + key, copies[key])
     warnings = as_warnings(
         f"[annotations] {PREFIX}{key} on the Service's metadata applies from the next Revision:"
-        " this change makes none. Write it in spec.template.metadata.annotations to apply it now"
+        " this change creates none. Write it in spec.template.metadata.annotations to apply it now"
         for key in late
     )
     if not patch.operations:
@@ -57,7 +57,7 @@ def decide(request: Request, configuration: Configuration, snapshot: Snapshot | 
 def _copies_on_update(
     old: dict[str, Any], template: dict[str, Any], wanted: dict[str, str]
 ) -> tuple[dict[str, str], tuple[str, ...]]:
-    """What to copy, and the keys that have to wait for the next Revision."""
+    """The annotations to copy, and the keys that have to wait for the next Revision."""
     old_template = knative_template(old) or {}
     if changes(_without_ours(template), _without_ours(old_template)) or _adds_ours(template, old_template):
         return wanted, ()
@@ -84,8 +84,8 @@ def _was_copied(old: dict[str, Any] | None, key: str) -> bool:
 def changes(new: Any, old: Any) -> bool:
     """Whether something present in `new` differs from `old`, or a list got shorter.
 
-    A field that only `old` has is a default that Knative filled in, not a change. Nor is what Go spells otherwise when
-    it writes an object out: a zero value for an absent field, a quantity in its canonical form.
+    A field that only `old` has is a default that Knative filled in, not a change. Nor is a different spelling that Go
+    writes: a zero value for an absent field, a quantity in its canonical form.
     """
     if isinstance(new, dict):
         if old is None:
@@ -102,7 +102,7 @@ def changes(new: Any, old: Any) -> bool:
 
 
 def _adds_ours(template: dict[str, Any], old_template: dict[str, Any]) -> bool:
-    """Whether the manifest's own template says something about us that the old one did not."""
+    """Whether the manifest's template has an annotation of ours that the old one did not have."""
     old = own_annotations(_annotations(old_template))
     return any(old.get(key) != value for key, value in own_annotations(_annotations(template)).items())
 

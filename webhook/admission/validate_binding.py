@@ -1,4 +1,4 @@
-"""/validate/binding: who binds a pod to a node by hand goes around the scheduler, not around us."""
+"""/validate/binding: binding a pod directly bypasses the scheduler, but not this check."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from webhook.admission.enforcement import enforce
 from webhook.admission.freshness import refuse_when_stale
 from webhook.configuration.model import Configuration
 from webhook.decision import Decision, summary
+from webhook.errors import MalformedError
 from webhook.modes import Mode
 from webhook.pod.opt_in import opts_out, requests_injection
 from webhook.pod.pod import Pod
-from webhook.pod.schema import MalformedError, validate_pod_shape
+from webhook.pod.schema import validate_pod_shape
 from webhook.request import Request
 from webhook.rules import BINDING
 from webhook.rules.placement import binding_target
@@ -20,7 +21,7 @@ from webhook.snapshot import PodLookup, Snapshot
 
 
 def decide(request: Request, configuration: Configuration, snapshot: Snapshot | None, mode: Mode) -> Decision:
-    """A node that suits any profile of the namespace will do; else the pod itself decides, if it could be looked up."""
+    """Accept a node that suits any profile of the namespace; else check the pod, if it could be looked up."""
     if request.object is None or mode is Mode.ABSENT:
         return Decision("skipped", mode, "no-mode", audit=summary(mode, "skipped", ()))
     stale = refuse_when_stale(mode, configuration, snapshot)
@@ -60,7 +61,7 @@ def _violations(
     target = binding.get("target")
     node = target.get("name") if isinstance(target, dict) else None
     if not isinstance(node, str):
-        raise MalformedError("object.target.name: not text")
+        raise MalformedError("object.target.name: missing, or not text")
     subject = BindingSubject(request.namespace, node, binding.get("metadata") or {}, configuration, snapshot, pod)
     return list(evaluate(BINDING, subject))
 

@@ -1,4 +1,4 @@
-"""/validate/connect: exec, attach and port-forward reach into a running pod, past everything that attests it."""
+"""/validate/connect: exec, attach and port-forward reach into a running pod and bypass its attestation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from webhook.snapshot import Snapshot
 
 
 def decide(request: Request, configuration: Configuration, snapshot: Snapshot | None, mode: Mode) -> Decision:
-    """Refused in enforce mode but for exempt groups; recorded, with a warning, in the milder ones."""
+    """Refuse in enforce mode except for exempt groups; record, with a warning, in the other modes."""
     if mode is Mode.ABSENT:
         return Decision("skipped", mode, "no-mode", audit=summary(mode, "skipped", ()))
     subject = ConnectSubject(request.subresource, request.user, configuration)

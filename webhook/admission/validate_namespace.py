@@ -1,6 +1,6 @@
-"""/validate/namespace: tightening a namespace names the Revisions that would not come back from zero.
+"""/validate/namespace: warns about Revisions that a stricter mode would refuse at their next cold start.
 
-A Revision is immutable: one that a stricter mode refuses runs on, and fails hours later at its next cold start.
+A Revision is immutable. One that the stricter mode refuses keeps running, and fails hours later as it scales from zero.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from webhook.admission.enforcement import enforce
 from webhook.admission.knative_template import template_pod, validate_template_owner_shape, violations_after_injection
 from webhook.configuration.model import Configuration
 from webhook.decision import Decision, as_warnings, rule_ids, summary
+from webhook.errors import MalformedError
 from webhook.modes import Mode, is_known_label, mode_of_label
 from webhook.pod.container import display_name
 from webhook.pod.opt_in import requests_injection
-from webhook.pod.schema import MalformedError, validate_metadata_shape
+from webhook.pod.schema import validate_metadata_shape
 from webhook.request import Request
 from webhook.snapshot import RevisionsLookup, Snapshot
 from webhook.wellknown import MODE_LABEL
@@ -24,13 +25,13 @@ _ROUTING_STATE = "serving.knative.dev/routingState"
 
 
 def decide(request: Request, configuration: Configuration, snapshot: Snapshot | None, mode: Mode) -> Decision:
-    """Warnings only; who may loosen is the business of a ValidatingAdmissionPolicy and its verb."""
+    """Warn, never deny: a ValidatingAdmissionPolicy checks the verb that loosening needs."""
     label, old_label = _label(request.object), _label(request.old_object)
     new, old = mode_of_label(label), mode_of_label(old_label)
     lines: list[str] = []
     if label is not None and not is_known_label(label):
         lines.append(
-            f"[mode] this value of {MODE_LABEL} is no mode, so the namespace has none; use audit, inject or enforce"
+            f"[mode] this value of {MODE_LABEL} is not a mode, so the namespace has none; use audit, inject or enforce"
         )
     if new.strictness > old.strictness and request.operation == "UPDATE":
         lines += _failing_revisions(request, configuration, snapshot, new)
@@ -84,7 +85,7 @@ def _is_routable(revision: dict[str, Any]) -> bool:
 def _denied_rules(
     revision: dict[str, Any], namespace: str, configuration: Configuration, snapshot: Snapshot | None, mode: Mode
 ) -> str:
-    """The rules for which the Revision's pods would be denied; empty when they would come up."""
+    """The rules that would deny the Revision's pods; empty when its pods would be admitted."""
     revision = {**revision, "kind": "Revision"}
     try:
         validate_template_owner_shape(revision)

@@ -1,4 +1,4 @@
-"""/validate/pod: the policy. All is derived anew from the final object; nothing rests on our having mutated it."""
+"""/validate/pod: the policy. It derives everything from the final object and does not rely on the mutation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from webhook.snapshot import Snapshot
 
 
 def decide(request: Request, configuration: Configuration, snapshot: Snapshot | None, mode: Mode) -> Decision:
-    """Judge a created pod whole, an updated one by what the update adds."""
+    """Check a created pod as a whole, an updated one for new violations."""
     reason = exemption(request, configuration)
     if reason is not None or request.object is None or request.operation not in ("CREATE", "UPDATE"):
         return Decision("skipped", mode, reason or "not-created", audit=summary(mode, "skipped", ()))
@@ -28,7 +28,7 @@ def decide(request: Request, configuration: Configuration, snapshot: Snapshot | 
     if not opted_in and mode is Mode.ABSENT and request.operation == "CREATE":
         return Decision("allowed", mode, "does-not-ask", audit=summary(mode, "allowed", ()))
     if request.operation == "UPDATE":
-        return _judge_update(request, pod, configuration, snapshot, mode)
+        return _decide_update(request, pod, configuration, snapshot, mode)
     stale = refuse_when_stale(mode, configuration, snapshot)
     if stale is not None:
         return stale
@@ -42,7 +42,7 @@ def decide(request: Request, configuration: Configuration, snapshot: Snapshot | 
 def _two_classes(
     violations: tuple[Violation, ...], pod: Pod, request: Request, snapshot: Snapshot | None
 ) -> dict[str, str]:
-    """Which violations injection would mend, and which the author has to: only the latter decide readiness."""
+    """The violations that injection would fix, and those that the author has to; only the latter decide readiness."""
     after = pod.rewritten(rewrite(pod, snapshot).result)
     remaining = tuple(evaluate(POD, Subject(after, snapshot, request.user)))
     left = {each.rule.id for each in remaining}
@@ -57,12 +57,12 @@ def _two_classes(
     return classes
 
 
-def _judge_update(
+def _decide_update(
     request: Request, pod: Pod, configuration: Configuration, snapshot: Snapshot | None, mode: Mode
 ) -> Decision:
-    """Only new violations count, or finalizers and deletions of old pods would hang.
+    """Count only new violations: otherwise old pods could not lose their finalizers, and would never be deleted.
 
-    Whether a pod asks was settled at its creation, so an update that takes the question back changes nothing.
+    A pod opts in when it is created, so an update that removes the annotation changes nothing.
     """
     before: tuple[Violation, ...] = ()
     old = None

@@ -1,4 +1,4 @@
-"""/validate/service: the developer's feedback. Warnings on a pod reach only a controller; here they reach `kubectl`."""
+"""/validate/service: feedback for developers. Warnings on a pod reach only a controller; these reach `kubectl`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from webhook.wellknown import PREFIX
 
 
 def decide(request: Request, configuration: Configuration, snapshot: Snapshot | None, mode: Mode) -> Decision:
-    """Judge what the template's pods would be. Knative's own writing is recorded, never denied."""
+    """Check the pods that the template describes. What Knative itself writes is recorded, never denied."""
     item = request.object
     if item is None or request.operation not in ("CREATE", "UPDATE"):
         return Decision("skipped", mode, "not-created", audit=summary(mode, "skipped", ()))
@@ -68,7 +68,7 @@ def _notes(request: Request, pod: Pod, mode: Mode) -> list[str]:
         notes.append(f"[annotations] {PREFIX}status is written by the webhook; remove it")
     if item.get("kind") == "Configuration":
         notes += [
-            f"[annotations] {PREFIX}{key} on a Configuration's metadata reaches no pod;"
+            f"[annotations] {PREFIX}{key} on a Configuration's metadata does not reach any pod;"
             " write it in spec.template.metadata.annotations"
             for key in sorted(on_metadata.keys() - pod.own_annotations.keys())
         ]

@@ -32,7 +32,7 @@ class Configuration(Section):
     cluster: str = Field(
         "cluster",
         pattern=r"^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$",
-        description="its name, as the verifier and its policies say it, and part of ~/",
+        description="its name, also in the verifier's configuration and policies, and a part of ~/",
     )
     profiles: tuple[Profile, ...] = Field(
         (), description="added to the presets; one of the same name replaces a preset"
@@ -45,12 +45,12 @@ class Configuration(Section):
         "refuse", description="when a pod names a RuntimeClass that its profile does not allow"
     )
     sidecar: Sidecar = Field(Sidecar(), description="the container that is injected")
-    verifier: Verifier = Field(Verifier(), description="where pods prove themselves")
-    vault: Vault = Field(Vault(), description="where secrets are")
+    verifier: Verifier = Field(Verifier(), description="attests the pods")
+    vault: Vault = Field(Vault(), description="holds the secrets")
     rules: dict[str, RuleActions] = Field({}, description="by rule id; docs/rules.md lists them")
     plaintext: Plaintext = Field(Plaintext(), description="exceptions from secrets/plaintext-env")
     platformImages: tuple[str, ...] = Field(
-        (), description="globs of images that the platform injects by tag, such as a mesh's; images/digest passes them"
+        (), description="globs of images that the platform injects by tag, such as a mesh's; images/digest accepts them"
     )
     schedulers: tuple[str, ...] = Field(("default-scheduler",), description="that pods may name")
     hypervisorAnnotations: tuple[str, ...] = Field(
@@ -93,7 +93,7 @@ class Configuration(Section):
 
     @cached_property
     def node_label_keys(self) -> frozenset[str]:
-        """The node labels that any decision looks at."""
+        """The node labels that decisions read."""
         keys = {need.key for profile in self.profile_by_name.values() for need in profile.requirements}
         return frozenset(keys | set(self.reserved.keys))
 
@@ -105,8 +105,8 @@ class Configuration(Section):
     def profiles_allowed_in(self, namespace: str) -> frozenset[str]:
         """Names of the profiles that pods of the namespace may use.
 
-        Where the operator says nothing: the default, and the others that isolate a pod in a VM of its own and attest it
-        on real hardware. Any other would let an annotation loosen the namespace's policy.
+        Where the operator configured none: the default, and those that isolate a pod in a VM of its own and attest it
+        on real hardware. With any other profile an annotation could loosen the namespace's policy.
         """
         entry = self.namespaces.get(namespace)
         if entry is not None:

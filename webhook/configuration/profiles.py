@@ -1,4 +1,4 @@
-"""Isolation profiles: which guests and which nodes count as confidential, and who can vouch for them."""
+"""Isolation profiles: which guests and which nodes count as confidential, and their sources of evidence."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class NodeRequirement(Section):
         return operator == self.operator and sorted(map(str, values)) == sorted(self.values)
 
     def met_by(self, labels: dict[str, str]) -> bool:
-        """Whether a node with these labels satisfies the requirement, by the scheduler's own reading."""
+        """Whether a node with these labels satisfies the requirement, as the scheduler evaluates it."""
         value = labels.get(self.key)
         if self.operator == "In":
             return value is not None and value in self.values
@@ -50,7 +50,7 @@ class NodeRequirement(Section):
 
 
 class Toleration(Section):
-    """A toleration that the profile's pods get, in Kubernetes' own fields."""
+    """A toleration of the profile's pods, in Kubernetes' own fields."""
 
     key: str | None = Field(None, description="of the taint")
     operator: Literal["Exists", "Equal"] | None = Field(None, description="left out: Equal")
@@ -64,30 +64,32 @@ class Toleration(Section):
 
 
 class ProfileEvidence(Section):
-    """One evidence source, asked in the order given. The address is a URL (coco-aa, simulated) or a path."""
+    """One evidence source, tried in the order given. The address is a URL (coco-aa, simulated) or a path."""
 
-    source: Literal["coco-aa", "configfs-tsm", "sev-guest", "simulated"] = Field(description="what makes the report")
+    source: Literal["coco-aa", "configfs-tsm", "sev-guest", "simulated"] = Field(
+        description="the interface that returns the report"
+    )
     address: str = Field(description="in the guest: a URL for coco-aa and simulated, else a path")
 
 
 class Profile(Section):
-    """Which guests and nodes count. Without evidence a profile is placement only: no `morphisms-init`, no secrets."""
+    """The guests and nodes that count. A profile without evidence only places pods: no `morphisms-init`, no secrets."""
 
     name: str = Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", description="as the profile annotation names it")
     isolation: Literal["pod-vm", "node-vm"] = Field(description="the pod is a confidential VM, or its node is one")
     runtimeClasses: tuple[str, ...] = Field((), description="exact names; the first is set where a pod names none")
     handlers: tuple[str, ...] = Field((), description="handlers that these RuntimeClasses may have")
-    nodeSelector: tuple[NodeRequirement, ...] = Field((), description="all of which a node must satisfy")
+    nodeSelector: tuple[NodeRequirement, ...] = Field((), description="requirements; a node must satisfy all of them")
     trustedLabel: str | None = Field(
         None, description="a label that kubelets cannot set on themselves; its value must be true"
     )
-    tolerations: tuple[Toleration, ...] = Field((), description="that its pods get")
+    tolerations: tuple[Toleration, ...] = Field((), description="added to its pods")
     vmpl: int = Field(0, ge=0, le=3, description="privilege level that the guest's evidence is taken at")
-    evidence: tuple[ProfileEvidence, ...] = Field((), description="asked in this order; empty for placement only")
+    evidence: tuple[ProfileEvidence, ...] = Field((), description="tried in this order; empty for placement only")
 
     @cached_property
     def requirements(self) -> tuple[NodeRequirement, ...]:
-        """Everything that a node must satisfy: the selector and the trusted label."""
+        """All requirements for a node: the selector and the trusted label."""
         if self.trustedLabel is None:
             return self.nodeSelector
         return (*self.nodeSelector, NodeRequirement(key=self.trustedLabel, values=("true",)))
@@ -99,7 +101,7 @@ class Profile(Section):
 
     @property
     def isolates_by_itself(self) -> bool:
-        """Whether a pod of it is in a VM of its own, attested by real hardware, wherever it lands."""
+        """Whether its pods each run in a VM of their own, attested by real hardware, on whichever node."""
         return (
             self.isolation == "pod-vm"
             and bool(self.runtimeClasses and self.evidence)
@@ -112,7 +114,7 @@ class Profile(Section):
         return all(requirement.met_by(labels) for requirement in self.requirements)
 
 
-# The guest's own agent, where Confidential Containers' guest image serves it.
+# The guest's own agent, at its address in Confidential Containers' guest image.
 _GUEST_AGENT = ProfileEvidence(source="coco-aa", address="http://127.0.0.1:8006")
 
 PRESETS: tuple[Profile, ...] = (
@@ -140,7 +142,7 @@ PRESETS: tuple[Profile, ...] = (
 
 
 def tolerates(toleration: Any, taint: Taint) -> bool:
-    """Whether a pod's toleration (an untrusted object) tolerates the taint, as Kubernetes' ToleratesTaint reads it."""
+    """Whether a pod's toleration (an untrusted object) tolerates the taint, as in Kubernetes' ToleratesTaint."""
     if not isinstance(toleration, dict):
         return False
     if toleration.get("effect") not in (None, "", taint.effect):

@@ -30,7 +30,7 @@ class Resources(Section):
     """Compute resources of `morphisms-init`, as Kubernetes quantities.
 
     Small, because an init container's requests count for the whole pod; both limits are set, because a namespace's
-    ResourceQuota may ask for them; memory leaves room for the secrets, tmpfs pages being charged to their writer.
+    ResourceQuota may require them; memory leaves room for the secrets, because tmpfs pages are charged to their writer.
     """
 
     requests: dict[str, Quantity] = Field(
@@ -45,33 +45,31 @@ class Sidecar(Section):
     """The injected container."""
 
     image: str = Field(
-        f"morphisms/sidecar:{_VERSION}", description="pin it by digest: Knative resolves no image of ours"
+        f"morphisms/sidecar:{_VERSION}", description="pin it by digest: Knative does not resolve its tag"
     )
-    imagePullPolicy: Literal["Always", "IfNotPresent", "Never"] = Field(
-        "IfNotPresent", description="as Kubernetes takes it"
-    )
+    imagePullPolicy: Literal["Always", "IfNotPresent", "Never"] = Field("IfNotPresent", description="as in Kubernetes")
     imagePullSecrets: tuple[str, ...] = Field((), description="added to the pod; they must exist in its namespace")
-    resources: Resources = Field(Resources(), description="both requests and limits: a ResourceQuota may ask for them")
+    resources: Resources = Field(Resources(), description="both requests and limits: a ResourceQuota may require them")
     deadlineSeconds: int = Field(
         60, ge=5, le=500, description="for attestation and all secrets; far below Knative's progress deadline of 600 s"
     )
     runAsUser: int = Field(
-        65532, ge=1, description="its user, unless the containers with secrets of mode 0400 share one: then that"
+        65532, ge=1, description="its user; where all containers with secrets share one user, that one instead"
     )
-    fsGroup: int = Field(65532, ge=1, description="set where the pod has none, so that its containers read the files")
+    fsGroup: int = Field(65532, ge=1, description="set where the pod has none, so that containers can read the files")
     secretsSizeLimit: Quantity = Field("16Mi", description="of the volume with the secrets' files, in memory")
     runSizeLimit: Quantity = Field("4Mi", description="of the volume with the exec helper and variables, in memory")
 
 
 class Verifier(Section):
-    """The attestation verifier that pods are sent to. No annotation can name another."""
+    """The attestation verifier that pods call. No annotation can name another."""
 
     url: str = Field("https://morphisms-verifier.morphisms-kms.svc", description="as pods reach it")
     ca: str = Field("", description="PEM; empty for the sidecar image's own trust store")
     audience: str = Field(
         "morphisms-verifier", description="of the pod's token; the verifier's `audiences` and the guards name it too"
     )
-    role: str = Field("default", description="asked for where no vault-role annotation is")
+    role: str = Field("default", description="requested where the pod has no vault-role annotation")
 
 
 class Vault(Section):
@@ -79,7 +77,7 @@ class Vault(Section):
 
     url: str = Field("https://vault.vault.svc:8200", description="as pods reach it")
     ca: str = Field("", description="PEM; empty for the sidecar image's own trust store")
-    namespace: str = Field("", description="asked for where no vault-namespace annotation is; empty for the root's")
+    namespace: str = Field("", description="requested where the pod has no vault-namespace annotation; empty for root")
     mounts: dict[str, Annotated[int, Field(ge=1, le=2)]] = Field(
         {"secret": 2}, description="KV mounts and their version; any other path is credentials with a lease"
     )
@@ -90,11 +88,11 @@ class NamespaceProfiles(Section):
     """Which profiles a namespace may use."""
 
     profile: str = Field(description="for pods that name none")
-    profiles: tuple[str, ...] = Field((), description="that pods may name besides; empty for that one alone")
+    profiles: tuple[str, ...] = Field((), description="that pods may also name; empty: only that profile")
 
 
 class Plaintext(Section):
-    """What the detection of plaintext secrets shall leave alone."""
+    """Exceptions from the detection of plaintext secrets."""
 
     names: tuple[str, ...] = Field((), description="variable names, as case-insensitive globs")
     valuesSha256: tuple[str, ...] = Field((), description="SHA-256 of allowed values, in hex")
@@ -102,7 +100,7 @@ class Plaintext(Section):
 
 
 class Identities(Section):
-    """Who is believed to be whom, by the user name that the API server authenticated."""
+    """Controllers, by the user name that the API server authenticated."""
 
     knative: tuple[str, ...] = Field(
         ("system:serviceaccount:knative-serving:controller",),
@@ -113,7 +111,7 @@ class Identities(Section):
             "system:serviceaccount:kube-system:replicaset-controller",
             "system:kube-controller-manager",
         ),
-        description="make pods of Knative's Deployments",
+        description="create the pods of Knative's Deployments",
     )
 
 
@@ -125,12 +123,13 @@ class Reserved(Section):
         description="taint or label keys of such nodes",
     )
     namespaces: tuple[str, ...] = Field(
-        ("kube-system", "morphisms-system", "morphisms-kms"), description="whose pods may be on such nodes"
+        ("kube-system", "morphisms-system", "morphisms-kms"),
+        description="namespaces of pods that may run there",
     )
 
 
 class Certificates(Section):
-    """Periods of the webhook's own CA; without meaning where its certificate comes from files."""
+    """Periods of the webhook's own CA; unused where its certificate comes from files."""
 
     leafSeconds: int = Field(
         7 * 86400, ge=10, le=int(MAX_LEAF.total_seconds()), description="a serving certificate; renewed at two thirds"
@@ -156,7 +155,7 @@ class Certificates(Section):
 
 
 class RuleActions(Section):
-    """What a rule's violation does in each mode; left out: deny in enforce, record elsewhere."""
+    """The action on a rule's violation in each mode; left out: deny in enforce, record elsewhere."""
 
     absent: Action | None = Field(None, description="in namespaces without a mode")
     audit: Action | None = Field(None, description="in mode audit")

@@ -11,8 +11,9 @@ from typing import Any
 
 from plan.document import AGENTS, NO_REACTION, SecretFile, is_file_mode, is_relative_file, parse_reaction
 from server.text import did_you_mean
+from webhook.errors import BadReferenceError
 from webhook.pod.mustache import template_problem
-from webhook.pod.references import BadReferenceError, Reference, SecretPrefix, parse
+from webhook.pod.references import Reference, SecretPrefix, parse
 from webhook.wellknown import PREFIX
 
 _SINGLE = (
@@ -138,7 +139,7 @@ class _Reader:
             self._problem("on-change", str(error))
             return NO_REACTION
         if reaction is not None and self._own.get("agent") != "sidecar":
-            self._problem("on-change", 'needs agent: "sidecar"; with init nothing is there to signal')
+            self._problem("on-change", 'needs agent: "sidecar"; with "init" no process is left to send the signal')
         return value
 
     def containers(self) -> tuple[str, ...] | None:
@@ -147,7 +148,7 @@ class _Reader:
             return None
         names = tuple(name.strip() for name in value.split(","))
         if not all(_CONTAINER.fullmatch(name) for name in names):
-            self._problem("containers", "is not a comma list of container names")
+            self._problem("containers", "is not a comma list of container names, such as app,worker")
             return None
         return names
 
@@ -195,11 +196,11 @@ class _Reader:
             return None
         file, mode = self._own.get(f"file-{name}", name), self._own.get(f"mode-{name}")
         if not is_relative_file(file):
-            self._problem(f"file-{name}", "is not a relative path inside the secrets folder")
+            self._problem(f"file-{name}", "is not a relative path inside the secrets folder, such as conf.d/db")
             return None
         if mode is not None and not is_file_mode(mode):
             self._problem(
-                f"mode-{name}", "is not an octal mode that the owner reads and the world does not, such as 0440"
+                f"mode-{name}", "is not an octal mode that the owner can read and others cannot, such as 0440"
             )
             return None
         template = self._own.get(f"template-{name}")
@@ -224,5 +225,5 @@ class _Reader:
                 near = did_you_mean(key, (*_SINGLE, *_FAMILIES), before="; ")
                 self._problem(key, f"is not an annotation of Morphisms{near}")
             elif family != "secret-" and f"secret-{key.removeprefix(family)}" not in self._own:
-                self._problem(key, f"has no secret-{key.removeprefix(family)} beside it")
+                self._problem(key, f"needs annotation secret-{key.removeprefix(family)} beside it")
         return tuple(self._problems)

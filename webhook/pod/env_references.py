@@ -9,10 +9,10 @@ from typing import Any
 
 from plan.document import EnvVariable
 from plan.layout import CONTAINER
+from webhook.errors import BadReferenceError
 from webhook.pod.container import Container, display_name
 from webhook.pod.references import (
     SCHEME,
-    BadReferenceError,
     SecretPrefix,
     expand_inline,
     holds_inline,
@@ -79,7 +79,7 @@ def read_env_references(container: Container, secret_prefix: SecretPrefix) -> En
 def missing_command(container: str) -> str:
     """The message about a container that gets variables and has no command: what to add, as its author writes it."""
     return (
-        f"container {container} gets secrets as env and has no command; Kubernetes does not tell an image's entrypoint."
+        f"container {container} gets secrets as env and has no command; Kubernetes does not know an image's entrypoint."
         ' Add it, such as command: ["/path/to/program"], or use files: morphisms.dev/secret-NAME'
     )
 
@@ -92,7 +92,7 @@ def _variable(container: str, name: str, value: str, secret_prefix: SecretPrefix
 
 
 def _given_twice(container: Container, names: set[str]) -> list[tuple[str, str]]:
-    """Variables that are given twice, one of them a reference: which one wins would change with the injection."""
+    """Variables given twice, one of them a reference: injection would change which of the two wins."""
     given = Counter(variable["name"] for variable in container.object.get("env") or ()) if names else Counter[str]()
     return [
         (f"{container.field}.env", f"env {display_name(name)} of container {container.label} is given twice; keep one")
@@ -110,7 +110,7 @@ def _references_in_command(container: Container) -> list[tuple[str, str]]:
 
 
 def _expanded_references(container: Container, names: set[str]) -> list[tuple[str, str]]:
-    """Uses of `$(NAME)` where NAME's value will only be known in the guest."""
+    """Uses of `$(NAME)` where NAME holds a reference, whose value is known in the guest only."""
     if not names:
         return []
     places: list[tuple[str, str]] = [

@@ -1,15 +1,15 @@
-"""What a `template-NAME` annotation is refused for by its tags alone, so that its author hears it before a pod does.
+"""Checks the tags of a `template-NAME` annotation, so that its author learns of an error before a pod fails on it.
 
-The sidecar renders with a library that admission does without; tests hold the two against each other.
+The sidecar renders with a library that admission does not need; tests compare the two.
 """
 
 from __future__ import annotations
 
 
 def template_problem(template: str) -> str | None:
-    """What is wrong with a mustache template whatever its secret holds, None for nothing. Tells no text of it.
+    """What is wrong with a mustache template, whatever its secret holds; None for nothing. Repeats no text of it.
 
-    One that sets delimiters of its own is left to the renderer.
+    A template that sets its own delimiters is left to the renderer.
     """
     if "{{=" in template:
         return None
@@ -28,7 +28,7 @@ def template_problem(template: str) -> str | None:
                 return "has a tag of three braces that is closed by two"
             position += 1
         elif kind == ">":
-            return "uses a partial, which is not offered"
+            return "uses a partial, which is not supported"
         elif kind in "#^":
             sections.append(name)
         elif kind == "/" and (not sections or sections.pop() != name):

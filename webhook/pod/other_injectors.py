@@ -1,4 +1,4 @@
-"""Other secret injectors' annotations: recognised, never acted upon."""
+"""Other secret injectors' annotations: recognised, never acted on."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Plans written and read once: the pods of one Revision carry the same plan, and what we write we need not read back.
+"""Caches plans: the pods of one Revision carry the same plan, and a plan that was just written need not be parsed.
 
-Plans hold references and addresses, no secrets, so keeping a bounded number of them in memory gives nothing away.
+Plans hold references and addresses, no secrets, so a bounded number of them may stay in memory.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _write = lru_cache(maxsize=_KEPT)(write_plan)
 
 
 def plan_of(text: str) -> Plan | None:
-    """The plan in the text, None when it is none."""
+    """The plan in the text; None when the text is not a plan."""
     plan = _by_text.get(text)
     if plan is None:
         try:

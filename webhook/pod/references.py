@@ -6,9 +6,11 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from webhook.errors import BadReferenceError
+
 SCHEME: Final = "vault:"
 _INLINE_OPEN: Final = "${vault:"
-# Bank-Vaults' prefix of ciphertexts that Vault's transit engine shall decrypt.
+# Bank-Vaults' prefix of ciphertexts for Vault's transit engine to decrypt.
 _TRANSIT = re.compile(r"vault:v\d+:")
 _INLINE = re.compile(r"\$\{vault:([^{}]*)\}")
 _MEANT = re.compile(r"[=:, ]vault:[^\s#]{1,512}#")
@@ -17,10 +19,6 @@ _PATH = re.compile(rf"(?:~|{_SEGMENT})(?:/{_SEGMENT})+")
 _KEY = re.compile(r"[A-Za-z0-9._/+ -]{1,256}")
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
 _MAX_LENGTH: Final = 1024
-
-
-class BadReferenceError(ValueError):
-    """The text is not a usable reference; the message says what is wrong and never repeats the text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +79,11 @@ def parse(text: str, secret_prefix: SecretPrefix, *, key: bool | None = None) ->
     if version is not None and not _VERSION.fullmatch(version):
         raise BadReferenceError("ends in a version that is not a whole number above 0; write PATH#KEY@2")
     if key is True and not name:
-        raise BadReferenceError("names no key; write PATH#KEY")
+        raise BadReferenceError("has no key; write PATH#KEY")
     if key is False and name:
-        raise BadReferenceError("names a key; every key of the secret becomes a variable here")
+        raise BadReferenceError("has a key, but each key of the secret becomes a variable; write the path alone")
     if name and not _KEY.fullmatch(name):
-        raise BadReferenceError("has a key with characters that are not taken (no templates, quotes or braces)")
+        raise BadReferenceError("has a key with other characters than letters, digits, spaces and . _ / + -")
     return Reference(_path(path, secret_prefix), name or None, int(version) if version else None)
 
 
@@ -106,7 +104,7 @@ def expand_inline(value: str, secret_prefix: SecretPrefix) -> str:
 
     result, count = _INLINE.subn(expanded, value)
     if count != value.count(_INLINE_OPEN):
-        raise BadReferenceError("holds an inline reference that does not end; write ${vault:PATH#KEY}")
+        raise BadReferenceError("holds an inline reference that is malformed or not closed; write ${vault:PATH#KEY}")
     return result
 
 
@@ -116,7 +114,7 @@ def inline_paths(value: str) -> list[str]:
 
 
 def literal_parts(value: str) -> str:
-    """The text without its inline references: what its author wrote out."""
+    """The text without its inline references: its author's literal parts."""
     return _INLINE.sub("", value)
 
 
@@ -128,5 +126,5 @@ def _path(path: str, secret_prefix: SecretPrefix) -> str:
             raise BadReferenceError(f"starts with ~/, but {secret_prefix.reason}")
         path = secret_prefix.path + path[2:]
     if any(segment.strip(". ") == "" for segment in path.split("/")):
-        raise BadReferenceError("has a path with an empty or dotted part")
+        raise BadReferenceError("has a path with an empty or dotted part; write MOUNT/PATH, such as secret/shop/db")
     return path

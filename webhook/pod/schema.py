@@ -1,7 +1,7 @@
-"""Whether an untrusted object has the shape of what it claims to be, as far as decisions read it.
+"""Validates that an untrusted object has the shape of its kind, as far as decisions read it.
 
-The API server sends well-formed objects; everybody else may send anything. Checked once at the door, so that the rules
-can be written for real pods. Only the members named here are looked at; null counts as absent.
+The API server sends well-formed objects; another client may send anything. The shape is validated once, before the
+rules run, so that they can be written for real pods. Only the members named here are read; null counts as absent.
 """
 
 from __future__ import annotations
@@ -11,10 +11,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-
-class MalformedError(ValueError):
-    """The object does not have the shape of its kind; the message names the place, never its content."""
-
+from webhook.errors import MalformedError
 
 Object = dict[str, Any]
 Texts = dict[str, str]
@@ -156,27 +153,27 @@ class TemplateOwner(_Owned, kw_only=True):
 
 
 T = TypeVar("T", bound=_Shape)
-# Where YAML easily makes a boolean or a number of what has to be text.
+# Places where unquoted YAML easily becomes a boolean or a number instead of text.
 _IN_TEXTS = re.compile(r"\.(annotations|labels)\[")
 
 
-def check(item: Any, shape: type[T], where: str = "object") -> None:
+def validate_shape(item: Any, shape: type[T], where: str = "object") -> None:
     """Raise MalformedError unless the object has the shape."""
     try:
         msgspec.convert(item, shape)
     except (msgspec.ValidationError, RecursionError) as error:
-        # msgspec tells expected and actual types and the place, no content.
+        # msgspec's message has the place and the expected and actual types, no content.
         hint = '; quote the value, such as "true"' if _IN_TEXTS.search(str(error)) else ""
         raise MalformedError(f"{where}: {error}{hint}") from None
 
 
 def validate_pod_shape(item: Any, where: str = "object") -> None:
     """Raise MalformedError unless the object can be read as a Pod that has a container."""
-    check(item, Pod, where)
+    validate_shape(item, Pod, where)
     if not item["spec"]["containers"]:
         raise MalformedError(f"{where}: spec.containers is empty")
 
 
 def validate_metadata_shape(item: Any, where: str = "object") -> None:
     """Raise MalformedError unless the object's metadata can be read."""
-    check(item, _Owned, where)
+    validate_shape(item, _Owned, where)

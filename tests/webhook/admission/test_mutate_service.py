@@ -87,7 +87,7 @@ def test_a_new_annotation_alone_creates_no_revision_and_warns() -> None:
     assert decision.operations == ()
     assert decision.warnings == (
         "[annotations] morphisms.dev/inject on the Service's metadata applies from the next Revision:"
-        " this change makes none. Write it in spec.template.metadata.annotations to apply it now",
+        " this change creates none. Write it in spec.template.metadata.annotations to apply it now",
     )
 
 

@@ -63,4 +63,4 @@ def test_a_wrong_kind_is_refused_cleanly(review: Path, path: str) -> None:
     decision = decide(request, Configuration(), None)
     assert decision.denial is not None
     assert decision.denial.code == 400
-    assert decision.denial.message.startswith(f"{path} takes ")
+    assert decision.denial.message.startswith(f"{path} accepts ")

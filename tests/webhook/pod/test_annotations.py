@@ -53,10 +53,10 @@ def test_every_annotation_is_read() -> None:
         ({"zzz": "true"}, "zzz", "is not an annotation of Morphisms"),
         ({"agent": "daemon"}, "agent", "is not one of init, sidecar"),
         ({"vault-role": "a b"}, "vault-role", "is not a name (letters, digits, . _ / -)"),
-        ({"containers": "app,,"}, "containers", "is not a comma list of container names"),
-        ({"containers": "App"}, "containers", "is not a comma list of container names"),
-        ({"file-db": "a"}, "file-db", "has no secret-db beside it"),
-        ({"template-db": "a"}, "template-db", "has no secret-db beside it"),
+        ({"containers": "app,,"}, "containers", "is not a comma list of container names, such as app,worker"),
+        ({"containers": "App"}, "containers", "is not a comma list of container names, such as app,worker"),
+        ({"file-db": "a"}, "file-db", "needs annotation secret-db beside it"),
+        ({"template-db": "a"}, "template-db", "needs annotation secret-db beside it"),
         ({"secret-db": "~/db", "template-db": "{{#a}}"}, "template-db", "has a section that is never closed"),
         ({"secret-a b": "x/y"}, "secret-a b", "has a name with characters other than letters, digits, . _ -"),
         ({"secret-": "x/y"}, "secret-", "has a name with characters other than letters, digits, . _ -"),
@@ -64,16 +64,28 @@ def test_every_annotation_is_read() -> None:
         (
             {"secret-a": "x/y", "file-a": "../etc/passwd"},
             "file-a",
-            "is not a relative path inside the secrets folder",
+            "is not a relative path inside the secrets folder, such as conf.d/db",
         ),
-        ({"secret-a": "x/y", "file-a": "/etc/x"}, "file-a", "is not a relative path inside the secrets folder"),
-        ({"secret-a": "x/y", "file-a": "..data/x"}, "file-a", "is not a relative path inside the secrets folder"),
+        (
+            {"secret-a": "x/y", "file-a": "/etc/x"},
+            "file-a",
+            "is not a relative path inside the secrets folder, such as conf.d/db",
+        ),
+        (
+            {"secret-a": "x/y", "file-a": "..data/x"},
+            "file-a",
+            "is not a relative path inside the secrets folder, such as conf.d/db",
+        ),
         (
             {"secret-a": "x/y", "mode-a": "0644"},
             "mode-a",
-            "is not an octal mode that the owner reads and the world does not, such as 0440",
+            "is not an octal mode that the owner can read and others cannot, such as 0440",
         ),
-        ({"env-from": "x/y#k"}, "env-from", "names a key; every key of the secret becomes a variable here"),
+        (
+            {"env-from": "x/y#k"},
+            "env-from",
+            "has a key, but each key of the secret becomes a variable; write the path alone",
+        ),
         ({"env-from": ""}, "env-from", "has no usable path; write MOUNT/PATH#KEY, such as secret/shop/db#password"),
         (
             {"on-change": "signal:HUP:nginx"},
@@ -83,7 +95,7 @@ def test_every_annotation_is_read() -> None:
         (
             {"on-change": "signal:SIGHUP:nginx"},
             "on-change",
-            'needs agent: "sidecar"; with init nothing is there to signal',
+            'needs agent: "sidecar"; with "init" no process is left to send the signal',
         ),
         (
             {"secret-a": "x/y", "secret-b": "x/y", "file-b": "a"},

@@ -95,7 +95,7 @@ def test_a_missing_command_is_reported_with_the_line_to_add() -> None:
     ((where, message),) = _problems(env=REFERENCE["env"])
     assert where == "spec.containers[0].command"
     assert message == (
-        "container app gets secrets as env and has no command; Kubernetes does not tell an image's entrypoint."
+        "container app gets secrets as env and has no command; Kubernetes does not know an image's entrypoint."
         ' Add it, such as command: ["/path/to/program"], or use files: morphisms.dev/secret-NAME'
     )
 
@@ -124,7 +124,7 @@ def test_references_in_command_and_args_are_refused(member: str) -> None:
 def test_a_bad_reference_is_reported_by_its_variable() -> None:
     ((where, message),) = _problems(command=["x"], env=[{"name": "A", "value": "vault:kanarie"}])
     assert where == "spec.containers[0].env[0]"
-    assert message.startswith("env A names no key")
+    assert message.startswith("env A has no key")
     assert "kanarie" not in message
 
 

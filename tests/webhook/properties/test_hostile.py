@@ -15,9 +15,10 @@ from tests.webhook.properties.pods import pods
 from tests.webhook.properties.services import services
 from tests.webhook.properties.worlds import CLUSTERS, NAMESPACE, SNP_LABEL, WORLDS, World, ask, modes, review, worlds
 from webhook.decide import PATHS, decide
+from webhook.errors import ReviewError
 from webhook.modes import Mode
 from webhook.request import Request, User
-from webhook.review import ReviewError, read_review, write_review
+from webhook.review import read_review, write_review
 from webhook.snapshot import Fetched
 
 Json = dict[str, Any]
