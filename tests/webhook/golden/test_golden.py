@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import jsonpatch
 import pytest
 
 from tests.support.paths import REVIEWS
 from tests.webhook.golden.golden import CASES, answer, decision_and_response, read_case, recorded
 from webhook.configuration.model import Configuration
 from webhook.decide import PATHS, decide
+from webhook.modes import Mode
 from webhook.review import read_review
 
 _FILES = sorted(CASES.glob("*.yaml"))
@@ -47,6 +49,18 @@ def test_no_canary_is_in_a_response(path: Path) -> None:
     _, response = decision_and_response(read_case(path))
     text = json.dumps(response)
     assert not [canary for canary in _CANARIES if canary in text]
+
+
+@pytest.mark.parametrize("review", sorted(REVIEWS.glob("*.json")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", ["/mutate/pod", "/mutate/service"])
+@pytest.mark.parametrize("mode", [Mode.INJECT, Mode.ENFORCE])
+def test_a_decision_carries_the_object_that_its_operations_make(review: Path, path: str, mode: Mode) -> None:
+    request = read_review(review.read_bytes(), path)
+    before = json.loads(review.read_text())["request"].get("object")
+    decision = decide(request, Configuration(), None, offline_mode=mode)
+    expected = jsonpatch.apply_patch(before, list(decision.operations)) if decision.operations else None
+    assert decision.result == expected
+    assert request.object == before
 
 
 def test_every_recorded_review_has_a_case() -> None:

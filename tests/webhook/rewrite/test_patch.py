@@ -7,6 +7,8 @@ from typing import Any
 
 import jsonpatch
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from webhook.rewrite.patch import Patch, pointer
 
@@ -71,3 +73,83 @@ def test_a_shared_value_is_added_without_being_changed_later() -> None:
 def test_without_operations_the_result_is_the_original() -> None:
     assert Patch({"a": 1}).result == {"a": 1}
     assert Patch({"a": 1}).operations == []
+
+
+@pytest.mark.parametrize(
+    ("present", "missing", "operations"),
+    [
+        (None, [], []),
+        ([1], [], []),
+        (None, [1, 2], [{"op": "add", "path": "/spec/list", "value": [1, 2]}]),
+        ([], [1], [{"op": "add", "path": "/spec/list", "value": [1]}]),
+        (
+            [0],
+            [1, 2],
+            [{"op": "add", "path": "/spec/list/1", "value": 1}, {"op": "add", "path": "/spec/list/2", "value": 2}],
+        ),
+    ],
+)
+def test_a_list_is_extended_or_added(present: list[int] | None, missing: list[int], operations: list[Any]) -> None:
+    original: dict[str, Any] = {"spec": {} if present is None else {"list": present}}
+    before = copy.deepcopy(original)
+    patch = Patch(original)
+    patch.extend(("spec", "list"), present, missing)
+    assert patch.operations == operations
+    assert patch.result == jsonpatch.apply_patch(before, operations)
+    assert original == before
+
+
+@pytest.mark.parametrize(
+    ("metadata", "path", "value"),
+    [
+        (None, "/metadata", {"annotations": {"a/b": "x"}}),
+        ({}, "/metadata/annotations", {"a/b": "x"}),
+        ({"annotations": None}, "/metadata/annotations", {"a/b": "x"}),
+        ({"annotations": {"a/b": "old"}}, "/metadata/annotations/a~1b", "x"),
+    ],
+)
+@pytest.mark.parametrize("base", [(), ("spec", "template")])
+def test_an_annotation_is_set_wherever_metadata_ends(
+    base: tuple[str, ...], metadata: Any, path: str, value: Any
+) -> None:
+    holder = {} if metadata is None else {"metadata": metadata}
+    original: dict[str, Any] = {"spec": {"template": holder}} if base else holder
+    before = copy.deepcopy(original)
+    patch = Patch(original)
+    patch.annotate(base, "a/b", "x")
+    assert patch.operations == [{"op": "add", "path": pointer(base) + path if base else path, "value": value}]
+    assert patch.result == jsonpatch.apply_patch(before, patch.operations)
+    assert original == before
+
+
+KEYS = st.sampled_from(["a", "b", "a/b", "m~n", "~1", "0"])
+VALUES = st.recursive(
+    st.integers(), lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3), max_leaves=8
+)
+
+
+@given(st.data())
+def test_the_result_is_the_one_of_an_independent_applier(data: st.DataObject) -> None:
+    item: dict[str, Any] = data.draw(st.dictionaries(KEYS, VALUES, min_size=1, max_size=3))
+    before = copy.deepcopy(item)
+    patch = Patch(item)
+    for _ in range(data.draw(st.integers(1, 4))):
+        path: list[str | int] = []
+        here: Any = patch.result
+        while True:
+            steps = list(range(len(here))) if isinstance(here, list) else list(here)
+            step = data.draw(st.sampled_from(steps)) if steps else None
+            if step is None or not isinstance(here[step], dict | list) or data.draw(st.booleans()):
+                break
+            here = here[step]
+            path.append(step)
+        operation = data.draw(st.sampled_from(["add", "replace", "remove"])) if steps else "add"
+        if operation == "add":
+            last = data.draw(st.integers(0, len(here)) if isinstance(here, list) else KEYS)
+            patch.add((*path, last), data.draw(VALUES))
+        elif operation == "replace":
+            patch.replace((*path, step), data.draw(VALUES))
+        else:
+            patch.remove((*path, step))
+    assert patch.result == jsonpatch.apply_patch(before, patch.operations)
+    assert item == before
