@@ -1,4 +1,4 @@
-"""`command("inject", …)` runs a subcommand and gives what it did."""
+"""`command("inject", …)` runs a subcommand and returns exit code and output."""
 
 from __future__ import annotations
 

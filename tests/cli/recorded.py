@@ -26,7 +26,7 @@ def recorded(name: str) -> dict[str, Any]:
 
 
 def names(prefix: str) -> list[str]:
-    """The recorded reviews whose name starts so."""
+    """The recorded reviews with this prefix of their name."""
     found = sorted(path.stem for path in REVIEWS.glob(f"{prefix}*.json"))
     assert found
     return found

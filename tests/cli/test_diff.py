@@ -191,7 +191,7 @@ def test_a_coloured_diff_has_the_same_text() -> None:
 
 
 def imitation(**members: Any) -> dict[str, Any]:
-    """A pod whose author wrote a container like ours."""
+    """A pod with a hand-written container that looks like ours."""
     own = {"name": "morphisms-init", "image": Configuration().sidecar.image, **members}
     return pod(initContainers=[own])
 

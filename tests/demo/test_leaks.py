@@ -1,4 +1,4 @@
-"""What the demo's end looks for, it finds."""
+"""The demo's last step finds the plaintext in every form that it searches for."""
 
 from __future__ import annotations
 

@@ -160,7 +160,7 @@ def test_the_sidecar_keeps_its_budget(
 
 
 def test_how_long_it_takes_to_start(images: dict[str, Image], capsys: pytest.CaptureFixture[str]) -> None:
-    """Printed, never judged: the machine is shared."""
+    """Printed and not asserted, because other work shares the machine."""
     image = images["sidecar"]
     checkout = [sys.executable, "-c", "import sys; sys.argv[1:] = ['--help']; from sidecar.main import main; main()"]
     runs: dict[str, Callable[[], int]] = {

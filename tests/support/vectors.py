@@ -44,7 +44,7 @@ class FetchError(Exception):
 
 @dataclass(frozen=True)
 class Package:
-    """A published package, what its content must hash to, and how its files become ours (path here -> bytes)."""
+    """A published package, its checksum, and the function from its files to ours (path here -> bytes)."""
 
     ecosystem: str
     name: str
@@ -284,8 +284,12 @@ class Store:
         for folder in self.folders:
             if (folder / name).exists():
                 return folder / name
-        reasons = [f"{package.title} could not be fetched: {why}" for package, why in self.missing.items()]
-        pytest.skip("; ".join([f"{name} comes with ../shared/vectors alone", *reasons]))
+        # One reason for all, without the name: a run lists its skips by reason.
+        causes: dict[str, list[str]] = {}
+        for package, why in self.missing.items():
+            causes.setdefault(why, []).append(package.title)
+        failed = "; ".join(f"{', '.join(titles)} could not be fetched: {why}" for why, titles in causes.items())
+        pytest.skip(failed or "needs hardware's reports that no public package carries (../shared/vectors)")
 
     def first(self, *names: str) -> str:
         """The first of these that is at hand; for tests to which any of them would do. Skips where none is."""

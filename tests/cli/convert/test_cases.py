@@ -1,4 +1,4 @@
-"""Each file in `cases/` is a manifest, what it becomes, and everything that is said about it; a new case is a new file.
+"""Each file in `cases/` holds a manifest, its conversion and every message about it; a new case is a new file.
 
 `mounts` replaces the configuration's KV mounts. `input` and `output` are YAML texts: the output is compared as text.
 """

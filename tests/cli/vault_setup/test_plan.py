@@ -1,4 +1,4 @@
-"""The plan alone: what is desired against what Vault answers, in shapes that only some servers or histories have."""
+"""The plan alone: the wanted state against answers of Vault, in shapes that only some servers or histories have."""
 
 from __future__ import annotations
 

@@ -119,7 +119,7 @@ def test_a_sealed_and_an_unreachable_vault_are_told_apart(setup: Setup, site: Si
 
 
 class _Other(http.server.BaseHTTPRequestHandler):
-    """Answers as its path's first part says; keeps what it was sent."""
+    """Answers as its path's first part says, and keeps the requests."""
 
     answers: dict[str, tuple[int, bytes]]
     seen: list[str | None]
