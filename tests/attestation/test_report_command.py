@@ -124,7 +124,8 @@ def test_certificates_out_of_the_evidence(morphisms, vectors):
 
 
 def test_configfs_folder_and_table_as_vek(morphisms, vectors, tmp_path):
-    folder = vectors.path("reports/genoa-v3-configfs-tsm-veraison")
+    name = vectors.first("genoa-v3-configfs-tsm-veraison", "milan-v2-virtee")
+    folder = vectors.path(f"reports/{name}")
     (tmp_path / "outblob").write_bytes((folder / "report.bin").read_bytes())
     (tmp_path / "auxblob").write_bytes((folder / "auxblob.bin").read_bytes())
     roots = ("--roots", vectors.path("roots"), *AT)
@@ -217,9 +218,10 @@ def test_the_policy_is_read_as_the_verifier_reads_it(morphisms, real, vectors, t
     """A key given twice would be the first value to one reader and the last to another."""
     (tmp_path / "policies").mkdir()
     (tmp_path / "guests").mkdir()
-    guest = policy_file(vectors, tmp_path / "guests" / "guest.yaml", "genoa-v5-routex")
+    name = vectors.first(*POLICIES)
+    guest = policy_file(vectors, tmp_path / "guests" / "guest.yaml", name)
     guest.write_text(guest.read_text() + "  vmpl: 3\n")
-    code, out, err = morphisms(*real("genoa-v5-routex"), "--policy", guest)
+    code, out, err = morphisms(*real(name), "--policy", guest)
     with pytest.raises(ConfigurationError) as caught:
         load_policies(tmp_path / "policies", tmp_path / "guests", {})
     assert (code, out) == (2, "")

@@ -16,10 +16,12 @@ import json
 import os
 import re
 import shutil
+import ssl
 import struct
 import subprocess
 import sys
 import tarfile
+import uuid
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -64,7 +66,7 @@ class Package:
 
 
 # Raise it when a function below yields other files.
-_LAYOUT: Final = 1
+_LAYOUT: Final = 2
 
 
 def _cache() -> Path:
@@ -94,8 +96,13 @@ def _go_sev_guest(read: Read) -> dict[str, bytes]:
 
 
 def _sev(read: Read) -> dict[str, bytes]:
-    """A Milan report with its VCEK, and the VCEK of a Turin chip without a report."""
+    """A Milan report with its VCEK, alone and in a table as a host hands it out; the VCEK of a Turin chip."""
+    builtin = "src/certs/snp/builtin/milan"
+    vcek = ssl.DER_cert_to_PEM_cert(read("tests/certs_data/vcek_milan.der")).encode()
     return {
+        "reports/milan-v2-virtee/auxblob.bin": _table(
+            {_ARK: read(f"{builtin}/ark.pem"), _ASK: read(f"{builtin}/ask.pem"), _VCEK: vcek}
+        ),
         "reports/milan-v2-virtee/report.bin": bytes.fromhex(read("tests/certs_data/report_milan.hex").decode()),
         "reports/milan-v2-virtee/vek.der": read("tests/certs_data/vcek_milan.der"),
         "reports/turin-leaf-virtee/vek.der": read("tests/certs_data/vcek_turin.der"),
@@ -126,6 +133,22 @@ def _snpguest(read: Read) -> dict[str, bytes]:
     lists = re.findall(r"\[((?:\s*0x[0-9a-f]{2},?|\s*\d{1,3},?){1361,1362}\s*)\]", read("src/verify.rs").decode())
     legacy, new = (bytes(int(value, 0) for value in re.findall(r"0x[0-9a-f]{2}|\d+", each)) for each in lists)
     return {"reports/synthetic-leaves/legacy.der": legacy, "reports/synthetic-leaves/new.der": new}
+
+
+# GHCB specification 2.03, table 5: the identifiers in a host's certificate table.
+_ARK: Final = uuid.UUID("c0b406a4-a803-4952-9743-3fb6014cd0ae")
+_ASK: Final = uuid.UUID("4ab7b379-bbac-4fe4-a02f-05aef327c782")
+_VCEK: Final = uuid.UUID("63da758d-e664-4564-adc5-f4b93be8accd")
+
+
+def _table(certificates: Mapping[uuid.UUID, bytes]) -> bytes:
+    """The certificates in the GHCB's table: (identifier, offset, length) each, a zero entry, the blobs."""
+    entries, blobs = b"", b""
+    start = 24 * (len(certificates) + 1)
+    for identifier, blob in certificates.items():
+        entries += identifier.bytes + struct.pack("<II", start + len(blobs), len(blob))
+        blobs += blob
+    return entries + bytes(24) + blobs
 
 
 def _der(certificate: bytes) -> bytes:

@@ -104,7 +104,7 @@ def test_privilege_level_is_the_guests_own_where_that_is_higher(
 
 
 def test_real_blobs_with_pem_certificates(path: Path, tsm: Tsm, vectors: Store) -> None:
-    folder = vectors.path("reports/genoa-v3-configfs-tsm-veraison")
+    folder = vectors.path(vectors.first("reports/genoa-v3-configfs-tsm-veraison", "reports/milan-v2-virtee"))
     report, auxblob = (folder / "report.bin").read_bytes(), (folder / "auxblob.bin").read_bytes()
     tsm.firmware = lambda *_: (report, auxblob)
     evidence = ConfigfsTsm(str(path)).collect(parse_report(report).report_data, timeout=5)

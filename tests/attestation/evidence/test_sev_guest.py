@@ -59,7 +59,7 @@ def test_a_recorded_exchange_of_a_real_machine(vectors: Store) -> None:
 
 
 def test_a_real_hosts_table_in_the_buffer(vectors: Store) -> None:
-    folder = vectors.path("reports/genoa-v3-configfs-tsm-veraison")
+    folder = vectors.path(vectors.first("reports/genoa-v3-configfs-tsm-veraison", "reports/milan-v2-virtee"))
     report = (folder / "report.bin").read_bytes()
     driver = SevGuestDriver(lambda *_: snp_report_resp(report), (folder / "auxblob.bin").read_bytes())
     evidence = collect(driver, asked=parse_report(report).report_data)
