@@ -128,6 +128,8 @@ class Service:
                 await self._lame_duck_over.wait()
         except TimeoutError:
             pass
+        # This resets connections that the kernel has accepted and the loop has not: the lame duck has to be long enough
+        # for no client to open one any more.
         self._listeners[0].close()
         # The sweep closes the connections that are idle.
         self._connections.idle_seconds = self._limits.drain_idle_seconds

@@ -209,6 +209,6 @@ def process() -> Iterator[Callable[..., subprocess.Popen[str]]]:
     for child in started:
         with contextlib.suppress(ProcessLookupError):
             child.kill()
-        child.wait(5)
+        child.wait(60)
         assert child.stderr is not None
         child.stderr.close()

@@ -225,7 +225,7 @@ def test_a_kernel_that_holds_the_read_costs_the_deadline_and_is_cleaned_up_later
     error = refused(path, timeout=0.2)
     assert (error.code, error.kind) == (Code.DEADLINE, Kind.BUSY)
     let_go.set()
-    assert removed.wait(5)
+    assert removed.wait(60)
 
 
 def test_a_throttled_device_is_asked_again_until_it_answers(path: Path, tsm: Tsm) -> None:

@@ -227,7 +227,7 @@ def test_two_that_start_at_once_have_one_root(tmp_path: Path) -> None:
 
 def status(url: str) -> int:
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
+        with urllib.request.urlopen(url, timeout=60) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as error:
         return error.code
@@ -266,7 +266,7 @@ def test_a_process_serves_until_sigterm(hierarchy: Hierarchy) -> None:
         address = said[0].removeprefix("listening on ")
         evidence = collect_first([EvidenceSource("simulated", address)], DIGEST, timeout=10)
         running.send_signal(signal.SIGTERM)
-        _, errors = running.communicate(timeout=10)
+        _, errors = running.communicate(timeout=60)
     assert running.returncode == 0
     report = parse_report(evidence.report)
     assert (report.host_data, report.measurement) == (b"\xab" * 32, b"\xcd" * 48)
@@ -317,7 +317,7 @@ def test_a_process_on_a_unix_socket_survives_a_killed_predecessor(hierarchy: Hie
             opened = open_source("simulated", f"unix:{path}")
             opened.collect(opened.report_data(DIGEST), timeout=10)
             running.send_signal(end)
-            running.wait(10)
+            running.wait(60)
     assert not path.exists()
 
 
@@ -351,7 +351,7 @@ def test_a_socket_in_use_is_not_taken_away(device: Device, tmp_path: Path) -> No
 def test_unusable_arguments_exit_with_2(hierarchy: Hierarchy, arguments: tuple[str, ...]) -> None:
     folder = str(hierarchy.root_path.parent)
     with process("--dir", folder, *arguments) as (running, _):
-        _, errors = running.communicate(timeout=10)
+        _, errors = running.communicate(timeout=60)
     assert running.returncode == 2
     assert "Traceback" not in errors
 
@@ -362,7 +362,7 @@ def test_a_port_in_use_exits_with_2(hierarchy: Hierarchy) -> None:
         taken.listen()
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         with process("--dir", str(hierarchy.root_path.parent), "--listen", address) as (running, _):
-            running.communicate(timeout=10)
+            running.communicate(timeout=60)
     assert running.returncode == 2
 
 
@@ -370,6 +370,6 @@ def test_tampering_is_announced(hierarchy: Hierarchy) -> None:
     arguments = ("--dir", str(hierarchy.root_path.parent), "--listen", "127.0.0.1:0", "--tamper", "debug")
     with process(*arguments) as (running, _):
         running.send_signal(signal.SIGINT)
-        _, errors = running.communicate(timeout=10)
+        _, errors = running.communicate(timeout=60)
     assert running.returncode == 0
     assert "verifiers must refuse" in errors
