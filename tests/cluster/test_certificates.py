@@ -337,7 +337,9 @@ def test_a_replica_that_nobody_trusts_yet_is_not_ready_and_says_why(bare: Contro
         replica = hook.start("replica-0", wait=False)
         until(lambda: "does not trust the certificate yet" in replica.probe()[1])
         assert replica.probe()[0] == 503
-        assert any(event["event"] == "certificate_step_failed" and event["status"] == 403 for event in replica.events())
+        # The probe may see the reason before the refused write has come back.
+        failed = ("certificate_step_failed", 403)
+        until(lambda: failed in [(event["event"], event.get("status")) for event in replica.events()])
         bare.admin.patch(role, {"rules": rules})
         replica.process.wait_until_ready()
     finally:
