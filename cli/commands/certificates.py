@@ -21,7 +21,7 @@ from certs.periods import Periods
 from server.files import UnusableInputError, read_bounded
 from server.text import printable
 
-HELP = "make a CA once and certificates by it, such as the verifier's"
+HELP = "make a CA once, and issue certificates by it, such as the verifier's"
 EXAMPLE = "morphisms certificates issue --ca-dir ca --name morphisms-verifier.morphisms-kms.svc --out tls"
 
 _MAX_DAYS: Final = 825

@@ -13,7 +13,7 @@ from server.files import UnusableInputError
 from server.yaml.kubernetes import Document, is_object, read_documents, write_documents
 from webhook.configuration.model import Configuration
 
-HELP = "Translate annotations of the Vault Agent Injector, OpenBao's and Bank-Vaults into ours."
+HELP = "translate annotations of the Vault Agent Injector, OpenBao's and Bank-Vaults into ours"
 EXAMPLE = "morphisms convert -f service.yaml > converted.yaml"
 
 TRANSLATED, LEFT, UNUSABLE = 0, 1, 2

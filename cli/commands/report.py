@@ -26,7 +26,7 @@ from server.files import UnusableInputError, read_bounded
 from server.guest_entries import load_guests
 from server.yaml.strict import ConfigurationError
 
-HELP = "Show an SEV-SNP attestation report, or appraise it."
+HELP = "show an SEV-SNP attestation report, or appraise it"
 EXAMPLE = "morphisms report verify report.bin --vek vcek.der --certs amd/ --roots amd/ --policy guest.yaml"
 
 ACCEPTED, REFUSED, UNUSABLE = 0, 1, 2

@@ -88,7 +88,7 @@ def opted_out(context: Context, labels: Mapping[str, Any]) -> bool:
 
 
 def translate(context: Context) -> Iterator[Step]:
-    """What becomes of each of Bank-Vaults' annotations, each key in exactly one step."""
+    """The steps that translate Bank-Vaults' annotations; each key is in exactly one step."""
     skipped = context.foreign.get(_MUTATE) == "skip"
     for key, value in context.foreign.items():
         step = _step(context, key, value, key.replace("bao-", "vault-", 1) if key.startswith("bao-") else key)
@@ -152,7 +152,7 @@ def _needs_agent(context: Context, found: Logical) -> bool:
 
 
 def missing_commands(context: Context, env_from: bool) -> Iterator[str]:
-    """What to add to the containers that get variables and name no command; Bank-Vaults asks the registry for it."""
+    """Messages about containers that get variables and name no command, which Bank-Vaults looks up in the registry."""
     for container in mappings(context.spec.get("containers")):
         values = [each.get("value") for each in mappings(container.get("env"))]
         takes = env_from or any(isinstance(value, str) and mentions(value) for value in values)
@@ -163,7 +163,7 @@ def missing_commands(context: Context, env_from: bool) -> Iterator[str]:
 def translate_environment(
     context: Context, *, native: bool
 ) -> Iterator[tuple[dict[str, Any], str, str | None, str | None]]:
-    """(variable, what to call it, new value, None) or (variable, what to call it, None, what a person must do).
+    """(variable, its name in messages, new value, None) or (variable, its name in messages, None, the person's task).
 
     In a `native` pod the references are ours already: their paths are logical, and only other values get a message.
     """

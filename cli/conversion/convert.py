@@ -30,7 +30,7 @@ _FOREIGN = VAULT_AGENT_PREFIXES + BANK_VAULTS_PREFIXES
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One line for a person. `left`: something stays that needs one. `key` is an annotation or a place; no value."""
+    """One line for a person. `left`: an annotation stays for that person. `key` is an annotation or a place."""
 
     object: str
     key: str
@@ -50,7 +50,7 @@ class Converted:
 
     @property
     def complete(self) -> bool:
-        """Whether nothing is left that needs a person."""
+        """Whether everything was translated, so that no person has to act."""
         return not any(message.left for message in self.messages)
 
 
@@ -83,7 +83,7 @@ class _Injector:
                         self.values.setdefault(key[len(prefix) :], value)
 
     def places(self, key: str) -> list[tuple[dict[str, Any], str]]:
-        """Each map and whole key in which it stands, the one that counts first."""
+        """Each map and the full key in it; the one that has effect comes first."""
         whole = [prefix + key for prefix in reversed(self._prefixes)]
         return [(annotations, each) for annotations in self._maps for each in whole if each in annotations]
 
@@ -93,7 +93,7 @@ class _Injector:
 
 
 class _Translation:
-    """The work on one pod; changes the maps that it was given."""
+    """The translation of one pod; it changes the given maps."""
 
     def __init__(self, template: PodTemplate, configuration: Configuration) -> None:
         self._template = template
@@ -226,7 +226,7 @@ def _all_own(steps: list[tuple[_Injector, Step]]) -> dict[str, str]:
 
 
 def _elsewhere(object_: dict[str, Any], metadata: Any) -> Iterator[tuple[Note, bool]]:
-    """Foreign annotations and references on objects, or parts of them, that become no pod."""
+    """Foreign annotations and references on objects, or parts of them, that yield no pod."""
     annotations = metadata.get("annotations") if isinstance(metadata, dict) else None
     stored = object_.get("apiVersion") == "v1" and object_.get("kind") in ("Secret", "ConfigMap")
     for key in annotations if isinstance(annotations, dict) else ():

@@ -1,4 +1,4 @@
-"""The few of Vault Agent's templates (Go text/template with consul-template's functions) that ours can say.
+"""The subset of Vault Agent's templates (Go text/template with consul-template's functions) that ours can express.
 
 Taken: one secret, opened by `with secret "PATH"`, whose keys are printed between plain texts, or which is printed whole
 by `toJSON`. Loops, conditions, functions and a second secret have no logic-less counterpart.
@@ -23,7 +23,7 @@ _TAG_NAME = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 
 
 class NotLogicLessError(ValueError):
-    """The template says more than ours can; the message says what and never repeats it."""
+    """Our templates cannot express this one; the message says why and never repeats it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +36,14 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """The secret's API path and what is printed, in order: texts, keys, or the whole secret (a Key without a name)."""
+    """The secret's API path and the printed parts in order: texts, keys, the whole secret (a Key without a name)."""
 
     path: str
     output: tuple[str | Key, ...]
 
     @property
     def keys(self) -> tuple[Key, ...]:
-        """What is printed of the secret."""
+        """The keys that are printed."""
         return tuple(each for each in self.output if isinstance(each, Key))
 
     @property

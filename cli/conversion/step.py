@@ -1,4 +1,4 @@
-"""What becomes of one foreign annotation, or of several that only mean something together."""
+"""The translation of one foreign annotation, or of several that belong together."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Foreign annotations (keys without their prefix) and what they become.
+    """Foreign annotations (keys without their prefix) and their translation.
 
     With `left` they stay, and it says why; `harmless` when the other injector does nothing with them. Otherwise they
     go, `own` takes their place (keys without our prefix), and `notes` say what is not quite the same. Neither `own` nor
@@ -35,7 +35,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a translation may look at: the foreign annotations without prefix, ours without prefix, the pod's spec."""
+    """The input of a translation: the foreign annotations without prefix, ours without prefix, the pod's spec."""
 
     foreign: Mapping[str, str]
     native: Mapping[str, str]
@@ -57,10 +57,10 @@ def mappings(value: Any) -> list[dict[str, Any]]:
 
 
 def left(key: str, text: str, keys: Iterable[str] = ()) -> Step:
-    """`key`, and the `keys` that belong to it, stay."""
+    """`key` stays, and so do the `keys` that belong to it."""
     return Step((key, *(each for each in keys if each != key)), left=Note(key, text))
 
 
 def dropped(key: str, text: str = "") -> Step:
-    """`key` goes and nothing takes its place; without a text because nothing is lost by it."""
+    """`key` is removed without a replacement. No text means that the pod loses nothing."""
     return Step((key,), notes=(Note(key, text),) if text else ())

@@ -1,4 +1,4 @@
-"""Where an object has its pod, and which annotations count for it."""
+"""The pod inside an object, and the annotations that apply to it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class PodTemplate:
 
     @property
     def annotations(self) -> Iterator[dict[str, Any]]:
-        """The annotations, those that win first."""
+        """The annotations; those that take precedence come first."""
         for metadata in self.metadata:
             annotations = metadata.get("annotations")
             if isinstance(annotations, dict):

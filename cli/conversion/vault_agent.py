@@ -108,7 +108,7 @@ _FILE_OBSOLETE: Final = ("preserve-secret-case-", "error-on-missing-key-")
 
 
 def translate(context: Context) -> Iterator[Step]:
-    """What becomes of each of Vault Agent's annotations, each key in exactly one step."""
+    """The steps that translate Vault Agent's annotations; each key is in exactly one step."""
     foreign = context.foreign
     if not foreign:
         return

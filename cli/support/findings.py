@@ -110,5 +110,5 @@ class Checker:
 
 
 def not_evaluated(snapshot: Snapshot | None) -> tuple[str, ...]:
-    """The ids of the rules that need a cluster, where none is known."""
+    """The ids of the rules that need a cluster; empty with a snapshot."""
     return () if snapshot is not None else tuple(rule.id for rule in POD if rule.needs_cluster)

@@ -21,7 +21,7 @@ _REVISION_ONLY: Final = (
 
 
 def pod_of_service(service: dict[str, Any], namespace: str) -> dict[str, Any]:
-    """The pod in a Service's template, a copy; the Service's shape must have been checked."""
+    """A copy of the pod in a Service's template; the caller has checked the Service's shape."""
     template = service["spec"]["template"]
     given = template.get("metadata") or {}
     name = (service.get("metadata") or {}).get("name") or "service"

@@ -22,7 +22,7 @@ def add_listening_options(parser: argparse.ArgumentParser, *, own_ca: bool = Fal
     )
     parser.add_argument("--tls-key", type=Path, required=not own_ca, metavar="FILE", help="its key")
     parser.add_argument(
-        "--metrics-listen", type=address, metavar="HOST:PORT", help="health and metrics once more, without TLS"
+        "--metrics-listen", type=address, metavar="HOST:PORT", help="serve health and metrics here too, without TLS"
     )
     parser.add_argument(
         "--lame-duck-seconds",

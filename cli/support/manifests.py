@@ -38,7 +38,7 @@ class Manifest:
 
     @property
     def namespace(self) -> str:
-        """Where `kubectl` would put it without further options."""
+        """The namespace in which `kubectl` would create it without further options."""
         return (self.object.get("metadata") or {}).get("namespace") or "default"
 
     @property
@@ -53,7 +53,7 @@ class Manifest:
         return "/".join(printable(part[:_MAX_NAME]) for part in (self.kind, self.namespace, self.name))
 
     def unusable(self, error: MalformedError) -> UnusableInputError:
-        """The error of an object that does not have its kind's shape; it names the place, no content."""
+        """The error for an object that does not have its kind's shape; it names the place and no content."""
         return UnusableInputError(f"{self.source}:{self.line}: {self.title}: {error}")
 
 

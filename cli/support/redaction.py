@@ -147,7 +147,7 @@ class Redaction:
         )
 
     def _own(self, item: dict[str, Any]) -> dict[str, Any]:
-        """As it is, the plan opened up: the templates that it carries are the author's texts."""
+        """The container with its plan expanded and the plan's templates hidden, which are the author's texts."""
         plan = _carried_plan(item)
         if plan is None:
             return item

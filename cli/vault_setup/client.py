@@ -63,7 +63,7 @@ class Operator:
         self._session.verify = _trusted(server)
 
     def check(self) -> None:
-        """It is Vault or OpenBao, initialised and unsealed."""
+        """Check that the server is Vault or OpenBao, initialised and unsealed."""
         answer = self._ask("GET", "sys/seal-status", "", token="")
         if answer.status != 200 or not isinstance(answer.body.get("sealed"), bool):
             raise SetupError(f"{self._url} answers, but not as Vault or OpenBao does; look at vault.url")
@@ -91,17 +91,17 @@ class Operator:
         )
 
     def check_capabilities(self, changes: Sequence[Change], namespace: str) -> None:
-        """Before the first write, so that a token that may do half of it does nothing."""
+        """Check before the first write, so that a token with half of the capabilities changes nothing."""
         missing = self._missing({change.path: change.needs for change in changes}, namespace)
         if missing:
             raise SetupError(f"permission denied, nothing was changed: the token lacks {'; '.join(missing)}")
 
     def write(self, change: Change, namespace: str) -> None:
-        """One change."""
+        """Make one change."""
         self._good(self._ask("POST", change.path, namespace, change.body), change.path, namespace, change.needs)
 
     def advice(self, all_desired: Iterable[Desired]) -> list[str]:
-        """What this command does not change and the operator should know: audit devices and the KV engine."""
+        """Advice on parts that this command does not change: audit devices and the KV engine."""
         lines = [self._audit()]
         kv = dict.fromkeys((desired.namespace, desired.kv_mount) for desired in all_desired)
         return [line for line in (*lines, *(self._kv(*each) for each in kv)) if line]
@@ -197,7 +197,7 @@ def _lack(path: str, needs: Iterable[Capability]) -> str:
 
 
 def _trusted(server: VaultServer) -> str | bool:
-    """The configured CA, else the system's store as the verifier has it, not the one that comes with requests."""
+    """The configured CA, else the system's store, which the verifier uses too, and not the store of requests."""
     if server.ca is None:
         paths = ssl.get_default_verify_paths()
         return paths.cafile or paths.capath or True

@@ -29,7 +29,7 @@ _NO_ACCESSOR = "<accessor of the new mount>"
 
 
 class SetupError(Exception):
-    """Vault cannot be set up as it is; the text is one line for people."""
+    """Vault cannot be set up in its current state; the text is one line for people."""
 
 
 class Capability(StrEnum):
@@ -43,7 +43,7 @@ class Capability(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """What Vault checks the verifier's JWTs with: the keys themselves (PEM), or where it fetches them."""
+    """The keys by which Vault checks the verifier's JWTs: themselves (PEM), or the URL that serves them."""
 
     pems: tuple[str, ...] = ()
     url: str = ""
@@ -75,7 +75,7 @@ class Desired:
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """An auth mount that is there."""
+    """An existing auth mount."""
 
     type: str
     accessor: str
@@ -93,7 +93,7 @@ class Current:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One write. `before`, `after`: its lines for people, of what differs alone and without secrets.
+    """One write. `before`, `after`: lines for people, about differences alone and without secrets.
 
     `needs`: the capabilities on `path` that Vault requires.
     """
