@@ -23,10 +23,10 @@ _YELLOW, _CYAN, _RESET = "\x1b[33m", "\x1b[36m", "\x1b[0m"
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.description = (
-        f"{HELP}\n\n"
-        "The converted YAML goes to stdout, a line for each thing to know to stderr: 'left' needs a person,\n"
-        "'note' is done but not quite the same. Comments and anchors of the input are lost.\n"
-        "Exit code 0: all translated, read the notes; 1: something is left; 2: unusable input."
+        f"{HELP[0].upper()}{HELP[1:]}.\n\n"
+        "The converted YAML goes to stdout, messages go to stderr: 'left' marks an annotation that a person has to\n"
+        "translate, 'note' a translation that is not quite the same. Comments and anchors of the input are lost.\n"
+        "Exit codes: 0 all translated, read the notes; 1 an annotation is left; 2 unusable input."
     )
     parser.add_argument("-f", "--file", metavar="FILE", required=True, help="YAML documents; - for standard input")
     parser.add_argument("--config", metavar="FILE", help="configuration, for its KV mounts; without it the defaults")

@@ -1,4 +1,4 @@
-"""Every real vector, positive and negative, judged as its origin says: tests/support/vectors.py has them."""
+"""Every real vector, positive and negative, appraised with the expected result. tests/support/vectors.py has them."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ def test_a_leaf_is_no_authority(tmp_path: Path, capsys: pytest.CaptureFixture[st
         (tmp_path / "ca" / target).unlink()
         (tmp_path / "ca" / target).write_bytes((tmp_path / "tls" / source).read_bytes())
     assert issue(tmp_path, _NAME) == 2
-    assert "is no CA" in capsys.readouterr().err
+    assert "is not a CA's certificate" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["", "UPPER.example", "a b", "x" * 254, "-a.b", "a..b"])
