@@ -59,7 +59,7 @@ class WireError(ValueError):
 
 
 class ErrorType(StrEnum):
-    """All that a guest is ever told: the last segment of an error's `type`."""
+    """The last segment of an error's `type`, and all that a guest learns about a refusal."""
 
     INVALID = "InvalidRequest"  # 400: not a message of this protocol
     REFUSED = "AttestationRefused"  # 401: evaluated and refused, for any reason; trying again does not help

@@ -64,7 +64,7 @@ class CheckOutcome(NamedTuple):
     advice: str = ""
 
 
-# None: the report does not have this property, or nobody asked for it. The check then leaves no trace in the result.
+# None: the report lacks this property, or the caller does not require it. The check then leaves no trace.
 Evaluate = Callable[[Facts], CheckOutcome | None]
 
 

@@ -1,4 +1,4 @@
-"""Where a guest gets its evidence: one file per source, one function that asks them in the configured order.
+"""Where a guest gets its evidence: one file per source, one function that tries them in the configured order.
 
 For the inside of the pod: standard library and the library's byte layouts only, nothing that slows a cold start.
 `collect_first` is what the sidecar calls; `coco_document` is how evidence travels; `open_source` and a source's own

@@ -1,7 +1,7 @@
 """`configfs-tsm`: the kernel's report interface, /sys/kernel/config/tsm/report, from Linux 6.7 on.
 
 Documentation/ABI/testing/configfs-tsm-report and drivers/virt/coco/guest/report.c define the protocol: make an entry,
-write `inblob`, read `outblob` and `auxblob`, and let `generation` prove that nobody else wrote in between.
+write `inblob`, read `outblob` and `auxblob`, and let `generation` prove that no other process wrote in between.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ _ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENXIO, errno.ENODEV})
 
 
 class ConfigfsTsm:
-    """`path` is the `report` directory. `vmpl` is asked for unless the guest itself runs at a higher number."""
+    """`path` is the `report` directory. `vmpl` is requested unless the guest itself runs at a higher number."""
 
     name = NAME
 
     def __init__(self, path: str = DEFAULT_PATH, *, vmpl: int = 0) -> None:
         if not path.startswith("/"):
-            raise EvidenceError(NAME, Code.BAD_ADDRESS, f"address is no absolute path such as {DEFAULT_PATH}")
+            raise EvidenceError(NAME, Code.BAD_ADDRESS, f"address is not an absolute path, such as {DEFAULT_PATH}")
         self._path, self._vmpl = path, vmpl
 
     def report_data(self, digest: bytes) -> bytes:
@@ -75,7 +75,7 @@ class ConfigfsTsm:
                 _remove(entry)
 
     def _generate(self, entry: str, report_data: bytes) -> tuple[bytes, bytes] | None:
-        """outblob and auxblob, or None when the generation shows somebody else's write."""
+        """outblob and auxblob, or None when the generation shows another process's write."""
         provider = _read_text(entry, "provider")
         if provider != PROVIDER:
             raise EvidenceError(NAME, Code.WRONG_PROVIDER, f"provider is {provider[:32]!r}, required {PROVIDER!r}")

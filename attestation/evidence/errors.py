@@ -1,4 +1,4 @@
-"""Why there is no evidence: a stable code for callers, a sentence for people, never a byte of what was read."""
+"""Why a source gave no evidence: a stable code for callers, a sentence for people, never a byte of the evidence."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from attestation.errors import AttestationError
 class Kind(StrEnum):
     """What to do about it."""
 
-    UNAVAILABLE = "unavailable"  # the source is not on this machine; only this makes `collect_first` ask the next one
-    BUSY = "busy"  # it is there; the same question may be answered later
-    FAILED = "failed"  # it is there and wrong, or wrongly set up; asking again does not help
+    UNAVAILABLE = "unavailable"  # the source is not on this machine; only then `collect_first` tries the next one
+    BUSY = "busy"  # it is there; the same request may succeed later
+    FAILED = "failed"  # it is there and wrong, or wrongly set up; trying again does not help
 
 
 class Code(StrEnum):
@@ -23,21 +23,21 @@ class Code(StrEnum):
     NO_SOURCE = "no-source"  # none of the configured sources is there
 
     THROTTLED = "throttled"  # firmware, hypervisor or agent limits the rate
-    RACED = "raced"  # somebody else kept writing to our request
+    RACED = "raced"  # another process kept writing to our request
     AGENT_ERROR = "agent-error"  # the agent failed on its own side (5xx, connection dropped without an answer)
     DEADLINE = "deadline"  # no answer in time
 
     BAD_ADDRESS = "bad-address"  # the configured name or address cannot be used
     PERMISSION_DENIED = "permission-denied"
     WRONG_PROVIDER = "wrong-provider"  # a TSM, but not AMD's
-    VANISHED = "vanished"  # it went away between two steps
+    VANISHED = "vanished"  # it disappeared between two steps
     WRONG_LENGTH = "wrong-length"
     SHORT_ANSWER = "short-answer"  # it ended before the length it had announced, or took less than was written
     TOO_LARGE = "too-large"
     MALFORMED = "malformed"
-    WRONG_REPORT_DATA = "wrong-report-data"  # a report, but not the one that was asked for
+    WRONG_REPORT_DATA = "wrong-report-data"  # a report, but not the requested one
     REDIRECTED = "redirected"
-    REFUSED = "refused"  # firmware, kernel or agent said no to the request itself
+    REFUSED = "refused"  # firmware, kernel or agent refused the request itself
     DEVICE_DISABLED = "device-disabled"  # the kernel threw its message key away: no report until the guest restarts
     DEVICE_ERROR = "device-error"
 

@@ -1,7 +1,7 @@
-"""The configured order: the first source that is there answers, and nothing else.
+"""The configured order: the first source that is there answers, and no other.
 
 What "there" means is decided here once. A source that is not on this machine (Kind.UNAVAILABLE) is passed over. A
-source that is there is the one: while it is busy it is asked again until the deadline, and when it fails, that is the
+source that is there is the one: while it is busy it is tried again until the deadline, and when it fails, that is the
 result. Falling through on failure would let a host choose our evidence by breaking what we prefer.
 """
 

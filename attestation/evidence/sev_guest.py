@@ -35,7 +35,7 @@ _PAGE = 4096
 # Upper half of exitinfo2.
 VMM_ERR_INVALID_LEN = 1
 VMM_ERR_BUSY = 2
-_TRIES = 3  # full buffer, the size the host asked for, none at all
+_TRIES = 3  # full buffer, the size that the host requires, none at all
 
 # (descriptor, request, argument changed in place) -> return value; raises OSError. fcntl.ioctl is one.
 Ioctl = Callable[[int, int, bytearray], int]
@@ -66,7 +66,7 @@ class SevGuest:
 
     def __init__(self, path: str = DEFAULT_PATH, *, vmpl: int = 0, ioctl: Ioctl = fcntl.ioctl) -> None:
         if not path.startswith("/"):
-            raise EvidenceError(NAME, Code.BAD_ADDRESS, f"address is no absolute path such as {DEFAULT_PATH}")
+            raise EvidenceError(NAME, Code.BAD_ADDRESS, f"address is not an absolute path, such as {DEFAULT_PATH}")
         self._path, self._vmpl, self._ioctl = path, vmpl, ioctl
 
     def report_data(self, digest: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""What every source has in common: how it is asked, and what a usable answer is."""
+"""The interface of every source, and the test of its answer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from attestation.report.abi import REPORT_SIZE, parse_report
 from attestation.report.certificate_table import TableEntry
 from attestation.report.report_data import REPORT_DATA_SIZE
 
-# Never the root: a verifier has its own, and one from a guest must not even look like an offer.
+# Never the root: a verifier has its own, and one from a guest must not look like an offer.
 CERTIFICATE_KINDS = frozenset({"VCEK", "VLEK", "ASK", "ASVK"})
 _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----(.*?)-----END CERTIFICATE-----", re.DOTALL)
 
@@ -63,7 +63,7 @@ def accept(
     certificates: Iterable[TableEntry],
     document: bytes | None = None,
 ) -> CollectedEvidence:
-    """Evidence, if this is a report and the one that was asked for. Raises EvidenceError.
+    """Evidence, if this is a report and the requested one. Raises EvidenceError.
 
     Signature and contents are the verifier's business; this only keeps a mix-up on this side from looking like a
     refusal on that one.
@@ -75,7 +75,7 @@ def accept(
     except FormatError as error:
         raise EvidenceError(source, Code.MALFORMED, str(error)) from None
     if not hmac.compare_digest(parsed.report_data, report_data):
-        raise EvidenceError(source, Code.WRONG_REPORT_DATA, "report binds other REPORT_DATA than was asked for")
+        raise EvidenceError(source, Code.WRONG_REPORT_DATA, "report binds other REPORT_DATA than requested")
     return CollectedEvidence(source, bytes(report), _without_root(source, certificates), document)
 
 

@@ -1,4 +1,4 @@
-"""Certificates of AMD's key hierarchy: what they say. Whether to believe them is the checks' business.
+"""Certificates of AMD's key hierarchy: parsing only. `appraisal.checks` decides whether to trust them.
 
 ARK (self-signed) issues ASK and ASVK; the ASK issues VCEKs, the ASVK issues VLEKs (AMD 57230, "VCEK Certificate and KDS
 Interface Specification"). Signatures are RSASSA-PSS with SHA-384, MGF1 with SHA-384 and a salt of 48 bytes, no other.
@@ -270,7 +270,7 @@ def _der_ia5(value: bytes) -> str:
 
 
 def _hwid(value: bytes) -> bytes:
-    """AMD writes the bare bytes, no DER tag; some tools write an OCTET STRING. Both are told apart by their length."""
+    """AMD writes the bare bytes, no DER tag; some tools write an OCTET STRING. The length distinguishes them."""
     if len(value) in HWID_SIZES:
         return value
     if len(value) >= 2 and value[0] == 0x04 and value[1] == len(value) - 2 and value[1] in HWID_SIZES:

@@ -1,4 +1,4 @@
-"""AMD's key service: its URLs, and a client that does not get its address banned.
+"""AMD's key service: its URLs, and a client that stays within the service's limits.
 
 The service gives about one VCEK in ten seconds to an address and answers 429 beyond that, for minutes. So requests wait
 in one queue, at the service's limits, and equal ones share an answer. It cannot give VLEKs: those come from the guest.
@@ -66,7 +66,7 @@ class RequestLimits:
     """Limits, in seconds but for the counts.
 
     `between_vceks`: least distance of two requests for VCEKs. `failure_memory`: how long a failure is repeated without
-    asking. `longest_wait`: the most that a Retry-After is honoured before the request counts as failed.
+    a new request. `longest_wait`: the most that a Retry-After is honoured before the request counts as failed.
     """
 
     between_vceks: float = 10.0
@@ -100,7 +100,7 @@ class KeyService:
         if identity.line.simulated or not identity.line.supported:
             raise KeyServiceError(f"AMD's key service is not asked about {identity.line.name}")
         if len(identity.chip_id) != identity.line.chip_id_size or not any(identity.chip_id):
-            raise KeyServiceError("CHIP_ID is masked: AMD's key service cannot be asked for its VCEK")
+            raise KeyServiceError("CHIP_ID is masked: AMD's key service has no VCEK for it")
         return await self._get(identity.path(), spaced=True)
 
     async def chain(self, line: ProductLine, *, vlek: bool) -> bytes:

@@ -117,7 +117,7 @@ def _make(folder: Path, now: datetime) -> None:
 def _load(folder: Path, now: datetime) -> Hierarchy:
     vcek_key = _load_key(folder / VCEK_KEY)
     if not isinstance(vcek_key, ec.EllipticCurvePrivateKey):
-        raise SimulatorError(f"{folder / VCEK_KEY} is no EC key; remove the folder")
+        raise SimulatorError(f"{folder / VCEK_KEY} is not an EC key; remove the folder")
     root, ask, vcek = (parse_certificate((folder / name).read_bytes()) for name in (ROOT, ASK, VCEK))
     if vcek.not_after <= now:
         raise SimulatorError(f"{folder}: the simulated chip's certificate has expired; remove it")
@@ -144,7 +144,7 @@ def _renew_crl(folder: Path, now: datetime) -> None:
             return
     root_key = _load_key(folder / ROOT_KEY)  # only here: checking a 4,096-bit key takes half a second
     if not isinstance(root_key, rsa.RSAPrivateKey):
-        raise SimulatorError(f"{folder / ROOT_KEY} is no RSA key; remove the folder")
+        raise SimulatorError(f"{folder / ROOT_KEY} is not an RSA key; remove the folder")
     crl = (
         x509.CertificateRevocationListBuilder()
         .issuer_name(_name(SIMULATED.ark_name))
@@ -213,7 +213,7 @@ def _der_integer(value: int) -> bytes:
 
 
 def _name(common_name: str) -> x509.Name:
-    """Nobody's address but our own: this must not look like AMD's to a reader."""
+    """A name of this project: to a reader it must not look like AMD's."""
     return x509.Name(
         [
             x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Morphisms simulated hardware"),

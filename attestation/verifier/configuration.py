@@ -18,7 +18,7 @@ _LABEL = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 
 
 class Mode(StrEnum):
-    """`production` refuses what only trying out needs: a simulated root, HTTP to Vault or to an API server."""
+    """`production` refuses settings for trials: a simulated root, HTTP to Vault or to an API server."""
 
     PRODUCTION = "production"
     DEVELOPMENT = "development"
@@ -34,7 +34,7 @@ class Jwks(_Section):
     file: Path | None = None
     url: str | None = Field(None, pattern="^https?://")
     ca: Path | None = Field(None, description="PEM; without it the system's store")
-    token: Path | None = Field(None, description="file with a bearer token, where the API server asks for one")
+    token: Path | None = Field(None, description="file with a bearer token, where the API server requires one")
 
     @model_validator(mode="after")
     def _one(self) -> Jwks:
@@ -44,7 +44,7 @@ class Jwks(_Section):
 
 
 class ReadBack(_Section):
-    """The API server that pods are read back from; the token needs `get` on pods, nothing else."""
+    """The API server that pods are looked up at; the token needs `get` on pods, nothing else."""
 
     url: str = Field(pattern="^https?://")
     ca: Path | None = None
@@ -70,16 +70,16 @@ class ClusterEntry(_Section):
     algorithms: tuple[Algorithm, ...] = Field(ALGORITHMS, min_length=1)
     jwks: Jwks
     readBack: ReadBack | None = None
-    tokenReview: TokenReview | None = Field(None, description="asked in addition to jwks")
+    tokenReview: TokenReview | None = Field(None, description="in addition to jwks")
 
 
 class Certificates(_Section):
-    """What reports are judged with; folders and files of PEM or DER."""
+    """Endorsements and trust anchors that reports are appraised with; folders and files of PEM or DER."""
 
     roots: tuple[Path, ...] = Field((), description="AMD's ARKs; their digests are pinned in the code")
     intermediates: tuple[Path, ...] = ()
     crls: tuple[Path, ...] = ()
-    cache: Path | None = Field(None, description="folder for what the key service gave; without it memory only")
+    cache: Path | None = Field(None, description="folder for the key service's answers; without it memory only")
     keyService: str | None = Field(DEFAULT_URL, pattern="^https?://", description="null to work offline")
     simulatedRoot: Path | None = Field(
         None, description="root.pem of `morphisms simulated-hardware`; refused in production"
@@ -87,7 +87,7 @@ class Certificates(_Section):
 
 
 class AppRoleFiles(_Section):
-    """Files of mode 0400 with what AppRole asks for."""
+    """Files of mode 0400 with the credentials of AppRole."""
 
     roleId: Path
     secretId: Path
@@ -95,7 +95,7 @@ class AppRoleFiles(_Section):
 
 
 class OwnLogin(_Section):
-    """How the verifier itself logs in; its token is renewed, and had anew when renewal ends."""
+    """How the verifier itself logs in; its token is renewed, and replaced when renewal ends."""
 
     tokenFile: Path | None = Field(None, description="mode 0400; read again when replaced, e.g. by Vault Agent")
     appRole: AppRoleFiles | None = None
@@ -109,15 +109,13 @@ class OwnLogin(_Section):
 
 
 class VaultServer(_Section):
-    """Vault or OpenBao, and what its jwt auth mounts are told: bound_issuer and bound_audiences."""
+    """Vault or OpenBao, and the bound_issuer and bound_audiences of its jwt auth mounts."""
 
     url: str = Field(pattern="^https?://")
     ca: Path | None = None
     issuer: str = Field("morphisms-verifier", min_length=1)
     audience: str = Field("vault", min_length=1)
-    login: OwnLogin | None = Field(
-        None, description="for what the verifier does in Vault itself: signing.transit, policyVault"
-    )
+    login: OwnLogin | None = Field(None, description="for the verifier's own requests: signing.transit, policyVault")
     timeoutSeconds: float = Field(5.0, gt=0, le=15)
 
 
@@ -153,7 +151,7 @@ class PolicyVault(_Section):
 
 
 class Session(_Section):
-    """What replicas share."""
+    """The secret that replicas share."""
 
     key: Path | None = Field(
         None, description="at least 32 random bytes, mode 0400; without it each replica makes its own at the start"
@@ -168,7 +166,7 @@ class PerSource(_Section):
 
 
 class Explain(_Section):
-    """Verdicts kept for `morphisms explain`, newest last; the oldest go when the bound is reached."""
+    """Records kept for `morphisms explain`, newest last; the oldest go when the bound is reached."""
 
     folder: Path | None = None
     megabytes: int = Field(64, ge=1, le=4096)
@@ -179,7 +177,7 @@ class VerifierConfiguration(_Section):
 
     mode: Mode = Mode.PRODUCTION
     clusters: tuple[ClusterEntry, ...] = Field(min_length=1, max_length=64)
-    policies: Path = Field(Path("policies"), description="folder of appraisal policies, one a file")
+    policies: Path = Field(Path("policies"), description="folder of appraisal policies, one per file")
     guests: Path = Field(Path("guests"), description="folder of guest reference values, each file NAME: {…}")
     policyVault: PolicyVault | None = Field(
         None, description="policies and guests from Vault in place of the two folders; needs vault.login"

@@ -72,7 +72,7 @@ class Vectors:
     def crl(self, name: str) -> RevocationList:
         return parse_crl(self.read(f"crl/{name}"))
 
-    def judge(
+    def appraise(
         self,
         report: bytes | Evidence,
         leaf: Certificate | None,
@@ -313,7 +313,7 @@ class Platform:
         built = unsigned.sign(rsa_key(bent.get("signer", "ark")), SHA384, rsa_padding=pss(bent.get("salt", 48)))
         return parse_crl(built.public_bytes(Encoding.DER))
 
-    def judge(
+    def appraise(
         self,
         report: bytes | Evidence,
         leaf: Certificate | None,
@@ -363,10 +363,10 @@ def milan(platform_of: Callable[[str], Platform]) -> Platform:
 
 @pytest.fixture(scope="session")
 def failed() -> Callable[[AttestationResult], list[str]]:
-    """The ids of the failed checks; the verdict must refuse."""
+    """The ids of the failed checks; the result must refuse."""
 
-    def ids(verdict: AttestationResult) -> list[str]:
-        assert not verdict.accepted
-        return [check.id for check in verdict.failed]
+    def ids(result: AttestationResult) -> list[str]:
+        assert not result.accepted
+        return [check.id for check in result.failed]
 
     return ids

@@ -191,9 +191,9 @@ def test_appraisal_of_anything_that_parses(milan, samples, changes, leaf_changes
 
 @BOUNDED
 @given(report=st.binary(min_size=1184, max_size=1184), entries=st.lists(st.binary(max_size=64), max_size=3))
-def test_noise_is_never_believed(report, entries):
+def test_noise_is_never_accepted(report, entries):
     report = b"\3\0\0\0" + report[4:]
     table = [TableEntry(kind, data) for kind, data in zip(("VCEK", "ASK", "VLEK"), entries, strict=False)]
     evidence = Evidence(parse_report(report), Envelope.COCO, tuple(table))
-    verdict = appraise(evidence, from_table(table), TrustAnchors(), NOW, Expectation())
-    assert not verdict.accepted
+    result = appraise(evidence, from_table(table), TrustAnchors(), NOW, Expectation())
+    assert not result.accepted

@@ -107,15 +107,15 @@ def test_expired_crl_of_the_vectors(morphisms, real, vectors):
 )
 def test_json_is_the_verdict(morphisms, real, identifier, product):
     code, out, _ = morphisms(*real(identifier), "--json")
-    verdict = json.loads(out)
+    result = json.loads(out)
     assert code == 0
-    assert (verdict["believed"], verdict["scope"], verdict["product"], verdict["simulated"]) == (
+    assert (result["believed"], result["scope"], result["product"], result["simulated"]) == (
         True,
         "authenticity",
         product,
         False,
     )
-    assert {check["id"]: check["ok"] for check in verdict["checks"]}["leaf/type"] is True
+    assert {check["id"]: check["ok"] for check in result["checks"]}["leaf/type"] is True
 
 
 def test_certificates_out_of_the_evidence(morphisms, vectors):

@@ -78,19 +78,19 @@ def test_reads_as_the_tables_say(vectors, identifier):
     assert str(report.current_firmware) == firmware
     assert encode_report(field_values(report)) == raw
     assert report.signed == raw[:SIGNED_SIZE]
-    assert vectors.judge(raw, vectors.leaf(identifier)).product == line
+    assert vectors.appraise(raw, vectors.leaf(identifier)).product == line
 
 
 @pytest.mark.parametrize("identifier", [name for name in TABLE if name != DEBUG])
 def test_authentic(vectors, identifier):
-    verdict = vectors.judge(vectors.report(identifier), vectors.leaf(identifier))
-    assert verdict.accepted, verdict.explain()
-    assert not verdict.simulated
-    assert "authenticity only" in verdict.summary()
+    result = vectors.appraise(vectors.report(identifier), vectors.leaf(identifier))
+    assert result.accepted, result.explain()
+    assert not result.simulated
+    assert "authenticity only" in result.summary()
 
 
 def test_debug_guest_is_refused_for_nothing_else(vectors, failed):
-    assert failed(vectors.judge(vectors.report(DEBUG), vectors.leaf(DEBUG))) == ["policy/debug"]
+    assert failed(vectors.appraise(vectors.report(DEBUG), vectors.leaf(DEBUG))) == ["policy/debug"]
 
 
 def test_turin_tcb_components(vectors):
@@ -106,9 +106,9 @@ def test_mitigation_vectors_of_version_5(vectors):
 
 
 def test_without_its_certificate(vectors, failed):
-    verdict = vectors.judge(vectors.report(vectors.first("genoa-v2-novcek-routex", VMPL_1)), None)
-    assert "certificates/leaf" in failed(verdict)
-    states = {check.id: check.ok for check in verdict.checks}
+    result = vectors.appraise(vectors.report(vectors.first("genoa-v2-novcek-routex", VMPL_1)), None)
+    assert "certificates/leaf" in failed(result)
+    states = {check.id: check.ok for check in result.checks}
     assert states["signature/report"] is None
     assert states["policy/debug"] is True
 
@@ -126,14 +126,14 @@ def test_coco_json_is_the_signed_bytes(vectors):
     assert evidence.report.raw == vectors.report("genoa-v3-coco-aa-json-trustee")
     given = guest_supplied(evidence)
     assert given.leaf == vectors.leaf("genoa-v3-coco-aa-json-trustee")
-    assert vectors.judge(evidence, given.leaf).accepted
+    assert vectors.appraise(evidence, given.leaf).accepted
 
 
 def test_json_of_the_sev_crate_is_the_signed_bytes(vectors):
     written = json.loads(vectors.read(f"reports/{VMPL_1}/report.json"))
     evidence = from_coco(json.dumps({"attestation_report": written}).encode())
     assert evidence.report.raw == vectors.report(VMPL_1)
-    assert vectors.judge(evidence, vectors.leaf(VMPL_1)).accepted
+    assert vectors.appraise(evidence, vectors.leaf(VMPL_1)).accepted
 
 
 def test_configfs_table_holds_pem_and_its_root_is_ignored(vectors):
@@ -143,21 +143,21 @@ def test_configfs_table_holds_pem_and_its_root_is_ignored(vectors):
     given = guest_supplied(evidence)
     assert given.leaf == vectors.leaf(name)
     assert [certificate.subject_name for certificate in given.intermediates] == [f"SEV-{TABLE[name][0]}"]
-    assert vectors.judge(evidence, given.leaf, certificates=given.intermediates).accepted
+    assert vectors.appraise(evidence, given.leaf, certificates=given.intermediates).accepted
 
 
 def test_host_data_preimage(vectors):
     name = "milan-v2-aci-hostdata-skr"
     digest = hashlib.sha256(base64.b64decode(vectors.read(f"reports/{name}/host_data_preimage.base64"))).digest()
     expectation = Expectation(host_data=frozenset({digest}), revocation=SOFT_CRL)
-    assert vectors.judge(vectors.report(name), vectors.leaf(name), expectation=expectation).accepted
+    assert vectors.appraise(vectors.report(name), vectors.leaf(name), expectation=expectation).accepted
 
 
 @pytest.mark.parametrize("name", ["legacy.der", "new.der"])
 def test_synthetic_certificates_parse_and_are_refused(vectors, failed, name):
     leaf = vectors.leaf("synthetic-leaves", name)
     assert leaf.vek.hwid == bytes(range(64))
-    reasons = failed(vectors.judge(vectors.report(vectors.first(AZURE, "milan-v2-virtee")), leaf))
+    reasons = failed(vectors.appraise(vectors.report(vectors.first(AZURE, "milan-v2-virtee")), leaf))
     assert {"chain/leaf", "signature/report", "leaf/chip-id"} <= set(reasons)
     for issuer in vectors.certificates:
         assert not is_signed_by(leaf.tbs, leaf.signature, issuer)
@@ -168,13 +168,13 @@ def test_every_other_leaf_is_refused(vectors, failed, identifier):
     report = vectors.report(identifier)
     others = [name for name in (*TABLE, TURIN_LEAF) if name != identifier and vectors.store.has(f"reports/{name}")]
     for other in others:
-        assert "signature/report" in failed(vectors.judge(report, vectors.leaf(other)))
+        assert "signature/report" in failed(vectors.appraise(report, vectors.leaf(other)))
 
 
 def test_a_genuine_leaf_of_another_chip_is_refused(vectors, failed):
     name = "milan-v2-azure-hcl"
-    verdict = vectors.judge(vectors.report(name), vectors.leaf(name, "foreign.der"))
-    assert failed(verdict) == ["leaf/chip-id", "signature/report"]
+    result = vectors.appraise(vectors.report(name), vectors.leaf(name, "foreign.der"))
+    assert failed(result) == ["leaf/chip-id", "signature/report"]
 
 
 @pytest.mark.parametrize("identifier", [*TABLE, TURIN_LEAF])
@@ -201,10 +201,10 @@ def test_revoked_ask_and_its_successor_share_a_name(vectors):
     revoked = parse_certificate(vectors.read("roots/genoa_ask_serial131073_revoked.der"))
     for order in ((revoked, *vectors.certificates), (*vectors.certificates, revoked)):
         assert Endorsements(leaf, order).issuer_of_leaf().serial == 131074
-    verdict = vectors.judge(
+    result = vectors.appraise(
         vectors.report("genoa-v3-routex"), leaf, certificates=(revoked,), crls=(vectors.crl("genoa_vcek.crl.der"),)
     )
-    states = {check.id: check.ok for check in verdict.checks}
+    states = {check.id: check.ok for check in result.checks}
     assert states["crl/intermediate"] is False
     assert states["chain/intermediate"] is True
     assert states["chain/leaf"] is False
@@ -214,9 +214,9 @@ def test_revoked_ask_and_its_successor_share_a_name(vectors):
 def test_real_crl_then_and_now(vectors, failed, line, name):
     crl = vectors.crl(f"{name}.crl.der")
     required = Expectation(revocation=REQUIRE_CRL)
-    stale = vectors.judge(vectors.report(line), vectors.leaf(line), crls=(crl,), expectation=required)
+    stale = vectors.appraise(vectors.report(line), vectors.leaf(line), crls=(crl,), expectation=required)
     assert failed(stale) == ["crl/fresh"]
-    then = vectors.judge(
+    then = vectors.appraise(
         vectors.report(line),
         vectors.leaf(line),
         crls=(crl,),
@@ -224,27 +224,27 @@ def test_real_crl_then_and_now(vectors, failed, line, name):
         now=crl.this_update + timedelta(days=1),
     )
     assert failed(then) == ["validity/leaf"]  # the leaf was made later
-    assert failed(vectors.judge(vectors.report(line), vectors.leaf(line), expectation=required)) == ["crl/present"]
+    assert failed(vectors.appraise(vectors.report(line), vectors.leaf(line), expectation=required)) == ["crl/present"]
 
 
 def test_expired_vlek(vectors, failed):
     now = datetime(2025, 12, 11, tzinfo=UTC)
-    assert failed(vectors.judge(vectors.report(VLEK), vectors.leaf(VLEK), now=now)) == ["validity/leaf"]
+    assert failed(vectors.appraise(vectors.report(VLEK), vectors.leaf(VLEK), now=now)) == ["validity/leaf"]
 
 
 def test_swapped_root_is_refused(vectors, milan, failed):
     name = vectors.first(*ONE_PER_LINE["Milan"])
     anchors = type(vectors.anchors)(certificates={**vectors.anchors.certificates, "Milan": milan.ark})
-    verdict = vectors.judge(vectors.report(name), vectors.leaf(name), anchors=anchors)
-    assert "chain/anchor" in failed(verdict)
-    assert not verdict.simulated
+    result = vectors.appraise(vectors.report(name), vectors.leaf(name), anchors=anchors)
+    assert "chain/anchor" in failed(result)
+    assert not result.simulated
 
 
 def test_a_self_made_chain_is_refused_under_amds_pins(vectors, milan, failed):
     leaf, key = milan.leaf()
     anchors = type(vectors.anchors)(certificates={"Milan": milan.ark})
-    verdict = milan.judge(milan.report(key), leaf, anchors=anchors)
-    assert failed(verdict) == ["chain/anchor"]
+    result = milan.appraise(milan.report(key), leaf, anchors=anchors)
+    assert failed(result) == ["chain/anchor"]
 
 
 def test_turin_tcb_in_the_milan_layout_is_another_tcb(vectors):
@@ -266,7 +266,7 @@ def test_turin_hwid_has_eight_bytes(vectors):
     leaf, report = vectors.leaf("turin-v5-routex"), parse_report(vectors.report("turin-v5-routex"))
     assert len(leaf.vek.hwid) == 8
     assert report.chip_id == leaf.vek.hwid + bytes(56)
-    check = {c.id: c for c in vectors.judge(report.raw, leaf).checks}["leaf/chip-id"]
+    check = {c.id: c for c in vectors.appraise(report.raw, leaf).checks}["leaf/chip-id"]
     assert check.ok
     assert "8 bytes" in check.required
 
@@ -278,13 +278,13 @@ def test_mitigation_bytes_are_signed(vectors, failed, offset):
     raw[offset] ^= 1
     # Before version 5 they are reserved as well.
     also = [] if TABLE[name][1] == 5 else ["report/reserved"]
-    assert failed(vectors.judge(bytes(raw), vectors.leaf(name))) == [*also, "signature/report"]
+    assert failed(vectors.appraise(bytes(raw), vectors.leaf(name))) == [*also, "signature/report"]
 
 
 def test_vlek_presented_as_vcek(vectors, failed):
     raw = bytearray(vectors.report(VLEK))
     raw[0x48] &= ~0b11100  # SIGNING_KEY = VCEK
-    assert set(failed(vectors.judge(bytes(raw), vectors.leaf(VLEK)))) == {
+    assert set(failed(vectors.appraise(bytes(raw), vectors.leaf(VLEK)))) == {
         "leaf/type", "leaf/extensions", "signature/report",
     }  # fmt: skip
 
@@ -293,7 +293,7 @@ def test_vlek_presented_as_vcek(vectors, failed):
 def test_one_bit_of_report_data(vectors, failed, identifier):
     raw = bytearray(vectors.report(identifier))
     raw[0x50] ^= 1
-    assert "signature/report" in failed(vectors.judge(bytes(raw), vectors.leaf(identifier)))
+    assert "signature/report" in failed(vectors.appraise(bytes(raw), vectors.leaf(identifier)))
 
 
 @pytest.mark.parametrize("line", ONE_PER_LINE)
@@ -320,9 +320,9 @@ def test_one_bit_of_every_byte_through_the_appraisal(vectors, line):
         changed[offset] ^= 1 << offset % 8
         if changed[0] < 2 and not any(changed[1:4]):
             continue  # a version that cannot be parsed, covered with the parser
-        verdict = vectors.judge(bytes(changed), leaf)
-        assert not verdict.accepted, hex(offset)
-        assert {check.id: check.ok for check in verdict.checks}["signature/report"] is not True, hex(offset)
+        result = vectors.appraise(bytes(changed), leaf)
+        assert not result.accepted, hex(offset)
+        assert {check.id: check.ok for check in result.checks}["signature/report"] is not True, hex(offset)
 
 
 @pytest.mark.parametrize("line", ONE_PER_LINE)
@@ -332,7 +332,7 @@ def test_every_byte_of_the_signature(vectors, line):
     for offset in range(SIGNED_SIZE, len(raw)):
         changed = bytearray(raw)
         changed[offset] ^= 0x10
-        assert not vectors.judge(bytes(changed), leaf).accepted, hex(offset)
+        assert not vectors.appraise(bytes(changed), leaf).accepted, hex(offset)
 
 
 # What a policy has to say for these to pass.
@@ -357,42 +357,42 @@ def policy(vectors, identifier, **changes):
 @pytest.mark.parametrize(
     "name", ["milan-v3-routex", "genoa-v5-routex", "turin-v5-routex", "genoa-v3-coco-aa-json-trustee", VMPL_1]
 )
-def test_believed_under_a_policy(vectors, name):
+def test_accepted_under_a_policy(vectors, name):
     expectation = policy(vectors, name, **OLD_REPORTS.get(name, {}))
-    verdict = vectors.judge(vectors.report(name), vectors.leaf(name), expectation=expectation)
-    assert verdict.accepted, verdict.explain()
-    assert verdict.reference == "guest"
+    result = vectors.appraise(vectors.report(name), vectors.leaf(name), expectation=expectation)
+    assert result.accepted, result.explain()
+    assert result.reference == "guest"
 
 
 @pytest.mark.parametrize("name", [name for name in TABLE if TABLE[name][1] == 2 and name != DEBUG])
 def test_version_2_needs_to_be_asked_for(vectors, failed, name):
     arguments = (vectors.report(name), vectors.leaf(name))
     vmpl = TABLE[name][4]
-    assert failed(vectors.judge(*arguments, expectation=policy(vectors, name, vmpl=vmpl))) == ["report/version"]
+    assert failed(vectors.appraise(*arguments, expectation=policy(vectors, name, vmpl=vmpl))) == ["report/version"]
     allowed = policy(vectors, name, vmpl=vmpl, versions={"min": 2})
-    assert vectors.judge(*arguments, expectation=allowed).accepted
+    assert vectors.appraise(*arguments, expectation=allowed).accepted
 
 
 def test_vmpl_1_needs_a_policy_that_allows_it(vectors, failed):
     arguments = (vectors.report(VMPL_1), vectors.leaf(VMPL_1))
     version = {"versions": {"min": 2}}
-    assert failed(vectors.judge(*arguments, expectation=policy(vectors, VMPL_1, **version))) == ["guest/vmpl"]
-    assert vectors.judge(*arguments, expectation=policy(vectors, VMPL_1, vmpl=[0, 1], **version)).accepted
+    assert failed(vectors.appraise(*arguments, expectation=policy(vectors, VMPL_1, **version))) == ["guest/vmpl"]
+    assert vectors.appraise(*arguments, expectation=policy(vectors, VMPL_1, vmpl=[0, 1], **version)).accepted
 
 
 def test_vlek_of_vmpl_1(vectors, failed):
     arguments = (vectors.report(VLEK), vectors.leaf(VLEK))
-    assert failed(vectors.judge(*arguments, expectation=policy(vectors, VLEK))) == ["guest/vmpl"]
-    assert vectors.judge(*arguments, expectation=policy(vectors, VLEK, vmpl=[0, 1])).accepted
+    assert failed(vectors.appraise(*arguments, expectation=policy(vectors, VLEK))) == ["guest/vmpl"]
+    assert vectors.appraise(*arguments, expectation=policy(vectors, VLEK, vmpl=[0, 1])).accepted
     vcek_only = policy(vectors, VLEK, vmpl=1, signingKeys=["VCEK"])
-    assert "report/signing-key" in failed(vectors.judge(*arguments, expectation=vcek_only))
+    assert "report/signing-key" in failed(vectors.appraise(*arguments, expectation=vcek_only))
 
 
 def test_provisional_firmware_on_azure(vectors, failed):
     arguments = (vectors.report(AZURE), vectors.leaf(AZURE))
     strict = policy(vectors, AZURE, versions={"min": 2}, provisionalFirmware=False)
-    assert failed(vectors.judge(*arguments, expectation=strict)) == ["tcb/provisional"]
-    assert vectors.judge(*arguments, expectation=policy(vectors, AZURE, versions={"min": 2})).accepted
+    assert failed(vectors.appraise(*arguments, expectation=strict)) == ["tcb/provisional"]
+    assert vectors.appraise(*arguments, expectation=policy(vectors, AZURE, versions={"min": 2})).accepted
 
 
 def test_author_key(vectors, failed):
@@ -401,9 +401,9 @@ def test_author_key(vectors, failed):
     keys = {"idKeys": [report.id_key_digest.hex()], "authorKeys": [report.author_key_digest.hex()]}
     arguments = (report.raw, vectors.leaf(name))
     expectation = policy(vectors, name, versions={"min": 2}, measurements=[], policy={"minAbi": "1.51"}, **keys)
-    assert vectors.judge(*arguments, expectation=expectation).accepted
+    assert vectors.appraise(*arguments, expectation=expectation).accepted
     other = policy(vectors, name, versions={"min": 2}, policy={"minAbi": "1.52"}, authorKeys=["00" * 48])
-    assert failed(vectors.judge(*arguments, expectation=other)) == ["policy/abi", "guest/author-key"]
+    assert failed(vectors.appraise(*arguments, expectation=other)) == ["policy/abi", "guest/author-key"]
 
 
 @pytest.mark.parametrize("line", ONE_PER_LINE)
@@ -413,9 +413,9 @@ def test_every_component_of_the_floor(vectors, failed, line):
     tcb = decode_tcb(parse_report(vectors.report(identifier)).reported_tcb, layout).as_dict()
     for component in tcb:
         floor = tcb | {component: tcb[component] + 1}
-        verdict = vectors.judge(
+        result = vectors.appraise(
             vectors.report(identifier),
             vectors.leaf(identifier),
             expectation=policy(vectors, identifier, minTcb=floor, **OLD_REPORTS.get(identifier, {})),
         )
-        assert failed(verdict) == ["tcb/reported-floor", "tcb/committed-floor", "tcb/launch-floor"]
+        assert failed(result) == ["tcb/reported-floor", "tcb/committed-floor", "tcb/launch-floor"]

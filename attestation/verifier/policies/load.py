@@ -149,7 +149,7 @@ def _collision(record: AppraisalPolicy, other: AppraisalPolicy, clusters: Mappin
             return "shadowed: a guest refused by one is accepted by the other with assurance vm; keep one"
         return "overlapping: both are for this workload; merge their hostData and guests into one"
     shared = set(record.hostData) & set(other.hostData)
-    # Two services may run in the same kind of guest when the token tells them apart.
+    # Two services may run in the same kind of guest when the token distinguishes them.
     if shared and not record.assurance is other.assurance is Assurance.VM:
         digest = min(shared)
         return f"ambiguous: both list hostData {digest[:16]}…; measure each workload's initdata on its own"

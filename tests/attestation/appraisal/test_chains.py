@@ -1,4 +1,4 @@
-"""Chains of our own, for what no real vector covers. Their root is injected as anchor: all verdicts are `simulated`."""
+"""Chains of our own, for what no real vector covers. Their root is injected as anchor: all results are `simulated`."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ LINES = ["Milan", "Genoa", "Turin"]
 def test_both_kinds_of_leaf_on_each_line(platform_of, line, vlek):
     platform = platform_of(line)
     leaf, key = platform.leaf(vlek=vlek)
-    verdict = platform.judge(platform.report(key, vlek=vlek), leaf)
-    assert verdict.accepted, verdict.explain()
-    assert verdict.product == line
-    assert verdict.simulated
-    assert "SIMULATED" in verdict.summary()
+    result = platform.appraise(platform.report(key, vlek=vlek), leaf)
+    assert result.accepted, result.explain()
+    assert result.product == line
+    assert result.simulated
+    assert "SIMULATED" in result.summary()
 
 
 @pytest.mark.parametrize("line", LINES)
@@ -41,32 +41,32 @@ def test_leaf_kind_and_signing_key_must_agree(platform_of, failed, line):
     platform = platform_of(line)
     vcek, vcek_key = platform.leaf()
     vlek, vlek_key = platform.leaf(vlek=True)
-    as_vlek = platform.judge(platform.report(vcek_key, vlek=True), vcek)
+    as_vlek = platform.appraise(platform.report(vcek_key, vlek=True), vcek)
     assert set(failed(as_vlek)) == {"leaf/type", "leaf/extensions"}
     chip = {"chip_id": platform.chip_id.ljust(64, b"\0")}
-    as_vcek = platform.judge(platform.report(vlek_key, **chip), vlek)
+    as_vcek = platform.appraise(platform.report(vlek_key, **chip), vlek)
     assert set(failed(as_vcek)) == {"leaf/type", "leaf/extensions"}
 
 
 def test_vcek_made_by_the_asvk_and_the_reverse(milan, failed):
     """Swapped intermediates: once by name, once by key."""
     leaf, key = milan.leaf(issuer="SEV-VLEK-Milan", signer="asvk")
-    assert failed(milan.judge(milan.report(key), leaf)) == ["leaf/type"]
+    assert failed(milan.appraise(milan.report(key), leaf)) == ["leaf/type"]
     leaf, key = milan.leaf(signer="asvk")
-    assert failed(milan.judge(milan.report(key), leaf)) == ["chain/leaf"]
+    assert failed(milan.appraise(milan.report(key), leaf)) == ["chain/leaf"]
     leaf, key = milan.leaf(vlek=True, issuer="SEV-Milan", signer="ask")
-    assert failed(milan.judge(milan.report(key, vlek=True), leaf)) == ["leaf/type"]
+    assert failed(milan.appraise(milan.report(key, vlek=True), leaf)) == ["leaf/type"]
     leaf, key = milan.leaf()
     swapped = milan.authority("SEV-Milan", "ARK-Milan", "asvk", "ark", 65793)
-    assert failed(milan.judge(milan.report(key), leaf, intermediates=(swapped,))) == ["chain/leaf"]
-    missing = milan.judge(milan.report(key), leaf, intermediates=(milan.asvk(),))
+    assert failed(milan.appraise(milan.report(key), leaf, intermediates=(swapped,))) == ["chain/leaf"]
+    missing = milan.appraise(milan.report(key), leaf, intermediates=(milan.asvk(),))
     assert failed(missing) == ["certificates/intermediate"]
 
 
 def test_intermediate_of_another_root(milan, failed):
     leaf, key = milan.leaf()
     stranger = milan.authority("SEV-Milan", "ARK-Milan", "ask", "stranger", 65537)
-    assert failed(milan.judge(milan.report(key), leaf, intermediates=(stranger,))) == ["chain/intermediate"]
+    assert failed(milan.appraise(milan.report(key), leaf, intermediates=(stranger,))) == ["chain/intermediate"]
 
 
 def test_leaf_of_another_line(platform_of, milan, failed):
@@ -75,28 +75,28 @@ def test_leaf_of_another_line(platform_of, milan, failed):
     both = TrustAnchors(
         {**milan.anchors.pins, **genoa.anchors.pins}, {**milan.anchors.certificates, **genoa.anchors.certificates}
     )
-    verdict = milan.judge(milan.report(key), leaf, intermediates=(genoa.ask(), milan.ask()), anchors=both)
-    assert {"product/certificate", "leaf/type", "chain/intermediate"} <= set(failed(verdict))
+    result = milan.appraise(milan.report(key), leaf, intermediates=(genoa.ask(), milan.ask()), anchors=both)
+    assert {"product/certificate", "leaf/type", "chain/intermediate"} <= set(failed(result))
 
 
 @pytest.mark.parametrize("product", ["Genoa", "Turin", "", "Milan2"])
 def test_product_name_must_agree(milan, failed, product):
     leaf, key = milan.leaf(product=product)
-    assert failed(milan.judge(milan.report(key), leaf)) == ["product/certificate"]
+    assert failed(milan.appraise(milan.report(key), leaf)) == ["product/certificate"]
 
 
 def test_product_stepping_does_not_matter(milan):
     leaf, key = milan.leaf(product="Milan-B0")
-    assert milan.judge(milan.report(key), leaf).accepted
+    assert milan.appraise(milan.report(key), leaf).accepted
 
 
 @pytest.mark.parametrize("cpuid", [(0x19, 0x20), (0x1A, 0x50), (0x1A, 0x12), (0x17, 0x31), (0, 0), (0xFF, 0xFF)])
 def test_unknown_and_unsupported_processors(milan, failed, cpuid):
     leaf, key = milan.leaf()
     report = milan.report(key, cpuid_fam_id=cpuid[0], cpuid_mod_id=cpuid[1])
-    verdict = milan.judge(report, leaf)
-    assert failed(verdict)[0] == "product/line"
-    assert not verdict.simulated
+    result = milan.appraise(report, leaf)
+    assert failed(result)[0] == "product/line"
+    assert not result.simulated
 
 
 def test_venice_is_refused_by_default(platform_of, failed):
@@ -105,35 +105,35 @@ def test_venice_is_refused_by_default(platform_of, failed):
     anchors = TrustAnchors(
         {**turin.anchors.pins, "Venice": turin.ark.sha256}, {"Venice": turin.ark, "Turin": turin.ark}
     )
-    verdict = turin.judge(turin.report(key, cpuid_mod_id=0x50), leaf, anchors=anchors)
-    assert "product/line" in failed(verdict)
+    result = turin.appraise(turin.report(key, cpuid_mod_id=0x50), leaf, anchors=anchors)
+    assert "product/line" in failed(result)
 
 
 @pytest.mark.parametrize(("line", "model"), [("Milan", 0x0F), ("Genoa", 0xA0), ("Genoa", 0xAF), ("Turin", 0x11)])
 def test_models_of_a_line(platform_of, line, model):
     platform = platform_of(line)
     leaf, key = platform.leaf()
-    assert platform.judge(platform.report(key, cpuid_mod_id=model), leaf).accepted
+    assert platform.appraise(platform.report(key, cpuid_mod_id=model), leaf).accepted
 
 
 @pytest.mark.parametrize("salt", [0, 32, 47, 64])
 def test_wrong_pss_salt(milan, failed, salt):
     leaf, key = milan.leaf(salt=salt)
-    assert set(failed(milan.judge(milan.report(key), leaf))) == {"chain/leaf", "chain/algorithms"}
+    assert set(failed(milan.appraise(milan.report(key), leaf))) == {"chain/leaf", "chain/algorithms"}
     leaf, key = milan.leaf()
     bent = milan.ask(salt=salt)
-    verdict = milan.judge(milan.report(key), leaf, intermediates=(bent,))
-    assert set(failed(verdict)) == {"chain/intermediate", "chain/algorithms"}
+    result = milan.appraise(milan.report(key), leaf, intermediates=(bent,))
+    assert set(failed(result)) == {"chain/intermediate", "chain/algorithms"}
     crl = milan.crl(salt=salt)
-    assert "crl/signature" in failed(milan.judge(milan.report(key), leaf, crls=(crl,)))
+    assert "crl/signature" in failed(milan.appraise(milan.report(key), leaf, crls=(crl,)))
 
 
 @pytest.mark.parametrize("curve", [ec.SECP256R1(), ec.SECP521R1()])
 def test_wrong_curve(milan, failed, curve):
     leaf, key = milan.leaf(curve=curve)
-    verdict = milan.judge(milan.report(key), leaf)
-    assert "leaf/key" in failed(verdict)
-    assert {check.id: check.ok for check in verdict.checks}["signature/report"] is None
+    result = milan.appraise(milan.report(key), leaf)
+    assert "leaf/key" in failed(result)
+    assert {check.id: check.ok for check in result.checks}["signature/report"] is None
 
 
 def test_serial_0_is_read(milan):
@@ -145,65 +145,65 @@ def test_serial_0_is_read(milan):
         parse_certificate(milan.leaf()[0].der)
         x509.load_der_x509_certificate(leaf.der)
     assert all(issubclass(each.category, CryptographyDeprecationWarning) for each in seen)
-    assert milan.judge(milan.report(key), leaf).accepted
+    assert milan.appraise(milan.report(key), leaf).accepted
 
 
 def test_leaf_with_another_serial(milan):
     leaf, key = milan.leaf(serial=7)
     assert leaf.serial == 7
-    assert milan.judge(milan.report(key), leaf).accepted
+    assert milan.appraise(milan.report(key), leaf).accepted
 
 
 def test_revoked_leaf(milan, failed):
     leaf, key = milan.leaf(serial=7)
-    assert failed(milan.judge(milan.report(key), leaf, crls=(milan.crl([7]),))) == ["crl/leaf"]
+    assert failed(milan.appraise(milan.report(key), leaf, crls=(milan.crl([7]),))) == ["crl/leaf"]
 
 
 @pytest.mark.parametrize("policy", [REQUIRE_CRL, SOFT_CRL])
 def test_revoked_intermediate_under_any_policy(milan, failed, policy):
     leaf, key = milan.leaf()
     expectation = Expectation(revocation=policy)
-    verdict = milan.judge(milan.report(key), leaf, crls=(milan.crl([65537]),), expectation=expectation)
-    assert failed(verdict) == ["crl/intermediate"]
+    result = milan.appraise(milan.report(key), leaf, crls=(milan.crl([65537]),), expectation=expectation)
+    assert failed(result) == ["crl/intermediate"]
     # Once on a list, always: also when a newer list forgets it.
     lists = (milan.crl([65537], since=20), milan.crl())
-    assert failed(milan.judge(milan.report(key), leaf, crls=lists, expectation=expectation)) == ["crl/intermediate"]
+    assert failed(milan.appraise(milan.report(key), leaf, crls=lists, expectation=expectation)) == ["crl/intermediate"]
 
 
 def test_revoked_asvk_concerns_vleks_alone(milan, failed):
     leaf, key = milan.leaf(vlek=True)
     crls = (milan.crl([65793]),)
-    assert failed(milan.judge(milan.report(key, vlek=True), leaf, crls=crls)) == ["crl/intermediate"]
+    assert failed(milan.appraise(milan.report(key, vlek=True), leaf, crls=crls)) == ["crl/intermediate"]
     leaf, key = milan.leaf()
-    assert milan.judge(milan.report(key), leaf, crls=crls).accepted
+    assert milan.appraise(milan.report(key), leaf, crls=crls).accepted
 
 
 def test_stale_and_early_crl(milan, failed):
     leaf, key = milan.leaf()
     soft = Expectation(revocation=RevocationPolicy(stale=RevocationAction.ACCEPT))
     for crl in (milan.crl(since=30, until=-1), milan.crl(since=-1)):
-        assert failed(milan.judge(milan.report(key), leaf, crls=(crl,))) == ["crl/fresh"]
-        verdict = milan.judge(milan.report(key), leaf, crls=(crl,), expectation=soft)
-        assert verdict.accepted
-        assert any(check.advice for check in verdict.checks)
+        assert failed(milan.appraise(milan.report(key), leaf, crls=(crl,))) == ["crl/fresh"]
+        result = milan.appraise(milan.report(key), leaf, crls=(crl,), expectation=soft)
+        assert result.accepted
+        assert any(check.advice for check in result.checks)
 
 
 def test_missing_crl(milan, failed):
     leaf, key = milan.leaf()
-    assert failed(milan.judge(milan.report(key), leaf, crls=())) == ["crl/present"]
+    assert failed(milan.appraise(milan.report(key), leaf, crls=())) == ["crl/present"]
     soft = Expectation(revocation=RevocationPolicy(missing=RevocationAction.ACCEPT))
-    assert milan.judge(milan.report(key), leaf, crls=(), expectation=soft).accepted
+    assert milan.appraise(milan.report(key), leaf, crls=(), expectation=soft).accepted
     foreign = milan.crl(issuer="ARK-Genoa")
-    assert failed(milan.judge(milan.report(key), leaf, crls=(foreign,))) == ["crl/present"]
+    assert failed(milan.appraise(milan.report(key), leaf, crls=(foreign,))) == ["crl/present"]
 
 
 def test_crl_made_by_the_ask(milan, failed):
     leaf, key = milan.leaf()
-    assert failed(milan.judge(milan.report(key), leaf, crls=(milan.crl(signer="ask"),))) == ["crl/signature"]
+    assert failed(milan.appraise(milan.report(key), leaf, crls=(milan.crl(signer="ask"),))) == ["crl/signature"]
     # A forged list beside a good one is not overlooked, and not under the soft policy either.
     both = (milan.crl(), milan.crl(signer="ask"))
     soft = Expectation(revocation=SOFT_CRL)
-    assert failed(milan.judge(milan.report(key), leaf, crls=both, expectation=soft)) == ["crl/signature"]
+    assert failed(milan.appraise(milan.report(key), leaf, crls=both, expectation=soft)) == ["crl/signature"]
 
 
 @pytest.mark.parametrize(
@@ -219,23 +219,23 @@ def test_validity(milan, failed, which, days, check):
     leaf, key = milan.leaf()
     ask = milan.ask(since=10, until=10) if which == "ask" else milan.ask()
     soft = Expectation(revocation=SOFT_CRL)
-    verdict = milan.judge(
+    result = milan.appraise(
         milan.report(key), leaf, intermediates=(ask,), crls=(), now=milan.now + timedelta(days=days), expectation=soft
     )
-    assert failed(verdict) == [check]
+    assert failed(result) == [check]
 
 
 @pytest.mark.parametrize("bent", [{"ca": False, "path_length": None}, {"path_length": 1}, {"path_length": None}])
 def test_intermediate_constraints(milan, failed, bent):
     leaf, key = milan.leaf()
-    assert failed(milan.judge(milan.report(key), leaf, intermediates=(milan.ask(**bent),))) == ["chain/constraints"]
+    assert failed(milan.appraise(milan.report(key), leaf, intermediates=(milan.ask(**bent),))) == ["chain/constraints"]
 
 
 def test_a_leaf_that_may_issue(milan, failed):
     key = "leaf-that-is-a-ca"
     leaf = milan.authority("SEV-VCEK", "SEV-Milan", key, "ask", 1, path_length=None)
     assert {"chain/constraints", "leaf/key", "leaf/extensions"} <= set(
-        failed(milan.judge(milan.report(milan.leaf()[1]), leaf))
+        failed(milan.appraise(milan.report(milan.leaf()[1]), leaf))
     )
 
 
@@ -243,7 +243,7 @@ def rooted(milan, root):
     """A genuine guest under another root that is pinned, by the same key."""
     leaf, key = milan.leaf()
     anchors = TrustAnchors({"Milan": root.sha256}, {"Milan": root})
-    return milan.judge(milan.report(key), leaf, anchors=anchors)
+    return milan.appraise(milan.report(key), leaf, anchors=anchors)
 
 
 def test_root_must_be_self_signed(milan, failed):
@@ -263,15 +263,15 @@ def test_root_of_another_line(milan, platform_of, failed):
     genoa = platform_of("Genoa")
     leaf, key = milan.leaf()
     anchors = TrustAnchors({"Milan": genoa.ark.sha256}, {"Milan": genoa.ark})
-    verdict = milan.judge(milan.report(key), leaf, anchors=anchors)
-    assert failed(verdict) == ["certificates/root"]
+    result = milan.appraise(milan.report(key), leaf, anchors=anchors)
+    assert failed(result) == ["certificates/root"]
 
 
 def test_short_intermediate_key(milan, failed):
     leaf, key = milan.leaf()
     short = rsa.generate_private_key(65537, 2048).public_key()
-    verdict = milan.judge(milan.report(key), leaf, intermediates=(milan.ask(public_key=short),))
-    assert set(failed(verdict)) == {"chain/leaf", "chain/constraints"}
+    result = milan.appraise(milan.report(key), leaf, intermediates=(milan.ask(public_key=short),))
+    assert set(failed(result)) == {"chain/leaf", "chain/constraints"}
 
 
 @pytest.mark.parametrize("line", LINES)
@@ -279,36 +279,36 @@ def test_another_chip(platform_of, failed, line):
     platform = platform_of(line)
     leaf, key = platform.leaf()
     for chip in (platform.chip_id[:-1] + b"\xff", b"\xff" + platform.chip_id[1:]):
-        assert failed(platform.judge(platform.report(key, chip_id=chip.ljust(64, b"\0")), leaf)) == ["leaf/chip-id"]
+        assert failed(platform.appraise(platform.report(key, chip_id=chip.ljust(64, b"\0")), leaf)) == ["leaf/chip-id"]
 
 
 def test_turin_chip_id_beyond_eight_bytes(platform_of, failed):
     turin = platform_of("Turin")
     leaf, key = turin.leaf()
     report = turin.report(key, chip_id=turin.chip_id + bytes(55) + b"\1")
-    assert failed(turin.judge(report, leaf)) == ["leaf/chip-id"]
+    assert failed(turin.appraise(report, leaf)) == ["leaf/chip-id"]
 
 
 def test_eight_byte_hwid_on_milan(milan, failed):
     leaf, key = milan.leaf(hwid=b"12345678")
-    assert failed(milan.judge(milan.report(key, chip_id=b"12345678" + bytes(56)), leaf)) == ["leaf/chip-id"]
+    assert failed(milan.appraise(milan.report(key, chip_id=b"12345678" + bytes(56)), leaf)) == ["leaf/chip-id"]
 
 
 def test_hwid_as_octet_string(milan):
     leaf, key = milan.leaf(hwid=b"\x04\x40" + milan.chip_id)
-    assert milan.judge(milan.report(key), leaf).accepted
+    assert milan.appraise(milan.report(key), leaf).accepted
 
 
 def test_masked_chip_id(milan, failed):
     leaf, key = milan.leaf()
-    assert failed(milan.judge(milan.report(key, chip_id=bytes(64)), leaf)) == ["leaf/chip-id"]
+    assert failed(milan.appraise(milan.report(key, chip_id=bytes(64)), leaf)) == ["leaf/chip-id"]
 
 
 def test_vcek_with_a_csp_and_vlek_with_a_chip(milan, failed):
     leaf, key = milan.leaf(csp=True)
-    assert failed(milan.judge(milan.report(key), leaf)) == ["leaf/extensions"]
+    assert failed(milan.appraise(milan.report(key), leaf)) == ["leaf/extensions"]
     leaf, key = milan.leaf(vlek=True, hwid=milan.chip_id)
-    assert failed(milan.judge(milan.report(key, vlek=True), leaf)) == ["leaf/extensions"]
+    assert failed(milan.appraise(milan.report(key, vlek=True), leaf)) == ["leaf/extensions"]
 
 
 @pytest.mark.parametrize("subject", ["VCEK", "SEV-VLEK", "SEV-VCEK ", ""])
@@ -318,7 +318,7 @@ def test_leaf_name_is_exact(milan, failed, subject):
             milan.leaf(subject=subject)
         return
     leaf, key = milan.leaf(subject=subject)
-    assert failed(milan.judge(milan.report(key), leaf)) == ["leaf/type"]
+    assert failed(milan.appraise(milan.report(key), leaf)) == ["leaf/type"]
 
 
 @pytest.mark.parametrize("line", LINES)
@@ -327,17 +327,17 @@ def test_certificate_tcb_is_the_reported_one(platform_of, failed, line):
     for component, version in platform.tcb.as_dict().items():
         other = type(platform.tcb)(**(platform.tcb.as_dict() | {component: version + 1}))
         leaf, key = platform.leaf(tcb=other)
-        assert failed(platform.judge(platform.report(key), leaf)) == ["tcb/certificate"]
+        assert failed(platform.appraise(platform.report(key), leaf)) == ["tcb/certificate"]
 
 
 def test_components_of_another_layout(platform_of, failed):
     milan, turin = platform_of("Milan"), platform_of("Turin")
     leaf, key = milan.leaf(spl={"fmc": 0})
-    assert failed(milan.judge(milan.report(key), leaf)) == ["tcb/certificate"]
+    assert failed(milan.appraise(milan.report(key), leaf)) == ["tcb/certificate"]
     leaf, key = turin.leaf(tcb=milan.tcb)
-    assert failed(turin.judge(turin.report(key), leaf)) == ["tcb/certificate"]
+    assert failed(turin.appraise(turin.report(key), leaf)) == ["tcb/certificate"]
     leaf, key = milan.leaf(spl={"spl5": 1})
-    assert failed(milan.judge(milan.report(key), leaf)) == ["tcb/certificate"]
+    assert failed(milan.appraise(milan.report(key), leaf)) == ["tcb/certificate"]
 
 
 @pytest.mark.parametrize("value", [0, (1 << 384) - 1, 1 << 384, 1 << 570])
@@ -346,7 +346,7 @@ def test_signature_range(milan, failed, value, offset):
     leaf, key = milan.leaf()
     raw = bytearray(milan.report(key))
     raw[offset : offset + 72] = value.to_bytes(72, "little")
-    assert failed(milan.judge(bytes(raw), leaf)) == ["signature/encoding"]
+    assert failed(milan.appraise(bytes(raw), leaf)) == ["signature/encoding"]
 
 
 def test_signature_plus_order_is_no_second_signature(milan, failed):
@@ -356,7 +356,7 @@ def test_signature_plus_order_is_no_second_signature(milan, failed):
     raw = bytearray(milan.report(key))
     s = int.from_bytes(raw[0x2E8:0x330], "little") + P384_ORDER
     raw[0x2E8:0x330] = s.to_bytes(72, "little")
-    assert failed(milan.judge(bytes(raw), leaf)) == ["signature/encoding"]
+    assert failed(milan.appraise(bytes(raw), leaf)) == ["signature/encoding"]
 
 
 def test_only_the_operator_names_a_root(milan):
@@ -376,13 +376,13 @@ def test_simulated_line_needs_to_be_trusted(platform_of, failed):
     intermediates = (simulated.ask(),)
     soft = Expectation(revocation=SOFT_CRL)
     amd = amd_trust_anchors([])
-    verdict = simulated.judge(report, leaf, intermediates=intermediates, anchors=amd, expectation=soft)
-    assert failed(verdict)[0] == "product/line"
+    result = simulated.appraise(report, leaf, intermediates=intermediates, anchors=amd, expectation=soft)
+    assert failed(result)[0] == "product/line"
     told = amd.with_simulated(simulated.ark)
-    verdict = simulated.judge(report, leaf, intermediates=intermediates, anchors=told, crls=(), expectation=soft)
-    assert verdict.accepted, verdict.explain()
-    assert verdict.simulated
-    assert verdict.product == SIMULATED.name
+    result = simulated.appraise(report, leaf, intermediates=intermediates, anchors=told, crls=(), expectation=soft)
+    assert result.accepted, result.explain()
+    assert result.simulated
+    assert result.product == SIMULATED.name
 
 
 def test_simulated_root_cannot_pose_as_amds(milan, platform_of, failed):
@@ -390,21 +390,21 @@ def test_simulated_root_cannot_pose_as_amds(milan, platform_of, failed):
         amd_trust_anchors([]).with_simulated(milan.ark)
     told = amd_trust_anchors([milan.ark]).with_simulated(platform_of("Simulated").ark)
     leaf, key = milan.leaf()
-    verdict = milan.judge(milan.report(key), leaf, anchors=told)
-    assert failed(verdict) == ["chain/anchor"]
+    result = milan.appraise(milan.report(key), leaf, anchors=told)
+    assert failed(result) == ["chain/anchor"]
     assert told.pins[MILAN.name] == TrustAnchors().pins[MILAN.name]
 
 
 def test_naive_time_is_a_mistake_of_the_caller(milan):
     leaf, key = milan.leaf()
     with pytest.raises(ValueError, match="time zone"):
-        milan.judge(from_raw(milan.report(key)), leaf, now=milan.now.replace(tzinfo=None))
+        milan.appraise(from_raw(milan.report(key)), leaf, now=milan.now.replace(tzinfo=None))
 
 
 def test_names_cannot_forge_log_lines_or_terminal_codes(milan, failed):
     leaf, key = milan.leaf(subject="SEV-VCEK\x1b[32m\nok")
-    verdict = milan.judge(milan.report(key), leaf)
-    assert failed(verdict) == ["leaf/type"]
-    assert all(line.isprintable() for line in verdict.explain())
+    result = milan.appraise(milan.report(key), leaf)
+    assert failed(result) == ["leaf/type"]
+    assert all(line.isprintable() for line in result.explain())
     with pytest.raises(CertificateError, match="printable"):
         milan.leaf(product="Mil\x1ban")

@@ -36,18 +36,18 @@ def leaf_and_key(milan):
 
 
 @pytest.fixture(scope="module")
-def judge(milan, leaf_and_key):
+def appraise_own(milan, leaf_and_key):
     leaf, key = leaf_and_key
 
     def run(expectation=None, **bent):
-        return milan.judge(milan.report(key, **bent), leaf, expectation=expectation or reference())
+        return milan.appraise(milan.report(key, **bent), leaf, expectation=expectation or reference())
 
     return run
 
 
-def test_the_plain_guest(judge):
-    verdict = judge()
-    assert verdict.accepted, verdict.explain()
+def test_the_plain_guest(appraise_own):
+    result = appraise_own()
+    assert result.accepted, result.explain()
 
 
 # id -> (what the report says, what the reference values add); with only the first of the two the check must fail,
@@ -94,7 +94,7 @@ REFUSED = {
     "guest/svn": ({"guest_svn": 6}, {"minGuestSvn": 7}),
     "guest/chip-id": ({}, {"chipIds": ["01" * 64]}),
 }
-BELIEVED = {
+ACCEPTED = {
     "report/version 2": (
         {"version": 2, "cpuid_fam_id": 0, "cpuid_mod_id": 0, "cpuid_step": 0},
         {"versions": {"min": 2}},
@@ -138,9 +138,9 @@ BELIEVED = {
 
 
 @pytest.mark.parametrize("identifier", REFUSED)
-def test_refused(judge, failed, identifier):
+def test_refused(appraise_own, failed, identifier):
     report, changes = REFUSED[identifier]
-    reasons = failed(judge(reference(**changes), **report))
+    reasons = failed(appraise_own(reference(**changes), **report))
     assert identifier in reasons
     also = {
         "report/requester": {"guest/vmpl"},
@@ -151,14 +151,14 @@ def test_refused(judge, failed, identifier):
     assert set(reasons) <= {identifier} | also.get(identifier, set())
 
 
-@pytest.mark.parametrize("name", BELIEVED)
-def test_believed(judge, name):
-    report, changes = BELIEVED[name]
-    verdict = judge(reference(**changes), **report)
-    assert verdict.accepted, [check.line() for check in verdict.checks if not check.ok]
+@pytest.mark.parametrize("name", ACCEPTED)
+def test_accepted(appraise_own, name):
+    report, changes = ACCEPTED[name]
+    result = appraise_own(reference(**changes), **report)
+    assert result.accepted, [check.line() for check in result.checks if not check.ok]
 
 
-def test_every_check_has_a_refusal_somewhere(judge):
+def test_every_check_has_a_refusal_somewhere(appraise_own):
     """The others are provoked with real vectors and with chains of our own."""
     elsewhere = {
         "report/reserved", "evidence/runtime-data", "product/line", "product/certificate", "certificates/leaf",
@@ -180,23 +180,23 @@ def test_a_check_comes_after_what_it_needs():
 
 
 @pytest.mark.parametrize("offset", [0x4C, 0x18B, 0x19F, 0x1EB, 0x1EF, 0x208, 0x29F])
-def test_signed_must_be_zero_bytes(judge, failed, offset):
-    assert failed(judge(patch={offset: b"\1"})) == ["report/reserved"]
+def test_signed_must_be_zero_bytes(appraise_own, failed, offset):
+    assert failed(appraise_own(patch={offset: b"\1"})) == ["report/reserved"]
 
 
 @pytest.mark.parametrize("version", [2, 3, 4])
-def test_mitigation_bytes_before_version_5(judge, failed, version):
+def test_mitigation_bytes_before_version_5(appraise_own, failed, version):
     cpuid = {} if version > 2 else {"cpuid_fam_id": 0, "cpuid_mod_id": 0, "cpuid_step": 0}
-    verdict = judge(reference(versions={"min": 2}), version=version, launch_mit_vector=1, **cpuid)
-    assert failed(verdict) == ["report/reserved"]
+    result = appraise_own(reference(versions={"min": 2}), version=version, launch_mit_vector=1, **cpuid)
+    assert failed(result) == ["report/reserved"]
 
 
-def test_cpuid_bytes_in_version_2(judge, failed):
-    assert failed(judge(reference(versions={"min": 2}), version=2)) == ["report/reserved"]
+def test_cpuid_bytes_in_version_2(appraise_own, failed):
+    assert failed(appraise_own(reference(versions={"min": 2}), version=2)) == ["report/reserved"]
 
 
-def test_key_info_reserved_bits(judge, failed):
-    assert failed(judge(key_info=1 << 5)) == ["report/reserved"]
+def test_key_info_reserved_bits(appraise_own, failed):
+    assert failed(appraise_own(key_info=1 << 5)) == ["report/reserved"]
 
 
 def test_bytes_behind_the_signature(milan, leaf_and_key, failed):
@@ -204,41 +204,41 @@ def test_bytes_behind_the_signature(milan, leaf_and_key, failed):
     for offset in (0x330, 0x49F):
         raw = bytearray(milan.report(key))
         raw[offset] = 1
-        assert failed(milan.judge(bytes(raw), leaf)) == ["report/reserved"]
+        assert failed(milan.appraise(bytes(raw), leaf)) == ["report/reserved"]
 
 
-def test_a_later_version_may_use_reserved_bytes(judge, failed):
-    assert judge(reference(versions={"max": 9}), version=9, patch={0x208: b"\1"}).accepted
-    assert failed(judge(version=9)) == ["report/version"]
+def test_a_later_version_may_use_reserved_bytes(appraise_own, failed):
+    assert appraise_own(reference(versions={"max": 9}), version=9, patch={0x208: b"\1"}).accepted
+    assert failed(appraise_own(version=9)) == ["report/version"]
 
 
 @pytest.mark.parametrize("key", [2, 3, 4, 5, 6, 7])
-def test_other_signing_keys(judge, failed, key):
-    verdict = judge(key_info=key << 2)
-    assert failed(verdict) == ["report/signing-key"]
-    states = {check.id: check.ok for check in verdict.checks}
+def test_other_signing_keys(appraise_own, failed, key):
+    result = appraise_own(key_info=key << 2)
+    assert failed(result) == ["report/signing-key"]
+    states = {check.id: check.ok for check in result.checks}
     assert states["leaf/type"] is None
     assert states["signature/report"] is True
 
 
-def test_masked_chip_key_leaves_the_signature_unevaluated(judge, failed):
-    states = {check.id: check.ok for check in judge(key_info=2).checks}
+def test_masked_chip_key_leaves_the_signature_unevaluated(appraise_own, failed):
+    states = {check.id: check.ok for check in appraise_own(key_info=2).checks}
     assert states["signature/report"] is None
 
 
-def test_unknown_platform_bits_are_no_failure(judge):
-    assert judge(platform_info=1 << 63 | 0x40).accepted
+def test_unknown_platform_bits_are_no_failure(appraise_own):
+    assert appraise_own(platform_info=1 << 63 | 0x40).accepted
 
 
-def test_alias_check_is_advised(judge):
-    advice = {check.id: check.advice for check in judge(platform_info=0x1).checks}
+def test_alias_check_is_advised(appraise_own):
+    advice = {check.id: check.advice for check in appraise_own(platform_info=0x1).checks}
     assert advice["platform/required"] == "ALIAS_CHECK_COMPLETE is not set"
 
 
-def test_floors_are_component_wise(judge, failed):
+def test_floors_are_component_wise(appraise_own, failed):
     """As one number, microcode 255 outweighs everything."""
-    verdict = judge(committed_tcb=tcb(bootloader=2, microcode=115))
-    assert failed(verdict) == ["tcb/committed-floor"]
+    result = appraise_own(committed_tcb=tcb(bootloader=2, microcode=115))
+    assert failed(result) == ["tcb/committed-floor"]
 
 
 def test_report_data_encodings_are_these_bytes():
@@ -250,58 +250,58 @@ def test_report_data_encodings_are_these_bytes():
             accepted(wrong)
 
 
-def test_report_data_in_both_encodings(judge, failed):
+def test_report_data_in_both_encodings(appraise_own, failed):
     digest = hashlib.sha384(b"binding").digest()
     expectation = Expectation(reference=reference().reference, report_data=accepted(digest))
     for encoded in (padded(digest), ascii_encoded(digest)):
         assert len(encoded) == 64
-        assert judge(expectation, report_data=encoded).accepted
+        assert appraise_own(expectation, report_data=encoded).accepted
     standard = ascii_encoded(digest).replace(b"-", b"+").replace(b"_", b"/")
     others = [digest + b"\0" * 15 + b"\1", b"\0" * 16 + digest, digest.hex().encode()[:64], standard, bytes(64)]
     for other in others:
         if other != ascii_encoded(digest):
-            assert failed(judge(expectation, report_data=other)) == ["guest/report-data"]
+            assert failed(appraise_own(expectation, report_data=other)) == ["guest/report-data"]
 
 
 def test_reference_values_decide_on_revocation_before_the_caller(milan, leaf_and_key, failed):
     leaf, key = leaf_and_key
     report = milan.report(key)
 
-    def judge(crl, caller):
+    def appraised(crl, caller):
         guest = reference(**({} if crl is None else {"crl": crl})).reference
-        return milan.judge(report, leaf, crls=(), expectation=Expectation(guest, revocation=caller))
+        return milan.appraise(report, leaf, crls=(), expectation=Expectation(guest, revocation=caller))
 
-    assert judge("soft", REQUIRE_CRL).accepted
-    assert failed(judge("require", SOFT_CRL)) == ["crl/present"]
-    assert judge(None, SOFT_CRL).accepted
-    assert failed(judge(None, REQUIRE_CRL)) == ["crl/present"]
+    assert appraised("soft", REQUIRE_CRL).accepted
+    assert failed(appraised("require", SOFT_CRL)) == ["crl/present"]
+    assert appraised(None, SOFT_CRL).accepted
+    assert failed(appraised(None, REQUIRE_CRL)) == ["crl/present"]
 
 
-def test_host_data_of_caller_and_reference_must_both_agree(judge, failed):
+def test_host_data_of_caller_and_reference_must_both_agree(appraise_own, failed):
     guest = reference(hostData=[HOST_DATA.hex()]).reference
-    assert judge(Expectation(guest, host_data=frozenset({HOST_DATA, bytes(32)}))).accepted
-    assert failed(judge(Expectation(guest, host_data=frozenset({bytes(32)})))) == ["guest/host-data"]
-    assert failed(judge(Expectation(host_data=frozenset()))) == ["guest/host-data"]
+    assert appraise_own(Expectation(guest, host_data=frozenset({HOST_DATA, bytes(32)}))).accepted
+    assert failed(appraise_own(Expectation(guest, host_data=frozenset({bytes(32)})))) == ["guest/host-data"]
+    assert failed(appraise_own(Expectation(host_data=frozenset()))) == ["guest/host-data"]
 
 
 def test_azure_envelope_binds_its_runtime_data(milan, leaf_and_key, failed):
     leaf, key = leaf_and_key
     digest = hashlib.sha256(b"claims").digest()
     right = milan.report(key, report_data=digest + bytes(32))
-    assert milan.judge(Evidence(parse_report(right), Envelope.AZURE_HCL, (), digest), leaf).accepted
+    assert milan.appraise(Evidence(parse_report(right), Envelope.AZURE_HCL, (), digest), leaf).accepted
     for wrong in (digest + b"\1" + bytes(31), bytes(64)):
         evidence = Evidence(parse_report(milan.report(key, report_data=wrong)), Envelope.AZURE_HCL, (), digest)
-        assert failed(milan.judge(evidence, leaf)) == ["evidence/runtime-data"]
+        assert failed(milan.appraise(evidence, leaf)) == ["evidence/runtime-data"]
 
 
-def test_the_verdict_names_the_source(milan, leaf_and_key):
+def test_the_result_names_the_source(milan, leaf_and_key):
     leaf, key = leaf_and_key
     evidence = Evidence(parse_report(milan.report(key)), Envelope.CONFIGFS_TSM)
-    assert milan.judge(evidence, leaf).source == "configfs-tsm"
+    assert milan.appraise(evidence, leaf).source == "configfs-tsm"
 
 
-def test_all_that_fails_is_reported(judge, failed):
-    verdict = judge(measurement=b"x" * 48, vmpl=1, policy=0xB0000, current_tcb=tcb(snp=1))
-    assert set(failed(verdict)) == {
+def test_all_that_fails_is_reported(appraise_own, failed):
+    result = appraise_own(measurement=b"x" * 48, vmpl=1, policy=0xB0000, current_tcb=tcb(snp=1))
+    assert set(failed(result)) == {
         "guest/measurement", "guest/vmpl", "policy/debug", "tcb/reported-current", "tcb/committed-current",
     }  # fmt: skip

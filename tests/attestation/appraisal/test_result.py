@@ -13,28 +13,28 @@ from kbs.reference_values import SOFT_CRL
 
 
 @pytest.fixture
-def believed(milan):
+def accepted(milan):
     leaf, key = milan.leaf()
-    return milan.judge(milan.report(key), leaf, expectation=Expectation(assurance=Assurance.VM))
+    return milan.appraise(milan.report(key), leaf, expectation=Expectation(assurance=Assurance.VM))
 
 
 @pytest.fixture
 def refused(milan):
     leaf, key = milan.leaf(signer="asvk")
-    return milan.judge(milan.report(key, policy=0xB0000), leaf, expectation=Expectation(revocation=SOFT_CRL))
+    return milan.appraise(milan.report(key, policy=0xB0000), leaf, expectation=Expectation(revocation=SOFT_CRL))
 
 
-def test_immutable(believed):
+def test_immutable(accepted):
     with pytest.raises(dataclasses.FrozenInstanceError):
-        believed.scope = "policy"
+        accepted.scope = "policy"
     with pytest.raises(TypeError):
-        believed.claims["snp_vmpl"] = "3"
-    assert isinstance(believed.checks, tuple)
+        accepted.claims["snp_vmpl"] = "3"
+    assert isinstance(accepted.checks, tuple)
 
 
-def test_survives_storage(believed, refused):
-    for verdict in (believed, refused):
-        assert result_from_dict(json.loads(json.dumps(verdict.as_dict()))) == verdict
+def test_survives_storage(accepted, refused):
+    for result in (accepted, refused):
+        assert result_from_dict(json.loads(json.dumps(result.as_dict()))) == result
 
 
 def test_stored_belief_counts_nothing(refused):
@@ -42,15 +42,15 @@ def test_stored_belief_counts_nothing(refused):
     assert not result_from_dict(document).accepted
 
 
-def test_no_truth_value(believed):
+def test_no_truth_value(accepted):
     with pytest.raises(TypeError, match="accepted"):
-        bool(believed)
+        bool(accepted)
 
 
-def test_nothing_checked_is_nothing_believed(believed):
-    assert not dataclasses.replace(believed, checks=()).accepted
+def test_nothing_checked_is_nothing_accepted(accepted):
+    assert not dataclasses.replace(accepted, checks=()).accepted
     unknown = CheckResult("x", None, "needs y", "")
-    assert not dataclasses.replace(believed, checks=(*believed.checks, unknown)).accepted
+    assert not dataclasses.replace(accepted, checks=(*accepted.checks, unknown)).accepted
 
 
 def test_one_line_a_check(refused):
@@ -64,15 +64,15 @@ def test_one_line_a_check(refused):
     assert any(line.startswith("crl/present: ok") for line in lines)
 
 
-def test_summary_says_what_must_not_be_missed(believed, refused):
-    assert believed.summary() == (
+def test_summary_says_what_must_not_be_missed(accepted, refused):
+    assert accepted.summary() == (
         "believed · SIMULATED: the root is not AMD's · authenticity only, no policy was applied · assurance vm"
     )
     assert refused.summary().endswith("failed: chain/leaf, policy/debug")
 
 
-def test_claims_are_flat_strings(believed):
-    assert believed.claims["snp_measurement"] == (b"m" * 48).hex()
-    assert believed.claims["snp_line"] == "Milan"
-    assert believed.claims["snp_reported_tcb"] == "bootloader=3 tee=0 snp=8 microcode=115"
-    assert all(isinstance(value, str) for value in believed.claims.values())
+def test_claims_are_flat_strings(accepted):
+    assert accepted.claims["snp_measurement"] == (b"m" * 48).hex()
+    assert accepted.claims["snp_line"] == "Milan"
+    assert accepted.claims["snp_reported_tcb"] == "bootloader=3 tee=0 snp=8 microcode=115"
+    assert all(isinstance(value, str) for value in accepted.claims.values())

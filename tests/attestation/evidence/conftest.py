@@ -35,7 +35,7 @@ def vectors() -> Store:
     return store(lambda _line: None)
 
 
-def judge(
+def appraise_own(
     evidence: CollectedEvidence,
     root: Path,
     crl: Path,
@@ -43,7 +43,7 @@ def judge(
     *,
     now: datetime | None = None,
 ) -> AttestationResult:
-    """What a verifier that trusts this simulated root says, given nothing but the evidence."""
+    """The result of a verifier that trusts this simulated root and has the evidence alone."""
     given = from_table(evidence.certificates)
     return appraise(
         from_raw(evidence.report),

@@ -14,7 +14,7 @@ from attestation.evidence.configfs_tsm import ATTEMPTS, ConfigfsTsm
 from attestation.report.abi import parse_report
 from attestation.simulator.device import Device
 from plan.document import EvidenceSource
-from tests.attestation.evidence.conftest import judge
+from tests.attestation.evidence.conftest import appraise_own
 from tests.attestation.evidence.fuse import mounted
 from tests.attestation.evidence.tsm import Fault, Tsm, fail
 from tests.support.vectors import Store
@@ -61,13 +61,13 @@ def somebody_writes(tsm: Tsm, name: str) -> None:
     tsm.items[name].write_generation += 1
 
 
-def test_evidence_is_believed_and_the_entry_is_gone(path: Path, tsm: Tsm, device: Device) -> None:
+def test_evidence_is_accepted_and_the_entry_is_gone(path: Path, tsm: Tsm, device: Device) -> None:
     evidence = ConfigfsTsm(str(path)).collect(ASKED, timeout=5)
     assert parse_report(evidence.report).report_data == ASKED
     assert [entry.kind for entry in evidence.certificates] == ["VCEK", "ASK"]
-    verdict = judge(evidence, device.hierarchy.root_path, device.hierarchy.crl_path)
-    assert verdict.accepted
-    assert verdict.source == "configfs-tsm"
+    result = appraise_own(evidence, device.hierarchy.root_path, device.hierarchy.crl_path)
+    assert result.accepted
+    assert result.source == "configfs-tsm"
     assert (tsm.items, len(tsm.made)) == ({}, 1)
 
 

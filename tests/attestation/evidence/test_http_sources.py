@@ -14,7 +14,7 @@ from attestation.report.abi import parse_report
 from attestation.report.report_data import accepted
 from attestation.simulator.device import Device
 from tests.attestation.evidence.agent import Respond, Service, attestation_agent, evidence_json, plain, serving
-from tests.attestation.evidence.conftest import judge
+from tests.attestation.evidence.conftest import appraise_own
 from tests.support.vectors import Store
 
 DIGEST = bytes(range(48))
@@ -41,10 +41,10 @@ def simulated_body(device: Device) -> bytes:
     return device.report(DIGEST + bytes(16)) + device.certificate_table()
 
 
-def test_the_guest_agents_evidence_is_believed(device: Device) -> None:
+def test_the_guest_agents_evidence_is_accepted(device: Device) -> None:
     with serving(attestation_agent(device)) as service:
         evidence = collect("coco-aa", service)
-    assert judge(evidence, device.hierarchy.root_path, device.hierarchy.crl_path).accepted
+    assert appraise_own(evidence, device.hierarchy.root_path, device.hierarchy.crl_path).accepted
     assert parse_report(evidence.report).report_data in accepted(DIGEST)
     assert evidence.document is not None
 

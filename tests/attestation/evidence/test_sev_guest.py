@@ -13,7 +13,7 @@ from attestation.evidence import Code, CollectedEvidence, EvidenceError, Kind, o
 from attestation.evidence.sev_guest import SevGuest
 from attestation.report.abi import parse_report
 from attestation.simulator.device import Device
-from tests.attestation.evidence.conftest import judge
+from tests.attestation.evidence.conftest import appraise_own
 from tests.attestation.evidence.driver import BUSY, INVALID_LEN, Refusal, SevGuestDriver, snp_report_resp
 from tests.support.vectors import Store
 
@@ -38,10 +38,10 @@ def refused(driver: SevGuestDriver, *, timeout: float = 5) -> EvidenceError:
     return caught.value
 
 
-def test_evidence_with_certificates_is_believed(driver: SevGuestDriver, device: Device) -> None:
+def test_evidence_with_certificates_is_accepted(driver: SevGuestDriver, device: Device) -> None:
     evidence = collect(driver)
     assert [entry.kind for entry in evidence.certificates] == ["VCEK", "ASK"]
-    assert judge(evidence, device.hierarchy.root_path, device.hierarchy.crl_path).accepted
+    assert appraise_own(evidence, device.hierarchy.root_path, device.hierarchy.crl_path).accepted
 
 
 def test_the_request_is_what_the_driver_takes(driver: SevGuestDriver) -> None:

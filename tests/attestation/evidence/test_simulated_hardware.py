@@ -1,4 +1,4 @@
-"""The simulated machine: believed with its root, by nothing else, and not when it tampers."""
+"""The simulated machine: accepted with its root alone, and never when it tampers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from attestation.simulator.hierarchy import TCB, Hierarchy, SimulatorError, open
 from attestation.simulator.server import SimulatedMachine
 from plan.document import EvidenceSource
 from tests.attestation.evidence.agent import evidence_json
-from tests.attestation.evidence.conftest import judge
+from tests.attestation.evidence.conftest import appraise_own
 from tests.attestation.reports import guest_reference
 from tests.support.paths import ROOT
 
@@ -88,10 +88,10 @@ def process(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], list[str]]
 
 
 @pytest.mark.parametrize("name", ["simulated", "coco-aa"])
-def test_evidence_is_believed_under_its_own_root_and_labelled(device: Device, name: str) -> None:
+def test_evidence_is_accepted_under_its_own_root_and_labelled(device: Device, name: str) -> None:
     with machine(device) as address:
         evidence = collect_first([EvidenceSource(name, address)], DIGEST, timeout=5)
-    verdict = judge(
+    result = appraise_own(
         evidence,
         device.hierarchy.root_path,
         device.hierarchy.crl_path,
@@ -101,9 +101,9 @@ def test_evidence_is_believed_under_its_own_root_and_labelled(device: Device, na
             host_data=frozenset({bytes(32)}),
         ),
     )
-    assert verdict.accepted, verdict.explain()
-    assert (verdict.simulated, verdict.product, verdict.source) == (True, "Simulated", name)
-    assert "SIMULATED" in verdict.summary()
+    assert result.accepted, result.explain()
+    assert (result.simulated, result.product, result.source) == (True, "Simulated", name)
+    assert "SIMULATED" in result.summary()
 
 
 @pytest.mark.parametrize(
@@ -118,24 +118,24 @@ def test_evidence_is_believed_under_its_own_root_and_labelled(device: Device, na
 def test_each_way_of_tampering_fails_its_check_alone(device: Device, tamper: Tamper, failed: set[str]) -> None:
     with machine(Device(device.hierarchy, tamper=tamper)) as address:
         evidence = collect_first([EvidenceSource("simulated", address)], DIGEST, timeout=5)
-    verdict = judge(evidence, device.hierarchy.root_path, device.hierarchy.crl_path)
-    assert not verdict.accepted
-    assert {check.id for check in verdict.failed} == failed
+    result = appraise_own(evidence, device.hierarchy.root_path, device.hierarchy.crl_path)
+    assert not result.accepted
+    assert {check.id for check in result.failed} == failed
 
 
 def test_nothing_else_believes_it(device: Device, tmp_path_factory: pytest.TempPathFactory) -> None:
     other = open_hierarchy(tmp_path_factory.mktemp("other"))
     with machine(device) as address:
         evidence = collect_first([EvidenceSource("simulated", address)], DIGEST, timeout=5)
-    verdict = judge(evidence, other.root_path, other.crl_path)
-    assert "chain/intermediate" in {check.id for check in verdict.failed}
+    result = appraise_own(evidence, other.root_path, other.crl_path)
+    assert "chain/intermediate" in {check.id for check in result.failed}
     given = from_table(evidence.certificates)
     for anchors in (TrustAnchors(), amd_trust_anchors([device.hierarchy.root])):
-        verdict = appraise(
+        result = appraise(
             from_raw(evidence.report), Endorsements(given.leaf, given.intermediates), anchors, datetime.now(UTC)
         )
-        assert "product/line" in {check.id for check in verdict.failed}
-        assert not verdict.accepted
+        assert "product/line" in {check.id for check in result.failed}
+        assert not result.accepted
 
 
 def test_the_root_passes_for_no_other_line_and_the_ask_for_no_root(hierarchy: Hierarchy) -> None:

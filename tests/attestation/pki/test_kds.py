@@ -323,7 +323,7 @@ async def test_guest_first(amd, service, milan):
     found = await cache.endorsements(Evidence(evidence.report, Envelope.COCO, table), milan.now, ask_service=False)
     assert found.leaf == leaf
     assert found.issuer_of_leaf() == ask
-    assert milan.judge(evidence, found.leaf, intermediates=found.intermediates, crls=found.crls).accepted
+    assert milan.appraise(evidence, found.leaf, intermediates=found.intermediates, crls=found.crls).accepted
     assert amd.requests == []
 
 
@@ -333,7 +333,7 @@ async def test_everything_from_the_service_then_from_memory(amd, service, milan)
     for _ in range(3):
         found = await cache.endorsements(evidence, milan.now, ask_service=True)
         assert found.leaf == leaf
-        assert milan.judge(evidence, found.leaf, intermediates=found.intermediates, crls=found.crls).accepted
+        assert milan.appraise(evidence, found.leaf, intermediates=found.intermediates, crls=found.crls).accepted
     assert len(amd.requests) == 3  # VCEK, chain, list
 
 
@@ -362,7 +362,7 @@ async def test_disk_outlives_the_process(amd, service, milan, tmp_path):
     assert not list(tmp_path.rglob("*.new"))
     offline = cache_of(milan, CertificateStore(tmp_path))
     found = await offline.endorsements(evidence, milan.now, ask_service=True)
-    assert milan.judge(evidence, found.leaf, intermediates=found.intermediates, crls=found.crls).accepted
+    assert milan.appraise(evidence, found.leaf, intermediates=found.intermediates, crls=found.crls).accepted
 
 
 async def test_trustees_fallback_file(milan, tmp_path):
@@ -415,7 +415,7 @@ async def test_vlek_leaves_come_from_the_guest_only(amd, service, milan):
     assert amd.requests == []
     given = Evidence(parse_report(report), Envelope.RAW, (TableEntry("VLEK", leaf.der),))
     found = await cache.endorsements(given, milan.now, ask_service=True)
-    assert milan.judge(given, found.leaf, intermediates=found.intermediates, crls=found.crls).accepted
+    assert milan.appraise(given, found.leaf, intermediates=found.intermediates, crls=found.crls).accepted
     assert amd.requests == ["/vlek/v1/Milan/cert_chain", "/vlek/v1/Milan/crl"]
 
 
