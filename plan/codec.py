@@ -34,8 +34,8 @@ _CONTAINER_NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 def write_plan(plan: Plan) -> str:
     """The canonical text (RFC 8785) of a plan, every `$` as `\\u0024` because the kubelet expands `$(NAME)` in values.
 
-    Our member names are ASCII and our numbers are small integers, so sorting by code point and the standard library's
-    escapes give exactly the canonical form. Raises PlanError beyond MAX_BYTES and for text that UTF-8 cannot carry.
+    The member names are ASCII and the numbers small integers, so sorting by code point and the standard library's
+    escapes give the canonical form. Raises PlanError beyond MAX_BYTES, and for text that UTF-8 cannot encode.
     """
     text = json.dumps(_document(plan), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     text = text.replace("$", "\\u0024")
@@ -245,6 +245,7 @@ def _container(reader: _Reader) -> str:
 
 
 _Item = TypeVar("_Item")
+_KINDS: Final[dict[type, str]] = {str: "text", int: "an integer", dict: "an object", list: "a list"}
 
 
 class _Reader:
@@ -261,7 +262,7 @@ class _Reader:
             raise PlanError(f"{self.where}.{name}: missing")
         value = self.members.pop(name)
         if type(value) is not kind:
-            raise PlanError(f"{self.where}.{name}: not a {kind.__name__}")
+            raise PlanError(f"{self.where}.{name}: not {_KINDS[kind]}")
         return value
 
     def text(self, name: str) -> str:
