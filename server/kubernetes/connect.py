@@ -19,7 +19,7 @@ async def connect(kubeconfig: str | None = None) -> Client:
     """
     try:
         credentials: Credentials = Kubeconfig(kubeconfig) if kubeconfig else in_cluster()
-        await credentials.access()  # so that a process whose credentials are unusable says so when it starts
+        await credentials.access()  # a process with unusable credentials reports them when it starts
     except CredentialsError as error:
         logs.error("credentials_unusable", problem=str(error))
         raise
@@ -27,7 +27,7 @@ async def connect(kubeconfig: str | None = None) -> Client:
 
 
 def unusable(kubeconfig: str | None, environment: Mapping[str, str] = os.environ) -> str | None:
-    """Why `connect` is going to fail, told before anything is started; None where it may work."""
+    """Why `connect` would fail, known before anything is started; None where it may succeed."""
     if kubeconfig:
         return missing_package()
     if not environment.get(HOST_VARIABLE):

@@ -25,8 +25,8 @@ _MAX_TOKEN_BYTES: Final = 64 << 10
 class Access:
     """What one request needs.
 
-    `server` is a base URL. `authorization` is the header's value, None for none (a client certificate, or nobody).
-    `tls` is for https. `server_name` replaces the host's name in the check of the server's certificate.
+    `server` is a base URL. `authorization` is the header's value; None where a client certificate or nothing takes its
+    place. `tls` is for https. `server_name` replaces the host's name in the check of the server's certificate.
     """
 
     server: str

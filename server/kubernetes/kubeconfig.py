@@ -22,14 +22,15 @@ if TYPE_CHECKING:
 _RENEW_SECONDS: Final = 10.0
 
 
+MISSING_PACKAGE: Final = (
+    "a kubeconfig is given (--kubeconfig or KUBECONFIG), and kubernetes-asyncio, which reads it, is not installed: "
+    "in a pod give none, elsewhere install Morphisms with the extra `cli`, as `make setup` does"
+)
+
+
 def missing_package() -> str | None:
     """Why a kubeconfig cannot be used in this installation; None when it can."""
-    if find_spec("kubernetes_asyncio") is not None:
-        return None
-    return (
-        "a kubeconfig is given (--kubeconfig or KUBECONFIG), and kubernetes-asyncio, which reads it, is not installed: "
-        "in a pod leave the kubeconfig out, elsewhere install the extra: pip install 'morphisms[cli]'"
-    )
+    return None if find_spec("kubernetes_asyncio") is not None else MISSING_PACKAGE
 
 
 class Kubeconfig:
@@ -72,7 +73,7 @@ class Kubeconfig:
         except Exception as error:  # of many kinds, and their texts may quote tokens
             raise CredentialsError(
                 f"{self._path}: cannot be used as a kubeconfig ({type(error).__name__}); "
-                "find out more with: kubectl get --raw /version"
+                f"to find out more: kubectl --kubeconfig {self._path} get --raw /version"
             ) from None
 
 

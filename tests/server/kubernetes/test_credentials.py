@@ -257,6 +257,24 @@ async def test_an_installation_without_the_library_says_what_is_missing(
         await connect(str(tmp_path / "kubeconfig"))
 
 
+_WITHOUT_LIBRARY = """
+import sys
+sys.modules["kubernetes_asyncio"] = None
+from cli.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_webhook_in_its_image_refuses_a_kubeconfig_in_one_line(tmp_path: Path) -> None:
+    write_pair(tmp_path)
+    options = ["--listen", "127.0.0.1:0", "--tls-cert", tmp_path / "tls.crt", "--tls-key", tmp_path / "tls.key"]
+    command = [sys.executable, "-c", _WITHOUT_LIBRARY, "webhook", *options, "--kubeconfig", tmp_path / "kubeconfig"]
+    done = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    (problem,) = json.loads(done.stderr.splitlines()[-1])["problems"]
+    assert problem == kubeconfig.MISSING_PACKAGE
+
+
 # The library
 
 
