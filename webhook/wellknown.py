@@ -29,7 +29,41 @@ USER_CONTAINER: Final = "user-container"
 KATA_PREFIX: Final = "io.katacontainers."
 INITDATA: Final = "io.katacontainers.config.hypervisor.cc_init_data"
 
-MESH_PROXIES: Final = frozenset({"istio-proxy", "linkerd-proxy"})
+# Annotations that hand a pod devices, mounts, hooks or another runtime. Containerd, CRI-O, crun, runc, podman and their
+# plugins read them. https://github.com/cncf-tags/container-device-interface/blob/main/SPEC.md
+# https://github.com/cri-o/cri-o/blob/main/docs/annotations.md https://github.com/containerd/nri
+RUNTIME_PREFIXES: Final = (
+    KATA_PREFIX,
+    "cdi.k8s.io/",
+    "io.kubernetes.cri.",
+    "io.kubernetes.cri-o.",
+    "io.containerd.",
+    "io.containers.",
+    "io.podman.",
+    "run.oci.",
+    "org.systemd.property.",
+    "module.wasm.image/",
+    "io.github.containers/",
+    "org.criu.",
+)
+# The same, of tools that put their own name before the domain: devices.nri.io/…, cpu-quota.crio.io.
+RUNTIME_DOMAINS: Final = ("nri.io", "nri.containerd.io", "crio.io", "cri-o.io")
+
+MESH_PROXIES: Final = frozenset(
+    {"istio-proxy", "linkerd-proxy", "kuma-sidecar", "consul-dataplane", "consul-connect-envoy-sidecar"}
+)
+# The meshes' init containers: they redirect the pod's traffic, or check that a CNI plugin has done so.
+MESH_INIT_CONTAINERS: Final = frozenset(
+    {
+        "istio-init",
+        "istio-validation",
+        "linkerd-init",
+        "linkerd-network-validator",
+        "kuma-init",
+        "kuma-validation",
+        "consul-connect-inject-init",
+    }
+)
 # Classic Istio: the first redirects the pod's traffic before its proxy runs, the second checks that CNI has done so.
 ISTIO_INIT: Final = "istio-init"
 ISTIO_VALIDATION: Final = "istio-validation"

@@ -54,7 +54,20 @@ class Configuration(Section):
     )
     schedulers: tuple[str, ...] = Field(("default-scheduler",), description="that pods may name")
     hypervisorAnnotations: tuple[str, ...] = Field(
-        (), description="io.katacontainers.config.* annotations that pods may carry, besides the measured initdata"
+        (),
+        description="annotations for the hypervisor or the container runtime that pods may carry, besides the initdata",
+    )
+    secretDrivers: tuple[str, ...] = Field(
+        (
+            "*secret*",
+            "*vault*",
+            "*cert-manager.io",
+            "csi.spiffe.io",
+            "csi.vso.hashicorp.com",
+            "csi.sharedresource.openshift.io",
+            "azure/kv",
+        ),
+        description="globs of drivers of inline CSI and Flex volumes that fetch secrets on the node",
     )
     execGroups: tuple[str, ...] = Field((), description="groups that may exec, attach and port-forward in enforce mode")
     identities: Identities = Field(Identities(), description="Knative's and Kubernetes' controllers")

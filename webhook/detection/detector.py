@@ -57,6 +57,19 @@ class Detector:
             return None
         return detection
 
+    def find_format(self, text: str, name: str = "") -> Detection | None:
+        """Why a text outside the environment holds a secret, by its format alone. `name` is for the allow-list.
+
+        The whole text is searched, so the caller bounds its length.
+        """
+        if cannot_hold_format(text) or (name and self._allowed.name(name)):
+            return None
+        searched = without_expansions(text) if "$" in text else text
+        identifier = self._format_of(searched, long_words(searched))
+        if identifier is None or (self._allowed.digests and self._allowed.value(text)):
+            return None
+        return _FORMATS[identifier]
+
     def _name_class(self, name: str) -> NameClass | None:
         """The class of the name; None for a name that the allow-list lets hold anything."""
         return None if self._allowed.name(name) else classify_name(name)

@@ -51,10 +51,39 @@ class _Resources(_Shape):
     requests: Object | None = None
 
 
+class _Capabilities(_Shape):
+    add: list[str] | None = None
+
+
+class _Profile(_Shape):
+    type: str | None = None
+
+
+class _SELinux(_Shape):
+    user: str | None = None
+    role: str | None = None
+    type: str | None = None
+
+
+class _Windows(_Shape):
+    host_process: bool | None = None
+
+
+class _Sysctl(_Shape):
+    name: str | None = None
+
+
 class _SecurityContext(_Shape):
     """Of a container or of a pod, as far as either is read."""
 
     privileged: bool | None = None
+    capabilities: _Capabilities | None = None
+    proc_mount: str | None = None
+    seccomp_profile: _Profile | None = None
+    app_armor_profile: _Profile | None = None
+    se_linux_options: _SELinux | None = None
+    windows_options: _Windows | None = None
+    sysctls: list[_Sysctl] | None = None
     run_as_user: int | None = None
     fs_group: int | None = None
 
@@ -81,6 +110,7 @@ class _Container(_Shape):
 class _Source(_Shape):
     service_account_token: Object | None = None
     secret: Object | None = None
+    pod_certificate: Object | None = None
 
 
 class _Projected(_Shape):
@@ -91,6 +121,10 @@ class _Image(_Shape):
     reference: str | None = None
 
 
+class _Driver(_Shape):
+    driver: str | None = None
+
+
 class _Volume(_Shape):
     name: str | None = None
     image: _Image | None = None
@@ -98,6 +132,8 @@ class _Volume(_Shape):
     host_path: Object | None = None
     projected: _Projected | None = None
     secret: Object | None = None
+    csi: _Driver | None = None
+    flex_volume: _Driver | None = None
 
 
 class _Term(_Shape):

@@ -18,12 +18,15 @@ from webhook.wellknown import (
     ISTIO_EXCLUDED_PORTS,
     ISTIO_INIT,
     ISTIO_VALIDATION,
+    MESH_INIT_CONTAINERS,
     MESH_PROXIES,
     SERVICE_ACCOUNT_MOUNT,
 )
 
 # What the ServiceAccount admission plugin calls its projected volumes (BoundServiceAccountTokenVolume).
 _ACCOUNT_VOLUME = "kube-api-access-"
+_AMOUNTS = frozenset({"limits", "requests"})
+_PLAIN_RESOURCES = frozenset({"cpu", "memory", "ephemeral-storage"})
 
 
 def inject_sidecar(patch: Patch, pod: Pod, profile: Profile) -> None:
@@ -54,20 +57,28 @@ def inject_sidecar(patch: Patch, pod: Pod, profile: Profile) -> None:
 
 
 def _place(pod: Pod, others: list[dict[str, Any]]) -> int:
-    """After a native mesh proxy, which carries the network of the containers that start later; before every consumer.
+    """After a native mesh proxy, which carries the network of the containers that start later; before all others.
 
-    A classic mesh redirects the pod's traffic in an init container and starts its proxy only after all of them. With
-    such a mesh `morphisms-init` comes first, while the network is still the pod's own.
+    Attestation comes before the application, so only a mesh's own containers may precede such a proxy. A classic mesh
+    redirects the pod's traffic in an init container and starts its proxy only after all of them. With such a mesh
+    `morphisms-init` comes first, while the network is still the pod's own.
     """
     place = 0
     for index, container in enumerate(others):
-        if container.get("name") in MESH_PROXIES and container.get("restartPolicy") == "Always":
+        if is_native_proxy(container):
             place = index + 1
+        elif container.get("name") not in MESH_INIT_CONTAINERS:
+            break
     consumers = {each.name for each in pod.consumers if each.group == "initContainers"}
     for index, container in enumerate(others[:place]):
         if container.get("name") in consumers:
             return index
     return place
+
+
+def is_native_proxy(container: dict[str, Any]) -> bool:
+    """Whether an init container is a mesh's proxy that keeps running."""
+    return container.get("name") in MESH_PROXIES and container.get("restartPolicy") == "Always"
 
 
 def sidecar_container(pod: Pod, profile: Profile) -> dict[str, Any]:
@@ -115,12 +126,21 @@ def _is_account(mount: dict[str, Any]) -> bool:
 
 
 def _grants(resources: dict[str, Any], wanted: dict[str, Any]) -> bool:
-    """Whether every amount that the template names is granted as named."""
+    """Whether every amount that the template names is granted as named, and nothing that brings a device.
+
+    `claims` (DRA) and extended resources attach devices, through CDI, to the container that attests.
+    """
+    if not resources.keys() <= _AMOUNTS or any(not _is_plain(resources.get(kind)) for kind in _AMOUNTS):
+        return False
     return all(
         same_amount((resources.get(kind) or {}).get(name), amount)
         for kind, amounts in wanted.items()
         for name, amount in amounts.items()
     )
+
+
+def _is_plain(amounts: Any) -> bool:
+    return (amounts or {}).keys() <= _PLAIN_RESOURCES
 
 
 def _is_guaranteed(pod: Pod) -> bool:

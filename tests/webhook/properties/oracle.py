@@ -21,6 +21,9 @@ _INIT = "morphisms-init"
 _HELPER = "/morphisms/run/exec"
 _READ_ONLY = {"morphisms-secrets": "/morphisms/secrets", "morphisms-run": "/morphisms/run"}
 _MESH = ("istio-proxy", "linkerd-proxy")
+_BEFORE_ATTESTATION = (*_MESH, "istio-init", "istio-validation", "linkerd-init", "linkerd-network-validator")
+_RUNTIME_ANNOTATIONS = ("io.katacontainers.", "cdi.k8s.io/", "io.kubernetes.cri", "io.containerd.")
+_GUEST_WIDE = {"SYS_ADMIN", "SYS_MODULE", "SYS_PTRACE", "SYS_RAWIO", "BPF", "ALL"}
 _REFERENCE = re.compile(r"vault:|.*\$\{vault:", re.DOTALL)
 _SECRET_NAME = re.compile(r"PASSWORD|API_KEY", re.IGNORECASE)
 _SERVICE_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
@@ -148,12 +151,24 @@ def _isolation(spec: Json) -> Iterator[str]:
         if volume.get("hostPath") is not None:
             yield "hostPath"
     for container in _every(spec):
-        if (container.get("securityContext") or {}).get("privileged"):
+        context = container.get("securityContext") or {}
+        if context.get("privileged") or context.get("procMount", "Default") != "Default":
             yield "privileged"
+        if (context.get("seccompProfile") or {}).get("type") == "Unconfined":
+            yield "unconfined"
+        added = (context.get("capabilities") or {}).get("add") or []
+        if {name.upper().replace("CAP_", "") for name in added} & _GUEST_WIDE:
+            yield "capability"
+        if container["name"] != _INIT:
+            rest = {key: value for key, value in container.items() if key not in ("volumeMounts", "command", "args")}
+            if re.search(r'"morphisms-(secrets|run|token)"', json.dumps(rest)):
+                yield "our volume named outside a mount"
 
 
 def _secrets_at_rest(pod: Json) -> Iterator[str]:
     spec = pod["spec"]
+    if any("secrets-store" in (each.get("csi") or {}).get("driver", "") for each in spec.get("volumes") or []):
+        yield "secrets from the node"
     from_secrets = {each["name"] for each in spec.get("volumes") or [] if each.get("secret") is not None}
     for container in _applications(pod):
         for variable in container.get("env") or []:
@@ -177,7 +192,7 @@ def _secrets_at_rest(pod: Json) -> Iterator[str]:
     annotations = pod["metadata"].get("annotations") or {}
     if any(key in annotations for key in injectors):
         yield "two injectors"
-    if any(key.startswith("io.katacontainers.") and not key.endswith(".cc_init_data") for key in annotations):
+    if any(key.startswith(_RUNTIME_ANNOTATIONS) and not key.endswith(".cc_init_data") for key in annotations):
         yield "hypervisor annotation"
 
 
@@ -215,6 +230,12 @@ def _init_container(pod: Json, plan: Plan, options: dict[str, str], world: World
         yield "init or sidecar"
     if any(_mounts(each).keys() & _READ_ONLY.keys() for each in inits[:place]):
         yield "init after a consumer"
+    if any(each["name"] not in _BEFORE_ATTESTATION for each in inits[:place]):
+        yield "the application runs before attestation"
+    if set(container["resources"]) - {"requests", "limits"} or {
+        name for amounts in container["resources"].values() for name in amounts
+    } - {"cpu", "memory", "ephemeral-storage"}:
+        yield "a device for init"
 
 
 def _plan(

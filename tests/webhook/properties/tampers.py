@@ -323,6 +323,95 @@ def debug_container(pod: Json) -> Json:
     return pod
 
 
+def secrets_by_file_key(pod: Json) -> Json:
+    """Kubernetes 1.34 reads a variable from a file of a volume that the container does not mount."""
+    container = _own_containers(pod)[0]
+    source = {"fileKeyRef": {"volumeName": "morphisms-secrets", "path": "db", "key": "password"}}
+    container["env"] = [*(container.get("env") or []), {"name": "STOLEN", "valueFrom": source}]
+    return pod
+
+
+def secrets_by_a_field_to_come(pod: Json) -> Json:
+    _own_containers(pod)[-1]["futureSources"] = [{"from": {"volumes": ["morphisms-run"]}}]
+    return pod
+
+
+def token_as_a_device(pod: Json) -> Json:
+    _own_containers(pod)[0]["volumeDevices"] = [{"name": "morphisms-token", "devicePath": "/dev/token"}]
+    return pod
+
+
+def device_over_ours(pod: Json) -> Json:
+    _own_containers(pod)[0]["volumeDevices"] = [{"name": "disk", "devicePath": "/morphisms/secrets/x"}]
+    return pod
+
+
+def termination_message_over_ours(pod: Json) -> Json:
+    _own_containers(pod)[0]["terminationMessagePath"] = "/morphisms/run/exec"
+    return pod
+
+
+def give_init_a_device(pod: Json) -> Json:
+    _init(pod)["resources"]["claims"] = [{"name": "gpu"}]
+    return pod
+
+
+def give_init_an_extended_resource(pod: Json) -> Json:
+    for amounts in ("limits", "requests"):
+        _init(pod)["resources"][amounts] = {**_init(pod)["resources"][amounts], "example.com/device": "1"}
+    return pod
+
+
+def inject_a_device(pod: Json) -> Json:
+    pod["metadata"]["annotations"]["cdi.k8s.io/vendor"] = "example.com/device=all"
+    return pod
+
+
+def mount_by_a_runtime_plugin(pod: Json) -> Json:
+    pod["metadata"]["annotations"]["mounts.nri.io/container.app"] = "- source: /"
+    return pod
+
+
+def _with_context(pod: Json, **members: Any) -> Json:
+    container = _own_containers(pod)[0]
+    container["securityContext"] = {**(container.get("securityContext") or {}), **members}
+    return pod
+
+
+def control_the_guest_by_a_capability(pod: Json) -> Json:
+    return _with_context(pod, capabilities={"add": ["cap_sys_ptrace"]})
+
+
+def unmask_proc(pod: Json) -> Json:
+    return _with_context(pod, procMount="Unmasked")
+
+
+def switch_seccomp_off(pod: Json) -> Json:
+    return _with_context(pod, seccompProfile={"type": "Unconfined"})
+
+
+def secrets_from_the_node(pod: Json) -> Json:
+    pod["spec"]["volumes"].append({"name": "s", "csi": {"driver": "secrets-store.csi.k8s.io"}})
+    return pod
+
+
+def run_before_attestation(pod: Json) -> Json:
+    pod["spec"]["initContainers"].insert(0, {"name": "early", "image": "x@sha256:" + "0" * 64})
+    return pod
+
+
+def password_in_arguments(pod: Json) -> Json:
+    container = _own_containers(pod)[0]
+    container["args"] = [*(container.get("args") or []), "postgres://app:s3cr3t@db/shop"]
+    return pod
+
+
+def token_in_a_probe(pod: Json) -> Json:
+    headers = [{"name": "Authorization", "value": "Bearer abcdefghijklmnop12345678"}]
+    _own_containers(pod)[0]["livenessProbe"] = {"httpGet": {"port": 1, "httpHeaders": headers}}
+    return pod
+
+
 def plaintext_password(pod: Json) -> Json:
     container = _own_containers(pod)[0]
     container["env"] = [*(container.get("env") or []), {"name": "DB_PASSWORD", "value": "Tr0ub4dor&3-x91"}]
@@ -451,4 +540,20 @@ TAMPERS: tuple[Tamper, ...] = (
     drop_secrets_mount,
     mount_over_ours_through_dot_dot,
     plaintext_in_the_name_of_a_mesh,
+    secrets_by_file_key,
+    secrets_by_a_field_to_come,
+    token_as_a_device,
+    device_over_ours,
+    termination_message_over_ours,
+    give_init_a_device,
+    give_init_an_extended_resource,
+    inject_a_device,
+    mount_by_a_runtime_plugin,
+    control_the_guest_by_a_capability,
+    unmask_proc,
+    switch_seccomp_off,
+    secrets_from_the_node,
+    run_before_attestation,
+    password_in_arguments,
+    token_in_a_probe,
 )

@@ -1,19 +1,26 @@
-"""A Binding has no annotations or labels of Morphisms, Knative or Kata: the API server copies them onto the pod."""
+"""A Binding has no annotation or label of Morphisms, Knative or a runtime: the API server copies them onto the pod."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+from webhook.pod.container import display_name
+from webhook.pod.runtime_annotations import reaches_runtime
 from webhook.rules.rule import BindingSubject, FieldMessage, Rule, Severity
-from webhook.wellknown import KATA_PREFIX, KNATIVE_PREFIX, PREFIX
+from webhook.wellknown import KNATIVE_PREFIX, PREFIX
 
-_PROTECTED = (PREFIX, KNATIVE_PREFIX, KATA_PREFIX)
+_PROTECTED = (PREFIX, KNATIVE_PREFIX)
 
 
 def check(subject: BindingSubject) -> Iterator[FieldMessage]:
     for member in ("annotations", "labels"):
-        if any(key.startswith(_PROTECTED) for key in subject.metadata.get(member) or {}):
-            yield f"metadata.{member}", f"remove {member} that start with {', '.join(_PROTECTED)} from the Binding"
+        for key in subject.metadata.get(member) or {}:
+            if key.startswith(_PROTECTED) or reaches_runtime(key):
+                yield (
+                    f"metadata.{member}",
+                    f"remove {display_name(key)} from the Binding: the API server would write it over the pod's own",
+                )
+                break
 
 
 RULE = Rule(

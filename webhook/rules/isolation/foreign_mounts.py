@@ -1,4 +1,8 @@
-"""The volumes of Morphisms are mounted only where injection mounts them, and read-only."""
+"""The volumes of Morphisms are mounted only where injection mounts them, and read-only.
+
+A container is walked whole, so that a field which reads a volume without mounting it is refused too, such as
+`fileKeyRef` in env (Kubernetes 1.34), and a field that a later release adds.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +10,18 @@ import posixpath
 from collections.abc import Iterator
 
 from plan.layout import RUN_PATH, RUN_VOLUME, SECRETS_PATH, SECRETS_VOLUME, TOKEN_VOLUME
+from webhook.pod.container import Container
+from webhook.pod.walk import field_of, texts
 from webhook.rewrite.wrap import own_mount
 from webhook.rules.rule import FieldMessage, Rule, Severity, Subject
 
 _RESERVED_VOLUMES = (SECRETS_VOLUME, RUN_VOLUME, TOKEN_VOLUME)
 _ALLOWED = (own_mount(SECRETS_VOLUME, SECRETS_PATH), own_mount(RUN_VOLUME, RUN_PATH))
 _RESERVED_PATH = "/morphisms"
+# Texts of the author's own, which Kubernetes never takes for a volume's name; mounts are checked one by one.
+_TEXTS = frozenset({"command", "args", "value", "image", "volumeMounts"})
+# Paths inside a volume of the author's.
+_INNER_PATHS = frozenset({"subPath", "subPathExpr"})
 
 
 def check(subject: Subject) -> Iterator[FieldMessage]:
@@ -32,6 +42,27 @@ def check(subject: Subject) -> Iterator[FieldMessage]:
             else:
                 continue
             yield f"{container.field}.volumeMounts[{index}]", f"container {container.label} {problem}"
+        yield from _elsewhere(container)
+
+
+def _elsewhere(container: Container) -> Iterator[FieldMessage]:
+    """Fields other than a mount that name one of our volumes, or a path in our tree."""
+    for parent, member, text in texts(_without_plain_variables(container), _TEXTS):
+        if text in _RESERVED_VOLUMES and (parent or member != "name"):
+            problem = f"names volume {text}, which only injection uses; remove the field"
+        elif member.endswith("Path") and member not in _INNER_PATHS and _is_inside(text):
+            problem = f"names a path in {_RESERVED_PATH}, which is reserved; choose another path"
+        else:
+            continue
+        yield field_of(container, parent, member), f"container {container.label} {problem}"
+
+
+def _without_plain_variables(container: Container) -> dict[str, object]:
+    """The container without variables that are only a name and a text: most of a container, and never of interest."""
+    variables = container.object.get("env")
+    if not variables:
+        return container.object
+    return {**container.object, "env": [each for each in variables if len(each) > 2 or "value" not in each]}
 
 
 def _is_inside(path: str) -> bool:

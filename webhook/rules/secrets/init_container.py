@@ -1,4 +1,8 @@
-"""`morphisms-init` is present, equals the template, and comes before the init containers that need its secrets."""
+"""`morphisms-init` is present, equals the template, and comes before the application.
+
+The guest is attested before a container of the author's runs in it. A mesh's own init containers and native proxy may
+come before: they carry the network.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +13,9 @@ from plan import layout
 from plan.document import PlanError
 from webhook.configuration.profiles import Profile
 from webhook.pod.pod import Pod
-from webhook.rewrite.inject import is_intact, sidecar_container
+from webhook.rewrite.inject import is_intact, is_native_proxy, sidecar_container
 from webhook.rules.rule import FieldMessage, Rule, Severity, Subject
+from webhook.wellknown import MESH_INIT_CONTAINERS
 
 
 def check(subject: Subject) -> Iterator[FieldMessage]:
@@ -29,15 +34,15 @@ def check(subject: Subject) -> Iterator[FieldMessage]:
     elif subject.old is None and not subject.just_rewritten and not _equals_template(injected.object, pod, profile):
         yield injected.field, f"{layout.CONTAINER} differs from the template; remove it, injection adds it"
     for container in pod.containers:
-        if (
-            container.group == "initContainers"
-            and container.position < injected.position
-            and container in pod.consumers
-        ):
-            yield (
-                injected.field,
-                f"{layout.CONTAINER} comes after {container.label}, which needs its secrets; move it to the front",
-            )
+        if container.group != "initContainers" or container.position >= injected.position:
+            continue
+        if container in pod.consumers:
+            reason = "needs its secrets"
+        elif container.name in MESH_INIT_CONTAINERS or is_native_proxy(container.object):
+            continue
+        else:
+            reason = "would run before the guest is attested"
+        yield injected.field, f"{layout.CONTAINER} comes after {container.label}, which {reason}; move it to the front"
 
 
 def _reason_missing(pod: Pod, profile: Profile) -> str:

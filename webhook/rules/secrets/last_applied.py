@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 from webhook.pod.container import display_name
 from webhook.rules.rule import FieldMessage, Rule, Severity, Subject
 from webhook.rules.secrets.plaintext_env import detector_of
 from webhook.wellknown import LAST_APPLIED
+
+# The API server keeps 256 KiB of annotations.
+_MOST_SEARCHED: Final = 512 * 1024
 
 
 def check(subject: Subject) -> Iterator[FieldMessage]:
@@ -18,11 +21,19 @@ def check(subject: Subject) -> Iterator[FieldMessage]:
     if not text:
         return
     detector = detector_of(subject.pod.configuration.plaintext)
-    for name, value in _variables(_parsed(text)):
-        if detector.find(name, value) is not None:
+    left = _MOST_SEARCHED
+    for name, value in _texts(_parsed(text)):
+        left -= len(value)
+        if left < 0:
+            return
+        if name is None:
+            found, what = detector.find_format(value), "a text outside env"
+        else:
+            found, what = detector.find(name, value), f"env {display_name(name)}"
+        if found is not None:
             yield (
                 f"metadata.annotations[{LAST_APPLIED}]",
-                f"last-applied-configuration keeps env {display_name(name)}, which looks like a secret;"
+                f"last-applied-configuration keeps {what}, which looks like a secret;"
                 " rotate the secret, then apply the manifest without it or use server-side apply",
             )
 
@@ -34,12 +45,14 @@ def _parsed(text: str) -> Any:
         return None
 
 
-def _variables(node: Any) -> Iterator[tuple[str, str]]:
-    """(name, value) of every entry of a list called `env`, at any depth, in JSON of any shape."""
+def _texts(node: Any) -> Iterator[tuple[str | None, str]]:
+    """(name, value) of every entry of a list called `env`, at any depth, in JSON of any shape; other texts unnamed."""
     todo = [node]
     while todo:
         here = todo.pop()
-        if isinstance(here, list):
+        if isinstance(here, str):
+            yield None, here
+        elif isinstance(here, list):
             todo.extend(here)
         elif isinstance(here, dict):
             for key, value in here.items():
