@@ -159,6 +159,16 @@ def test_c37_annotation_for_the_hypervisor(cluster: ControlPlane, here: Namespac
     allowed(try_pod(developer(cluster), here, make_pod(annotations=_NOTE)))
 
 
+@pytest.mark.parametrize("key", ["cdi.k8s.io/gpu", "devices.nri.io/container.app", "io.kubernetes.cri-o.Devices"])
+def test_c37_annotation_for_the_container_runtime(cluster: ControlPlane, here: Namespace, pod: str, key: str) -> None:
+    """It would hand the pod a device of its host."""
+    device = {key: "vendor.example/device=all"}
+    at_once = try_pod(developer(cluster), here, make_pod(annotations=device))
+    assert reasons(at_once) == {"isolation/hypervisor-annotations"}
+    later = {"metadata": {"annotations": device}}
+    assert reasons(try_patch(developer(cluster), pod, later)) == {"isolation/hypervisor-annotations"}
+
+
 def test_what_was_wrong_before_hinders_nobody(cluster: ControlPlane, namespace: Callable[..., Namespace]) -> None:
     """A pod from before the namespace was enforced can be labelled, given finalizers and deleted; not made worse."""
     here = namespace()

@@ -109,6 +109,31 @@ def test_c28_mount_of_our_volumes(cluster: ControlPlane, here: Namespace, group:
     allowed(try_pod(developer(cluster), here, pod([{"name": "mine", "mountPath": "/mine"}])))
 
 
+@pytest.mark.parametrize("volume", ["morphisms-secrets", "morphisms-run", "morphisms-token"])
+def test_c28_file_of_our_volumes_as_a_variable(cluster: ControlPlane, here: Namespace, volume: str) -> None:
+    """Kubernetes reads it without a mount (fileKeyRef, a feature that an older API server drops)."""
+
+    def pod(name: str) -> Object:
+        source = {"fileKeyRef": {"volumeName": name, "path": "db", "key": "password"}}
+        thief = {"name": "thief", "image": IMAGE, "env": [{"name": "STOLEN", "valueFrom": source}]}
+        made = make_pod(
+            annotations=SECRET | {"morphisms.dev/containers": "app"}, volumes=[{"name": "mine", "emptyDir": {}}]
+        )
+        made["spec"]["containers"].append(thief)
+        return made
+
+    if try_pod(developer(cluster), here, pod("mine")).status == 422:
+        pytest.skip("this API server has no fileKeyRef")
+    assert reasons(try_pod(developer(cluster), here, pod(volume))) == {"isolation/foreign-mounts"}
+
+
+def test_c38_container_before_attestation(cluster: ControlPlane, here: Namespace) -> None:
+    """The author's init containers run after the guest has been attested."""
+    pod = make_pod(initContainers=[{"name": "early", "image": IMAGE}])
+    spec = allowed(try_pod(developer(cluster), here, pod))["spec"]
+    assert [each["name"] for each in spec["initContainers"]] == ["morphisms-init", "early"]
+
+
 def test_c14_profile_that_asks_for_less(cluster: ControlPlane, here: Namespace) -> None:
     """`system` is placement only, `inject: "false"` is no way out of enforce, and there is no profile `none`."""
     for name in ("system", "none"):

@@ -66,6 +66,24 @@ def test_c27_privileged(cluster: ControlPlane, here: Namespace, group: str) -> N
     allowed(try_pod(developer(cluster), here, pod(False)))
 
 
+@pytest.mark.parametrize(
+    ("context", "rule", "twin"),
+    [
+        ({"capabilities": {"add": ["SYS_ADMIN"]}}, "capabilities", {"capabilities": {"add": ["NET_BIND_SERVICE"]}}),
+        ({"capabilities": {"add": ["SYS_PTRACE"]}}, "capabilities", {"capabilities": {"drop": ["ALL"]}}),
+        ({"seccompProfile": {"type": "Unconfined"}}, "confinement", {"seccompProfile": {"type": "RuntimeDefault"}}),
+        ({"appArmorProfile": {"type": "Unconfined"}}, "confinement", {"appArmorProfile": {"type": "RuntimeDefault"}}),
+    ],
+    ids=["admin", "ptrace", "seccomp", "apparmor"],
+)
+def test_c27_as_strong_as_privileged(
+    cluster: ControlPlane, here: Namespace, context: Object, rule: str, twin: Object
+) -> None:
+    refused = make_pod(container={"securityContext": context})
+    assert reasons(try_pod(developer(cluster), here, refused)) == {f"isolation/{rule}"}
+    allowed(try_pod(developer(cluster), here, make_pod(container={"securityContext": twin})))
+
+
 @pytest.mark.parametrize("door", ["exec", "attach", "portforward"])
 def test_c29_into_a_running_pod(cluster: ControlPlane, here: Namespace, namespace: Make, door: str) -> None:
     """By GET as well as by POST: which one it is depends on the client. The twin is stopped by the missing kubelet."""
@@ -112,6 +130,35 @@ def test_c33_secret_in_plain_text(cluster: ControlPlane, here: Namespace) -> Non
     )
     assert reasons(try_pod(developer(cluster), here, kept)) == {"secrets/last-applied"}
     assert is_confidential(allowed(try_pod(developer(cluster), here, pod("vault:secret/shop/db#password"))))
+
+
+def test_c32_secrets_that_the_node_fetches(cluster: ControlPlane, here: Namespace) -> None:
+    def pod(driver: str) -> Object:
+        return make_pod(container=_MOUNT, **_volume(csi={"driver": driver, "readOnly": True}))
+
+    refused = try_pod(developer(cluster), here, pod("secrets-store.csi.k8s.io"))
+    assert reasons(refused) == {"secrets/node-fetched"}
+    allowed(try_pod(developer(cluster), here, pod("inline.storage.example")))
+
+
+@pytest.mark.parametrize(
+    "container",
+    [
+        {"args": ["--dsn=postgres://app:s3cr3t@db/shop"]},
+        {
+            "readinessProbe": {
+                "httpGet": {"port": 80, "httpHeaders": [{"name": "A", "value": "Bearer a1b2c3d4e5f6g7h8"}]}
+            }
+        },
+        {"lifecycle": {"preStop": {"exec": {"command": ["sh", "-c", "curl amqp://app:s3cr3t@mq/"]}}}},
+    ],
+    ids=["argument", "probe", "hook"],
+)
+def test_c33_secret_in_plain_text_outside_env(cluster: ControlPlane, here: Namespace, container: Object) -> None:
+    refused = try_pod(developer(cluster), here, make_pod(container=container))
+    assert reasons(refused) == {"secrets/plaintext-fields"}
+    assert "s3cr3t" not in refused.message
+    allowed(try_pod(developer(cluster), here, make_pod(container={"args": ["--dsn=postgres://db/shop"]})))
 
 
 def test_c36_image_that_may_be_another_one_tomorrow(cluster: ControlPlane, here: Namespace) -> None:

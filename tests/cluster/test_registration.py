@@ -283,6 +283,8 @@ _INITDATA = "io.katacontainers.config.hypervisor.cc_init_data"
         ("", {"metadata": {"annotations": {"morphisms.dev/inject": "false"}}}, _UPDATED),
         ("", {"metadata": {"annotations": {"morphisms.dev/secret-db": None}}}, _UPDATED),
         ("", {"metadata": {"annotations": {_INITDATA: "x"}}}, _UPDATED),
+        ("", {"metadata": {"annotations": {"cdi.k8s.io/gpu": "x"}}}, _UPDATED),
+        ("", {"metadata": {"annotations": {"devices.nri.io/pod": "x", "note": "x"}}}, _UPDATED),
         ("", {"metadata": {"labels": {"serving.knative.dev/service": "other"}}}, _UPDATED),
         ("", {"metadata": {"labels": {"serving.knative.dev/service": None}}}, _UPDATED),
         ("", {"spec": {"activeDeadlineSeconds": 60}}, _UPDATED),
