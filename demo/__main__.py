@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import tempfile
 import time
 from pathlib import Path
-from types import FrameType
 
-from demo import steps
+from demo import interrupts, steps
 from demo.environment import started
 from demo.transcript import Transcript, UnexpectedError
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def main() -> int:
     """Exit code: 0, 1 when a step has another result than it should, 130 when interrupted."""
-    for number in _SIGNALS:
-        signal.signal(number, _interrupt)
+    interrupts.install()
     transcript, began = Transcript(), time.monotonic()
     try:
         with tempfile.TemporaryDirectory(prefix="morphisms-demo-") as folder:
@@ -42,12 +37,6 @@ def main() -> int:
         print("interrupted; every process is stopped and the folder is deleted", file=sys.stderr)
         return 130
     return 0
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    for number in _SIGNALS:
-        signal.signal(number, signal.SIG_IGN)  # a second signal must not interrupt the cleanup
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 from typing import Final
+
+from demo.process import run
 
 # What util-linux needs to make each; --propagation private is its default.
 _AS_ROOT: Final = ("unshare", "--mount")
@@ -30,10 +31,5 @@ def find_namespace() -> Namespace | None:
 
 
 def _works(prefix: tuple[str, ...]) -> bool:
-    probe = subprocess.run(  # noqa: S603 - fixed words
-        [*prefix, "mount", "-t", "tmpfs", "tmpfs", "/tmp"],  # noqa: S108 - in a namespace of its own, and removed right after
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        check=False,
-    )
-    return probe.returncode == 0
+    # In a namespace of its own, which ends with the command.
+    return run([*prefix, "mount", "-t", "tmpfs", "tmpfs", "/tmp"]).returncode == 0  # noqa: S108

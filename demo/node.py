@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from demo import interrupts
 from demo.container import Ended
 from demo.image import Image
 from demo.namespace import Namespace
@@ -73,20 +74,23 @@ class Node:
     def _kubelet(self, job: dict[str, Any]) -> dict[str, Any]:
         # A signal when the demo itself is killed: nothing of a pod may outlive it.
         command = [*self.namespace.prefix, "setpriv", "--pdeathsig=TERM", sys.executable, "-m", "demo.kubelet"]
-        process = subprocess.Popen(  # noqa: S603 - our own command
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            cwd=ROOT,
-            text=True,
-            start_new_session=True,
-        )
+        process = None
         try:
+            with interrupts.held():
+                process = subprocess.Popen(  # noqa: S603 - our own command
+                    command,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    cwd=ROOT,
+                    text=True,
+                    start_new_session=True,
+                )
             output, errors = process.communicate(json.dumps(job), timeout=_SECONDS)
         except BaseException:
-            process.send_signal(signal.SIGTERM)
-            process.communicate()
+            if process is not None:
+                process.send_signal(signal.SIGTERM)
+                process.communicate()
             raise
         if process.returncode != 0:
             raise UnexpectedError(f"the kubelet exited with {process.returncode}: {errors.strip()[-500:]}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -13,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Self, TypeVar
 
+from demo import interrupts
 from demo.transcript import UnexpectedError
 
 ROOT = Path(__file__).parent.parent
@@ -53,7 +55,7 @@ class Process:
 
     def __enter__(self) -> Self:
         try:
-            with self.log.open("wb") as output:
+            with self.log.open("wb") as output, interrupts.held():
                 self._process = subprocess.Popen(  # noqa: S603 - the demo's own commands
                     self._command,
                     stdin=subprocess.DEVNULL,
@@ -105,20 +107,24 @@ class Process:
 
 def run(command: Sequence[str], environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """Run a command until it exits, and capture its output. When interrupted, its descendants are stopped too."""
-    process = subprocess.Popen(  # noqa: S603 - the demo's own commands
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, **(environment or {})},
-        start_new_session=True,
-    )
-    with process:
-        try:
-            stdout, stderr = process.communicate(timeout=_START_SECONDS)
-        except BaseException:
-            os.killpg(process.pid, signal.SIGKILL)
-            raise
+    process = None
+    try:
+        with interrupts.held():
+            process = subprocess.Popen(  # noqa: S603 - the demo's own commands
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                cwd=ROOT,
+                env={**os.environ, **(environment or {})},
+                start_new_session=True,
+            )
+        stdout, stderr = process.communicate(timeout=_START_SECONDS)
+    except BaseException:
+        if process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+        raise
     return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
