@@ -129,7 +129,7 @@ def parse_reaction(on_change: str) -> tuple[str, str] | None:
 def is_relative_file(file: str) -> bool:
     """Whether `file` is a relative path inside the secrets folder, without a part that starts with `..`.
 
-    The publisher's own links, such as `..data`, start so.
+    The publisher's own folders, such as `..data`, start so.
     """
     parts = file.split("/")
     return len(file) <= 255 and "\0" not in file and all(part not in ("", ".") and part[:2] != ".." for part in parts)

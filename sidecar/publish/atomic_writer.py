@@ -1,16 +1,19 @@
-"""Kubernetes' atomic-writer layout: a folder written aside, then one rename of a link that shows all of it at once.
+"""A memory volume whose content changes as one folder, without a link that a consumer would have to follow.
 
-    ..2026_01_31_12_00_00.123456789/   the files, complete before anything points here
-    ..data -> ..2026_01_31_…           switched by rename(2)
-    NAME -> ..data/NAME                for each first part of a path; made once
+    ..2026_01_31_12_00_00.123456789/   the files, complete before anything shows them
+    NAME                               each first part of a path: hard links to those files, one rename for each NAME
+    ..data/                            that folder itself, put in place of the former one by one exchange, last of all
 
-Programs that watch mounted Secrets (on `..data`) work unchanged. The layout is that of kubelet's AtomicWriter
-(pkg/volume/util/atomic_writer.go).
+In a Kata guest the volume's root is a tmpfs of mode 1777 that root owns. There the kernel follows a link for its owner
+alone (fs.protected_symlinks, on by default), and the application has another user than `morphisms-init`. Therefore the
+root holds folders and files only. Everything that rotates together is in `..data`, and an event for `..data` arrives
+after every NAME is new, so programs that watch mounted Secrets (on `..data`) work unchanged.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import os
 import stat
@@ -30,7 +33,9 @@ MAX_RUN_BYTES: Final = 2 * 1024 * 1024
 _PAGE: Final = 4096  # a memory volume stores each file in whole pages
 READY: Final = "ready"
 DATA: Final = "..data"
-_NEW_DATA: Final = "..data_tmp"
+_NEXT: Final = "..next"
+_AT_FDCWD: Final = -100  # linux/fcntl.h
+_RENAME_EXCHANGE: Final = 2  # linux/fs.h
 # The group may read: it is the pod's fsGroup, by the volume's set-group-id bit. Others may not.
 _UMASK: Final = 0o027
 
@@ -53,22 +58,20 @@ class Volume:
 
     def changed_files(self, files: Mapping[str, File]) -> set[str]:
         """Names of files whose published content or mode differs. Raises OSError."""
-        target = self._target()
-        if target is None:
+        folder = self._root / DATA
+        if folder.is_symlink() or not folder.is_dir():
             return set(files)
-        folder = self._root / target
         shown = {
             os.path.relpath(os.path.join(parent, name), folder)
             for parent, _, names in os.walk(folder)
             for name in names
         }
-        # A process that was killed may have switched and not linked.
-        linked = {name for name in files if (self._root / name.split("/")[0]).is_symlink()}
-        return (
-            (shown ^ files.keys())
-            | (files.keys() - linked)
-            | {name for name in shown & files.keys() if not _is(folder / name, files[name])}
-        )
+        return (shown ^ files.keys()) | {
+            name
+            for name in shown & files.keys()
+            # A process that was killed may have placed some names and not exchanged the folder.
+            if not _is(folder / name, files[name]) or not _is_same(folder / name, self._root / name)
+        }
 
     def write_aside(self, files: Mapping[str, File]) -> None:
         """Write everything to a folder that no link shows yet. Raises OSError."""
@@ -82,23 +85,20 @@ class Volume:
             _write(target, file)
 
     def switch(self) -> None:
-        """Show what was written aside, all of it or nothing. Raises OSError."""
+        """Show what was written aside: each name at once, then the folder of all of them at once. Raises OSError."""
         if self._aside is None:
             raise ValueError("nothing was written aside")
-        aside, self._aside = self._aside, None
-        old = self._target()
-        new_link = self._root / _NEW_DATA
-        new_link.symlink_to(aside.name)
-        new_link.replace(self._root / DATA)
-        names = {each.name for each in aside.iterdir()}
-        for link in self._root.iterdir():
-            if link.is_symlink() and not link.name.startswith("..") and link.name not in names:
-                link.unlink()
+        names = {each.name for each in self._aside.iterdir()}
+        data = self._root / DATA
+        former = {each.name for each in data.iterdir()} if data.is_dir() else set()
         for name in names:
-            if not (self._root / name).is_symlink():
-                (self._root / name).symlink_to(f"{DATA}/{name}")
-        if old is not None:
-            _remove(self._root / old)
+            _link(self._aside / name, self._root / _NEXT)
+            _put(self._root / _NEXT, self._root / name)
+        aside, self._aside = self._aside, None
+        _put(aside, data)
+        for name in former - names:
+            if os.path.lexists(self._root / name):
+                _remove(self._root / name)
 
     def discard(self) -> None:
         """Remove what was written aside and not shown. Never raises."""
@@ -109,16 +109,9 @@ class Volume:
 
     def sweep(self) -> None:
         """Remove what a process that was killed has left behind. Raises OSError."""
-        current = self._target()
         for entry in self._root.iterdir():
-            if entry.name.startswith("..") and entry.name not in (DATA, current):
-                entry.unlink() if entry.is_symlink() else _remove(entry)
-
-    def _target(self) -> str | None:
-        try:
-            return os.readlink(self._root / DATA)
-        except FileNotFoundError:
-            return None
+            if entry.name.startswith("..") and entry.name != DATA:
+                _remove(entry)
 
 
 def publish(
@@ -181,10 +174,44 @@ def _is(path: Path, file: File) -> bool:
     return stat.S_IMODE(path.stat().st_mode) == file.mode and path.read_bytes() == file.content
 
 
-def _remove(folder: Path) -> None:
+def _is_same(one: Path, other: Path) -> bool:
+    """Whether the two are names of one file, and neither is a link."""
+    try:
+        return os.path.samestat(one.lstat(), other.lstat())
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def _link(source: Path, target: Path) -> None:
+    """The same files under another name: a hard link, or a folder of hard links."""
+    if source.is_dir():
+        target.mkdir(0o750)
+        for each in source.iterdir():
+            _link(each, target / each.name)
+    else:
+        os.link(source, target)
+
+
+def _put(new: Path, target: Path) -> None:
+    """`new` in place of `target` in one step; what was there is removed. Raises OSError."""
+    if os.path.lexists(target):
+        libc = ctypes.CDLL(None, use_errno=True)
+        # Unlike rename(2), an exchange takes folders that are not empty.
+        if libc.renameat2(_AT_FDCWD, os.fsencode(new), _AT_FDCWD, os.fsencode(target), _RENAME_EXCHANGE) != 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code), str(target))
+        _remove(new)
+    else:
+        new.rename(target)
+
+
+def _remove(entry: Path) -> None:
     import shutil
 
-    shutil.rmtree(folder)
+    if entry.is_dir() and not entry.is_symlink():
+        shutil.rmtree(entry)
+    else:
+        entry.unlink()
 
 
 def _translated(error: OSError) -> SidecarError:

@@ -27,7 +27,7 @@ class Publisher:
         self._notification = notification(plan.on_change)
         self._secrets: dict[Read, Data] = {}
         # Restarted beside a running application, which has to be notified of what has changed meanwhile.
-        self._is_running = (paths.run / DATA).is_symlink()
+        self._is_running = (paths.run / DATA).exists()
         # Killed between the switch and the signal: the application may not have got it.
         self._is_cut_off = self._is_running and not (paths.run / READY).exists()
         self.count = 0

@@ -99,6 +99,11 @@ class Pod:
         pairs = (self.run_folder / "env" / container).read_bytes().split(b"\0")
         return dict(pair.decode().split("=", 1) for pair in pairs[:-1])
 
+    def publication(self) -> tuple[int, int]:
+        """Which folder the secrets volume shows: a new publication is another one."""
+        status = (self.secrets / "..data").stat()
+        return status.st_ino, status.st_mtime_ns
+
     def published(self) -> list[str]:
         """What consumers see: names that are no part of the layout."""
         found = [each.name for folder in (self.secrets, self.run_folder) for each in folder.iterdir()]

@@ -204,11 +204,11 @@ def test_a_restarted_sidecar_signals_what_changed_meanwhile(pod: Pod, bao: OpenB
         with resident(pod) as sidecar:
             sidecar.wait("published")
             sidecar.stop(signal.SIGKILL)
-        data = (pod.secrets / "..data").readlink()
+        data = pod.publication()
         with resident(pod, reread=0.3) as sidecar:
             until(lambda: sidecar.probe("/startupz")[0] == 200)
             assert not sidecar.named("published"), "the same secrets are not written again"
-            assert (pod.secrets / "..data").readlink() == data
+            assert pod.publication() == data
             sidecar.stop(signal.SIGKILL)
         write_secret(bao, "missed", {"key": f"{CANARY}-2"})
         with resident(pod) as sidecar:

@@ -23,7 +23,7 @@ FS_GROUP, OURS, CONSUMER, STRANGER = 23456, 23457, 23458, 23459
 
 
 # An interpreter in root's home is closed to other users: everything is imported before we become one.
-_AS_ANOTHER = """
+AS_ANOTHER = """
 import codecs, os, sys, email.utils, shutil
 import sidecar.main, sidecar.attest.handshake, sidecar.publish.atomic_writer, sidecar.publish.render
 import sidecar.vault.client, attestation.evidence.simulated
@@ -68,7 +68,7 @@ def test_files_are_readable_by_the_users_that_the_plan_means(pod: Pod, open_fold
         secrets=(SecretFile("a", DB, "folder/a", key="password"),),
         env=(EnvVariable("web", "A", path=DB, key="password"),),
     )
-    words = [sys.executable, "-c", _AS_ANOTHER + START, str(root), str(helper), str(OURS), str(FS_GROUP)]
+    words = [sys.executable, "-c", AS_ANOTHER + START, str(root), str(helper), str(OURS), str(FS_GROUP)]
     environment = {layout.PLAN_VARIABLE: write_plan(there.plan)}
     done = subprocess.run(words, env=environment, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -8,7 +8,11 @@ import stat
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from plan.document import EnvFrom, EnvVariable, SecretFile
+from sidecar.publish.atomic_writer import publish
+from sidecar.publish.render import File
 from tests.sidecar.pod import CANARY, HOME, Pod, clean
 from tests.support.exec_helper import build_helper
 from tests.support.openbao import OpenBao
@@ -58,17 +62,18 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def test_the_layout_is_the_atomic_writers_and_the_group_reads(pod: Pod) -> None:
+def test_the_volume_holds_no_link_and_the_group_reads(pod: Pod) -> None:
     pod.change(secrets=(SecretFile("a", DB, "tls/a", key="user"), SecretFile("b", DB, "b", key="user", mode="0400")))
     assert pod.run().code == 0
     data = pod.secrets / "..data"
-    assert data.is_symlink()
-    assert data.readlink().name.startswith("..2")
-    assert (pod.secrets / "tls").readlink() == Path("..data/tls")
+    for root in (pod.secrets, pod.run_folder):
+        assert not [each for each in root.rglob("*") if each.is_symlink()]
+    assert (pod.secrets / "tls/a").samefile(data / "tls/a"), "one file, twice named"
     assert _mode(pod.secrets / "tls/a") == 0o440
     assert _mode(pod.secrets / "b") == 0o400
-    assert _mode(data.resolve()) & 0o777 == 0o750
-    assert _mode(data.resolve()) & stat.S_ISGID, "the volume's group must own what is below"
+    for folder in (data, data / "tls", pod.secrets / "tls"):
+        assert _mode(folder) & 0o777 == 0o750
+        assert _mode(folder) & stat.S_ISGID, "the volume's group must own what is below"
     assert _mode(pod.run_folder / "exec") == 0o550
     assert _mode(pod.run_folder / "ready") == 0o440
 
@@ -80,14 +85,62 @@ def _mode(path: Path) -> int:
 def test_a_second_run_switches_and_leaves_nothing_of_the_first(pod: Pod) -> None:
     pod.change(secrets=(SecretFile("a", DB, "a", key="user"), SecretFile("b", DB, "b", key="user")))
     assert pod.run().code == 0
-    before = (pod.secrets / "..data").readlink()
+    before = pod.publication()
     (pod.secrets / "..2001_left_by_a_killed_process").mkdir()
     pod.change(secrets=(SecretFile("b", DB, "b", key="password"),))
     assert pod.run().code == 0
-    assert (pod.secrets / "..data").readlink() != before
-    assert sorted(each.name for each in pod.secrets.iterdir()) == sorted(
-        ["..data", (pod.secrets / "..data").readlink().name, "b"]
-    )
+    assert pod.publication() != before
+    assert sorted(each.name for each in pod.secrets.iterdir()) == ["..data", "b"]
+    assert [each.name for each in (pod.secrets / "..data").iterdir()] == ["b"]
+
+
+@pytest.mark.parametrize("left", ["name", "folder", "missing", "link"])
+def test_what_a_killed_process_left_half_shown_is_shown_whole(tmp_path: Path, left: str) -> None:
+    """Killed between the first name and the exchange of `..data`; or left by an older sidecar, which made links."""
+    secrets, run = tmp_path / "secrets", tmp_path / "run"
+    for root in (secrets, run):
+        root.mkdir()
+    wanted = {"a": File(b"new", 0o440), "conf/b": File(b"new", 0o440)}
+    publish(secrets, {name: File(b"old", 0o440) for name in wanted}, run, {"exec": File(b"x", 0o550)})
+    if left == "name":
+        (secrets / "a").unlink()
+        (secrets / "a").write_bytes(b"new")
+    elif left == "folder":
+        (secrets / "conf").rename(secrets / "..next")
+        (secrets / "conf").mkdir()
+    elif left == "missing":
+        (secrets / "a").unlink()
+    else:
+        (secrets / "..data").rename(secrets / "..2001")
+        (secrets / "..data").symlink_to("..2001")
+        (secrets / "a").unlink()
+        (secrets / "a").symlink_to("..data/a")
+    changed, _ = publish(secrets, wanted, run, {"exec": File(b"x", 0o550)})
+    assert changed == set(wanted)
+    for name in wanted:
+        assert (secrets / name).read_bytes() == b"new"
+        assert (secrets / name).samefile(secrets / "..data" / name)
+    assert sorted(each.name for each in secrets.iterdir()) == ["..data", "a", "conf"]
+    assert not [each for each in secrets.rglob("*") if each.is_symlink()]
+    assert publish(secrets, wanted, run, {"exec": File(b"x", 0o550)}) == (set(), set())
+
+
+@pytest.mark.parametrize("left", ["name", "folder", "missing"])
+def test_the_same_secrets_mend_a_half_shown_volume(tmp_path: Path, left: str) -> None:
+    secrets, run = tmp_path / "secrets", tmp_path / "run"
+    for root in (secrets, run):
+        root.mkdir()
+    wanted = {"a": File(b"same", 0o440), "conf/b": File(b"same", 0o440)}
+    publish(secrets, wanted, run, {})
+    if left == "name":
+        (secrets / "a").unlink()
+        (secrets / "a").write_bytes(b"half")
+    elif left == "folder":
+        (secrets / "conf/b").unlink()
+    else:
+        (secrets / "a").unlink()
+    assert publish(secrets, wanted, run, {})[0] == {"conf/b" if left == "folder" else "a"}
+    assert [(secrets / name).read_bytes() for name in wanted] == [b"same", b"same"]
 
 
 def test_a_pod_without_secrets_proves_its_guest_and_is_ready(pod: Pod, bao: OpenBao) -> None:

@@ -54,14 +54,14 @@ def test_it_renews_then_attests_again_at_two_thirds_and_drops_the_old_token(
 ) -> None:
     before = alive(bao)
     with resident(rotating) as sidecar:
-        data = (sidecar.wait("published"), rotating.secrets / "..data")[1].readlink()
+        data = (sidecar.wait("published"), rotating.publication())[1]
         first, second, third = sidecar.wait("attested", 3)[:3]
         sidecar.wait("token_revoked", 2)
         # At two thirds of 6 s, up to a twentieth earlier: later than the first 3 s, so the token was renewed.
         for earlier, later in ((first, second), (second, third)):
             assert later["uptime_ms"] - earlier["uptime_ms"] > 3000
         assert len(alive(bao) - before) == 1
-        assert (rotating.secrets / "..data").readlink() == data, "unchanged secrets are not written again"
+        assert rotating.publication() == data, "unchanged secrets are not written again"
         assert len(sidecar.named("published")) == 1
         assert sidecar.probe("/livez")[1] == {"state": "well", "published": 1, "troubles": []}
         ended = sidecar.stop()
