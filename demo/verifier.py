@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import secrets
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,6 @@ def write_site(folder: Path, hardware: Hardware, openbao: OpenBao, issuer: Issue
     (folder / "policies").mkdir(parents=True)
     (folder / "guests").mkdir()
     issuer.write_jwks(folder / "cluster.jwks")
-    _write_private(folder / "session.key", secrets.token_bytes(32))
     key = ec.generate_private_key(ec.SECP256R1())
     _write_private(folder / "signing.pem", key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     guest = {"product": "Simulated", "measurements": [hardware.measurement], "minTcb": TCB.as_dict()}
@@ -41,7 +39,6 @@ def write_site(folder: Path, hardware: Hardware, openbao: OpenBao, issuer: Issue
         "certificates": {"crls": [str(hardware.crls)], "simulatedRoot": str(hardware.root), "keyService": None},
         "vault": {"url": openbao.url, "ca": str(openbao.ca)},
         "signing": {"keys": ["signing.pem"]},
-        "session": {"key": "session.key"},
         "explain": {"folder": "verdicts"},
     }
     configuration = folder / "verifier.yaml"

@@ -63,6 +63,7 @@ class ErrorType(StrEnum):
 
     INVALID = "InvalidRequest"  # 400: not a message of this protocol
     REFUSED = "AttestationRefused"  # 401: evaluated and refused, for any reason; trying again does not help
+    SESSION = "SessionUnknown"  # 503 for a nonce, 401 for a bearer: not one of this process, begin with the first call
     UNAVAILABLE = "TemporarilyUnavailable"  # 503: the same request may succeed later, see Retry-After
 
 

@@ -7,13 +7,15 @@ import json
 import socket
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from kbs.bounded_http import NameTimeoutError, TimedSocket, TooLargeError, open_connection, read_body
 from kbs.deadline import Deadline
+from kbs.guest import read_error
+from kbs.messages import ErrorType
 from sidecar.errors import SidecarError
 from sidecar.reasons import Reason
 
@@ -27,6 +29,8 @@ class Party:
     """The server on the other side: its name for people, and the reason for each way in which a call can fail.
 
     `try_another`: statuses of a replica that cannot answer where the next one may.
+    `explain`: the reason and the words for what a busy server's answer says, None where it says nothing of use.
+    `stays`: a busy server is called again on the same connection, because another replica does not know the session.
     """
 
     name: str
@@ -39,8 +43,17 @@ class Party:
     answer: Reason
     answer_too_large: Reason
     try_another: frozenset[int] = frozenset()
+    explain: Callable[[bytes], tuple[Reason, str] | None] = lambda _: None
+    stays: bool = False
 
 
+def _verifiers_word(body: bytes) -> tuple[Reason, str] | None:
+    return _VERIFIER_BUSY.get(read_error(body).problem)
+
+
+_VERIFIER_BUSY: Final[Mapping[str, tuple[Reason, str]]] = {
+    ErrorType.SESSION: (Reason.VERIFIER_SESSION, "does not know this attestation; another replica began it"),
+}
 VERIFIER: Final = Party(
     name="the verifier",
     url=Reason.VERIFIER_URL,
@@ -51,6 +64,8 @@ VERIFIER: Final = Party(
     redirects=Reason.VERIFIER_REDIRECTS,
     answer=Reason.VERIFIER_ANSWER,
     answer_too_large=Reason.VERIFIER_ANSWER_TOO_LARGE,
+    explain=_verifiers_word,
+    stays=True,
 )
 VAULT: Final = Party(
     name="Vault",
@@ -95,6 +110,7 @@ class Client:
         self._limit = limit
         self._context: ssl.SSLContext | None = None
         self._connection: http.client.HTTPConnection | None = None
+        self._is_usable = False
         self.clock_ahead: float | None = None
         """Seconds by which this clock is ahead of the party's, by its last answer's Date; None without one."""
 
@@ -108,6 +124,7 @@ class Client:
     ) -> Answer:
         """One request and its answer. Raises SidecarError; `retryable` where a later call may succeed."""
         attempt = Deadline(min(deadline.remaining(), ATTEMPT_SECONDS))
+        self._is_usable = False
         try:
             connection = self._connected(attempt)
             connection.putrequest(method, self._prefix + path, skip_accept_encoding=True)
@@ -120,7 +137,8 @@ class Client:
             with connection.getresponse() as response:
                 return self._read(response)
         except SidecarError:
-            self.close()
+            if not self._is_usable:
+                self.close()
             raise
         except BaseException as error:
             self.close()
@@ -171,9 +189,11 @@ class Client:
                 f"{self.party.name} answers with more than {self._limit} bytes",
             ) from None
         if status in _BUSY | self.party.try_another:
+            reason, words = self.party.explain(body) or (self.party.busy, "cannot answer now")
+            self._is_usable = self.party.stays and not response.will_close
             raise SidecarError(
-                self.party.busy,
-                f"{self.party.name} cannot answer now (HTTP {status})",
+                reason,
+                f"{self.party.name} {words} (HTTP {status})",
                 retryable=True,
                 retry_after=_retry_after(response.headers.get("Retry-After")),
             )

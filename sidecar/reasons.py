@@ -99,6 +99,7 @@ class Reason(StrEnum):
     VERIFIER_UNREACHABLE = "verifier-unreachable", Exit.VERIFIER_UNREACHABLE
     VERIFIER_NOT_TRUSTED = "verifier-not-trusted", Exit.VERIFIER_UNREACHABLE
     VERIFIER_BUSY = "verifier-busy", Exit.VERIFIER_UNREACHABLE
+    VERIFIER_SESSION = "verifier-session", Exit.VERIFIER_UNREACHABLE
     VERIFIER_REDIRECTS = "verifier-redirects", Exit.VERIFIER_UNREACHABLE
     VERIFIER_ANSWER = "verifier-answer", Exit.VERIFIER_UNREACHABLE
     VERIFIER_ANSWER_TOO_LARGE = "verifier-answer-too-large", Exit.VERIFIER_UNREACHABLE

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -46,8 +46,8 @@ class Attestation:
     detail: str = ""
     pod: PodIdentity | None = None
     policy: Policy | None = None
+    reference: GuestReference | None = None
     result: AttestationResult | None = None
-    grant: Grant | None = field(default=None, repr=False)
 
     @classmethod
     def begin(cls, identifier: str, now: float) -> Attestation:
@@ -104,7 +104,7 @@ class Appraiser:
                 await self._appraise(attestation, request, evidence)
             raise
         await self._appraise(attestation, request, evidence)
-        return self._granted(attestation, request)
+        return self._granted(attestation, request, evidence.report.host_data)
 
     async def _enrich_identity(self, pod: PodIdentity, token: str) -> PodIdentity:
         """The identity as the pod's cluster confirms and completes it, where it is configured to."""
@@ -129,6 +129,7 @@ class Appraiser:
         except TimeoutError:
             raise RefusedError(Reason.CERTIFICATES_UNAVAILABLE, "AMD's key service has not answered in time") from None
         for reference in candidates:
+            attestation.reference = reference
             attestation.result = appraise(
                 evidence,
                 endorsements,
@@ -139,34 +140,27 @@ class Appraiser:
             if attestation.result.accepted:
                 return
 
-    def _granted(self, attestation: Attestation, request: AttestRequest) -> Grant:
+    def _granted(self, attestation: Attestation, request: AttestRequest, host_data: bytes) -> Grant:
         policy, pod, result = attestation.policy, attestation.pod, attestation.result
-        if policy is None or pod is None or result is None:
-            raise AssertionError("an attestation without policy, pod or result was not refused")
+        reference = attestation.reference
+        if policy is None or pod is None or result is None or reference is None:
+            raise AssertionError("an attestation without policy, pod, reference or result was not refused")
         if not result.accepted:
             failed = {check.id for check in result.failed}
             if failed and failed <= _MISSING and self._certificates.service is not None:
                 raise RefusedError(Reason.CERTIFICATES_UNAVAILABLE, ", ".join(sorted(failed)))
             raise RefusedError(Reason.VERDICT, ", ".join(sorted(failed)) or "nothing was evaluated")
-        workload = policy.record.workload
         return Grant(
             correlation_id=attestation.id,
-            policy=policy.digest,
-            subject=workload.subject,
+            workload=policy.record.workload,
+            assurance=policy.record.assurance,
+            reference=reference,
+            host_data=host_data,
+            pod=pod,
             nonce=request.nonce,
             tee_pubkey=request.tee_pubkey,
-            claims={
-                **result.claims,
-                **pod.claims(),
-                "cluster": workload.cluster,
-                "namespace": workload.namespace,
-                "service": workload.service,
-                "service_account": workload.serviceAccount,
-                "assurance": policy.record.assurance.value,
-                "guest": result.reference or "",
-                "simulated": "true" if result.simulated else "false",
-                "correlation_id": attestation.id,
-            },
+            claims=result.claims,
+            simulated=result.simulated,
         )
 
 

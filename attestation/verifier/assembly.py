@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -37,7 +36,6 @@ from attestation.verifier.policies.vault_secret import PolicySecret
 from attestation.verifier.reasons import RefusedError
 from attestation.verifier.records import RecordStore
 from attestation.verifier.responses import refuse
-from attestation.verifier.secret_file import read_secret_file
 from attestation.verifier.session.bearer import Bearers
 from attestation.verifier.session.nonces import Nonces
 from attestation.verifier.trust_anchors import crl_files, load_crls, load_intermediates, load_trust_anchors
@@ -59,7 +57,6 @@ from server.watched import FileMetrics, Watched
 from server.yaml.strict import ConfigurationError
 
 _LIMITS = Limits(body_bytes=MAX_MESSAGE_SIZE, deadline_seconds=20.0)
-_SESSION_KEY_SIZE = 32
 _JWKS_SECONDS = 5.0
 
 
@@ -78,7 +75,6 @@ def make_application(settings: Settings, configuration: VerifierConfiguration) -
     registry = new_registry()
     files = FileMetrics(registry)
     read_back = {cluster.name: cluster.readBack is not None for cluster in configuration.clusters}
-    shared = _session_key(configuration.session.key)
     peers = Peers()
     credentials = _credentials(configuration, peers)
     gates: dict[str, Check] = {} if credentials is None else {"vault-credentials": credentials.check}
@@ -96,7 +92,7 @@ def make_application(settings: Settings, configuration: VerifierConfiguration) -
     )
     certificates.crls = crls.value
     appraiser = Appraiser(
-        Nonces(shared, time.time),
+        Nonces(time.monotonic),
         PodTokens([_cluster(entry, peers) for entry in configuration.clusters], time.time),
         {entry.name: _lookup(entry.readBack, peers) for entry in configuration.clusters if entry.readBack is not None},
         policies,
@@ -110,7 +106,7 @@ def make_application(settings: Settings, configuration: VerifierConfiguration) -
     handlers = Handlers(
         nonces=appraiser.nonces,
         appraiser=appraiser,
-        bearers=Bearers(shared, time.time),
+        bearers=Bearers(time.monotonic),
         policies=policies,
         vault=vault,
         records=_records(configuration),
@@ -132,16 +128,6 @@ def make_application(settings: Settings, configuration: VerifierConfiguration) -
         registry=registry,
         files=files,
     )
-
-
-def _session_key(path: Path | None) -> bytes:
-    if path is None:
-        logs.warning("session_key_made", advice="replicas need session.key to accept each other's nonces")
-        return secrets.token_bytes(_SESSION_KEY_SIZE)
-    key = read_secret_file(path)
-    if len(key) < _SESSION_KEY_SIZE:
-        raise ConfigurationError([f"{path}: has {len(key)} bytes, required at least {_SESSION_KEY_SIZE}"])
-    return key
 
 
 def _cluster(entry: ClusterEntry, peers: Peers) -> TrustedCluster:

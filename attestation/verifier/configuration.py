@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -150,14 +150,6 @@ class PolicyVault(_Section):
     path: str = Field(pattern=_MOUNT, description="of the secret, below the mount")
 
 
-class Session(_Section):
-    """The secret that replicas share."""
-
-    key: Path | None = Field(
-        None, description="at least 32 random bytes, mode 0400; without it each replica makes its own at the start"
-    )
-
-
 class PerSource(_Section):
     """Attestations from one address (IPv6: one /64) before anything is verified; behind a proxy that is the proxy's."""
 
@@ -185,9 +177,17 @@ class VerifierConfiguration(_Section):
     certificates: Certificates = Certificates()
     vault: VaultServer
     signing: Signing
-    session: Session = Session()
     explain: Explain = Explain()
     perSource: PerSource = PerSource()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _removed(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "session" in data:
+            raise PydanticCustomError(
+                "session", "session is no longer a key: remove it and the file that it names; processes share no key"
+            )
+        return data
 
     @model_validator(mode="after")
     def _one_source(self) -> VerifierConfiguration:

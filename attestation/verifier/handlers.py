@@ -15,7 +15,8 @@ from attestation.verifier.rate_limit import RateLimiter, source_network
 from attestation.verifier.reasons import Reason, RefusedError
 from attestation.verifier.records import RecordStore
 from attestation.verifier.responses import invalid, new_correlation_id, refused, unavailable
-from attestation.verifier.session.bearer import Bearers, Grant
+from attestation.verifier.session.bearer import Bearers, Claimed
+from attestation.verifier.session.entitlement import entitlement
 from attestation.verifier.session.nonces import Nonces
 from attestation.verifier.vault.login import JwtAuth
 from attestation.verifier.vault.signing import Signer
@@ -26,6 +27,8 @@ from server.messages import RequestInfo, Response
 
 JWKS_PATH = "/.well-known/jwks.json"
 _WARNING_SECONDS = 60.0
+# Logins of one pod: as often as it may attest, and its retries while Vault is sealed.
+_POD_BURST, _POD_SECONDS = 20, 2.0
 
 
 class Handlers:
@@ -56,6 +59,7 @@ class Handlers:
         self._metrics = metrics
         self._keys = keys
         self._source_limit = RateLimiter(per_source.burst, 1 / per_source.perSecond, time.monotonic)
+        self._pod_limit = RateLimiter(_POD_BURST, _POD_SECONDS, time.monotonic)
         self._warning_limit = RateLimiter(1, _WARNING_SECONDS, time.monotonic)
 
     def routes(self) -> dict[tuple[str, str], Callable[[bytes, RequestInfo], Awaitable[Response]]]:
@@ -87,42 +91,46 @@ class Handlers:
         attestation = Attestation.begin(new_correlation_id(), time.time())
         logs.set_correlation_id(attestation.id)
         started = time.perf_counter()
+        bearer = ""
         try:
-            attestation.grant = await self._appraiser.decide(attestation, request)
+            bearer = self._bearers.issue(await self._appraiser.decide(attestation, request))
         except RefusedError as error:
             attestation.reason, attestation.detail = error.reason, error.detail
         self._record(attestation, time.perf_counter() - started)
-        if attestation.grant is None:
+        if not bearer:
             return refused(attestation.reason, attestation.id)
-        return Response(200, write_attest_answer(self._bearers.issue(attestation.grant), attestation.id))
+        return Response(200, write_attest_answer(bearer, attestation.id))
 
     async def token(self, _body: bytes, info: RequestInfo) -> Response:
         """A bearer for a Vault token, encrypted to the key that the evidence bound."""
         identifier = new_correlation_id()
         logs.set_correlation_id(identifier)
-        grant: Grant | None = None
+        claimed: Claimed | None = None
         started = time.perf_counter()
         try:
-            grant = self._bearers.read(_bearer(info.headers))
+            claimed = self._bearers.take(_bearer(info.headers))
+            grant = claimed.grant
             # One id from the evidence to the login.
             identifier = grant.correlation_id
             logs.set_correlation_id(identifier)
-            policy = self._policies().by_digest.get(grant.policy)
-            if policy is None:
-                raise RefusedError(Reason.POLICY_CHANGED, "it was removed or edited after the attestation")
-            if info.tail not in (DEFAULT_ROLE, policy.record.vault.role):
-                raise RefusedError(Reason.ROLE_NOT_ALLOWED, f"{policy.name} allows {policy.record.vault.role}")
-            login = await self._vault.log_in(grant, policy.record.vault)
+            if not self._pod_limit.take((grant.pod.cluster, grant.pod.pod_uid)):
+                raise RefusedError(Reason.POD_TOO_OFTEN, "logins of one pod")
+            entitled = entitlement(grant, self._policies())
+            if info.tail not in (DEFAULT_ROLE, entitled.vault.role):
+                raise RefusedError(Reason.ROLE_NOT_ALLOWED, f"{entitled.subject} has {entitled.vault.role}")
+            login = await self._vault.log_in(entitled)
         except RefusedError as error:
-            self._record_login(identifier, grant, error.reason, error.detail, "", time.perf_counter() - started)
+            if claimed is not None and error.reason.is_retryable:
+                self._bearers.give_back(claimed)
+            self._record_login(identifier, claimed, error.reason, error.detail, "", time.perf_counter() - started)
             return refused(error.reason, identifier)
-        self._record_login(identifier, grant, Reason.ACCEPTED, "", login.accessor, time.perf_counter() - started)
+        self._record_login(identifier, claimed, Reason.ACCEPTED, "", login.accessor, time.perf_counter() - started)
         token = VaultToken(
             token=login.token,
             lease_seconds=login.lease_seconds,
             renewable=login.renewable,
-            assurance=grant.claims["assurance"],
-            simulated=grant.claims["simulated"] == "true",
+            assurance=grant.assurance.value,
+            simulated=grant.simulated,
         )
         return Response(200, seal_token(token, grant.tee_pubkey, grant.nonce, info.tail))
 
@@ -161,11 +169,11 @@ class Handlers:
             self._records.add(attestation.as_dict())
 
     def _record_login(
-        self, identifier: str, grant: Grant | None, reason: Reason, detail: str, accessor: str, seconds: float
+        self, identifier: str, claimed: Claimed | None, reason: Reason, detail: str, accessor: str, seconds: float
     ) -> None:
         log = logs.info if reason is Reason.ACCEPTED else logs.warning
-        subject = None if grant is None else grant.subject
-        simulated = None if grant is None else grant.claims["simulated"] == "true"
+        subject = None if claimed is None else claimed.grant.workload.subject
+        simulated = None if claimed is None else claimed.grant.simulated
         fields: dict[str, Any] = {
             "reason": reason.value,
             "detail": detail,

@@ -10,7 +10,7 @@ class Reason(StrEnum):
 
     ACCEPTED = "believed"
 
-    NONCE_FORGED = "nonce-forged"  # not made by this verifier's key
+    NONCE_FOREIGN = "nonce-foreign"  # made by another process, such as another replica, or by no verifier
     NONCE_EXPIRED = "nonce-expired"
     NONCE_REPLAYED = "nonce-replayed"
     TOKEN_MALFORMED = "token-malformed"  # not a JWT of a pod's service account, or an algorithm that is not allowed
@@ -26,8 +26,9 @@ class Reason(StrEnum):
     NO_POLICY = "no-policy"
     TOKEN_DISAGREES = "token-disagrees"  # HOST_DATA names one workload, the pod token another
     VERDICT = "verdict"  # a check failed; the record says which
-    BEARER_INVALID = "bearer-invalid"
+    BEARER_INVALID = "bearer-invalid"  # made by another process, such as another replica, or by no verifier
     BEARER_EXPIRED = "bearer-expired"
+    BEARER_USED = "bearer-used"  # one login was made with it, or the pod attested too often since
     POLICY_CHANGED = "policy-changed"  # removed or edited since the attestation
     ROLE_NOT_ALLOWED = "role-not-allowed"
     VAULT_REFUSED = "vault-refused"  # the role, its bound claims, or the verifier's key in the mount
@@ -51,6 +52,11 @@ class Reason(StrEnum):
     VAULT_STRANGE = "vault-strange"  # an answer that is not Vault's
 
     @property
+    def is_session(self) -> bool:
+        """The guest may begin anew, with the first call: nothing was decided about its evidence."""
+        return self in _SESSION
+
+    @property
     def is_retryable(self) -> bool:
         """The guest may try again; every other reason but ACCEPTED is final."""
         return self in _RETRYABLE
@@ -58,6 +64,7 @@ class Reason(StrEnum):
 
 _RETRYABLE = frozenset(
     {
+        Reason.NONCE_FOREIGN,
         Reason.OVERLOADED,
         Reason.POD_TOO_OFTEN,
         Reason.SOURCE_TOO_OFTEN,
@@ -73,6 +80,16 @@ _RETRYABLE = frozenset(
         Reason.VAULT_ERROR,
         Reason.VAULT_CREDENTIALS,
         Reason.VAULT_STRANGE,
+    }
+)
+
+_SESSION = frozenset(
+    {
+        Reason.NONCE_FOREIGN,
+        Reason.BEARER_INVALID,
+        Reason.BEARER_EXPIRED,
+        Reason.BEARER_USED,
+        Reason.POLICY_CHANGED,
     }
 )
 

@@ -35,6 +35,9 @@ def invalid(call: str, error: WireError) -> Response:
 
 def refused(reason: Reason, identifier: str) -> Response:
     """503 for a reason that may pass, 401 for every other; neither names the reason."""
+    if reason.is_session:
+        body = write_error(ErrorType.SESSION, identifier)
+        return Response(503, body, headers={"Retry-After": "0"}) if reason.is_retryable else Response(401, body)
     if reason.is_retryable:
         return unavailable(identifier, 503)
     return Response(401, write_error(ErrorType.REFUSED, identifier))

@@ -19,6 +19,8 @@ from sidecar.reasons import Reason
 MAX_CLOCK_SKEW_SECONDS: Final = 60.0  # the verifier bounds a nonce's age and a token's time more narrowly than that
 # The verifier accepts a nonce and a bearer for 60 s; an attempt that took longer starts again.
 FRESH_SECONDS: Final = 45.0
+# Replicas do not know each other's bearers. More often than this, something on the way separates the three calls.
+_MOST_LOST_BEARERS: Final = 3
 
 
 T = TypeVar("T")
@@ -38,10 +40,12 @@ class Attester:
         self._role = plan.verifier.role or messages.DEFAULT_ROLE
         if not guest.is_role(self._role):
             raise SidecarError(Reason.VERIFIER_ROLE, "the plan's Vault role is not a name, such as payments")
+        self._lost_bearers = 0
         self._client = Client(VERIFIER, plan.verifier.url, plan.verifier.ca, limit=messages.MAX_ANSWER_SIZE)
 
     def log_in(self, deadline: Deadline, keep: Callable[[messages.VaultToken], None]) -> None:
         """Hand the token to `keep` before anything can interrupt. Raises SidecarError."""
+        self._lost_bearers = 0
         try:
             retry_until(deadline, self._events, lambda: self._attempt(deadline, keep))
         except SidecarError as error:
@@ -52,7 +56,11 @@ class Attester:
             self._client.close()
 
     def _attempt(self, deadline: Deadline, keep: Callable[[messages.VaultToken], None]) -> None:
-        """One attempt. A nonce is valid once, so a retry starts from the beginning, with another key."""
+        """One attempt. A nonce is valid once, so a retry starts from the beginning, with another key.
+
+        It has a connection of its own, because only the replica that gave the nonce accepts it, and the bearer.
+        """
+        self._client.close()
         pod_token = read_pod_token(self._token_file)
         key = guest.EphemeralKey()
         with deadline.shutdown.interruptible():
@@ -67,7 +75,13 @@ class Attester:
         bearer = _parsed(guest.read_attest_answer, _accepted(answer))
         self.correlation_id = _parsed(guest.read_correlation_id, answer.body)
         fresh = Deadline(min(deadline.remaining(), FRESH_SECONDS), deadline.shutdown, once=deadline.once)
-        retry_until(fresh, self._events, lambda: self._fetch_token(fresh, bearer, key, nonce, keep))
+        try:
+            retry_until(fresh, self._events, lambda: self._fetch_token(fresh, bearer, key, nonce, keep))
+        except SidecarError as error:
+            if error.reason is Reason.VERIFIER_SESSION:
+                self._lost_bearers += 1
+                error.retryable = self._lost_bearers <= _MOST_LOST_BEARERS
+            raise
         self._events.info("attested", source=self._source, correlation_id=self.correlation_id)
 
     def _evidence(self, deadline: Deadline, digest: bytes) -> dict[str, object]:
@@ -134,6 +148,12 @@ def _accepted(answer: Answer) -> bytes:
     if answer.status == 200:
         return answer.body
     error = guest.read_error(answer.body)
+    if error.problem == messages.ErrorType.SESSION:
+        raise SidecarError(
+            Reason.VERIFIER_SESSION,
+            "the verifier does not know this attestation's bearer: another replica made it, or its policy changed",
+            correlation_id=error.correlation_id,
+        )
     problem = error.problem or f"HTTP {answer.status}"
     help_ = f"; its operator can run: morphisms explain {error.correlation_id}" if error.correlation_id else ""
     raise SidecarError(

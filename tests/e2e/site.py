@@ -25,10 +25,10 @@ def write_password(server: RaftOpenBao, name: str) -> None:
 
 
 def replica(site: Site, folder: Path, hierarchy: Hierarchy, issuer: Issuer) -> Site:
-    """A folder of its own with the same keys, certificate and policies, as a second replica's pod has it."""
+    """A folder of its own with the same signing key, certificate and policies, as a second replica's pod has it."""
     folder.mkdir()
     other = make_site(folder, hierarchy, issuer, site.vault_url)
-    for name in ("signing.pem", "session.key", "ca.crt", "tls.crt", "tls.key", "policies/payments.yaml"):
+    for name in ("signing.pem", "ca.crt", "tls.crt", "tls.key", "policies/payments.yaml"):
         (folder / name).unlink(missing_ok=True)
         shutil.copy(site.folder / name, folder / name)
     other.settings["vault"] = dict(site.settings["vault"])

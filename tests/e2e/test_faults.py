@@ -61,7 +61,7 @@ ELSEWHERE: Final = {
         "e2e/test_replicas.py::test_killed_between_nonce_and_evidence_the_other_is_asked_from_the_beginning"
     ),
     "verifier killed at the login, another replica": (
-        "e2e/test_replicas.py::test_killed_while_it_logs_in_the_other_honours_the_bearer"
+        "e2e/test_replicas.py::test_killed_while_it_logs_in_the_guest_begins_anew_with_the_other"
     ),
     "verifier restarted": "e2e/test_replicas.py::test_started_again_in_time_is_as_good_as_another",
     "Vault answers 503 a while": "sidecar/test_refusals.py::test_a_vault_that_recovers_before_the_deadline_is_used",

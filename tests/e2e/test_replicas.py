@@ -1,4 +1,4 @@
-"""Two verifiers with the same keys behind one address: a nonce, a bearer and a pod's whole way survive either of them.
+"""Two verifiers behind one address: neither knows the other's nonces and bearers, and a pod survives either of them.
 
 The address is a TCP forwarder, the machine that makes evidence and the way to OpenBao are behind others: where bytes
 wait, a verifier can be killed at a known step of a handshake.
@@ -83,20 +83,23 @@ def has_its_secret(pod: Pod) -> bool:
     return (pod.secrets / "password").read_text().startswith(CANARY)
 
 
-def test_each_step_may_be_answered_by_another(replicas: Replicas, hierarchy: Hierarchy, issuer: Issuer) -> None:
+def test_each_step_is_for_the_replica_that_began(replicas: Replicas, hierarchy: Hierarchy, issuer: Issuer) -> None:
     first, second = replicas.first.client(), replicas.second.client()
     key, device = EphemeralKey(), Device(hierarchy, host_data=HOST_DATA)
     nonce = first.nonce()
     additional = write_additional_evidence(issuer.token(uid="each-step"))
-    primary = document(device, binding(nonce, key.public, additional))
-    believed = second.attest(write_attest(nonce, key.public, primary, additional))
-    assert believed.status == 200, believed.error
-    answer = first.token(read_attest_answer(believed.body))
-    assert answer.status == 200, answer.error
+    body = write_attest(nonce, key.public, document(device, binding(nonce, key.public, additional)), additional)
+    foreign = second.attest(body)
+    assert (foreign.status, foreign.error.problem) == (503, "SessionUnknown")
+    accepted = first.attest(body)
+    assert accepted.status == 200, accepted.error
+    bearer = read_attest_answer(accepted.body)
+    foreign = second.token(bearer)
+    assert (foreign.status, foreign.error.problem) == (401, "SessionUnknown")
+    answer = first.token(bearer)
     assert open_token(answer.body, key, nonce).token
-    identifier = read_correlation_id(believed.body)
-    assert not replicas.first.events("attestation", identifier)
-    assert len(replicas.second.events("attestation", identifier)) == 1
+    identifier = read_correlation_id(accepted.body)
+    assert len(replicas.first.events("attestation", identifier)) == 1
     assert len(replicas.first.events("login", identifier)) == 1, "one id from the evidence to the login"
     first.close()
     second.close()
@@ -121,7 +124,7 @@ def test_killed_between_nonce_and_evidence_the_other_is_asked_from_the_beginning
     clean(ended)
 
 
-def test_killed_while_it_logs_in_the_other_honours_the_bearer(
+def test_killed_while_it_logs_in_the_guest_begins_anew_with_the_other(
     served_pod: Pod, replicas: Replicas, bao: RaftOpenBao
 ) -> None:
     before = bao.accessors()
@@ -133,9 +136,10 @@ def test_killed_while_it_logs_in_the_other_honours_the_bearer(
     assert ended.code == 0, ended.stderr
     assert has_its_secret(served_pod)
     attested = ended.named("attested")
-    assert len(attested) == 1, "no evidence was made anew"
+    assert len(attested) == 1, "the first attestation came to nothing"
     identifier = attested[0]["correlation_id"]
-    assert not replicas.second.events("attestation", identifier)
+    assert [each["reason"] for each in ended.named("retry")] == ["verifier-unreachable", "verifier-session"]
+    assert len(replicas.second.events("attestation", identifier)) == 1
     assert len(replicas.second.events("login", identifier)) == 1
     assert bao.accessors() == before
     clean(ended)

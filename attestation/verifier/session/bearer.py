@@ -1,12 +1,15 @@
-"""The bearer token between an attestation and its Vault token: signed, so that any replica can accept it.
+"""Bearers: what stands between an accepted attestation and its one login, known to the process that made them alone.
 
-A JWT under HMAC with a key of its own, derived from the one that replicas share: Vault, which knows the ES256 keys, can
-never take it for a login. `cnf` holds the ephemeral key: a stolen bearer yields answers that the thief cannot read.
+A bearer is a handle. What it stands for, the grant, stays in this process's memory, so nothing in a bearer is trusted.
+It has the form of a JWT because clients of the KBS protocol read its expiry. Its key is random and never leaves the
+process: Vault, which knows the ES256 keys, can never take a bearer for a login.
 """
 
 from __future__ import annotations
 
-import hmac
+import secrets
+import time
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,66 +18,126 @@ from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import OctKey
 
+from attestation.appraisal.result import Assurance
+from attestation.verifier.cluster.pod_token import PodIdentity
+from attestation.verifier.policies.model import Workload
 from attestation.verifier.reasons import Reason, RefusedError
+from kbs.reference_values import GuestReference
 
 BEARER_SECONDS = 60
 _ALGORITHM = "HS256"
+_KEY_BITS = 256
 _MAX_SIZE = 16 * 1024
+# A pod attests again when an answer was lost. A pod that keeps attesting displaces its own grants, never another's.
+_PER_POD = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """An accepted attestation. `policy`: digest of the policy that it rests on, looked up again before use.
+    """An accepted attestation: what the evidence and the pod token have shown, and for which workload.
 
-    `claims`: flat strings for Vault, `snp_*` attested and `k8s_*` asserted.
+    `reference`: the guest whose values the report has met. `claims`: what the report attests, flat strings.
     """
 
     correlation_id: str
-    policy: str
-    subject: str
+    workload: Workload
+    assurance: Assurance
+    reference: GuestReference
+    host_data: bytes
+    pod: PodIdentity
     nonce: str = field(repr=False)
     tee_pubkey: Mapping[str, str]
     claims: Mapping[str, str]
+    simulated: bool
 
 
 class Bearers:
-    """`key`: 32 bytes that all replicas share. `now`: Unix seconds."""
+    """The grants of the last minute. `now`: monotonic seconds, which a host's clock cannot turn back."""
 
-    def __init__(self, key: bytes, now: Callable[[], float]) -> None:
-        self._key = OctKey.import_key(hmac.digest(key, b"morphisms bearer", "sha256"))
+    def __init__(self, now: Callable[[], float], limit: int = 10_000) -> None:
+        self._key = OctKey.generate_key(_KEY_BITS)
         self._now = now
+        self._limit = limit
+        # In the order of their end, and by pod.
+        self._grants: OrderedDict[str, tuple[Grant, float]] = OrderedDict()
+        self._by_pod: dict[tuple[str, str], list[str]] = {}
 
     def issue(self, grant: Grant) -> str:
-        """The bearer token."""
-        now = int(self._now())
+        """A bearer for one login. Raises RefusedError: OVERLOADED."""
+        now = self._now()
+        self._forget(now)
+        own = self._by_pod.get(_pod(grant), [])
+        if len(own) >= _PER_POD:
+            self._drop(own[0])
+        elif len(self._grants) >= self._limit:
+            raise RefusedError(Reason.OVERLOADED, f"{self._limit} attestations wait for their login")
+        handle = secrets.token_urlsafe(32)
+        self._keep(handle, grant, now + BEARER_SECONDS)
+        issued = int(time.time())
         claims: dict[str, Any] = {
-            "iat": now,
-            "exp": now + BEARER_SECONDS,
-            "jti": grant.correlation_id,
-            "sub": grant.subject,
+            "iat": issued,
+            "exp": issued + BEARER_SECONDS,
+            "jti": handle,
             "cnf": {"jwk": dict(grant.tee_pubkey)},
-            "eat_nonce": grant.nonce,
-            "policy": grant.policy,
-            "claims": dict(grant.claims),
         }
         return jwt.encode({"alg": _ALGORITHM}, claims, self._key, algorithms=[_ALGORITHM])
 
-    def read(self, token: str) -> Grant:
-        """The grant of a bearer. Raises RefusedError: BEARER_INVALID or BEARER_EXPIRED."""
-        if len(token) > _MAX_SIZE:
+    def take(self, bearer: str) -> Claimed:
+        """The grant, which no second call gets. Raises RefusedError: BEARER_INVALID, BEARER_EXPIRED or BEARER_USED."""
+        if len(bearer) > _MAX_SIZE:
             raise RefusedError(Reason.BEARER_INVALID, "too large")
         try:
-            claims = jwt.decode(token, self._key, algorithms=[_ALGORITHM]).claims
+            claims = jwt.decode(bearer, self._key, algorithms=[_ALGORITHM]).claims
         except (JoseError, ValueError, TypeError):
-            raise RefusedError(Reason.BEARER_INVALID, "not made with this verifier's key") from None
-        # From here on the claims are the verifier's own: this key signs nothing else.
-        if self._now() >= claims["exp"]:
+            raise RefusedError(Reason.BEARER_INVALID, "this process has not made it") from None
+        # From here on the handle is this process's own: the key signs nothing else.
+        handle = claims["jti"]
+        if handle not in self._grants:
+            raise RefusedError(
+                Reason.BEARER_USED, f"used, displaced by the pod's later ones, or over {BEARER_SECONDS} s"
+            )
+        grant, until = self._drop(handle)
+        if self._now() >= until:
             raise RefusedError(Reason.BEARER_EXPIRED)
-        return Grant(
-            correlation_id=claims["jti"],
-            policy=claims["policy"],
-            subject=claims["sub"],
-            nonce=claims["eat_nonce"],
-            tee_pubkey=claims["cnf"]["jwk"],
-            claims=claims["claims"],
-        )
+        return Claimed(grant, handle, until)
+
+    def give_back(self, claimed: Claimed) -> None:
+        """Let the bearer be used after all, until its first end: Vault has made no login of it."""
+        if len(self._by_pod.get(_pod(claimed.grant), [])) < _PER_POD and len(self._grants) < self._limit:
+            self._keep(claimed.handle, claimed.grant, claimed.until)
+
+    def __len__(self) -> int:
+        return len(self._grants)
+
+    def _keep(self, handle: str, grant: Grant, until: float) -> None:
+        self._grants[handle] = (grant, until)
+        self._by_pod.setdefault(_pod(grant), []).append(handle)
+
+    def _drop(self, handle: str) -> tuple[Grant, float]:
+        grant, until = self._grants.pop(handle)
+        own = self._by_pod[_pod(grant)]
+        own.remove(handle)
+        if not own:
+            del self._by_pod[_pod(grant)]
+        return grant, until
+
+    def _forget(self, now: float) -> None:
+        # A bearer that was given back stands behind later ones, and goes at most BEARER_SECONDS after its end.
+        while self._grants:
+            handle, (_, until) = next(iter(self._grants.items()))
+            if until > now:
+                return
+            self._drop(handle)
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A grant that was taken for one login. `until`: monotonic seconds."""
+
+    grant: Grant
+    handle: str = field(repr=False)
+    until: float
+
+
+def _pod(grant: Grant) -> tuple[str, str]:
+    return grant.pod.cluster, grant.pod.pod_uid

@@ -1,6 +1,6 @@
-"""Nonces: made from a key, so that any replica with the key can check them; used once, as far as one replica sees.
+"""Nonces: made from a key that never leaves the process, and used once. Another process's nonce is foreign.
 
-32 bytes: 4 of time (Unix seconds, big-endian), 12 random, 16 of HMAC-SHA-256 over both.
+32 bytes: 4 of time (monotonic seconds, big-endian), 12 random, 16 of HMAC-SHA-256 over both.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from collections.abc import Callable
 from attestation.verifier.reasons import Reason, RefusedError
 
 LIFETIME_SECONDS = 60
-_SKEW_SECONDS = 2  # replicas' clocks
 _TIME = struct.Struct(">I")
 _RANDOM_SIZE, _MAC_SIZE = 12, 16
+_KEY_SIZE = 32
 _SIZE = _TIME.size + _RANDOM_SIZE + _MAC_SIZE
 
 
 class Nonces:
-    """`key`: 32 bytes that all replicas share. `now`: Unix seconds. `limit`: nonces remembered as used."""
+    """`now`: monotonic seconds, which a host's clock cannot turn back. `limit`: nonces remembered as used."""
 
-    def __init__(self, key: bytes, now: Callable[[], float], limit: int = 100_000) -> None:
-        self._key = key
+    def __init__(self, now: Callable[[], float], limit: int = 100_000) -> None:
+        self._key = secrets.token_bytes(_KEY_SIZE)
         self._now = now
         self._limit = limit
         self._used: OrderedDict[bytes, float] = OrderedDict()
@@ -37,17 +37,17 @@ class Nonces:
         return base64.b64encode(head + self._mac(head)).decode()
 
     def spend(self, nonce: str) -> None:
-        """Accept a nonce once. Raises RefusedError: forged, expired, replayed, or OVERLOADED when the set is full."""
+        """Accept a nonce once. Raises RefusedError: foreign, expired, replayed, or OVERLOADED when the set is full."""
         try:
             raw = base64.b64decode(nonce, validate=True)
         except (binascii.Error, ValueError):
-            raise RefusedError(Reason.NONCE_FORGED, "not base64") from None
+            raise RefusedError(Reason.NONCE_FOREIGN, "not base64") from None
         head, mac = raw[:-_MAC_SIZE], raw[-_MAC_SIZE:]
         if len(raw) != _SIZE or not hmac.compare_digest(mac, self._mac(head)):
-            raise RefusedError(Reason.NONCE_FORGED, "not made with this verifier's key")
+            raise RefusedError(Reason.NONCE_FOREIGN, "this process has not made it")
         now = self._now()
         age = now - _TIME.unpack_from(head)[0]
-        if not -_SKEW_SECONDS <= age <= LIFETIME_SECONDS:
+        if age > LIFETIME_SECONDS:
             raise RefusedError(Reason.NONCE_EXPIRED, f"{age:.0f} s old, required at most {LIFETIME_SECONDS} s")
         self._forget(now)
         if head in self._used:
@@ -55,7 +55,7 @@ class Nonces:
         # Forgetting a used one to make room would be a way to replay it.
         if len(self._used) >= self._limit:
             raise RefusedError(Reason.OVERLOADED, f"{self._limit} nonces used in {LIFETIME_SECONDS} s")
-        self._used[head] = now + LIFETIME_SECONDS + _SKEW_SECONDS
+        self._used[head] = now + LIFETIME_SECONDS + 1
 
     def _forget(self, now: float) -> None:
         while self._used:

@@ -19,9 +19,8 @@ from urllib.parse import quote
 
 from attestation.errors import PeerError
 from attestation.verifier.peer import Answer, Peer
-from attestation.verifier.policies.model import VaultLogin
 from attestation.verifier.reasons import Reason, RefusedError
-from attestation.verifier.session.bearer import Grant
+from attestation.verifier.session.entitlement import Entitlement
 from attestation.verifier.untrusted_json import read_json
 from attestation.verifier.vault.signing import Signer
 from server import logs
@@ -61,8 +60,9 @@ class JwtAuth:
         self._places = asyncio.Semaphore(_MAX_AT_ONCE)
         self._late: set[asyncio.Task[None]] = set()
 
-    async def log_in(self, grant: Grant, login: VaultLogin) -> Login:
-        """Log in as the grant's workload. Raises RefusedError, with a reason per way that Vault can refuse."""
+    async def log_in(self, entitled: Entitlement) -> Login:
+        """Log in as the entitled workload. Raises RefusedError, with a reason per way that Vault can refuse."""
+        login = entitled.vault
         path = f"/v1/auth/{quote(login.mount)}/login"
         headers = {"Content-Type": "application/json", "X-Vault-Request": "true"}
         if login.namespace:
@@ -70,7 +70,7 @@ class JwtAuth:
         try:
             # Waiting for a turn and for a signature counts as waiting for Vault: one deadline covers all.
             async with asyncio.timeout(self._peer.timeout), self._places:
-                body = json.dumps({"role": login.role, "jwt": await self.mint(grant)}).encode()
+                body = json.dumps({"role": login.role, "jwt": await self.mint(entitled)}).encode()
                 answer = await self._send(path, body, headers)
         except TimeoutError:
             raise RefusedError(Reason.VAULT_SLOW, f"no answer in {self._peer.timeout:g} s") from None
@@ -107,19 +107,19 @@ class JwtAuth:
             return
         logs.info("late_login", accessor=login.accessor, revoked=answer.status < 300)
 
-    async def mint(self, grant: Grant) -> str:
+    async def mint(self, entitled: Entitlement) -> str:
         """The JWT: `sub` the workload, `cnf` the guest's key (RFC 7800), and flat strings for claim mappings."""
         now = int(self._now())
         claims: dict[str, Any] = {
-            **grant.claims,
+            **entitled.claims,
             "iss": self._issuer,
             "aud": self._audience,
-            "sub": grant.subject,
+            "sub": entitled.subject,
             "iat": now,
             "nbf": now - _BACKDATE_SECONDS,
             "exp": now + JWT_SECONDS,
             "jti": str(uuid.uuid4()),
-            "cnf": {"jwk": dict(grant.tee_pubkey)},
+            "cnf": {"jwk": dict(entitled.tee_pubkey)},
         }
         return await self._keys().sign(claims)
 

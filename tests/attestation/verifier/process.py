@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import secrets
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -67,8 +66,6 @@ class Site:
             (self.folder / name).mkdir()
         write_pair(self.folder)
         self.public_keys.append(write_signing_key(self.folder / "signing.pem"))
-        (self.folder / "session.key").write_bytes(secrets.token_bytes(32))
-        (self.folder / "session.key").chmod(0o400)
         self.write_guests({"simulated": GUEST})
         self.settings = {
             "mode": "development",
@@ -82,7 +79,6 @@ class Site:
             },
             "vault": {"url": self.vault_url},
             "signing": {"keys": ["signing.pem"]},
-            "session": {"key": "session.key"},
             "explain": {"folder": "verdicts"},
         }
 

@@ -38,10 +38,8 @@ def _world_readable_key(site: Site) -> None:
     (site.folder / "signing.pem").chmod(0o644)
 
 
-def _short_session_key(site: Site) -> None:
-    (site.folder / "session.key").chmod(0o600)
-    (site.folder / "session.key").write_bytes(b"short")
-    (site.folder / "session.key").chmod(0o400)
+def _shared_session_key(site: Site) -> None:
+    site.settings["session"] = {"key": "session.key"}
 
 
 def _ambiguous(site: Site) -> None:
@@ -108,7 +106,7 @@ def _login_without_a_method(site: Site) -> None:
         (_policies_without_a_login, "policyVault: needs vault.login"),
         (_login_without_a_method, "exactly one of tokenFile and appRole is required"),
         (_world_readable_key, "has mode 0644, required 0400; chmod 400 it"),
-        (_short_session_key, "has 5 bytes, required at least 32"),
+        (_shared_session_key, "session is no longer a key: remove it and the file that it names"),
         (_ambiguous, "prod/shop/payments (a.yaml) and prod/shop/other (b.yaml): ambiguous"),
         (_unknown_key, "unknown key vualt, did you mean vault?"),
         (_two_clusters_of_one_name, "clusters: prod is listed twice"),

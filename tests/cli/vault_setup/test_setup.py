@@ -12,7 +12,7 @@ import pytest
 from attestation.verifier.peer import Peer
 from attestation.verifier.policies.model import VaultLogin
 from attestation.verifier.reasons import Reason, RefusedError
-from attestation.verifier.session.bearer import Grant
+from attestation.verifier.session.entitlement import Entitlement
 from attestation.verifier.vault.login import JWT_SECONDS, JwtAuth, Login
 from attestation.verifier.vault.signing import load_signing_keys
 from kbs.guest import EphemeralKey
@@ -20,12 +20,8 @@ from tests.attestation.verifier.process import Site, policy, write_signing_key
 from tests.cli.vault_setup.conftest import Setup, everything
 from tests.support.openbao import OpenBao
 
-GRANT = Grant(
-    "0123456789abcdef",
-    "digest",
+GRANT = Entitlement(
     "prod/shop/payments",
-    "nonce",
-    EphemeralKey().public,
     {
         "assurance": "workload",
         "simulated": "false",
@@ -34,23 +30,26 @@ GRANT = Grant(
         "service": "payments",
         "k8s_pod_name": "p",
     },
+    EphemeralKey().public,
+    VaultLogin(mount="jwt-prod", role="knative"),
 )
 
 
 async def log_in(
-    site: Site, login: VaultLogin, grant: Grant = GRANT, key: str = "signing.pem", late: float = 0
+    site: Site, login: VaultLogin, grant: Entitlement = GRANT, key: str = "signing.pem", late: float = 0
 ) -> Login:
     """As the verifier does it, with its own minting. `late`: seconds since the JWT was minted."""
     keys = load_signing_keys([site.folder / key]).value
     peer = Peer(site.vault_url)
     try:
         issuer, audience = "morphisms-verifier", "vault"
-        return await JwtAuth(peer, issuer, audience, lambda: keys, lambda: time.time() - late).log_in(grant, login)
+        auth = JwtAuth(peer, issuer, audience, lambda: keys, lambda: time.time() - late)
+        return await auth.log_in(replace(grant, vault=login))
     finally:
         await peer.close()
 
 
-def with_claims(**claims: str) -> Grant:
+def with_claims(**claims: str) -> Entitlement:
     return replace(GRANT, claims={**GRANT.claims, **claims})
 
 

@@ -1,0 +1,158 @@
+"""Attacks on the third call, from outside: forged, foreign and reused bearers, and callers that leave early."""
+
+from __future__ import annotations
+
+import base64
+import hmac
+import json
+import shutil
+import socket
+import ssl
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from attestation.simulator.device import Device
+from attestation.simulator.hierarchy import Hierarchy
+from attestation.verifier.policies.load import load_policies
+from kbs.guest import EphemeralKey, open_token, read_attest_answer, token_path
+from kbs.messages import ERROR_BASE
+from tests.attestation.verifier.process import Site, Verifier, make_site, policy, verifier
+from tests.attestation.verifier.test_refusals import Guest, inside, outside
+from tests.attestation.verifier.tokens import Issuer
+from tests.support.openbao import OpenBao
+from tests.support.until import until
+
+_SESSION_UNKNOWN = ERROR_BASE + "SessionUnknown"
+_EARLY_LEAVERS = 20
+
+
+def _bearer(running: Verifier, device: Device, issuer: Issuer, uid: str) -> str:
+    client = running.client()
+    try:
+        return read_attest_answer(Guest(client, device, issuer.token(uid=uid)).attest().body)
+    finally:
+        client.close()
+
+
+def _tokens(bao: OpenBao) -> set[str]:
+    return set(bao.done("LIST", "auth/token/accessors")["data"]["keys"])
+
+
+def _forged(key: bytes, site: Site, public: dict[str, str], subject: str) -> str:
+    """A bearer for `subject` that names the policy of payments, in the form that verifiers once made."""
+    folders = (site.folder / "policies", site.folder / "guests")
+    (payments,) = load_policies(*folders, {"prod": False}).value.policies
+    cluster, namespace, service = subject.split("/")
+    now = int(time.time())
+    claims = {
+        "iat": now,
+        "exp": now + 60,
+        "jti": "0123456789abcdef",
+        "sub": subject,
+        "cnf": {"jwk": public},
+        "eat_nonce": "A" * 43 + "=",
+        "policy": payments.digest,
+        "claims": {
+            "cluster": cluster,
+            "namespace": namespace,
+            "service": service,
+            "assurance": "workload",
+            "simulated": "false",
+        },
+    }
+    signed = ".".join(_encode(json.dumps(each).encode()) for each in ({"alg": "HS256", "typ": "JWT"}, claims))
+    return f"{signed}.{_encode(hmac.digest(key, signed.encode(), 'sha256'))}"
+
+
+def _encode(content: bytes) -> str:
+    return base64.urlsafe_b64encode(content).rstrip(b"=").decode()
+
+
+@pytest.mark.parametrize("service", ["payments", "neighbour"])
+def test_no_file_of_the_verifier_makes_a_bearer(running: Verifier, bao: OpenBao, service: str) -> None:
+    """The attacker has every file beside the verifier, as in a backup, and neither evidence nor a pod token."""
+    own, client, before = EphemeralKey(), running.client(), _tokens(bao)
+    contents = [path.read_bytes() for path in running.site.folder.rglob("*") if path.is_file()]
+    keys = [key for key in contents if key]
+    keys += [hmac.digest(key, b"morphisms bearer", "sha256") for key in keys]
+    answers = [client.token(_forged(key, running.site, own.public, f"prod/shop/{service}")) for key in keys]
+    client.close()
+    assert {answer.status for answer in answers} == {401}
+    assert {outside(answer)["type"] for answer in answers} == {_SESSION_UNKNOWN}
+    assert _tokens(bao) == before
+
+
+def test_a_bearer_says_nothing_about_its_holder(running: Verifier, device: Device, issuer: Issuer) -> None:
+    """Nothing in it is trusted, so nothing is in it."""
+    bearer = _bearer(running, device, issuer, "opaque")
+    payload = bearer.split(".")[1]
+    assert set(json.loads(base64.urlsafe_b64decode(payload + "=="))) == {"iat", "exp", "jti", "cnf"}
+
+
+def test_one_attestation_makes_one_login(running: Verifier, bao: OpenBao, device: Device, issuer: Issuer) -> None:
+    bearer, before = _bearer(running, device, issuer, "once"), _tokens(bao)
+    client = running.client()
+    answers = [client.token(bearer) for _ in range(20)]
+    client.close()
+    assert [answer.status for answer in answers] == [200] + [401] * 19
+    assert {outside(answer)["type"] for answer in answers[1:]} == {_SESSION_UNKNOWN}
+    assert len(_tokens(bao) - before) == 1
+    assert inside(running, answers[1], "login")[0] == "bearer-used"
+
+
+@pytest.fixture
+def twins(
+    tmp_path: Path, hierarchy: Hierarchy, issuer: Issuer, bao: OpenBao, running: Verifier
+) -> Iterator[tuple[Verifier, Verifier]]:
+    """Two processes on copies of one folder, as two replicas have it."""
+    (tmp_path / "twin").mkdir()
+    site = make_site(tmp_path / "twin", hierarchy, issuer, bao.url)
+    for path in running.site.folder.iterdir():
+        if path.name in ("signing.pem", "session.key"):
+            (site.folder / path.name).unlink(missing_ok=True)
+            shutil.copy2(path, site.folder / path.name)
+    site.write_policy("payments", policy())
+    with verifier(site) as other:
+        yield running, other
+
+
+def test_a_nonce_and_a_bearer_are_their_own_processs(
+    twins: tuple[Verifier, Verifier], device: Device, issuer: Issuer
+) -> None:
+    first, second = (each.client() for each in twins)
+    guest = Guest(first, device, issuer.token(uid="twin"))
+    foreign = second.attest(guest.body())
+    assert foreign.status == 503
+    assert outside(foreign)["type"] == _SESSION_UNKNOWN
+    assert foreign.headers["retry-after"] == "0"
+    assert inside(twins[1], foreign) == ("nonce-foreign", [])
+    bearer = read_attest_answer(guest.attest().body)
+    answer = second.token(bearer)
+    assert (answer.status, outside(answer)["type"]) == (401, _SESSION_UNKNOWN)
+    # The other process took nothing from it.
+    assert open_token(first.token(bearer).body, guest.key, guest.nonce).token
+    first.close()
+    second.close()
+
+
+def _leave_early(running: Verifier, bearer: str) -> None:
+    """The third call, closed before its answer."""
+    context = ssl.create_default_context(cafile=str(running.site.folder / "ca.crt"))
+    plain = socket.create_connection(("127.0.0.1", running.port), 10)
+    with context.wrap_socket(plain, server_hostname="127.0.0.1") as connection:
+        connection.sendall(f"GET {token_path()} HTTP/1.1\r\nHost: v\r\nAuthorization: Bearer {bearer}\r\n\r\n".encode())
+
+
+def test_callers_that_leave_before_the_answer_leave_no_token(
+    running: Verifier, bao: OpenBao, device: Device, issuer: Issuer
+) -> None:
+    before = _tokens(bao)
+    bearers = [_bearer(running, device, issuer, f"early-{number}") for number in range(_EARLY_LEAVERS)]
+    logins = len(running.events("login"))
+    for bearer in bearers:
+        _leave_early(running, bearer)
+    until(lambda: len(running.events("login")) - logins >= _EARLY_LEAVERS)
+    until(lambda: _tokens(bao) == before)
