@@ -67,6 +67,10 @@ class Connection(RequestHandler):
         response.force_close()
         return response
 
+    def is_connected(self) -> bool:
+        """Whether the client has not closed the connection, as far as the event loop has read."""
+        return self.transport is not None and not self.transport.is_closing()
+
     def has_unread_bytes(self) -> bool:
         """Whether the kernel holds bytes of the client, or its close, that the event loop has not read yet."""
         if self.transport is None or self.transport.is_closing():

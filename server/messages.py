@@ -15,6 +15,7 @@ class RequestInfo:
     `headers`: by name, in any case.
     `deadline`: the event loop's time, in seconds, at which the server gives up on the request.
     `peer`: the address of the connection's other end, without the port. Behind a proxy it is the proxy's.
+    `is_connected`: whether the caller still waits, as far as this machine knows at the moment of the question.
     """
 
     method: str
@@ -24,6 +25,7 @@ class RequestInfo:
     headers: Mapping[str, str]
     deadline: float
     peer: str
+    is_connected: Callable[[], bool] = lambda: True
 
 
 @dataclass(frozen=True, slots=True)

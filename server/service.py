@@ -4,7 +4,7 @@ import asyncio
 import gc
 import signal
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 from urllib.parse import unquote
 
@@ -175,7 +175,8 @@ class Service:
         found = routes.find(request.method, path)
         label = "other"
         deadline = started + self._limits.deadline_seconds
-        info = RequestInfo(request.method, path, query, "", request.headers, deadline, request.remote or "")
+        peer, headers = request.remote or "", request.headers
+        info = RequestInfo(request.method, path, query, "", headers, deadline, peer, connection.is_connected)
         try:
             if isinstance(found, Refusal):
                 response = self._refuse(found, info)
@@ -183,15 +184,15 @@ class Service:
                 route, tail = found
                 label = route.label
                 if tail:
-                    info = RequestInfo(info.method, path, query, unquote(tail), info.headers, deadline, info.peer)
+                    info = replace(info, tail=unquote(tail))
                 response = await self._respond(request, route, info)
         finally:
             connection.end()
         self._metrics.answered(label, response.status, asyncio.get_running_loop().time() - started)
-        headers = {"Content-Type": response.content_type, "Server": "morphisms"}
+        sent = {"Content-Type": response.content_type, "Server": "morphisms"}
         if response.headers:
-            headers.update(response.headers)
-        answer = web.Response(status=response.status, body=response.body, headers=headers)
+            sent.update(response.headers)
+        answer = web.Response(status=response.status, body=response.body, headers=sent)
         if self._connections.closes_after_answer or response.status in _CLOSING_STATUSES:
             answer.force_close()
         return answer

@@ -119,6 +119,9 @@ class Handlers:
             if info.tail not in (DEFAULT_ROLE, entitled.vault.role):
                 raise RefusedError(Reason.ROLE_NOT_ALLOWED, f"{entitled.subject} has {entitled.vault.role}")
             login = await self._vault.log_in(entitled)
+            if not info.is_connected():
+                self._vault.revoke(login, entitled)
+                raise RefusedError(Reason.CALLER_GONE, f"before the answer; accessor {login.accessor}")
         except RefusedError as error:
             if claimed is not None and error.reason.is_retryable:
                 self._bearers.give_back(claimed)

@@ -31,6 +31,7 @@ class Reason(StrEnum):
     BEARER_USED = "bearer-used"  # one login was made with it, or the pod attested too often since
     POLICY_CHANGED = "policy-changed"  # removed or edited since the attestation
     ROLE_NOT_ALLOWED = "role-not-allowed"
+    CALLER_GONE = "caller-gone"  # the connection was closed before the answer; its login is revoked
     VAULT_REFUSED = "vault-refused"  # the role, its bound claims, or the verifier's key in the mount
     VAULT_DENIED = "vault-denied"
     VAULT_NO_MOUNT = "vault-no-mount"

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
@@ -28,9 +28,10 @@ from server import logs
 JWT_SECONDS = 60
 _BACKDATE_SECONDS = 5  # Vault's clock may be behind
 _MAX_AT_ONCE = 64
-_LATE_SECONDS = 15.0
-# A share of all connections, so that late logins leave room for logins with a waiting guest.
+_LATE_SECONDS = 30.0
+# A share of all connections. While so many tokens wait for their end, no other is made.
 _MAX_LATE = 32
+_REVOKE_TRIES, _REVOKE_PAUSE_SECONDS = 5, 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +63,10 @@ class JwtAuth:
 
     async def log_in(self, entitled: Entitlement) -> Login:
         """Log in as the entitled workload. Raises RefusedError, with a reason per way that Vault can refuse."""
-        login = entitled.vault
+        login, headers = entitled.vault, _headers(entitled)
         path = f"/v1/auth/{quote(login.mount)}/login"
-        headers = {"Content-Type": "application/json", "X-Vault-Request": "true"}
-        if login.namespace:
-            headers["X-Vault-Namespace"] = login.namespace
+        if len(self._late) >= _MAX_LATE:
+            raise RefusedError(Reason.VAULT_SLOW, f"{_MAX_LATE} logins without a guest are not revoked yet")
         try:
             # Waiting for a turn and for a signature counts as waiting for Vault: one deadline covers all.
             async with asyncio.timeout(self._peer.timeout), self._places:
@@ -86,26 +86,42 @@ class JwtAuth:
         try:
             return await asyncio.shield(exchange)
         except asyncio.CancelledError:
-            if len(self._late) >= _MAX_LATE:
-                exchange.cancel()
-            else:
-                task = asyncio.create_task(self._give_back(exchange, headers))
-                self._late.add(task)
-                task.add_done_callback(self._late.discard)
+            self._in_background(self._give_back(exchange, headers))
             raise
 
+    def revoke(self, login: Login, entitled: Entitlement) -> None:
+        """Revoke the token of a login whose guest has gone, in the background."""
+        self._in_background(self._revoke(login, _headers(entitled)))
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._late.add(task)
+        task.add_done_callback(self._late.discard)
+
     async def _give_back(self, exchange: asyncio.Task[Answer], headers: Mapping[str, str]) -> None:
-        """Revoke the token of a login whose guest has stopped waiting."""
+        """Revoke the token of a login whose guest has stopped waiting, once Vault has made it."""
         try:
             answer = await exchange
             if answer.status != 200:
                 return
             login = _login(answer.body)
-            own = {**headers, "X-Vault-Token": login.token}
-            answer = await self._peer.request("POST", "/v1/auth/token/revoke-self", body=b"{}", headers=own)
         except (PeerError, RefusedError):
             return
-        logs.info("late_login", accessor=login.accessor, revoked=answer.status < 300)
+        await self._revoke(login, headers)
+
+    async def _revoke(self, login: Login, headers: Mapping[str, str]) -> None:
+        own = {**headers, "X-Vault-Token": login.token}
+        for _ in range(_REVOKE_TRIES):
+            try:
+                answer = await self._peer.request("POST", "/v1/auth/token/revoke-self", body=b"{}", headers=own)
+            except PeerError:
+                answer = None
+            # 403: Vault does not know the token any more.
+            if answer is not None and (answer.status < 300 or answer.status == 403):
+                logs.info("late_login", accessor=login.accessor, revoked=True)
+                return
+            await asyncio.sleep(_REVOKE_PAUSE_SECONDS)
+        logs.error("late_login", accessor=login.accessor, revoked=False)
 
     async def mint(self, entitled: Entitlement) -> str:
         """The JWT: `sub` the workload, `cnf` the guest's key (RFC 7800), and flat strings for claim mappings."""
@@ -122,6 +138,13 @@ class JwtAuth:
             "cnf": {"jwk": dict(entitled.tee_pubkey)},
         }
         return await self._keys().sign(claims)
+
+
+def _headers(entitled: Entitlement) -> dict[str, str]:
+    headers = {"Content-Type": "application/json", "X-Vault-Request": "true"}
+    if entitled.vault.namespace:
+        headers["X-Vault-Namespace"] = entitled.vault.namespace
+    return headers
 
 
 _BY_STATUS: Mapping[int, Reason] = {

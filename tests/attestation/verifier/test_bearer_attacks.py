@@ -22,6 +22,7 @@ from kbs.messages import ERROR_BASE
 from tests.attestation.verifier.process import Site, Verifier, make_site, policy, verifier
 from tests.attestation.verifier.test_refusals import Guest, inside, outside
 from tests.attestation.verifier.tokens import Issuer
+from tests.e2e.forwarder import forwarder
 from tests.support.openbao import OpenBao
 from tests.support.until import until
 
@@ -155,4 +156,29 @@ def test_callers_that_leave_before_the_answer_leave_no_token(
     for bearer in bearers:
         _leave_early(running, bearer)
     until(lambda: len(running.events("login")) - logins >= _EARLY_LEAVERS)
+    assert {line["reason"] for line in running.events("login")[logins:]} == {"caller-gone"}
     until(lambda: _tokens(bao) == before)
+
+
+def test_callers_that_leave_a_slow_vault_leave_no_token(
+    tmp_path: Path, hierarchy: Hierarchy, bao: OpenBao, running: Verifier, device: Device, issuer: Issuer
+) -> None:
+    """Vault has made the tokens, its answers are held for longer than the verifier waits, and come then."""
+    before = _tokens(bao)
+    with forwarder(bao.port) as to_vault:
+        (tmp_path / "slow").mkdir()
+        site = make_site(tmp_path / "slow", hierarchy, issuer, f"http://127.0.0.1:{to_vault.port}")
+        shutil.copy2(running.site.folder / "signing.pem", tmp_path / "signing.pem")
+        (tmp_path / "signing.pem").replace(site.folder / "signing.pem")
+        site.settings["vault"]["timeoutSeconds"] = 2.0
+        site.write_policy("payments", policy())
+        with verifier(site) as slow:
+            bearers = [_bearer(slow, device, issuer, f"slow-{number}") for number in range(_EARLY_LEAVERS)]
+            to_vault.hold_answers()
+            for bearer in bearers:
+                _leave_early(slow, bearer)
+            until(lambda: len(slow.events("login")) >= _EARLY_LEAVERS)
+            assert len(_tokens(bao) - before) == _EARLY_LEAVERS, "the attack: tokens that no guest has"
+            to_vault.release()
+            until(lambda: len(slow.events("late_login")) == _EARLY_LEAVERS)
+    assert _tokens(bao) == before

@@ -52,6 +52,7 @@ class Stub:
         self.requests: list[tuple[str, Any, Any]] = []
         self.tokens: list[str | None] = []
         self.hold: asyncio.Event | None = None
+        self.failures = 0
 
     async def answer(self, request: web.Request) -> web.Response:
         namespace = request.headers.get("X-Vault-Namespace")
@@ -61,6 +62,9 @@ class Stub:
             await asyncio.sleep(_HANG_SECONDS)
         if self.hold is not None:
             await self.hold.wait()
+        if self.failures:
+            self.failures -= 1
+            return web.Response(status=503)
         return web.Response(status=self.status, body=self.body)
 
 
@@ -176,19 +180,39 @@ async def test_a_login_that_comes_too_late_is_given_back(stub: tuple[Stub, str],
     assert server.tokens == [None, "hvs.token"]
 
 
-async def test_late_logins_are_waited_for_up_to_a_bound(
+async def test_while_many_late_logins_are_waited_for_no_other_is_made(
     stub: tuple[Stub, str], keys: SigningKeys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_MAX_LATE", 3)
     server, url = stub
-    server.hang = True
+    server.hold = asyncio.Event()
     client, peer = vault(url, keys, seconds=0.2)
-    answers = await asyncio.gather(*(client.log_in(GRANT) for _ in range(8)), return_exceptions=True)
-    assert {str(each).partition(":")[0] for each in answers} == {"vault-slow"}
-    assert len(client._late) == 3
-    await peer.close()
+    for _ in range(3):
+        with pytest.raises(RefusedError, match="vault-slow: no answer"):
+            await client.log_in(GRANT)
+    with pytest.raises(RefusedError, match="vault-slow: 3 logins"):
+        await client.log_in(GRANT)
+    assert len(server.requests) == 3
+    server.hold.set()
     await asyncio.gather(*client._late)
-    assert not client._late
+    assert [path for path, _, _ in server.requests[3:]] == ["/v1/auth/token/revoke-self"] * 3
+    assert (await client.log_in(GRANT)).token == "hvs.token"
+    await peer.close()
+
+
+async def test_a_revocation_that_fails_is_tried_again(
+    stub: tuple[Stub, str], keys: SigningKeys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_REVOKE_PAUSE_SECONDS", 0.0)
+    server, url = stub
+    client, peer = vault(url, keys)
+    login = await client.log_in(GRANT)
+    server.failures = 2
+    client.revoke(login, GRANT)
+    await asyncio.gather(*client._late)
+    await peer.close()
+    assert [path for path, _, _ in server.requests[1:]] == ["/v1/auth/token/revoke-self"] * 3
+    assert set(server.tokens[1:]) == {"hvs.token"}
 
 
 def test_a_sealed_vault_is_distinct_inside_and_retryable_outside(
