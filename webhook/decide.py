@@ -97,6 +97,9 @@ def decide(
         decision = path.decide(request, configuration, snapshot, mode)
     except MalformedError as error:
         return refuse(str(error), 400, "BadRequest")
+    except RecursionError:
+        # The one place for all paths: what walks an object by recursion ends here, and the request is not admitted.
+        return refuse("object: nested too deeply to be evaluated; remove the nested field", 400, "BadRequest")
     if snapshot is None:
         decision = replace(decision, audit={**decision.audit, "not-evaluated": _CLUSTER_DEPENDENT})
     return decision
@@ -113,7 +116,7 @@ def lookup(request: Request, configuration: Configuration, snapshot: Snapshot) -
     try:
         path.validate(request.object or {})
         return path.needs(request, configuration, snapshot, snapshot.mode_of(request.namespace))
-    except MalformedError:  # `decide` refuses it and says why
+    except (MalformedError, RecursionError):  # `decide` refuses it and says why
         return None
 
 

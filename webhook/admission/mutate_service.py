@@ -42,8 +42,8 @@ def decide(request: Request, configuration: Configuration, snapshot: Snapshot | 
         if present.get(key) != copies[key] and (key not in present or _was_copied(request.old_object, key)):
             patch.annotate(("spec", "template"), PREFIX + key, copies[key])
     warnings = as_warnings(
-        f"[annotations] {PREFIX}{key} on the Service's metadata applies from the next Revision:"
-        " this change creates none. Write it in spec.template.metadata.annotations to apply it now"
+        f"[annotations] {PREFIX}{key} on the Service's metadata applies from the next Revision"
+        " after this change. Write it in spec.template.metadata.annotations to apply it now"
         for key in late
     )
     if not patch.operations:

@@ -50,7 +50,9 @@ def _template_changes(request: Request) -> bool:
         return True
     validate_template_owner_shape(request.old_object, "oldObject")
     new, old = knative_template(request.object or {}) or {}, knative_template(request.old_object) or {}
-    return changes(new.get("spec"), old.get("spec")) or new.get("metadata") != old.get("metadata")
+    # Knative has filled its defaults into both by now, so a field that only one of them has was added or removed.
+    before, after = old.get("spec"), new.get("spec")
+    return changes(after, before) or changes(before, after) or new.get("metadata") != old.get("metadata")
 
 
 def _notes(request: Request, pod: Pod, mode: Mode) -> list[str]:

@@ -86,9 +86,20 @@ def test_a_new_annotation_alone_creates_no_revision_and_warns() -> None:
     decision = _decide(_service({"inject": "true"}), _service())
     assert decision.operations == ()
     assert decision.warnings == (
-        "[annotations] morphisms.dev/inject on the Service's metadata applies from the next Revision:"
-        " this change creates none. Write it in spec.template.metadata.annotations to apply it now",
+        "[annotations] morphisms.dev/inject on the Service's metadata applies from the next Revision"
+        " after this change. Write it in spec.template.metadata.annotations to apply it now",
     )
+
+
+def test_beside_a_removed_field_nothing_is_said_of_what_this_change_creates() -> None:
+    """Before Knative's defaults are filled in, a removed field looks like a default: a Revision may well be made."""
+    old = _service(args=None)
+    old["spec"]["template"]["spec"]["containers"][0]["args"] = ["--verbose"]
+    decision = _decide(_service({"inject": "true"}), old)
+    assert decision.operations == ()
+    assert len(decision.warnings) == 1
+    assert "creates none" not in decision.warnings[0]
+    assert "after this change" in decision.warnings[0]
 
 
 def test_a_changed_annotation_alone_creates_no_revision_either() -> None:

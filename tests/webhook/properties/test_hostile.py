@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,7 +16,7 @@ from tests.webhook.properties import rfc6902
 from tests.webhook.properties.pods import pods
 from tests.webhook.properties.services import services
 from tests.webhook.properties.worlds import CLUSTERS, NAMESPACE, SNP_LABEL, WORLDS, World, ask, modes, review, worlds
-from webhook.decide import PATHS, decide
+from webhook.decide import PATHS, decide, lookup
 from webhook.errors import ReviewError
 from webhook.modes import Mode
 from webhook.request import Request, User
@@ -260,6 +262,71 @@ def test_random_objects_are_answered_on_every_path(
 def test_random_bytes_are_refused(body: bytes) -> None:
     with pytest.raises(ReviewError):
         read_review(body, "/mutate/pod")
+
+
+_SERVICE: Json = {
+    "apiVersion": "serving.knative.dev/v1",
+    "kind": "Service",
+    "metadata": {"name": "payments", "annotations": {"morphisms.dev/inject": "true"}},
+    "spec": {"template": {"metadata": {"annotations": {}}, "spec": {"containers": [{"image": "a", "env": []}]}}},
+}
+
+
+@pytest.fixture
+def recursion_limit_of_a_server() -> Iterator[None]:
+    """Python's own limit, above the frames of pytest: Hypothesis raises the limit of the whole process."""
+    before, frames, frame = sys.getrecursionlimit(), 0, sys._getframe()
+    while frame.f_back is not None:
+        frames, frame = frames + 1, frame.f_back
+    sys.setrecursionlimit(1000 + frames)
+    yield
+    sys.setrecursionlimit(before)
+
+
+@pytest.mark.parametrize("kind", ["objects", "lists"])
+@pytest.mark.parametrize("depth", [90, 330, 950, 20_000])
+@pytest.mark.parametrize("place", ["object", "both"])
+def test_deep_nesting_is_answered_on_every_path(
+    depth: int, place: str, kind: str, recursion_limit_of_a_server: None
+) -> None:
+    """Through the bytes on the wire, as the server reads and writes them, and as the commands call `decide`."""
+    deep = "DEEP"
+    text = '{"a":' * depth + "1" + "}" * depth if kind == "objects" else "[" * depth + "1" + "]" * depth
+    for (group, version, name), path in _KINDS:
+        if path.endswith("service"):
+            item: Json = {**copy.deepcopy(_SERVICE), "kind": name}
+            if name == "Revision":
+                item = {**item["spec"]["template"], "kind": name}
+        else:
+            item = _rich_pod() if name == "Pod" else {"metadata": {"name": "x"}, "target": {"name": "n"}}
+        for part in _places(item)[1:]:
+            spoiled = copy.deepcopy(item)
+            here: Any = spoiled
+            for step in part[:-1]:
+                here = here[step]
+            if not isinstance(here, dict):
+                continue
+            here["odd"] = deep
+            request = {
+                "uid": "u",
+                "kind": {"group": group, "version": version, "kind": name},
+                "operation": "UPDATE",
+                "name": "x",
+                "namespace": NAMESPACE,
+                "userInfo": {"username": "u"},
+                "object": spoiled if place != "oldObject" else item,
+                "oldObject": spoiled if place != "object" else item,
+            }
+            whole = {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request}
+            # Compact, as the API server writes it: the reader of other JSON refuses a depth of 200.
+            body = json.dumps(whole, separators=(",", ":"))
+            try:
+                parsed = read_review(body.replace(f'"{deep}"', text).encode(), path)
+            except ReviewError:
+                continue
+            for mode in (Mode.ENFORCE, Mode.INJECT):
+                lookup(parsed, WORLDS[0].configuration, CLUSTERS[mode])
+                write_review("u", decide(parsed, WORLDS[0].configuration, CLUSTERS[mode]))
 
 
 @given(pods(), st.data())

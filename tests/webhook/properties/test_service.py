@@ -1,8 +1,9 @@
-"""Laws of /mutate/service: annotations are copied into the template, and alone create no Revision."""
+"""Laws of Services: annotations are copied into the template, and alone create no Revision; updates count whole."""
 
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 from typing import Any
 
@@ -132,3 +133,71 @@ def test_a_changed_image_copies_the_annotations(service: Json) -> None:
     after, decision = _ask(service, stored)
     assert _ours(service).keys() - {"morphisms.dev/status"} <= _ours(_template(after)).keys()
     assert decision.warnings == ()
+
+
+def _validated(service: Json, old: Json | None) -> Decision:
+    kind = ("serving.knative.dev", "v1", "Service")
+    operation = "CREATE" if old is None else "UPDATE"
+    request = Request("u", "/validate/service", kind, kind, "", operation, "payments", NAMESPACE, User("dev"), service)
+    request = dataclasses.replace(request, old_object=old)
+    return decide(request, WORLDS[0].configuration, CLUSTERS[Mode.ENFORCE])
+
+
+_DIGEST = "app@sha256:" + "0" * 64
+_REFERENCE = {"name": "DB_PASSWORD", "value": "vault:secret/shop/db#password"}
+_members: dict[str, st.SearchStrategy[Any]] = {
+    "command": st.just(["/app"]),
+    "args": st.just(["-v"]),
+    "env": st.sampled_from([[], [_REFERENCE], [{"name": "DB_PASSWORD", "value": "hunter2"}]]),
+    "securityContext": st.just({"runAsUser": 1000}),
+    "resources": st.sampled_from([{"limits": {"cpu": "1"}}, {"limits": {"cpu": "1000m"}}]),
+}
+
+
+@st.composite
+def _single(draw: Any) -> Json:
+    container = {"image": _DIGEST, **draw(st.fixed_dictionaries({}, optional=_members))}
+    metadata = {"annotations": draw(st.sampled_from([{}, {"morphisms.dev/secret-a": "secret/a#b"}]))}
+    spec = {"containers": [container], **draw(st.fixed_dictionaries({}, optional={"serviceAccountName": st.just("a")}))}
+    return {
+        "apiVersion": "serving.knative.dev/v1",
+        "kind": "Service",
+        "metadata": {"name": "payments", "namespace": NAMESPACE},
+        "spec": {"template": {"metadata": metadata, "spec": spec}},
+    }
+
+
+def _canonical(template: Json) -> str:
+    return json.dumps(template, sort_keys=True).replace("1000m", "1").replace('"env": [], ', "")
+
+
+@given(_single(), _single())
+def test_an_update_that_changes_or_removes_anything_is_evaluated_as_its_creation_would_be(new: Json, old: Json) -> None:
+    """Both have Knative's defaults here, so what only the old one has was taken away by its author."""
+    service, stored = as_stored(new), as_stored(old)
+    updated, created = _validated(service, stored), _validated(service, None)
+    if _canonical(_template(service)) == _canonical(_template(stored)):
+        assert updated.allowed
+    else:
+        assert updated.allowed == created.allowed
+
+
+def test_removing_the_command_beside_a_reference_is_refused() -> None:
+    """https://github.com/knative/serving/issues/5453: what counts as a changed Revision."""
+
+    def service(**members: Any) -> Json:
+        container = {"image": _DIGEST, "env": [_REFERENCE], **members}
+        return as_stored(
+            {
+                "apiVersion": "serving.knative.dev/v1",
+                "kind": "Service",
+                "metadata": {"name": "payments", "namespace": NAMESPACE},
+                "spec": {"template": {"spec": {"containers": [container]}}},
+            }
+        )
+
+    with_command, without = service(command=["/app"]), service()
+    assert not _validated(without, None).allowed
+    assert not _validated(without, with_command).allowed
+    assert _validated(without, without).allowed
+    assert _validated(with_command, without).allowed
