@@ -16,6 +16,7 @@ from kbs.bounded_http import NameTimeoutError, TimedSocket, TooLargeError, open_
 from kbs.deadline import Deadline
 from kbs.guest import read_error
 from kbs.messages import ErrorType
+from kbs.trust import tls_name, trusting
 from sidecar.errors import SidecarError
 from sidecar.reasons import Reason
 
@@ -157,7 +158,7 @@ class Client:
             plain = open_connection(self._host, self._port, attempt)
             try:
                 plain.settimeout(attempt.timeout())
-                secured = self._context.wrap_socket(plain, server_hostname=self._host)
+                secured = self._context.wrap_socket(plain, server_hostname=tls_name(self._host))
             except BaseException:
                 plain.close()
                 raise
@@ -169,9 +170,9 @@ class Client:
 
     def _trust(self) -> ssl.SSLContext:
         try:
-            return ssl.create_default_context(cadata=self._ca or None)
-        except (ssl.SSLError, ValueError):
-            raise SidecarError(self.party.ca, f"the plan's CA for {self.party.name} is not PEM") from None
+            return trusting(self._ca)
+        except ValueError as error:
+            raise SidecarError(self.party.ca, f"the plan's CA for {self.party.name} {error}") from None
 
     def _read(self, response: http.client.HTTPResponse) -> Answer:
         self._compare_clocks(response.headers.get("Date"))
@@ -240,6 +241,7 @@ def _parse(party: Party, url: str) -> tuple[str, int, str]:
     if (
         parts is None
         or not host
+        or not tls_name(host)
         or not plain
         or parts.scheme != "https"
         or parts.query

@@ -11,6 +11,7 @@ from pathlib import Path
 import aiohttp
 
 from attestation.errors import PeerError
+from kbs.trust import trusting
 from server.yaml.strict import ConfigurationError
 
 
@@ -80,7 +81,10 @@ class Peer:
         """For TLS: the configured CA alone, or the system's. Raises OSError or ValueError for an unusable file."""
         if not self.url.startswith("https:"):
             return True
-        context = ssl.create_default_context(cafile=None if self.ca is None else str(self.ca))
+        ca = "" if self.ca is None else self.ca.read_bytes().decode(errors="replace")
+        if self.ca is not None and not ca:
+            raise ValueError("the file is empty")
+        context = trusting(ca)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         return context
 

@@ -59,7 +59,7 @@ class Volume:
     def changed_files(self, files: Mapping[str, File]) -> set[str]:
         """Names of files whose published content or mode differs. Raises OSError."""
         folder = self._root / DATA
-        if folder.is_symlink() or not folder.is_dir():
+        if not folder.is_dir():
             return set(files)
         shown = {
             os.path.relpath(os.path.join(parent, name), folder)
@@ -88,14 +88,22 @@ class Volume:
         """Show what was written aside: each name at once, then the folder of all of them at once. Raises OSError."""
         if self._aside is None:
             raise ValueError("nothing was written aside")
-        names = {each.name for each in self._aside.iterdir()}
-        data = self._root / DATA
-        former = {each.name for each in data.iterdir()} if data.is_dir() else set()
+        aside, data = self._aside, self._root / DATA
+        names = {each.name for each in aside.iterdir()}
+        is_first = not data.is_dir()
+        former = set() if is_first else {each.name for each in data.iterdir()}
+        for name in names - former:
+            if os.path.lexists(self._root / name):
+                raise FileExistsError(errno.EEXIST, "not made by morphisms-init", str(self._root / name))
+        self._aside = None
+        if is_first:
+            # Before the names: where there is no folder yet, a name is not ours, whatever was killed before.
+            _put(aside, data)
         for name in names:
-            _link(self._aside / name, self._root / _NEXT)
+            _link((data if is_first else aside) / name, self._root / _NEXT)
             _put(self._root / _NEXT, self._root / name)
-        aside, self._aside = self._aside, None
-        _put(aside, data)
+        if not is_first:
+            _put(aside, data)
         for name in former - names:
             if os.path.lexists(self._root / name):
                 _remove(self._root / name)

@@ -94,6 +94,7 @@ def test_the_sidecars_image_has_no_server_admission_or_commands(images: dict[str
         "deadline.py",
         "guest.py",
         "messages.py",
+        "trust.py",
     }
     assert not any((packages / name).exists() for name in ("aiohttp", "hvac", "pydantic"))
 

@@ -14,6 +14,9 @@ from pathlib import Path
 
 from tests.support.certificates import write_pair
 
+# How the real server delimits its answers; the front has a length of its own.
+_FRAMING = ("content-length", "transfer-encoding")
+
 
 @dataclass
 class Spoilt:
@@ -53,9 +56,18 @@ class Front:
 
 @contextlib.contextmanager
 def front(
-    folder: Path, target: tuple[int, str], fault: Fault, *, date: str | None = None, host: str = "127.0.0.1"
+    folder: Path,
+    target: tuple[int, str],
+    fault: Fault,
+    *,
+    date: str | None = None,
+    host: str = "127.0.0.1",
+    closes: bool = False,
 ) -> Iterator[Front]:
-    """A front of (port, CA as PEM); `date` replaces every answer's Date."""
+    """A front of (port, CA as PEM); `date` replaces every answer's Date, `closes` makes each a connection's last one.
+
+    Head and body leave in two writes, as from a server that streams.
+    """
     folder.mkdir()
     write_pair(folder)
     trust = ssl.create_default_context(cadata=target[1])
@@ -76,7 +88,7 @@ def front(
             connection = http.client.HTTPSConnection("127.0.0.1", target[0], context=trust, timeout=20)
             connection.request(self.command, self.path, body, dict(self.headers.items()))
             answer = connection.getresponse()
-            kept = tuple((k, v) for k, v in answer.getheaders() if k.lower() not in ("content-length", "connection"))
+            kept = tuple((k, v) for k, v in answer.getheaders() if k.lower() not in _FRAMING)
             spoilt = Spoilt(answer.status, kept, answer.read())
             connection.close()
             return spoilt
@@ -89,6 +101,8 @@ def front(
                         self.send_header(name, value)
                 if date is not None:
                     self.send_header("Date", date)
+                if closes:
+                    self.send_header("Connection", "close")
                 self.send_header("Content-Length", str(len(spoilt.body)))
                 self.end_headers()
                 if not spoilt.trickle:
