@@ -29,10 +29,12 @@ evaluated. With it the namespace's own mode counts, and pods that are exempt the
 -o json prints one object:
   {"version": 1,
    "violations": [{"file", "line", "kind", "namespace", "name", "rule", "severity", "action", "field", "message"}],
+   "notes": [{"file", "object", "note"}],
    "notEvaluated": [RULE],
    "summary": {"objects", "violations", "denied", "exempt"}}
 `line` is where the YAML document starts; `severity` is critical, high, medium or low; `action` is deny or record;
-`field` is in the object as written. Later versions may add members, and keep the meaning of these.
+`field` is in the object as written; a note is no violation, and says what the author may expect and does not happen,
+such as Vault references of a pod that does not opt in. Later versions may add members, and keep the meaning of these.
 
 Exit codes: 0 clean, 1 violations, 2 unusable input."""
 
@@ -66,15 +68,18 @@ def run(arguments: argparse.Namespace) -> int:
         say(f"morphisms check: {error}")
         return _UNUSABLE
     findings = [finding for result in results for finding in result.findings]
+    notes = _notes(results)
     skipped = not_evaluated(snapshot)
     if arguments.output == "json":
-        sys.stdout.write(_json(results, findings, skipped))
+        sys.stdout.write(_json(results, findings, notes, skipped))
     elif arguments.output == "sarif":
         sys.stdout.write(sarif(findings, skipped))
     else:
         colour = wants_colour(sys.stdout)
         for finding in findings:
             print(_line(finding, colour=colour))
+        for source, title, note in notes:
+            print(f"{source}: {title}: note: {note}")
     say(_summary(results, findings, skipped))
     return _VIOLATIONS if findings else 0
 
@@ -103,7 +108,22 @@ def _line(finding: Finding, *, colour: bool) -> str:
     return f"{manifest.source}: {manifest.title}: {rule} {finding.message} ({finding.field or 'object'})"
 
 
-def _json(results: Sequence[CheckResult], findings: Sequence[Finding], skipped: Sequence[str]) -> str:
+def _notes(results: Sequence[CheckResult]) -> list[tuple[str, str, str]]:
+    """(file, object, note) of every note."""
+    return [
+        (result.manifest.source, result.manifest.title, note)
+        for result in results
+        if result.manifest is not None
+        for note in result.notes
+    ]
+
+
+def _json(
+    results: Sequence[CheckResult],
+    findings: Sequence[Finding],
+    notes: Sequence[tuple[str, str, str]],
+    skipped: Sequence[str],
+) -> str:
     violations = [
         {
             "file": finding.manifest.source,
@@ -125,7 +145,13 @@ def _json(results: Sequence[CheckResult], findings: Sequence[Finding], skipped: 
         "denied": _denied(findings),
         "exempt": _exempt(results),
     }
-    document = {"version": 1, "violations": violations, "notEvaluated": list(skipped), "summary": summary}
+    document = {
+        "version": 1,
+        "violations": violations,
+        "notes": [{"file": file, "object": title, "note": note} for file, title, note in notes],
+        "notEvaluated": list(skipped),
+        "summary": summary,
+    }
     return json.dumps(document, indent=2) + "\n"
 
 

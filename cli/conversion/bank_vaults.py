@@ -17,7 +17,7 @@ from webhook.errors import BadReferenceError
 from webhook.pod.container import display_name
 from webhook.pod.env_references import missing_command
 from webhook.pod.other_injectors import parse_bool
-from webhook.pod.references import SecretPrefix, expand_inline, mentions, parse_variable
+from webhook.pod.references import SecretPrefix, expand_inline, is_incomplete, mentions, parse_variable
 from webhook.wellknown import USER_CONTAINER
 
 OPT_OUT_LABEL: Final = "security.banzaicloud.io/mutate"
@@ -196,9 +196,10 @@ def _value(context: Context, value: str) -> str:
         new = _INLINE.sub(lambda match: f"${{vault:{_path(context, match[1])}{match[2]}}}", value)
         expand_inline(new, _ANY_HOME)
         return new
-    if value.startswith(("vault:", "bao:")):
+    known = value.replace("bao:", "vault:", 1) if value.startswith("bao:") else value
+    if mentions(known) or is_incomplete(known):
         path, hash_, rest = value.partition(":")[2].partition("#")
-        parse_variable(value.replace("bao:", "vault:", 1) if value.startswith("bao:") else value, _ANY_HOME)
+        parse_variable(known, _ANY_HOME)
         return f"vault:{_path(context, path)}{hash_}{rest}"
     return value
 

@@ -11,6 +11,7 @@ from cli.support.manifests import Manifest
 from webhook.admission.authored_fields import authored_field
 from webhook.admission.enforcement import action
 from webhook.admission.knative_template import template_pod, validate_template_owner_shape, violations_after_injection
+from webhook.admission.opt_in_notes import annotation_faults, bare_references, holds_bare_references, opt_in_notes
 from webhook.configuration.model import Configuration
 from webhook.errors import MalformedError
 from webhook.modes import Action, Mode
@@ -38,10 +39,15 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """The result for one object. `exempt` says why the policy does not apply to its pods, where it does not."""
+    """The result for one object. `exempt` says why the policy does not apply to its pods, where it does not.
+
+    `notes` say what the author may expect and does not happen; they are no violations.
+    """
 
     findings: tuple[Finding, ...]
     exempt: str = ""
+    manifest: Manifest | None = None
+    notes: tuple[str, ...] = ()
 
 
 class Checker:
@@ -64,17 +70,22 @@ class Checker:
         pod = self._pod(item, manifest.namespace, knative=kind is not None)
         mode = Mode.ENFORCE if self._snapshot is None else self._snapshot.mode_of(manifest.namespace)
         opted_in = requests_injection(pod, mode)
+        notes = tuple(opt_in_notes(pod, mode))
+        if holds_bare_references(pod) and mode is not Mode.ABSENT:
+            notes = tuple(dict.fromkeys((*notes, f"[annotations] {bare_references(Mode.AUDIT)}")))
         if not opted_in and mode is Mode.ABSENT:
-            return CheckResult((), "the namespace has no mode and the pod does not opt in")
+            faults = tuple(map(str, annotation_faults(pod, self._snapshot, None)))
+            exempt = "the namespace has no mode and the pod does not opt in"
+            return CheckResult((), exempt, manifest, (*notes, *faults))
         if opts_out(pod, mode):
-            return CheckResult((), "the pod opts out")
+            return CheckResult((), "the pod opts out", manifest, notes)
         findings = []
         for violation in self._violations(item, pod, knative=kind is not None):
             does = action(self._configuration, violation, mode, opted_in)
             if does != "ignore":
                 field = violation.field if kind is not None else self._field(violation, item, pod)
                 findings.append(Finding(manifest, violation.rule, does, field, violation.message))
-        return CheckResult(tuple(findings))
+        return CheckResult(tuple(findings), "", manifest, notes)
 
     def _pod(self, item: dict[str, Any], namespace: str, *, knative: bool) -> Pod:
         if knative:
@@ -92,7 +103,7 @@ class Checker:
         if knative:
             yield from violations_after_injection(item, pod, self._snapshot, None)
             return
-        after = pod if pod.is_measured else Pod(rewrite(pod, self._snapshot).result, pod.namespace, pod.configuration)
+        after = pod if pod.is_measured else pod.rewritten(rewrite(pod, self._snapshot).result)
         yield from evaluate(POD, Subject(after, self._snapshot))
         if item is not pod.object:
             # It stays on the workload, which no pod inherits it from.

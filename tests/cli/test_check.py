@@ -200,6 +200,7 @@ def test_json_has_the_documented_shape(command: Command, tmp_path: Path) -> None
                 "message": message,
             }
         ],
+        "notes": [],
         "notEvaluated": ["placement/runtime-handler"],
         "summary": {"objects": 1, "violations": 1, "denied": 1, "exempt": 0},
     }

@@ -24,6 +24,7 @@ _TABLE: dict[str, tuple[str, str, int, tuple[str, ...]]] = {
             ("absent-asks", "Fail", 5, ()),
         )
     },
+    "validate-pod.absent": ("/validate/pod", "Ignore", 5, ()),
     "mutate-service.enforce": ("/mutate/service", "Fail", 5, ("enforce",)),
     "mutate-service.inject-asks": ("/mutate/service", "Fail", 5, ("inject",)),
     "mutate-service.inject": ("/mutate/service", "Ignore", 5, ("inject",)),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from webhook.admission.enforcement import action, enforce
 from webhook.admission.exempt import exemption
 from webhook.admission.freshness import refuse_when_stale
+from webhook.admission.opt_in_notes import annotation_faults, bare_references, holds_bare_references, opt_in_notes
 from webhook.configuration.model import Configuration
-from webhook.decision import Decision, rule_ids, summary
+from webhook.decision import Decision, as_warnings, rule_ids, summary
 from webhook.modes import Mode
 from webhook.pod.opt_in import opts_out, requests_injection
 from webhook.pod.pod import Pod
@@ -26,7 +29,8 @@ def decide(request: Request, configuration: Configuration, snapshot: Snapshot | 
     pod = Pod(request.object, request.namespace, configuration)
     opted_in = requests_injection(pod, mode)
     if not opted_in and mode is Mode.ABSENT and request.operation == "CREATE":
-        return Decision("allowed", mode, "does-not-ask", audit=summary(mode, "allowed", ()))
+        warnings = as_warnings((*opt_in_notes(pod, mode), *annotation_faults(pod, snapshot, request.user)))
+        return Decision("allowed", mode, "does-not-ask", warnings=warnings, audit=summary(mode, "allowed", ()))
     if request.operation == "UPDATE":
         return _decide_update(request, pod, configuration, snapshot, mode)
     stale = refuse_when_stale(mode, configuration, snapshot)
@@ -36,7 +40,16 @@ def decide(request: Request, configuration: Configuration, snapshot: Snapshot | 
     audit = {}
     if not opted_in and mode is Mode.AUDIT and not opts_out(pod, mode):
         audit = _two_classes(violations, pod, request, snapshot)
-    return enforce(violations, mode, configuration, opted_in=opted_in, audit=audit)
+    decision = enforce(violations, mode, configuration, opted_in=opted_in, audit=audit)
+    notes = _notes(pod, mode)
+    return replace(decision, warnings=as_warnings((*notes, *decision.warnings))) if decision.allowed else decision
+
+
+def _notes(pod: Pod, mode: Mode) -> tuple[str, ...]:
+    """What the pod's author may expect and does not happen. A pod of mode inject that was left alone counts too."""
+    if mode is Mode.INJECT and pod.injected is None and holds_bare_references(pod):
+        return (f"[annotations] {bare_references(mode)}",)
+    return tuple(opt_in_notes(pod, mode))
 
 
 def _two_classes(

@@ -11,6 +11,7 @@ from webhook.admission.knative_template import (
     violations_after_injection,
 )
 from webhook.admission.mutate_service import changes
+from webhook.admission.opt_in_notes import annotation_faults, opt_in_notes
 from webhook.configuration.model import Configuration
 from webhook.decision import Decision, as_warnings, summary
 from webhook.modes import Mode
@@ -32,7 +33,8 @@ def decide(request: Request, configuration: Configuration, snapshot: Snapshot | 
     notes = as_warnings(_notes(request, pod, mode))
     opted_in = requests_injection(pod, mode)
     if mode is Mode.ABSENT and not opted_in:
-        return Decision("allowed", mode, "does-not-ask", warnings=notes, audit=summary(mode, "allowed", ()))
+        warnings = as_warnings((*notes, *annotation_faults(pod, snapshot, request.user)))
+        return Decision("allowed", mode, "does-not-ask", warnings=warnings, audit=summary(mode, "allowed", ()))
     violations = violations_after_injection(item, pod, snapshot, request.user)
     by_knative = request.user.name in configuration.identities.knative
     if by_knative or not _template_changes(request):
@@ -58,14 +60,7 @@ def _template_changes(request: Request) -> bool:
 def _notes(request: Request, pod: Pod, mode: Mode) -> list[str]:
     item = request.object or {}
     on_metadata = own_annotations((item.get("metadata") or {}).get("annotations"))
-    notes = []
-    if mode is Mode.ABSENT and pod.options.inject is not True and pod.names_secrets:
-        notes.append(
-            f"[annotations] this namespace has no {PREFIX}mode label, so nothing is injected and Vault references are"
-            f' taken literally; annotate the template with {PREFIX}inject: "true"'
-        )
-    if mode is Mode.ENFORCE and pod.options.inject is False:
-        notes.append(f'[annotations] {PREFIX}inject: "false" has no effect in a namespace of mode enforce')
+    notes = list(opt_in_notes(pod, mode))
     if "status" in on_metadata or "status" in pod.own_annotations:
         notes.append(f"[annotations] {PREFIX}status is written by the webhook; remove it")
     if item.get("kind") == "Configuration":

@@ -83,6 +83,11 @@ class Vault(Section):
     )
     prefix: str = Field("secret/knative", description="~/ stands for PREFIX/CLUSTER/NAMESPACE/SERVICE/")
 
+    @property
+    def kv2_mounts(self) -> tuple[str, ...]:
+        """The KV mounts of version 2."""
+        return tuple(mount for mount, version in self.mounts.items() if version == 2)
+
 
 class NamespaceProfiles(Section):
     """Which profiles a namespace may use."""

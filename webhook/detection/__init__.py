@@ -7,5 +7,6 @@ Why not detect-secrets: docs/decisions/secret-detection.md.
 
 from webhook.detection.allow import Allow
 from webhook.detection.detector import DETECTORS, Detection, Detector
+from webhook.detection.harmless import without_scheme
 
-__all__ = ["DETECTORS", "Allow", "Detection", "Detector"]
+__all__ = ["DETECTORS", "Allow", "Detection", "Detector", "without_scheme"]

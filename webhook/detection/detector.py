@@ -9,7 +9,7 @@ from typing import Final, Literal
 from webhook.detection.allow import Allow, Allowed
 from webhook.detection.entropy import looks_random
 from webhook.detection.formats import FORMATS, cannot_hold_format, format_search, long_words
-from webhook.detection.harmless import REFERENCES, is_harmless, without_expansions
+from webhook.detection.harmless import is_harmless, is_reference, without_expansions, without_scheme
 from webhook.detection.names import MAX_NAME_LENGTH, NameClass, classify_name
 
 # A longer value is a document; only its head is searched, so that the time per pod is bounded.
@@ -76,8 +76,9 @@ class Detector:
 
     def _detect(self, name_class: NameClass, value: str) -> Detection | None:
         text = value[:MAX_SEARCHED] if len(value) > MAX_SEARCHED else value
-        if text.startswith(REFERENCES):
+        if is_reference(text):
             return None
+        text = without_scheme(text)
         if "$" in text:
             text = without_expansions(text)
         words = long_words(text)

@@ -6,7 +6,7 @@ import re
 from typing import Final
 
 # References of Morphisms, and Bank-Vaults' `>>vault:`.
-REFERENCES: Final = ("vault:", ">>vault:")
+_SCHEMES: Final = ("vault:", ">>vault:")
 
 # `${vault:…}`, Kubernetes' `$(NAME)`, a shell's `${NAME}`: the expanded text comes from elsewhere.
 _PLACEHOLDER: Final = "<>"
@@ -29,6 +29,16 @@ _ORDINARY: Final = re.compile(
     re.VERBOSE,
 )
 _URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{1,30}://[^\s?]*")
+
+
+def is_reference(value: str) -> bool:
+    """Whether the value names a secret: by a path and a key. `vault:hunter2` has neither, and is plain text."""
+    return value.startswith(_SCHEMES) and "/" in value and "#" in value
+
+
+def without_scheme(value: str) -> str:
+    """The value without the scheme that makes it look like a reference."""
+    return value.partition(":")[2] if value.startswith(_SCHEMES) else value
 
 
 def without_expansions(value: str) -> str:

@@ -25,6 +25,7 @@ _SINGLE = (
     "containers",
     "agent",
     "on-change",
+    "literal-env",
     "status",
 )
 _FAMILIES = ("secret-", "file-", "mode-", "template-")
@@ -33,6 +34,10 @@ _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 _MAX_SECRETS = 256
 _VAULT_NAME = re.compile(r"[A-Za-z0-9._/-]{1,128}")
 _CONTAINER = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+# Kubernetes accepts every printable ASCII character but `=` in a variable's name; a comma ends one here.
+_VARIABLE = re.compile(r"[!-+.-<>-~-]{1,253}")
+# Beside a reference these do not make a pod opt in: two are written by programs, the third makes references text.
+_SILENT = frozenset(("status", "template", "literal-env"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +50,13 @@ class UnusableAnnotation:
 
 @dataclass(frozen=True, slots=True)
 class InjectionOptions:
-    """What the annotations request. `inject` is None where it is absent or unusable; paths have their `~/` replaced."""
+    """What the annotations request. `inject` is None where it is absent or unusable; paths have their `~/` replaced.
+
+    `for_references`: whether an annotation makes a pod opt in that holds a reference of any path.
+    """
 
     inject: bool | None = None
+    inject_is_unusable: bool = False
     profile: str | None = None
     vault_role: str | None = None
     vault_namespace: str | None = None
@@ -56,7 +65,9 @@ class InjectionOptions:
     containers: tuple[str, ...] | None = None
     agent: str = "init"
     on_change: str = NO_REACTION
+    literal_env: frozenset[str] = frozenset()
     names_secrets: bool = False
+    for_references: bool = False
     problems: tuple[UnusableAnnotation, ...] = field(default=())
 
     @property
@@ -85,8 +96,10 @@ def parse_annotations(own: Mapping[str, str], secret_prefix: SecretPrefix) -> In
     if not own or own.keys() == _ONLY_STATUS:
         return NO_OPTIONS
     reader = _Reader(own, secret_prefix)
+    inject = reader.inject()
     return InjectionOptions(
-        inject=reader.inject(),
+        inject=inject,
+        inject_is_unusable=inject is None and "inject" in own,
         profile=own.get("profile"),
         vault_role=reader.vault_name("vault-role"),
         vault_namespace=reader.vault_name("vault-namespace"),
@@ -95,7 +108,9 @@ def parse_annotations(own: Mapping[str, str], secret_prefix: SecretPrefix) -> In
         containers=reader.containers(),
         agent=reader.agent(),
         on_change=reader.on_change(),
+        literal_env=reader.literal_env(),
         names_secrets=any(key == "env-from" or key.startswith("secret-") for key in own),
+        for_references=not own.keys() <= _SILENT,
         problems=reader.all_problems(),
     )
 
@@ -114,7 +129,7 @@ class _Reader:
         if value in ("true", "false"):
             return value == "true"
         if value is not None:
-            self._problem("inject", 'is neither "true" nor "false"')
+            self._problem("inject", 'is neither "true" nor "false"; write inject: "true" or remove it')
         return None
 
     def vault_name(self, key: str) -> str | None:
@@ -151,6 +166,15 @@ class _Reader:
             self._problem("containers", "is not a comma list of container names, such as app,worker")
             return None
         return names
+
+    def literal_env(self) -> frozenset[str]:
+        value = self._own.get("literal-env")
+        if value is None:
+            return frozenset()
+        names = [name.strip() for name in value.split(",")]
+        if not all(_VARIABLE.fullmatch(name) for name in names):
+            self._problem("literal-env", "is not a comma list of variable names, such as VAULT_IMAGE,VAULT_ADDR")
+        return frozenset(names)
 
     def env_from(self) -> tuple[Reference, ...]:
         value = self._own.get("env-from")

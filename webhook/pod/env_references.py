@@ -16,7 +16,10 @@ from webhook.pod.references import (
     SecretPrefix,
     expand_inline,
     holds_inline,
+    incomplete_problem,
+    is_incomplete,
     is_meant_in,
+    is_own_spelling,
     is_reference,
     mentions,
     parse_variable,
@@ -39,11 +42,40 @@ class EnvReferences:
     problems: tuple[tuple[str, str], ...]
 
 
-def mentions_reference(container: dict[str, Any]) -> bool:
-    """Whether the container's env, command or args hold a reference, or a text meant as one: a quick look."""
+@dataclass(frozen=True, slots=True)
+class Spelling:
+    """How a pod's variables are read. `literal` names those that are text, whatever they look like.
+
+    `refuses_incomplete`: whether `vault:` with a path and no key is a mistake. Without opting in, it is text.
+    """
+
+    secret_prefix: SecretPrefix
+    literal: frozenset[str] = frozenset()
+    refuses_incomplete: bool = False
+
+    def is_relevant(self, variable: dict[str, Any]) -> bool:
+        """Whether a variable holds a reference, or a text that is refused as an incomplete one."""
+        value = variable.get("value")
+        if not value or SCHEME not in value or variable["name"] in self.literal:
+            return False
+        return mentions(value) or (self.refuses_incomplete and is_incomplete(value))
+
+
+def holds_reference(container: dict[str, Any], literal: frozenset[str], *, own: bool) -> bool:
+    """Whether a variable holds a reference that may make the pod opt in; with `own` only one in our own spelling."""
     for variable in container.get("env") or ():
         value = variable.get("value")
-        if value and SCHEME in value and mentions(value):
+        if not value or SCHEME not in value or variable["name"] in literal:
+            continue
+        if is_own_spelling(value) or (not own and mentions(value)):
+            return True
+    return False
+
+
+def mentions_reference(container: dict[str, Any], spelling: Spelling) -> bool:
+    """Whether the container's env, command or args hold a reference, or a text meant as one: a quick look."""
+    for variable in container.get("env") or ():
+        if spelling.is_relevant(variable):
             return True
     for member in ("command", "args"):
         for word in container.get(member) or ():
@@ -52,18 +84,20 @@ def mentions_reference(container: dict[str, Any]) -> bool:
     return False
 
 
-def read_env_references(container: Container, secret_prefix: SecretPrefix) -> EnvReferences:
+def read_env_references(container: Container, spelling: Spelling) -> EnvReferences:
     """The references in one container's `env`, or the problems that keep them from being moved into the plan."""
     variables: list[EnvVariable] = []
     indices: list[int] = []
     problems: list[tuple[str, str]] = []
     for index, variable in enumerate(container.object.get("env") or ()):
-        value = variable.get("value")
-        if not value or not mentions(value):
+        if not spelling.is_relevant(variable):
             continue
-        name = variable["name"]
+        name, value = variable["name"], variable["value"]
+        if not mentions(value):
+            problems.append((f"{container.field}.env[{index}]", _incomplete(name, value)))
+            continue
         try:
-            variables.append(_variable(container.name, name, value, secret_prefix))
+            variables.append(_variable(container.name, name, value, spelling.secret_prefix))
             indices.append(index)
         except BadReferenceError as error:
             problems.append((f"{container.field}.env[{index}]", f"env {display_name(name)} {error}"))
@@ -82,6 +116,11 @@ def missing_command(container: str) -> str:
         f"container {container} gets secrets as env and has no command; Kubernetes does not know an image's entrypoint."
         ' Add it, such as command: ["/path/to/program"], or use files: morphisms.dev/secret-NAME'
     )
+
+
+def _incomplete(name: str, value: str) -> str:
+    shown = display_name(name)
+    return f"env {shown} {incomplete_problem(value)}; where it is text, annotate morphisms.dev/literal-env: {shown}"
 
 
 def _variable(container: str, name: str, value: str, secret_prefix: SecretPrefix) -> EnvVariable:

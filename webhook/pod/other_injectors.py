@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Final
+from typing import Any, Final
 
 VAULT_AGENT_PREFIXES: Final = ("vault.hashicorp.com/", "openbao.org/")
 BANK_VAULTS_PREFIXES: Final = ("vault.security.banzaicloud.io/", "secrets-webhook.security.bank-vaults.io/")
@@ -35,4 +35,14 @@ def claimed_by(annotations: Mapping[str, str]) -> Iterator[str]:
         yield VAULT_AGENT
     keys = [key for key in annotations if key.startswith(BANK_VAULTS_PREFIXES)]
     if keys and not any(annotations[key] == "skip" for key in keys if key.endswith("/mutate")):
+        yield BANK_VAULTS
+
+
+# The init containers that Bank-Vaults' two webhooks add; a pod without their annotations is theirs too.
+_BANK_VAULTS_CONTAINERS: Final = frozenset(("copy-vault-env", "copy-secret-init"))
+
+
+def has_worked_on(spec: Mapping[str, Any]) -> Iterator[str]:
+    """The injectors whose containers a pod spec of checked shape has already."""
+    if any(each.get("name") in _BANK_VAULTS_CONTAINERS for each in spec.get("initContainers") or ()):
         yield BANK_VAULTS

@@ -12,7 +12,13 @@ from webhook.configuration.profiles import Profile
 from webhook.pod.annotations import InjectionOptions, own_annotations, parse_annotations
 from webhook.pod.consumers import choose_consumers, serving_container
 from webhook.pod.container import Container, containers_of
-from webhook.pod.env_references import EnvReferences, mentions_reference, read_env_references
+from webhook.pod.env_references import (
+    EnvReferences,
+    Spelling,
+    holds_reference,
+    mentions_reference,
+    read_env_references,
+)
 from webhook.pod.plan_cache import plan_of
 from webhook.pod.references import SecretPrefix
 from webhook.wellknown import (
@@ -79,9 +85,10 @@ class Pod:
         """The prefix that `~/` stands for in this pod."""
         workload = self.workload
         if not workload.service:
-            return SecretPrefix(None, "the pod does not belong to a Knative Service; write the whole path")
-        prefix = self.configuration.vault.prefix
-        return SecretPrefix(f"{prefix}/{workload.cluster}/{workload.namespace}/{workload.service}/")
+            reason = "the pod does not belong to a Knative Service; write the whole path"
+            return SecretPrefix(None, reason, self.configuration.vault.kv2_mounts)
+        prefix = f"{self.configuration.vault.prefix}/{workload.cluster}/{workload.namespace}/{workload.service}/"
+        return SecretPrefix(prefix, kv2_mounts=self.configuration.vault.kv2_mounts)
 
     @cached_attribute
     def own_annotations(self) -> dict[str, str]:
@@ -167,16 +174,37 @@ class Pod:
     @cached_attribute
     def references(self) -> tuple[EnvReferences, ...]:
         """The references of each application container that holds any."""
+        spelling = Spelling(self.secret_prefix, self.options.literal_env, self.opts_in)
         return tuple(
-            read_env_references(container, self.secret_prefix)
-            for container in self.application
-            if container.group != "ephemeralContainers" and mentions_reference(container.object)
+            read_env_references(container, spelling)
+            for container in self._with_env
+            if mentions_reference(container.object, spelling)
         )
+
+    @property
+    def _with_env(self) -> list[Container]:
+        """The application containers whose environment is the author's to write."""
+        return [each for each in self.application if each.group != "ephemeralContainers"]
 
     @property
     def names_secrets(self) -> bool:
         """Whether annotations or environment name a secret."""
         return self.options.names_secrets or bool(self.references)
+
+    @cached_attribute
+    def opts_in(self) -> bool:
+        """Whether annotations or references opt in, whatever the mode and `inject: "false"` say.
+
+        A reference of any path is Bank-Vaults' syntax too. It opts in only in our own spelling, or beside an annotation
+        of ours. In an injected pod the references are in the plan.
+        """
+        options = self.options
+        if options.inject is True or options.inject_is_unusable or options.names_secrets:
+            return True
+        any_path = options.for_references
+        if any_path and self.plan is not None and self.plan.env:
+            return True
+        return any(holds_reference(each.object, options.literal_env, own=not any_path) for each in self._with_env)
 
     @property
     def is_measured(self) -> bool:
@@ -184,7 +212,7 @@ class Pod:
         return INITDATA in self.annotations
 
 
-_KEPT_BY_THE_REWRITE = ("workload", "secret_prefix", "options", "profile")
+_KEPT_BY_THE_REWRITE = ("workload", "secret_prefix", "options", "profile", "opts_in")
 
 
 def _injected(containers: tuple[Container, ...]) -> Container | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -10,8 +11,13 @@ from webhook.errors import BadReferenceError
 
 SCHEME: Final = "vault:"
 _INLINE_OPEN: Final = "${vault:"
+# `~/` is our own spelling, which no other injector has.
+_OWN: Final = (f"{SCHEME}~/", f"{_INLINE_OPEN}~/")
+# Bank-Vaults' form that writes a secret while it reads it.
+_WRITING: Final = (">>vault:", "${>>vault:")
 # Bank-Vaults' prefix of ciphertexts for Vault's transit engine to decrypt.
 _TRANSIT = re.compile(r"vault:v\d+:")
+_IS_TRANSIT: Final = "is a transit ciphertext, which is not decrypted here; store the value in a KV secret"
 _INLINE = re.compile(r"\$\{vault:([^{}]*)\}")
 _MEANT = re.compile(r"[=:, ]vault:[^\s#]{1,512}#")
 _SEGMENT = r"[A-Za-z0-9._~+ -]+"
@@ -32,30 +38,72 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class SecretPrefix:
-    """What `~/` stands for: a path that ends in `/`; None with the reason where the workload has no prefix."""
+    """What `~/` stands for: a path that ends in `/`; None with the reason where the workload has no prefix.
+
+    `kv2_mounts` are the mounts of KV version 2, whose API has `data/` in a path and whose logical paths do not.
+    """
 
     path: str | None
     reason: str = ""
+    kv2_mounts: tuple[str, ...] = ()
 
 
 def is_reference(value: str) -> bool:
-    """Whether a variable's value is one whole reference."""
-    return value.startswith(SCHEME)
+    """Whether a variable's value is one whole reference. It needs a `/` and a `#`: `vault:1.15` is an image."""
+    return value.startswith(SCHEME) and "/" in value and "#" in value
 
 
 def holds_inline(value: str) -> bool:
-    """Whether a text holds a reference inside."""
-    return _INLINE_OPEN in value
+    """Whether a text holds a reference inside: `${vault:` with a `/` and a `#` before the brace that closes it."""
+    return any("/" in part and "#" in part for part in _inline_parts(value))
 
 
 def is_meant_in(word: str) -> bool:
     """Whether a word of a command line is, or ends in, a reference: `--password=vault:PATH#KEY` was meant as one."""
-    return mentions(word) or _MEANT.search(word) is not None
+    return mentions(word) or any("/" in match[0] for match in _MEANT.finditer(word))
 
 
 def mentions(value: str) -> bool:
     """Whether a text is or holds a reference."""
-    return value.startswith(SCHEME) or _INLINE_OPEN in value
+    return is_reference(value) or holds_inline(value)
+
+
+def is_incomplete(value: str) -> bool:
+    """Whether a text looks like a reference whose key its author forgot: `vault:` with a `/` and no `#`.
+
+    A transit ciphertext (`vault:v1:…`) counts, because nothing here decrypts it.
+    """
+    if mentions(value):
+        return False
+    if value.startswith(SCHEME) and ("/" in value or _TRANSIT.match(value)):
+        return True
+    return any("/" in part for part in _inline_parts(value))
+
+
+def incomplete_problem(value: str) -> str:
+    """What is wrong with an incomplete reference."""
+    if _TRANSIT.match(value):
+        return _IS_TRANSIT
+    return "looks like a Vault reference without its key; write vault:PATH#KEY"
+
+
+def is_own_spelling(value: str) -> bool:
+    """Whether a text refers to the workload's own prefix, `~/`, whole or inline."""
+    return value.startswith(_OWN[0]) or _OWN[1] in value
+
+
+def writes_secret(value: str) -> bool:
+    """Whether a text is, or holds, Bank-Vaults' `>>vault:PATH#KEY`, which only Bank-Vaults resolves."""
+    return value.startswith(_WRITING[0]) or _WRITING[1] in value
+
+
+def _inline_parts(value: str) -> Iterator[str]:
+    """What follows each `${vault:`, up to the brace that closes it or to the end of the text; in linear time."""
+    start = value.find(_INLINE_OPEN)
+    while start >= 0:
+        end = value.find("}", start)
+        yield value[start + len(_INLINE_OPEN) : end if end >= 0 else None]
+        start = value.find(_INLINE_OPEN, end) if end >= 0 else -1
 
 
 def parse(text: str, secret_prefix: SecretPrefix, *, key: bool | None = None) -> Reference:
@@ -84,18 +132,28 @@ def parse(text: str, secret_prefix: SecretPrefix, *, key: bool | None = None) ->
         raise BadReferenceError("has a key, but each key of the secret becomes a variable; write the path alone")
     if name and not _KEY.fullmatch(name):
         raise BadReferenceError("has a key with other characters than letters, digits, spaces and . _ / + -")
+    logical = _without_data(path, secret_prefix)
+    if logical != path:
+        rest = (f"#{name}" if name else "") + (f"@{version}" if version else "")
+        raise BadReferenceError(
+            "has a path of the KV-2 API, as Bank-Vaults and the Vault Agent write it; leave out data/: write"
+            f" {logical}{rest}"
+        )
     return Reference(_path(path, secret_prefix), name or None, int(version) if version else None)
 
 
 def parse_variable(value: str, secret_prefix: SecretPrefix) -> Reference:
     """The reference in a variable's `vault:PATH#KEY[@N]`."""
     if _TRANSIT.match(value):
-        raise BadReferenceError("is a transit ciphertext, which is not decrypted here; store the value in a KV secret")
+        raise BadReferenceError(_IS_TRANSIT)
     return parse(value.removeprefix(SCHEME), secret_prefix, key=True)
 
 
 def expand_inline(value: str, secret_prefix: SecretPrefix) -> str:
-    """The text with every `${vault:PATH#KEY}` checked and its `~/` replaced."""
+    """The text with every `${vault:PATH#KEY}` checked and its `~/` replaced.
+
+    Beside a reference, every other `${vault:` is refused: the sidecar would read it as one too.
+    """
 
     def expanded(match: re.Match[str]) -> str:
         reference = parse(match[1], secret_prefix, key=True)
@@ -116,6 +174,15 @@ def inline_paths(value: str) -> list[str]:
 def literal_parts(value: str) -> str:
     """The text without its inline references: its author's literal parts."""
     return _INLINE.sub("", value)
+
+
+def _without_data(path: str, secret_prefix: SecretPrefix) -> str:
+    """The logical path for one as KV-2's API has it, such as `secret/data/db`; any other path as it is."""
+    if _PATH.fullmatch(path):
+        for mount in secret_prefix.kv2_mounts:
+            if path.startswith(f"{mount}/data/"):
+                return f"{mount}/{path.removeprefix(f'{mount}/data/')}"
+    return path
 
 
 def _path(path: str, secret_prefix: SecretPrefix) -> str:

@@ -47,8 +47,8 @@ def test_every_annotation_is_read() -> None:
 @pytest.mark.parametrize(
     ("annotations", "key", "message"),
     [
-        ({"inject": "yes"}, "inject", 'is neither "true" nor "false"'),
-        ({"inject": "True"}, "inject", 'is neither "true" nor "false"'),
+        ({"inject": "yes"}, "inject", 'is neither "true" nor "false"; write inject: "true" or remove it'),
+        ({"inject": "True"}, "inject", 'is neither "true" nor "false"; write inject: "true" or remove it'),
         ({"injekt": "true"}, "injekt", "is not an annotation of Morphisms; did you mean inject?"),
         ({"zzz": "true"}, "zzz", "is not an annotation of Morphisms"),
         ({"agent": "daemon"}, "agent", "is not one of init, sidecar"),

@@ -8,7 +8,7 @@ import pytest
 
 from webhook.configuration.model import Configuration
 from webhook.pod.container import Container, display_name
-from webhook.pod.env_references import read_env_references
+from webhook.pod.env_references import Spelling, read_env_references
 from webhook.pod.pod import Pod
 from webhook.pod.references import SecretPrefix
 
@@ -72,7 +72,7 @@ def test_the_containers_annotation_decides() -> None:
 
 def _problems(**container: Any) -> list[tuple[str, str]]:
     pod = _pod({"name": "app", **container})
-    return list(read_env_references(pod.containers[0], PREFIX).problems)
+    return list(read_env_references(pod.containers[0], Spelling(PREFIX)).problems)
 
 
 def test_references_are_moved_in_order() -> None:
@@ -83,7 +83,7 @@ def test_references_are_moved_in_order() -> None:
         {"name": "INLINE", "value": "u:${vault:secret/shop/db#b}@h"},
     ]
     pod = _pod({"name": "app", "command": ["x"], "env": env})
-    moved = read_env_references(pod.containers[0], PREFIX)
+    moved = read_env_references(pod.containers[0], Spelling(PREFIX))
     assert moved.problems == ()
     assert moved.indices == (1, 3)
     whole, inline = moved.variables
@@ -122,10 +122,29 @@ def test_references_in_command_and_args_are_refused(member: str) -> None:
 
 
 def test_a_bad_reference_is_reported_by_its_variable() -> None:
-    ((where, message),) = _problems(command=["x"], env=[{"name": "A", "value": "vault:kanarie"}])
+    ((where, message),) = _problems(command=["x"], env=[{"name": "A", "value": "vault:kanarie/x#"}])
     assert where == "spec.containers[0].env[0]"
     assert message.startswith("env A has no key")
     assert "kanarie" not in message
+
+
+def test_a_forgotten_key_is_reported_where_it_is_a_mistake() -> None:
+    container = {"name": "app", "command": ["x"], "env": [{"name": "A", "value": "vault:kanarie/x"}]}
+    (read, text, literal) = (
+        read_env_references(_pod(container).containers[0], spelling)
+        for spelling in (
+            Spelling(PREFIX, refuses_incomplete=True),
+            Spelling(PREFIX),
+            Spelling(PREFIX, frozenset("A"), refuses_incomplete=True),
+        )
+    )
+    ((where, message),) = read.problems
+    assert where == "spec.containers[0].env[0]"
+    assert message == (
+        "env A looks like a Vault reference without its key; write vault:PATH#KEY; where it is text,"
+        " annotate morphisms.dev/literal-env: A"
+    )
+    assert text.problems == literal.problems == ()
 
 
 def test_a_wrapped_command_is_recognised() -> None:

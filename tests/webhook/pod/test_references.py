@@ -12,6 +12,7 @@ from webhook.pod.references import (
     SecretPrefix,
     expand_inline,
     holds_inline,
+    is_incomplete,
     is_reference,
     mentions,
     parse,
@@ -103,9 +104,69 @@ def test_values_that_hold_a_reference_are_recognised() -> None:
     assert is_reference("vault:a/b#c")
     assert not is_reference("see vault:a/b#c")
     assert holds_inline("see ${vault:a/b#c}")
-    assert mentions("vault:")
     assert not mentions("VAULT:a/b#c")
     assert not mentions("$(vault:a/b#c)")
+
+
+@pytest.mark.parametrize(
+    ("text", "reference", "incomplete"),
+    [
+        ("vault:secret/shop/db#password", True, False),
+        ("vault:~/db#password", True, False),
+        ("a:${vault:secret/shop/db#password}@db", True, False),
+        ("${vault:secret/shop/db#password", True, False),  # not closed, and refused for that
+        ("vault:secret/shop/db", False, True),
+        ("vault:~/db", False, True),
+        ("${vault:secret/shop/db}", False, True),
+        ("${vault:x} ${vault:secret/shop/db}", False, True),
+        ("vault:v1:c2VjcmV0", False, True),
+        ("vault:1.15", False, False),
+        ("vault:1.6.0", False, False),
+        ("vault:8200", False, False),
+        ("vault:", False, False),
+        ("vault:latest#x", False, False),
+        ("vault:login", False, False),
+        ("${vault:-default}", False, False),
+        ("${vault:} /#", False, False),
+        ("http://vault:8200/v1/secret#x", False, False),
+        (">>vault:secret/shop/db#password#{}", False, False),
+    ],
+)
+def test_a_reference_needs_a_path_and_a_key(text: str, reference: bool, incomplete: bool) -> None:
+    assert (mentions(text), is_incomplete(text)) == (reference, incomplete)
+
+
+@given(st.text(alphabet="${vault:}/# a", max_size=60))
+def test_no_text_is_both_a_reference_and_an_incomplete_one(text: str) -> None:
+    assert not (mentions(text) and is_incomplete(text))
+
+
+def test_a_hostile_text_is_read_in_linear_time() -> None:
+    """Quadratic reading would take minutes, and the suite's limit ends it."""
+    text = "${vault:" * 200_000
+    assert not mentions(text)
+    assert not is_incomplete(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("secret/data/shop/db#password", "secret/shop/db#password"),
+        ("secret/data/shop/db#password@3", "secret/shop/db#password@3"),
+        ("secret/data/shop/db", "secret/shop/db"),
+        ("kv/team/data/db#a", "kv/team/db#a"),
+    ],
+)
+def test_a_path_of_the_kv2_api_is_refused_with_the_line_to_write(text: str, line: str) -> None:
+    prefix = SecretPrefix("secret/home/", kv2_mounts=("secret", "kv/team"))
+    with pytest.raises(BadReferenceError, match=f"write {line}$"):
+        parse(text, prefix)
+
+
+@pytest.mark.parametrize("text", ["old/data/shop/db#a", "secret/database#a", "secret/shop/data/db#a", "~/data/db#a"])
+def test_other_paths_with_data_are_logical(text: str) -> None:
+    prefix = SecretPrefix("secret/home/", kv2_mounts=("secret",))
+    assert "data" in parse(text, prefix).path
 
 
 @given(st.text(max_size=40))

@@ -24,7 +24,10 @@ _MESH = ("istio-proxy", "linkerd-proxy")
 _BEFORE_ATTESTATION = (*_MESH, "istio-init", "istio-validation", "linkerd-init", "linkerd-network-validator")
 _RUNTIME_ANNOTATIONS = ("io.katacontainers.", "cdi.k8s.io/", "io.kubernetes.cri", "io.containerd.")
 _GUEST_WIDE = {"SYS_ADMIN", "SYS_MODULE", "SYS_PTRACE", "SYS_RAWIO", "BPF", "ALL"}
-_REFERENCE = re.compile(r"vault:|.*\$\{vault:", re.DOTALL)
+_INLINE = re.compile(r"[$][{]vault:([^}]*)")
+_LATE = re.compile(r"[=:, ]vault:[^\s#]*/[^\s#]*#")
+# Beside these annotations a reference of any path does not opt in.
+_SILENT = {"status", "template", "literal-env"}
 _SECRET_NAME = re.compile(r"PASSWORD|API_KEY", re.IGNORECASE)
 _SERVICE_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 
@@ -72,6 +75,55 @@ def plan_of(pod: Json) -> Plan:
         if variable["name"] == "MORPHISMS_PLAN":
             return read_plan(variable["value"])
     raise LookupError(_INIT)
+
+
+def is_reference(text: str) -> bool:
+    """Whether a variable refers to Vault: `vault:` or `${vault:`, with a `/` and a `#`."""
+    return any("/" in part and "#" in part for part in _mentioned(text))
+
+
+def is_forgotten(text: str) -> bool:
+    """Whether a reference lacks its key, or is a ciphertext."""
+    return not is_reference(text) and (
+        any("/" in part for part in _mentioned(text)) or re.match(r"vault:v\d+:", text) is not None
+    )
+
+
+def _mentioned(text: str) -> list[str]:
+    return [*_INLINE.findall(text), *([text] if text.startswith("vault:") else [])]
+
+
+def texts(pod: Json) -> set[str]:
+    """The variables that are text, whatever they look like."""
+    return {name.strip() for name in options_of(pod).get("literal-env", "").split(",")}
+
+
+def opts_in(pod: Json, mode: str) -> bool:
+    """Whether the pod opts in in a namespace of this mode."""
+    options = options_of(pod)
+    inject = options.get("inject")
+    if inject not in (None, "false"):
+        return True  # any other text than "true" is refused
+    if mode == "absent" or inject == "false":
+        return False
+    return by_itself(pod) or any(each["name"] == _INIT for each in pod["spec"].get("initContainers") or [])
+
+
+def by_itself(pod: Json) -> bool:
+    """Whether annotations and variables opt in."""
+    options = options_of(pod)
+    if any(key == "env-from" or key.startswith("secret-") for key in options) or options.get("inject") == "true":
+        return True
+    values = [
+        each.get("value") or ""
+        for container in _applications(pod)
+        if container not in (pod["spec"].get("ephemeralContainers") or [])
+        for each in container.get("env") or []
+        if each["name"] not in texts(pod)
+    ]
+    if any(value.startswith("vault:~/") or "${vault:~/" in value for value in values):
+        return True
+    return bool(options.keys() - _SILENT) and any(is_reference(value) for value in values)
 
 
 def _every(spec: Json) -> list[Json]:
@@ -175,12 +227,17 @@ def _secrets_at_rest(pod: Json) -> Iterator[str]:
             value = variable.get("value") or ""
             if (variable.get("valueFrom") or {}).get("secretKeyRef") is not None:
                 yield "secretKeyRef"
-            if _REFERENCE.match(value):
+            literal = variable["name"] in texts(pod)
+            if is_reference(value) and not literal:
                 yield "unresolved reference"
-            elif value and _SECRET_NAME.search(variable["name"]):
+            elif is_forgotten(value) and not literal and by_itself(pod):
+                yield "forgotten key"
+            elif value.removeprefix("vault:") and _SECRET_NAME.search(variable["name"]):
                 yield "plaintext secret"
+            if ">>vault:" in value and not literal:
+                yield "another injector's reference"
         for word in (*(container.get("command") or ()), *(container.get("args") or ())):
-            if _REFERENCE.match(word):
+            if is_reference(word) or _LATE.search(word):
                 yield "reference in a command"
         if any(source.get("secretRef") is not None for source in container.get("envFrom") or []):
             yield "secretRef"

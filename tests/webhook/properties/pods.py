@@ -369,10 +369,33 @@ def bad_references(pod: Json, draw: Draw) -> None:
         f"${{vault:{ENV_CANARY}",
         "vault:v1:8SDd",
         "vault:secret/../a#b",
+        "vault:secret/data/shop/db#password",
+        ">>vault:secret/data/shop/db#password#{}",
     ]
     variable = {"name": "DB_PASSWORD", "value": draw(st.sampled_from(values))}
     place = _own_container(pod, draw)
     place["env"] = [each for each in place.get("env") or [] if each["name"] != "DB_PASSWORD"] + [variable]
+
+
+def texts_like_references(pod: Json, draw: Draw) -> None:
+    values = ["vault:1.15", "vault:8200", "vault:5000/image", "vault:secret/shop/db#password", "vault:~/db#password"]
+    name = draw(st.sampled_from(["VAULT_IMAGE", "A"]))
+    place = _own_container(pod, draw)
+    others = [each for each in place.get("env") or [] if each["name"] != name]
+    place["env"] = [*others, {"name": name, "value": draw(st.sampled_from(values))}]
+    if draw(st.booleans()):
+        _annotate(pod, "morphisms.dev/literal-env", draw(st.sampled_from(["VAULT_IMAGE", "A, VAULT_IMAGE", "B"])))
+
+
+def bare(pod: Json, draw: Draw) -> None:
+    """No annotation opts in; some have no effect by themselves."""
+    kept = draw(st.sampled_from([(), ("agent",), ("containers",), ("profile", "vault-role")]))
+    annotations = pod["metadata"].get("annotations") or {}
+    pod["metadata"]["annotations"] = {
+        key: value
+        for key, value in annotations.items()
+        if not key.startswith("morphisms.dev/") or key.removeprefix("morphisms.dev/") in kept
+    }
 
 
 def expansions(pod: Json, draw: Draw) -> None:
@@ -482,6 +505,8 @@ TWISTS = (
     host_path,
     scheduler,
     bad_references,
+    texts_like_references,
+    bare,
     expansions,
     env_from,
     kubernetes_secrets,

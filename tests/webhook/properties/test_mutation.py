@@ -14,7 +14,7 @@ from hypothesis import assume, event, given
 from hypothesis import strategies as st
 
 from tests.webhook.properties import rfc6902
-from tests.webhook.properties.oracle import expected_consumers, faults, options_of, plan_of
+from tests.webhook.properties.oracle import expected_consumers, faults, is_reference, options_of, plan_of, texts
 from tests.webhook.properties.pods import ARG_CANARY, ENV_CANARY, careful_pods, pods
 from tests.webhook.properties.restricted import breaches, restrict
 from tests.webhook.properties.worlds import CLUSTERS, NAMESPACE, World, ask, modes, pod_request, worlds
@@ -136,7 +136,8 @@ def _check_container(old: Json, new: Json, after: Json) -> None:
     assert changed <= {"command", "args", "env", "volumeMounts"}
     if old["name"] == "queue-proxy":
         assert changed == set()
-    references = [each for each in old.get("env") or [] if "vault:" in each.get("value", "")]
+    moved = [each for each in old.get("env") or [] if is_reference(each.get("value", ""))]
+    references = [each for each in moved if each["name"] not in texts(after)]
     if "env" in changed:
         assert new["env"] == [each for each in old["env"] if each not in references]
     if "command" in changed:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 from webhook.configuration.sections import Plaintext
-from webhook.detection import Allow, Detector
+from webhook.detection import Allow, Detector, without_scheme
 from webhook.pod.container import display_name
 from webhook.pod.references import literal_parts
 from webhook.rules.rule import FieldMessage, Rule, Severity, Subject
@@ -34,9 +34,13 @@ def check(subject: Subject) -> Iterator[FieldMessage]:
                 f"metadata.annotations[morphisms.dev/template-{secret.name}]",
                 f"template-{secret.name} holds what looks like a secret in plain text; store it in Vault too",
             )
+    # Its author says that such a variable is text, so it is searched as text.
+    literal = subject.pod.options.literal_env
     for container in subject.pod.checked:
         for index, variable in enumerate(container.object.get("env") or ()):
-            value = variable.get("value")
+            value = variable.get("value") or ""
+            if variable["name"] in literal:
+                value = without_scheme(value)
             found = detector.find(variable["name"], value) if value else None
             if found is not None:
                 name = display_name(variable["name"])
