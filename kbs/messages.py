@@ -59,11 +59,18 @@ class WireError(ValueError):
 
 
 class ErrorType(StrEnum):
-    """The last segment of an error's `type`, and all that a guest learns about a refusal."""
+    """The last segment of an error's `type`, and all that a guest learns about a refusal.
+
+    The 503s name the party that cannot answer, so that people turn to the right one. None says anything about evidence.
+    """
 
     INVALID = "InvalidRequest"  # 400: not a message of this protocol
     REFUSED = "AttestationRefused"  # 401: evaluated and refused, for any reason; trying again does not help
     SESSION = "SessionUnknown"  # 503 for a nonce, 401 for a bearer: not one of this process, begin with the first call
+    VAULT_SEALED = "VaultSealed"  # 503
+    VAULT = "VaultUnavailable"  # 503: Vault does not answer, or not as it should
+    CLUSTER = "ClusterUnavailable"  # 503: the API server of the pod's cluster does not answer
+    CERTIFICATES = "CertificatesUnavailable"  # 503: the chip's certificates are not fetched yet
     UNAVAILABLE = "TemporarilyUnavailable"  # 503: the same request may succeed later, see Retry-After
 
 

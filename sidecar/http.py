@@ -22,7 +22,17 @@ from sidecar.reasons import Reason
 
 # For one attempt, so that a replica that hangs leaves time for another; the verifier answers within 20 s.
 ATTEMPT_SECONDS: Final = 20.0
+_CANNOT_NOW: Final = "cannot answer now"
 _BUSY: Final = frozenset({429, 500, 502, 503, 504})
+
+
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """Why a server cannot answer now, in words that follow its name."""
+
+    reason: Reason
+    words: str
+    correlation_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +40,7 @@ class Party:
     """The server on the other side: its name for people, and the reason for each way in which a call can fail.
 
     `try_another`: statuses of a replica that cannot answer where the next one may.
-    `explain`: the reason and the words for what a busy server's answer says, None where it says nothing of use.
+    `explain`: reads a busy server's answer; None where its answers say nothing of use.
     `stays`: a busy server is called again on the same connection, because another replica does not know the session.
     """
 
@@ -44,17 +54,25 @@ class Party:
     answer: Reason
     answer_too_large: Reason
     try_another: frozenset[int] = frozenset()
-    explain: Callable[[bytes], tuple[Reason, str] | None] = lambda _: None
+    explain: Callable[[bytes], Busy] | None = None
     stays: bool = False
 
 
-def _verifiers_word(body: bytes) -> tuple[Reason, str] | None:
-    return _VERIFIER_BUSY.get(read_error(body).problem)
-
-
 _VERIFIER_BUSY: Final[Mapping[str, tuple[Reason, str]]] = {
-    ErrorType.SESSION: (Reason.VERIFIER_SESSION, "does not know this attestation; another replica began it"),
+    ErrorType.SESSION: (Reason.VERIFIER_SESSION, "does not know this attestation: another replica began it"),
+    ErrorType.VAULT_SEALED: (Reason.VERIFIER_VAULT_SEALED, "waits for Vault, which is sealed"),
+    ErrorType.VAULT: (Reason.VERIFIER_VAULT_UNAVAILABLE, "waits for Vault, which gives it no usable answer"),
+    ErrorType.CLUSTER: (Reason.VERIFIER_CLUSTER_UNAVAILABLE, "waits for the API server of this pod's cluster"),
+    ErrorType.CERTIFICATES: (Reason.VERIFIER_CERTIFICATES_UNAVAILABLE, "waits for the certificates of this chip"),
 }
+
+
+def _explained(body: bytes) -> Busy:
+    error = read_error(body)
+    reason, words = _VERIFIER_BUSY.get(error.problem, (Reason.VERIFIER_BUSY, _CANNOT_NOW))
+    return Busy(reason, words, error.correlation_id)
+
+
 VERIFIER: Final = Party(
     name="the verifier",
     url=Reason.VERIFIER_URL,
@@ -65,7 +83,7 @@ VERIFIER: Final = Party(
     redirects=Reason.VERIFIER_REDIRECTS,
     answer=Reason.VERIFIER_ANSWER,
     answer_too_large=Reason.VERIFIER_ANSWER_TOO_LARGE,
-    explain=_verifiers_word,
+    explain=_explained,
     stays=True,
 )
 VAULT: Final = Party(
@@ -190,11 +208,13 @@ class Client:
                 f"{self.party.name} answers with more than {self._limit} bytes",
             ) from None
         if status in _BUSY | self.party.try_another:
-            reason, words = self.party.explain(body) or (self.party.busy, "cannot answer now")
+            explain = self.party.explain
+            busy = Busy(self.party.busy, _CANNOT_NOW) if explain is None else explain(body)
             self._is_usable = self.party.stays and not response.will_close
             raise SidecarError(
-                reason,
-                f"{self.party.name} {words} (HTTP {status})",
+                busy.reason,
+                f"{self.party.name} {busy.words} (HTTP {status})",
+                correlation_id=busy.correlation_id,
                 retryable=True,
                 retry_after=_retry_after(response.headers.get("Retry-After")),
             )

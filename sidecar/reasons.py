@@ -99,6 +99,10 @@ class Reason(StrEnum):
     VERIFIER_UNREACHABLE = "verifier-unreachable", Exit.VERIFIER_UNREACHABLE
     VERIFIER_NOT_TRUSTED = "verifier-not-trusted", Exit.VERIFIER_UNREACHABLE
     VERIFIER_BUSY = "verifier-busy", Exit.VERIFIER_UNREACHABLE
+    VERIFIER_VAULT_SEALED = "verifier-vault-sealed", Exit.VERIFIER_UNREACHABLE
+    VERIFIER_VAULT_UNAVAILABLE = "verifier-vault-unavailable", Exit.VERIFIER_UNREACHABLE
+    VERIFIER_CLUSTER_UNAVAILABLE = "verifier-cluster-unavailable", Exit.VERIFIER_UNREACHABLE
+    VERIFIER_CERTIFICATES_UNAVAILABLE = "verifier-certificates-unavailable", Exit.VERIFIER_UNREACHABLE
     VERIFIER_SESSION = "verifier-session", Exit.VERIFIER_UNREACHABLE
     VERIFIER_REDIRECTS = "verifier-redirects", Exit.VERIFIER_UNREACHABLE
     VERIFIER_ANSWER = "verifier-answer", Exit.VERIFIER_UNREACHABLE

@@ -1,8 +1,9 @@
-"""The verifier's answers other than success. To a guest, all refusals look the same."""
+"""The verifier's answers other than success. To a guest, all refusals of evidence look the same."""
 
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
 
 from attestation.verifier.reasons import Reason
 from kbs.messages import ErrorType, WireError
@@ -11,6 +12,19 @@ from server import logs
 from server.messages import Refusal, RequestInfo, Response
 
 _RETRY_AFTER_SECONDS = 2
+_CAUSES: Mapping[Reason, ErrorType] = {
+    Reason.VAULT_SEALED: ErrorType.VAULT_SEALED,
+    Reason.VAULT_SLOW: ErrorType.VAULT,
+    Reason.VAULT_UNREACHABLE: ErrorType.VAULT,
+    Reason.VAULT_BEHIND: ErrorType.VAULT,
+    Reason.VAULT_LIMITED: ErrorType.VAULT,
+    Reason.VAULT_ERROR: ErrorType.VAULT,
+    Reason.VAULT_CREDENTIALS: ErrorType.VAULT,
+    Reason.VAULT_STRANGE: ErrorType.VAULT,
+    Reason.KEYS_UNAVAILABLE: ErrorType.CLUSTER,
+    Reason.POD_UNAVAILABLE: ErrorType.CLUSTER,
+    Reason.CERTIFICATES_UNAVAILABLE: ErrorType.CERTIFICATES,
+}
 
 
 def new_correlation_id() -> str:
@@ -34,16 +48,16 @@ def invalid(call: str, error: WireError) -> Response:
 
 
 def refused(reason: Reason, identifier: str) -> Response:
-    """503 for a reason that may pass, 401 for every other; neither names the reason."""
+    """503 for a reason that may pass, with the party it lies with; 401 for every other, which all look the same."""
     if reason.is_session:
         body = write_error(ErrorType.SESSION, identifier)
         return Response(503, body, headers={"Retry-After": "0"}) if reason.is_retryable else Response(401, body)
     if reason.is_retryable:
-        return unavailable(identifier, 503)
+        return unavailable(identifier, 503, _CAUSES.get(reason, ErrorType.UNAVAILABLE))
     return Response(401, write_error(ErrorType.REFUSED, identifier))
 
 
-def unavailable(identifier: str, status: int) -> Response:
+def unavailable(identifier: str, status: int, problem: ErrorType = ErrorType.UNAVAILABLE) -> Response:
     """The request may succeed later."""
     headers = {"Retry-After": str(_RETRY_AFTER_SECONDS)}
-    return Response(status, write_error(ErrorType.UNAVAILABLE, identifier), headers=headers)
+    return Response(status, write_error(problem, identifier), headers=headers)

@@ -36,7 +36,7 @@ class Answer:
 
 ANSWERS: Final = {
     "Vault sealed at the login, for longer than the deadline": Answer(
-        Exit.VERIFIER_UNREACHABLE, "verifier-busy", published="old", revoked=False
+        Exit.VERIFIER_UNREACHABLE, "verifier-vault-sealed", published="old", revoked=False
     ),
     "Vault sealed at the login, unsealed in time": Answer(Exit.PUBLISHED),
     "Vault sealed between login and read, unsealed in time": Answer(Exit.PUBLISHED),

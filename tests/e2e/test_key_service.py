@@ -175,7 +175,7 @@ def test_pods_wait_out_a_key_service_that_limits(
         for each, process in zip(pods, processes, strict=True):
             ended = each.end(process)
             assert ended.code == 0, ended.stderr
-            assert {retry["reason"] for retry in ended.named("retry")} == {"verifier-busy"}
+            assert {retry["reason"] for retry in ended.named("retry")} == {"verifier-certificates-unavailable"}
             assert (each.secrets / "password").read_text().startswith(CANARY)
         assert len(maker.asked) == 2, "all pods of a chip are one question, asked again once"
         assert on(new_pod(), running, machine).run().code == 0
@@ -191,7 +191,7 @@ def test_a_key_service_that_keeps_refusing_fails_the_pod(
     maker = Maker(platform, "600", refusals=1_000)
     pod.change(deadline_seconds=5)
     with start_verifier(maker) as (running, machine):
-        event = refused(on(pod, running, machine).run(), Exit.VERIFIER_UNREACHABLE, "verifier-busy")
+        event = refused(on(pod, running, machine).run(), Exit.VERIFIER_UNREACHABLE, "verifier-certificates-unavailable")
         reasons = [each["reason"] for each in running.events("attestation")]
     assert "503" in event["detail"]
     assert len(reasons) > 1, "the pod asked again"

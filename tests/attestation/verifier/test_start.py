@@ -192,7 +192,7 @@ def test_vm_with_read_back_asks_the_api_server_whose_pod_it_is(
             api.kill()
             api.wait()
             absent = Guest(client, device, issuer.token(uid="uid-1")).attest()
-            assert absent.status == 503
+            assert (absent.status, absent.error.problem) == (503, "ClusterUnavailable")
             assert inside(running, absent) == ("pod-unavailable", [])
     finally:
         api.kill()
@@ -202,8 +202,11 @@ def test_vm_with_read_back_asks_the_api_server_whose_pod_it_is(
 def test_certificates_that_are_not_there_yet_are_no_refusal(site: Site, device: Device, issuer: Issuer) -> None:
     """With a key service that does not answer the guest may come again; without one nothing would change."""
     site.write_policy("payments", policy())
-    for number, (service, status, reason) in enumerate(
-        (("http://127.0.0.1:1", 503, "certificates-unavailable"), (None, 401, "verdict"))
+    for number, (service, status, reason, word) in enumerate(
+        (
+            ("http://127.0.0.1:1", 503, "certificates-unavailable", "CertificatesUnavailable"),
+            (None, 401, "verdict", "AttestationRefused"),
+        )
     ):
         site.settings["certificates"]["keyService"] = service
         with verifier(site, f"verifier-{number}") as running:
@@ -211,7 +214,8 @@ def test_certificates_that_are_not_there_yet_are_no_refusal(site: Site, device: 
             body = json.loads(guest.body())
             body["tee-evidence"]["primary_evidence"]["cert_chain"] = []
             answer = guest.client.attest(json.dumps(body).encode())
-            assert (answer.status, inside(running, answer)) == (status, (reason, ["certificates/leaf"]))
+            assert (answer.status, answer.error.problem) == (status, word)
+            assert inside(running, answer) == (reason, ["certificates/leaf"])
 
 
 def test_a_guest_is_any_of_its_policys(site: Site, device: Device, issuer: Issuer) -> None:

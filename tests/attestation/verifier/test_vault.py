@@ -25,6 +25,7 @@ from attestation.verifier.vault import login as module
 from attestation.verifier.vault.login import JwtAuth
 from attestation.verifier.vault.signing import SigningKeys, load_signing_keys
 from kbs.guest import EphemeralKey, open_token, read_attest_answer
+from kbs.messages import ERROR_BASE
 from tests.attestation.verifier.process import Verifier, make_site, policy, verifier, write_signing_key
 from tests.attestation.verifier.test_refusals import Guest, inside, outside
 from tests.attestation.verifier.tokens import Issuer
@@ -227,14 +228,21 @@ def test_a_sealed_vault_is_distinct_inside_and_retryable_outside(
             client = running.client()
             bearer = read_attest_answer(Guest(client, device, issuer.token()).attest().body)
             own.done("PUT", "sys/seal")
-            for expected in ("vault-sealed", "vault-unreachable"):
+            for expected, word in (("vault-sealed", "VaultSealed"), ("vault-unreachable", "VaultUnavailable")):
                 answer = client.token(bearer)
                 assert (answer.status, answer.headers["retry-after"]) == (503, "2")
-                assert outside(answer)["type"].endswith("/TemporarilyUnavailable")
+                assert outside(answer) == {"type": ERROR_BASE + word, "detail": f"{word}, correlation id ID"}
                 # The correlation id is one from the evidence to the login, so the last line counts.
                 assert running.events("login", answer.error.correlation_id)[-1]["reason"] == expected
                 own.process.kill()
                 own.process.wait()
+            # Neither took the bearer, and a pod that keeps asking is told to wait without another call to Vault.
+            reasons = set()
+            for _ in range(20):
+                answer = client.token(bearer)
+                assert answer.status == 503
+                reasons.add(running.events("login", answer.error.correlation_id)[-1]["reason"])
+            assert reasons == {"vault-unreachable", "pod-too-often"}
 
 
 def test_vault_refuses_what_its_own_role_does_not_allow(
