@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from attestation.appraisal.checks import CHECKS, Check, Facts
 from attestation.appraisal.result import Assurance, AttestationResult, CheckResult, Scope
-from attestation.pki.endorsements import Endorsements, product_line
+from attestation.pki.endorsements import Endorsements, guest_supplied, product_line
 from attestation.pki.roots import TrustAnchors
 from attestation.report.abi import SigningKey
 from attestation.report.envelopes import Evidence
@@ -32,6 +32,8 @@ class Expectation:
 
 
 AUTHENTICITY_ONLY = Expectation()
+# The checks of what has to be looked for, in this process's store or at AMD. All that need one of them follow.
+_FETCHED = frozenset({"certificates/leaf", "certificates/root", "crl/present"})
 
 
 def appraise(
@@ -51,8 +53,37 @@ def appraise(
     if now.tzinfo is None:
         raise ValueError("now has no time zone")
     facts = _gather(evidence, endorsements, anchors, now, expectation)
+    return _result(facts, evidence, anchors, now, expectation, source)
+
+
+def appraise_without_certificates(
+    evidence: Evidence, anchors: TrustAnchors, now: datetime, expectation: Expectation
+) -> AttestationResult:
+    """The checks that need neither certificate nor revocation list; all others are reported as not evaluated.
+
+    So the result is never `accepted`: nothing in it is attested. With a failed check in it the full appraisal would
+    refuse as well, which spares the caller the search for certificates. Arguments and errors as for `appraise`.
+    """
+    if now.tzinfo is None:
+        raise ValueError("now has no time zone")
+    given = guest_supplied(evidence)
+    facts = _gather(evidence, Endorsements(given.leaf), anchors, now, expectation)
+    # A report of version 2 does not name its processor: the leaf does, and that may come from elsewhere.
+    unreached = _FETCHED if evidence.report.has_cpuid else _FETCHED | {"product/line"}
+    return _result(facts, evidence, anchors, now, expectation, None, unreached)
+
+
+def _result(
+    facts: Facts,
+    evidence: Evidence,
+    anchors: TrustAnchors,
+    now: datetime,
+    expectation: Expectation,
+    source: str | None,
+    unreached: frozenset[str] = frozenset(),
+) -> AttestationResult:
     return AttestationResult(
-        checks=_run(facts),
+        checks=_run(facts, unreached),
         scope=Scope.AUTHENTICITY if expectation.reference is None else Scope.POLICY,
         source=evidence.envelope.value if source is None else source,
         simulated=facts.line is not None and anchors.is_foreign(facts.line.name),
@@ -90,10 +121,13 @@ def _gather(
     )
 
 
-def _run(facts: Facts) -> tuple[CheckResult, ...]:
+def _run(facts: Facts, unreached: frozenset[str]) -> tuple[CheckResult, ...]:
     results: dict[str, CheckResult | None] = {}
     for check in CHECKS:
-        results[check.id] = _evaluate(check, facts, results)
+        if check.id in unreached:
+            results[check.id] = CheckResult(check.id, None, "not reached", "")
+        else:
+            results[check.id] = _evaluate(check, facts, results)
     return tuple(result for result in results.values() if result is not None)
 
 

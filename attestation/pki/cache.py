@@ -133,21 +133,23 @@ class CertificateCache:
     _tasks: dict[str, asyncio.Task[Any]] = field(default_factory=dict, init=False)
 
     async def endorsements(
-        self, evidence: Evidence, now: datetime, *, ask_service: bool, line_hint: ProductLine | None = None
+        self, evidence: Evidence, now: datetime, *, client: str | None, line_hint: ProductLine | None = None
     ) -> Endorsements:
         """Leaf, intermediates and revocation lists for one report.
 
-        `ask_service`: True only for a caller that is known already, say by its pod token, because the service is slow
-        and limits its clients. `line_hint`: the line the policy names, for a version 2 report without a leaf. What is
-        not available is left out: the checks then say what is missing.
+        `client`: the workload whose turn a request to the service takes, None to not ask it. It is named only for a
+        report that every check without certificates has accepted, because the service is slow and limits its clients.
+        `line_hint`: the line the policy names, for a version 2 report without a leaf. What is not available is left
+        out: the checks then say what is missing.
         """
+        ask_service = client is not None
         report = evidence.report
         given = guest_supplied(evidence)
         line = product_line(report, given) or line_hint
         vlek = report.signing_key == SigningKey.VLEK
         leaf = given.leaf
         if line is not None and not vlek and (leaf is None or not belongs_to(leaf, report, line)):
-            leaf = await self._vcek(report, line, ask_service=ask_service) or leaf
+            leaf = await self._vcek(report, line, client) or leaf
         found = Endorsements(leaf, (*self.intermediates, *given.intermediates), self.crls)
         if line is None or leaf is None:
             return found
@@ -156,29 +158,30 @@ class CertificateCache:
             found = replace(found, intermediates=(*found.intermediates, *stored))
         return replace(found, crls=(*self.crls, *await self._crl(line, vlek=vlek, now=now, ask_service=ask_service)))
 
-    async def _vcek(self, report: Report, line: ProductLine, *, ask_service: bool) -> Certificate | None:
+    async def _vcek(self, report: Report, line: ProductLine, client: str | None) -> Certificate | None:
         if not any(report.chip_id):
             return None
-        found = await self._stored_or_fetched_vcek(vcek_id(report, line), ask_service=ask_service)
+        found = await self._stored_or_fetched_vcek(vcek_id(report, line), client)
         return found if found is not None and belongs_to(found, report, line) else None
 
-    async def _stored_or_fetched_vcek(self, identity: VcekId, *, ask_service: bool) -> Certificate | None:
+    async def _stored_or_fetched_vcek(self, identity: VcekId, client: str | None) -> Certificate | None:
         exact = vcek_name(identity)
         for name in (exact, f"vcek/{identity.chip_id.hex()}/vcek.der"):
             stored = await self._stored(name)
             with contextlib.suppress(CertificateError):
                 if stored is not None and _is_for(certificate := parse_certificate(stored), identity):
                     return certificate
-        if self.service is None or not ask_service:
+        if self.service is None or client is None:
             return None
+        # One task per client: each takes a turn of its own, and the service shares the answer.
         found: Certificate | None = await asyncio.shield(
-            self._task(exact, partial(self._fetched_vcek, self.service, exact, identity))
+            self._task(f"{exact} {client}", partial(self._fetched_vcek, self.service, exact, identity, client))
         )
         return found
 
-    async def _fetched_vcek(self, service: KeyService, name: str, identity: VcekId) -> Certificate | None:
+    async def _fetched_vcek(self, service: KeyService, name: str, identity: VcekId, client: str) -> Certificate | None:
         try:
-            certificate = parse_certificate(await service.vcek(identity))
+            certificate = parse_certificate(await service.vcek(identity, client))
         except (KeyServiceError, CertificateError):
             return None
         if not _is_for(certificate, identity):

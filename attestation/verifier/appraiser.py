@@ -1,15 +1,21 @@
-"""The decision on one attestation: nonce, pod token, policy, report, in that order; every step is recorded."""
+"""The decision on one attestation, the cheap steps first; every step is recorded.
+
+Nonce, what the report says by itself, pod token, policy, what the report says against the policy's reference values;
+then the cluster (token review, pod look-up); then certificates, which may cost a request to AMD's key service; then the
+whole appraisal. A step that fails spares all after it, and the record says that their checks were not evaluated.
+Timing may tell a guest that a cheap check has failed.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from attestation.appraisal.appraise import Expectation, appraise
+from attestation.appraisal.appraise import Expectation, appraise, appraise_without_certificates
 from attestation.appraisal.result import Assurance, AttestationResult
 from attestation.errors import FormatError
 from attestation.pki.cache import CertificateCache
@@ -30,8 +36,6 @@ from kbs.verifier import AttestRequest
 _ENDORSEMENTS_SECONDS = 8.0
 # A pod starts, retries while something is slow, and renews: none of that needs more.
 _POD_BURST, _POD_SECONDS = 10, 3.0
-# Evidence without a valid pod token is appraised for the operator's information only, and only up to this rate.
-_UNVOUCHED_BURST, _UNVOUCHED_SECONDS = 50, 0.01
 # These checks fail when endorsements are not available yet; any other failed check is a refusal.
 _MISSING = frozenset({"certificates/leaf", "certificates/intermediate", "crl/present", "crl/fresh"})
 
@@ -87,48 +91,76 @@ class Appraiser:
         self._policies = policies
         self._certificates = certificates
         self._pod_limit = RateLimiter(_POD_BURST, _POD_SECONDS, time.monotonic)
-        self._unvouched_limit = RateLimiter(_UNVOUCHED_BURST, _UNVOUCHED_SECONDS, time.monotonic)
 
     async def decide(self, attestation: Attestation, request: AttestRequest) -> Grant:
         """The grant; records each step in `attestation`. Raises RefusedError, and nothing else of its own."""
         self.nonces.spend(request.nonce)
         evidence = _evidence(request)
-        try:
-            attestation.pod = await self._tokens.identify(request.pod_token)
-            attestation.pod = await self._enrich_identity(attestation.pod, request.pod_token)
-            attestation.policy = self._policies().find(evidence.report.host_data, attestation.pod)
-        except RefusedError as error:
-            # Appraised all the same: the operator sees everything that is wrong, and timing tells the guest nothing.
-            is_known = attestation.pod is not None and error.reason is not Reason.POD_TOO_OFTEN
-            if is_known or self._unvouched_limit.take(None):
-                await self._appraise(attestation, request, evidence)
-            raise
-        await self._appraise(attestation, request, evidence)
+        self._check_cheaply(attestation, request, evidence, ())
+        attestation.pod = await self._tokens.identify(request.pod_token)
+        if not self._pod_limit.take((attestation.pod.cluster, attestation.pod.pod_uid)):
+            raise RefusedError(Reason.POD_TOO_OFTEN, f"more than {_POD_BURST} at once, or one in {_POD_SECONDS:g} s")
+        possible = self._policies().possible(evidence.report.host_data, attestation.pod)
+        if len(possible) == 1:
+            (attestation.policy,) = possible
+        self._check_cheaply(attestation, request, evidence, possible)
+        attestation.pod = await self._enrich_identity(attestation.pod, request.pod_token)
+        attestation.policy = self._policies().find(evidence.report.host_data, attestation.pod)
+        references = self._check_cheaply(attestation, request, evidence, (attestation.policy,))
+        await self._appraise(attestation, request, evidence, attestation.policy, references)
         return self._granted(attestation, request, evidence.report.host_data)
 
     async def _enrich_identity(self, pod: PodIdentity, token: str) -> PodIdentity:
         """The identity as the pod's cluster confirms and completes it, where it is configured to."""
-        if not self._pod_limit.take((pod.cluster, pod.pod_uid)):
-            raise RefusedError(Reason.POD_TOO_OFTEN, f"more than {_POD_BURST} at once, or one in {_POD_SECONDS:g} s")
         if (reviewer := self._reviewers.get(pod.cluster)) is not None:
             await reviewer.confirm(token, pod)
         lookup = self._lookups.get(pod.cluster)
         return pod if lookup is None else await lookup.look_up(pod)
 
-    async def _appraise(self, attestation: Attestation, request: AttestRequest, evidence: Evidence) -> None:
-        policy = attestation.policy
-        candidates = [None] if policy is None else _candidates(policy, evidence)
-        hint = None if policy is None else line_by_name(policy.guests[0].product)
-        # The key service limits its clients: only a pod with a valid token and a policy may cause a request.
-        ask = policy is not None
+    def _check_cheaply(
+        self, attestation: Attestation, request: AttestRequest, evidence: Evidence, policies: Sequence[Policy]
+    ) -> list[GuestReference]:
+        """What needs no certificate, against each guest of the policies; the guests that are still possible.
+
+        Without a policy, what the report says by itself. Raises RefusedError when no guest is possible.
+        """
+        expectations = [
+            _expectation(request, policy, reference)
+            for policy in policies
+            for reference in _candidates(policy, evidence)
+        ] or [_expectation(request, None, None)]
+        results = [
+            appraise_without_certificates(evidence, self._certificates.anchors, attestation.at, expectation)
+            for expectation in expectations
+        ]
+        attestation.result = next((result for result in results if not result.failed), results[-1])
+        if attestation.result.failed:
+            raise RefusedError(Reason.VERDICT, ", ".join(sorted(check.id for check in attestation.result.failed)))
+        return [
+            expectation.reference
+            for expectation, result in zip(expectations, results, strict=True)
+            if expectation.reference is not None and not result.failed
+        ]
+
+    async def _appraise(
+        self,
+        attestation: Attestation,
+        request: AttestRequest,
+        evidence: Evidence,
+        policy: Policy,
+        references: Sequence[GuestReference],
+    ) -> None:
         try:
             async with asyncio.timeout(_ENDORSEMENTS_SECONDS):
                 endorsements = await self._certificates.endorsements(
-                    evidence, attestation.at, ask_service=ask, line_hint=hint
+                    evidence,
+                    attestation.at,
+                    client=policy.record.workload.subject,
+                    line_hint=line_by_name(references[0].product),
                 )
         except TimeoutError:
             raise RefusedError(Reason.CERTIFICATES_UNAVAILABLE, "AMD's key service has not answered in time") from None
-        for reference in candidates:
+        for reference in references:
             attestation.reference = reference
             attestation.result = appraise(
                 evidence,
@@ -171,11 +203,11 @@ def _evidence(request: AttestRequest) -> Evidence:
         raise RefusedError(Reason.EVIDENCE_MALFORMED, str(error)) from None
 
 
-def _candidates(policy: Policy, evidence: Evidence) -> list[GuestReference | None]:
+def _candidates(policy: Policy, evidence: Evidence) -> list[GuestReference]:
     """The guests that match by product and measurement; without a match the first one, for the record."""
     report = evidence.report
     line = line_by_cpuid(report.cpuid_fam_id, report.cpuid_mod_id) if report.has_cpuid else None
-    found: list[GuestReference | None] = [
+    found = [
         guest
         for guest in policy.guests
         if (line is None or line.name == guest.product)

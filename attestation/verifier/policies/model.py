@@ -95,19 +95,26 @@ class PolicySet:
 
         Raises RefusedError. A measured guest with another workload's token is refused, not appraised as `vm`.
         """
+        found = self.possible(host_data, pod)
+        if len(found) != 1:
+            raise RefusedError(Reason.NO_POLICY, "more than one for this pod's service account")
+        return found[0]
+
+    def possible(self, host_data: bytes, pod: PodIdentity) -> tuple[Policy, ...]:
+        """The policies that `find` may return once the pod's Service is known. Raises RefusedError."""
         measured = self.by_host_data.get(host_data)
         if measured is not None:
-            return _agreeing(measured, pod)
+            return (_agreeing(measured, pod),)
         account = (pod.cluster, pod.namespace, pod.service_account)
         # Without a pod look-up the account has one policy at most; `load_policies` ensures that.
-        found = [
+        found = tuple(
             policy
             for policy in self.by_account.get(account, ())
             if policy.record.assurance is Assurance.VM and pod.service in (None, policy.record.workload.service)
-        ]
-        if len(found) != 1:
+        )
+        if not found:
             raise RefusedError(Reason.NO_POLICY, "for this HOST_DATA or this pod")
-        return found[0]
+        return found
 
 
 def _agreeing(policy: Policy, pod: PodIdentity) -> Policy:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import email.utils
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from attestation.report.tcb import Tcb
 
 # AMD 57230: the paths and query names of the real service.
 VCEK_PATH = re.compile(r"/vcek/v1/(Milan|Genoa|Turin)/([0-9a-f]{128}|[0-9a-f]{16})")
+CLIENT = "prod/shop/payments"
 SPLS = {"fmcSPL": "fmc", "blSPL": "bootloader", "teeSPL": "tee", "snpSPL": "snp", "ucodeSPL": "microcode"}
 
 
@@ -170,12 +171,12 @@ def test_trustees_file_names():
 @pytest.mark.parametrize("line", ["Milan", "Genoa", "Turin"])
 async def test_fetches_each_line(amd, service, platform_of, line):
     identity, leaf, _ = serve(amd, platform_of(line))
-    assert await service.vcek(identity) == leaf.der
+    assert await service.vcek(identity, CLIENT) == leaf.der
 
 
 async def test_equal_requests_share_one(amd, service, milan):
     identity, leaf, _ = serve(amd, milan)
-    answers = await asyncio.gather(*(service.vcek(identity) for _ in range(50)))
+    answers = await asyncio.gather(*(service.vcek(identity, CLIENT) for _ in range(50)))
     assert answers == [leaf.der] * 50
     assert len(amd.requests) == 1
 
@@ -183,7 +184,7 @@ async def test_equal_requests_share_one(amd, service, milan):
 async def test_different_chips_wait_their_turn_and_never_see_429(amd, service, milan, fake_time):
     identities = [serve(amd, milan, bytes([number]) * 64)[0] for number in range(1, 6)]
     start = fake_time.seconds
-    answers = await asyncio.gather(*(service.vcek(identity) for identity in identities))
+    answers = await asyncio.gather(*(service.vcek(identity, CLIENT) for identity in identities))
     assert len(set(answers)) == 5
     assert amd.statuses == [200] * 5
     assert fake_time.seconds - start == pytest.approx(40)
@@ -193,7 +194,7 @@ async def test_one_request_at_a_time(amd, connect, milan):
     service = connect(between_vceks=0.0)
     amd.limit = 0
     identities = [serve(amd, milan, bytes([number]) * 64)[0] for number in range(1, 9)]
-    await asyncio.gather(*(service.vcek(identity) for identity in identities))
+    await asyncio.gather(*(service.vcek(identity, CLIENT) for identity in identities))
     assert len(amd.requests) == 8
     assert amd.most_at_once == 1
 
@@ -203,7 +204,7 @@ async def test_waits_out_a_429(amd, connect, milan, fake_time, header):
     """Somebody else behind the same address was faster."""
     identity, leaf, _ = serve(amd, milan)
     amd.retry_after, amd._last = header, fake_time.seconds
-    assert await connect().vcek(identity) == leaf.der
+    assert await connect().vcek(identity, CLIENT) == leaf.der
     assert amd.statuses == [429, 200]
     assert fake_time.slept == [10.0]
 
@@ -211,14 +212,14 @@ async def test_waits_out_a_429(amd, connect, milan, fake_time, header):
 async def test_retry_after_as_a_date(amd, connect, milan, fake_time):
     identity, leaf, _ = serve(amd, milan)
     amd.retry_after, amd._last = email.utils.formatdate(fake_time.seconds + 25, usegmt=True), fake_time.seconds
-    assert await connect().vcek(identity) == leaf.der
+    assert await connect().vcek(identity, CLIENT) == leaf.der
     assert fake_time.slept == [25.0]
 
 
 async def test_retry_after_holds_for_everyone(amd, service, milan, fake_time):
     first, second = (serve(amd, milan, bytes([number]) * 64)[0] for number in (1, 2))
     amd._last = fake_time.seconds
-    await asyncio.gather(service.vcek(first), service.vcek(second), service.crl(MILAN, vlek=False))
+    await asyncio.gather(service.vcek(first, CLIENT), service.vcek(second, CLIENT), service.crl(MILAN, vlek=False))
     assert amd.statuses.count(429) == 1
 
 
@@ -226,28 +227,28 @@ async def test_a_429_that_lasts_too_long(amd, connect, milan, fake_time):
     identity, *_ = serve(amd, milan)
     amd.retry_after, amd._last = "1000", fake_time.seconds
     with pytest.raises(KeyServiceError, match="1000 s in all"):
-        await connect().vcek(identity)
+        await connect().vcek(identity, CLIENT)
     amd._last, amd.limit, amd.retry_after = fake_time.seconds, 1e9, "1"
     with pytest.raises(KeyServiceError, match="3 attempts"):
-        await connect(attempts=3).vcek(identity)
+        await connect(attempts=3).vcek(identity, CLIENT)
 
 
 async def test_failures_are_remembered_shortly(amd, service, milan, fake_time):
     identity = VcekId(MILAN, b"\7" * 64, milan.tcb)
     for _ in range(3):
         with pytest.raises(KeyServiceError, match="404"):
-            await service.vcek(identity)
+            await service.vcek(identity, CLIENT)
     assert len(amd.requests) == 1
     serve(amd, milan, b"\7" * 64)
     fake_time.seconds += 61
-    assert await service.vcek(identity)
+    assert await service.vcek(identity, CLIENT)
 
 
 async def test_server_errors_are_retried(amd, connect, milan):
     identity, *_ = serve(amd, milan)
     amd.broken = 503
     with pytest.raises(KeyServiceError, match="2 attempts"):
-        await connect(attempts=2).vcek(identity)
+        await connect(attempts=2).vcek(identity, CLIENT)
     assert amd.statuses == [503, 503]
 
 
@@ -278,34 +279,123 @@ async def test_the_service_is_not_asked_in_vain(amd, service):
         VcekId(SIMULATED, b"\1" * 64, Tcb(1, 1, 1, 1)),
     ):
         with pytest.raises(KeyServiceError):
-            await service.vcek(identity)
+            await service.vcek(identity, CLIENT)
     assert amd.requests == []
 
 
 async def test_a_caller_that_leaves_does_not_stop_the_request(amd, service, milan):
     identity, leaf, _ = serve(amd, milan)
     amd.hold = asyncio.Event()
-    impatient = asyncio.create_task(service.vcek(identity))
+    impatient = asyncio.create_task(service.vcek(identity, CLIENT))
     await amd.arrived.wait()
     impatient.cancel()
     with pytest.raises(asyncio.CancelledError):
         await impatient
-    patient = asyncio.create_task(service.vcek(identity))
+    patient = asyncio.create_task(service.vcek(identity, CLIENT))
     await asyncio.sleep(0)
     amd.hold.set()
     assert await patient == leaf.der
     assert len(amd.requests) == 1
 
 
-async def test_queue_is_bounded(amd, connect, milan):
-    service = connect(queue_limit=2)
-    amd.hold = asyncio.Event()
-    tasks = [asyncio.create_task(service.vcek(serve(amd, milan, bytes([n]) * 64)[0])) for n in (1, 2)]
+def chips(milan, start, count):
+    """Identities of chips that the service does not know."""
+    return [VcekId(MILAN, bytes([number]) * 64, milan.tcb) for number in range(start, start + count)]
+
+
+async def begun(coroutines):
+    """Tasks of the coroutines, each of which has run as far as it comes at once."""
+    tasks = [asyncio.create_task(each) for each in coroutines]
     await asyncio.sleep(0)
-    with pytest.raises(KeyServiceError, match="2 requests wait"):
-        await service.vcek(VcekId(MILAN, b"\3" * 64, milan.tcb))
+    return tasks
+
+
+async def test_queue_is_bounded_per_client(amd, connect, milan):
+    service = connect(client_share=2, client_failures=100)
+    amd.hold = asyncio.Event()
+    tasks = await begun(service.vcek(each, CLIENT) for each in chips(milan, 1, 1))
+    await amd.arrived.wait()  # this one waits no more
+    tasks += await begun(service.vcek(each, CLIENT) for each in chips(milan, 2, 2))
+    with pytest.raises(KeyServiceError, match="2 requests of prod/shop/payments wait already"):
+        await service.vcek(*chips(milan, 9, 1), CLIENT)
+    tasks += await begun([service.vcek(*chips(milan, 9, 1), "another")])
     amd.hold.set()
-    await asyncio.gather(*tasks)
+    assert all("404" in str(each) for each in await asyncio.gather(*tasks, return_exceptions=True))
+
+
+async def test_a_full_queue_makes_room_for_a_newcomer(amd, connect, milan):
+    service = connect(queue_limit=3, client_failures=100)
+    amd.hold = asyncio.Event()
+    tasks = await begun(service.vcek(each, CLIENT) for each in chips(milan, 1, 1))
+    await amd.arrived.wait()
+    tasks += await begun(service.vcek(each, CLIENT) for each in chips(milan, 2, 3))
+    newcomers = await begun(service.vcek(each, f"client {each.chip_id[0]}") for each in chips(milan, 5, 2))
+    with pytest.raises(KeyServiceError, match="3 requests wait already"):
+        await service.vcek(*chips(milan, 9, 1), "late")
+    amd.hold.set()
+    texts = [str(each) for each in await asyncio.gather(*tasks, return_exceptions=True)]
+    assert ["full" in each for each in texts] == [False, False, True, True]
+    assert all("404" in str(each) for each in await asyncio.gather(*newcomers, return_exceptions=True))
+
+
+async def test_clients_take_turns(amd, connect, milan):
+    service = connect(client_failures=100)
+    amd.hold = asyncio.Event()
+    greedy, modest = chips(milan, 1, 9), chips(milan, 20, 2)
+    tasks = await begun(service.vcek(each, "greedy") for each in greedy)
+    await amd.arrived.wait()
+    tasks += await begun(service.vcek(each, "modest") for each in modest)
+    amd.hold.set()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    named = [int(path.split("/")[4][:2], 16) for path in amd.requests]
+    assert named == [1, 2, 20, 3, 21, 4, 5, 6, 7, 8, 9]
+
+
+async def test_who_names_a_known_chip_first_does_not_keep_its_owner_waiting(amd, connect, milan):
+    """The attacker's line is long, and the victim's chip stands at its end."""
+    service = connect(client_failures=100)
+    identity, leaf, _ = serve(amd, milan)
+    amd.hold = asyncio.Event()
+    tasks = await begun(service.vcek(each, "hostile") for each in [*chips(milan, 1, 8), identity])
+    await amd.arrived.wait()
+    (victim,) = await begun([service.vcek(identity, "victim")])
+    amd.hold.set()
+    assert await victim == leaf.der
+    assert len(amd.requests) <= 3
+    await service.close()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_unknown_chips_count_against_the_client_that_named_them(amd, connect, milan, fake_time):
+    service = connect()
+    for identity in chips(milan, 1, 3):
+        with pytest.raises(KeyServiceError, match="404"):
+            await service.vcek(identity, "hostile")
+    known, leaf, _ = serve(amd, milan)
+    with pytest.raises(KeyServiceError, match="did not know the last chips that hostile named"):
+        await service.vcek(known, "hostile")
+    assert await service.vcek(known, "victim") == leaf.der
+    fake_time.seconds += 61
+    assert await service.vcek(known, "hostile") == leaf.der
+
+
+async def test_lists_and_chains_do_not_wait_for_vceks(amd, milan, fake_time):
+    serve(amd, milan)
+    amd._last, amd.retry_after = fake_time.seconds, "100"
+    asleep = asyncio.Event()
+
+    async def sleep_on(_seconds):
+        asleep.set()
+        await asyncio.Event().wait()
+
+    async with aiohttp.ClientSession() as session, asyncio.timeout(30):
+        service = KeyService(session, amd.url, clock=replace(fake_time.clock, sleep=sleep_on))
+        waiting = await begun(service.vcek(each, CLIENT) for each in chips(milan, 1, 3))
+        await asleep.wait()
+        assert await service.crl(MILAN, vlek=False)
+        assert await service.chain(MILAN, vlek=False)
+        await service.close()
+        await asyncio.gather(*waiting, return_exceptions=True)
 
 
 # The cache
@@ -320,7 +410,7 @@ async def test_guest_first(amd, service, milan):
     ask = milan.ask()
     table = (TableEntry("VCEK", leaf.der), TableEntry("ASK", ask.der), TableEntry("ARK", b"never read"))
     cache = cache_of(milan, service=service, crls=(milan.crl(),))
-    found = await cache.endorsements(Evidence(evidence.report, Envelope.COCO, table), milan.now, ask_service=False)
+    found = await cache.endorsements(Evidence(evidence.report, Envelope.COCO, table), milan.now, client=None)
     assert found.leaf == leaf
     assert found.issuer_of_leaf() == ask
     assert milan.appraise(evidence, found.leaf, intermediates=found.intermediates, crls=found.crls).accepted
@@ -331,7 +421,7 @@ async def test_everything_from_the_service_then_from_memory(amd, service, milan)
     _, leaf, evidence = serve(amd, milan)
     cache = cache_of(milan, service=service)
     for _ in range(3):
-        found = await cache.endorsements(evidence, milan.now, ask_service=True)
+        found = await cache.endorsements(evidence, milan.now, client=CLIENT)
         assert found.leaf == leaf
         assert milan.appraise(evidence, found.leaf, intermediates=found.intermediates, crls=found.crls).accepted
     assert len(amd.requests) == 3  # VCEK, chain, list
@@ -342,7 +432,7 @@ async def test_what_comes_after_its_caller_has_left_is_kept(amd, connect, milan)
     _, leaf, evidence = serve(amd, milan)
     amd.hold = asyncio.Event()
     cache = cache_of(milan, service=connect())
-    impatient = asyncio.create_task(cache.endorsements(evidence, milan.now, ask_service=True))
+    impatient = asyncio.create_task(cache.endorsements(evidence, milan.now, client=CLIENT))
     await amd.arrived.wait()
     impatient.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -350,18 +440,18 @@ async def test_what_comes_after_its_caller_has_left_is_kept(amd, connect, milan)
     amd.hold.set()
     await asyncio.gather(*cache._tasks.values())
     assert amd.statuses == [200]
-    found = await cache.endorsements(evidence, milan.now, ask_service=True)
+    found = await cache.endorsements(evidence, milan.now, client=CLIENT)
     assert found.leaf == leaf
     assert amd.statuses == [200] * 3, "the chain and the list, and no second VCEK"
 
 
 async def test_disk_outlives_the_process(amd, service, milan, tmp_path):
     identity, leaf, evidence = serve(amd, milan)
-    await cache_of(milan, CertificateStore(tmp_path), service).endorsements(evidence, milan.now, ask_service=True)
+    await cache_of(milan, CertificateStore(tmp_path), service).endorsements(evidence, milan.now, client=CLIENT)
     assert (tmp_path / vcek_name(identity)).read_bytes() == leaf.der
     assert not list(tmp_path.rglob("*.new"))
     offline = cache_of(milan, CertificateStore(tmp_path))
-    found = await offline.endorsements(evidence, milan.now, ask_service=True)
+    found = await offline.endorsements(evidence, milan.now, client=CLIENT)
     assert milan.appraise(evidence, found.leaf, intermediates=found.intermediates, crls=found.crls).accepted
 
 
@@ -371,13 +461,13 @@ async def test_trustees_fallback_file(milan, tmp_path):
     folder.mkdir(parents=True)
     (folder / "vcek.der").write_bytes(leaf.der)
     evidence = Evidence(parse_report(milan.report(key)), Envelope.RAW)
-    found = await cache_of(milan, CertificateStore(tmp_path)).endorsements(evidence, milan.now, ask_service=False)
+    found = await cache_of(milan, CertificateStore(tmp_path)).endorsements(evidence, milan.now, client=None)
     assert found.leaf == leaf
 
 
 async def test_unknown_callers_cost_no_request(amd, service, milan):
     _, _, evidence = serve(amd, milan)
-    found = await cache_of(milan, service=service).endorsements(evidence, milan.now, ask_service=False)
+    found = await cache_of(milan, service=service).endorsements(evidence, milan.now, client=None)
     assert found == Endorsements()
     assert amd.requests == []
 
@@ -387,9 +477,9 @@ async def test_a_leaf_of_older_firmware_is_replaced(amd, service, milan):
     old, _ = milan.leaf(tcb=Tcb(3, 0, 7, 115))
     given = Evidence(evidence.report, Envelope.COCO, (TableEntry("VCEK", old.der),))
     cache = cache_of(milan, service=service)
-    assert (await cache.endorsements(given, milan.now, ask_service=True)).leaf == leaf
+    assert (await cache.endorsements(given, milan.now, client=CLIENT)).leaf == leaf
     # Without the service the old one is what there is, and the checks say why it will not do.
-    assert (await cache_of(milan).endorsements(given, milan.now, ask_service=True)).leaf == old
+    assert (await cache_of(milan).endorsements(given, milan.now, client=CLIENT)).leaf == old
 
 
 async def test_guests_certificates_are_never_stored(amd, milan, tmp_path):
@@ -399,7 +489,7 @@ async def test_guests_certificates_are_never_stored(amd, milan, tmp_path):
         Envelope.COCO,
         (TableEntry("VCEK", leaf.der), TableEntry("ASK", milan.ask().der)),
     )
-    await cache_of(milan, CertificateStore(tmp_path)).endorsements(given, milan.now, ask_service=True)
+    await cache_of(milan, CertificateStore(tmp_path)).endorsements(given, milan.now, client=CLIENT)
     assert not list(tmp_path.iterdir())
 
 
@@ -410,11 +500,11 @@ async def test_vlek_leaves_come_from_the_guest_only(amd, service, milan):
     report = milan.report(key, vlek=True)
     cache = cache_of(milan, service=service)
     assert (
-        await cache.endorsements(Evidence(parse_report(report), Envelope.RAW), milan.now, ask_service=True)
+        await cache.endorsements(Evidence(parse_report(report), Envelope.RAW), milan.now, client=CLIENT)
     ).leaf is None
     assert amd.requests == []
     given = Evidence(parse_report(report), Envelope.RAW, (TableEntry("VLEK", leaf.der),))
-    found = await cache.endorsements(given, milan.now, ask_service=True)
+    found = await cache.endorsements(given, milan.now, client=CLIENT)
     assert milan.appraise(given, found.leaf, intermediates=found.intermediates, crls=found.crls).accepted
     assert amd.requests == ["/vlek/v1/Milan/cert_chain", "/vlek/v1/Milan/crl"]
 
@@ -422,9 +512,7 @@ async def test_vlek_leaves_come_from_the_guest_only(amd, service, milan):
 async def test_an_answer_for_another_chip_is_not_kept(amd, service, milan, tmp_path):
     identity, _, evidence = serve(amd, milan)
     amd.vceks["Milan", identity.chip_id.hex(), milan.tcb] = milan.leaf(hwid=b"\x09" * 64)[0].der
-    found = await cache_of(milan, CertificateStore(tmp_path), service).endorsements(
-        evidence, milan.now, ask_service=True
-    )
+    found = await cache_of(milan, CertificateStore(tmp_path), service).endorsements(evidence, milan.now, client=CLIENT)
     assert found.leaf is None
     assert not list(tmp_path.rglob("*.der"))
 
@@ -435,9 +523,7 @@ async def test_a_damaged_file_is_fetched_anew(amd, service, milan, tmp_path, con
     path = tmp_path / vcek_name(identity)
     path.parent.mkdir(parents=True)
     path.write_bytes(content)
-    found = await cache_of(milan, CertificateStore(tmp_path), service).endorsements(
-        evidence, milan.now, ask_service=True
-    )
+    found = await cache_of(milan, CertificateStore(tmp_path), service).endorsements(evidence, milan.now, client=CLIENT)
     assert found.leaf == leaf
     assert path.read_bytes() == leaf.der
 
@@ -446,7 +532,7 @@ async def test_an_unwritable_folder_costs_the_disk_copy_only(amd, service, milan
     _, leaf, evidence = serve(amd, milan)
     (tmp_path / "file").write_bytes(b"")
     store = CertificateStore(tmp_path / "file" / "folder")
-    found = await cache_of(milan, store, service).endorsements(evidence, milan.now, ask_service=True)
+    found = await cache_of(milan, store, service).endorsements(evidence, milan.now, client=CLIENT)
     assert found.leaf == leaf
 
 
@@ -455,8 +541,8 @@ async def test_version_2_needs_a_hint(amd, service, milan):
     cpuid = {"cpuid_fam_id": 0, "cpuid_mod_id": 0, "cpuid_step": 0}
     evidence = Evidence(parse_report(milan.report(milan.leaf()[1], version=2, **cpuid)), Envelope.RAW)
     cache = cache_of(milan, service=service)
-    assert (await cache.endorsements(evidence, milan.now, ask_service=True)).leaf is None
-    assert (await cache.endorsements(evidence, milan.now, ask_service=True, line_hint=MILAN)).leaf == leaf
+    assert (await cache.endorsements(evidence, milan.now, client=CLIENT)).leaf is None
+    assert (await cache.endorsements(evidence, milan.now, client=CLIENT, line_hint=MILAN)).leaf == leaf
 
 
 async def test_crl_once_a_day_and_never_backwards(amd, service, milan):
@@ -465,9 +551,9 @@ async def test_crl_once_a_day_and_never_backwards(amd, service, milan):
     path = "/vcek/v1/Milan/crl"
 
     async def serials(now):
-        await cache.endorsements(evidence, now, ask_service=True)
+        await cache.endorsements(evidence, now, client=CLIENT)
         await asyncio.gather(*cache._tasks.values())
-        return (await cache.endorsements(evidence, now, ask_service=False)).crls[0].serials
+        return (await cache.endorsements(evidence, now, client=None)).crls[0].serials
 
     assert await serials(milan.now) == set()
     amd.files[path] = milan.crl([9], since=5).der
@@ -485,10 +571,10 @@ async def test_a_stale_crl_is_waited_for(amd, service, milan):
     _, _, evidence = serve(amd, milan)
     cache = cache_of(milan, service=service)
     amd.files["/vcek/v1/Milan/crl"] = milan.crl(since=30, until=-1).der
-    await cache.endorsements(evidence, milan.now, ask_service=True)
+    await cache.endorsements(evidence, milan.now, client=CLIENT)
     fresh = milan.crl()
     amd.files["/vcek/v1/Milan/crl"] = fresh.der
-    found = await cache.endorsements(evidence, milan.now + timedelta(days=2), ask_service=True)
+    found = await cache.endorsements(evidence, milan.now + timedelta(days=2), client=CLIENT)
     assert found.crls == (fresh,)
 
 
@@ -501,9 +587,9 @@ async def test_simulated_never_reaches_amd(amd, service, platform_of):
         (TableEntry("VCEK", leaf.der), TableEntry("ASK", simulated.ask().der)),
     )
     cache = cache_of(simulated, service=service)
-    assert (await cache.endorsements(given, simulated.now, ask_service=True)).leaf == leaf
+    assert (await cache.endorsements(given, simulated.now, client=CLIENT)).leaf == leaf
     bare = Evidence(given.report, Envelope.RAW)
-    assert (await cache.endorsements(bare, simulated.now, ask_service=True)).leaf is None
+    assert (await cache.endorsements(bare, simulated.now, client=CLIENT)).leaf is None
     assert amd.requests == []
 
 
