@@ -40,9 +40,13 @@ CONTENT_ALGORITHM: Final = "A256GCM"
 CURVE: Final = "P-256"
 ERROR_BASE: Final = "https://github.com/confidential-containers/kbs/errors/"
 
-MAX_MESSAGE_SIZE: Final = 512 * 1024  # evidence with four certificates as lists of integers has 35 KB
+MAX_AUTH_SIZE: Final = 4 * 1024
+MAX_ATTEST_SIZE: Final = 64 * 1024  # evidence with four certificates as lists of integers has 35 KB
 MAX_POD_TOKEN_SIZE: Final = 8 * 1024  # a bound service-account token has 1.2 KB
 MAX_ANSWER_SIZE: Final = 64 * 1024
+# The second call names its nonce here too: the verifier checks it before it reads the body, and keeps room for such
+# calls. A verifier that does not know the header ignores it.
+NONCE_HEADER: Final = "Morphisms-Nonce"
 NONCE_PATTERN: Final = re.compile(r"[A-Za-z0-9+/]{16,128}={0,2}")
 JWE_PARTS: Final = ("protected", "encrypted_key", "iv", "ciphertext", "tag")  # RFC 7516, section 7.2.2
 JWE_REGISTRY: Final = jwe.JWERegistry(
@@ -101,12 +105,14 @@ def write_json(document: Mapping[str, Any]) -> bytes:
 def read_json(body: bytes, limit: int, name: str) -> dict[str, Any]:
     """The object that `body` holds; `name` stands for it in errors.
 
-    Raises WireError: more than `limit` bytes, not JSON, not an object, a member given twice, NaN or an infinity.
+    Raises WireError: more than `limit` bytes, not JSON in UTF-8, not an object, a member given twice, NaN or an
+    infinity.
     """
     if len(body) > limit:
         raise WireError(f"message has more than {limit} bytes")
     try:
-        value = json.loads(body, object_pairs_hook=_unique, parse_constant=_no_constant)
+        # Given bytes, json.loads would guess UTF-16 and UTF-32 too.
+        value = json.loads(body.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
     except WireError:
         raise
     except (ValueError, RecursionError):

@@ -5,7 +5,9 @@ A slow-loris client exploits both.
 """
 
 import asyncio
+import errno
 import select
+import socket
 from collections import Counter as Tally
 from typing import Any
 
@@ -15,15 +17,22 @@ from prometheus_client import Counter
 
 from server import logs
 from server.limits import Limits
+from server.peers import peer_address, peer_network
 
 _SWEEP_SECONDS = 0.25
 _EVICT_AFTER_SECONDS = 5.0
+# The time that a client has to take what is left and to close its side; TLS would wait much longer for its close.
+_HANG_UP_SECONDS = 2.0
+_TAKEN = (errno.EADDRINUSE, errno.EACCES)
 
 
 class Connection(RequestHandler):
-    """One HTTP/1.1 connection: `busy` while a handler has a request, `reading_since` while a header is incomplete."""
+    """One HTTP/1.1 connection: `busy` while a handler has a request, `reading_since` while a header is incomplete.
 
-    __slots__ = ("_pool", "_time", "busy", "idle_since", "peer", "reading_since")
+    `address` is the other end's, without the port; `peer` is the network that shares are counted for.
+    """
+
+    __slots__ = ("_pool", "_time", "address", "busy", "closing_since", "idle_since", "peer", "reading_since")
 
     def __init__(self, pool: "Connections", server: web.Server, loop: asyncio.AbstractEventLoop, **bounds: Any) -> None:
         super().__init__(server, loop=loop, **bounds)
@@ -32,11 +41,14 @@ class Connection(RequestHandler):
         self.busy = False
         self.idle_since = loop.time()
         self.reading_since = 0.0
+        self.closing_since = 0.0
+        self.address = ""
         self.peer = ""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self.peer = str((transport.get_extra_info("peername") or ("",))[0])
+        self.address = peer_address(str((transport.get_extra_info("peername") or ("",))[0]))
+        self.peer = peer_network(self.address)
         self._pool.add(self)
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -75,9 +87,9 @@ class Connection(RequestHandler):
         """Whether the kernel holds bytes of the client, or its close, that the event loop has not read yet."""
         if self.transport is None or self.transport.is_closing():
             return False
-        socket = self.transport.get_extra_info("socket")
+        descriptor = self.transport.get_extra_info("socket").fileno()
         poll = select.poll()
-        poll.register(socket.fileno(), select.POLLIN)
+        poll.register(descriptor, select.POLLIN)
         return bool(poll.poll(0))
 
     def abort(self) -> None:
@@ -86,9 +98,32 @@ class Connection(RequestHandler):
             self.transport.abort()
 
     def hang_up(self) -> None:
-        """Close after what is not sent yet."""
+        """Close after what is not sent yet. A client that does not take it is aborted by a later sweep."""
+        self.closing_since = self._time()
         if self.transport is not None:
             self.transport.close()
+
+
+_BACKLOG = 1024
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises OSError."""
+    if host != "::":
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        return _created(family, address[:2])
+    try:
+        # Linux maps IPv4 clients to ::ffff:A.B.C.D on such a socket, whatever the machine's `bindv6only` says.
+        return _created(socket.AF_INET6, ("::", port))
+    except OSError as error:
+        if error.errno in _TAKEN:
+            raise
+        return _created(socket.AF_INET, ("0.0.0.0", port))  # noqa: S104  (a node without IPv6)
+
+
+def _created(family: int, address: Any) -> socket.socket:
+    both = family == socket.AF_INET6 and address[0] == "::"
+    return socket.create_server(address, family=family, backlog=_BACKLOG, dualstack_ipv6=both)
 
 
 class Connections:
@@ -113,7 +148,10 @@ class Connections:
     async def listen(
         self, handler: Any, host: str, port: int, tls: Any = None, *, lingering: float = 2.0
     ) -> asyncio.AbstractServer:
-        """Accept connections on `host`:`port` (0 for any free port), over TLS when `tls`, an SSLContext, is given."""
+        """Accept connections on `host`:`port` (0 for any free port), over TLS when `tls`, an SSLContext, is given.
+
+        `::` stands for all addresses of both families, and on a machine without IPv6 for those of IPv4. Raises OSError.
+        """
         loop = asyncio.get_running_loop()
         limits = self._limits
         server = web.Server(handler)
@@ -135,7 +173,7 @@ class Connections:
                 auto_decompress=False,
             )
 
-        return await loop.create_server(connect, host, port, backlog=1024, **handshake)
+        return await loop.create_server(connect, sock=_listening(host, port), backlog=_BACKLOG, **handshake)
 
     def add(self, connection: Connection) -> None:
         if len(self._open) >= self._limits.connections:
@@ -151,11 +189,19 @@ class Connections:
         # always get in.
         held = Tally(each.peer for each in self._open)
         most = max(held.values())
-        if most > held[connection.peer] + 1 and (greedy := [each for each in idle if held[each.peer] == most]):
-            return greedy[0]
+        if most > held[connection.peer] + 1:
+            greedy = [each for each in idle if held[each.peer] == most]
+            # A request that has arrived wins over the close, as in close_overdue, unless all of them have one.
+            if yielding := next(
+                (each for each in greedy if not each.has_unread_bytes()), greedy[0] if greedy else None
+            ):
+                return yielding
         # A peer that leaves its connections idle loses them to a peer that wants to use one.
-        if idle and connection.idle_since - idle[0].idle_since >= _EVICT_AFTER_SECONDS:
-            return idle[0]
+        for each in idle:
+            if connection.idle_since - each.idle_since < _EVICT_AFTER_SECONDS:
+                break
+            if not each.has_unread_bytes():
+                return each
         return connection
 
     def discard(self, connection: Connection) -> None:
@@ -182,6 +228,12 @@ class Connections:
         the whole `lame_duck_seconds`. A lame duck of more than 90 s outlasts the idle timeout there too.
         """
         for connection in list(self._open):
+            if connection.closing_since:
+                # Its answer has been sent as far as the client took it; a client that never reads holds no drain up.
+                if now - connection.closing_since > _HANG_UP_SECONDS:
+                    self.cut.labels("never_closed").inc()
+                    connection.abort()
+                continue
             if connection.busy:
                 continue
             if connection.reading_since and now - connection.reading_since > self._limits.header_seconds:

@@ -1,4 +1,4 @@
-"""The bounds of a server, and the load that it measures against them."""
+"""The bounds of a server."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -13,8 +13,12 @@ class Limits:
     `body_bytes`: the largest body. An UPDATE review carries two escaped objects of up to 3 MiB each, and more.
     `bodies_bytes`: all bodies held at once. Without this bound a client could make the server hold `body_bytes` per
     connection.
-    `concurrency`: handlers running at once. The server becomes unready at `high_water` of it, and ready again at
-    `low_water`.
+    `concurrency`: handlers running at once. The server becomes unready at `high_water` of it, or of `bodies_bytes` in
+    complete bodies, and ready again at `low_water`.
+    `small_body_bytes`: up to this size a body is small: its request may use the reserves.
+    `reserve`: the part of `bodies_bytes` and of `concurrency` that only preferred requests may use: those with a small
+    body, and those that a route's `Intake` vouches for.
+    `spare`: the part of both that only peers within their share may use, so that one peer never keeps all others out.
     `keep_alive_seconds`: how long a connection may stay idle. It exceeds the 90 s after which the API server's Go
     client closes an idle connection: the side that closes first never loses a request to the other side's close.
     `lag_seconds`: the event loop lag at which the server becomes unready. It becomes ready again at a fifth of it.
@@ -32,6 +36,9 @@ class Limits:
     header_count: int = 64
     connections: int = 512
     concurrency: int = 256
+    small_body_bytes: int = 256 << 10
+    reserve: float = 0.125
+    spare: float = 0.0625
     high_water: float = 0.8
     low_water: float = 0.5
     lag_seconds: float = 1.0
@@ -46,6 +53,8 @@ class Limits:
     def __post_init__(self) -> None:
         if not 0 < self.low_water < self.high_water < 1:
             raise ValueError("0 < low_water < high_water < 1 must hold")
+        if min(self.reserve, self.spare) < 0 or self.reserve + self.spare >= 1:
+            raise ValueError("reserve and spare must not be negative, and below 1 together")
         if self.lame_duck_seconds < 0:
             raise ValueError("lame_duck_seconds must not be negative")
         if self.drain_idle_seconds >= self.finish_seconds:
@@ -72,38 +81,3 @@ class Latch:
             self.closed = True
         elif value <= self.low:
             self.closed = False
-
-
-class Load:
-    """The handlers running and the body bytes held now, each with its limit."""
-
-    __slots__ = ("_limits", "bytes_held", "latch", "running")
-
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
-        self.running = 0
-        self.bytes_held = 0
-        high = max(1, int(limits.concurrency * limits.high_water))
-        self.latch = Latch(high, min(high - 1, int(limits.concurrency * limits.low_water)))
-
-    @property
-    def full(self) -> bool:
-        return self.running >= self._limits.concurrency
-
-    def enter(self) -> None:
-        self.running += 1
-        self.latch.update(self.running)
-
-    def leave(self) -> None:
-        self.running -= 1
-        self.latch.update(self.running)
-
-    def hold(self, size: int) -> bool:
-        """Count `size` more body bytes. Returns False, and counts nothing, when they would exceed `bodies_bytes`."""
-        if self.bytes_held + size > self._limits.bodies_bytes:
-            return False
-        self.bytes_held += size
-        return True
-
-    def release(self, size: int) -> None:
-        self.bytes_held -= size

@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,31 @@ _STATUS = {
 }
 
 Handler = Callable[[bytes, RequestInfo], Awaitable[Response]]
+
+
+def _no_answer(_info: RequestInfo) -> Response | None:
+    return None
+
+
+def _not_vouched(_info: RequestInfo) -> bool:
+    return False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intake:
+    """The conditions of a path, which hold before the server reads a body.
+
+    `body_bytes`: the largest body, where it is less than the server's.
+    `screen`: answers a request in place of the handler; None lets it pass.
+    `is_vouched`: whether the headers show that the request may use the reserves. It must be cheap.
+    """
+
+    body_bytes: int | None = None
+    screen: Callable[[RequestInfo], Response | None] = _no_answer
+    is_vouched: Callable[[RequestInfo], bool] = _not_vouched
+
+
+NO_INTAKE: Final = Intake()
 Refuse = Callable[[Refusal, RequestInfo], Response]
 
 

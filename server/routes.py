@@ -3,28 +3,41 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from server.messages import Handler, Refusal
+from server.messages import NO_INTAKE, Handler, Intake, Refusal
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A path as registered, which is its metric's label too; its handler; and whether overload refuses it."""
+    """A path as registered, which is its metric's label too; its handler; and whether overload refuses it.
+
+    `intake`: its conditions.
+    """
 
     label: str
     handler: Handler
     bounded: bool
+    intake: Intake = NO_INTAKE
 
 
 class Routes:
     """The handler per (method, path). A path that ends in `/*` takes exactly one more segment, which is not empty."""
 
-    def __init__(self, application: Mapping[tuple[str, str], Handler], own: Mapping[str, Handler]) -> None:
-        routes = {key: Route(key[1], handler, True) for key, handler in application.items()}
+    def __init__(
+        self,
+        application: Mapping[tuple[str, str], Handler],
+        own: Mapping[str, Handler],
+        intakes: Mapping[str, Intake] | None = None,
+    ) -> None:
+        intakes = intakes or {}
+        routes = {
+            key: Route(key[1], handler, True, intakes.get(key[1], NO_INTAKE)) for key, handler in application.items()
+        }
         for path, handler in own.items():
             if ("GET", path) in routes:
                 raise ValueError(f"{path} belongs to the server")
-            # Probes and scrapes matter most while the server is overloaded.
-            routes["GET", path] = Route(path, handler, False)
+            # Probes and scrapes matter most while the server is overloaded. A HEAD gets the head of GET's answer (RFC
+            # 9110, 9.3.2): some probes and balancers send nothing else.
+            routes["GET", path] = routes["HEAD", path] = Route(path, handler, False)
         self._routes = routes
         self._paths = {path for _, path in routes}
 

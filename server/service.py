@@ -17,8 +17,9 @@ from prometheus_client import CollectorRegistry
 from server import logs
 from server.connections import Connection, Connections
 from server.health import Check, Gate, Health
-from server.limits import Latch, Limits, Load
-from server.messages import Handler, Refusal, Refuse, RequestInfo, Response, refuse
+from server.limits import Latch, Limits
+from server.load import HeldBody, Load
+from server.messages import Handler, Intake, Refusal, Refuse, RequestInfo, Response, refuse
 from server.metrics import ServerMetrics, new_registry
 from server.routes import Route, Routes
 from server.tls import Certificate, CertificateFiles, HeldCertificate
@@ -37,6 +38,7 @@ class Application:
     """The parts that make up a server.
 
     `routes`: the handler per (method, path); a path that ends in `/*` takes one more segment.
+    `intakes`: the conditions of a path, where it has any.
     `listen`, `metrics_listen`: (host, port), with port 0 for any free one. The second is without TLS, and serves
     /healthz, /readyz and /metrics only.
     `gates`: what readiness depends on, by name.
@@ -48,7 +50,8 @@ class Application:
 
     routes: Mapping[tuple[str, str], Handler]
     certificate: CertificateFiles | HeldCertificate
-    listen: Address = ("0.0.0.0", 8443)  # noqa: S104 (a pod's own network namespace)
+    intakes: Mapping[str, Intake] = field(default_factory=dict)
+    listen: Address = ("::", 8443)
     metrics_listen: Address | None = None
     limits: Limits = field(default_factory=Limits)
     gates: Mapping[str, Check] = field(default_factory=dict)
@@ -68,11 +71,11 @@ class Service:
         self._lag = Latch(limits.lag_seconds, limits.lag_seconds / 5)
         self._serving = Gate("starting")
         self._health = Health(
-            {"serving": self._serving, "load": self._check_load, "event-loop": self._check_lag, **application.gates}
+            {"serving": self._serving, "load": self._load.problem, "event-loop": self._check_lag, **application.gates}
         )
         self._metrics = ServerMetrics(application.registry, self._load, self._health, lambda: len(self._connections))
         own = {"/healthz": self._health.healthz, "/readyz": self._health.readyz, "/metrics": self._metrics.expose}
-        self._routes = Routes(application.routes, own)
+        self._routes = Routes(application.routes, own, application.intakes)
         self._own = Routes({}, own)
         self._certificate = _certificate(application)
         self._connections = Connections(limits, self._metrics.cut)
@@ -155,9 +158,6 @@ class Service:
             self._failed = True
             self.stop()
 
-    def _check_load(self) -> str | None:
-        return "too many requests at once" if self._load.latch.closed else None
-
     def _check_lag(self) -> str | None:
         return "the event loop lags" if self._lag.closed else None
 
@@ -175,8 +175,8 @@ class Service:
         found = routes.find(request.method, path)
         label = "other"
         deadline = started + self._limits.deadline_seconds
-        peer, headers = request.remote or "", request.headers
-        info = RequestInfo(request.method, path, query, "", headers, deadline, peer, connection.is_connected)
+        address, headers = connection.address, request.headers
+        info = RequestInfo(request.method, path, query, "", headers, deadline, address, connection.is_connected)
         try:
             if isinstance(found, Refusal):
                 response = self._refuse(found, info)
@@ -185,7 +185,7 @@ class Service:
                 label = route.label
                 if tail:
                     info = replace(info, tail=unquote(tail))
-                response = await self._respond(request, route, info)
+                response = await self._respond(request, route, info, connection.peer)
         finally:
             connection.end()
         self._metrics.answered(label, response.status, asyncio.get_running_loop().time() - started)
@@ -197,25 +197,32 @@ class Service:
             answer.force_close()
         return answer
 
-    async def _respond(self, request: web.BaseRequest, route: Route, info: RequestInfo) -> Response:
-        if route.bounded and self._load.full:
-            return self._refuse(Refusal.OVERLOADED, info)
-        body = _Body(request, self._load, self._limits)
+    async def _respond(self, request: web.BaseRequest, route: Route, info: RequestInfo, peer: str) -> Response:
+        intake = route.intake
+        if (early := intake.screen(info)) is not None:
+            return early
+        preferred = self._has_small_body(request) or intake.is_vouched(info)
+        if route.bounded and not self._load.has_room(peer, preferred=preferred):
+            return self._refuse_overloaded(info, peer)
+        largest = min(intake.body_bytes or self._limits.body_bytes, self._limits.body_bytes)
+        body = _Body(request, self._load, self._limits, largest, peer, preferred=preferred)
         try:
             async with asyncio.timeout_at(info.deadline) as timeout:
                 content = await body.read()
+                if content is Refusal.OVERLOADED:
+                    return self._refuse_overloaded(info, peer)
                 if isinstance(content, Refusal):
                     return self._refuse(content, info)
                 if not route.bounded:
                     return await route.handler(content, info)
                 # Other requests may have taken the last slot while this body was arriving.
-                if self._load.full:
-                    return self._refuse(Refusal.OVERLOADED, info)
-                self._load.enter()
+                if not self._load.has_room(peer, preferred=preferred):
+                    return self._refuse_overloaded(info, peer)
+                self._load.enter(peer)
                 try:
                     return await route.handler(content, info)
                 finally:
-                    self._load.leave()
+                    self._load.leave(peer)
         except Exception as error:
             if isinstance(error, TimeoutError) and timeout.expired():
                 logs.warning("deadline", route=route.label, seconds=self._limits.deadline_seconds)
@@ -224,6 +231,17 @@ class Service:
             return self._refuse(Refusal.FAILED, info)
         finally:
             body.release()
+
+    def _has_small_body(self, request: web.BaseRequest) -> bool:
+        if not request.can_read_body:
+            return True
+        # Without a length it may become any size.
+        size = request.content_length
+        return size is not None and size <= self._limits.small_body_bytes
+
+    def _refuse_overloaded(self, info: RequestInfo, peer: str) -> Response:
+        self._load.refused(peer)
+        return self._refuse(Refusal.OVERLOADED, info)
 
     def _refuse(self, refusal: Refusal, info: RequestInfo) -> Response:
         self._metrics.refused(refusal)
@@ -239,13 +257,18 @@ def _certificate(app: Application) -> Certificate | HeldCertificate:
 class _Body:
     """The body of a request: bounded while it is read, and counted against the load until it is released."""
 
-    __slots__ = ("_held", "_limits", "_load", "_request")
+    __slots__ = ("_held", "_is_evicted", "_largest", "_limits", "_load", "_request", "_timeout")
 
-    def __init__(self, request: web.BaseRequest, load: Load, limits: Limits) -> None:
+    def __init__(
+        self, request: web.BaseRequest, load: Load, limits: Limits, largest: int, peer: str, *, preferred: bool
+    ) -> None:
         self._request = request
         self._load = load
         self._limits = limits
-        self._held = 0
+        self._largest = largest
+        self._held: HeldBody = load.begin(peer, self._evict, preferred=preferred)
+        self._timeout: asyncio.Timeout | None = None
+        self._is_evicted = False
 
     async def read(self) -> bytes | Refusal:
         request = self._request
@@ -253,18 +276,20 @@ class _Body:
             return b""
         if request.headers.get("Content-Encoding", "identity") != "identity":
             return Refusal.ENCODING
-        if (request.content_length or 0) > self._limits.body_bytes:
+        if (request.content_length or 0) > self._largest:
             return Refusal.TOO_LARGE
         if request.content.is_eof():  # the whole body has arrived already, so no time limit is needed
             return await self._collect()
         try:
-            async with asyncio.timeout(self._limits.body_seconds) as timeout:
+            async with asyncio.timeout(self._limits.body_seconds) as self._timeout:
                 if request.headers.get("Expect", "").lower() == "100-continue":
                     await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
                     request.writer.output_size = 0
                 return await self._collect()
         except TimeoutError:
-            if timeout.expired():
+            if self._is_evicted:
+                return Refusal.OVERLOADED
+            if self._timeout is not None and self._timeout.expired():
                 return Refusal.BODY_TIMEOUT
             raise
 
@@ -276,19 +301,26 @@ class _Body:
                 chunk = await stream.readany()
             except (ConnectionError, RequestPayloadError, PayloadEncodingError):
                 return Refusal.MALFORMED
+            if self._is_evicted:
+                return Refusal.OVERLOADED
             if not chunk:
                 break
-            if self._held + len(chunk) > self._limits.body_bytes:
+            if self._held.size + len(chunk) > self._largest:
                 return Refusal.TOO_LARGE
-            if not self._load.hold(len(chunk)):
+            if not self._load.hold(self._held, len(chunk)):
                 return Refusal.OVERLOADED
-            self._held += len(chunk)
             chunks.append(chunk)
+        self._load.settle(self._held)
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    def _evict(self) -> None:
+        """End the reading: another body needs the room."""
+        self._is_evicted = True
+        if self._timeout is not None and not self._timeout.expired():
+            self._timeout.reschedule(asyncio.get_running_loop().time())
 
     def release(self) -> None:
         self._load.release(self._held)
-        self._held = 0
 
 
 def run(make: Callable[[], Application]) -> int:

@@ -113,7 +113,7 @@ class Answer:
 def json_object(body: bytes) -> dict[str, Any]:
     """The body's JSON object; an empty one for anything else."""
     try:
-        found = json.loads(body)
+        found = json.loads(body.decode())
     except (ValueError, RecursionError):
         found = None
     return found if isinstance(found, dict) else {}

@@ -33,7 +33,7 @@ def parse_coco_json(raw: bytes | str) -> tuple[bytes, tuple[TableEntry, ...]]:
     if len(raw) > MAX_EVIDENCE_SIZE:
         raise FormatError(f"evidence has {len(raw)} bytes, required at most {MAX_EVIDENCE_SIZE}")
     try:
-        document = json.loads(raw)
+        document = json.loads(raw if isinstance(raw, str) else raw.decode())
     except (ValueError, RecursionError):
         raise FormatError("evidence is not JSON") from None
     return parse_coco_evidence(document)

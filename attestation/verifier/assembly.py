@@ -43,7 +43,7 @@ from attestation.verifier.vault.credentials import MAX_ANSWER_SIZE, AppRole, Cre
 from attestation.verifier.vault.login import JwtAuth
 from attestation.verifier.vault.signing import Signer, SigningKeys, load_signing_keys
 from attestation.verifier.vault.transit import TransitKeys
-from kbs.messages import MAX_MESSAGE_SIZE
+from kbs.messages import MAX_ATTEST_SIZE, MAX_AUTH_SIZE
 from server import logs
 from server.health import Check
 from server.kubernetes.client import Client
@@ -56,7 +56,10 @@ from server.tls import CertificateFiles
 from server.watched import FileMetrics, Watched
 from server.yaml.strict import ConfigurationError
 
-_LIMITS = Limits(body_bytes=MAX_MESSAGE_SIZE, deadline_seconds=20.0)
+# The first call's body is small, and the third has none; the second has the reserve if it brings a nonce of ours.
+_LIMITS = Limits(
+    body_bytes=MAX_ATTEST_SIZE, bodies_bytes=16 << 20, small_body_bytes=MAX_AUTH_SIZE, deadline_seconds=20.0
+)
 _JWKS_SECONDS = 5.0
 
 
@@ -118,6 +121,7 @@ def make_application(settings: Settings, configuration: VerifierConfiguration) -
     background += [crls.watch, peers.close_at_end]
     return Application(
         routes=handlers.routes(),
+        intakes=handlers.intakes(),
         certificate=settings.certificate,
         listen=settings.listen,
         metrics_listen=settings.metrics_listen,

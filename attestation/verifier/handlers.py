@@ -11,7 +11,7 @@ from attestation.verifier.appraiser import Appraiser, Attestation
 from attestation.verifier.configuration import PerSource
 from attestation.verifier.metrics import VerifierMetrics
 from attestation.verifier.policies.model import PolicySet
-from attestation.verifier.rate_limit import RateLimiter, source_network
+from attestation.verifier.rate_limit import RateLimiter
 from attestation.verifier.reasons import Reason, RefusedError
 from attestation.verifier.records import RecordStore
 from attestation.verifier.responses import invalid, new_correlation_id, refused, unavailable
@@ -20,10 +20,21 @@ from attestation.verifier.session.entitlement import entitlement
 from attestation.verifier.session.nonces import Nonces
 from attestation.verifier.vault.login import JwtAuth
 from attestation.verifier.vault.signing import Signer
-from kbs.messages import ATTEST_PATH, AUTH_PATH, DEFAULT_ROLE, TOKEN_PATH, VaultToken, WireError
+from kbs.messages import (
+    ATTEST_PATH,
+    AUTH_PATH,
+    DEFAULT_ROLE,
+    MAX_ATTEST_SIZE,
+    MAX_AUTH_SIZE,
+    NONCE_HEADER,
+    TOKEN_PATH,
+    VaultToken,
+    WireError,
+)
 from kbs.verifier import read_attest, read_auth, seal_token, write_attest_answer, write_auth_answer
 from server import logs
-from server.messages import RequestInfo, Response
+from server.messages import Intake, RequestInfo, Response
+from server.peers import peer_network
 
 JWKS_PATH = "/.well-known/jwks.json"
 _WARNING_SECONDS = 60.0
@@ -69,6 +80,16 @@ class Handlers:
             ("POST", ATTEST_PATH): self.attest,
             ("GET", f"{TOKEN_PATH}/*"): self.token,
             ("GET", JWKS_PATH): self.jwks,
+            ("HEAD", JWKS_PATH): self.jwks,
+        }
+
+    def intakes(self) -> dict[str, Intake]:
+        """The conditions of each path that takes a body: they hold before the body is read."""
+        return {
+            AUTH_PATH: Intake(body_bytes=MAX_AUTH_SIZE),
+            ATTEST_PATH: Intake(
+                body_bytes=MAX_ATTEST_SIZE, screen=self._screen_attest, is_vouched=self._brings_a_nonce
+            ),
         }
 
     async def auth(self, body: bytes, _info: RequestInfo) -> Response:
@@ -81,13 +102,12 @@ class Handlers:
 
     async def attest(self, body: bytes, info: RequestInfo) -> Response:
         """Evidence for a bearer."""
-        source = source_network(info.peer)
-        if not self._source_limit.take(source):
-            return self._over_limit(source)
         try:
             request = read_attest(body)
         except WireError as error:
             return invalid("attest", error)
+        if info.headers.get(NONCE_HEADER, request.nonce) != request.nonce:
+            return invalid("attest", WireError(f"{NONCE_HEADER} is not the nonce of runtime-data"))
         attestation = Attestation.begin(new_correlation_id(), time.time())
         logs.set_correlation_id(attestation.id)
         started = time.perf_counter()
@@ -100,6 +120,14 @@ class Handlers:
         if not bearer:
             return refused(attestation.reason, attestation.id)
         return Response(200, write_attest_answer(bearer, attestation.id))
+
+    def _screen_attest(self, info: RequestInfo) -> Response | None:
+        source = peer_network(info.peer)
+        return None if self._source_limit.take(source) else self._over_limit(source)
+
+    def _brings_a_nonce(self, info: RequestInfo) -> bool:
+        nonce = info.headers.get(NONCE_HEADER)
+        return nonce is not None and self._nonces.is_unspent(nonce)
 
     async def token(self, _body: bytes, info: RequestInfo) -> Response:
         """A bearer for a Vault token, encrypted to the key that the evidence bound."""

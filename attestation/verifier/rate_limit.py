@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 
@@ -31,16 +30,3 @@ class RateLimiter:
         while len(self._full_at) > self._limit:
             self._full_at.popitem(last=False)
         return allowed
-
-
-def source_network(peer: str) -> str:
-    """The network that counts as one source: an IPv4 address, or the /64 that one IPv6 host may choose from."""
-    if ":" not in peer:
-        return peer
-    try:
-        address = ipaddress.IPv6Address(peer.partition("%")[0])
-    except ValueError:
-        return peer
-    if address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
-    return str(ipaddress.IPv6Network((address, 64), strict=False))

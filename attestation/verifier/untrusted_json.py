@@ -8,9 +8,9 @@ from typing import Any
 
 
 def read_json(data: bytes | str) -> Any:
-    """The decoded value. Raises ValueError for anything that is not JSON, deep nesting included."""
+    """The decoded value. Raises ValueError for anything that is not JSON in UTF-8, deep nesting included."""
     try:
-        return json.loads(data)
+        return json.loads(data if isinstance(data, str) else data.decode())
     except RecursionError:
         raise ValueError("nested too deeply") from None
 

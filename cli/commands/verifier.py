@@ -12,7 +12,7 @@ from server import service
 from server.service import Application
 
 HELP = "appraise guests' evidence over TLS, and log accepted guests in to Vault"
-EXAMPLE = "morphisms verifier --config verifier.yaml --listen 0.0.0.0:8443 --tls-cert tls.crt --tls-key tls.key"
+EXAMPLE = "morphisms verifier --config verifier.yaml --listen '[::]:8443' --tls-cert tls.crt --tls-key tls.key"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

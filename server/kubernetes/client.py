@@ -256,7 +256,7 @@ def _check(response: aiohttp.ClientResponse, method: str) -> None:
 
 def _object(content: bytes) -> Object:
     try:
-        found = json.loads(content)
+        found = json.loads(content.decode())
     except (ValueError, RecursionError):
         raise AnswerError("the answer is not JSON") from None
     if not isinstance(found, dict):

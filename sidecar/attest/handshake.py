@@ -71,7 +71,7 @@ class Attester:
         evidence = self._evidence(deadline, messages.binding(nonce, key.public, additional))
         body = guest.write_attest(nonce, key.public, evidence, additional)
         with deadline.shutdown.interruptible():
-            answer = self._client.call(deadline, "POST", messages.ATTEST_PATH, body)
+            answer = self._client.call(deadline, "POST", messages.ATTEST_PATH, body, {messages.NONCE_HEADER: nonce})
         bearer = _parsed(guest.read_attest_answer, _accepted(answer))
         self.correlation_id = _parsed(guest.read_correlation_id, answer.body)
         fresh = Deadline(min(deadline.remaining(), FRESH_SECONDS), deadline.shutdown, once=deadline.once)

@@ -118,7 +118,7 @@ def secret(answer: Answer, what: str, kv: int | None) -> dict[str, Any]:
             f"Vault refuses {what} (HTTP {answer.status}): the token's policies do not allow it, or it was revoked",
         )
     try:
-        content = json.loads(answer.body)["data"]
+        content = json.loads(answer.body.decode())["data"]
         data = content["data"] if kv == 2 else content
     except (ValueError, KeyError, TypeError, RecursionError):
         data = None

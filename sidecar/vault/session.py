@@ -134,7 +134,7 @@ class VaultSession(VaultClient):
         answer = retry_until(deadline, self._events, lambda: self._request(deadline, "GET", target))
         data = secret(answer, path, None)
         self._paths_read.add(path)
-        whole = json.loads(answer.body)
+        whole = json.loads(answer.body.decode())
         lease_id, seconds = whole.get("lease_id"), _number(whole, "lease_duration")
         if not isinstance(lease_id, str) or not lease_id:
             return data, SecretLease()

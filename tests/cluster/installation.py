@@ -216,7 +216,11 @@ class Installation:
         port, metrics_port = free_port(), free_port()
         container = pod["spec"]["containers"][0]
         mounts = {mount["mountPath"]: self._mount(pod, mount["name"], folder) for mount in container["volumeMounts"]}
-        addresses = {"0.0.0.0:8443": f"127.0.0.1:{port}", "0.0.0.0:9090": f"127.0.0.1:{metrics_port}"}
+        addresses = {
+            f"{host}:{from_}": f"127.0.0.1:{to}"
+            for host in ("[::]", "0.0.0.0")  # the previous release's manifests have the second
+            for from_, to in ((8443, port), (9090, metrics_port))
+        }
         arguments = [addresses.get(argument) or _moved(argument, mounts) for argument in container["args"]]
         arguments += ["--lame-duck-seconds", str(LAME_DUCK_SECONDS)]
         environment = {entry["name"]: _value(pod, entry) for entry in container.get("env", ())}

@@ -11,7 +11,8 @@ from attestation.verifier.metrics import VerifierMetrics
 from attestation.verifier.reasons import Reason
 from certs.metrics import CertificateMetrics
 from server.health import Health
-from server.limits import Limits, Load
+from server.limits import Limits
+from server.load import Load
 from server.messages import Refusal
 from server.metrics import ServerMetrics, new_registry
 from server.watched import FileMetrics

@@ -125,8 +125,8 @@ def test_commands_take_their_arguments() -> None:
         arguments = pod["spec"]["containers"][0]["args"]
         parsed = build_parser(arguments[0]).parse_args(arguments)
         ports = {port["name"]: port["containerPort"] for port in pod["spec"]["containers"][0]["ports"]}
-        assert parsed.listen == ("0.0.0.0", ports["https"])
-        assert parsed.metrics_listen == ("0.0.0.0", ports["metrics"])
+        assert parsed.listen == ("::", ports["https"])
+        assert parsed.metrics_listen == ("::", ports["metrics"])
 
 
 def test_permissions_are_listed_one_by_one() -> None:

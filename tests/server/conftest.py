@@ -143,12 +143,13 @@ async def serve(tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
         limits: dict[str, Any] | None = None,
         gates: dict[str, Check] | None = None,
         certificate: CertificateFiles | None = None,
+        listen: tuple[str, int] = ("127.0.0.1", 0),
         **more: Any,
     ) -> Service:
         service = Service(
             Application(
                 routes=routes,
-                listen=("127.0.0.1", 0),
+                listen=listen,
                 certificate=certificate or _pair().write(tmp_path / "tls"),
                 limits=Limits(**(FIXTURE_LIMITS | (limits or {}))),
                 gates=gates or {},

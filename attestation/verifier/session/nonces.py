@@ -38,17 +38,10 @@ class Nonces:
 
     def spend(self, nonce: str) -> None:
         """Accept a nonce once. Raises RefusedError: foreign, expired, replayed, or OVERLOADED when the set is full."""
-        try:
-            raw = base64.b64decode(nonce, validate=True)
-        except (binascii.Error, ValueError):
-            raise RefusedError(Reason.NONCE_FOREIGN, "not base64") from None
-        head, mac = raw[:-_MAC_SIZE], raw[-_MAC_SIZE:]
-        if len(raw) != _SIZE or not hmac.compare_digest(mac, self._mac(head)):
-            raise RefusedError(Reason.NONCE_FOREIGN, "this process has not made it")
-        now = self._now()
-        age = now - _TIME.unpack_from(head)[0]
+        head, age = self._read(nonce)
         if age > LIFETIME_SECONDS:
             raise RefusedError(Reason.NONCE_EXPIRED, f"{age:.0f} s old, required at most {LIFETIME_SECONDS} s")
+        now = self._now()
         self._forget(now)
         if head in self._used:
             raise RefusedError(Reason.NONCE_REPLAYED)
@@ -56,6 +49,25 @@ class Nonces:
         if len(self._used) >= self._limit:
             raise RefusedError(Reason.OVERLOADED, f"{self._limit} nonces used in {LIFETIME_SECONDS} s")
         self._used[head] = now + LIFETIME_SECONDS + 1
+
+    def is_unspent(self, nonce: str) -> bool:
+        """Whether `spend` would accept the nonce now. Cheap: one MAC."""
+        try:
+            head, age = self._read(nonce)
+        except RefusedError:
+            return False
+        return age <= LIFETIME_SECONDS and head not in self._used
+
+    def _read(self, nonce: str) -> tuple[bytes, float]:
+        """Time and randomness of a nonce that this process made, and its age in seconds. Raises RefusedError."""
+        try:
+            raw = base64.b64decode(nonce, validate=True)
+        except (binascii.Error, ValueError):
+            raise RefusedError(Reason.NONCE_FOREIGN, "not base64") from None
+        head, mac = raw[:-_MAC_SIZE], raw[-_MAC_SIZE:]
+        if len(raw) != _SIZE or not hmac.compare_digest(mac, self._mac(head)):
+            raise RefusedError(Reason.NONCE_FOREIGN, "this process has not made it")
+        return head, self._now() - _TIME.unpack_from(head)[0]
 
     def _forget(self, now: float) -> None:
         while self._used:

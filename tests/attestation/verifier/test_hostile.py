@@ -12,7 +12,7 @@ import pytest
 
 from attestation.simulator.device import Device
 from kbs.guest import write_additional_evidence
-from kbs.messages import ATTEST_PATH, AUTH_PATH, MAX_MESSAGE_SIZE, TOKEN_PATH
+from kbs.messages import ATTEST_PATH, AUTH_PATH, MAX_ATTEST_SIZE, TOKEN_PATH
 from tests.attestation.verifier.guest import Client
 from tests.attestation.verifier.process import Verifier
 from tests.attestation.verifier.test_refusals import Guest
@@ -35,7 +35,7 @@ SHAPES: dict[str, bytes] = {
     "another tee": b'{"version":"0.4.0","tee":"tdx"}',
     "no common hash": b'{"version":"0.4.0","tee":"snp","extra-params":{"supported-hash-algorithms":["md5"]}}',
     "hashes are no list": b'{"version":"0.4.0","tee":"snp","extra-params":{"supported-hash-algorithms":{"sha384":1}}}',
-    "too large": b" " * (MAX_MESSAGE_SIZE + 1),
+    "too large": b" " * (MAX_ATTEST_SIZE + 1),
 }
 
 

@@ -4,32 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from attestation.simulator.device import Device
 from attestation.simulator.hierarchy import Hierarchy
-from attestation.verifier.rate_limit import source_network
 from tests.attestation.verifier.process import make_site, policy, verifier
 from tests.attestation.verifier.test_refusals import Guest
 from tests.attestation.verifier.tokens import Issuer
 from tests.support.until import until
-
-
-@pytest.mark.parametrize(
-    ("peer", "expected"),
-    [
-        ("192.0.2.7", "192.0.2.7"),
-        ("::ffff:192.0.2.7", "192.0.2.7"),
-        ("2001:db8:0:1:ffff::1", "2001:db8:0:1::/64"),
-        ("2001:db8:0:1::2", "2001:db8:0:1::/64"),
-        ("2001:db8:0:2::2", "2001:db8:0:2::/64"),
-        ("fe80::1%eth0", "fe80::/64"),
-        ("", ""),
-        (":", ":"),
-    ],
-)
-def test_a_source_is_an_address_or_a_64(peer: str, expected: str) -> None:
-    assert source_network(peer) == expected
 
 
 def test_one_address_is_bounded_and_told_of_once(
