@@ -34,6 +34,7 @@ class Request:
 
     method: str
     path: str
+    headers: dict[str, str] = field(default_factory=dict)
     at: float = field(default_factory=time.monotonic)
 
 
@@ -79,7 +80,7 @@ def front(
 
         def _handle(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            request = Request(self.command, self.path)
+            request = Request(self.command, self.path, dict(self.headers.items()))
             spoilt = fault(request, tuple(seen))
             seen.append(request)
             self._answer(spoilt or self._real(body))
