@@ -1,0 +1,227 @@
+"""Attacks on a verifier's memory and processor by callers without evidence: others get their nonces and bearers."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from attestation.simulator.device import Device
+from attestation.simulator.hierarchy import Hierarchy
+from kbs.guest import write_auth
+from kbs.messages import ATTEST_PATH, AUTH_PATH, MAX_ATTEST_SIZE, MAX_AUTH_SIZE, NONCE_HEADER
+from tests.attestation.verifier.guest import Client
+from tests.attestation.verifier.process import Verifier, make_site, policy, verifier
+from tests.attestation.verifier.test_refusals import Guest
+from tests.attestation.verifier.tokens import Issuer
+
+KIB = 1024
+ATTACKER, OTHER = "127.0.0.2", "127.0.0.3"
+HOSTILE = {
+    "objects": b"{},",
+    "lists": b"[],",
+    "members": b'{"":0},',
+    "floats": b"1e9,",
+}
+
+
+def hostile(kind: str, size: int) -> bytes:
+    """JSON of about `size` bytes that takes a parser as long as possible."""
+    piece = HOSTILE[kind]
+    return b'{"a":[' + piece * ((size - 20) // len(piece)) + b"0]}"
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory, hierarchy: Hierarchy, issuer: Issuer) -> Iterator[Verifier]:
+    """A verifier that these tests alone attack; its Vault does not answer."""
+    site = make_site(tmp_path_factory.mktemp("verifier"), hierarchy, issuer, "http://127.0.0.1:1")
+    site.write_policy("payments", policy())
+    site.settings["perSource"] = {"burst": 100_000, "perSecond": 10_000}
+    with verifier(site) as process:
+        yield process
+
+
+def connection(running: Verifier, source: str) -> http.client.HTTPSConnection:
+    context = ssl.create_default_context(cafile=str(running.site.folder / "ca.crt"))
+    return http.client.HTTPSConnection(
+        "127.0.0.1", running.port, timeout=20, context=context, source_address=(source, 0)
+    )
+
+
+def status(caller: http.client.HTTPSConnection, path: str, body: bytes, headers: dict[str, str] | None = None) -> int:
+    caller.request("POST", path, body, headers or {})
+    answer = caller.getresponse()
+    answer.read()
+    return answer.status
+
+
+@contextlib.contextmanager
+def unfinished(running: Verifier, count: int, size: int) -> Iterator[None]:
+    """`count` connections of one address, each with a body of `size` bytes but for its last one."""
+    head = f"POST {ATTEST_PATH} HTTP/1.1\r\nHost: h\r\nContent-Length: {size}\r\n\r\n".encode()
+    context = ssl.create_default_context(cafile=str(running.site.folder / "ca.crt"))
+    held: list[ssl.SSLSocket] = []
+    try:
+        for _ in range(count):
+            plain = socket.create_connection(("127.0.0.1", running.port), source_address=(ATTACKER, 0))
+            held.append(context.wrap_socket(plain, server_hostname="127.0.0.1"))
+            with contextlib.suppress(OSError):  # it may be refused while it sends
+                held[-1].sendall(head + b" " * (size - 1))
+        yield
+    finally:
+        for each in held:
+            each.close()
+
+
+@pytest.mark.parametrize(("count", "size"), [(136, 490 * KIB), (300, MAX_ATTEST_SIZE)])
+def test_unfinished_bodies_keep_no_other_address_out(
+    alone: Verifier, device: Device, issuer: Issuer, count: int, size: int
+) -> None:
+    with unfinished(alone, count, size):
+        caller = connection(alone, OTHER)
+        for _ in range(20):
+            assert status(caller, AUTH_PATH, write_auth()) == 200
+        caller.close()
+        client = alone.client()
+        uid = f"unfinished-{count}"
+        assert Guest(client, device, issuer.token(uid=uid)).attest().status == 200
+        client.close()
+        probe = http.client.HTTPConnection("127.0.0.1", alone.metrics_port, timeout=20)
+        probe.request("GET", "/readyz")
+        assert probe.getresponse().read() == b"ok\n"
+        probe.close()
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_a_hostile_body_costs_little_whatever_its_size(alone: Verifier, kind: str) -> None:
+    """The largest that was ever read cost 83 ms of the event loop, and any address could send it."""
+    count = 25
+    caller = connection(alone, ATTACKER)
+    before = _processor_seconds(alone.process.pid)
+    for size in (MAX_ATTEST_SIZE, 512 * KIB):
+        for _ in range(count):
+            with contextlib.suppress(OSError):  # the server closes a connection whose body is too large
+                assert status(caller, ATTEST_PATH, hostile(kind, size)) in (400, 413)
+                continue
+            caller.close()
+    used = _processor_seconds(alone.process.pid) - before
+    caller.close()
+    assert used / (2 * count) < 0.015
+
+
+def test_probes_stay_quick_under_hostile_bodies(alone: Verifier) -> None:
+    stop = threading.Event()
+
+    def attack() -> None:
+        caller = connection(alone, ATTACKER)
+        while not stop.is_set():
+            try:
+                status(caller, ATTEST_PATH, hostile("objects", MAX_ATTEST_SIZE))
+            except OSError:
+                caller.close()
+        caller.close()
+
+    threads = [threading.Thread(target=attack, daemon=True) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    probe = http.client.HTTPConnection("127.0.0.1", alone.metrics_port, timeout=20)
+    try:
+        taken = []
+        for _ in range(50):
+            began = time.perf_counter()
+            probe.request("GET", "/healthz")
+            assert probe.getresponse().read() == b"ok\n"
+            taken.append(time.perf_counter() - began)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(30)
+        probe.close()
+    assert sorted(taken)[len(taken) // 2] < 0.25
+
+
+@pytest.mark.parametrize(
+    ("path", "size", "expected"),
+    [
+        (AUTH_PATH, MAX_AUTH_SIZE, 200),
+        (AUTH_PATH, MAX_AUTH_SIZE + 1, 413),
+        (ATTEST_PATH, MAX_ATTEST_SIZE, 400),
+        (ATTEST_PATH, MAX_ATTEST_SIZE + 1, 413),
+    ],
+)
+def test_a_body_has_the_size_of_its_call(alone: Verifier, path: str, size: int, expected: int) -> None:
+    caller = connection(alone, OTHER)
+    assert status(caller, path, write_auth().ljust(size)) == expected
+    caller.close()
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-be", "utf-8-sig"])
+def test_json_is_utf_8_and_nothing_else(alone: Verifier, device: Device, issuer: Issuer, encoding: str) -> None:
+    """A front that reads UTF-8 alone would see another message in the same bytes."""
+    client = alone.client()
+    assert client.call("POST", AUTH_PATH, write_auth().decode().encode(encoding)).status == 400
+    guest = Guest(client, device, issuer.token(uid=f"encoding-{encoding}"))
+    assert client.attest(b'{"a":"b"}'.decode().encode(encoding)).status == 400
+    assert client.attest(guest.body()).status == 200
+    client.close()
+
+
+def test_a_call_may_bring_its_nonce_and_no_other(alone: Verifier, device: Device, issuer: Issuer) -> None:
+    client = alone.client()
+    body = Guest(client, device, issuer.token(uid="header")).body()
+    nonce = json.loads(body)["runtime-data"]["nonce"]
+    other = client.call("POST", ATTEST_PATH, body, {NONCE_HEADER: client.nonce()})
+    assert (other.status, other.error.problem) == (400, "InvalidRequest")
+    assert client.call("POST", ATTEST_PATH, body, {NONCE_HEADER: nonce}).status == 200
+    client.close()
+
+
+def test_the_limit_of_an_address_counts_before_a_body_arrives(
+    tmp_path: Path, hierarchy: Hierarchy, issuer: Issuer
+) -> None:
+    site = make_site(tmp_path, hierarchy, issuer, "http://127.0.0.1:1")
+    site.settings["perSource"] = {"burst": 1, "perSecond": 0.0001}
+    with verifier(site) as running:
+        caller = connection(running, OTHER)
+        assert status(caller, ATTEST_PATH, b"{}") == 400
+        caller.close()
+        caller = connection(running, OTHER)
+        caller.putrequest("POST", ATTEST_PATH)
+        caller.putheader("Content-Length", "1000")
+        caller.endheaders()
+        assert caller.getresponse().status == 503
+        caller.close()
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/.well-known/jwks.json"])
+def test_head_is_answered_as_get_without_a_body(alone: Verifier, path: str) -> None:
+    caller = connection(alone, OTHER)
+    answers = []
+    for method in ("HEAD", "GET"):
+        caller.request(method, path)
+        answer = caller.getresponse()
+        answers.append((answer.status, answer.headers["Content-Length"], answer.read()))
+    caller.close()
+    assert [each[:2] for each in answers] == [answers[1][:2]] * 2
+    assert answers[0][2] == b""
+
+
+def _processor_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_it_still_serves_afterwards(alone: Verifier, device: Device, issuer: Issuer) -> None:
+    client: Client = alone.client()
+    assert Guest(client, device, issuer.token(uid="afterwards")).attest().status == 200
+    client.close()
+    assert alone.events("handler_failed") == []
