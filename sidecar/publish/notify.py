@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from plan.document import parse_reaction
 from sidecar.errors import SidecarError
+from sidecar.publish.process_names import SHEBANG_BYTES, Record, is_named
 from sidecar.reasons import Reason
 
 _PROC: Final = Path("/proc")
@@ -59,16 +61,41 @@ class Notification:
     def _matching(self, entry: str) -> _Process | None:
         if not entry.isdecimal() or int(entry) in (_PAUSE, os.getpid()):
             return None
+        folder = _PROC / entry
         try:
-            status = (_PROC / entry / "status").read_text(errors="replace")
-            first = (_PROC / entry / "cmdline").read_bytes().split(b"\0", 1)[0]
+            status = (folder / "status").read_text(errors="replace")
+            line = (folder / "cmdline").read_bytes()
         except OSError:  # it has ended, or the kernel hides it
             return None
         fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
-        is_named = self.process in (fields["Name"], os.fsdecode(first).rpartition("/")[2])
-        if not is_named or fields["Uid"].split()[0] != str(os.getuid()) or fields["State"].startswith(("Z", "X")):
+        if fields["Uid"].split()[0] != str(os.getuid()) or fields["State"].startswith(("Z", "X")):
             return None
-        return _Process(int(entry), int(fields["PPid"]))
+        words = [os.fsdecode(word) for word in line.split(b"\0")[:-1]]
+        record = Record(fields["Name"], words, _program(folder), lambda word: _first_bytes(folder, word))
+        return _Process(int(entry), int(fields["PPid"])) if is_named(record, self.process) else None
+
+
+def _program(folder: Path) -> str | None:
+    try:
+        return os.readlink(folder / "exe")
+    except OSError:
+        return None
+
+
+def _first_bytes(folder: Path, word: str) -> bytes | None:
+    """The start of a file, by the process's own root and working directory."""
+    path = folder / "root" / word.lstrip("/") if word.startswith("/") else folder / "cwd" / word
+    try:
+        # Whatever the application names: a pipe must not block.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK)
+    except (OSError, ValueError):
+        return None
+    try:
+        return os.read(descriptor, SHEBANG_BYTES) if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
 
 
 def notification(on_change: str) -> Notification | None:

@@ -65,6 +65,34 @@ def test_a_long_name_is_known_by_its_command(tmp_path: Path, note: Path) -> None
         process.wait()
 
 
+_LONG = f"{NAME}-service-worker.py"
+
+
+@pytest.mark.parametrize("first", [sys.executable, f"{sys.executable} -u", "/usr/bin/env python3"])
+@pytest.mark.parametrize("way", ["absolute", "relative"])
+def test_a_script_is_known_by_its_name_of_any_length(tmp_path: Path, first: str, way: str) -> None:
+    """Beside one of which the kernel keeps the same letters, and beside others that only name it."""
+    for name in (_LONG, other := _LONG.replace("worker", "writer")):
+        (tmp_path / name).write_text(f"#!{first}\nimport signal\nprint('up', flush=True)\nsignal.pause()\n")
+        (tmp_path / name).chmod(0o755)
+    path = tmp_path if way == "absolute" else Path()
+    start = {"cwd": tmp_path, "stdout": subprocess.PIPE, "text": True}
+    words = [[f"./{path / _LONG}" if way == "relative" else path / _LONG], [f"./{other}", _LONG]]
+    processes = [subprocess.Popen(each, **start) for each in words]  # type: ignore[call-overload]
+    processes.append(subprocess.Popen(["tail", "-f", _LONG, "/dev/null"], **start))  # type: ignore[call-overload]
+    try:
+        for process in processes:
+            assert process.stdout.readline()
+        assert tell(_LONG, "SIGTERM") == 1
+        assert processes[0].wait(10) == -signal.SIGTERM
+        assert [each.poll() for each in processes[1:]] == [None, None]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+            process.stdout.close()
+
+
 def test_each_of_several_processes_gets_the_signal(tmp_path: Path, note: Path) -> None:
     with application(tmp_path, note, NAME) as one, application(tmp_path, note, NAME) as other:
         assert tell(NAME) == 2
