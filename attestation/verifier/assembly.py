@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import aiohttp
@@ -28,6 +29,7 @@ from attestation.verifier.configuration import (
     VerifierConfiguration,
 )
 from attestation.verifier.handlers import Handlers
+from attestation.verifier.key_custody import check_key_custody
 from attestation.verifier.metrics import VerifierMetrics
 from attestation.verifier.peer import Peers
 from attestation.verifier.policies.load import load_policies, policy_files
@@ -75,6 +77,7 @@ class Settings:
 
 def make_application(settings: Settings, configuration: VerifierConfiguration) -> Application:
     """The verifier as `server.service.run` takes it; called on the event loop. Raises ConfigurationError."""
+    check_key_custody(configuration, datetime.now(UTC).date())
     registry = new_registry()
     files = FileMetrics(registry)
     read_back = {cluster.name: cluster.readBack is not None for cluster in configuration.clusters}

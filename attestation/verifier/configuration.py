@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import date
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -18,7 +19,7 @@ _LABEL = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 
 
 class Mode(StrEnum):
-    """`production` refuses settings for trials: a simulated root, HTTP to Vault or to an API server."""
+    """`production` refuses settings for trials: a simulated root, HTTP to Vault or to an API server, keys in files."""
 
     PRODUCTION = "production"
     DEVELOPMENT = "development"
@@ -150,6 +151,14 @@ class PolicyVault(_Section):
     path: str = Field(pattern=_MOUNT, description="of the secret, below the mount")
 
 
+class Exemption(_Section):
+    """A rule of production that does not hold here, until a day; see docs/verifier.md, "What each key is worth"."""
+
+    id: Literal["key-files"]
+    reason: str = Field(min_length=1, max_length=500, pattern=r"\S", description="for the people who decide it again")
+    expires: date = Field(description='the last day, such as "2027-03-31"; at most a year ahead')
+
+
 class PerSource(_Section):
     """Attestations from one address (IPv6: one /64) before anything is verified; behind a proxy that is the proxy's."""
 
@@ -179,6 +188,9 @@ class VerifierConfiguration(_Section):
     signing: Signing
     explain: Explain = Explain()
     perSource: PerSource = PerSource()
+    exceptions: tuple[Exemption, ...] = Field(
+        (), max_length=1, description="what production accepts all the same: key-files, for keys in files"
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -15,7 +15,7 @@ from attestation.simulator.hierarchy import Hierarchy, open_hierarchy
 from kbs.guest import EphemeralKey, open_token, read_attest_answer, token_path, write_additional_evidence, write_attest
 from kbs.messages import ERROR_BASE, WireError, binding
 from tests.attestation.verifier.guest import Answer, Client, document
-from tests.attestation.verifier.process import HOST_DATA, Verifier, make_site, policy, verifier
+from tests.attestation.verifier.process import HOST_DATA, Verifier, exemption, make_site, policy, verifier
 from tests.attestation.verifier.tokens import Issuer
 from tests.support.openbao import OpenBao
 from tests.support.until import until
@@ -235,6 +235,7 @@ def test_production_refuses_simulated_evidence_and_even_to_start_with_its_root(
     with pytest.raises(RuntimeError, match="simulatedRoot: simulated evidence proves nothing"), verifier(site):
         pass
     del site.settings["certificates"]["simulatedRoot"]
+    site.settings["exceptions"] = [exemption()]
     with verifier(site) as running:
         answer = Guest(running.client(), device, issuer.token()).attest()
         assert (answer.status, outside(answer)) == (401, REFUSED)

@@ -1,0 +1,93 @@
+"""Keys in files: refused in production, unless an exception with a reason and an end names them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from attestation.simulator.hierarchy import Hierarchy
+from tests.attestation.verifier.own_login import write_secret
+from tests.attestation.verifier.process import Site, exemption, make_site, start_command, verifier
+from tests.attestation.verifier.tokens import Issuer
+from tests.support.paths import ROOT
+
+
+@pytest.fixture
+def site(tmp_path: Path, hierarchy: Hierarchy, issuer: Issuer) -> Site:
+    """A verifier for production; its Vault is not there."""
+    made = make_site(tmp_path, hierarchy, issuer, "https://127.0.0.1:1")
+    made.settings["mode"] = "production"
+    del made.settings["certificates"]["simulatedRoot"]
+    return made
+
+
+def signing_key(_site: Site) -> str:
+    return "signing.keys: "
+
+
+def secret_id(site: Site) -> str:
+    files = {name: str(write_secret(site.folder / name, "of a test")) for name in ("roleId", "secretId")}
+    site.settings["vault"]["login"] = {"appRole": files}
+    site.settings["signing"] = {"transit": {"key": "verifier"}}
+    return "vault.login.appRole.secretId: "
+
+
+def token(site: Site) -> str:
+    site.settings["vault"]["login"] = {"tokenFile": str(write_secret(site.folder / "token", "of a test"))}
+    site.settings["signing"] = {"transit": {"key": "verifier"}}
+    return "vault.login.tokenFile: "
+
+
+@pytest.mark.parametrize("key", [signing_key, secret_id, token])
+@pytest.mark.parametrize(
+    ("exceptions", "problem"),
+    [
+        ([], "a key in a file is every workload; not with mode: production without exceptions: [{id: key-files"),
+        ([exemption(-1)], "exceptions: key-files expired on "),
+        ([exemption(400)], "exceptions: key-files expires in more than 366 days"),
+    ],
+)
+def test_production_does_not_start(
+    site: Site, key: Callable[[Site], str], exceptions: list[dict[str, str]], problem: str
+) -> None:
+    where = key(site)
+    site.settings["exceptions"] = exceptions
+    (told,) = problems(site)
+    assert told.startswith(where)
+    assert problem in told
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"id": "key-file"}, "exceptions"),
+        ({"reason": " "}, "exceptions"),
+        ({"expires": "soon"}, "exceptions"),
+        ({"expires": None}, "exceptions"),
+        ({"more": "1"}, "unknown key more"),
+    ],
+)
+def test_an_exception_is_whole_or_refused(site: Site, change: dict[str, Any], problem: str) -> None:
+    site.settings["exceptions"] = [exemption() | change]
+    assert any(problem in each for each in problems(site))
+
+
+@pytest.mark.parametrize("days", [0, 30])
+def test_with_an_exception_it_starts_and_says_so(site: Site, days: int) -> None:
+    site.settings["exceptions"] = [exemption(days)]
+    with verifier(site) as running:
+        (line,) = running.events("exception")
+    assert (line["id"], line["reason"], line["keys"]) == ("key-files", "a test", ["signing.keys"])
+
+
+def problems(site: Site) -> list[str]:
+    done = subprocess.run(start_command(site), capture_output=True, cwd=ROOT, timeout=60)
+    assert done.returncode == 2
+    (line,) = [json.loads(each) for each in done.stderr.splitlines() if b"start_failed" in each]
+    found: list[str] = line["problems"]
+    return found
