@@ -24,15 +24,15 @@ _GUEST = "simulated-guest"
 
 def write_site(folder: Path, hardware: Hardware, openbao: OpenBao, issuer: Issuer) -> Path:
     """The verifier's configuration file, with everything that it names beside it."""
-    (folder / "policies").mkdir(parents=True)
+    (folder / "policies" / CLUSTER / "shop").mkdir(parents=True)
     (folder / "guests").mkdir()
     issuer.write_jwks(folder / "cluster.jwks")
     key = ec.generate_private_key(ec.SECP256R1())
     _write_private(folder / "signing.pem", key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     guest = {"product": "Simulated", "measurements": [hardware.measurement], "minTcb": TCB.as_dict()}
     _write(folder / "guests" / "guests.yaml", {_GUEST: guest})
-    for service, account in (("payments", "default"), ("newsletter", "newsletter")):
-        _write(folder / "policies" / f"{service}.yaml", _policy(service, account))
+    for service, account in (("payments", "payments"), ("newsletter", "newsletter")):
+        _write(folder / "policies" / CLUSTER / "shop" / f"{service}.yaml", _policy(service, account))
     settings = {
         "mode": "development",
         "clusters": [{"name": CLUSTER, "issuer": ISSUER, "jwks": {"file": "cluster.jwks"}}],
@@ -72,10 +72,14 @@ class Verifier(Process):
 
 
 def _policy(service: str, account: str) -> dict[str, Any]:
-    """What webhook-injected pods can have: no initdata, hence no HOST_DATA that names the workload."""
+    """What webhook-injected pods can have: no initdata, hence no HOST_DATA that names the workload.
+
+    There is no API server to look the pod up at, so the account alone says which Service it is.
+    """
     return {
         "workload": {"cluster": CLUSTER, "namespace": "shop", "service": service, "serviceAccount": account},
         "assurance": "vm",
+        "exclusiveServiceAccount": True,
         "guests": [_GUEST],
         "vault": {"mount": f"jwt-{CLUSTER}", "role": "knative"},
     }

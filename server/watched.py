@@ -44,7 +44,7 @@ class Watched(Generic[T]):
     The constructor loads in the caller's thread, and raises what `read` raises. Then `watch` runs until cancelled:
     every `interval` seconds it compares the files of `paths()`, and calls `read` in a thread when they changed.
     `changed` is called on the event loop with each new value. `read` raises ConfigurationError for a mistake that a
-    person has to correct.
+    person has to correct, or returns a value without the parts that have one, with their problems.
     """
 
     def __init__(
@@ -67,6 +67,7 @@ class Watched(Generic[T]):
         self._loaded = read()
         self._problem: object = None
         self._record()
+        self._report()
 
     @property
     def value(self) -> T:
@@ -95,13 +96,11 @@ class Watched(Generic[T]):
             self._fail(error)
             return False
         self._signature = signature
-        recovered, self._problem = self._problem is not None, None
-        if loaded.digest == self._loaded.digest:
-            if recovered:
-                self._metrics.success.labels(self.name).set(1)
+        before, self._loaded = self._loaded, loaded
+        self._report()
+        if loaded.digest == before.digest:
             return False
-        self._metrics.digest.remove(self.name, self._loaded.digest)
-        self._loaded = loaded
+        self._metrics.digest.remove(self.name, before.digest)
         self._record()
         logs.info("file_reloaded", file=self.name, digest=loaded.digest)
         if self._changed:
@@ -110,8 +109,15 @@ class Watched(Generic[T]):
 
     def _record(self) -> None:
         self._metrics.digest.labels(self.name, self._loaded.digest).set(1)
-        self._metrics.success.labels(self.name).set(1)
         self._metrics.timestamp.labels(self.name).set(time.time())
+
+    def _report(self) -> None:
+        """Say which parts of the newest value could not be used."""
+        problems = self._loaded.problems
+        self._metrics.success.labels(self.name).set(0 if problems else 1)
+        if problems and problems != self._problem:
+            logs.error("file_partly_loaded", file=self.name, problems=problems, digest=self.digest)
+        self._problem = problems or None
 
     def _fail(self, error: Exception) -> None:
         self._metrics.success.labels(self.name).set(0)

@@ -22,6 +22,7 @@ from attestation.pki.cache import CertificateCache
 from attestation.report.envelopes import Evidence, from_coco_document
 from attestation.report.products import line_by_cpuid, line_by_name
 from attestation.report.report_data import accepted
+from attestation.verifier.cluster.node_chips import NodeChips, check_chip
 from attestation.verifier.cluster.pod_lookup import PodLookup
 from attestation.verifier.cluster.pod_token import PodIdentity, PodTokens
 from attestation.verifier.cluster.token_review import TokenReviewer
@@ -73,7 +74,10 @@ class Attestation:
 
 
 class Appraiser:
-    """`lookups`: for the clusters whose pods are looked up; `reviewers`: for those that confirm tokens."""
+    """`lookups`: for the clusters whose pods are looked up; `reviewers`: for those that confirm tokens.
+
+    `nodes`: for the clusters whose nodes' chips the operator lists; each gives the list in force.
+    """
 
     def __init__(
         self,
@@ -83,11 +87,13 @@ class Appraiser:
         policies: Callable[[], PolicySet],
         certificates: CertificateCache,
         reviewers: Mapping[str, TokenReviewer],
+        nodes: Mapping[str, Callable[[], NodeChips]],
     ) -> None:
         self.nonces = nonces
         self._tokens = tokens
         self._lookups = lookups
         self._reviewers = reviewers
+        self._nodes = nodes
         self._policies = policies
         self._certificates = certificates
         self._pod_limit = RateLimiter(_POD_BURST, _POD_SECONDS, time.monotonic)
@@ -105,6 +111,7 @@ class Appraiser:
             (attestation.policy,) = possible
         self._check_cheaply(attestation, request, evidence, possible)
         attestation.pod = await self._enrich_identity(attestation.pod, request.pod_token)
+        self._check_node(attestation.pod, evidence)
         attestation.policy = self._policies().find(evidence.report.host_data, attestation.pod)
         references = self._check_cheaply(attestation, request, evidence, (attestation.policy,))
         await self._appraise(attestation, request, evidence, attestation.policy, references)
@@ -116,6 +123,10 @@ class Appraiser:
             await reviewer.confirm(token, pod)
         lookup = self._lookups.get(pod.cluster)
         return pod if lookup is None else await lookup.look_up(pod)
+
+    def _check_node(self, pod: PodIdentity, evidence: Evidence) -> None:
+        if (chips := self._nodes.get(pod.cluster)) is not None:
+            check_chip(chips(), pod, evidence.report.chip_id)
 
     def _check_cheaply(
         self, attestation: Attestation, request: AttestRequest, evidence: Evidence, policies: Sequence[Policy]

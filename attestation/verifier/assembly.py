@@ -17,6 +17,7 @@ from attestation.pki.kds import KeyService
 from attestation.pki.roots import TrustAnchors
 from attestation.verifier.appraiser import Appraiser
 from attestation.verifier.cluster.jwks import MAX_JWKS_SIZE, KeySet
+from attestation.verifier.cluster.node_chips import NodeChips, load_node_chips
 from attestation.verifier.cluster.pod_lookup import PodLookup
 from attestation.verifier.cluster.pod_token import PodTokens, TrustedCluster
 from attestation.verifier.cluster.token_review import TokenReviewer
@@ -30,9 +31,9 @@ from attestation.verifier.configuration import (
 )
 from attestation.verifier.handlers import Handlers
 from attestation.verifier.key_custody import check_key_custody
-from attestation.verifier.metrics import VerifierMetrics
+from attestation.verifier.metrics import VerifierMetrics, watch_shared_keys
 from attestation.verifier.peer import Peers
-from attestation.verifier.policies.load import load_policies, policy_files
+from attestation.verifier.policies.load import PolicyReader, policy_files
 from attestation.verifier.policies.model import PolicySet
 from attestation.verifier.policies.vault_secret import PolicySecret
 from attestation.verifier.reasons import RefusedError
@@ -97,9 +98,16 @@ def make_application(settings: Settings, configuration: VerifierConfiguration) -
         changed=lambda lists: setattr(certificates, "crls", lists),
     )
     certificates.crls = crls.value
+    nodes = {
+        entry.name: _node_chips(entry.name, entry.nodes, files, background)
+        for entry in configuration.clusters
+        if entry.nodes is not None
+    }
+    tokens = PodTokens([_cluster(entry, peers) for entry in configuration.clusters], time.time)
+    watch_shared_keys(registry, tokens.shared_keys)
     appraiser = Appraiser(
         Nonces(time.monotonic),
-        PodTokens([_cluster(entry, peers) for entry in configuration.clusters], time.time),
+        tokens,
         {entry.name: _lookup(entry.readBack, peers) for entry in configuration.clusters if entry.readBack is not None},
         policies,
         certificates,
@@ -108,6 +116,7 @@ def make_application(settings: Settings, configuration: VerifierConfiguration) -
             for entry in configuration.clusters
             if entry.tokenReview is not None
         },
+        nodes,
     )
     handlers = Handlers(
         nonces=appraiser.nonces,
@@ -144,6 +153,7 @@ def _cluster(entry: ClusterEntry, peers: Peers) -> TrustedCluster:
         frozenset(entry.audiences),
         frozenset(entry.algorithms),
         KeySet(_fetcher(entry.jwks, peers), time.monotonic),
+        entry.maxTokenSeconds,
     )
 
 
@@ -185,6 +195,14 @@ def _lookup(back: ReadBack, peers: Peers) -> PodLookup:
     return PodLookup(_api_server(back.url, back.ca, back.token, peers), back.timeoutSeconds)
 
 
+def _node_chips(cluster: str, path: Path, files: FileMetrics, background: list[Background]) -> Callable[[], NodeChips]:
+    watched: Watched[NodeChips] = Watched(
+        f"nodes-{cluster}", read=lambda: load_node_chips(path), paths=lambda: [path], metrics=files
+    )
+    background.append(watched.watch)
+    return lambda: watched.value
+
+
 def _reviewer(review: TokenReview, audiences: Sequence[str], peers: Peers) -> TokenReviewer:
     client = _api_server(review.url, review.ca, review.token, peers)
     return TokenReviewer(client, frozenset(audiences), review.timeoutSeconds)
@@ -222,9 +240,12 @@ def _policies(
         gates["policies"] = secret.check
         return lambda: secret.value
     folders = (configuration.policies, configuration.guests)
+    if missing := [f"{folder}: is not a folder that can be read" for folder in folders if not folder.is_dir()]:
+        raise ConfigurationError(missing)
+    reader = PolicyReader(read_back)
     watched: Watched[PolicySet] = Watched(
         "policies",
-        read=lambda: load_policies(*folders, read_back),
+        read=lambda: reader.folders(*folders),
         paths=lambda: policy_files(folders),
         metrics=files,
     )

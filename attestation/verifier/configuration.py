@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from attestation.pki.kds import DEFAULT_URL
-from attestation.verifier.cluster.pod_token import ALGORITHMS, Algorithm
+from attestation.verifier.cluster.pod_token import ALGORITHMS, LONGEST_SECONDS, Algorithm
 from server.yaml.strict import ConfigurationError, load
 
 _MOUNT = r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$"
@@ -67,10 +67,24 @@ class ClusterEntry(_Section):
 
     name: str = Field(pattern=_LABEL, description="as in the policies' workload.cluster")
     issuer: str = Field(min_length=1, description="the tokens' iss, exactly; clusters may share it")
-    audiences: tuple[str, ...] = Field(("morphisms-verifier",), min_length=1)
+    audiences: tuple[str, ...] = Field(
+        ("morphisms-verifier",),
+        min_length=1,
+        description="one of them must be in the token; clusters that share the issuer should have an audience each",
+    )
+    maxTokenSeconds: int = Field(
+        LONGEST_SECONDS, ge=600, le=86400, description="longest life of a pod token, from its iat to its exp"
+    )
     algorithms: tuple[Algorithm, ...] = Field(ALGORITHMS, min_length=1)
     jwks: Jwks
-    readBack: ReadBack | None = None
+    readBack: ReadBack | None = Field(
+        None,
+        description="leave it out only where the API server cannot be reached: without it a token names a service "
+        "account, never a Service, and a policy of assurance vm needs an account of its own",
+    )
+    nodes: Path | None = Field(
+        None, description="file NODE: [CHIP_ID, …] in hex; a report's chip must be one of the live pod's node"
+    )
     tokenReview: TokenReview | None = Field(None, description="in addition to jwks")
 
 
@@ -220,6 +234,11 @@ def load_configuration(path: Path) -> VerifierConfiguration:
 def _problems(configuration: VerifierConfiguration) -> list[str]:
     names = [cluster.name for cluster in configuration.clusters]
     problems = [f"clusters: {name} is listed twice" for name in sorted(set(names)) if names.count(name) > 1]
+    problems += [
+        f"clusters.{cluster.name}.nodes: needs readBack, which says on which node a pod runs"
+        for cluster in configuration.clusters
+        if cluster.nodes is not None and cluster.readBack is None
+    ]
     if configuration.signing.transit is not None and configuration.vault.login is None:
         problems.append("signing.transit: needs vault.login")
     if configuration.policyVault is not None and configuration.vault.login is None:

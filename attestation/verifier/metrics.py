@@ -11,6 +11,13 @@ from attestation.verifier.reasons import Reason
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0)
 
 
+def watch_shared_keys(registry: CollectorRegistry, count: Callable[[], int]) -> None:
+    """Export the number of token-signing keys that more than one cluster lists; there should be none."""
+    Gauge(
+        "morphisms_shared_cluster_keys", "Token-signing keys that more than one cluster lists.", registry=registry
+    ).set_function(count)
+
+
 class VerifierMetrics:
     """Attestations and logins by reason, with their durations."""
 

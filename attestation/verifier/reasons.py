@@ -17,11 +17,13 @@ class Reason(StrEnum):
     TOKEN_ISSUER = "token-issuer"  # no configured cluster has this issuer
     TOKEN_SIGNATURE = "token-signature"  # no key of any cluster with this issuer made it
     TOKEN_EXPIRED = "token-expired"
+    TOKEN_TOO_LONG = "token-too-long"  # valid for longer than the cluster's maxTokenSeconds
     TOKEN_NOT_YET_VALID = "token-not-yet-valid"
     TOKEN_AUDIENCE = "token-audience"
     TOKEN_UNBOUND = "token-unbound"  # of a service account, not of one pod
     TOKEN_WITHDRAWN = "token-withdrawn"  # signed by the cluster, whose TokenReview does not confirm it any more
     POD_MISMATCH = "pod-mismatch"  # the API server knows no such live pod, or another one by this name
+    NODE_CHIP = "node-chip"  # the report's CHIP_ID is not of the node that the pod runs on
     EVIDENCE_MALFORMED = "evidence-malformed"
     NO_POLICY = "no-policy"
     TOKEN_DISAGREES = "token-disagrees"  # HOST_DATA names one workload, the pod token another
@@ -40,6 +42,8 @@ class Reason(StrEnum):
     POD_TOO_OFTEN = "pod-too-often"
     SOURCE_TOO_OFTEN = "source-too-often"
     KEYS_UNAVAILABLE = "keys-unavailable"  # the cluster's JWKS is not available
+    TOKEN_KEY_UNKNOWN = "token-key-unknown"  # no cluster's keys, as last fetched, have this id; they are fetched again
+    TOKEN_AMBIGUOUS = "token-ambiguous"  # several clusters list the key, and all of them take the token's audience
     POLICIES_UNAVAILABLE = "policies-unavailable"  # Vault has returned no valid set since the start
     POD_UNAVAILABLE = "pod-unavailable"  # the API server does not answer
     CERTIFICATES_UNAVAILABLE = "certificates-unavailable"  # neither guest, cache nor AMD's key service has them yet
@@ -70,6 +74,8 @@ _RETRYABLE = frozenset(
         Reason.POD_TOO_OFTEN,
         Reason.SOURCE_TOO_OFTEN,
         Reason.KEYS_UNAVAILABLE,
+        Reason.TOKEN_KEY_UNKNOWN,
+        Reason.TOKEN_AMBIGUOUS,
         Reason.POLICIES_UNAVAILABLE,
         Reason.POD_UNAVAILABLE,
         Reason.CERTIFICATES_UNAVAILABLE,

@@ -33,10 +33,14 @@ _ECHOING = {"value_error", "assertion_error", "uuid_parsing", "json_invalid", "g
 
 @dataclass(frozen=True, slots=True)
 class Loaded(Generic[T]):
-    """A value and the SHA-256 (hex) of the canonical content it came from."""
+    """A value and the SHA-256 (hex) of the canonical content it came from.
+
+    `problems`: of parts that could not be used, where the others can be; the value is without the new text of these.
+    """
 
     value: T
     digest: str
+    problems: tuple[str, ...] = ()
 
 
 class ConfigurationError(Exception):

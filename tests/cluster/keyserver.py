@@ -68,7 +68,7 @@ class KeyServer:
         """Let this Service's pods have its secrets, by an appraisal policy of assurance vm."""
         workload = {"namespace": namespace, "service": service}
         before = len(self.judge.events("file_reloaded"))
-        self.judge.site.write_policy(f"{namespace}-{service}", _policy(workload))
+        self.judge.site.write_policy(service, _policy(workload))
         until(lambda: len(self.judge.events("file_reloaded")) > before)
 
     def write(self, namespace: str, service: str, name: str, **data: str) -> None:
@@ -167,9 +167,35 @@ def _site(cluster: ControlPlane, folder: Path, hierarchy: Hierarchy, vault_url: 
     site = Site(folder, hierarchy, vault_url)
     discovery = cluster.admin.get("/.well-known/openid-configuration")
     (folder / "prod.jwks").write_text(json.dumps(cluster.admin.get("/openid/v1/jwks")))
-    site.settings["clusters"] = [{"name": _CLUSTER, "issuer": discovery["issuer"], "jwks": {"file": "prod.jwks"}}]
-    site.write_policy("none", _policy({"namespace": "nobody", "service": "nothing"}))
+    # Services share account default, so the verifier looks at each pod's label.
+    (folder / "api-token").write_text(_token_to_get_pods(cluster))
+    back = {"url": cluster.url, "ca": str(cluster.ca), "token": "api-token"}
+    entry = {"name": _CLUSTER, "issuer": discovery["issuer"], "jwks": {"file": "prod.jwks"}, "readBack": back}
+    site.settings["clusters"] = [entry]
+    site.write_policy("nothing", _policy({"namespace": "nobody", "service": "nothing"}))
     return site
+
+
+def _token_to_get_pods(cluster: ControlPlane) -> str:
+    """Of an account that may do what manifests/components/verifier-cluster-access allows the verifier."""
+    account = "/api/v1/namespaces/kube-system/serviceaccounts"
+    named = {"metadata": {"name": "verifier-of-a-test"}}
+    cluster.admin.create(account, {"apiVersion": "v1", "kind": "ServiceAccount", **named})
+    group = "rbac.authorization.k8s.io"
+    rules = [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}]
+    role = {"apiVersion": f"{group}/v1", "kind": "ClusterRole", **named, "rules": rules}
+    cluster.admin.create(f"/apis/{group}/v1/clusterroles", role)
+    binding = {
+        "apiVersion": f"{group}/v1",
+        "kind": "ClusterRoleBinding",
+        **named,
+        "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": "verifier-of-a-test"},
+        "subjects": [{"kind": "ServiceAccount", "name": "verifier-of-a-test", "namespace": "kube-system"}],
+    }
+    cluster.admin.create(f"/apis/{group}/v1/clusterrolebindings", binding)
+    request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 86400}}
+    answer = cluster.admin.create(f"{account}/verifier-of-a-test/token", request)
+    return str(answer["status"]["token"])
 
 
 def _policy(workload: dict[str, str]) -> dict[str, Any]:

@@ -46,9 +46,9 @@ def test_the_webhooks_configuration_is_one() -> None:
 def test_the_policy_and_its_guest_are_believable_together(tmp_path: Path) -> None:
     guests = _yaml(_VERIFIER, "measurements")
     assert guests
-    for folder, document in (("guests", guests), ("policies", _yaml(_VERIFIER, "workload:"))):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / "page.yaml").write_text(yaml.safe_dump(document))
+    for path, document in (("guests/page", guests), ("policies/prod/shop/payments", _yaml(_VERIFIER, "workload:"))):
+        (tmp_path / path).parent.mkdir(parents=True)
+        (tmp_path / f"{path}.yaml").write_text(yaml.safe_dump(document))
     assert load_policies(tmp_path / "policies", tmp_path / "guests", {"prod": True}).value.policies
 
 

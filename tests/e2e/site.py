@@ -28,8 +28,9 @@ def replica(site: Site, folder: Path, hierarchy: Hierarchy, issuer: Issuer) -> S
     """A folder of its own with the same signing key, certificate and policies, as a second replica's pod has it."""
     folder.mkdir()
     other = make_site(folder, hierarchy, issuer, site.vault_url)
-    for name in ("signing.pem", "ca.crt", "tls.crt", "tls.key", "policies/payments.yaml"):
+    for name in ("signing.pem", "ca.crt", "tls.crt", "tls.key", "policies/prod/shop/payments.yaml"):
         (folder / name).unlink(missing_ok=True)
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(site.folder / name, folder / name)
     other.settings["vault"] = dict(site.settings["vault"])
     return other

@@ -183,7 +183,7 @@ def test_a_guest_refused_later_keeps_its_secrets_and_attests_again(
         sidecar.wait("published")
         (accessor,) = alive(bao) - before
         reloads = len(verifier_process.events("file_reloaded"))
-        (verifier_process.site.folder / "policies/payments.yaml").unlink()
+        verifier_process.site.policy_path("payments").unlink()
         try:
             until(lambda: len(verifier_process.events("file_reloaded")) > reloads)
             bao.done("POST", "auth/token/revoke-accessor", {"accessor": accessor})

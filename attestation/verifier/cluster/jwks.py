@@ -1,4 +1,4 @@
-"""One cluster's token-signing keys (JWKS): fetched when needed, refetched for an unknown key id at most once a minute.
+"""One cluster's token-signing keys (JWKS): fetched when needed, and for an unknown key id every ten seconds at most.
 
 `fetch` reads a file or requests the API server; the keys are public, so their shape alone is checked. A fetched set is
 used for ten minutes, so that a key which the cluster has withdrawn stops counting, and for an hour at most while
@@ -20,7 +20,7 @@ from attestation.verifier.untrusted_json import read_json
 Key = RSAKey | ECKey
 Fetch = Callable[[], Awaitable[bytes]]
 
-REFETCH_SECONDS = 60.0
+REFETCH_SECONDS = 10.0
 RETRY_SECONDS = 5.0  # after a failure
 FRESH_SECONDS = 600.0
 LONGEST_SECONDS = 3600.0
@@ -37,18 +37,32 @@ class KeySet:
         self._fetch = fetch
         self._now = now
         self._keys: dict[str, Key] = {}
+        self._listed: dict[str, float] = {}
         self._fetched: float | None = None
         self._requested: float | None = None
+        self._fetches = 0
         self._problem = ""
         self._turn = asyncio.Lock()
 
     async def key(self, key_id: str) -> Key | None:
-        """The key with this id, or None when the cluster has none. Raises RefusedError(KEYS_UNAVAILABLE)."""
+        """The key with this id, or None when a set that was fetched after the call began does not have it.
+
+        Raises RefusedError: KEYS_UNAVAILABLE, or TOKEN_KEY_UNKNOWN when the set at hand is older and no newer one may
+        be fetched yet. The caller may come again: another caller's unknown key id must not refuse a new key for good.
+        """
+        fetches = self._fetches
         if not self._is_younger_than(FRESH_SECONDS) or key_id not in self._keys:
             await self._refresh(key_id)
         if not self._is_younger_than(LONGEST_SECONDS):
             raise RefusedError(Reason.KEYS_UNAVAILABLE, self._problem or "not fetched yet")
-        return self._keys.get(key_id)
+        key = self._keys.get(key_id)
+        if key is None and self._fetches == fetches:
+            raise RefusedError(Reason.TOKEN_KEY_UNKNOWN, "the cluster's keys are fetched again in a few seconds")
+        return key
+
+    def listed_since(self) -> dict[str, float]:
+        """Thumbprint of each key that the newest set lists → when a fetched set first listed it, monotonic seconds."""
+        return dict(self._listed)
 
     def _is_younger_than(self, seconds: float) -> bool:
         return self._fetched is not None and self._now() - self._fetched < seconds
@@ -69,6 +83,9 @@ class KeySet:
                 self._problem = str(error)
                 return
             self._fetched, self._problem = self._now(), ""
+            self._fetches += 1
+            thumbprints = {key.thumbprint() for key in self._keys.values()}
+            self._listed = {each: self._listed.get(each, self._fetched) for each in thumbprints}
 
 
 def parse_jwks(data: bytes) -> dict[str, Key]:

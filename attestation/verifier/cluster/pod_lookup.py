@@ -67,6 +67,7 @@ def _merged(pod: PodIdentity, live: Mapping[str, Any]) -> PodIdentity:
         service=_text(labels.get(SERVICE_LABEL)),
         revision=_text(labels.get(REVISION_LABEL)),
         images=_images(status),
+        node=_text(spec.get("nodeName")),
     )
 
 

@@ -1,7 +1,12 @@
 """Reading appraisal policies and guest reference values, which people or CI write and which lie beside Vault.
 
-A folder of policies, one per file, and a folder of guests, each file `NAME: {…}` (see `server.guest_entries`). They are
-read together, because a policy is useless without its guests: either all files are valid, or none is used.
+A record lies at CLUSTER/NAMESPACE/SERVICE.yaml and may name that workload alone, so the folder's own access control
+says who may write whose record. A mounted ConfigMap has no folders: there the file is CLUSTER.NAMESPACE.SERVICE.yaml,
+which is unambiguous because none of the three names has a dot. Guests lie in a folder of files, each `NAME: {…}` (see
+`server.guest_entries`).
+
+Each record stands for itself. A broken one keeps its last good text and neither blocks nor freezes another; one that is
+gone is withdrawn at once. A folder that cannot be read keeps the records in it; a readable empty one withdraws them.
 """
 
 from __future__ import annotations
@@ -9,11 +14,10 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
-
-from pydantic import BaseModel
+from typing import Any, Generic, TypeVar
 
 from attestation.appraisal.result import Assurance
 from attestation.verifier.policies.model import AppraisalPolicy, Policy, PolicySet
@@ -23,168 +27,303 @@ from server.text import did_you_mean
 from server.yaml.strict import ConfigurationError, Loaded, load, validate
 
 _MAX_PROBLEMS = 50
-_Model = TypeVar("_Model", bound=BaseModel)
-ADVICE_ACCOUNT = "give each Service its own service account, or set readBack for the cluster"
+_T = TypeVar("_T")
+_SUFFIXES = (".yaml", ".yml")
+_LAYOUT = "CLUSTER/NAMESPACE/SERVICE.yaml"
+
+
+@dataclass
+class _Found(Generic[_T]):
+    """One reading. `entries`: key → (its place, a function that reads it and raises ConfigurationError).
+
+    `unreadable`: keys that begin with one of these may exist; they keep what they had.
+    """
+
+    entries: dict[str, tuple[str, Callable[[], _T]]] = field(default_factory=dict)
+    unreadable: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    def values(self, kept: Mapping[str, _T]) -> dict[str, _T]:
+        """Key → value: the new one, or the kept one of a key that cannot be read now."""
+        values = {key: value for key, value in kept.items() if any(map(key.startswith, self.unreadable))}
+        for key, (_, read) in self.entries.items():
+            try:
+                values[key] = read()
+            except ConfigurationError as error:
+                self.problems += error.problems
+                if key in kept:
+                    values[key] = kept[key]
+        return values
+
+
+class PolicyReader:
+    """Reads again and again, and remembers the last good text of each record and each guest file.
+
+    `clusters`: name to whether its pods are looked up.
+    """
+
+    def __init__(self, clusters: Mapping[str, bool]) -> None:
+        self._clusters = clusters
+        self._records: Mapping[str, AppraisalPolicy] = {}
+        self._guest_files: Mapping[str, GuestFile] = {}
+        self._guests: Mapping[str, tuple[str, GuestEntry]] = {}
+
+    def folders(self, policies: Path, guests: Path) -> Loaded[PolicySet]:
+        """The records in force; what is broken stands in `problems`."""
+        return self._loaded(_records_in(policies, self._clusters), _guest_files_in(guests))
+
+    def document(self, document: Mapping[str, Any], name: str) -> Loaded[PolicySet]:
+        """As `folders`, of one document: `policies`, each under CLUSTER/NAMESPACE/SERVICE, and `guests`.
+
+        Raises ConfigurationError for a document that has not these two mappings.
+        """
+        policies, guests = document.get("policies"), document.get("guests")
+        if not isinstance(policies, dict) or not isinstance(guests, dict):
+            raise ConfigurationError([f"{name}: policies and guests, both mappings, are required"])
+        found: _Found[AppraisalPolicy] = _Found()
+        found.problems += [f"{name}: unknown key {key}" for key in sorted(set(document) - {"policies", "guests"})]
+        for key, value in policies.items():
+            place = f"{name} {key}"
+            found.entries[str(key)] = (place, _checked(_validator(place, value), str(key), place, self._clusters))
+        files: _Found[GuestFile] = _Found()
+        for guest, value in guests.items():
+            place = f"{name} guests"
+            files.entries[str(guest)] = (place, _guest_validator(place, {guest: value}))
+        return self._loaded(found, files)
+
+    def _loaded(self, found: _Found[AppraisalPolicy], files: _Found[GuestFile]) -> Loaded[PolicySet]:
+        self._guest_files = files.values(self._guest_files)
+        guests, problems = _without_duplicates(self._guest_files, self._guests)
+        self._guests = guests
+        problems = files.problems + problems
+        records = found.values(self._records)
+        records, collisions = _without_collisions(records, self._records, self._clusters)
+        self._records = records
+        entries = {name: entry for name, (_, entry) in guests.items()}
+        policies: list[Policy] = []
+        for key, record in sorted(records.items()):
+            place = found.entries[key][0] if key in found.entries else key
+            problems += [
+                f"{place}: unknown guest {guest}{did_you_mean(guest, entries)}"
+                for guest in record.guests
+                if guest not in entries
+            ]
+            if any(guest in entries for guest in record.guests):
+                policies.append(_resolve(key, record, entries))
+        digest = hashlib.sha256("".join(policy.digest for policy in policies).encode()).hexdigest()
+        problems = [*found.problems, *problems, *collisions]
+        return Loaded(PolicySet.of(policies), digest, tuple(problems[:_MAX_PROBLEMS]))
 
 
 def policy_files(folders: Sequence[Path]) -> list[Path]:
-    """The folders and the YAML files in them: what a watch has to look at."""
-    return [path for folder in folders for path in (folder, *_yaml_files(folder))]
+    """The folders, the folders in them and the YAML files: what a watch has to look at."""
+    return [path for folder in folders for path in (folder, *_below(folder, 0))]
 
 
 def load_policies(policies: Path, guests: Path, clusters: Mapping[str, bool]) -> Loaded[PolicySet]:
-    """Read both folders. `clusters`: name to whether its pods are read back. Raises ConfigurationError, with all
-    problems."""
-    problems: list[str] = []
-    guest_files = [(str(path), path.name, _loader(path, GuestFile)) for path in _yaml_files(guests, problems)]
-    files = [(str(path), path.name, _loader(path, AppraisalPolicy)) for path in _yaml_files(policies, problems)]
-    return _assembled(files, guest_files, clusters, problems)
+    """Both folders, of which every file must be valid. Raises ConfigurationError, with all problems."""
+    loaded = PolicyReader(clusters).folders(policies, guests)
+    if loaded.problems:
+        raise ConfigurationError(loaded.problems)
+    return loaded
 
 
-def read_policies(document: Mapping[str, Any], name: str, clusters: Mapping[str, bool]) -> Loaded[PolicySet]:
-    """As `load_policies`, of one document: `policies`, each by a name as a file has it, and `guests`."""
-    problems = [f"{name}: unknown key {key}" for key in sorted(set(document) - {"policies", "guests"})]
-    policies, guests = document.get("policies"), document.get("guests")
-    if not isinstance(policies, dict) or not isinstance(guests, dict):
-        raise ConfigurationError([*problems, f"{name}: policies and guests, both mappings, are required"])
-    entries = [
-        (f"{name} {key}", str(key), _validator(f"{name} {key}", value, AppraisalPolicy))
-        for key, value in policies.items()
-    ]
-    guest_entries = [(f"{name} guests", name, _validator(f"{name} guests", guests, GuestFile))]
-    return _assembled(entries, guest_entries, clusters, problems)
+def _below(folder: Path, depth: int) -> Iterator[Path]:
+    try:
+        paths = _visible(folder)
+    except OSError:
+        return
+    for path in paths:
+        if path.suffix in _SUFFIXES:
+            yield path
+        elif depth < 2 and path.is_dir():
+            yield path
+            yield from _below(path, depth + 1)
 
 
-_Records = Sequence[tuple[str, str, Callable[[], "AppraisalPolicy"]]]
-_Guests = Sequence[tuple[str, str, Callable[[], "GuestFile"]]]
+def _visible(folder: Path) -> list[Path]:
+    """Without the names that a mounted ConfigMap keeps for itself. Raises OSError."""
+    return sorted(path for path in folder.iterdir() if path.name[0] != ".")
 
 
-def _loader(path: Path, model: type[_Model]) -> Callable[[], _Model]:
-    return lambda: load(path, model).value
-
-
-def _validator(name: str, value: object, model: type[_Model]) -> Callable[[], _Model]:
-    return lambda: validate(value, model, name=name)
-
-
-def _assembled(
-    policies: _Records, guests: _Guests, clusters: Mapping[str, bool], problems: list[str]
-) -> Loaded[PolicySet]:
-    """Each entry: its place, its name for people, and a function that reads it (raises ConfigurationError)."""
-    entries = _read_guests(guests, problems)
-    records: list[tuple[str, AppraisalPolicy]] = []
-    for place, name, read in policies:
-        try:
-            record = read()
-        except ConfigurationError as error:
-            problems += error.problems
-            continue
-        records.append((f"{record.workload.subject} ({name})", record))
-        problems += _unknown(place, "cluster", [record.workload.cluster], clusters)
-        problems += _unknown(place, "guest", record.guests, entries)
-    problems += _collisions(records, clusters)
-    if problems:
-        raise ConfigurationError(problems)
-    found = tuple(_resolve(name, record, entries) for name, record in records)
-    digest = hashlib.sha256("".join(sorted(policy.digest for policy in found)).encode()).hexdigest()
-    return Loaded(_index(found), digest)
-
-
-def _read_guests(guests: _Guests, problems: list[str]) -> dict[str, GuestEntry]:
-    found: dict[str, GuestEntry] = {}
-    where: dict[str, str] = {}
-    for place, label, read in guests:
-        try:
-            entries = read().root
-        except ConfigurationError as error:
-            problems += error.problems
-            continue
-        for name, entry in entries.items():
-            if name in where:
-                problems.append(f"{place}: guest {name} is also in {where[name]}; remove one")
-                continue
-            found[name], where[name] = entry, label
+def _records_in(folder: Path, clusters: Mapping[str, bool]) -> _Found[AppraisalPolicy]:
+    found: _Found[AppraisalPolicy] = _Found()
+    _search(folder, folder, "", found, clusters)
     return found
 
 
-def _yaml_files(folder: Path, problems: list[str] | None = None) -> list[Path]:
+def _search(
+    root: Path, folder: Path, prefix: str, found: _Found[AppraisalPolicy], clusters: Mapping[str, bool]
+) -> None:
+    """Collect the records below `folder`, whose path in `root` is `prefix`: empty, or `CLUSTER/`, or both names."""
     try:
-        return sorted(path for path in folder.iterdir() if path.suffix in (".yaml", ".yml") and path.name[0] != ".")
+        paths = _visible(folder)
     except OSError as error:
-        if problems is not None:
-            problems.append(f"{folder}: cannot be read: {error.strerror}")
-        return []
+        found.problems.append(f"{folder}: cannot be read: {error.strerror}")
+        found.unreadable.append(prefix)
+        return
+    depth = prefix.count("/")
+    for path in paths:
+        if path.suffix not in _SUFFIXES:
+            if depth < 2 and path.is_dir():
+                _search(root, path, f"{prefix}{path.name}/", found, clusters)
+        elif depth != 2 and not (depth == 0 and path.stem.count(".") == 2):
+            found.problems.append(_misplaced(root, path))
+        else:
+            key = f"{prefix}{path.stem}" if depth else path.stem.replace(".", "/")
+            if key in found.entries:
+                found.problems.append(f"{path}: {found.entries[key][0]} is the same record; remove one")
+                continue
+            found.entries[key] = (str(path), _checked(_loader(path), key, str(path), clusters, root))
 
 
-def _unknown(path: str, what: str, names: Sequence[str], known: Mapping[str, object]) -> list[str]:
-    problems = []
-    for name in names:
-        if name not in known:
-            problems.append(f"{path}: unknown {what} {name}{did_you_mean(name, known)}")
+def _misplaced(root: Path, path: Path) -> str:
+    try:
+        subject = load(path, AppraisalPolicy).value.workload.subject
+    except ConfigurationError:
+        return f"{path}: a record lies at {root}/{_LAYOUT}; move it there"
+    return f"{path}: a record lies at {_LAYOUT}; move it to {root}/{subject}.yaml"
+
+
+def _guest_files_in(folder: Path) -> _Found[GuestFile]:
+    found: _Found[GuestFile] = _Found()
+    try:
+        paths = [path for path in _visible(folder) if path.suffix in _SUFFIXES]
+    except OSError as error:
+        found.problems.append(f"{folder}: cannot be read: {error.strerror}")
+        found.unreadable.append("")
+        return found
+    for path in paths:
+        found.entries[path.name] = (str(path), _guest_loader(path))
+    return found
+
+
+def _loader(path: Path) -> Callable[[], AppraisalPolicy]:
+    return lambda: load(path, AppraisalPolicy).value
+
+
+def _guest_loader(path: Path) -> Callable[[], GuestFile]:
+    return lambda: load(path, GuestFile).value
+
+
+def _guest_validator(name: str, value: object) -> Callable[[], GuestFile]:
+    return lambda: validate(value, GuestFile, name=name)
+
+
+def _validator(name: str, value: object) -> Callable[[], AppraisalPolicy]:
+    return lambda: validate(value, AppraisalPolicy, name=name)
+
+
+def _checked(
+    read: Callable[[], AppraisalPolicy], key: str, place: str, clusters: Mapping[str, bool], root: Path | None = None
+) -> Callable[[], AppraisalPolicy]:
+    """`read`, and the requirements that a record meets on its own."""
+
+    def checked() -> AppraisalPolicy:
+        record = read()
+        workload = record.workload
+        problems = []
+        if workload.subject != key:
+            right = workload.subject if root is None else f"{root}/{workload.subject}.yaml"
+            problems.append(f"{place}: names workload {workload.subject}; such a record lies at {right}")
+        if workload.cluster not in clusters:
+            problems.append(f"{place}: unknown cluster {workload.cluster}{did_you_mean(workload.cluster, clusters)}")
+        elif record.assurance is Assurance.VM and not clusters[workload.cluster]:
+            problems += [f"{place}: {problem}" for problem in _without_read_back(record)]
+        if problems:
+            raise ConfigurationError(problems)
+        return record
+
+    return checked
+
+
+def _without_read_back(record: AppraisalPolicy) -> list[str]:
+    """With assurance vm a token alone says whose pod it is, and a token names an account, never a Service."""
+    workload = record.workload
+    advice = f"set readBack for cluster {workload.cluster} in the verifier's configuration"
+    if workload.serviceAccount == "default":
+        return [
+            f"workload.serviceAccount is default, under which any pod of {workload.namespace} may run, and assurance "
+            f"vm takes the account's word for the Service; {advice}, or give the Service an account of its own: "
+            f"serviceAccount: {workload.service}, and exclusiveServiceAccount: true"
+        ]
+    if not record.exclusiveServiceAccount:
+        return [
+            f"assurance vm takes the word of account {workload.serviceAccount} for the Service; {advice}, or state "
+            "that nothing else runs under the account: exclusiveServiceAccount: true"
+        ]
+    return []
+
+
+def _without_duplicates(
+    files: Mapping[str, GuestFile], before: Mapping[str, tuple[str, GuestEntry]]
+) -> tuple[dict[str, tuple[str, GuestEntry]], list[str]]:
+    """Guest → (its file, its entry). Of a guest in two files the one that was in force stays, else neither counts."""
+    places: dict[str, list[str]] = {}
+    for file, content in sorted(files.items()):
+        for name in content.root:
+            places.setdefault(name, []).append(file)
+    found: dict[str, tuple[str, GuestEntry]] = {}
+    problems: list[str] = []
+    for name, where in places.items():
+        if len(where) > 1:
+            problems.append(f"{where[1]}: guest {name} is also in {where[0]}; remove one")
+        holders = where if len(where) == 1 else [file for file in where if name in before and before[name][0] == file]
+        if holders:
+            found[name] = (holders[0], files[holders[0]].root[name])
+    return found, problems
+
+
+def _without_collisions(
+    records: dict[str, AppraisalPolicy], before: Mapping[str, AppraisalPolicy], clusters: Mapping[str, bool]
+) -> tuple[dict[str, AppraisalPolicy], list[str]]:
+    """The records of which no two can be meant by one pod: a new or edited record never displaces another one."""
+    records, problems = dict(records), list[str]()
+    while found := _collisions(records, clusters):
+        losers: set[str] = set()
+        for (key, other), problem in found.items():
+            changed = {each for each in (key, other) if records[each] != before.get(each)}
+            losers |= changed or {key, other}
+            problems.append(f"{key} and {other}: {problem}")
+        for key in losers:
+            if key in before and records[key] != before[key]:
+                records[key] = before[key]
+            else:
+                del records[key]
+    return records, problems
+
+
+def _collisions(records: Mapping[str, AppraisalPolicy], clusters: Mapping[str, bool]) -> dict[tuple[str, str], str]:
+    accounts: dict[tuple[str, str, str], list[str]] = {}
+    for key, record in records.items():
+        workload = record.workload
+        # With the pod looked up, its label tells the Services of one account apart.
+        if not clusters.get(workload.cluster):
+            accounts.setdefault((workload.cluster, workload.namespace, workload.serviceAccount), []).append(key)
+    problems: dict[tuple[str, str], str] = {}
+    for keys in accounts.values():
+        for pair in itertools.combinations(sorted(keys), 2):
+            if problem := _collision(records[pair[0]], records[pair[1]]):
+                problems[pair] = problem
     return problems
 
 
-def _collisions(records: Sequence[tuple[str, AppraisalPolicy]], clusters: Mapping[str, bool]) -> list[str]:
-    """Pairs that match the same guest, or of which one hides the other."""
-    groups: dict[tuple[str, ...], list[int]] = {}
-    for index, (_, record) in enumerate(records):
-        workload = record.workload
-        account = ("account", workload.cluster, workload.namespace, workload.serviceAccount)
-        # Two policies can match the same guest only within one group.
-        for key in (("subject", workload.subject), account, *(("hostData", digest) for digest in record.hostData)):
-            groups.setdefault(key, []).append(index)
-    problems: dict[tuple[int, int], str] = {}
-    for group in groups.values():
-        for pair in itertools.combinations(group, 2):
-            (name, record), (other_name, other) = (records[index] for index in pair)
-            if pair not in problems and (problem := _collision(record, other, clusters)):
-                problems[pair] = f"{name} and {other_name}: {problem}"
-    return list(problems.values())[:_MAX_PROBLEMS]
-
-
-def _collision(record: AppraisalPolicy, other: AppraisalPolicy, clusters: Mapping[str, bool]) -> str:
-    ours, theirs = record.workload, other.workload
-    if ours.subject == theirs.subject:
-        if record.assurance is not other.assurance:
-            return "shadowed: a guest refused by one is accepted by the other with assurance vm; keep one"
-        return "overlapping: both are for this workload; merge their hostData and guests into one"
-    shared = set(record.hostData) & set(other.hostData)
-    # Two services may run in the same kind of guest when the token distinguishes them.
-    if shared and not record.assurance is other.assurance is Assurance.VM:
-        digest = min(shared)
-        return f"ambiguous: both list hostData {digest[:16]}…; measure each workload's initdata on its own"
-    same_account = (ours.cluster, ours.namespace, ours.serviceAccount) == (
-        theirs.cluster,
-        theirs.namespace,
-        theirs.serviceAccount,
-    )
-    if same_account and Assurance.VM in (record.assurance, other.assurance) and not clusters.get(ours.cluster):
-        return f"ambiguous: a token of {ours.namespace}/{ours.serviceAccount} cannot tell them apart; {ADVICE_ACCOUNT}"
+def _collision(record: AppraisalPolicy, other: AppraisalPolicy) -> str:
+    workload = record.workload
+    if Assurance.VM in (record.assurance, other.assurance):
+        return (
+            f"ambiguous: a token of {workload.namespace}/{workload.serviceAccount} cannot tell them apart; give each "
+            "Service its own service account, or set readBack for the cluster"
+        )
+    if shared := set(record.hostData) & set(other.hostData):
+        return f"ambiguous: both list hostData {min(shared)[:16]}…; measure each workload's initdata on its own"
     return ""
 
 
 def _resolve(name: str, record: AppraisalPolicy, entries: Mapping[str, GuestEntry]) -> Policy:
-    written = {guest: entries[guest].written for guest in record.guests}
+    guests = [guest for guest in record.guests if guest in entries]
+    written = {guest: entries[guest].written for guest in guests}
     canonical = json.dumps([record.model_dump(mode="json"), written], sort_keys=True, default=str)
     digest = hashlib.sha256(canonical.encode()).hexdigest()
-    references: tuple[GuestReference, ...] = tuple(entries[guest].reference(guest) for guest in record.guests)
+    references: tuple[GuestReference, ...] = tuple(entries[guest].reference(guest) for guest in guests)
     return Policy(name, record, references, digest)
-
-
-def _index(found: tuple[Policy, ...]) -> PolicySet:
-    accounts: dict[tuple[str, str, str], tuple[Policy, ...]] = {}
-    for policy in found:
-        workload = policy.record.workload
-        account = (workload.cluster, workload.namespace, workload.serviceAccount)
-        accounts[account] = (*accounts.get(account, ()), policy)
-    return PolicySet(
-        policies=found,
-        by_host_data={
-            digest: policy
-            for policy in found
-            if policy.record.assurance is Assurance.WORKLOAD
-            for digest in policy.record.host_data
-        },
-        by_digest={policy.digest: policy for policy in found},
-        by_account=accounts,
-    )

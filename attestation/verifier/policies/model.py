@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -51,7 +51,15 @@ class AppraisalPolicy(_Section):
     """Which guests may have one workload's login."""
 
     workload: Workload
-    assurance: Assurance
+    assurance: Assurance = Field(
+        description="workload: HOST_DATA measures the workload. vm: any workload of an approved guest; which one it is "
+        "rests on the cluster's control plane, by the pod's token and label"
+    )
+    exclusiveServiceAccount: bool = Field(
+        False,
+        description="the operator states that nothing but this Service runs under the service account; required with "
+        "assurance vm where the cluster has no readBack, and then the account may not be default",
+    )
     hostData: tuple[Annotated[str, Field(pattern="^[0-9a-f]{64}$")], ...] = Field(
         (), description="digests of the initdata document, old and new during a rollout; empty only with assurance vm"
     )
@@ -70,10 +78,18 @@ class AppraisalPolicy(_Section):
     def host_data(self) -> frozenset[bytes]:
         return frozenset(bytes.fromhex(digest) for digest in self.hostData)
 
+    @property
+    def measured_host_data(self) -> frozenset[bytes]:
+        """The HOST_DATA that stand for this workload: with assurance vm none does."""
+        return self.host_data if self.assurance is Assurance.WORKLOAD else frozenset()
+
 
 @dataclass(frozen=True)
 class Policy:
-    """A policy with its guests resolved. `name` is for people; `digest` changes with the policy or a guest of it."""
+    """A policy with its guests resolved. `name` is CLUSTER/NAMESPACE/SERVICE.
+
+    `digest` changes with the policy and with each guest of it.
+    """
 
     name: str
     record: AppraisalPolicy
@@ -83,17 +99,31 @@ class Policy:
 
 @dataclass(frozen=True)
 class PolicySet:
-    """All policies in force. Made by `load.load_policies`, which refuses ambiguous ones."""
+    """All policies in force, by (cluster, namespace, service account)."""
 
     policies: tuple[Policy, ...]
-    by_host_data: Mapping[bytes, Policy]
-    by_digest: Mapping[str, Policy]
     by_account: Mapping[tuple[str, str, str], tuple[Policy, ...]]
+    listed: Mapping[bytes, str]
+
+    @classmethod
+    def of(cls, policies: Sequence[Policy]) -> PolicySet:
+        """The set of these, no two of which can be meant by one pod."""
+        accounts: dict[tuple[str, str, str], tuple[Policy, ...]] = {}
+        for policy in policies:
+            workload = policy.record.workload
+            account = (workload.cluster, workload.namespace, workload.serviceAccount)
+            accounts[account] = (*accounts.get(account, ()), policy)
+        return cls(
+            policies=tuple(policies),
+            by_account=accounts,
+            listed={digest: policy.name for policy in policies for digest in policy.record.measured_host_data},
+        )
 
     def find(self, host_data: bytes, pod: PodIdentity) -> Policy:
-        """The policy of assurance `workload` with this HOST_DATA, else the one of `vm` for the token's account.
+        """The policy for this HOST_DATA and this pod's account, of assurance `workload` before `vm`.
 
-        Raises RefusedError. A measured guest with another workload's token is refused, not appraised as `vm`.
+        Another account's record that lists the same HOST_DATA changes nothing: such a digest is public. A guest that is
+        measured for another workload of the same account is refused, not appraised as `vm`. Raises RefusedError.
         """
         found = self.possible(host_data, pod)
         if len(found) != 1:
@@ -102,24 +132,15 @@ class PolicySet:
 
     def possible(self, host_data: bytes, pod: PodIdentity) -> tuple[Policy, ...]:
         """The policies that `find` may return once the pod's Service is known. Raises RefusedError."""
-        measured = self.by_host_data.get(host_data)
-        if measured is not None:
-            return (_agreeing(measured, pod),)
-        account = (pod.cluster, pod.namespace, pod.service_account)
-        # Without a pod look-up the account has one policy at most; `load_policies` ensures that.
-        found = tuple(
-            policy
-            for policy in self.by_account.get(account, ())
-            if policy.record.assurance is Assurance.VM and pod.service in (None, policy.record.workload.service)
-        )
-        if not found:
-            raise RefusedError(Reason.NO_POLICY, "for this HOST_DATA or this pod")
-        return found
-
-
-def _agreeing(policy: Policy, pod: PodIdentity) -> Policy:
-    workload = policy.record.workload
-    wanted = (workload.cluster, workload.namespace, workload.serviceAccount)
-    if wanted != (pod.cluster, pod.namespace, pod.service_account) or pod.service not in (None, workload.service):
-        raise RefusedError(Reason.TOKEN_DISAGREES, f"HOST_DATA is {policy.name}'s")
-    return policy
+        account = self.by_account.get((pod.cluster, pod.namespace, pod.service_account), ())
+        own = tuple(policy for policy in account if pod.service in (None, policy.record.workload.service))
+        measured = tuple(policy for policy in own if host_data in policy.record.measured_host_data)
+        found = measured or tuple(policy for policy in own if policy.record.assurance is Assurance.VM)
+        others = [policy.name for policy in account if host_data in policy.record.measured_host_data]
+        if not measured and others and not any(host_data in policy.record.host_data for policy in found):
+            raise RefusedError(Reason.TOKEN_DISAGREES, f"HOST_DATA is {others[0]}'s")
+        if found:
+            return found
+        if host_data in self.listed:
+            raise RefusedError(Reason.TOKEN_DISAGREES, f"HOST_DATA is {self.listed[host_data]}'s")
+        raise RefusedError(Reason.NO_POLICY, "for this HOST_DATA or this pod")

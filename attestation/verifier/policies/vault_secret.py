@@ -1,7 +1,8 @@
 """Appraisal policies and guests from one secret in Vault's KV engine, version 2.
 
-One secret, and not one per policy: a version is then a whole set, which is valid as a whole or not used, and CI can
-replace it by check-and-set.
+One secret, and not one per policy, so that CI can replace the set by check-and-set. Each record in it stands under
+CLUSTER/NAMESPACE/SERVICE and for itself: a broken one keeps its last good text, and one that is gone is withdrawn. A
+secret that was deleted withdraws all of them; one that cannot be read keeps what was.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import time
 from collections.abc import Mapping
 from urllib.parse import quote
 
-from attestation.verifier.policies.load import read_policies
+from attestation.verifier.policies.load import PolicyReader
 from attestation.verifier.policies.model import PolicySet
 from attestation.verifier.reasons import Reason, RefusedError
 from attestation.verifier.vault.credentials import Credentials
@@ -32,7 +33,7 @@ class PolicySecret:
         self._credentials = credentials
         self._url = f"{quote(mount)}/data/{quote(path)}"
         self._place = f"{mount}/{path}"
-        self._clusters = clusters
+        self._reader = PolicyReader(clusters)
         self._metrics = metrics
         self._loaded: Loaded[PolicySet] | None = None
         self._version: int | None = None
@@ -41,13 +42,13 @@ class PolicySecret:
 
     @property
     def value(self) -> PolicySet:
-        """The policies in force. Raises RefusedError(POLICIES_UNAVAILABLE) until there was a valid version."""
+        """The policies in force. Raises RefusedError(POLICIES_UNAVAILABLE) until a version was read."""
         if self._loaded is None:
             raise RefusedError(Reason.POLICIES_UNAVAILABLE, self._problems[0])
         return self._loaded.value
 
     def check(self) -> str | None:
-        """The gate: None once there was a valid version."""
+        """The gate: None once a version was read."""
         return None if self._loaded is not None else Reason.POLICIES_UNAVAILABLE.value
 
     async def watch(self) -> None:
@@ -57,9 +58,12 @@ class PolicySecret:
             await asyncio.sleep(_RETRY_SECONDS if self._loaded is None else _REFRESH_SECONDS)
 
     async def refresh(self) -> None:
-        """Read the secret once; report an invalid version and keep the last valid one."""
+        """Read the secret once; report what is broken in it and keep the last valid text of that."""
         try:
-            answer = await self._credentials.request("GET", self._url)
+            answer = await self._credentials.read_secret(self._url)
+            if answer is None:
+                self._withdraw()
+                return
             metadata, document = answer.get("metadata"), answer.get("data")
             version = metadata.get("version") if isinstance(metadata, dict) else None
             if not isinstance(version, int) or not isinstance(document, dict):
@@ -68,17 +72,23 @@ class PolicySecret:
             made = (version, metadata.get("created_time") if isinstance(metadata, dict) else None)
             if made == self._made and not self._problems:
                 return
-            loaded = await asyncio.to_thread(
-                read_policies, document, f"{self._place} version {version}", self._clusters
-            )
+            loaded = await asyncio.to_thread(self._reader.document, document, f"{self._place} version {version}")
         except RefusedError as error:
             self._fail([f"{self._place}: {error}"])
             return
         except ConfigurationError as error:
             self._fail(list(error.problems))
             return
-        self._made, self._version, self._problems = made, version, []
+        self._made, self._version = made, version
         self._accept(loaded)
+
+    def _withdraw(self) -> None:
+        """Drop all records of a secret that was deleted. One that was never there is still awaited."""
+        if self._loaded is None:
+            self._fail([f"{self._place}: there is no such secret, or its newest version is deleted"])
+        elif self._loaded.value.policies:
+            self._made = None
+            self._accept(self._reader.document({"policies": {}, "guests": {}}, self._place))
 
     def _accept(self, loaded: Loaded[PolicySet]) -> None:
         before, self._loaded = self._loaded, loaded
@@ -87,6 +97,9 @@ class PolicySecret:
         self._metrics.digest.labels(NAME, loaded.digest).set(1)
         self._metrics.success.labels(NAME).set(1)
         self._metrics.timestamp.labels(NAME).set(time.time())
+        if loaded.problems:
+            self._fail(list(loaded.problems))
+        self._problems = []
         logs.info("policies_loaded", place=self._place, version=self._version, policies=len(loaded.value.policies))
 
     def _fail(self, problems: list[str]) -> None:

@@ -87,16 +87,29 @@ class Credentials:
 
     async def request(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
         """`data` of Vault's answer. Raises RefusedError: VAULT_CREDENTIALS for a 403, else as a login is refused."""
+        return mapping((await self._request(method, path, body)).get("data"))
+
+    async def read_secret(self, path: str) -> Mapping[str, Any] | None:
+        """`data` of a KV secret, version 2; None when it is not there or its newest version is deleted.
+
+        Raises RefusedError as `request` does, also for a mount that is not there.
+        """
+        document = await self._request("GET", path, None, absent=True)
+        return mapping(document["data"]) if "data" in document and mapping(document["data"]).get("data") else None
+
+    async def _request(
+        self, method: str, path: str, body: Mapping[str, Any] | None, *, absent: bool = False
+    ) -> Mapping[str, Any]:
+        """The whole answer. `absent`: a 404 by which a KV engine says that it holds nothing there is an answer, too."""
         lease = self._live()
         if lease is None:
             raise self._why()
         try:
-            document = await self._send(method, path, body, lease.token)
+            return await self._send(method, path, body, lease.token, absent=absent)
         except RefusedError as error:
             if error.reason is Reason.VAULT_CREDENTIALS and time.monotonic() - self._logged_in > _DOUBT_SECONDS:
                 self._doubted.set()
             raise
-        return mapping(document.get("data"))
 
     def _live(self) -> _Lease | None:
         lease = self._lease
@@ -163,7 +176,7 @@ class Credentials:
         return lease
 
     async def _send(
-        self, method: str, path: str, body: Mapping[str, Any] | None, token: str | None
+        self, method: str, path: str, body: Mapping[str, Any] | None, token: str | None, *, absent: bool = False
     ) -> Mapping[str, Any]:
         headers = {"Content-Type": "application/json", "X-Vault-Request": "true"}
         if token is not None:
@@ -180,13 +193,22 @@ class Credentials:
             raise RefusedError(Reason.VAULT_SLOW if error.is_slow else Reason.VAULT_UNREACHABLE, str(error)) from None
         if answer.status == 403:
             raise RefusedError(Reason.VAULT_CREDENTIALS, f"Vault answered 403 to {path}")
-        if answer.status != 200:
+        if answer.status not in (200, 204) and not (absent and answer.status == 404 and _is_absent(answer.body)):
             raise refusal(answer)
         try:
-            document = read_json(answer.body)
+            document = read_json(answer.body) if answer.status != 204 else {}
         except ValueError:
             raise RefusedError(Reason.VAULT_STRANGE, "Vault's answer is not JSON") from None
         return mapping(document)
+
+
+def _is_absent(body: bytes) -> bool:
+    """A KV engine's answer for a secret that it does not hold; without an engine the answer has an error's text."""
+    try:
+        document = mapping(read_json(body))
+    except ValueError:
+        return False
+    return document.get("errors") == [] or "metadata" in mapping(document.get("data"))
 
 
 def _lease(token: str, seconds: int, renewable: bool, full: int | None = None) -> _Lease:

@@ -89,8 +89,18 @@ class Site:
             "explain": {"folder": "verdicts"},
         }
 
+    def policy_path(self, name: str, record: dict[str, Any] | None = None) -> Path:
+        """Where the record of a Service lies; by default in the cluster and namespace that `policy` names."""
+        workload = (record or policy())["workload"]
+        return self.folder / "policies" / workload["cluster"] / workload["namespace"] / f"{name}.yaml"
+
     def write_policy(self, name: str, record: dict[str, Any]) -> None:
-        (self.folder / "policies" / f"{name}.yaml").write_text(yaml.safe_dump(record))
+        """Write the record in one step, as a mounted ConfigMap changes."""
+        path = self.policy_path(name, record)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        new = path.with_name(f".{path.name}")
+        new.write_text(yaml.safe_dump(record))
+        new.replace(path)
 
     def write_guests(self, guests: dict[str, Any]) -> None:
         (self.folder / "guests" / "guests.yaml").write_text(yaml.safe_dump(guests))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +18,20 @@ from attestation.verifier.session.entitlement import entitlement
 from tests.attestation.verifier.grants import GRANT
 from tests.attestation.verifier.process import GUEST, HOST_DATA, policy
 
-POD = PodIdentity("prod", "shop", "default", "payments-1", "uid-1")
+POD = PodIdentity("prod", "shop", "default", "payments-1", "uid-1", "payments")
+READ_BACK = True
 OTHER = bytes(reversed(HOST_DATA)).hex()
 
 
 def loaded(folder: Path, *policies: dict[str, Any], guests: dict[str, Any] | None = None) -> PolicySet:
-    for name in ("policies", "guests"):
-        (folder / name).mkdir(exist_ok=True)
-        for old in (folder / name).iterdir():
-            old.unlink()
-    for number, record in enumerate(policies):
-        (folder / "policies" / f"{number}.yaml").write_text(yaml.safe_dump(record))
+    shutil.rmtree(folder / "policies", ignore_errors=True)
+    (folder / "guests").mkdir(exist_ok=True)
+    records = folder / "policies" / "prod" / "shop"
+    records.mkdir(parents=True)
+    for record in policies:
+        (records / f"{record['workload']['service']}.yaml").write_text(yaml.safe_dump(record))
     (folder / "guests" / "guests.yaml").write_text(yaml.safe_dump(guests or {"simulated": GUEST}))
-    return load_policies(folder / "policies", folder / "guests", {"prod": False}).value
+    return load_policies(folder / "policies", folder / "guests", {"prod": READ_BACK}).value
 
 
 def granted(policies: PolicySet) -> Grant:

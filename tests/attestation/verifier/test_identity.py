@@ -74,9 +74,40 @@ async def test_clusters_with_the_same_issuer_are_told_apart_by_their_keys() -> N
     assert "k8s_service" not in pods[0].claims()
 
 
-async def test_the_same_key_in_two_clusters_is_nobodys() -> None:
+async def test_of_two_clusters_that_list_one_key_the_audience_decides() -> None:
+    clock = Clock()
+    prod = cluster("prod", Api(PROD), clock, audiences=frozenset({"for/prod"}))
+    copy = cluster("copy", Api(PROD), clock, audiences=frozenset({"for/copy", "both"}))
+    tokens = PodTokens([copy, prod], time.time)
+    for audience, name in (("for/prod", "prod"), ("for/copy", "copy")):
+        assert (await tokens.identify(PROD.token(audience=audience))).cluster == name
+    assert await reason(tokens, PROD.token(audience="other")) is Reason.TOKEN_AUDIENCE
+    assert tokens.shared_keys() == 1
+
+
+async def test_two_clusters_that_list_one_key_and_take_one_audience_are_told_to_wait() -> None:
     tokens = PodTokens([cluster("prod", Api(PROD)), cluster("copy", Api(PROD))], time.time)
-    assert await reason(tokens, PROD.token()) is Reason.TOKEN_SIGNATURE
+    assert await reason(tokens, PROD.token()) is Reason.TOKEN_AMBIGUOUS
+    assert Reason.TOKEN_AMBIGUOUS.is_retryable
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"expires_in": 3600}, None),
+        ({"expires_in": 3601}, Reason.TOKEN_TOO_LONG),
+        ({"iat": None}, Reason.TOKEN_MALFORMED),
+        ({"iat": "now"}, Reason.TOKEN_MALFORMED),
+        ({"iat": 0}, Reason.TOKEN_TOO_LONG),
+        ({"iat": -(10**12)}, Reason.TOKEN_TOO_LONG),
+    ],
+)
+async def test_a_tokens_life_is_bounded_from_its_issue(changes: dict[str, Any], expected: Reason | None) -> None:
+    tokens = PodTokens([cluster("prod", Api(PROD), longest_seconds=3600)], time.time)
+    if expected is None:
+        assert (await tokens.identify(PROD.token(**changes))).cluster == "prod"
+    else:
+        assert await reason(tokens, PROD.token(**changes)) is expected
 
 
 @pytest.mark.parametrize(
@@ -147,16 +178,16 @@ async def test_one_flipped_bit_anywhere_is_refused() -> None:
                 await tokens.identify(flipped)
 
 
-async def test_a_new_key_is_fetched_once_a_minute_at_most() -> None:
+async def test_a_new_key_is_fetched_every_ten_seconds_at_most_and_meanwhile_the_guest_may_come_again() -> None:
     clock, api = Clock(), Api(PROD)
     tokens = PodTokens([cluster("prod", api, clock)], time.time)
     await tokens.identify(PROD.token())
     rotated = Issuer("prod-2")
     api.issuers = (PROD, rotated)
     for _ in range(5):
-        assert await reason(tokens, rotated.token()) is Reason.TOKEN_SIGNATURE
+        assert await reason(tokens, rotated.token()) is Reason.TOKEN_KEY_UNKNOWN
     assert api.asked == 1
-    clock.now += 61
+    clock.now += 11
     assert (await tokens.identify(rotated.token())).cluster == "prod"
     assert (await tokens.identify(PROD.token())).cluster == "prod"
     assert api.asked == 2

@@ -21,6 +21,8 @@ from tests.attestation.verifier.tokens import Issuer
 from tests.support.openbao import OpenBao
 from tests.support.until import until, until_async
 
+PAYMENTS = "prod/shop/payments"
+
 
 def write(bao: OpenBao, name: str, policies: dict[str, Any], **more: Any) -> None:
     document = {"policies": policies, "guests": {"simulated": GUEST}} | more
@@ -34,32 +36,46 @@ async def test_a_good_version_is_followed_and_outlives_bad_ones(tmp_path: Path, 
         secret = PolicySecret(own, "secret", "verifier/followed", {"prod": False}, files)
         await secret.refresh()
         assert secret.check() == "policies-unavailable"
-        with pytest.raises(RefusedError, match="verifier/followed: vault-no-mount") as caught:
+        with pytest.raises(RefusedError, match="verifier/followed: there is no such secret") as caught:
             _ = secret.value
         assert caught.value.reason is Reason.POLICIES_UNAVAILABLE
-        write(bao, "followed", {"payments": policy()})
+        write(bao, "followed", {PAYMENTS: policy()})
         await secret.refresh()
         good = secret.value
-        assert (secret.check(), [each.name for each in good.policies]) == (None, ["prod/shop/payments (payments)"])
+        assert (secret.check(), [each.name for each in good.policies]) == (None, [PAYMENTS])
 
         bad: list[tuple[dict[str, Any], dict[str, Any]]] = [
-            ({"a": policy(), "b": policy("other")}, {}),
-            ({"a": policy(guests=["gone"])}, {}),
-            ({"a": policy(workload={"cluster": "other"})}, {}),
-            ({"a": {"assurance": "vm"}}, {}),
-            ({"a": policy()}, {"guests": {"simulated": {"product": "Pentium"}}}),
-            ({"a": policy()}, {"guests": {"simulated": "text"}}),
-            ({"a": policy()}, {"guests": []}),
-            ({"a": policy()}, {"polices": {}}),
+            ({PAYMENTS: policy(), "prod/shop/other": policy("other")}, {}),
+            ({PAYMENTS: policy(), "b": policy("other", account="other")}, {}),
+            ({PAYMENTS: policy(workload={"cluster": "other"})}, {}),
+            ({PAYMENTS: {"assurance": "vm"}}, {}),
+            ({PAYMENTS: policy()}, {"guests": {"simulated": {"product": "Pentium"}}}),
+            ({PAYMENTS: policy()}, {"guests": {"simulated": "text"}}),
+            ({PAYMENTS: policy()}, {"guests": {"simulated": GUEST, "other": {"product": "Pentium"}}}),
+            ({PAYMENTS: policy()}, {"guests": []}),
+            ({PAYMENTS: policy()}, {"polices": {}}),
         ]
         for policies, more in bad:
             write(bao, "followed", policies, **more)
             await secret.refresh()
-            assert secret._problems, (policies, more)
-            assert secret.value is good
+            assert files.success.labels("policies")._value.get() == 0, (policies, more)
+            assert secret.value.policies == good.policies
+        # A record whose guest is gone is withdrawn, and so is everything when the secret is deleted.
+        write(bao, "followed", {PAYMENTS: policy(guests=["gone"])})
+        await secret.refresh()
+        assert secret.value.policies == ()
+        write(bao, "followed", {PAYMENTS: policy()})
+        await secret.refresh()
+        assert secret.value.policies == good.policies
         bao.done("DELETE", "secret/data/verifier/followed")
         await secret.refresh()
-        assert secret.value is good
+        assert secret.value.policies == ()
+        write(bao, "followed", {PAYMENTS: policy()})
+        await secret.refresh()
+        assert secret.value.policies == good.policies
+        bao.done("DELETE", "secret/metadata/verifier/followed")
+        await secret.refresh()
+        assert secret.value.policies == ()
         write(bao, "followed", {})
         await secret.refresh()
         assert secret.value.policies == ()
@@ -70,7 +86,7 @@ async def test_an_unchanged_version_is_not_read_again_and_a_remade_secret_is(tmp
     async with kept(bao.url, role(write_app_role(bao, tmp_path, "remade"))) as own:
         await until_async(lambda: own.check() is None)
         secret = PolicySecret(own, "secret", "verifier/remade", {"prod": False}, files)
-        write(bao, "remade", {"payments": policy()})
+        write(bao, "remade", {PAYMENTS: policy()})
         await secret.refresh()
         first = secret.value
         await secret.refresh()
@@ -94,7 +110,7 @@ def test_a_verifier_lives_on_what_vault_holds(
         early = Guest(client, device, issuer.token(uid="early")).attest()
         assert (early.status, inside(running, early)[0]) == (503, "policies-unavailable")
         assert b"[-]policies: policies-unavailable" in client.call("GET", "/readyz").body
-        write(bao, "living", {"payments": policy()})
+        write(bao, "living", {PAYMENTS: policy()})
         until(lambda: running.events("policies_loaded"))
         assert Guest(client, device, issuer.token(uid="a")).attest().status == 200
         assert b"policies" not in client.call("GET", "/readyz").body

@@ -209,7 +209,7 @@ def test_a_policy_removed_a_moment_ago_gives_nothing_more(
         client = running.client()
         before = Guest(client, device, issuer.token(uid="before")).attest()
         assert before.status == 200
-        (site.folder / "policies" / "payments.yaml").unlink()
+        site.policy_path("payments").unlink()
         until(lambda: running.events("file_reloaded"))
         after = Guest(client, device, issuer.token(uid="after")).attest()
         assert (after.status, outside(after)) == (401, REFUSED)
@@ -218,12 +218,15 @@ def test_a_policy_removed_a_moment_ago_gives_nothing_more(
         login = client.token(read_attest_answer(before.body))
         assert (login.status, outside(login)) == (401, BEGIN_ANEW)
         assert inside(running, login, "login")[0] == "policy-changed"
-        # A broken policy keeps the last good set.
-        site.write_policy("broken", policy(assurance="none"))
-        until(lambda: running.events("file_not_reloaded"))
-        site.write_policy("broken", policy())
+        # A broken record blocks no other one, and keeps its own last good text.
+        site.write_policy("broken", policy("broken", assurance="none"))
+        until(lambda: running.events("file_partly_loaded"))
+        site.write_policy("payments", policy())
         until(lambda: len(running.events("file_reloaded")) == 2)
         assert Guest(client, device, issuer.token(uid="again")).attest().status == 200
+        site.write_policy("payments", policy(assurance="none"))
+        until(lambda: len(running.events("file_partly_loaded")) == 2)
+        assert Guest(client, device, issuer.token(uid="kept")).attest().status == 200
 
 
 def test_production_refuses_simulated_evidence_and_even_to_start_with_its_root(

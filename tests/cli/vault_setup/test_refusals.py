@@ -231,9 +231,9 @@ def test_another_owners_mount_is_left_alone(setup: Setup, mount: str, bao: OpenB
 
 
 def test_two_mounts_that_would_share_a_policy_are_refused(setup: Setup, site: Site) -> None:
-    site.write_policy("a", policy(vault={"mount": "a/b", "role": "knative"}))
+    site.write_policy("payments", policy(vault={"mount": "a/b", "role": "knative"}))
     other = {"account": "other", "hostData": ["cd" * 32], "vault": {"mount": "a-b", "role": "knative"}}
-    site.write_policy("b", policy("neighbour", **other))
+    site.write_policy("neighbour", policy("neighbour", **other))
     refused(setup(), "would share policy knative-a-b")
 
 

@@ -201,7 +201,7 @@ def _config(bao: OpenBao, mount: str) -> dict[str, object]:
 
 
 async def test_two_mounts_do_not_share_a_policy(setup: Setup, site: Site, mount: str, bao: OpenBao) -> None:
-    other = {"cluster": "prod", "service": "neighbour", "serviceAccount": "other"}
+    other = {"service": "neighbour", "serviceAccount": "other"}
     changes = {"workload": other, "hostData": ["cd" * 32], "vault": {"mount": f"{mount}-b", "role": "second"}}
     site.write_policy("neighbour", policy("neighbour", account="other", **changes))
     done = setup()
