@@ -7,7 +7,9 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 
+from cli.support.suggestions import SuggestingParser
 from server.files import UnusableInputError
 from server.yaml.strict import ConfigurationError
 
@@ -30,13 +32,14 @@ COMMANDS: dict[str, str] = {
 
 def build_parser(command: str | None) -> argparse.ArgumentParser:
     """The whole parser; only the module of `command` is imported, all of them when it is None (for --help)."""
-    parser = argparse.ArgumentParser(
+    parser = SuggestingParser(
         prog="morphisms",
         description="Confidential Knative Services: admission, attestation, and the same decisions offline.",
         epilog="example:\n  morphisms check -f service.yaml",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    parser.add_argument("--version", action="version", version=f"morphisms {version('morphisms')}")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=SuggestingParser)
     for name, module_name in COMMANDS.items():
         if command in COMMANDS and name != command:
             subparsers.add_parser(name)

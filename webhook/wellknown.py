@@ -22,8 +22,9 @@ KNATIVE_SERVICE: Final = "serving.knative.dev/service"
 KNATIVE_CONFIGURATION: Final = "serving.knative.dev/configuration"
 KNATIVE_REVISION: Final = "serving.knative.dev/revision"
 QUEUE_PROXY: Final = "queue-proxy"
-# Knative's name for a container that has none (config-defaults, container-name-template).
+# Knative's names for a container and an init container that have none (config-defaults, container-name-template).
 USER_CONTAINER: Final = "user-container"
+INIT_CONTAINER: Final = "init-container"
 
 # Kata reads these from the pod; the annotation with the initdata document is measured into HOST_DATA.
 KATA_PREFIX: Final = "io.katacontainers."

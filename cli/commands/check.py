@@ -5,15 +5,28 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
 
-from cli.support.findings import Checker, CheckResult, Finding, not_evaluated
-from cli.support.manifests import Manifest, files_in, load_configuration, load_snapshot, manifests_of
+from cli.support.findings import Checker, CheckResult, Finding, holds_pod, not_evaluated
+from cli.support.manifests import (
+    ForeignFile,
+    Manifest,
+    add_namespace,
+    guessed_namespace,
+    load_configuration,
+    load_snapshot,
+    read_all,
+)
 from cli.support.sarif import sarif
 from cli.support.terminal import RED, YELLOW, coloured, say, wants_colour
 from server.files import UnusableInputError
-from server.yaml.kubernetes import STDIN, read_documents
+from server.text import printable
+from server.yaml.kubernetes import STDIN
 from webhook.errors import MalformedError
+from webhook.modes import Mode
 from webhook.rules.rule import Severity
 
 HELP = "check manifests against the rules; exit 0 clean, 1 violations, 2 unusable input"
@@ -21,29 +34,37 @@ EXAMPLE = "morphisms check -f manifests/ -o sarif > morphisms.sarif"
 DESCRIPTION = """\
 Evaluates the rules on the pods of Pods, Deployments, StatefulSets, DaemonSets, ReplicaSets, Jobs, CronJobs and of
 Knative's Services, Configurations and Revisions as they would look after injection, so every finding needs a change by
-the author. Other kinds are skipped.
+the author. Objects of other kinds are not checked: the summary counts them by kind, and names each that has a pod
+template in it. Of a folder, files without Kubernetes objects (a chart's templates and values) are skipped, named and
+counted; a broken manifest ends the command.
 
 Without --snapshot every namespace counts as one of mode `enforce`, and rules that depend on the cluster are not
-evaluated. With it the namespace's own mode counts, and pods that are exempt there are skipped.
+evaluated. With it the namespace's own mode counts, and pods that are exempt there are skipped. --mode says the mode of
+every namespace in either case: `--snapshot cluster.yaml --mode enforce` is what enforce would do in this cluster.
 
 -o json prints one object:
   {"version": 1,
    "violations": [{"file", "line", "kind", "namespace", "name", "rule", "severity", "action", "field", "message"}],
    "notes": [{"file", "object", "note"}],
    "notEvaluated": [RULE],
-   "summary": {"objects", "violations", "denied", "exempt"}}
+   "notChecked": [{"apiVersion", "kind", "objects", "withPod"}],
+   "skippedFiles": [{"file", "reason"}],
+   "summary": {"objects", "violations", "denied", "exempt", "notChecked", "skippedFiles", "namespaceGuessed"}}
 `line` is where the YAML document starts; `severity` is critical, high, medium or low; `action` is deny or record;
 `field` is in the object as written; a note is no violation, and says what the author may expect and does not happen,
-such as Vault references of a pod that does not opt in. Later versions may add members, and keep the meaning of these.
+such as Vault references of a pod that does not opt in; `withPod` counts the objects in which a pod template stands.
+Later versions may add members, and keep the meaning of these.
 
 Exit codes: 0 clean, 1 violations, 2 unusable input."""
 
 _VIOLATIONS, _UNUSABLE = 1, 2
+_MAX_KIND: Final = 63
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
     parser.description = DESCRIPTION
+    add_namespace(parser)
     parser.add_argument("--config", metavar="FILE", help="configuration; without it the documented defaults")
     parser.add_argument(
         "--snapshot", metavar="FILE", help="a List of namespaces, nodes, RuntimeClasses; the namespace's mode counts"
@@ -55,6 +76,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="FILE|DIR|-",
         help="YAML or JSON, or a folder of such files; - is stdin, the default; may be given several times",
     )
+    parser.add_argument(
+        "--mode",
+        choices=[mode.value for mode in Mode if mode is not Mode.ABSENT],
+        help="the mode of every namespace, whatever the snapshot says",
+    )
     parser.add_argument("-o", "--output", default="text", choices=("text", "json", "sarif"), help="default: text")
 
 
@@ -62,36 +88,86 @@ def run(arguments: argparse.Namespace) -> int:
     """Check every object, then print."""
     try:
         configuration, snapshot = load_configuration(arguments.config), load_snapshot(arguments.snapshot)
-        checker = Checker(configuration, snapshot)
-        results = [result for file in arguments.file or [STDIN] for result in _check(file, checker)]
+        mode = None if arguments.mode is None else Mode(arguments.mode)
+        report = _check(arguments.file or [STDIN], arguments.namespace, Checker(configuration, snapshot, mode))
     except UnusableInputError as error:
         say(f"morphisms check: {error}")
         return _UNUSABLE
-    findings = [finding for result in results for finding in result.findings]
-    notes = _notes(results)
     skipped = not_evaluated(snapshot)
     if arguments.output == "json":
-        sys.stdout.write(_json(results, findings, notes, skipped))
+        sys.stdout.write(_json(report, skipped))
     elif arguments.output == "sarif":
-        sys.stdout.write(sarif(findings, skipped))
+        sys.stdout.write(sarif(report.findings, skipped))
     else:
         colour = wants_colour(sys.stdout)
-        for finding in findings:
+        for finding in report.findings:
             print(_line(finding, colour=colour))
-        for source, title, note in notes:
+        for source, title, note in report.notes:
             print(f"{source}: {title}: note: {note}")
-    say(_summary(results, findings, skipped))
-    return _VIOLATIONS if findings else 0
+    for foreign in report.skipped_files:
+        say(f"{foreign.path}: skipped: {foreign.reason}")
+    for manifest in report.pods_unchecked:
+        say(
+            f"{manifest.source}: {manifest.title}: not checked, but it has a pod template; check the pods that it makes"
+        )
+    if (guessed := guessed_namespace(manifest for manifest, _ in report.checked)) is not None:
+        say(guessed)
+    say(_summary(report, skipped))
+    return _VIOLATIONS if report.findings else 0
 
 
-def _check(path: str, checker: Checker) -> list[CheckResult]:
-    return [
-        result
-        for file in files_in(path)
-        for document in read_documents(file)
-        for manifest in manifests_of(document)
-        if (result := _check_one(manifest, checker)) is not None
-    ]
+@dataclass(frozen=True, slots=True)
+class _Report:
+    """Everything that was looked at: what was checked, and what was not."""
+
+    checked: Sequence[tuple[Manifest, CheckResult]]
+    unchecked: Sequence[Manifest]
+    skipped_files: Sequence[ForeignFile]
+
+    @property
+    def findings(self) -> list[Finding]:
+        """Every finding, in the order of the input."""
+        return [finding for _, result in self.checked for finding in result.findings]
+
+    @property
+    def notes(self) -> list[tuple[str, str, str]]:
+        """(file, object, note) of every note."""
+        return [(manifest.source, manifest.title, note) for manifest, result in self.checked for note in result.notes]
+
+    @property
+    def denied(self) -> int:
+        """How many findings deny."""
+        return sum(finding.action == "deny" for finding in self.findings)
+
+    @property
+    def exempt(self) -> int:
+        """How many objects are outside the policy."""
+        return sum(bool(result.exempt) for _, result in self.checked)
+
+    @property
+    def pods_unchecked(self) -> list[Manifest]:
+        """The objects of other kinds in which a pod template stands."""
+        return [manifest for manifest in self.unchecked if holds_pod(manifest.object)]
+
+    @property
+    def kinds_unchecked(self) -> list[tuple[tuple[str, str], int]]:
+        """((apiVersion, kind), how many objects), sorted."""
+        kinds = Counter((str(each.object["apiVersion"]), each.kind) for each in self.unchecked)
+        return sorted(kinds.items())
+
+
+def _check(paths: Sequence[str], namespace: str | None, checker: Checker) -> _Report:
+    checked, unchecked, skipped_files = [], [], []
+    for path in paths:
+        manifests, foreign = read_all(path, namespace)
+        skipped_files += foreign
+        for manifest in manifests:
+            result = _check_one(manifest, checker)
+            if result is None:
+                unchecked.append(manifest)
+            else:
+                checked.append((manifest, result))
+    return _Report(checked, unchecked, skipped_files)
 
 
 def _check_one(manifest: Manifest, checker: Checker) -> CheckResult | None:
@@ -108,22 +184,7 @@ def _line(finding: Finding, *, colour: bool) -> str:
     return f"{manifest.source}: {manifest.title}: {rule} {finding.message} ({finding.field or 'object'})"
 
 
-def _notes(results: Sequence[CheckResult]) -> list[tuple[str, str, str]]:
-    """(file, object, note) of every note."""
-    return [
-        (result.manifest.source, result.manifest.title, note)
-        for result in results
-        if result.manifest is not None
-        for note in result.notes
-    ]
-
-
-def _json(
-    results: Sequence[CheckResult],
-    findings: Sequence[Finding],
-    notes: Sequence[tuple[str, str, str]],
-    skipped: Sequence[str],
-) -> str:
+def _json(report: _Report, skipped: Sequence[str]) -> str:
     violations = [
         {
             "file": finding.manifest.source,
@@ -137,36 +198,41 @@ def _json(
             "field": finding.field,
             "message": finding.message,
         }
-        for finding in findings
+        for finding in report.findings
     ]
-    summary = {
-        "objects": len(results),
-        "violations": len(findings),
-        "denied": _denied(findings),
-        "exempt": _exempt(results),
-    }
+    with_pod = Counter((str(each.object["apiVersion"]), each.kind) for each in report.pods_unchecked)
     document = {
         "version": 1,
         "violations": violations,
-        "notes": [{"file": file, "object": title, "note": note} for file, title, note in notes],
+        "notes": [{"file": file, "object": title, "note": note} for file, title, note in report.notes],
         "notEvaluated": list(skipped),
-        "summary": summary,
+        "notChecked": [
+            {"apiVersion": at[0], "kind": at[1], "objects": count, "withPod": with_pod[at]}
+            for at, count in report.kinds_unchecked
+        ],
+        "skippedFiles": [{"file": each.path, "reason": each.reason} for each in report.skipped_files],
+        "summary": {
+            "objects": len(report.checked),
+            "violations": len(violations),
+            "denied": report.denied,
+            "exempt": report.exempt,
+            "notChecked": len(report.unchecked),
+            "skippedFiles": len(report.skipped_files),
+            "namespaceGuessed": sum(manifest.is_namespace_guessed for manifest, _ in report.checked),
+        },
     }
     return json.dumps(document, indent=2) + "\n"
 
 
-def _summary(results: Sequence[CheckResult], findings: Sequence[Finding], skipped: Sequence[str]) -> str:
-    parts = [f"{len(results)} objects, {len(findings)} violations ({_denied(findings)} of them denied)"]
-    if exempt := _exempt(results):
-        parts.append(f"{exempt} objects are outside the policy")
+def _summary(report: _Report, skipped: Sequence[str]) -> str:
+    parts = [f"{len(report.checked)} objects, {len(report.findings)} violations ({report.denied} of them denied)"]
+    if report.exempt:
+        parts.append(f"{report.exempt} objects are outside the policy")
+    if report.unchecked:
+        kinds = ", ".join(f"{count} {printable(kind[:_MAX_KIND])}" for (_, kind), count in report.kinds_unchecked)
+        parts.append(f"not checked: {kinds}")
+    if report.skipped_files:
+        parts.append(f"skipped files: {len(report.skipped_files)}")
     if skipped:
         parts.append(f"not evaluated: {', '.join(skipped)}")
     return "; ".join(parts)
-
-
-def _denied(findings: Sequence[Finding]) -> int:
-    return sum(finding.action == "deny" for finding in findings)
-
-
-def _exempt(results: Sequence[CheckResult]) -> int:
-    return sum(bool(result.exempt) for result in results)

@@ -9,7 +9,15 @@ from typing import Any
 
 from cli.support.admission import AUTHOR, Admission, Admitted
 from cli.support.diff import redacted_diff
-from cli.support.manifests import Manifest, is_list, load_configuration, load_snapshot, manifests_of
+from cli.support.manifests import (
+    Manifest,
+    add_namespace,
+    guessed_namespace,
+    is_list,
+    load_configuration,
+    load_snapshot,
+    manifests_of,
+)
 from cli.support.terminal import say, wants_colour
 from server.files import UnusableInputError
 from server.yaml.kubernetes import STDIN, Document, read_documents, write_documents
@@ -35,6 +43,7 @@ _DENIED, _UNUSABLE = 1, 2
 def configure(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
     parser.description = DESCRIPTION
+    add_namespace(parser)
     parser.add_argument("--config", metavar="FILE", help="configuration; without it the documented defaults")
     parser.add_argument(
         "--snapshot", metavar="FILE", help="a List of namespaces, nodes, RuntimeClasses; the namespace's mode counts"
@@ -47,13 +56,15 @@ def run(arguments: argparse.Namespace) -> int:
     """Admit every object, then print: unusable input prints nothing."""
     try:
         configuration, snapshot = load_configuration(arguments.config), load_snapshot(arguments.snapshot)
-        injector = _Injector(Admission(configuration, snapshot))
+        injector = _Injector(Admission(configuration, snapshot), arguments.namespace)
         results = [(document, injector.document(document)) for document in read_documents(arguments.file)]
     except UnusableInputError as error:
         say(f"morphisms inject: {error}")
         return _UNUSABLE
     for line in injector.messages:
         say(line)
+    if (guessed := guessed_namespace(injector.checked)) is not None:
+        say(guessed)
     if snapshot is None:
         say(f"checked as in mode inject; not evaluated: {', '.join(rule.id for rule in POD if rule.needs_cluster)}")
     if arguments.diff:
@@ -68,15 +79,19 @@ def run(arguments: argparse.Namespace) -> int:
 class _Injector:
     """Admits documents, and collects the messages about them."""
 
-    def __init__(self, admission: Admission) -> None:
+    def __init__(self, admission: Admission, namespace: str | None) -> None:
         self._admission = admission
+        self._namespace = namespace
+        self.checked: list[Manifest] = []
         self.messages: list[str] = []
         self.admitted: list[tuple[str, dict[str, Any], dict[str, Any]]] = []
         self.denied = False
 
     def document(self, document: Document) -> dict[str, Any] | None:
         """The document as admitted; None where it is refused. A refused item of a List is left out of it."""
-        results = [result for each in manifests_of(document) if (result := self._manifest(each)) is not None]
+        results = [
+            result for each in manifests_of(document, self._namespace) if (result := self._manifest(each)) is not None
+        ]
         if is_list(document.object):
             return {**document.object, "items": results}
         return results[0] if results else None
@@ -88,6 +103,7 @@ class _Injector:
             raise manifest.unusable(error) from None
         if admitted is None:
             return manifest.object
+        self.checked.append(manifest)
         where = f"{manifest.source}: {manifest.title}"
         self.messages += [f"{where}: warning: {warning}" for warning in admitted.warnings]
         if admitted.denial is not None:

@@ -8,7 +8,14 @@ from typing import Any, Final
 
 from cli.support.admission import Admission
 from cli.support.knative import containers_needing_entrypoint, pod_of_service
-from cli.support.manifests import Manifest, load_configuration, manifests_of, read_bytes
+from cli.support.manifests import (
+    Manifest,
+    add_namespace,
+    guessed_namespace,
+    load_configuration,
+    manifests_of,
+    read_bytes,
+)
 from cli.support.terminal import say
 from measured.initdata import Initdata, InitdataError, parse_initdata, write_initdata
 from server.files import UnusableInputError
@@ -48,6 +55,7 @@ _NOT_INJECTED: Final = {
 def configure(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
     parser.description = DESCRIPTION
+    add_namespace(parser)
     parser.add_argument("--config", metavar="FILE", help="configuration; without it the documented defaults")
     parser.add_argument("-f", "--file", required=True, metavar="FILE|-", help="YAML or JSON; - is stdin")
     parser.add_argument(
@@ -65,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Render every Service, then print: unusable input prints nothing."""
     try:
         configuration = load_configuration(arguments.config)
-        services = _services(arguments.file)
+        services = _services(arguments.file, arguments.namespace)
         initdata = None if arguments.initdata is None else _initdata(arguments.initdata, services)
         renderer = _Renderer(configuration, arguments.entrypoint, initdata)
         pods = [pod for service in services if (pod := renderer.pod(service)) is not None]
@@ -74,12 +82,14 @@ def run(arguments: argparse.Namespace) -> int:
         return _UNUSABLE
     for line in renderer.messages:
         say(line)
+    if (guessed := guessed_namespace(services)) is not None:
+        say(guessed)
     sys.stdout.write(write_documents(pods))
     return 0 if len(pods) == len(services) else _DENIED
 
 
-def _services(path: str) -> list[Manifest]:
-    manifests = [manifest for document in read_documents(path) for manifest in manifests_of(document)]
+def _services(path: str, namespace: str | None) -> list[Manifest]:
+    manifests = [manifest for document in read_documents(path) for manifest in manifests_of(document, namespace)]
     services = [manifest for manifest in manifests if knative_kind(manifest.object) == "Service"]
     if not services:
         raise UnusableInputError(f"{path}: holds no Knative Service")

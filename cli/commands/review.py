@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import codecs
 import sys
 from pathlib import Path
 
@@ -31,7 +32,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Decide and print."""
     configuration = load_configuration(arguments.config)
-    body = read_bytes(arguments.file)
+    # Editors on Windows put a byte order mark there; the API server never does.
+    body = read_bytes(arguments.file).removeprefix(codecs.BOM_UTF8)
     try:
         request = read_review(body, arguments.path)
     except ReviewError as error:

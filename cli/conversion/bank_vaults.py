@@ -8,11 +8,11 @@ once, as we do by default, unless `vault-env-daemon` keeps it running.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from cli.conversion.paths import Logical, NotLogicalError, logical
-from cli.conversion.step import Context, Step, dropped, left, mappings
+from cli.conversion.step import Context, Note, Step, dropped, left, left_for, mappings
 from webhook.errors import BadReferenceError
 from webhook.pod.container import display_name
 from webhook.pod.env_references import missing_command
@@ -120,21 +120,24 @@ def _step(context: Context, key: str, value: str, name: str) -> Step:
 
 
 def _env_from(context: Context, key: str, value: str) -> Step:
-    references = []
+    references, problems = [], []
     for part in value.split(","):
         path, _, version = part.strip().partition("#")
         try:
             found = logical(path, context.configuration.vault.mounts)
         except NotLogicalError as error:
-            return left(key, f"{error}")
+            problems.append(f"{error}")
+            continue
         if _needs_agent(context, found):
-            return left(key, _LEASE)
+            problems.append(_LEASE)
         references.append(found.reference() + (f"@{version}" if version else ""))
+    if problems:
+        return left_for([Note(key, text) for text in dict.fromkeys(problems)])
     own = {"env-from": ",".join(references)}
-    everyone = context.every_container()
-    if everyone:
+    everyone = context.names("initContainers", "containers")
+    if len(everyone) > 1:
         # Bank-Vaults gives them to every container, ours to the serving one alone.
-        own["containers"] = everyone
+        own["containers"] = ",".join(everyone)
     return Step((key,), own)
 
 
@@ -153,11 +156,37 @@ def _needs_agent(context: Context, found: Logical) -> bool:
 
 def missing_commands(context: Context, env_from: bool) -> Iterator[str]:
     """Messages about containers that get variables and name no command, which Bank-Vaults looks up in the registry."""
-    for container in mappings(context.spec.get("containers")):
+    for container in _containers(context):
         values = [each.get("value") for each in mappings(container.get("env"))]
         takes = env_from or any(isinstance(value, str) and mentions(value) for value in values)
         if takes and not container.get("command"):
             yield missing_command(display_name(str(container.get("name") or USER_CONTAINER)))
+
+
+def names_references(context: Context) -> bool:
+    """Whether a variable of the pod holds a reference in words that Bank-Vaults acts on."""
+    return any(
+        isinstance(variable.get("value"), str) and is_bank_vaults_reference(variable["value"])
+        for container in _containers(context)
+        for variable in mappings(container.get("env"))
+    )
+
+
+def _containers(context: Context) -> list[dict[str, Any]]:
+    return mappings(context.spec.get("initContainers")) + mappings(context.spec.get("containers"))
+
+
+# `~/` is ours alone.
+_REFERENCE = re.compile(
+    r"(?:>>)?(?:vault|bao):(?!~/)[^\s]*/|(?:vault|bao):(?:login$|v[0-9]+:)|.*\$\{(?:>>)?(?:vault|bao):(?!~/)", re.DOTALL
+)
+# Kubernetes' expansion of one variable in another's value, in command or in args; `$$(NAME)` is the escaped form.
+_EXPANSION = re.compile(r"(?<!\$)(?:\$\$)*\$\(([-._a-zA-Z0-9]+)\)")
+
+
+def is_bank_vaults_reference(value: str) -> bool:
+    """Whether Bank-Vaults would replace the text: by a secret, a token, or the answer to a write."""
+    return _REFERENCE.match(value) is not None
 
 
 def translate_environment(
@@ -167,41 +196,132 @@ def translate_environment(
 
     In a `native` pod the references are ours already: their paths are logical, and only other values get a message.
     """
-    containers = mappings(context.spec.get("initContainers")) + mappings(context.spec.get("containers"))
-    for variable in (each for container in containers for each in mappings(container.get("env"))):
+    for variable in (each for container in _containers(context) for each in mappings(container.get("env"))):
         value = variable.get("value")
         if not isinstance(value, str):
             continue
         place = f"env {display_name(str(variable.get('name')))}"
-        try:
-            new = _value(context, value)
-        except (NotLogicalError, BadReferenceError) as error:
-            if not (native and isinstance(error, NotLogicalError)):
-                yield variable, place, None, str(error)
-            continue
-        if new != value and not native:
+        new, problems = _value(context, value)
+        if problems:
+            for problem in problems:
+                if not (native and isinstance(problem, NotLogicalError)):
+                    yield variable, place, None, str(problem)
+        elif new != value and not native:
             yield variable, place, new, None
 
 
-def _value(context: Context, value: str) -> str:
-    if value.startswith((">>vault:", ">>bao:")):
-        raise BadReferenceError("writes to Vault, which references here never do; write the secret by other means")
-    if context.foreign and value.startswith(_OTHER_STORES):
-        raise BadReferenceError("names another store; secrets come from Vault or OpenBao alone")
-    if value in ("vault:login", "bao:login"):
-        raise BadReferenceError(
-            "requests a Vault token, which the application never gets; name the secret that it reads"
+def expanded_references(context: Context) -> Iterator[tuple[str, str]]:
+    """(place, message) for each `$(NAME)` whose variable holds a reference.
+
+    Kubernetes puts the reference's text there before Bank-Vaults resolves it; ours moves the variable into the guest.
+    """
+    for container in _containers(context):
+        variables = mappings(container.get("env"))
+        named = {
+            each["name"]
+            for each in variables
+            if isinstance(each.get("name"), str)
+            and isinstance(each.get("value"), str)
+            and is_bank_vaults_reference(each["value"])
+        }
+        texts = [(f"env {display_name(str(each.get('name')))}", each.get("value")) for each in variables]
+        label = display_name(str(container.get("name") or USER_CONTAINER))
+        for member in ("command", "args"):
+            words = container.get(member)
+            texts += [(f"container {label}, {member}", word) for word in words] if isinstance(words, list) else []
+        for place, text in texts:
+            for name in _EXPANSION.findall(text) if isinstance(text, str) else ():
+                if name in named:
+                    yield place, f"$({name}) expands a Vault reference; write ${{vault:PATH#KEY}} in env in its place"
+
+
+def behind(context: Context, holds: Callable[[str, str, str | None], bool | None]) -> Iterator[tuple[str, str]]:
+    """(place, message) for each ConfigMap and Secret from which the environment comes, and where a reference may hide.
+
+    Bank-Vaults looks into them, ours never does. `holds` answers for kind, name and key (None: the whole object)
+    whether that is a reference; None where the input does not hold the object.
+    """
+    for container in _containers(context):
+        label = display_name(str(container.get("name") or USER_CONTAINER))
+        for place, kind, source, key in _sources(container):
+            name = source.get("name")
+            found = holds(kind, name, key) if isinstance(name, str) else None
+            if found is False:
+                continue
+            where = f"{kind} {display_name(str(name))}"
+            task = (
+                "holds Vault references, which are resolved in a container's own env alone; move them there"
+                if found
+                else "is not in the input; Vault references in it are resolved in a container's own env alone: look"
+                " into it, and move them there"
+            )
+            yield f"container {label}, {place}", f"{where} {task}"
+
+
+def _sources(container: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any], str | None]]:
+    """(place, kind, the reference to the object, the key in it) for each source of the environment."""
+    for source in mappings(container.get("envFrom")):
+        for member, kind in (("configMapRef", "ConfigMap"), ("secretRef", "Secret")):
+            if isinstance(source.get(member), dict):
+                yield "envFrom", kind, source[member], None
+    for variable in mappings(container.get("env")):
+        value_from = variable.get("valueFrom")
+        for member, kind in (("configMapKeyRef", "ConfigMap"), ("secretKeyRef", "Secret")):
+            if isinstance(value_from, dict) and isinstance(value_from.get(member), dict):
+                key = value_from[member].get("key")
+                place = f"env {display_name(str(variable.get('name')))}"
+                yield place, kind, value_from[member], key if isinstance(key, str) else None
+
+
+def _value(context: Context, value: str) -> tuple[str, list[ValueError]]:
+    """The variable's value in our words, or every problem with it."""
+    problems: list[ValueError] = []
+    if value.startswith((">>vault:", ">>bao:")) or "${>>vault:" in value or "${>>bao:" in value:
+        problems.append(
+            BadReferenceError("writes to Vault, which references here never do; write the secret by other means")
         )
+    if context.foreign and value.startswith(_OTHER_STORES):
+        problems.append(BadReferenceError("names another store; secrets come from Vault or OpenBao alone"))
+    if value in ("vault:login", "bao:login"):
+        problems.append(
+            BadReferenceError("requests a Vault token, which the application never gets; name the secret that it reads")
+        )
+    if problems:
+        return value, problems
     if _INLINE.search(value) or "${vault:" in value or "${bao:" in value:
-        new = _INLINE.sub(lambda match: f"${{vault:{_path(context, match[1])}{match[2]}}}", value)
-        expand_inline(new, _ANY_HOME)
-        return new
+        return _inline(context, value)
     known = value.replace("bao:", "vault:", 1) if value.startswith("bao:") else value
-    if mentions(known) or is_incomplete(known):
+    if known.startswith("vault:") and (mentions(known) or is_incomplete(known)):
         path, hash_, rest = value.partition(":")[2].partition("#")
-        parse_variable(known, _ANY_HOME)
-        return f"vault:{_path(context, path)}{hash_}{rest}"
-    return value
+        try:
+            parse_variable(known, _ANY_HOME)
+        except BadReferenceError as error:
+            problems.append(error)
+        if "/" not in path:  # no path, such as a transit ciphertext
+            return value, problems
+        try:
+            value = f"vault:{_path(context, path)}{hash_}{rest}"
+        except NotLogicalError as error:
+            problems.append(error)
+    return value, problems
+
+
+def _inline(context: Context, value: str) -> tuple[str, list[ValueError]]:
+    problems: dict[str, ValueError] = {}
+
+    def translated(match: re.Match[str]) -> str:
+        try:
+            return f"${{vault:{_path(context, match[1])}{match[2]}}}"
+        except NotLogicalError as error:
+            problems.setdefault(str(error), error)
+            return match[0].replace("${bao:", "${vault:")
+
+    new = _INLINE.sub(translated, value)
+    try:
+        expand_inline(new, _ANY_HOME)
+    except BadReferenceError as error:
+        problems.setdefault(str(error), error)
+    return new, list(problems.values())
 
 
 def _path(context: Context, path: str) -> str:

@@ -6,26 +6,26 @@ The other injector's switch goes last: while anything of Vault Agent's is left, 
 
 from __future__ import annotations
 
-import base64
-import binascii
 import copy
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from cli.conversion import bank_vaults, vault_agent
-from cli.conversion.step import Context, Note, Step, left, mappings
+from cli.conversion.leftovers import FOREIGN, leftovers, speaks_ours
+from cli.conversion.step import Context, Note, Step, left, left_for
 from cli.conversion.templates import PodTemplate, pod_template
 from server.text import printable
 from webhook.configuration.model import Configuration
 from webhook.pod.annotations import own_annotations, parse_annotations
 from webhook.pod.other_injectors import BANK_VAULTS_PREFIXES, VAULT_AGENT_PREFIXES
-from webhook.pod.references import SecretPrefix, mentions
+from webhook.pod.references import SecretPrefix
 from webhook.wellknown import PREFIX
 
 # Any will do: nothing that is translated starts with ~/.
 _HOME = SecretPrefix("home/")
-_FOREIGN = VAULT_AGENT_PREFIXES + BANK_VAULTS_PREFIXES
+# Whether a ConfigMap's or Secret's key (None: any key) holds a reference, by kind and name; None: not in the input.
+Holds = Callable[[str, str, str | None], bool | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +54,15 @@ class Converted:
         return not any(message.left for message in self.messages)
 
 
-def convert(object_: Mapping[str, Any], configuration: Configuration) -> Converted:
-    """Translate one Kubernetes object (a List's items are the caller's); kinds without a pod come back unchanged."""
+def _holds_unknown(kind: str, name: str, key: str | None) -> bool | None:
+    return None
+
+
+def convert(object_: Mapping[str, Any], configuration: Configuration, holds: Holds = _holds_unknown) -> Converted:
+    """Translate one Kubernetes object (a List's items are the caller's); kinds without a pod come back unchanged.
+
+    `holds` knows the ConfigMaps and Secrets beside the object.
+    """
     result: dict[str, Any] = copy.deepcopy(dict(object_))
     metadata = result.get("metadata")
     name = metadata.get("name") or f"{metadata.get('generateName', '')}*" if isinstance(metadata, dict) else "*"
@@ -63,9 +70,8 @@ def convert(object_: Mapping[str, Any], configuration: Configuration) -> Convert
     template = pod_template(result)
     notes: list[tuple[Note, bool]] = []
     if template is not None:
-        notes = list(_Translation(template, configuration).run())
-    if template is None or metadata not in template.metadata:
-        notes += _elsewhere(result, metadata)
+        notes = list(_Translation(template, configuration, holds).run())
+    notes += [(note, True) for note in leftovers(result, template, native=speaks_ours(object_))]
     return Converted(result, tuple(Message(who, note.key, note.text, is_left) for note, is_left in notes))
 
 
@@ -95,8 +101,9 @@ class _Injector:
 class _Translation:
     """The translation of one pod; it changes the given maps."""
 
-    def __init__(self, template: PodTemplate, configuration: Configuration) -> None:
+    def __init__(self, template: PodTemplate, configuration: Configuration, holds: Holds) -> None:
         self._template = template
+        self._holds = holds
         self._maps = list(template.annotations)
         self._configuration = configuration
         self._native: dict[str, str] = {}
@@ -113,10 +120,13 @@ class _Translation:
         steps = self._without_problems(self._without_contradictions(steps))
         agent_left = any(step.left and not step.harmless for injector, step in steps if injector is agent)
         for injector, step in steps:
-            stays = step.left is not None or (agent_left and injector is agent and vault_agent.SWITCH in step.keys)
+            stays = bool(step.left) or (agent_left and injector is agent and vault_agent.SWITCH in step.keys)
             yield from self._apply(injector, step, stays)
         yield from self._not_text()
-        if out and "mutate" not in bank.values and (bank.values or self._names_references()):
+        if agent.values or bank.values:
+            for place in bank_context.unnamed():
+                yield Note(place, "has no name, so no annotation can say that it gets secrets; name it"), True
+        if out and "mutate" not in bank.values and (bank.values or bank_vaults.names_references(bank_context)):
             self._say_inject("false")
         # Without annotations of Bank-Vaults, a pod that speaks our language has our references.
         native = bool(self._native) and not bank.values
@@ -124,7 +134,7 @@ class _Translation:
             yield from self._environment(bank_context, native, "env-from" in _all_own(steps))
 
     def _context(self, injector: _Injector) -> Context:
-        return Context(injector.values, self._native, self._template.spec, self._configuration)
+        return Context(injector.values, self._native, self._template.spec, self._configuration, self._template.knative)
 
     def _labels(self) -> Mapping[str, Any]:
         labels = self._template.metadata[0].get("labels") if self._template.metadata else None
@@ -134,7 +144,7 @@ class _Translation:
         """Two annotations may give one of ours different values; then a person chooses."""
         values: dict[str, set[str]] = {}
         for _, step in steps:
-            for key, value in step.own.items() if step.left is None else ():
+            for key, value in step.own.items() if not step.left else ():
                 values.setdefault(key, set()).add(value)
         clashes = {key for key, asked in values.items() if len(asked) > 1 and key not in self._native}
         result = []
@@ -149,19 +159,22 @@ class _Translation:
         known = {(each.key, each.message) for each in parse_annotations(self._native, _HOME).problems}
         while True:
             options = parse_annotations({**_all_own(steps), **self._native}, _HOME)
-            problems = {each.key: each.message for each in options.problems if (each.key, each.message) not in known}
+            problems = [each for each in options.problems if (each.key, each.message) not in known]
             for index, (injector, step) in enumerate(steps):
-                found = next((key for key in step.own if key in problems and step.left is None), None)
-                if found is not None:
-                    text = f"would become {PREFIX}{found}, which {problems[found]}"
-                    steps[index] = (injector, left(step.keys[0], text, step.keys))
+                found = [each for each in problems if each.key in step.own and not step.left]
+                if found:
+                    notes = [
+                        Note(step.keys[0], f"would become {PREFIX}{each.key}, which {each.message}") for each in found
+                    ]
+                    steps[index] = (injector, left_for(notes, step.keys))
                     break
             else:
                 return steps
 
     def _apply(self, injector: _Injector, step: Step, stays: bool) -> Iterator[tuple[Note, bool]]:
-        if step.left is not None:
-            yield Note(injector.shown(step.left.key), step.left.text), not step.harmless
+        if step.left:
+            for note in step.left:
+                yield Note(injector.shown(note.key), note.text), not step.harmless
             return
         for note in step.notes:
             yield Note(injector.shown(note.key), note.text), False
@@ -181,6 +194,7 @@ class _Translation:
                 del place[whole]
 
     def _environment(self, context: Context, native: bool, env_from: bool) -> Iterator[tuple[Note, bool]]:
+        served = bool(context.foreign) or bank_vaults.names_references(context)
         changed = False
         for variable, place, value, problem in bank_vaults.translate_environment(context, native=native):
             if value is None:
@@ -188,30 +202,29 @@ class _Translation:
             else:
                 variable["value"] = value
                 changed = True
-        if changed or env_from or (context.foreign and self._names_references()):
+        if served and not native:
+            for place, text in (*bank_vaults.expanded_references(context), *bank_vaults.behind(context, self._holds)):
+                yield Note(place, text), True
+        if changed or env_from or (context.foreign and bank_vaults.names_references(context)):
             # Bank-Vaults works on every pod with a reference; ours, outside labelled namespaces, on pods that opt in.
             self._say_inject("true")
             for text in bank_vaults.missing_commands(context, env_from):
-                yield Note("command", text), False
-
-    def _names_references(self) -> bool:
-        return any(
-            isinstance(variable.get("value"), str) and mentions(variable["value"])
-            for container in mappings(self._template.spec.get("containers"))
-            for variable in mappings(container.get("env"))
-        )
+                yield Note("command", text), True
 
     def _not_text(self) -> Iterator[tuple[Note, bool]]:
         for each in self._maps:
             for key, value in each.items():
-                if key.startswith(_FOREIGN) and not isinstance(value, str):
+                if key.startswith(FOREIGN) and not isinstance(value, str):
                     yield Note(key, "is not text, and the API server refuses that; quote it"), True
 
     def _say_inject(self, value: str) -> None:
         if any(f"{PREFIX}inject" in annotations for annotations in self._maps):
             return
-        metadata = self._template.metadata[0] if self._template.metadata else None
-        if metadata is not None:
+        template = self._template.template
+        if template.get("metadata") is None:
+            template["metadata"] = {}
+        metadata = template["metadata"]
+        if isinstance(metadata, dict):
             annotations = metadata.get("annotations")
             if not isinstance(annotations, dict):
                 annotations = metadata["annotations"] = {}
@@ -221,36 +234,5 @@ class _Translation:
 def _all_own(steps: list[tuple[_Injector, Step]]) -> dict[str, str]:
     own: dict[str, str] = {}
     for _, step in steps:
-        own = {**step.own, **own} if step.left is None else own
+        own = own if step.left else {**step.own, **own}
     return own
-
-
-def _elsewhere(object_: dict[str, Any], metadata: Any) -> Iterator[tuple[Note, bool]]:
-    """Foreign annotations and references on objects, or parts of them, that yield no pod."""
-    annotations = metadata.get("annotations") if isinstance(metadata, dict) else None
-    stored = object_.get("apiVersion") == "v1" and object_.get("kind") in ("Secret", "ConfigMap")
-    for key in annotations if isinstance(annotations, dict) else ():
-        if isinstance(key, str) and key.startswith(_FOREIGN):
-            if stored and key.startswith(BANK_VAULTS_PREFIXES):
-                yield (
-                    Note(key, "Bank-Vaults fills this object with secrets, which are then in etcd; use secret-NAME"),
-                    True,
-                )
-            else:
-                yield Note(key, "has no effect here; move it to the pod template, then convert again"), False
-    if stored:
-        for field, encoded in (("data", object_["kind"] == "Secret"), ("stringData", False)):
-            values = object_.get(field)
-            for key, value in values.items() if isinstance(values, dict) else ():
-                if isinstance(value, str) and _refers(value, encoded):
-                    text = "holds a Vault reference, which only a container's env may; move it there"
-                    yield Note(f"{field}.{key}", text), True
-
-
-def _refers(value: str, encoded: bool) -> bool:
-    if encoded:
-        try:
-            value = base64.b64decode(value, validate=True).decode()
-        except (binascii.Error, UnicodeDecodeError):
-            return False
-    return mentions(value) or value.startswith(">>vault:")

@@ -15,6 +15,8 @@ _ACTION = re.compile(r"\{\{(-\s)?(.*?)(\s-)?\}\}", re.DOTALL)
 _SPACE = " \t\r\n"
 _COMMENT = re.compile(r"/\*.*\*/", re.DOTALL)
 _WITH = re.compile(r"""with\s+secret\s+(?:"([^"\\]+)"|`([^`]+)`)""")
+# Actions that an `end` of their own closes.
+_BLOCK = re.compile(r"(?:if|range|with|block|define)\b")
 _FIELD = re.compile(r"\.Data\.(data\.)?([A-Za-z_][A-Za-z0-9_]*)")
 _INDEX = re.compile(r"""index\s+\.Data(\.data)?\s+(?:"([^"\\]+)"|`([^`]+)`)""")
 _WHOLE = re.compile(r"\.Data(\.data)?\s*\|\s*toJSON")
@@ -69,10 +71,12 @@ class Template:
 
 
 def parse(text: str) -> Template:
-    """Read a template. Raises NotLogicLessError."""
+    """Read a template. Raises NotLogicLessError with every reason."""
     path: str | None = None
     inside = False
+    depth = 0
     output: list[str | Key] = []
+    problems: dict[str, None] = {}
     for literal, action in _pieces(text):
         if literal and output and isinstance(output[-1], str):
             output[-1] += literal
@@ -84,16 +88,21 @@ def parse(text: str) -> Template:
         if opened and not inside:
             named = opened[1] or opened[2]
             if path not in (None, named):
-                raise NotLogicLessError("reads more than one secret; write one secret-NAME for each")
+                problems["reads more than one secret; write one secret-NAME for each"] = None
             path, inside = named, True
+        elif action == "end" and depth:
+            depth -= 1
         elif action == "end" and inside:
             inside = False
         elif inside and (key := _key(action)):
             output.append(key)
         else:
-            raise NotLogicLessError("uses loops, conditions or functions; logic-less templates have none")
+            depth += bool(_BLOCK.match(action))
+            problems["uses loops, conditions or functions; logic-less templates have none"] = None
     if path is None or inside:
-        raise NotLogicLessError('has no closed {{ with secret "PATH" }} in it')
+        problems['has no closed {{ with secret "PATH" }} in it'] = None
+    if path is None or problems:
+        raise NotLogicLessError("; it ".join(problems))
     return Template(path, tuple(output))
 
 

@@ -11,10 +11,15 @@ from webhook.pod.workloads import knative_kind, template_at, template_path, work
 
 @dataclass(frozen=True, slots=True)
 class PodTemplate:
-    """A pod inside an object: `metadata` of the pod first, then of the object that hands its annotations down to it."""
+    """A pod inside an object, `template`: `metadata` of the pod first, then of the object that hands its own down.
 
+    `knative`: the object is Knative's, which names the containers that its author left unnamed.
+    """
+
+    template: dict[str, Any]
     metadata: tuple[dict[str, Any], ...]
     spec: dict[str, Any]
+    knative: bool
 
     @property
     def annotations(self) -> Iterator[dict[str, Any]]:
@@ -32,10 +37,10 @@ def pod_template(object_: dict[str, Any]) -> PodTemplate | None:
     if template is None or not isinstance(template.get("spec"), dict):
         return None
     # A Service hands its own annotations down (webhook/admission/mutate_service.py).
-    holders = (template, object_) if knative_kind(object_) is not None else (template,)
-    return PodTemplate(
-        tuple(each["metadata"] for each in holders if isinstance(each.get("metadata"), dict)), template["spec"]
-    )
+    knative = knative_kind(object_) is not None
+    holders = (template, object_) if knative else (template,)
+    metadata = tuple(each["metadata"] for each in holders if isinstance(each.get("metadata"), dict))
+    return PodTemplate(template, metadata, template["spec"], knative)
 
 
 def _path(object_: dict[str, Any]) -> tuple[str, ...] | None:

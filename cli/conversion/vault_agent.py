@@ -16,7 +16,7 @@ from typing import Final
 
 from cli.conversion.go_template import NotLogicLessError, Template, parse
 from cli.conversion.paths import Logical, NotLogicalError, logical
-from cli.conversion.step import Context, Note, Step, dropped, left
+from cli.conversion.step import Context, Note, Step, dropped, left, left_for
 from plan.layout import SECRETS_PATH
 from webhook.pod.other_injectors import parse_bool
 
@@ -27,9 +27,11 @@ _FILE: Final = "agent-inject-file-"
 _MODE: Final = "agent-inject-perms-"
 _VOLUME: Final = "secret-volume-path"
 _ONCE: Final = "agent-pre-populate-only"
+_CONTAINERS: Final = "agent-inject-containers"
+_FIRST: Final = "agent-init-first"
 _DEFAULT_PATH: Final = "/vault/secrets"
 
-_SAME_NAME: Final = {"role": "vault-role", "namespace": "vault-namespace", "agent-inject-containers": "containers"}
+_SAME_NAME: Final = {"role": "vault-role", "namespace": "vault-namespace"}
 
 _ATTESTED = "the login follows attestation; the appraisal policy chooses the auth mount and method"
 _RESOURCES = "the operator sizes morphisms-init in the configuration (sidecar.resources)"
@@ -123,7 +125,7 @@ def translate(context: Context) -> Iterator[Step]:
         return
     yield from _switch(context, on)
     for step in _rest(context):
-        yield step if on or step.left is None else replace(step, harmless=True)
+        yield step if on or not step.left else replace(step, harmless=True)
 
 
 def _rest(context: Context) -> Iterator[Step]:
@@ -135,7 +137,7 @@ def _rest(context: Context) -> Iterator[Step]:
         yield step
     for key, value in foreign.items():
         if key not in taken:
-            yield _single(key, value)
+            yield _single(context, key, value)
 
 
 def _family(context: Context, family: str) -> list[str]:
@@ -148,10 +150,9 @@ def _switch(context: Context, on: bool) -> Iterator[Step]:
     own, notes = {"inject": "true" if on else "false"}, []
     if _ONCE not in context.foreign and on:
         own["agent"] = "sidecar"
-    everyone = context.every_container()
-    if on and "agent-inject-containers" not in context.foreign and everyone:
-        # Vault Agent gives the files to all of them, ours to the serving one alone.
-        own["containers"] = everyone
+    consumers = _consumers(context)
+    if on and _CONTAINERS not in context.foreign and consumers:
+        own["containers"] = consumers
     if on and _VOLUME not in context.foreign and any(key.startswith((_SECRET, _TEMPLATE)) for key in context.foreign):
         notes.append(Note(SWITCH, _moved(_DEFAULT_PATH)))
     yield Step((SWITCH,), own, tuple(notes))
@@ -161,6 +162,22 @@ def _switch(context: Context, on: bool) -> Iterator[Step]:
             yield left(_ONCE, "is neither true nor false")
         else:
             yield Step((_ONCE,), {"agent": "init" if once else "sidecar"})
+
+
+def _consumers(context: Context) -> str:
+    """The value of `containers`; empty where the one container gets the secrets anyway.
+
+    Vault Agent gives its files to every container that `agent-inject-containers` does not leave out, ours to the
+    serving one alone; with `agent-init-first` to every init container besides, whatever that annotation says.
+    """
+    first = parse_bool(context.foreign.get(_FIRST, "")) is True and parse_bool(
+        context.foreign.get("agent-pre-populate", "true")
+    )
+    early = context.names("initContainers") if first else []
+    if _CONTAINERS in context.foreign:
+        return ",".join(dict.fromkeys((*early, *context.foreign[_CONTAINERS].split(","))))
+    regular = context.names("containers")
+    return ",".join(early + regular) if early or len(regular) > 1 else ""
 
 
 def _moved(old: str) -> str:
@@ -191,32 +208,36 @@ def _keys_of(context: Context, name: str) -> tuple[str, ...]:
 
 
 def _secret(context: Context, name: str, new_name: str, keys: tuple[str, ...]) -> Step:
-    for family, reason in _FILE_REFUSED.items():
-        if family + name in keys and context.foreign[family + name]:
-            return left(family + name, reason, keys)
+    problems = [
+        Note(family + name, reason)
+        for family, reason in _FILE_REFUSED.items()
+        if family + name in keys and context.foreign[family + name]
+    ]
     path_key, template_key = _SECRET + name, _TEMPLATE + name
     text = context.foreign.get(template_key)
     source, template = context.foreign.get(path_key, ""), None
     if text:
         try:
             template = parse(text)
+            source = template.path
         except NotLogicLessError as error:
-            return left(template_key, f"{error}; write secret-NAME and template-NAME by hand", keys)
-        source = template.path
+            problems.append(Note(template_key, f"{error}; write secret-NAME and template-NAME by hand"))
+    found, own = None, {}
     at = template_key if template else path_key
-    mounts = context.configuration.vault.mounts
-    try:
-        found = logical(source, mounts)
-        own = _written(new_name, found, template)
-    except (NotLogicalError, NotLogicLessError) as error:
-        return left(at, str(error), keys)
-    if found.kv is None and _agent(context) == "init":
-        return left(
-            at,
+    if source or not problems:
+        try:
+            found = logical(source, context.configuration.vault.mounts)
+            own = _written(new_name, found, template)
+        except (NotLogicalError, NotLogicLessError) as error:
+            problems.append(Note(at, str(error)))
+    if found is not None and found.kv is None and _agent(context) == "init":
+        text = (
             "is in no KV mount of the configuration, and a lease needs an agent that stays; add the mount to"
-            " vault.mounts, or set agent: sidecar",
-            keys,
+            " vault.mounts, or set agent: sidecar"
         )
+        problems.append(Note(at, text))
+    if found is None or problems:
+        return left_for(problems, keys)
     own |= {
         ours + new_name: context.foreign[theirs + name]
         for theirs, ours in ((_FILE, "file-"), (_MODE, "mode-"))
@@ -256,12 +277,14 @@ def _agent(context: Context) -> str:
     return "init" if parse_bool(context.foreign.get(_ONCE, "")) else "sidecar"
 
 
-def _single(key: str, value: str) -> Step:
+def _single(context: Context, key: str, value: str) -> Step:
+    if key == _CONTAINERS:
+        return Step((key,), {"containers": _consumers(context)})
     if key in _SAME_NAME:
         return Step((key,), {_SAME_NAME[key]: value})
     if key == _VOLUME or key.startswith(f"{_VOLUME}-"):
         return dropped(key, "" if value.rstrip("/") == SECRETS_PATH else _moved(value))
-    if key == "agent-init-first":
+    if key == _FIRST:
         # It comes before each container that gets secrets, but not before every one: a mesh's proxy precedes it.
         return dropped(key, "morphisms-init comes before each container that gets secrets" if parse_bool(value) else "")
     if key == "agent-pre-populate":

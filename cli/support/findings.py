@@ -50,12 +50,33 @@ class CheckResult:
     notes: tuple[str, ...] = ()
 
 
-class Checker:
-    """Checks manifests; without a snapshot as if their namespaces were of mode enforce."""
+def holds_pod(item: Any) -> bool:
+    """Whether an object of any kind has a pod in it, by shape: a list `containers` of mappings with image or name."""
+    layer = [item]
+    while layer:
+        for each in layer:
+            containers = each.get("containers") if isinstance(each, dict) else None
+            if isinstance(containers, list) and any(
+                isinstance(container, dict) and ("image" in container or "name" in container)
+                for container in containers
+            ):
+                return True
+        layer = [
+            inner
+            for each in layer
+            if isinstance(each, dict | list)
+            for inner in (each.values() if isinstance(each, dict) else each)
+        ]
+    return False
 
-    def __init__(self, configuration: Configuration, snapshot: Snapshot | None) -> None:
+
+class Checker:
+    """Checks manifests as in namespaces of the mode; None: the snapshot's mode, without one enforce."""
+
+    def __init__(self, configuration: Configuration, snapshot: Snapshot | None, mode: Mode | None = None) -> None:
         self._configuration = configuration
         self._snapshot = snapshot
+        self._mode = mode
         self._admission = Admission(configuration, snapshot)
 
     def check(self, manifest: Manifest) -> CheckResult | None:
@@ -68,7 +89,7 @@ class Checker:
             # Annotations on the Service's own metadata count as much as those of its template.
             item = self._admission.copied_down(item, manifest.namespace)
         pod = self._pod(item, manifest.namespace, knative=kind is not None)
-        mode = Mode.ENFORCE if self._snapshot is None else self._snapshot.mode_of(manifest.namespace)
+        mode = self._mode_of(manifest.namespace)
         opted_in = requests_injection(pod, mode)
         notes = tuple(opt_in_notes(pod, mode))
         if holds_bare_references(pod) and mode is not Mode.ABSENT:
@@ -86,6 +107,11 @@ class Checker:
                 field = violation.field if kind is not None else self._field(violation, item, pod)
                 findings.append(Finding(manifest, violation.rule, does, field, violation.message))
         return CheckResult(tuple(findings), "", manifest, notes)
+
+    def _mode_of(self, namespace: str) -> Mode:
+        if self._mode is not None:
+            return self._mode
+        return Mode.ENFORCE if self._snapshot is None else self._snapshot.mode_of(namespace)
 
     def _pod(self, item: dict[str, Any], namespace: str, *, knative: bool) -> Pod:
         if knative:

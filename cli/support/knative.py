@@ -6,7 +6,7 @@ from copy import deepcopy
 from typing import Any, Final
 
 from webhook.configuration.model import Configuration
-from webhook.pod.container import Container, knative_default_name
+from webhook.pod.container import Container, containers_of
 from webhook.pod.pod import Pod
 from webhook.pod.schema import validate_pod_shape
 from webhook.wellknown import KNATIVE_CONFIGURATION, KNATIVE_SERVICE
@@ -36,17 +36,19 @@ def pod_of_service(service: dict[str, Any], namespace: str) -> dict[str, Any]:
     if (timeout := template["spec"].get("timeoutSeconds")) is not None:
         # A pod has as long to terminate as a request has to be answered (pkg/reconciler/revision/resources/deploy.go).
         spec["terminationGracePeriodSeconds"] = timeout
-    _name_containers(spec["containers"])
+    _name_containers(spec)
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
     validate_pod_shape(pod)
     return pod
 
 
-def _name_containers(containers: list[dict[str, Any]]) -> None:
+def _name_containers(spec: dict[str, Any]) -> None:
     """Give unnamed containers Knative's default names."""
-    for index, container in enumerate(containers):
-        if not container.get("name"):
-            containers[index] = {"name": knative_default_name(index, len(containers)), **container}
+    for container in list(containers_of(spec)):
+        if not container.object.get("name"):
+            spec[container.group][container.position] = {"name": container.name} | {
+                key: value for key, value in container.object.items() if key != "name"
+            }
 
 
 def containers_needing_entrypoint(

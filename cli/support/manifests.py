@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import argparse
 import os
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from server.files import UnusableInputError, read_bounded, read_stream
 from server.text import printable
-from server.yaml.kubernetes import MAX_BYTES, STDIN, Document, is_object, read_documents
+from server.yaml.kubernetes import (
+    MAX_BYTES,
+    STDIN,
+    Document,
+    is_object,
+    parse_documents,
+    read_documents,
+    read_values,
+)
 from server.yaml.strict import ConfigurationError
 from webhook import configuration_file
 from webhook.configuration.model import Configuration
@@ -21,15 +31,20 @@ from webhook.snapshot import Snapshot, snapshot_of_objects
 
 _SUFFIXES: Final = (".yaml", ".yml", ".json")
 _MAX_NAME: Final = 253
+_DNS_LABEL: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """One Kubernetes object, on its own or out of a List; its metadata can be read. `source` names its file."""
+    """One Kubernetes object, on its own or out of a List; its metadata can be read. `source` names its file.
+
+    `default_namespace` is the namespace of an object that names none, as `--namespace` says it; None: it was not said.
+    """
 
     object: dict[str, Any]
     source: str
     line: int
+    default_namespace: str | None = None
 
     @property
     def kind(self) -> str:
@@ -38,8 +53,17 @@ class Manifest:
 
     @property
     def namespace(self) -> str:
-        """The namespace in which `kubectl` would create it without further options."""
-        return (self.object.get("metadata") or {}).get("namespace") or "default"
+        """The namespace in which `kubectl` would create it."""
+        return self._own_namespace or self.default_namespace or "default"
+
+    @property
+    def is_namespace_guessed(self) -> bool:
+        """Whether neither the object nor `--namespace` says the namespace."""
+        return not self._own_namespace and self.default_namespace is None
+
+    @property
+    def _own_namespace(self) -> str:
+        return (self.object.get("metadata") or {}).get("namespace") or ""
 
     @property
     def name(self) -> str:
@@ -62,15 +86,44 @@ def is_list(item: dict[str, Any]) -> bool:
     return str(item["kind"]).endswith("List") and isinstance(item.get("items"), list)
 
 
-def manifests_of(document: Document) -> Iterator[Manifest]:
-    """The document's object, or each one of a List. Raises UnusableInputError rather than leave one out."""
+def add_namespace(parser: argparse.ArgumentParser) -> None:
+    """Declare `--namespace`."""
+    parser.add_argument(
+        "-n",
+        "--namespace",
+        type=_namespace,
+        metavar="NAME",
+        help="the namespace of objects that name none, as `kubectl apply -n` has it; without it: default",
+    )
+
+
+def _namespace(text: str) -> str:
+    if not _DNS_LABEL.fullmatch(text):
+        raise argparse.ArgumentTypeError("not the name of a namespace; write one such as shop")
+    return text
+
+
+def guessed_namespace(manifests: Iterable[Manifest]) -> str | None:
+    """The message about objects whose namespace nothing says; None where all say it."""
+    guessed = sum(manifest.is_namespace_guessed for manifest in manifests)
+    if not guessed:
+        return None
+    objects = "1 object names" if guessed == 1 else f"{guessed} objects name"
+    return f"{objects} no namespace; `default` was assumed: say it with --namespace"
+
+
+def manifests_of(document: Document, namespace: str | None = None) -> Iterator[Manifest]:
+    """The document's object, or each one of a List. Raises UnusableInputError rather than leave one out.
+
+    `namespace` is that of the objects which name none.
+    """
     items = document.object["items"] if is_list(document.object) else [document.object]
     for item in items:
         if not is_object(item):
             raise UnusableInputError(f"{document.place}: an item of the List is not an object with apiVersion and kind")
         if item is not document.object and is_list(item):
             raise UnusableInputError(f"{document.place}: a List inside a List")
-        manifest = Manifest(item, printable(document.source), document.line)
+        manifest = Manifest(item, printable(document.source), document.line, namespace)
         try:
             validate_metadata_shape(item)
         except MalformedError as error:
@@ -89,6 +142,45 @@ def files_in(path: str) -> list[str]:
     if not found:
         raise UnusableInputError(f"{path}: no file ends in {', '.join(_SUFFIXES)}")
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignFile:
+    """A file of a folder that holds no Kubernetes object, such as a chart's values, and what it is instead."""
+
+    path: str
+    reason: str
+
+
+def read_all(path: str, namespace: str | None) -> tuple[list[Manifest], list[ForeignFile]]:
+    """The objects in the file; of a folder those in every file below it, and the files that hold none.
+
+    Raises UnusableInputError, also for a file that holds objects and something else, or no YAML and no template.
+    """
+    if path == STDIN or not Path(path).is_dir():
+        return [manifest for document in read_documents(path) for manifest in manifests_of(document, namespace)], []
+    manifests: list[Manifest] = []
+    foreign: list[ForeignFile] = []
+    for file in files_in(path):
+        content = read_bounded(Path(file), MAX_BYTES)
+        reason = _foreign(content, file)
+        if reason:
+            foreign.append(ForeignFile(printable(file), reason))
+        else:
+            documents = parse_documents(content, file)
+            manifests += [manifest for document in documents for manifest in manifests_of(document, namespace)]
+    if not manifests:
+        raise UnusableInputError(f"{path}: no file holds a Kubernetes object")
+    return manifests, foreign
+
+
+def _foreign(content: bytes, file: str) -> str:
+    """What the file is instead of Kubernetes objects; empty for a file of objects, and for one that is broken."""
+    try:
+        values = [value for value, _ in read_values(content, file)]
+    except UnusableInputError:
+        return "a template; render it first" if b"{{" in content else ""
+    return "" if any(is_object(value) for value in values) else "no Kubernetes object"
 
 
 def read_bytes(path: str) -> bytes:

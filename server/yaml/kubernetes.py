@@ -2,7 +2,8 @@
 
 Kubernetes reads YAML with sigs.k8s.io/yaml (YAML 1.1 as go-yaml v2 has it, then JSON), which differs from PyYAML: `y`
 and `1e3` are not text there, `08`, `0o400` and `1_000` are numbers, dates and `1:30` are text. `read_documents` follows
-Kubernetes, so that a command sees the object that the API server would see. `write_documents` quotes any text
+Kubernetes, so that a command sees the object that the API server would see: JSON is read as JSON, also several objects
+one after the other, and merge keys (`<<`) count as go-yaml has them. `write_documents` quotes any text
 that YAML 1.1, YAML 1.2 or Kubernetes could read as another type. Comments and anchors do not survive: an anchor
 is written out wherever it was used.
 
@@ -15,14 +16,15 @@ import math
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import yaml
 
 from server.files import UnusableInputError, read_bounded, read_stream
 from server.text import printable
+from server.yaml.json_texts import read_json_texts
 from server.yaml.nodes import TAG, Bounds, Budget, SafeLoader, UnusableYamlError, documents, line_of
 
 STDIN: Final = "-"
@@ -34,14 +36,17 @@ BOUNDS: Final = Bounds(depth=100, nodes=1_000_000)
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One YAML document: a Kubernetes object (a mapping with `apiVersion` and `kind`), and its place.
+    """One document: a Kubernetes object (a mapping with `apiVersion` and `kind`), and its place.
 
-    `source` names the file in messages; `line` counts from 1. The caller may change `object`.
+    `source` names the file in messages; `line` counts from 1. The caller may change `object`. `node` is what YAML was
+    composed to, None for JSON; `span` is the place of a JSON text, in characters behind a byte order mark.
     """
 
     object: dict[str, Any]
     source: str
     line: int
+    node: yaml.Node | None = field(default=None, compare=False, repr=False)
+    span: tuple[int, int] = field(default=(0, 0), compare=False, repr=False)
 
     @property
     def place(self) -> str:
@@ -54,23 +59,41 @@ def read_documents(path: str, *, max_bytes: int = MAX_BYTES) -> list[Document]:
 
     Raises UnusableInputError: unreadable, too large, not YAML, a key given twice, not a Kubernetes object, no object.
     """
+    return parse_documents(*_content(path, max_bytes))
+
+
+def read_with_text(path: str) -> tuple[str, list[Document]]:
+    """As `read_documents`, with the text that the documents' nodes and spans count in. Raises UnusableInputError."""
+    content, source = _content(path, MAX_BYTES)
+    return decoded(content, source), parse_documents(content, source)
+
+
+def _content(path: str, max_bytes: int) -> tuple[bytes, str]:
     if path == STDIN:
-        return parse_documents(read_stream(sys.stdin.buffer, "standard input", max_bytes), "standard input")
-    return parse_documents(read_bounded(Path(path), max_bytes), path)
+        return read_stream(sys.stdin.buffer, "standard input", max_bytes), "standard input"
+    return read_bounded(Path(path), max_bytes), path
 
 
 def parse_documents(content: bytes, source: str) -> list[Document]:
     """As `read_documents`, of bytes; `source` stands for the file in messages."""
     found = []
-    for value, line in read_values(content, source):
-        if value is None:
+    for each in _read(decoded(content, source), source, BOUNDS):
+        if each.value is None:
             continue
-        if not is_object(value):
-            raise UnusableInputError(f"{source}:{line}: not a Kubernetes object; it needs apiVersion and kind")
-        found.append(Document(value, source, line))
+        if not is_object(each.value):
+            raise UnusableInputError(f"{source}:{each.line}: not a Kubernetes object; it needs apiVersion and kind")
+        found.append(Document(each.value, source, each.line, each.node, each.span))
     if not found:
         raise UnusableInputError(f"{source}: holds no Kubernetes object")
     return found
+
+
+def decoded(content: bytes, source: str) -> str:
+    """The text, without a byte order mark. Raises UnusableInputError."""
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise UnusableInputError(f"{source}: not UTF-8") from None
 
 
 def read_values(content: bytes, source: str, *, bounds: Bounds = BOUNDS) -> Iterator[tuple[Any, int]]:
@@ -78,12 +101,8 @@ def read_values(content: bytes, source: str, *, bounds: Bounds = BOUNDS) -> Iter
 
     Raises UnusableInputError.
     """
-    reader = _Reader(source, bounds)
-    try:
-        for node, _ in documents(content, _Loader, bounds):
-            yield reader.value(node), line_of(node)
-    except UnusableYamlError as error:
-        raise UnusableInputError(f"{source}{error}") from None
+    for each in _read(decoded(content, source), source, bounds):
+        yield each.value, each.line
 
 
 def write_documents(objects: Iterable[Mapping[str, Any]]) -> str:
@@ -119,11 +138,41 @@ def each_object(value: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 # --- reading ---------------------------------------------------------------------------------------------------------
 
+
+class _Value(NamedTuple):
+    value: Any
+    line: int
+    node: yaml.Node | None = None
+    span: tuple[int, int] = (0, 0)
+
+
+def _read(text: str, source: str, bounds: Bounds) -> Iterator[_Value]:
+    """The JSON texts at the start, as kubectl tries first, then the YAML documents behind them."""
+    rest = 0
+    try:
+        values, rest = read_json_texts(text, bounds)
+        for each in values:
+            yield _Value(each.value, text.count("\n", 0, each.start) + 1, None, (each.start, each.end))
+        if values and not text[rest:].strip():
+            return
+        reader = _Reader(source, bounds)
+        # Blank what was JSON, so that lines and marks still count from the file's start.
+        remaining = _NOT_BREAKS.sub(" ", text[:rest]) + text[rest:] if rest else text
+        for node, _ in documents(remaining.encode(), KubernetesLoader, bounds):
+            yield _Value(reader.value(node), line_of(node), node)
+    except UnusableYamlError as error:
+        raise UnusableInputError(f"{source}{error}") from None
+
+
+_NOT_BREAKS = re.compile(r"[^\r\n]")
+
 # Given to scalars that have neither quotes nor a tag, which Kubernetes' own rules then resolve. No file can write it.
 _PLAIN: Final = "\0plain"
 
 
-class _Loader(SafeLoader):  # type: ignore[misc]
+class KubernetesLoader(SafeLoader):  # type: ignore[misc]
+    """Composes nodes whose unquoted scalars have no type yet."""
+
     yaml_implicit_resolvers: dict[str | None, list[tuple[str, re.Pattern[str]]]] = {  # noqa: RUF012
         None: [(_PLAIN, re.compile(""))]
     }
@@ -167,13 +216,10 @@ class _Reader:
     def _mapping(self, node: yaml.MappingNode, depth: int) -> dict[str, Any]:
         result: dict[str, Any] = {}
         lines: dict[str, int] = {}
-        merged: dict[str, Any] = {}
         for key_node, value_node in node.value:
-            if key_node.tag == _PLAIN and key_node.value == "<<":
-                if merged or result:
-                    # Kubernetes lets a later merge win over keys above it, YAML's own rule is the opposite.
-                    raise self._refuse(key_node, "a merge key (<<) must come first and once in its mapping")
-                merged = self._merged(value_node, depth)
+            if is_merge_key(key_node):
+                # As go-yaml v2 has it: in the order of the text, so a merge wins over the keys above it.
+                result |= self._merged(value_node, depth)
                 continue
             key = self._key(key_node)
             line = line_of(key_node)
@@ -181,12 +227,20 @@ class _Reader:
                 raise self._refuse(key_node, f"key {printable(key[:100])} given twice, first on line {lines[key]}")
             lines[key] = line
             result[key] = self._value(value_node, depth + 1)
-        return merged | result
+        return result
 
     def _merged(self, node: yaml.Node, depth: int) -> dict[str, Any]:
-        value = self._value(node, depth + 1)
+        if not isinstance(node, yaml.SequenceNode):
+            return self._merged_one(node, depth + 1)
+        merged: dict[str, Any] = {}
+        for item in reversed(node.value):  # the earlier ones of a list win
+            merged |= self._merged_one(item, depth + 2)
+        return merged
+
+    def _merged_one(self, node: yaml.Node, depth: int) -> dict[str, Any]:
+        value = self._value(node, depth)
         if not isinstance(value, dict):
-            raise self._refuse(node, "a merge key (<<) takes one mapping")
+            raise self._refuse(node, "a merge key (<<) takes a mapping or a list of mappings, such as <<: *defaults")
         return value
 
     def _key(self, node: yaml.Node) -> str:
@@ -199,6 +253,11 @@ class _Reader:
         if isinstance(value, int):
             return str(value)
         raise self._refuse(node, "a key is not text; quote it")
+
+
+def is_merge_key(node: yaml.Node) -> bool:
+    """Whether the key is `<<` without quotes."""
+    return bool(node.tag == _PLAIN and node.value == "<<")
 
 
 _NAMES: Final = {bool: "bool", int: "int", float: "float", type(None): "null"}

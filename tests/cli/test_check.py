@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+import yaml
 
 from tests.cli.recorded import CANARIES, HOSTILE, Command, cluster, names, pod, recorded, service, write
 from webhook.rules import POD
@@ -148,7 +149,8 @@ def test_a_rule_that_only_records_says_so(command: Command, tmp_path: Path) -> N
     document = json.loads(result.out)
     assert result.code == 1
     assert document["violations"][0]["action"] == "record"
-    assert document["summary"] == {"objects": 1, "violations": 1, "denied": 0, "exempt": 0}
+    counts = document["summary"]
+    assert [counts[name] for name in ("objects", "violations", "denied", "exempt")] == [1, 1, 0, 0]
 
 
 def test_the_mode_of_the_namespace_counts_with_a_snapshot(command: Command, tmp_path: Path) -> None:
@@ -202,7 +204,17 @@ def test_json_has_the_documented_shape(command: Command, tmp_path: Path) -> None
         ],
         "notes": [],
         "notEvaluated": ["placement/runtime-handler"],
-        "summary": {"objects": 1, "violations": 1, "denied": 1, "exempt": 0},
+        "notChecked": [{"apiVersion": "v1", "kind": "ConfigMap", "objects": 1, "withPod": 0}],
+        "skippedFiles": [],
+        "summary": {
+            "objects": 1,
+            "violations": 1,
+            "denied": 1,
+            "exempt": 0,
+            "notChecked": 1,
+            "skippedFiles": 0,
+            "namespaceGuessed": 0,
+        },
     }
 
 
@@ -275,3 +287,98 @@ def test_unusable_input_is_one_line_and_prints_nothing(case: str, command: Comma
         result = command("check", "-f", str(path))
         assert (result.code, result.out, result.err.count("\n")) == (2, "", 1)
         assert "hunter2" not in result.err
+
+
+def test_mode_is_what_that_mode_would_do_in_this_cluster(command: Command, tmp_path: Path) -> None:
+    path = write(tmp_path / "pod.yaml", pod(shareProcessNamespace=True))
+    for mode, actions in {"audit": ["record"], "inject": ["record"], "enforce": ["deny"]}.items():
+        for of_cluster in (None, "audit", "enforce"):
+            snapshot = write(tmp_path / "cluster.yaml", cluster(of_cluster))
+            result = command("check", "-f", path, "-o", "json", "--snapshot", snapshot, "--mode", mode)
+            document = json.loads(result.out)
+            assert [each["action"] for each in document["violations"]] == actions
+            assert (result.code, document["notEvaluated"], document["summary"]["exempt"]) == (1, [], 0)
+    assert command("check", "-f", path, "--mode", "audit").code == 1
+
+
+def test_mode_does_not_bring_an_opt_out_back_or_take_it_away(command: Command, tmp_path: Path) -> None:
+    item = pod(hostPID=True)
+    item["metadata"]["annotations"] = {"morphisms.dev/inject": "false"}
+    path = write(tmp_path / "pod.yaml", item)
+    assert [command("check", "-f", path, "--mode", mode).code for mode in ("audit", "inject", "enforce")] == [0, 0, 1]
+
+
+ROLLOUT = {
+    "apiVersion": "argoproj.io/v1alpha1",
+    "kind": "Rollout",
+    "metadata": {"name": "web", "namespace": "shop"},
+    "spec": {"template": {"spec": pod(hostNetwork=True)["spec"]}},
+}
+
+
+def test_a_kind_that_is_unchecked_is_counted_and_named(command: Command, tmp_path: Path) -> None:
+    config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}}
+    path = write(tmp_path / "all.yaml", ROLLOUT, config, config, pod())
+    result = command("check", "-f", path)
+    assert (result.code, result.out) == (0, "")
+    assert (
+        f"{path}: Rollout/shop/web: not checked, but it has a pod template; check the pods that it makes\n"
+        in result.err
+    )
+    assert "1 objects, 0 violations (0 of them denied); not checked: 1 Rollout, 2 ConfigMap; " in result.err
+    document = json.loads(command("check", "-f", path, "-o", "json").out)
+    assert document["notChecked"] == [
+        {"apiVersion": "argoproj.io/v1alpha1", "kind": "Rollout", "objects": 1, "withPod": 1},
+        {"apiVersion": "v1", "kind": "ConfigMap", "objects": 2, "withPod": 0},
+    ]
+    assert document["summary"]["notChecked"] == 3
+
+
+def test_foreign_files_of_a_folder_are_skipped_and_counted(command: Command, tmp_path: Path) -> None:
+    write(tmp_path / "pod.yaml", pod(hostPID=True))
+    (tmp_path / "values.yaml").write_text("password: hunter2\n")
+    (tmp_path / "template.yaml").write_text("apiVersion: v1\nkind: {{ .Values.kind }}\nname: {{ hunter2 }}\n")
+    (tmp_path / "empty.yaml").write_text("# hunter2\n")
+    (tmp_path / "package.json").write_text('{"private": "hunter2"}')
+    result = command("check", "-f", str(tmp_path), "-o", "json")
+    document = json.loads(result.out)
+    assert (result.code, len(document["violations"])) == (1, 1)
+    assert document["summary"]["skippedFiles"] == 4
+    reasons = {Path(each["file"]).name: each["reason"] for each in document["skippedFiles"]}
+    none = "no Kubernetes object"
+    assert reasons == {
+        "empty.yaml": none, "package.json": none, "values.yaml": none, "template.yaml": "a template; render it first",
+    }  # fmt: skip
+    assert "skipped files: 4" in result.err
+    assert "hunter2" not in result.err + result.out
+
+
+@pytest.mark.parametrize("broken", ["kind: Pod\n  x: 1\n", "apiVersion: v1\nkind: Pod\nkind: Pod\n", None])
+def test_a_broken_manifest_in_a_folder_is_not_skipped(broken: str | None, command: Command, tmp_path: Path) -> None:
+    write(tmp_path / "a.yaml", pod())
+    text = yaml.safe_dump(pod()) + "---\nkind: Pod\n" if broken is None else broken
+    (tmp_path / "b.yaml").write_text(text)
+    result = command("check", "-f", str(tmp_path))
+    assert (result.code, result.out) == (2, "")
+
+
+@pytest.mark.parametrize("name", ["check", "inject"])
+def test_the_namespace_of_objects_that_name_none(name: str, command: Command, tmp_path: Path) -> None:
+    item = pod(hostNetwork=True)
+    del item["metadata"]["namespace"]
+    path = write(tmp_path / "pod.yaml", item)
+    snapshot = write(tmp_path / "cluster.yaml", cluster("enforce"))
+    guessed = command(name, "-f", path, "--snapshot", snapshot)
+    said = command(name, "-f", path, "--snapshot", snapshot, "-n", "shop")
+    assert (guessed.code, said.code) == (0, 1)
+    assert "1 object names no namespace; `default` was assumed: say it with --namespace\n" in guessed.err
+    assert "assumed" not in said.err
+    own = write(tmp_path / "own.yaml", pod(hostNetwork=True))
+    assert command(name, "-f", own, "--snapshot", snapshot, "-n", "other").code == 1, "the object's own counts"
+
+
+def test_a_namespace_that_cannot_be_one_is_refused(command: Command, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        command("check", "-n", "Shop/x")
+    assert exit_.value.code == 2
+    assert "write one such as shop" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ import pytest
 import yaml
 
 from tests.cli.recorded import pod, recorded, service
+from tests.support.paths import REVIEWS
 
 COMMANDS = ("inject", "render", "check")
 
@@ -59,3 +61,47 @@ def test_checks_exit_code_is_for_ci(spec: dict[str, object], code: int) -> None:
     assert result.returncode == code
     assert bool(result.stdout) == (code < 2)
     assert "Traceback" not in result.stderr
+
+
+def test_version() -> None:
+    result = morphisms("--version")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert re.fullmatch(r"morphisms [0-9]+\.[0-9]+\.[0-9]+\S*\n", result.stdout)
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (("chek", "-f", "x"), "did you mean check?"),
+        (("check", "--snapsot", "x"), "did you mean --snapshot?"),
+        (("check", "--snapsot=hunter2"), "did you mean --snapshot?"),
+        (("check", "--mode", "enforced"), "did you mean enforce?"),
+        (("review", "--path", "/mutate/pods"), "did you mean /mutate/pod?"),
+        (("vault", "setp"), "did you mean setup?"),
+    ],
+)
+def test_a_mistyped_word_is_answered_with_the_one_that_was_meant(words: tuple[str, ...], meant: str) -> None:
+    result = morphisms(*words)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert meant in result.stderr
+    assert "hunter2" not in result.stderr
+
+
+def test_a_word_that_is_near_none_is_answered_with_all() -> None:
+    result = morphisms("zzzzzz")
+    assert result.returncode == 2
+    assert "check" in result.stderr
+    assert "did you mean" not in result.stderr
+
+
+def test_a_stream_of_json_objects_is_read_as_documents() -> None:
+    text = json.dumps(pod()) + json.dumps(pod(hostPID=True), indent=2) + "\n"
+    result = morphisms("check", "-o", "json", text=text)
+    assert result.returncode == 1
+    assert json.loads(result.stdout)["summary"]["objects"] == 2
+
+
+def test_review_reads_a_file_with_a_byte_order_mark() -> None:
+    text = (REVIEWS / "pods-create-payments-by-replicaset-controller.json").read_text()
+    plain, marked = (morphisms("review", "--path", "/mutate/pod", text=mark + text) for mark in ("", "\ufeff"))
+    assert (marked.returncode, marked.stdout, marked.stderr) == (plain.returncode, plain.stdout, "")

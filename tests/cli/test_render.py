@@ -61,13 +61,43 @@ def test_fields_that_only_a_revision_has_are_left_out(command: Command, tmp_path
     assert pod["spec"]["terminationGracePeriodSeconds"] == 77
 
 
-def test_containers_get_knatives_names(command: Command, tmp_path: Path) -> None:
-    item = service({"ports": [{"containerPort": 8080}]})
-    item["spec"]["template"]["spec"]["containers"] += [{"image": "b", "name": "own"}, {"image": "c"}]
-    [several] = command("render", "-f", write(tmp_path / "several.yaml", item)).documents
-    [one] = command("render", "-f", write(tmp_path / "one.yaml", service({}))).documents
-    assert [each["name"] for each in several["spec"]["containers"]] == ["user-container-0", "own", "user-container-2"]
-    assert [each["name"] for each in one["spec"]["containers"]] == ["user-container"]
+@pytest.mark.parametrize(
+    ("given", "init", "expected"),
+    [
+        ([None], [], ["user-container"]),
+        ([None, "own", None], [], ["user-container-0", "own", "user-container-1"]),
+        (["main", None], [], ["main", "user-container-0"]),
+        (["user-container-0", None], [], ["user-container-0", "user-container-1"]),
+        ([None], ["user-container"], ["user-container", "user-container-0"]),
+        (["a"], [None], ["init-container", "a"]),
+        (["a"], [None, "b", None], ["init-container-0", "b", "init-container-1", "a"]),
+        (["init-container"], [None], ["init-container-0", "init-container"]),
+    ],
+)
+def test_containers_get_knatives_names(
+    given: list[str | None], init: list[str | None], expected: list[str], command: Command, tmp_path: Path
+) -> None:
+    """As applyDefaultContainerNames of knative.dev/serving does at 98e5ef90: counted, past taken names."""
+    item = service({})
+    image = item["spec"]["template"]["spec"]["containers"][0]["image"]
+    spec = item["spec"]["template"]["spec"]
+    spec["containers"] = [{"image": image, **({} if name is None else {"name": name})} for name in given]
+    spec["containers"][0]["ports"] = [{"containerPort": 8080}]
+    spec["initContainers"] = [{"image": image, **({} if name is None else {"name": name})} for name in init]
+    [rendered] = command("render", "-f", write(tmp_path / "service.yaml", item)).documents
+    ours = [each["name"] for group in ("initContainers", "containers") for each in rendered["spec"][group]]
+    assert [name for name in ours if name != "morphisms-init"] == expected
+
+
+def test_check_knows_knatives_names(command: Command, tmp_path: Path) -> None:
+    item = service({"name": "main", "ports": [{"containerPort": 8080}]})
+    template = item["spec"]["template"]
+    template["metadata"] = {
+        "annotations": {"morphisms.dev/secret-db": "~/db#p", "morphisms.dev/containers": "main,user-container-0"}
+    }
+    template["spec"]["containers"] += [{"image": template["spec"]["containers"][0]["image"]}]
+    result = command("check", "-f", write(tmp_path / "service.yaml", item))
+    assert (result.code, result.out) == (0, "")
 
 
 @pytest.mark.parametrize("name", names("services-create-"))
@@ -216,3 +246,12 @@ def test_unusable_input_is_one_line_and_prints_nothing(case: str, command: Comma
     result = command("render", "-f", str(tmp_path / "hostile.yaml"))
     assert (result.code, result.out, result.err.count("\n")) == (2, "", 1)
     assert "hunter2" not in result.err
+
+
+def test_the_namespace_of_a_service_that_names_none(command: Command, tmp_path: Path) -> None:
+    item = service({})
+    del item["metadata"]["namespace"]
+    path = write(tmp_path / "service.yaml", item)
+    guessed, said = command("render", "-f", path), command("render", "-f", path, "--namespace", "shop")
+    assert [each.documents[0]["metadata"]["namespace"] for each in (guessed, said)] == ["default", "shop"]
+    assert ("assumed" in guessed.err, "assumed" in said.err) == (True, False)

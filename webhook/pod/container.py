@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import count
 from typing import Any, Final, NamedTuple
 
 from plan.layout import EXEC_HELPER
 from server.text import printable
-from webhook.wellknown import USER_CONTAINER
+from webhook.wellknown import INIT_CONTAINER, USER_CONTAINER
 
 _GROUPS: Final = ("initContainers", "containers", "ephemeralContainers")
 _LONGEST_NAME: Final = 63
@@ -41,14 +42,22 @@ def containers_of(spec: dict[str, Any]) -> Iterator[Container]:
     """Every container of a pod spec of checked shape: init containers first, then the others, ephemeral ones last."""
     for group in _GROUPS:
         containers = spec.get(group) or ()
+        names = [container.get("name") for container in containers]
+        named = names if all(names) else _with_knative_defaults(names, group, spec)
         for index, container in enumerate(containers):
-            name = container.get("name") or knative_default_name(index, len(containers))
-            yield Container(group, index, name, container)
+            yield Container(group, index, named[index], container)
 
 
-def knative_default_name(index: int, count: int) -> str:
-    """Knative's name for a container that its author left unnamed: numbered by place where there are several."""
-    return USER_CONTAINER if count == 1 else f"{USER_CONTAINER}-{index}"
+def _with_knative_defaults(names: Sequence[str | None], group: str, spec: dict[str, Any]) -> list[str]:
+    """The names that Knative completes: it counts the unnamed containers where there are several, past taken names.
+
+    As applyDefaultContainerNames does it (knative.dev/serving pkg/apis/serving/v1, revision_defaults.go).
+    """
+    default = INIT_CONTAINER if group == "initContainers" else USER_CONTAINER
+    taken = {each.get("name") for other in ("containers", "initContainers") for each in spec.get(other) or ()}
+    numbered = (name for number in count() if (name := f"{default}-{number}") not in taken)
+    alone = len(names) == 1 and default not in taken
+    return [name or (default if alone else next(numbered)) for name in names]
 
 
 def display_name(name: str) -> str:

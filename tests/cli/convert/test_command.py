@@ -71,3 +71,44 @@ def test_color_on_a_terminal_only(
     monkeypatch.setenv("NO_COLOR", plain)
     run("-f", str(path))
     assert ("\x1b[" in stderr.getvalue()) is colored
+
+
+def test_the_namespace_says_which_configmaps_belong_to_a_pod(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "pod.yaml"
+    path.write_text("""\
+apiVersion: v1
+kind: Pod
+metadata: {name: a, annotations: {vault.security.banzaicloud.io/vault-role: a}}
+spec: {containers: [{name: a, envFrom: [{configMapRef: {name: plain}}]}]}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: plain, namespace: shop}
+data: {port: "8080"}
+""")
+    assert run("-f", str(path)) == 1
+    assert "ConfigMap plain is not in the input" in capsys.readouterr().err
+    assert run("-f", str(path), "-n", "shop") == 0
+
+
+def test_comments_stay_and_a_document_that_loses_them_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "pod.yaml"
+    text = "# kept\n" + POD.format("agent-init-first") + "---\n" + POD.format("agent-init-first")
+    path.write_text(text.replace("metadata:", "metadata: # said").replace("containers: []", "containers: []  # none"))
+    assert run("-f", str(path)) == 0
+    out, err = capsys.readouterr()
+    assert (out.count("# said"), out.count("# none"), out[:7], "lost" in err) == (2, 2, "# kept\n", False)
+    path.write_text("""\
+apiVersion: v1
+kind: List
+items:
+- {apiVersion: v1, kind: Widget, metadata: {annotations: &a {vault.hashicorp.com/agent-inject: "false"}}}  # lost
+- {apiVersion: v1, kind: Pod, metadata: {annotations: *a}, spec: {containers: []}}
+""")
+    assert run("-f", str(path)) == 1
+    out, err = capsys.readouterr()
+    assert ("# lost" in out, "its comments and anchors are lost" in err) == (False, True)

@@ -82,6 +82,21 @@ def test_anchors_are_written_out_and_shared_with_nobody() -> None:
     assert "*" not in written
 
 
+# What kubectl's own decoder answers (k8s.io/apimachinery v0.36.3 with sigs.k8s.io/yaml v1.6.0), recorded from it.
+MERGES: dict[str, Any] = {
+    "{b: 1, <<: {b: 2, c: 3}}": {"b": 2, "c": 3},
+    "{<<: {b: 2, c: 3}, b: 1}": {"b": 1, "c": 3},
+    "{<<: [{b: 5}, {b: 6, c: 7}], c: 8}": {"b": 5, "c": 8},
+    "{<<: {b: 5}, <<: {b: 6, c: 7}}": {"b": 6, "c": 7},
+    '{"<<": {b: 1}}': {"<<": {"b": 1}},
+}
+
+
+@pytest.mark.parametrize("text", MERGES)
+def test_merge_keys_count_in_the_order_of_the_text_as_in_kubernetes(text: str) -> None:
+    assert read(f"a: {text}\n")["a"] == MERGES[text]
+
+
 UNUSABLE = {
     "a: 1\nb: 2\na: 3\n": "file.yaml:5: key a given twice, first on line 3",
     "8080: 1\n'8080': 2\n": "file.yaml:4: key 8080 given twice, first on line 3",
@@ -92,7 +107,9 @@ UNUSABLE = {
     "a: .nan\n": "file.yaml:3: infinity and NaN are not values of a Kubernetes object; quote it if it is text",
     "1.5: x\n": "file.yaml:3: a key is not text; quote it",
     "[a]: x\n": "file.yaml:3: a key is not text; quote it",
-    "a: {b: 1, <<: {b: 2}}\n": "file.yaml:3: a merge key (<<) must come first and once in its mapping",
+    "a:\n  <<: [{b: 1}, 2]\n": (
+        "file.yaml:4: a merge key (<<) takes a mapping or a list of mappings, such as <<: *defaults"
+    ),
     "a: &a [*a]\n": "file.yaml:3: too many values, or aliases that expand to too much",
     "a: " + "[" * 5000 + "\n": "file.yaml:3:103: nested deeper than 100",
     "---\njust text\n": "file.yaml:4: not a Kubernetes object; it needs apiVersion and kind",
