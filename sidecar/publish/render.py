@@ -11,6 +11,7 @@ from typing import Any, Final
 from plan.document import Plan, SecretFile
 from sidecar.errors import SidecarError
 from sidecar.mounts import mount_of
+from sidecar.publish.startup_variables import runs_code
 from sidecar.reasons import Exit, Reason
 
 Read = tuple[str, int | None]
@@ -84,9 +85,17 @@ def environments(plan: Plan, secrets: Secrets) -> dict[str, File]:
 
 def _variables(plan: Plan, secrets: Secrets, container: str) -> dict[str, str]:
     found: dict[str, str] = {}
+    named = {variable.name for variable in plan.env if variable.container == container}
     for source in plan.env_from:
         if source.container == container:
             secret = secrets[source.path, source.version]
+            for key in secret:
+                # A variable that the plan names overrides the secret's key, and is the author's choice.
+                if runs_code(key) and key not in named:
+                    raise _unusable(
+                        f"{source.path} has a key {key}, by which the secret would choose the code that runs in "
+                        f"container {container}; remove the key, or name it: {key}: vault:{source.path}#{key}"
+                    )
             found |= {key: _text(secret, source.path, key) for key in secret}
     for variable in plan.env:
         if variable.container == container:

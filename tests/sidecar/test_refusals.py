@@ -364,6 +364,15 @@ def test_each_distinct_secret_is_read_once(pod: Pod, bao: OpenBao, tmp_path: Pat
 # --- secrets ------------------------------------------------------------------------------------------------------
 
 
+def test_a_secret_does_not_choose_the_code_that_runs_in_the_container(pod: Pod, bao: OpenBao) -> None:
+    write_secret(bao, "poisoned", {"USER": "a", "LD_PRELOAD": f"/opt/{CANARY}.so"})
+    pod.change(env_from=(EnvFrom("web", f"{HOME}/poisoned"),))
+    ended = pod.run()
+    assert "has a key LD_PRELOAD" in refused(ended, Exit.SECRET_MISSING, "secret-unusable")["detail"]
+    assert revoked(ended)
+    assert not (pod.run_folder / "env" / "web").exists()
+
+
 def test_a_missing_secret_version_or_key_is_named(pod: Pod, bao: OpenBao) -> None:
     for data in ({"a": "1"}, {"a": "2"}, {"a": "3"}):
         write_secret(bao, "gone", data)

@@ -96,6 +96,35 @@ def test_env_wins_over_env_from_and_no_name_comes_twice() -> None:
 
 
 @pytest.mark.parametrize(
+    "name",
+    [
+        *("LD_PRELOAD", "LD_LIBRARY_PATH", "LD_AUDIT", "PATH", "GCONV_PATH", "BASH_ENV", "ENV", "BASH_FUNC_ls%%"),
+        *("NODE_OPTIONS", "NODE_PATH", "npm_config_node_options", "PYTHONPATH", "PYTHONHOME", "PERL5OPT", "RUBYOPT"),
+        *("JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS", "JDK_JAVA_OPTIONS", "CLASSPATH", "DOTNET_STARTUP_HOOKS", "PHPRC"),
+        *("CORECLR_PROFILER_PATH", "COR_PROFILER", "LUA_INIT_5_4", "ERL_FLAGS", "OPENSSL_CONF", "GIT_SSH_COMMAND"),
+    ],
+)
+def test_a_key_that_chooses_the_code_is_no_variable_unless_the_plan_names_it(name: str) -> None:
+    with pytest.raises(SidecarError, match=f"m/a has a key {name}") as caught:
+        pairs({"USER": "a", name: f"{CANARY}/evil.so"})
+    assert caught.value.exit_code is Exit.SECRET_MISSING
+    assert f"name it: {name}: vault:m/a#{name}" in caught.value.line
+    assert CANARY not in caught.value.line
+    found = pairs({"USER": "a", name: "secret"}, EnvVariable("web", name, path="m/a", key=name))
+    assert f"{name}=secret\0".encode() in found
+    # Another container's variable of this name is not this one's.
+    with pytest.raises(SidecarError):
+        pairs({name: "secret"}, EnvVariable("worker", name, value="x"))
+
+
+@pytest.mark.parametrize(
+    "name", ["user", "password", "DATABASE_URL", "path", "PATHS", "MY_PATH", "NODE_ENV", "LDAP_URL"]
+)
+def test_an_ordinary_key_is_a_variable(name: str) -> None:
+    assert pairs({name: "a"}) == f"{name}=a\0".encode()
+
+
+@pytest.mark.parametrize(
     "data",
     [{"A": f"{CANARY}\0B=2"}, {f"{CANARY}=": "1"}, {f"{CANARY}\n": "1"}, {f"{CANARY}ü": "1"}, {"": "1"}, {"A\0B": "1"}],
 )
