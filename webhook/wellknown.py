@@ -65,7 +65,3 @@ MESH_INIT_CONTAINERS: Final = frozenset(
         "consul-connect-inject-init",
     }
 )
-# Classic Istio: the first redirects the pod's traffic before its proxy runs, the second checks that CNI has done so.
-ISTIO_INIT: Final = "istio-init"
-ISTIO_VALIDATION: Final = "istio-validation"
-ISTIO_EXCLUDED_PORTS: Final = "traffic.sidecar.istio.io/excludeOutboundPorts"

@@ -19,7 +19,8 @@ from plan.document import AGENTS, NO_REACTION, PlanError
 from webhook.configuration.model import Configuration
 from webhook.errors import BadReferenceError
 from webhook.pod.references import SecretPrefix, is_reference, parse, parse_variable
-from webhook.wellknown import ISTIO_EXCLUDED_PORTS, KNATIVE_PREFIX, PREFIX, STATUS
+from webhook.rewrite.mesh import EXCLUDED_PORTS
+from webhook.wellknown import KNATIVE_PREFIX, PREFIX, STATUS
 
 Path = tuple[str | int, ...]
 
@@ -51,6 +52,7 @@ _NAMES: Final = frozenset(
         "terminationMessagePath",
         "terminationMessagePolicy",
         "drop",
+        "fsGroupChangePolicy",
         "secretName",
         "claimName",
         "fieldPath",
@@ -110,7 +112,7 @@ class Redaction:
         return keys[-1] in _NAMES or not _TREES.isdisjoint(keys)
 
     def _is_known_annotation(self, key: str, text: str) -> bool:
-        if key == ISTIO_EXCLUDED_PORTS:
+        if key in EXCLUDED_PORTS:
             return _PORTS.fullmatch(text) is not None
         if key == STATUS:
             return any(

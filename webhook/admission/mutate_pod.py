@@ -5,8 +5,9 @@ from __future__ import annotations
 from webhook.admission.enforcement import action
 from webhook.admission.exempt import exemption
 from webhook.admission.freshness import refuse_when_stale
+from webhook.admission.injection_notes import injection_notes
 from webhook.configuration.model import Configuration
-from webhook.decision import Decision, deny, rule_ids, summary
+from webhook.decision import Decision, as_warnings, deny, rule_ids, summary
 from webhook.modes import Mode
 from webhook.pod.opt_in import opts_out, requests_injection
 from webhook.pod.pod import Pod
@@ -48,7 +49,8 @@ def decide(request: Request, configuration: Configuration, snapshot: Snapshot | 
     audit = summary(mode, "mutated", ()) | {"patch": patch_summary(patch)}
     # The reason is a label of metrics and logs, hence a stable word.
     reason = "asks" if opted_in else "namespace-mode"
-    return Decision("mutated", mode, reason, patch.operations, patch.result, audit=audit)
+    notes = as_warnings(injection_notes(pod))
+    return Decision("mutated", mode, reason, patch.operations, patch.result, warnings=notes, audit=audit)
 
 
 def _blocked(patch: Patch, pod: Pod, request: Request, snapshot: Snapshot | None) -> tuple[Violation, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from webhook.admission.enforcement import enforce
+from webhook.admission.injection_notes import injection_notes
 from webhook.admission.knative_template import (
     template_pod,
     validate_template_owner_shape,
@@ -35,6 +36,8 @@ def decide(request: Request, configuration: Configuration, snapshot: Snapshot | 
     if mode is Mode.ABSENT and not opted_in:
         warnings = as_warnings((*notes, *annotation_faults(pod, snapshot, request.user)))
         return Decision("allowed", mode, "does-not-ask", warnings=warnings, audit=summary(mode, "allowed", ()))
+    if not pod.is_measured:
+        notes = as_warnings((*notes, *injection_notes(pod)))
     violations = violations_after_injection(item, pod, snapshot, request.user)
     by_knative = request.user.name in configuration.identities.knative
     if by_knative or not _template_changes(request):

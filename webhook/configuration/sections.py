@@ -40,6 +40,14 @@ class Resources(Section):
         {"cpu": "500m", "memory": "128Mi"}, description="the memory holds the secrets too, which lie on tmpfs"
     )
 
+    @model_validator(mode="after")
+    def _requests_fit(self) -> Resources:
+        for name, request in self.requests.items():
+            requested, limit = amount_of(request), amount_of(self.limits.get(name))
+            if requested is not None and limit is not None and requested > limit:
+                raise PydanticCustomError("request_above_limit", f"requests.{name} is above limits.{name}")
+        return self
+
 
 class Sidecar(Section):
     """The injected container."""

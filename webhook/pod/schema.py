@@ -129,6 +129,8 @@ class _Volume(_Shape):
     name: str | None = None
     image: _Image | None = None
     empty_dir: Object | None = None
+    persistent_volume_claim: Object | None = None
+    ephemeral: Object | None = None
     host_path: Object | None = None
     projected: _Projected | None = None
     secret: Object | None = None
@@ -168,6 +170,7 @@ class PodSpec(_Shape):
     scheduler_name: str | None = None
     service_account_name: str | None = None
     security_context: _SecurityContext | None = None
+    resources: _Resources | None = None
     os: Object | None = None
     affinity: _Affinity | None = None
 

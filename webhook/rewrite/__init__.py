@@ -4,8 +4,9 @@
 2. `affinity`: the profile's nodes, ANDed into every node selector term; tolerations
 3. `wrap`: the consumers' mounts, environment and command
 4. `inject`: the container `morphisms-init`. After step 3, because it moves the places of init containers
-5. `volumes`: the volumes, and the group that reads the files
-6. `status`: the status annotation, last, because an unchanged pod keeps its own
+5. `mesh`: the ports that a service mesh leaves alone
+6. `volumes`: the volumes, and the group that reads the files
+7. `status`: the status annotation, last, because an unchanged pod keeps its own
 
 A rewritten pod comes out unchanged. `rewrite(pod, snapshot)` does all it can and checks nothing: the rules check the
 result. That keeps mutation a convenience, and validation the policy.
@@ -16,6 +17,7 @@ from __future__ import annotations
 from webhook.pod.pod import Pod
 from webhook.rewrite.affinity import confine_to_nodes
 from webhook.rewrite.inject import inject_sidecar
+from webhook.rewrite.mesh import exclude_ports
 from webhook.rewrite.patch import Patch
 from webhook.rewrite.runtime_class import set_runtime_class
 from webhook.rewrite.status import set_status
@@ -37,6 +39,7 @@ def rewrite(pod: Pod, snapshot: Snapshot | None) -> Patch:
     if profile.injects and not pod.options.problems:
         wrap_consumers(patch, pod)
         inject_sidecar(patch, pod, profile)
+        exclude_ports(patch, pod)
         add_volumes(patch, pod)
         set_fs_group(patch, pod)
     set_status(patch, pod)

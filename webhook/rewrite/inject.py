@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import urlsplit
 
 from plan import layout
 from plan.document import PlanError
@@ -14,10 +13,8 @@ from webhook.pod.pod import Pod
 from webhook.quantity import same_amount
 from webhook.rewrite.patch import Patch
 from webhook.rewrite.plan import make_plan
+from webhook.rewrite.pod_resources import has_pod_resources, raise_pod_resources
 from webhook.wellknown import (
-    ISTIO_EXCLUDED_PORTS,
-    ISTIO_INIT,
-    ISTIO_VALIDATION,
     MESH_INIT_CONTAINERS,
     MESH_PROXIES,
     SERVICE_ACCOUNT_MOUNT,
@@ -44,6 +41,7 @@ def inject_sidecar(patch: Patch, pod: Pod, profile: Profile) -> None:
     if layout.CONTAINER in names:
         here = names.index(layout.CONTAINER)
         if here == place and is_intact(present[here], wanted):
+            raise_pod_resources(patch, pod, wanted)
             return
         patch.remove(("spec", "initContainers", here))
         present = [each for each in present if each.get("name") != layout.CONTAINER]
@@ -52,7 +50,7 @@ def inject_sidecar(patch: Patch, pod: Pod, profile: Profile) -> None:
         patch.add(("spec", "initContainers", place), wanted)
     else:
         patch.add(("spec", "initContainers"), [wanted])
-    _exclude_ports_from_mesh(patch, pod)
+    raise_pod_resources(patch, pod, wanted)
     _add_pull_secrets(patch, pod)
 
 
@@ -144,35 +142,18 @@ def _is_plain(amounts: Any) -> bool:
 
 
 def _is_guaranteed(pod: Pod) -> bool:
-    """Whether the pod's QoS class is Guaranteed; then our container needs requests equal to its limits."""
+    """Whether the pod's QoS class is Guaranteed by its containers; then ours needs requests equal to its limits."""
+    if has_pod_resources(pod.spec):
+        return False
     return all(_has_equal_resources(container.object) for container in pod.containers if container is not pod.injected)
 
 
 def _has_equal_resources(container: dict[str, Any]) -> bool:
     resources = container.get("resources") or {}
     limits, requests = resources.get("limits") or {}, resources.get("requests") or {}
-    return all(limits.get(name) and requests.get(name, limits[name]) == limits[name] for name in ("cpu", "memory"))
-
-
-def _exclude_ports_from_mesh(patch: Patch, pod: Pod) -> None:
-    """Where a CNI plugin redirects init containers' traffic to a proxy that does not run yet, exclude our ports."""
-    if not any(each.name == ISTIO_VALIDATION for each in pod.containers):
-        return
-    if any(each.name == ISTIO_INIT for each in pod.containers):
-        return
-    if any(each.name in MESH_PROXIES and each.group == "initContainers" for each in pod.containers):
-        return
-    configuration = pod.configuration
-    ports = {_port(configuration.verifier.url), _port(configuration.vault.url)}
-    excluded = [part for part in pod.annotations.get(ISTIO_EXCLUDED_PORTS, "").split(",") if part.strip()]
-    missing = sorted(str(port) for port in ports if str(port) not in {part.strip() for part in excluded})
-    if missing:
-        patch.annotate((), ISTIO_EXCLUDED_PORTS, ",".join((*excluded, *missing)))
-
-
-def _port(url: str) -> int:
-    parts = urlsplit(url)
-    return parts.port or (443 if parts.scheme == "https" else 80)
+    return all(
+        limits.get(name) and same_amount(requests.get(name, limits[name]), limits[name]) for name in ("cpu", "memory")
+    )
 
 
 def _add_pull_secrets(patch: Patch, pod: Pod) -> None:

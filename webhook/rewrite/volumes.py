@@ -1,7 +1,11 @@
-"""Step 5: the memory-backed volumes, the projected token, and the group that reads the files."""
+"""Step 6: the memory-backed volumes, the projected token, and the group that reads the files."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
+from webhook.pod.container import display_name
 from webhook.pod.pod import Pod
 from webhook.rewrite.patch import Patch
 
@@ -19,7 +23,31 @@ def set_fs_group(patch: Patch, pod: Pod) -> None:
     if not pod.consumers or pod.file_owner is not None:
         return
     security = pod.spec.get("securityContext")
+    wanted: dict[str, Any] = {"fsGroup": pod.configuration.sidecar.fsGroup}
+    if any(_claims(pod)) and not (security or {}).get("fsGroupChangePolicy"):
+        # Else the kubelet changes the group of every file of a claim, at each start.
+        wanted["fsGroupChangePolicy"] = "OnRootMismatch"
     if not security:
-        patch.add(("spec", "securityContext"), {"fsGroup": pod.configuration.sidecar.fsGroup})
+        patch.add(("spec", "securityContext"), wanted)
     elif security.get("fsGroup") is None:
-        patch.add(("spec", "securityContext", "fsGroup"), pod.configuration.sidecar.fsGroup)
+        for member, value in wanted.items():
+            patch.add(("spec", "securityContext", member), value)
+
+
+def warnings_of(pod: Pod) -> Iterator[str]:
+    """What becomes of claims when the pod gets its group from injection."""
+    security = pod.spec.get("securityContext") or {}
+    if not pod.consumers or pod.file_owner is not None or security.get("fsGroup") is not None:
+        return
+    for name in _claims(pod):
+        yield (
+            f"[volumes] injection sets fsGroup {pod.configuration.sidecar.fsGroup}, so the kubelet may give the files"
+            f" of volume {display_name(name)} that group; set fsGroup, or one runAsUser for the containers with secrets"
+        )
+
+
+def _claims(pod: Pod) -> Iterator[str]:
+    """Names of the volumes that outlive the pod, or that a storage class provides."""
+    for volume in pod.spec.get("volumes") or ():
+        if volume.get("persistentVolumeClaim") is not None or volume.get("ephemeral") is not None:
+            yield str(volume.get("name"))

@@ -34,13 +34,15 @@ _ALLOWED = re.compile(
         (
             "/metadata(/annotations)?",
             "/metadata/annotations/morphisms.dev~1status",
-            "/metadata/annotations/traffic.sidecar.istio.io~1excludeOutboundPorts",
+            "/metadata/annotations/traffic.sidecar.istio.io~1exclude(Outbound|Inbound)Ports",
+            "/metadata/annotations/config.linkerd.io~1skip-(outbound|inbound)-ports",
+            "/spec/resources/(requests|limits)/(cpu|memory)",
             "/spec/(runtimeClassName|overhead)",
             "/spec/nodeSelector/[^/]+",
             f"/spec/affinity(/nodeAffinity(/{_REQUIRED})?)?",
             f"{_TERMS}/[0-9]+/matchExpressions(/[0-9]+)?",
             "/spec/(tolerations|initContainers|volumes|imagePullSecrets)(/[0-9]+)?",
-            "/spec/securityContext(/fsGroup)?",
+            "/spec/securityContext(/fsGroup(ChangePolicy)?)?",
             "/spec/(initContainers|containers)/[0-9]+/volumeMounts(/[0-9]+)?",
             "/spec/(initContainers|containers)/[0-9]+/(command|args|env/[0-9]+)",
         )
