@@ -26,6 +26,7 @@ from webhook.request import Request
 from webhook.rules import BY_ID
 from webhook.snapshot import Lookup, Snapshot
 from webhook.wellknown import KNATIVE_GROUP
+from webhook.workload_name import workload_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +101,10 @@ def decide(
     except RecursionError:
         # The one place for all paths: what walks an object by recursion ends here, and the request is not admitted.
         return refuse("object: nested too deeply to be evaluated; remove the nested field", 400, "BadRequest")
-    if snapshot is None:
-        decision = replace(decision, audit={**decision.audit, "not-evaluated": _CLUSTER_DEPENDENT})
-    return decision
+    more = {} if snapshot is not None else {"not-evaluated": _CLUSTER_DEPENDENT}
+    if workload := str(workload_name(request)):
+        more["workload"] = workload
+    return replace(decision, audit={**decision.audit, **more}) if more else decision
 
 
 def lookup(request: Request, configuration: Configuration, snapshot: Snapshot) -> Lookup | None:

@@ -28,6 +28,7 @@ from webhook.errors import ReviewError
 from webhook.metrics import AdmissionMetrics
 from webhook.request import Request
 from webhook.review import read_review, write_review
+from webhook.workload_name import workload_name
 
 if TYPE_CHECKING:
     from certs.controller import CertificateController
@@ -172,17 +173,21 @@ def unusable(error: ReviewError) -> Response:
 def _log(request: Request, decision: Decision) -> None:
     """Log one line per denial or violation; plain mutations are in the API server's audit annotations.
 
-    The line has rule ids and names only: messages are long, and the denied user sees them.
+    The line has rule ids and names only: messages are long, and the denied user sees them. A controller's pod has no
+    name yet; `owner` and `generate_name` say whose it is.
     """
     if decision.allowed and not decision.violations:
         return
+    workload = workload_name(request)
     logs.info(
         "decision",
         path=request.path,
         kind=request.kind[2],
         operation=request.operation,
         namespace=request.namespace,
-        name=request.name,
+        name=request.name or workload.name,
+        generate_name=workload.generate_name,
+        owner=workload.owner,
         dry_run=request.dry_run,
         mode=decision.mode,
         decision=decision.outcome,

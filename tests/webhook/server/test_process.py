@@ -105,6 +105,10 @@ def test_metrics_count_by_rule_mode_and_path_and_logs_name_no_value(enforcing: W
     assert "payments" not in text
     denied = [line for line in enforcing.log() if line.get("decision") == "denied"]
     assert denied[-1]["correlation_id"] == json.loads(_body())["request"]["uid"]
+    metadata = json.loads(_body())["request"]["object"]["metadata"]
+    (controller,) = metadata["ownerReferences"]
+    assert denied[-1]["owner"] == f"ReplicaSet/{controller['name']}"
+    assert (denied[-1]["name"], denied[-1]["generate_name"]) == ("", metadata["generateName"])
     assert "hunter2" not in json.dumps(enforcing.log())
 
 
