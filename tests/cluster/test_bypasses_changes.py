@@ -56,7 +56,7 @@ def test_c05_image_that_is_replaced(cluster: ControlPlane, pod: str) -> None:
     [
         ({"morphisms.dev/status": "{}"}, {"isolation/annotation-change"}),
         ({"morphisms.dev/status": None}, {"isolation/annotation-change"}),
-        ({"morphisms.dev/profile": "peer-pod"}, {"isolation/annotation-change", "placement/runtime-class"}),
+        ({"morphisms.dev/profile": "peer-pod"}, {"isolation/annotation-change", "placement/profile"}),
         ({_INITDATA: ""}, {"isolation/annotation-change", "isolation/initdata"}),
     ],
     ids=["status", "no status", "profile", "initdata"],

@@ -135,8 +135,9 @@ def test_c38_container_before_attestation(cluster: ControlPlane, here: Namespace
 
 
 def test_c14_profile_that_asks_for_less(cluster: ControlPlane, here: Namespace) -> None:
-    """`system` is placement only, `inject: "false"` is no way out of enforce, and there is no profile `none`."""
-    for name in ("system", "none"):
+    """`system` is placement only, `peer-pod` needs no node, and there is no profile `none`; `inject: "false"` is no way
+    out of enforce."""
+    for name in ("system", "none", "peer-pod"):
         pod = make_pod(annotations={"morphisms.dev/profile": name})
         assert reasons(try_pod(developer(cluster), here, pod)) == {"placement/profile"}
     out = make_pod(annotations={"morphisms.dev/inject": "false"})

@@ -215,20 +215,42 @@ def classes(cluster: ControlPlane) -> Iterator[Callable[..., str]]:
         cluster.admin.request("DELETE", f"{RUNTIME_CLASSES}/{name}")
 
 
+@pytest.fixture
+def remote(enforced: Namespace, morphisms: Installation) -> Iterator[Namespace]:
+    """One whose pods may use the profile `peer-pod`, because the configuration lists it."""
+    before = morphisms.configuration()
+    morphisms.configure({**before, "namespaces": {enforced.name: {"profiles": ["peer-pod"]}}})
+    yield enforced
+    morphisms.configure(before)
+
+
 def test_c11_runtime_class_made_anew_with_another_handler(
-    cluster: ControlPlane, enforced: Namespace, classes: Callable[..., str]
+    cluster: ControlPlane, remote: Namespace, classes: Callable[..., str]
 ) -> None:
     """By somebody who may break glass: the guard does not hold him, the handler that is live at admission does."""
     path = f"{RUNTIME_CLASSES}/{classes('kata-remote', 'kata-remote')}"
-    remote = make_pod(annotations={"morphisms.dev/profile": "peer-pod"})
-    until(lambda: try_pod(developer(cluster), enforced, remote).status == 201)
+    pod = make_pod(annotations={"morphisms.dev/profile": "peer-pod"})
+    until(lambda: try_pod(developer(cluster), remote, pod).status == 201)
     assert reasons(mallory(cluster).request("DELETE", path, query=DRY)) == {"runtime-class-guard.morphisms.dev"}
     immutable = cluster.admin.request("PATCH", path, {"handler": "runc"}, content_type="application/merge-patch+json")
     assert immutable.status == 422, "the API server's own"
     cluster.admin.delete(path)
     classes("kata-remote", "runc")
-    until(lambda: "has a handler that" in try_pod(developer(cluster), enforced, remote).message)
-    assert reasons(try_pod(developer(cluster), enforced, remote)) == {"placement/runtime-handler"}
+    until(lambda: "has a handler that" in try_pod(developer(cluster), remote, pod).message)
+    assert reasons(try_pod(developer(cluster), remote, pod)) == {"placement/runtime-handler"}
+
+
+def test_c14_profile_that_the_namespace_is_not_listed_for(
+    cluster: ControlPlane, enforced: Namespace, classes: Callable[..., str]
+) -> None:
+    """`peer-pod` needs no node: its class is that of peer pods without confidential VMs too."""
+    classes("kata-remote", "kata-remote")
+    pod = make_pod(
+        annotations={"morphisms.dev/profile": "peer-pod"}, nodeSelector={"kubernetes.io/hostname": "plain-0"}
+    )
+    assert reasons(try_pod(developer(cluster), enforced, pod)) == {"placement/profile"}
+    default = make_pod(annotations={"morphisms.dev/profile": "kata-snp"})
+    assert is_confidential(allowed(try_pod(developer(cluster), enforced, default)))
 
 
 def test_c11_runtime_class_swapped_without_the_verb(cluster: ControlPlane) -> None:

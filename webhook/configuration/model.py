@@ -39,7 +39,7 @@ class Configuration(Section):
     )
     defaultProfile: str = Field("kata-snp", description="for pods that name none")
     namespaces: dict[str, NamespaceProfiles] = Field(
-        {}, description="by name; others may use the default and each attesting profile with a VM for a pod"
+        {}, description="by name; the pods of others use the default profile alone"
     )
     runtimeClassConflict: Literal["refuse", "replace"] = Field(
         "refuse", description="when a pod names a RuntimeClass that its profile does not allow"
@@ -82,7 +82,7 @@ class Configuration(Section):
         known = self.profile_by_name
         named = {self.defaultProfile}
         for entry in self.namespaces.values():
-            named.update((entry.profile, *entry.profiles))
+            named.update((*entry.profiles, *((entry.profile,) if entry.profile else ())))
         if unknown := sorted(named - known.keys()):
             raise PydanticCustomError(
                 "unknown_profile", f"unknown profile {', '.join(unknown)}; known are {', '.join(sorted(known))}"
@@ -113,20 +113,13 @@ class Configuration(Section):
     def default_profile_of(self, namespace: str) -> str:
         """The profile of a pod that names none."""
         entry = self.namespaces.get(namespace)
-        return self.defaultProfile if entry is None else entry.profile
+        return self.defaultProfile if entry is None or entry.profile is None else entry.profile
 
     def profiles_allowed_in(self, namespace: str) -> frozenset[str]:
-        """Names of the profiles that pods of the namespace may use.
+        """Names of the profiles that pods of the namespace may use: its default, and those listed for it.
 
-        Where the operator configured none: the default, and those that isolate a pod in a VM of its own and attest it
-        on real hardware. With any other profile an annotation could loosen the namespace's policy.
+        An author's annotation never chooses a profile that the operator did not list: it could ask for less.
         """
         entry = self.namespaces.get(namespace)
-        if entry is not None:
-            return frozenset((entry.profile, *entry.profiles))
-        return self._attesting_profiles
-
-    @cached_property
-    def _attesting_profiles(self) -> frozenset[str]:
-        attesting = {name for name, profile in self.profile_by_name.items() if profile.isolates_by_itself}
-        return frozenset(attesting | {self.defaultProfile})
+        listed = () if entry is None else entry.profiles
+        return frozenset((self.default_profile_of(namespace), *listed))

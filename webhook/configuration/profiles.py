@@ -99,15 +99,6 @@ class Profile(Section):
         """Whether pods of this profile get `morphisms-init`."""
         return bool(self.evidence)
 
-    @property
-    def isolates_by_itself(self) -> bool:
-        """Whether its pods each run in a VM of their own, attested by real hardware, on whichever node."""
-        return (
-            self.isolation == "pod-vm"
-            and bool(self.runtimeClasses and self.evidence)
-            and all(evidence.source != "simulated" for evidence in self.evidence)
-        )
-
     def suits(self, node: NodeRecord) -> bool:
         """Whether the node satisfies every requirement."""
         labels = dict(node.labels)

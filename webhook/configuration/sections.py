@@ -100,7 +100,7 @@ class Vault(Section):
 class NamespaceProfiles(Section):
     """Which profiles a namespace may use."""
 
-    profile: str = Field(description="for pods that name none")
+    profile: str | None = Field(None, description="for pods that name none; left out: defaultProfile")
     profiles: tuple[str, ...] = Field((), description="that pods may also name; empty: only that profile")
 
 

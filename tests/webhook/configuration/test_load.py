@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from server.yaml.strict import ConfigurationError
+from webhook.configuration.model import Configuration
 from webhook.configuration_file import load_configuration
 
 
@@ -37,3 +38,29 @@ def test_the_digest_covers_the_parsed_configuration(tmp_path: Path) -> None:
     assert load_configuration(path).digest == before
     path.write_text("cluster: prod\n")
     assert load_configuration(path).digest != before
+
+
+@pytest.mark.parametrize(
+    ("namespaces", "default", "allowed"),
+    [
+        ({}, "kata-snp", {"kata-snp"}),
+        ({"other": {"profiles": ["peer-pod"]}}, "kata-snp", {"kata-snp"}),
+        ({"shop": {}}, "kata-snp", {"kata-snp"}),
+        ({"shop": {"profiles": ["peer-pod"]}}, "kata-snp", {"kata-snp", "peer-pod"}),
+        ({"shop": {"profile": "peer-pod"}}, "peer-pod", {"peer-pod"}),
+        ({"shop": {"profile": "system", "profiles": ["kata-snp"]}}, "system", {"kata-snp", "system"}),
+    ],
+)
+def test_a_namespace_may_use_its_default_profile_and_those_listed(
+    namespaces: dict[str, dict[str, object]], default: str, allowed: set[str]
+) -> None:
+    """However the other profiles attest: an author's annotation chooses none that the operator did not list."""
+    lab = {
+        "name": "lab",
+        "isolation": "pod-vm",
+        "runtimeClasses": ["kata-lab"],
+        "evidence": [{"source": "coco-aa", "address": "http://127.0.0.1:8006"}],
+    }
+    configuration = Configuration.model_validate({"profiles": [lab], "namespaces": namespaces})
+    assert configuration.default_profile_of("shop") == default
+    assert configuration.profiles_allowed_in("shop") == allowed

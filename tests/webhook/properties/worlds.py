@@ -49,7 +49,7 @@ class World:
     name: str
     configuration: Configuration
     default_profile: str = "kata-snp"
-    profiles: dict[str, Expected] = field(default_factory=lambda: {"kata-snp": _KATA, "peer-pod": _PEER})
+    profiles: dict[str, Expected] = field(default_factory=lambda: {"kata-snp": _KATA})
     image: str = "morphisms/sidecar:0.1.0"
     cluster: str = "cluster"
     user: int = 65532
@@ -61,6 +61,11 @@ class World:
 WORLDS = (
     World("defaults", Configuration()),
     World("replacing", Configuration(runtimeClassConflict="replace")),
+    World(
+        "listing",
+        Configuration.model_validate({"namespaces": {NAMESPACE: {"profiles": ["peer-pod"]}, "other": {}}}),
+        profiles={"kata-snp": _KATA, "peer-pod": _PEER},
+    ),
     World(
         "strict",
         Configuration.model_validate(
@@ -89,7 +94,7 @@ WORLDS = (
             }
         ),
         default_profile="strict",
-        profiles={"kata-snp": _KATA, "peer-pod": _PEER, "strict": _STRICT},
+        profiles={"strict": _STRICT},
         image="registry.example/sidecar@sha256:" + "a" * 64,
         cluster="prod",
         user=4242,
