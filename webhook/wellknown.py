@@ -22,6 +22,8 @@ KNATIVE_SERVICE: Final = "serving.knative.dev/service"
 KNATIVE_CONFIGURATION: Final = "serving.knative.dev/configuration"
 KNATIVE_REVISION: Final = "serving.knative.dev/revision"
 QUEUE_PROXY: Final = "queue-proxy"
+# Knative's name for the serving container's port, in the pods that it makes.
+USER_PORT: Final = "user-port"
 # Knative's names for a container and an init container that have none (config-defaults, container-name-template).
 USER_CONTAINER: Final = "user-container"
 INIT_CONTAINER: Final = "init-container"
@@ -65,3 +67,21 @@ MESH_INIT_CONTAINERS: Final = frozenset(
         "consul-connect-inject-init",
     }
 )
+
+# Containers that other platforms' webhooks add: Dapr, Vault Agent, Azure Workload Identity, Cloud Storage FUSE,
+# OpenTelemetry, Jaeger. Like a mesh's proxy they are not the author's, and never get secrets.
+INJECTED_SIDECARS: Final = frozenset(
+    {
+        "daprd",
+        "vault-agent",
+        "vault-agent-init",
+        "azwi-proxy",
+        "azwi-proxy-init",
+        "gke-gcsfuse-sidecar",
+        "otc-container",
+        "jaeger-agent",
+    }
+)
+# Helpers that authors write beside an application. By default they are never meant; an annotation or a reference of
+# their own can name them.
+WRITTEN_SIDECARS: Final = frozenset({"cloud-sql-proxy", "cloudsql-proxy", "cloud-sql-auth-proxy", "alloydb-auth-proxy"})

@@ -10,7 +10,7 @@ from webhook.cached_attribute import cached_attribute
 from webhook.configuration.model import Configuration
 from webhook.configuration.profiles import Profile
 from webhook.pod.annotations import InjectionOptions, own_annotations, parse_annotations
-from webhook.pod.consumers import choose_consumers, serving_container
+from webhook.pod.consumers import choose_consumers, default_consumer
 from webhook.pod.container import Container, containers_of
 from webhook.pod.env_references import (
     EnvReferences,
@@ -24,6 +24,7 @@ from webhook.pod.references import SecretPrefix
 from webhook.wellknown import (
     DEFAULT_CONTAINER,
     INITDATA,
+    INJECTED_SIDECARS,
     KNATIVE_CONFIGURATION,
     KNATIVE_REVISION,
     KNATIVE_SERVICE,
@@ -58,9 +59,9 @@ class Pod:
         )
         """The containers that the rules check: all but ours and Knative's queue-proxy."""
         self.application: tuple[Container, ...] = tuple(
-            [each for each in self.checked if each.name not in MESH_PROXIES]
+            [each for each in self.checked if each.name not in _NOT_THE_AUTHORS]
         )
-        """The containers that may get secrets: the checked ones without a mesh's proxy."""
+        """The containers that may get secrets: the checked ones without those that other webhooks add."""
 
     def rewritten(self, pod: dict[str, Any]) -> Pod:
         """The view of this pod after the rewrite, which changes neither its identity nor its options."""
@@ -137,14 +138,12 @@ class Pod:
     @cached_attribute
     def consumers(self) -> tuple[Container, ...]:
         """The containers that get secrets."""
-        return choose_consumers(
-            self.application, self.options, self._containers_with_references, self.serving_container
-        )
+        return choose_consumers(self.application, self.options, self._containers_with_references, self.default_consumer)
 
     @property
-    def serving_container(self) -> Container | None:
-        """The container that serves requests; None where it cannot be determined."""
-        return serving_container(self.application, self.annotations.get(DEFAULT_CONTAINER))
+    def default_consumer(self) -> Container | None:
+        """The container that gets secrets where no annotation names one; None where it is not known."""
+        return default_consumer(self.application, self.annotations.get(DEFAULT_CONTAINER), knative=self.is_knative)
 
     @property
     def _containers_with_references(self) -> set[str]:
@@ -212,6 +211,7 @@ class Pod:
         return INITDATA in self.annotations
 
 
+_NOT_THE_AUTHORS = MESH_PROXIES | INJECTED_SIDECARS | {QUEUE_PROXY}
 _KEPT_BY_THE_REWRITE = ("workload", "secret_prefix", "options", "profile", "opts_in")
 
 

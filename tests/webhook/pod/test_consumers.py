@@ -16,9 +16,11 @@ PREFIX = SecretPrefix("secret/knative/cluster/shop/payments/")
 SECRET = {"secret-db": "secret/shop/db"}
 
 
-def _pod(*containers: dict[str, Any], annotations: dict[str, str] | None = None, **spec: Any) -> Pod:
+def _pod(
+    *containers: dict[str, Any], annotations: dict[str, str] | None = None, service: str = "payments", **spec: Any
+) -> Pod:
     ours = {f"morphisms.dev/{key}" if "/" not in key else key: value for key, value in (annotations or {}).items()}
-    labels = {"serving.knative.dev/revision": "payments-1", "serving.knative.dev/service": "payments"}
+    labels = {"serving.knative.dev/revision": "payments-1", "serving.knative.dev/service": service} if service else {}
     item = {"metadata": {"annotations": ours, "labels": labels}, "spec": {"containers": [*containers], **spec}}
     return Pod(item, "shop", Configuration())
 
@@ -47,9 +49,60 @@ def test_the_container_with_a_port_is_the_serving_one() -> None:
     assert _names(_pod({"name": "a"}, {"name": "b", **PORT}, annotations=SECRET)) == ["b"]
 
 
-def test_the_default_container_annotation_takes_precedence_over_ports() -> None:
-    annotations = {**SECRET, "kubectl.kubernetes.io/default-container": "a"}
-    assert _names(_pod({"name": "a"}, {"name": "b", **PORT}, annotations=annotations)) == ["a"]
+_USER_PORT = {"ports": [{"name": "user-port", "containerPort": 8080}]}
+_METRICS = {"ports": [{"name": "metrics", "containerPort": 9187}]}
+_DEFAULT = "kubectl.kubernetes.io/default-container"
+
+
+@pytest.mark.parametrize(
+    ("containers", "default", "chosen"),
+    [
+        # Knative makes the port of a Service unique, and names it in its pods.
+        ([{"name": "a"}, {"name": "b", **PORT}], "a", ["b"]),
+        ([{"name": "a", **_USER_PORT}, {"name": "b", **PORT}], None, ["a"]),
+        ([{"name": "a", **PORT}, {"name": "b", **PORT}], None, []),
+        ([{"name": "a", **PORT}, {"name": "b", **PORT}], "b", ["b"]),
+        ([{"name": "a"}, {"name": "daprd", **PORT}], None, ["a"]),
+        ([{"name": "a", **_USER_PORT}, {"name": "exporter", **_METRICS}], None, ["a"]),
+    ],
+)
+def test_the_serving_container_of_a_service(
+    containers: list[dict[str, Any]], default: str | None, chosen: list[str]
+) -> None:
+    annotations = {**SECRET, **({_DEFAULT: default} if default else {})}
+    assert _names(_pod(*containers, {"name": "queue-proxy", **PORT}, annotations=annotations)) == chosen
+
+
+@pytest.mark.parametrize(
+    ("containers", "annotations", "chosen"),
+    [
+        ([{"name": "app", **PORT}], {}, ["app"]),
+        # A port does not say who the application is.
+        ([{"name": "worker"}, {"name": "exporter", **_METRICS}], {}, []),
+        ([{"name": "worker"}, {"name": "redis-exporter", **_METRICS}], {}, []),
+        ([{"name": "web", **PORT}, {"name": "log-shipper"}], {}, []),
+        ([{"name": "web", **PORT}, {"name": "queue-proxy", **PORT}], {}, ["web"]),
+        # What other webhooks add, and helpers that are known.
+        ([{"name": "daprd", **PORT}, {"name": "worker"}], {}, ["worker"]),
+        ([{"name": "worker"}, {"name": "cloud-sql-proxy", **PORT}], {}, ["worker"]),
+        ([{"name": "worker"}, {"name": "istio-proxy", **PORT}], {}, ["worker"]),
+        ([{"name": "daprd", **PORT}], {}, []),
+        # Someone says so.
+        ([{"name": "worker"}, {"name": "exporter", **_METRICS}], {_DEFAULT: "worker"}, ["worker"]),
+        ([{"name": "worker"}, {"name": "exporter", **_METRICS}], {_DEFAULT: "none"}, []),
+        ([{"name": "worker"}, {"name": "exporter"}, {"name": "daprd", **PORT}], {_DEFAULT: "daprd"}, []),
+        ([{"name": "worker"}, {"name": "exporter", **_METRICS}], {"containers": "exporter"}, ["exporter"]),
+        ([{"name": "worker"}, {"name": "cloud-sql-proxy"}], {"containers": "cloud-sql-proxy"}, ["cloud-sql-proxy"]),
+        ([{"name": "worker"}, {"name": "daprd", **PORT}], {"containers": "worker,daprd"}, ["worker"]),
+        ([{"name": "worker"}, {"name": "exporter"}], {_DEFAULT: "migrate"}, ["migrate"]),
+        ([{"name": "worker"}], {"containers": "migrate"}, ["migrate"]),
+    ],
+)
+def test_the_container_that_gets_files_elsewhere(
+    containers: list[dict[str, Any]], annotations: dict[str, str], chosen: list[str]
+) -> None:
+    inits = [{"name": "migrate"}]
+    assert _names(_pod(*containers, annotations={**SECRET, **annotations}, service="", initContainers=inits)) == chosen
 
 
 def test_several_without_a_serving_one_are_no_consumers() -> None:

@@ -21,6 +21,9 @@ _INIT = "morphisms-init"
 _HELPER = "/morphisms/run/exec"
 _READ_ONLY = {"morphisms-secrets": "/morphisms/secrets", "morphisms-run": "/morphisms/run"}
 _MESH = ("istio-proxy", "linkerd-proxy")
+# Never the author's application: other webhooks add the first, people write the second beside theirs.
+_NEVER = (*_MESH, "queue-proxy", "daprd", "vault-agent")
+_HELPERS = ("cloud-sql-proxy",)
 _BEFORE_ATTESTATION = (*_MESH, "istio-init", "istio-validation", "linkerd-init", "linkerd-network-validator")
 _RUNTIME_ANNOTATIONS = ("io.katacontainers.", "cdi.k8s.io/", "io.kubernetes.cri", "io.containerd.")
 _GUEST_WIDE = {"SYS_ADMIN", "SYS_MODULE", "SYS_PTRACE", "SYS_RAWIO", "BPF", "ALL"}
@@ -117,7 +120,7 @@ def by_itself(pod: Json) -> bool:
     values = [
         each.get("value") or ""
         for container in _applications(pod)
-        if container not in (pod["spec"].get("ephemeralContainers") or [])
+        if container not in (pod["spec"].get("ephemeralContainers") or []) and container["name"] not in _NEVER
         for each in container.get("env") or []
         if each["name"] not in texts(pod)
     ]
@@ -227,7 +230,7 @@ def _secrets_at_rest(pod: Json) -> Iterator[str]:
             value = variable.get("value") or ""
             if (variable.get("valueFrom") or {}).get("secretKeyRef") is not None:
                 yield "secretKeyRef"
-            literal = variable["name"] in texts(pod)
+            literal = variable["name"] in texts(pod) or container["name"] in _NEVER
             if is_reference(value) and not literal:
                 yield "unresolved reference"
             elif is_forgotten(value) and not literal and by_itself(pod):
@@ -346,12 +349,19 @@ def expected_consumers(pod: Json, plan: Plan, options: dict[str, str]) -> set[st
         return chosen
     if "containers" in options:
         return {name.strip() for name in options["containers"].split(",")}
-    own_containers = [each for each in pod["spec"]["containers"] if each in _applications(pod)]
+    meant = [each for each in pod["spec"]["containers"] if each["name"] not in (*_NEVER, *_HELPERS)]
+    if "serving.knative.dev/revision" in (pod["metadata"].get("labels") or {}):
+        for suffices in (lambda port: port.get("name") == "user-port", lambda port: True):
+            serving = {each["name"] for each in meant if any(suffices(port) for port in each.get("ports") or [])}
+            if len(serving) == 1:
+                return chosen | serving
+            if serving:
+                break
     named = (pod["metadata"].get("annotations") or {}).get("kubectl.kubernetes.io/default-container")
-    if any(each["name"] == named for each in own_containers):
+    both = (*(pod["spec"].get("initContainers") or []), *meant)
+    if named not in (_INIT, *_NEVER, *_HELPERS) and any(each["name"] == named for each in both):
         return chosen | {named}
-    with_port = [each for each in own_containers if each.get("ports")]
-    return chosen | {(with_port or own_containers)[0]["name"]}
+    return chosen | ({meant[0]["name"]} if len(meant) == 1 else set())
 
 
 def common_user(pod: Json, plan: Plan, options: dict[str, str]) -> int | None:
@@ -396,7 +406,7 @@ def _consumers(pod: Json, plan: Plan, options: dict[str, str]) -> Iterator[str]:
                 yield "consumer without its helper"
             if (container.get("command") or [])[:3] != [_HELPER, name, "--"]:
                 yield "consumer bypasses its helper"
-    if not consumers <= {each["name"] for each in _applications(pod)}:
+    if not consumers <= {each["name"] for each in _applications(pod)} - {*_NEVER}:
         yield "consumer missing"
 
 

@@ -208,6 +208,17 @@ def classic_mesh(pod: Json, draw: Draw) -> None:
         _annotate(pod, "traffic.sidecar.istio.io/excludeOutboundPorts", draw(st.sampled_from(["", "443, 15", "8200"])))
 
 
+def platform_sidecars(pod: Json, draw: Draw) -> None:
+    name = draw(st.sampled_from(["daprd", "vault-agent", "cloud-sql-proxy"]))
+    sidecar = {"name": name, "image": "platform" + DIGEST, "ports": [{"name": "http", "containerPort": 3500}]}
+    pod["spec"]["containers"].insert(draw(st.sampled_from([0, 1])), sidecar)
+
+
+def exporter(pod: Json, draw: Draw) -> None:
+    sidecar = {"name": "exporter", "image": "vendor" + DIGEST, "ports": [{"name": "metrics", "containerPort": 9187}]}
+    pod["spec"]["containers"].append(sidecar)
+
+
 def own_volumes_taken(pod: Json, draw: Draw) -> None:
     name = draw(st.sampled_from(["morphisms-secrets", "morphisms-run", "morphisms-token"]))
     source = draw(st.sampled_from([{"emptyDir": {}}, {"emptyDir": {"medium": "Memory", "sizeLimit": "16Mi"}}]))
@@ -479,6 +490,8 @@ def other_injectors(pod: Json, draw: Draw) -> None:
 
 TWISTS = (
     affinity,
+    exporter,
+    platform_sidecars,
     duplicate_names,
     init_containers,
     native_mesh,
@@ -522,6 +535,7 @@ TWISTS = (
 # Twists that a careful author's pod may have too: none of them has to be refused.
 HARMLESS = (
     affinity,
+    platform_sidecars,
     init_containers,
     native_mesh,
     classic_mesh,

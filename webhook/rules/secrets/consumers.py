@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from plan.layout import RUN_PATH, RUN_VOLUME, SECRETS_PATH, SECRETS_VOLUME
+from webhook.pod.consumers import candidates
 from webhook.pod.container import Container, display_name
 from webhook.pod.env_references import missing_command
 from webhook.pod.pod import Pod
@@ -14,6 +15,7 @@ from webhook.rules.rule import FieldMessage, Rule, Severity, Subject
 _FIELD = "metadata.annotations[morphisms.dev/containers]"
 _SECRETS, _RUN = own_mount(SECRETS_VOLUME, SECRETS_PATH), own_mount(RUN_VOLUME, RUN_PATH)
 _GROUP_READS = 0o040
+_MOST_NAMES = 8
 
 
 def check(subject: Subject) -> Iterator[FieldMessage]:
@@ -35,11 +37,8 @@ def check(subject: Subject) -> Iterator[FieldMessage]:
                     f"names container {display_name(name)}, which does not exist or cannot get secrets; name one of the"
                     " application's containers",
                 )
-    elif options.for_all_consumers and pod.serving_container is None:
-        yield (
-            _FIELD,
-            "the pod has several containers and no serving one can be determined; set morphisms.dev/containers",
-        )
+    elif options.for_all_consumers and pod.default_consumer is None:
+        yield _FIELD, _ambiguous(pod)
     if pod.file_owner is None and pod.consumers:
         for secret in options.secrets:
             if secret.mode is not None and not int(secret.mode, 8) & _GROUP_READS:
@@ -53,6 +52,16 @@ def check(subject: Subject) -> Iterator[FieldMessage]:
         # A reference that could not be moved is reported where it is, not as a fault of its container too.
         if consumer.field not in with_problems:
             yield from _check_consumer(pod, consumer)
+
+
+def _ambiguous(pod: Pod) -> str:
+    names = ",".join(container.label for container in candidates(pod.application)[:_MOST_NAMES])
+    if not names:
+        return "the pod has no container that can get secrets; name one in morphisms.dev/containers"
+    return (
+        "the pod has several containers, and none is known to be the one that needs secrets (a port does not say so);"
+        f" annotate morphisms.dev/containers: {names} and leave out those that need none"
+    )
 
 
 def _check_consumer(pod: Pod, consumer: Container) -> Iterator[FieldMessage]:
