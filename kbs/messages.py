@@ -75,6 +75,7 @@ class ErrorType(StrEnum):
     VAULT = "VaultUnavailable"  # 503: Vault does not answer, or not as it should
     CLUSTER = "ClusterUnavailable"  # 503: the API server of the pod's cluster does not answer
     CERTIFICATES = "CertificatesUnavailable"  # 503: the chip's certificates are not fetched yet
+    CLOCK = "ClockOff"  # 503: the verifier's own clock is off
     UNAVAILABLE = "TemporarilyUnavailable"  # 503: the same request may succeed later, see Retry-After
 
 

@@ -103,6 +103,7 @@ class Reason(StrEnum):
     VERIFIER_VAULT_UNAVAILABLE = "verifier-vault-unavailable", Exit.VERIFIER_UNREACHABLE
     VERIFIER_CLUSTER_UNAVAILABLE = "verifier-cluster-unavailable", Exit.VERIFIER_UNREACHABLE
     VERIFIER_CERTIFICATES_UNAVAILABLE = "verifier-certificates-unavailable", Exit.VERIFIER_UNREACHABLE
+    VERIFIER_CLOCK = "verifier-clock", Exit.VERIFIER_UNREACHABLE
     VERIFIER_SESSION = "verifier-session", Exit.VERIFIER_UNREACHABLE
     VERIFIER_REDIRECTS = "verifier-redirects", Exit.VERIFIER_UNREACHABLE
     VERIFIER_ANSWER = "verifier-answer", Exit.VERIFIER_UNREACHABLE

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -77,6 +77,7 @@ class Appraiser:
     """`lookups`: for the clusters whose pods are looked up; `reviewers`: for those that confirm tokens.
 
     `nodes`: for the clusters whose nodes' chips the operator lists; each gives the list in force.
+    `saw_lists`: gets thisUpdate of the revocation lists that an accepted report rested on.
     """
 
     def __init__(
@@ -88,7 +89,9 @@ class Appraiser:
         certificates: CertificateCache,
         reviewers: Mapping[str, TokenReviewer],
         nodes: Mapping[str, Callable[[], NodeChips]],
+        saw_lists: Callable[[Iterable[datetime]], None],
     ) -> None:
+        self._saw_lists = saw_lists
         self.nonces = nonces
         self._tokens = tokens
         self._lookups = lookups
@@ -181,6 +184,7 @@ class Appraiser:
                 _expectation(request, policy, reference),
             )
             if attestation.result.accepted:
+                self._saw_lists(crl.this_update for crl in endorsements.crls)
                 return
 
     def _granted(self, attestation: Attestation, request: AttestRequest, host_data: bytes) -> Grant:

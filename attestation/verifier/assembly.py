@@ -16,6 +16,7 @@ from attestation.pki.crl import RevocationList
 from attestation.pki.kds import KeyService
 from attestation.pki.roots import TrustAnchors
 from attestation.verifier.appraiser import Appraiser
+from attestation.verifier.clock import Clock, build_time
 from attestation.verifier.cluster.jwks import MAX_JWKS_SIZE, KeySet
 from attestation.verifier.cluster.node_chips import NodeChips, load_node_chips
 from attestation.verifier.cluster.pod_lookup import PodLookup
@@ -83,9 +84,14 @@ def make_application(settings: Settings, configuration: VerifierConfiguration) -
     files = FileMetrics(registry)
     read_back = {cluster.name: cluster.readBack is not None for cluster in configuration.clusters}
     peers = Peers()
+    clock = Clock(time.time, time.monotonic, build_time())
+    health = peers.add(configuration.vault.url, configuration.vault.ca, timeout=configuration.vault.timeoutSeconds)
     credentials = _credentials(configuration, peers)
-    gates: dict[str, Check] = {} if credentials is None else {"vault-credentials": credentials.check}
-    background: list[Background] = [] if credentials is None else [credentials.keep]
+    gates: dict[str, Check] = {"clock": clock.check}
+    background: list[Background] = [lambda: clock.follow(health)]
+    if credentials is not None:
+        gates["vault-credentials"] = credentials.check
+        background.append(credentials.keep)
     keys = _signer(configuration.signing, credentials, files, background, gates)
     policies = _policies(configuration, read_back, credentials, files, background, gates)
     vault = _vault(configuration, peers, keys)
@@ -117,6 +123,7 @@ def make_application(settings: Settings, configuration: VerifierConfiguration) -
             if entry.tokenReview is not None
         },
         nodes,
+        clock.saw_lists,
     )
     handlers = Handlers(
         nonces=appraiser.nonces,
@@ -128,6 +135,7 @@ def make_application(settings: Settings, configuration: VerifierConfiguration) -
         metrics=VerifierMetrics(registry, lambda: _count(policies)),
         keys=keys,
         per_source=configuration.perSource,
+        clock=clock,
     )
     _announce(configuration, _count(policies), certificates.anchors)
     background += [crls.watch, peers.close_at_end]

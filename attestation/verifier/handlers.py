@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from attestation.verifier.appraiser import Appraiser, Attestation
+from attestation.verifier.clock import Clock
 from attestation.verifier.configuration import PerSource
 from attestation.verifier.metrics import VerifierMetrics
 from attestation.verifier.policies.model import PolicySet
@@ -60,7 +61,9 @@ class Handlers:
         metrics: VerifierMetrics,
         keys: Callable[[], Signer],
         per_source: PerSource,
+        clock: Clock,
     ) -> None:
+        self._clock = clock
         self._nonces = nonces
         self._appraiser = appraiser
         self._bearers = bearers
@@ -98,6 +101,10 @@ class Handlers:
             read_auth(body)
         except WireError as error:
             return invalid("auth", error)
+        try:
+            self._clock.require()
+        except RefusedError as error:
+            return self._clock_off(error)
         return Response(200, write_auth_answer(self._nonces.issue()))
 
     async def attest(self, body: bytes, info: RequestInfo) -> Response:
@@ -113,6 +120,7 @@ class Handlers:
         started = time.perf_counter()
         bearer = ""
         try:
+            self._clock.require()
             bearer = self._bearers.issue(await self._appraiser.decide(attestation, request))
         except RefusedError as error:
             attestation.reason, attestation.detail = error.reason, error.detail
@@ -136,6 +144,7 @@ class Handlers:
         claimed: Claimed | None = None
         started = time.perf_counter()
         try:
+            self._clock.require()
             claimed = self._bearers.take(_bearer(info.headers))
             grant = claimed.grant
             # One id from the evidence to the login.
@@ -178,6 +187,11 @@ class Handlers:
         if self._warning_limit.take(source):
             logs.warning("source_too_often", source=source, reason=Reason.SOURCE_TOO_OFTEN.value)
         return refused(Reason.SOURCE_TOO_OFTEN, new_correlation_id())
+
+    def _clock_off(self, error: RefusedError) -> Response:
+        if self._warning_limit.take(error.reason):
+            logs.warning("clock", reason=error.reason.value, detail=error.detail)
+        return refused(error.reason, new_correlation_id())
 
     def _record(self, attestation: Attestation, seconds: float) -> None:
         result = attestation.result

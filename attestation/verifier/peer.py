@@ -17,10 +17,11 @@ from server.yaml.strict import ConfigurationError
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Status and body of an answer."""
+    """Status and body of an answer. `date`: its Date, None where it has none."""
 
     status: int
     body: bytes = field(repr=False)
+    date: str | None = None
 
 
 @dataclass
@@ -66,7 +67,7 @@ class Peer:
                     content += more
                 if len(content) > self.limit:
                     raise PeerError(f"answered more than {self.limit} bytes")
-                return Answer(response.status, content)
+                return Answer(response.status, content, response.headers.get("Date"))
         except TimeoutError:
             raise PeerError(f"no answer in {longest:g} s", is_slow=True) from None
         except (aiohttp.ClientError, OSError, ValueError) as error:

@@ -38,6 +38,7 @@ class Reason(StrEnum):
     VAULT_DENIED = "vault-denied"
     VAULT_NO_MOUNT = "vault-no-mount"
 
+    CLOCK = "clock"  # the verifier's clock is off: before its build or a revocation list, or far from Vault's
     OVERLOADED = "overloaded"
     POD_TOO_OFTEN = "pod-too-often"
     SOURCE_TOO_OFTEN = "source-too-often"
@@ -70,6 +71,7 @@ class Reason(StrEnum):
 _RETRYABLE = frozenset(
     {
         Reason.NONCE_FOREIGN,
+        Reason.CLOCK,
         Reason.OVERLOADED,
         Reason.POD_TOO_OFTEN,
         Reason.SOURCE_TOO_OFTEN,

@@ -48,6 +48,13 @@ def test_the_verifiers_image_has_the_explain_command(images: dict[str, Image]) -
     assert "correlation id" in done.stdout
 
 
+def test_the_verifiers_image_knows_when_it_was_built(images: dict[str, Image]) -> None:
+    image = images["verifier"]
+    said = image.python("from attestation.verifier.clock import build_time; print(int(build_time()))")
+    assert int(said) == int((image.packages / "attestation/verifier/clock.py").stat().st_mtime)
+    assert (image.packages / "attestation/verifier/built").exists()
+
+
 def test_tests_run_the_image_read_only_and_not_as_root(image: Image) -> None:
     said = image.python(
         "import os\n"

@@ -21,6 +21,7 @@ PARTIES = {
         "vault-credentials",
         "vault-strange",
     },
+    "ClockOff": {"clock"},
     "ClusterUnavailable": {"keys-unavailable", "pod-unavailable"},
     "CertificatesUnavailable": {"certificates-unavailable"},
 }
