@@ -16,7 +16,7 @@ from attestation.verifier.policies.load import load_policies
 from attestation.verifier.vault.signing import load_signing_keys
 from cli.support.terminal import CYAN, GREEN, RED, coloured, say, wants_colour
 from cli.vault_setup.client import Operator, operator_token
-from cli.vault_setup.plan import Change, Current, Desired, Keys, SetupError, check_distinct, plan
+from cli.vault_setup.plan import Change, Current, Desired, Keys, SetupError, check_distinct, left, plan
 from server.files import UnusableInputError, read_bounded
 from server.text import printable
 from server.yaml.strict import ConfigurationError
@@ -82,6 +82,9 @@ def run(arguments: argparse.Namespace) -> int:
         if changes and not arguments.dry_run:
             _apply(operator, found)
             print(f"made {len(changes)} change{'s' if len(changes) > 1 else ''}")
+        for desired, current in found:
+            for line in left(desired, current):
+                say(line)
         for line in operator.advice(wanted):
             say(line)
     except ConfigurationError as error:
@@ -103,9 +106,9 @@ def _apply(operator: Operator, found: list[tuple[Desired, Current]]) -> None:
             state = operator.read(desired)  # now it has an accessor
         for change in plan(desired, state):
             operator.write(change, desired.namespace)
-        left = plan(desired, operator.read(desired))
-        if left:
-            raise SetupError(f"Vault took {left[0].path} but does not hold it: {'; '.join(left[0].after)}")
+        missing = plan(desired, operator.read(desired))
+        if missing:
+            raise SetupError(f"Vault took {missing[0].path} but does not hold it: {'; '.join(missing[0].after)}")
 
 
 def _show(changes: list[tuple[Desired, Change]]) -> None:

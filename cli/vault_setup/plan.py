@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Any
 
 from joserfc.errors import JoseError
@@ -24,6 +25,21 @@ CLOCK_SKEW_SECONDS = 5
 TOKEN_SECONDS = 600
 TOKEN_MAX_SECONDS = 3600
 _METADATA = ("cluster", "namespace", "service")
+# Beside these, so that Vault's own audit log says of each login and each read on what evidence it rests.
+_AUDITED = (*_METADATA, "assurance", "guest", "k8s_pod_uid", "correlation_id")
+# Settings of a role that this command leaves as they are; None for those that only narrow it.
+_LEFT: Mapping[str, str | None] = MappingProxyType(
+    {
+        "groups_claim": "a login also gets the policies of the identity groups that this claim names",
+        "expiration_leeway": "a JWT counts for this long after it has expired",
+        "not_before_leeway": "a JWT counts this long before it is valid",
+        "bound_subject": None,
+        "token_bound_cidrs": None,
+        "token_max_ttl": None,
+        "token_no_default_policy": None,
+        "token_num_uses": None,
+    }
+)
 _ACCESSOR = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _NO_ACCESSOR = "<accessor of the new mount>"
 
@@ -185,11 +201,14 @@ def _role(desired: Desired, role: str, current: Mapping[str, Any] | None) -> Cha
         # To a glob our own values are the same texts; an operator's further conditions may be patterns.
         "bound_claims_type": "glob" if held.get("bound_claims_type") == "glob" else "string",
         "bound_claims": _bound_claims(desired, held),
-        "claim_mappings": {name: name for name in _METADATA},
-        "clock_skew_leeway": CLOCK_SKEW_SECONDS,
+        "claim_mappings": {name: name for name in _AUDITED},
+        "clock_skew_leeway": _clock_skew(held),
         "token_policies": [desired.policy],
-        "token_ttl": TOKEN_SECONDS,
-        "token_explicit_max_ttl": TOKEN_MAX_SECONDS,
+        "token_ttl": _shorter(held.get("token_ttl"), TOKEN_SECONDS),
+        "token_explicit_max_ttl": _shorter(held.get("token_explicit_max_ttl"), TOKEN_MAX_SECONDS),
+        # A periodic token can be renewed without end, and a batch token cannot be revoked.
+        "token_period": 0,
+        "token_type": "service",
     }
     # Vault requires create where the role does not exist yet, and only then.
     needs = {Capability.CREATE if current is None else Capability.UPDATE}
@@ -197,15 +216,64 @@ def _role(desired: Desired, role: str, current: Mapping[str, Any] | None) -> Cha
 
 
 def _bound_claims(desired: Desired, held: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Our claims, and those by which an operator narrowed the role: each bound claim is a further condition."""
+    """Our claims, and those by which an operator narrowed the role: each bound claim is a further condition.
+
+    Of our claims' values only those stay that the role allowed before, so no login is allowed that was not. A role that
+    allowed none of them stays as it is.
+    """
     wanted: dict[str, list[str]] = {"assurance": [each.value for each in Assurance]}
     if desired.is_production:
         wanted["simulated"] = ["false"]
+    is_glob = held.get("bound_claims_type") == "glob"
     for name, value in (held.get("bound_claims") or {}).items():
         values = _list(value)
-        if name not in wanted or (values and set(values) < set(wanted[name])):
+        if name in wanted and values:
+            allowed = [each for each in wanted[name] if any(_matches(each, text, is_glob=is_glob) for text in values)]
+            wanted[name] = allowed or values
+        elif name not in wanted:
             wanted[name] = values
     return wanted
+
+
+def _matches(value: str, text: str, *, is_glob: bool) -> bool:
+    """As Vault compares: in a glob a star stands for any text, and nothing else is special."""
+    return re.fullmatch(".*".join(map(re.escape, text.split("*"))), value) is not None if is_glob else value == text
+
+
+def _shorter(held: Any, longest: int) -> int:
+    return held if isinstance(held, int) and 0 < held < longest else longest
+
+
+def _clock_skew(held: Mapping[str, Any]) -> int:
+    """To Vault a negative number is none, and zero a minute."""
+    seconds = held.get("clock_skew_leeway")
+    return (
+        seconds
+        if isinstance(seconds, int) and (seconds < 0 or 0 < seconds < CLOCK_SKEW_SECONDS)
+        else CLOCK_SKEW_SECONDS
+    )
+
+
+def left(desired: Desired, current: Current) -> tuple[str, ...]:
+    """A line for each setting of an existing role that `plan` leaves as it is, with its effect."""
+    lines: list[str] = []
+    for role, held in (current.roles or {}).items():
+        if held is None:
+            continue
+        place = f"auth/{desired.mount}/role/{role}"
+        for name, effect in _LEFT.items():
+            value = held.get(name)
+            if _shown(name, value) is not None and value is not False:
+                lines.append(f"{place}: {name} stays as it is: {effect or 'it narrows the role'}")
+        ours = _bound_claims(desired, {})
+        for name, values in _bound_claims(desired, held).items():
+            if name not in ours:
+                lines.append(f"{place}: bound_claims.{name} stays as it is: it narrows the role")
+            elif not set(values) & set(ours[name]):
+                lines.append(f"{place}: bound_claims.{name} stays as it is: no login of the verifier meets it")
+            elif set(values) != set(ours[name]):
+                lines.append(f"{place}: bound_claims.{name} stays narrower than {', '.join(ours[name])}")
+    return tuple(lines)
 
 
 def _change(

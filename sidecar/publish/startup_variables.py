@@ -2,7 +2,8 @@
 
 `env-from` turns each key of a secret into a variable, after the guest's agent has checked the environment. An account
 that may write the secret in Vault could otherwise take over the measured process: by LD_PRELOAD, by PATH, by
-NODE_OPTIONS. A variable that its annotation names one by one is the Service author's choice, and is measured where the pod is.
+NODE_OPTIONS. A variable that its annotation names one by one is the Service author's choice, and is measured where the
+pod is.
 
 The list is by program: the dynamic loader and libc, shells, interpreters and virtual machines, and libraries that load
 plug-ins. Names are compared as they are written, because the programs do so.

@@ -8,7 +8,18 @@ from typing import Any
 
 import pytest
 
-from cli.vault_setup.plan import Change, Current, Desired, Keys, Mount, SetupError, check_distinct, plan, policy_text
+from cli.vault_setup.plan import (
+    Change,
+    Current,
+    Desired,
+    Keys,
+    Mount,
+    SetupError,
+    check_distinct,
+    left,
+    plan,
+    policy_text,
+)
 from tests.attestation.verifier.process import write_signing_key
 
 DESIRED = Desired("jwt-prod", ("knative",), "morphisms-verifier", "vault", Keys(url="https://v.example/jwks"))
@@ -61,8 +72,13 @@ def test_the_policy_uses_the_mounts_accessor() -> None:
             "bound_claims": {"assurance": ["vm"], "simulated": ["false"], "namespace": ["shop-*"]},
             "bound_claims_type": "glob",
         },
+        {"bound_claims": {"assurance": ["none"], "simulated": ["false"]}},
+        {"bound_claims": {"assurance": ["*"], "simulated": ["false"]}},  # a star is a pattern in a glob alone
+        {"token_ttl": 60, "token_explicit_max_ttl": 600},
+        {"clock_skew_leeway": -1},
+        {"clock_skew_leeway": 2},
     ],
-    ids=["same", "text", "order", "others", "glob"],
+    ids=["same", "text", "order", "others", "glob", "none", "star", "shorter", "no-skew", "less-skew"],
 )
 def test_a_role_that_is_as_strict_stays(role: dict[str, Any]) -> None:
     assert role_change(**role) is None
@@ -73,7 +89,6 @@ def test_a_role_that_is_as_strict_stays(role: dict[str, Any]) -> None:
     [
         {"bound_claims": {"assurance": ["vm", "workload"]}},
         {"bound_claims": {"assurance": [], "simulated": ["false"]}},
-        {"bound_claims": {"assurance": ["*"], "simulated": ["false"]}},
         {"bound_claims_type": ""},
         {"bound_claims": None},
         {"bound_audiences": None},
@@ -81,7 +96,11 @@ def test_a_role_that_is_as_strict_stays(role: dict[str, Any]) -> None:
         {"claim_mappings": {"cluster": "cluster", "namespace": "namespace", "k8s_pod_name": "service"}},
         {"user_claim": "jti"},
         {"clock_skew_leeway": 0},
-        {"clock_skew_leeway": -1},
+        {"clock_skew_leeway": 6},
+        {"token_ttl": 601},
+        {"token_period": 60},
+        {"token_type": "batch"},
+        {"token_type": "default"},
         {"token_policies": ["knative-jwt-prod", "admin"]},
         {"token_explicit_max_ttl": 0},
         {"role_type": "oidc"},
@@ -100,6 +119,43 @@ def test_a_wide_pattern_does_not_count_as_a_narrower_claim() -> None:
     assert change is not None
     wanted = {"assurance": ["vm", "workload"], "simulated": ["false"], "namespace": ["shop-*"]}
     assert (change.body["bound_claims"], change.body["bound_claims_type"]) == (wanted, "glob")
+
+
+@pytest.mark.parametrize(
+    ("kind", "assurance", "wanted"),
+    [
+        ("glob", ["work*"], ["workload"]),
+        ("glob", ["*load", "x*"], ["workload"]),
+        ("glob", ["*"], ["vm", "workload"]),
+        ("glob", ["v?"], ["v?"]),
+        ("glob", ["none*"], ["none*"]),
+        ("string", ["work*"], ["work*"]),
+        ("string", ["workload", "none"], ["workload"]),
+        ("string", ["none"], ["none"]),
+    ],
+)
+@pytest.mark.parametrize("others", [{}, {"token_type": "batch"}])
+def test_no_value_is_allowed_that_the_role_did_not_allow(
+    kind: str, assurance: list[str], wanted: list[str], others: dict[str, Any]
+) -> None:
+    change = role_change(
+        bound_claims={"assurance": assurance, "simulated": ["false"]}, bound_claims_type=kind, **others
+    )
+    if change is None:
+        assert (wanted, others) == (assurance, {})
+    else:
+        assert set(change.body["bound_claims"]["assurance"]) == set(wanted)
+
+
+def test_each_setting_that_stays_is_shown_with_its_effect() -> None:
+    role = {"groups_claim": "service", "token_num_uses": 3, "bound_claims": {"assurance": ["vm"], "namespace": ["a"]}}
+    (text,) = ["\n".join(left(DESIRED, held(**role)))]
+    assert "groups_claim stays as it is: a login also gets the policies of the identity groups" in text
+    assert "token_num_uses stays as it is: it narrows the role" in text
+    assert "bound_claims.assurance stays narrower than" in text
+    assert "bound_claims.namespace stays as it is" in text
+    assert left(DESIRED, held()) == ()
+    assert "no login of the verifier meets it" in left(DESIRED, held(bound_claims={"assurance": ["x"]}))[0]
 
 
 @pytest.mark.parametrize(

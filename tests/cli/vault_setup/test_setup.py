@@ -138,6 +138,35 @@ def test_drift_is_shown_and_corrected_and_a_stricter_setting_stays(setup: Setup,
     assert {name: set(values) for name, values in bound.items()} == {"assurance": {"workload", "vm"}}
 
 
+async def test_a_role_that_a_pattern_narrowed_is_not_widened(
+    setup: Setup, site: Site, mount: str, bao: OpenBao
+) -> None:
+    setup()
+    role = bao.done("GET", f"auth/{mount}/role/knative")["data"]
+    narrowed = {"bound_claims_type": "glob", "bound_claims": {"assurance": ["work*"]}}
+    batch = {"token_type": "batch", "token_period": 0, "groups_claim": "service"}
+    keep = {name: role[name] for name in ("role_type", "user_claim", "bound_audiences", "token_policies")}
+    bao.done("POST", f"auth/{mount}/role/knative", keep | narrowed | batch)
+    done = setup()
+    after = bao.done("GET", f"auth/{mount}/role/knative")["data"]
+    assert (after["bound_claims"], after["token_type"]) == ({"assurance": ["workload"]}, "service")
+    assert f"auth/{mount}/role/knative: groups_claim stays as it is: a login also gets" in done.err
+    assert "bound_claims.assurance stays narrower than" in done.err
+
+
+async def test_vault_knows_of_each_login_on_what_evidence_it_rests(
+    setup: Setup, site: Site, mount: str, bao: OpenBao
+) -> None:
+    setup()
+    evidence = {"guest": "kata-3.21-snp", "k8s_pod_uid": "uid-1", "correlation_id": "0123456789abcdef"}
+    login = await log_in(site, VaultLogin(mount=mount, role="knative"), with_claims(**evidence))
+    meta = bao.done("POST", "auth/token/lookup-accessor", {"accessor": login.accessor})["data"]["meta"]
+    names = {"role", "cluster", "namespace", "service", "assurance", "guest", "k8s_pod_uid", "correlation_id"}
+    assert set(meta) == names
+    assert (meta["assurance"], meta["service"]) == ("workload", "payments")
+    assert {name: meta[name] for name in evidence} == evidence
+
+
 async def test_both_keys_are_accepted_during_a_rotation_and_then_one(
     setup: Setup, site: Site, mount: str, bao: OpenBao
 ) -> None:
