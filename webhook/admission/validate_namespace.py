@@ -1,6 +1,7 @@
-"""/validate/namespace: warns about Revisions that a stricter mode would refuse at their next cold start.
+"""/validate/namespace: warns about Revisions that a stricter mode would refuse or inject at their next cold start.
 
 A Revision is immutable. One that the stricter mode refuses keeps running, and fails hours later as it scales from zero.
+One that opts in where the namespace gets a mode changes as late.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from webhook.errors import MalformedError
 from webhook.modes import Mode, is_known_label, mode_of_label
 from webhook.pod.container import display_name
 from webhook.pod.opt_in import requests_injection
+from webhook.pod.pod import Pod
 from webhook.pod.schema import validate_metadata_shape
 from webhook.request import Request
 from webhook.snapshot import RevisionsLookup, Snapshot
@@ -35,6 +37,7 @@ def decide(request: Request, configuration: Configuration, snapshot: Snapshot | 
         )
     if new.strictness > old.strictness and request.operation == "UPDATE":
         lines += _failing_revisions(request, configuration, snapshot, new)
+        lines += _revisions_that_begin_to_opt_in(request, configuration, snapshot, old, new)
     return Decision("allowed", new, "mode-changed", warnings=as_warnings(lines), audit=summary(new, "allowed", ()))
 
 
@@ -74,6 +77,33 @@ def _failing_revisions(
     yield from failing
 
 
+def _revisions_that_begin_to_opt_in(
+    request: Request, configuration: Configuration, snapshot: Snapshot | None, old: Mode, new: Mode
+) -> Iterator[str]:
+    """Those whose next pods are injected, and were not in the old mode. In enforce every pod is, so none is listed."""
+    revisions = (snapshot.fetched.revisions if snapshot is not None else None) or ()
+    names = []
+    for revision in revisions if new is not Mode.ENFORCE else ():
+        if not _is_routable(revision):
+            continue
+        pod = _pod_of(revision, request.name, configuration)
+        if pod is not None and requests_injection(pod, new) and not requests_injection(pod, old):
+            names.append(f"[mode] {display_name(str((revision.get('metadata') or {}).get('name')))}: opts in")
+    if names:
+        yield f"[mode] {len(names)} routable Revisions opt in in mode {new.value}; their next pods are injected:"
+    yield from names
+
+
+def _pod_of(revision: dict[str, Any], namespace: str, configuration: Configuration) -> Pod | None:
+    """The Revision's pod; None for one that cannot be read."""
+    revision = {**revision, "kind": "Revision"}
+    try:
+        validate_template_owner_shape(revision)
+    except MalformedError:
+        return None
+    return template_pod(revision, namespace, configuration)
+
+
 def _is_routable(revision: dict[str, Any]) -> bool:
     try:
         validate_metadata_shape(revision, "object")
@@ -87,11 +117,9 @@ def _denied_rules(
 ) -> str:
     """The rules that would deny the Revision's pods; empty when its pods would be admitted."""
     revision = {**revision, "kind": "Revision"}
-    try:
-        validate_template_owner_shape(revision)
-    except MalformedError:
+    pod = _pod_of(revision, namespace, configuration)
+    if pod is None:
         return "cannot be read"
-    pod = template_pod(revision, namespace, configuration)
     violations = violations_after_injection(revision, pod, snapshot, None)
     decision = enforce(violations, mode, configuration, opted_in=requests_injection(pod, mode))
     return "" if decision.allowed else rule_ids(decision.violations)

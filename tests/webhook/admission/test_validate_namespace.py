@@ -81,3 +81,30 @@ def test_loosening_a_mode_gives_no_warning(old: str | None, new: str | None) -> 
 
 def test_an_invalid_mode_gives_a_warning() -> None:
     assert "use audit, inject or enforce" in _warnings(None, "enforced", None)[0]
+
+
+def _clean(name: str, value: str, annotations: dict[str, str] | None = None) -> dict[str, Any]:
+    revision = _revision("hello-00001")
+    revision["metadata"]["name"] = name
+    revision["metadata"]["annotations"] = annotations or {}
+    revision["spec"]["containers"][0] |= {"command": ["x"], "env": [{"name": "A", "value": value}]}
+    return revision
+
+
+def test_the_revisions_that_begin_to_opt_in_are_listed() -> None:
+    revisions = (
+        _clean("plain", "x"),
+        _clean("bank-vaults", "vault:secret/data/db#password"),
+        _clean("own", "vault:~/db#password"),
+        _clean("annotated", "x", {"morphisms.dev/secret-db": "~/db"}),
+        _clean("told", "x", {"morphisms.dev/inject": "true"}),
+        {"metadata": {"name": "malformed"}, "spec": {"containers": "none"}},
+    )
+    expected = (
+        "[mode] 2 routable Revisions opt in in mode audit; their next pods are injected:",
+        "[mode] own: opts in",
+        "[mode] annotated: opts in",
+    )
+    assert _warnings(None, "audit", revisions)[-3:] == expected
+    assert not [each for each in _warnings("audit", "inject", revisions) if "opt" in each]
+    assert not [each for each in _warnings(None, "enforce", revisions) if "opt" in each]
