@@ -9,7 +9,7 @@ from typing import Final, Literal
 from webhook.detection.allow import Allow, Allowed
 from webhook.detection.entropy import looks_random
 from webhook.detection.formats import FORMATS, cannot_hold_format, format_search, long_words
-from webhook.detection.harmless import is_harmless, is_reference, without_expansions, without_scheme
+from webhook.detection.harmless import is_harmless, is_object_name, is_reference, without_expansions, without_scheme
 from webhook.detection.names import MAX_NAME_LENGTH, NameClass, classify_name
 
 # A longer value is a document; only its head is searched, so that the time per pod is bounded.
@@ -85,7 +85,9 @@ class Detector:
         identifier = self._format_of(text, words)
         if identifier is not None:
             return _FORMATS[identifier]
-        if name_class is NameClass.SECRET and self._by_name and not is_harmless(text):
+        if name_class >= NameClass.OBJECT and self._by_name and not is_harmless(text):
+            if name_class is NameClass.OBJECT and is_object_name(text):
+                return None
             return _NAMED
         if not self._by_entropy or name_class is NameClass.PUBLIC:
             return None

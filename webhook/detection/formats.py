@@ -176,6 +176,85 @@ TELEGRAM_BOT_TOKEN: Final = Format(
     (":AA",),
 )
 
+SHOPIFY_TOKEN: Final = Format(
+    "shopify-token",
+    r"shp(?:at|ca|pa|ss|ua|tka)_[0-9a-fA-F]{32}",
+    "https://shopify.dev/changelog/length-of-the-shopify-access-token-is-increasing",
+)
+DOCKER_TOKEN: Final = Format(
+    "docker-token",
+    r"dckr_[po]at_[A-Za-z0-9_-]{24}",
+    "https://docs.docker.com/security/access-tokens/",
+)
+GRAFANA_TOKEN: Final = Format(
+    "grafana-token",
+    r"gl(?:sa_[A-Za-z0-9]{32}_[0-9A-Fa-f]{8}|c_[A-Za-z0-9]{16})",
+    "https://grafana.com/docs/grafana/latest/administration/service-accounts/",
+)
+GOOGLE_OAUTH: Final = Format(
+    "google-oauth",
+    r"(?:ya29\.[A-Za-z0-9_-]{20}|GOCSPX-[A-Za-z0-9_-]{28})",
+    "https://cloud.google.com/docs/authentication/token-types#access",
+)
+GOOGLE_REFRESH_TOKEN: Final = Format(
+    "google-refresh-token",
+    r"1//0(?<![A-Za-z0-9/:]1//0)[A-Za-z0-9_-]{40}",
+    "https://developers.google.com/identity/protocols/oauth2#size",
+    ("1//0",),
+)
+AZURE_SAS: Final = Format(
+    "azure-sas",
+    r"sig=(?<![A-Za-z0-9_-]sig=)[A-Za-z0-9%+/_-]{40}",
+    "https://learn.microsoft.com/rest/api/storageservices/create-service-sas#specify-the-signature",
+    ("sig=",),
+)
+KUBECONFIG_KEY: Final = Format(
+    "kubeconfig-key",
+    r"client-key-data[\"']?:\s{0,8}[\"']?[A-Za-z0-9+/]{40}",
+    "https://kubernetes.io/docs/reference/config-api/kubeconfig.v1/#AuthInfo",
+    ("client-key-data:", 'client-key-data"', "client-key-data':"),
+)
+DISCORD_WEBHOOK: Final = Format(
+    "discord-webhook",
+    r"/api/webhooks/[0-9]{17,20}/[A-Za-z0-9_-]{60}",
+    "https://docs.discord.com/developers/resources/webhook",
+    ("/api/webhooks/",),
+)
+FLY_TOKEN: Final = Format(
+    "fly-token",
+    r"FlyV1 fm[12][ar]?_[A-Za-z0-9+/=]{40}",
+    "https://fly.io/docs/security/tokens/",
+    ("FlyV1 fm",),
+)
+# Prefixes that gitleaks lists.
+PREFIXED_TOKEN: Final = Format(
+    "prefixed-token",
+    "(?:"
+    + "|".join(
+        (
+            r"key-[0-9a-f]{32}(?![A-Za-z0-9])",  # Mailgun
+            r"pat[A-Za-z0-9]{14}\.[0-9a-f]{64}",  # Airtable
+            r"dp\.(?:audit|ct|pt|sa|scim|st)\.[A-Za-z0-9.-]{40}",  # Doppler
+            r"PMAK-[0-9a-f]{24}-[0-9a-f]{34}",  # Postman
+            r"pul-[0-9a-f]{40}",  # Pulumi
+            r"sbp_[0-9a-f]{40}",  # Supabase
+            r"lin_api_[A-Za-z0-9]{40}",  # Linear
+            r"(?:secret_[A-Za-z0-9]{43}(?![A-Za-z0-9])|ntn_[0-9]{11}[A-Za-z0-9]{32})",  # Notion
+            r"pscale_(?:oauth|pw|tkn)_[A-Za-z0-9_.-]{32}",  # PlanetScale
+            r"sntry[su]_[A-Za-z0-9_-]{16}",  # Sentry
+            r"vercel_blob_rw_[A-Za-z0-9]{16}_[A-Za-z0-9]{30}",  # Vercel
+            r"whsec_[A-Za-z0-9]{32}",  # Stripe
+            r"NRAK-[A-Z0-9]{27}",  # New Relic
+            r"sq[apu]_[0-9a-f]{40}",  # SonarQube
+            r"EAACEdEose0cBA[0-9A-Za-z]{20}",  # Facebook
+            r"figd_[A-Za-z0-9_-]{38}",  # Figma
+            r"tskey-[a-z]{3,12}-[A-Za-z0-9_-]{16}",  # Tailscale
+        )
+    )
+    + ")",
+    "https://github.com/gitleaks/gitleaks/blob/master/config/gitleaks.toml",
+)
+
 # `<password>`, `{{password}}`, `***` and `xxx` stand for a value from elsewhere.
 _NO_PLACEHOLDER: Final = r"(?!<|\{|%\(|\*{2}|[xX]{3})"
 
@@ -231,12 +310,26 @@ JSON_PASSWORD: Final = Format(
     ('assword"', 'asswd"', 'ecret"', 'ey"', '"auth"'),
 )  # fmt: skip
 
+# A line of YAML whose value is one word; prose and rules of validation are several.
+YAML_PASSWORD: Final = Format(
+    "yaml-password",
+    r"(?m)^[ \t]{0,40}+(?:- {1,4})?[A-Za-z0-9_.-]{0,64}?"
+    r"(?:(?:[Pp]ass(?:word|wd|phrase)|PASSWORD|[Ss]ecret[_-]?[Kk]ey|[Aa]pi[_-]?[Kk]ey|[Cc]lient[_-]?[Ss]ecret): {1,4}"
+    r"(?![\"']?(?:[/~]|(?i:true|false|yes|no|on|off|null|none|required|optional|string|change[_-]?me|placeholder)\b))"
+    rf"[\"']?{_NO_PLACEHOLDER}[^\s\"'<>{{}}\[\]|$&*!#%,]{{4,256}}+[\"']?[ \t\r]{{0,8}}$"
+    r"|[Tt]oken: {1,4}[\"']?(?=[A-Za-z._~-]{0,64}[0-9])[A-Za-z0-9._~+/-]{20})",
+    "https://yaml.org/spec/1.2.2/#chapter-7-flow-style-productions",
+    ("assword: ", "ASSWORD: ", "asswd: ", "assphrase: ", "ey: ", "ecret: ", "oken: "),
+)
+
 FORMATS: Final = (
     AWS_ACCESS_KEY_ID, GITHUB_TOKEN, GITLAB_TOKEN, SLACK_TOKEN, SLACK_WEBHOOK, STRIPE_KEY, GOOGLE_API_KEY,
     GCP_SERVICE_ACCOUNT, JWT, PRIVATE_KEY, PRIVATE_KEY_BASE64, VAULT_TOKEN, OPENBAO_TOKEN, TERRAFORM_TOKEN, NPM_TOKEN,
     PYPI_TOKEN, SENDGRID_KEY, TWILIO_KEY, AZURE_STORAGE_KEY, OPENAI_KEY, ANTHROPIC_KEY, HUGGINGFACE_TOKEN,
     DATABRICKS_TOKEN, DIGITALOCEAN_TOKEN, AGE_SECRET_KEY, TELEGRAM_BOT_TOKEN, URL_PASSWORD, MYSQL_DSN_PASSWORD,
-    AUTHORIZATION_HEADER, CONNECTION_STRING_PASSWORD, JSON_PASSWORD,
+    AUTHORIZATION_HEADER, CONNECTION_STRING_PASSWORD, JSON_PASSWORD, SHOPIFY_TOKEN, DOCKER_TOKEN, GRAFANA_TOKEN,
+    GOOGLE_OAUTH, GOOGLE_REFRESH_TOKEN, AZURE_SAS, KUBECONFIG_KEY, DISCORD_WEBHOOK, FLY_TOKEN, PREFIXED_TOKEN,
+    YAML_PASSWORD,
 )  # fmt: skip
 
 # A word of the characters of tokens, long enough to be a token.

@@ -24,7 +24,9 @@ _ORDINARY: Final = re.compile(
     | [a-z0-9-]{1,63}(?:\.[a-z0-9-]{1,63}){1,8}:[0-9]{2,5}
     | [0-9]{1,3}(?:\.[0-9]{1,3}){3}(?:[:/][0-9]{1,5})?             # IPv4
     | arn:aws[a-z-]{0,8}:\S{1,512} | projects/\S{1,512}            # names of secrets kept elsewhere
-    | <[^<>]{0,255}> | \{\{[^{}]{0,255}\}\} | %[A-Za-z_]{1,64}% | \*{2,64} | [xX]{3,64} | \.{3} | (?i:redacted)
+    | <[^<>]{0,255}> | \{\{[^{}]{0,255}\}\} | %[A-Za-z_]{1,64}% | \*{2,64} | [xX]{3,64} | \.{3}
+    | (?i:redacted|change[_-]?me|replace[_-]?me|to-?do|tbd|fixme|placeholder|dummy)       # to be replaced
+    | (?i:(?:your|insert|enter|replace)[_ -][a-z _-]{1,60})
     """,
     re.VERBOSE,
 )
@@ -39,6 +41,14 @@ def is_reference(value: str) -> bool:
 def without_scheme(value: str) -> str:
     """The value without the scheme that makes it look like a reference."""
     return value.partition(":")[2] if value.startswith(_SCHEMES) else value
+
+
+_OBJECT_NAME: Final = re.compile(r"[a-z]{2,}[0-9]{0,2}(?:[-._][a-z]+[0-9]{0,2}){0,8}")
+
+
+def is_object_name(value: str) -> bool:
+    """Whether a Kubernetes Secret, or a key in one, may be called so: plain words of lower-case letters."""
+    return len(value) <= 63 and _OBJECT_NAME.fullmatch(value.strip()) is not None
 
 
 def without_expansions(value: str) -> str:

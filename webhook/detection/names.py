@@ -22,9 +22,10 @@ _PASSWORDS: Final = _word_set("password passwords passwd passphrase pwd")
 # At the end of a name only: TOKEN_BUCKETS, SECRET_SANTA and PASS_THROUGH are something else.
 _SECRET_ENDINGS: Final = _word_set(
     "secret secrets token credential credentials creds pass passcode apikey accesskey privatekey secretkey authkey"
+    " psk pw dbpw"
 )
 # The same without a separator before them: PGPASSWORD, CLIENTSECRET, SSHPASS.
-_SECRET_SUFFIXES: Final = tuple(_PASSWORDS - {"pwd"} | _SECRET_ENDINGS - {"pass", "creds"} | {"sshpass"})
+_SECRET_SUFFIXES: Final = tuple(_PASSWORDS - {"pwd"} | _SECRET_ENDINGS - {"pass", "creds", "pw", "psk"} | {"sshpass"})
 # Two words that mean a secret only together, at the end of a name.
 _SECRET_PAIRS: Final = frozenset(
     {(kind, "key") for kind in _word_set(
@@ -34,7 +35,6 @@ _SECRET_PAIRS: Final = frozenset(
     | {(kind, "keys") for kind in _word_set("api private secret")}
     | {(kind, "tokens") for kind in _word_set("api access auth bearer refresh service")}
     | {(kind, "auth") for kind in _word_set("basic redis rediscli")}
-    | {(kind, "pw") for kind in _word_set("db user admin")}
 )  # fmt: skip
 # Qualifiers after those words change nothing: SECRET_KEY_BASE, API_TOKEN_OLD, PASSWORD_HASH.
 _QUALIFIERS: Final = _word_set(
@@ -73,6 +73,11 @@ _PUBLIC_ENDINGS: Final = (
 _SECRET_OBJECTS: Final = frozenset(
     (kind, word) for kind in _word_set("pull tls cert certificate ca") for word in ("secret", "secrets")
 )
+# The same where another word stands before `secret`, or where a key of such a Secret is named: DB_PASSWORD_SECRET,
+# PASSWORD_SECRET_KEY. The value decides: a Secret's name or key is plain words.
+_HELD_IN_OBJECTS: Final = _PASSWORDS | _word_set("credential credentials creds auth registry existing")
+# A site key of a captcha stands in the page.
+_PUBLIC_KEYS: Final = frozenset({("site", "key"), ("sitekey",)})
 # Switches, and variables that bundlers publish in a page: ENABLE_TOKEN_AUTH, NEXT_PUBLIC_API_KEY.
 _SWITCHES: Final = _word_set("enable enabled disable disabled is has no skip allow require use with show hide")
 _PUBLISHED: Final = _word_set("public publishable")
@@ -86,7 +91,9 @@ class NameClass(IntEnum):
     NEUTRAL = 1
     HINT = 2
     """The value may be a secret: a shorter random value is enough."""
-    SECRET = 3
+    OBJECT = 3
+    """The value is a secret, unless it is the name of a Kubernetes Secret or of a key in one."""
+    SECRET = 4
     """The value is a secret, unless it is plainly something else."""
 
 
@@ -99,11 +106,19 @@ def classify_name(name: str) -> NameClass:
         return NameClass.PUBLIC if words else NameClass.NEUTRAL
     if words[-1] in _PUBLIC_ENDINGS and not _ends_in_secret(_without_qualifiers(words)):
         return NameClass.PUBLIC
-    if tuple(words[-2:]) in _SECRET_OBJECTS:
+    if tuple(words[-2:]) in _SECRET_OBJECTS or tuple(words[-2:]) in _PUBLIC_KEYS or tuple(words[-1:]) in _PUBLIC_KEYS:
         return NameClass.PUBLIC
+    if _names_an_object(words):
+        return NameClass.OBJECT
     if not _PASSWORDS.isdisjoint(words) or _ends_in_secret(words) or _ends_in_secret(_without_qualifiers(words)):
         return NameClass.SECRET
     return NameClass.NEUTRAL if _HINTS.isdisjoint(words) else NameClass.HINT
+
+
+def _names_an_object(words: list[str]) -> bool:
+    if words[-1] == "key":
+        return any(word in _PASSWORDS for word in words[-3:-1])
+    return words[-1] in ("secret", "secrets") and any(word in _HELD_IN_OBJECTS for word in words[-2:-1])
 
 
 def _without_qualifiers(words: list[str]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from webhook.detection import Detector
 from webhook.detection.names import NameClass, classify_name
 
 
@@ -33,6 +34,7 @@ from webhook.detection.names import NameClass, classify_name
             "ENCRYPTION_KEY",
             "APP_KEY",
         ),
+        *("WIFI_PSK", "IPSEC_PSK", "DBPW", "MYSQL_PW", "JWT_SECRET", "CLIENT_SECRET", "SESSION_SECRETS"),
         *("AIRFLOW__CORE__FERNET_KEY", "CREDENTIALS", "db_creds", "REDISCLI_AUTH", "BASIC_AUTH"),
     ],
 )
@@ -54,11 +56,30 @@ def test_names_of_secrets(name: str) -> None:
             "secretName",
         ),
         *("PASSWORD_MIN_LENGTH", "SECRET_STORE", "COMMIT", "CONFIG_HASH", "IMAGE_PULL_SECRET", "TLS_SECRET"),
+        *("RECAPTCHA_SITE_KEY", "HCAPTCHA_SITEKEY", "NEXT_PUBLIC_CAPTCHA_SITE_KEY"),
         *("TOKEN_URL_2", "USE_TOKEN", "ENABLE_PASSWORD_AUTH", "NEXT_PUBLIC_API_KEY", "STRIPE_PUBLISHABLE_KEY"),
     ],
 )
 def test_names_of_locations_and_settings(name: str) -> None:
     assert classify_name(name) is NameClass.PUBLIC
+
+
+_OBJECTS = [
+    "DB_PASSWORD_SECRET",
+    "REGISTRY_CREDENTIALS_SECRET",
+    "AUTH_SECRET",
+    "DB_PASSWORD_KEY",
+    "PASSWORD_SECRET_KEY",
+]
+
+
+@pytest.mark.parametrize("name", _OBJECTS)
+def test_names_of_secrets_or_of_objects_that_hold_them(name: str) -> None:
+    assert classify_name(name) is NameClass.OBJECT
+    assert Detector().find(name, "shop-db") is None
+    assert Detector().find(name, "password") is None
+    for value in ("hunter2x9", "Shop-Db", "shop db", "a1b2-c3d4", "ab" * 40):
+        assert Detector().find(name, value) is not None, value
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ _READ_ELSEWHERE: Final = frozenset({"env", "image", "name"})
 # `secrets/last-applied` reads the first; the second is packed, and measured as it is.
 _ANNOTATIONS_READ_ELSEWHERE: Final = (LAST_APPLIED, INITDATA)
 # So much text of a pod is searched; a megabyte of `a=a=` would take 0.2 s.
-_MOST_SEARCHED: Final = 512 * 1024
+_MOST_SEARCHED: Final = 256 * 1024
 # No format is shorter.
 _SHORTEST: Final = 8
 
