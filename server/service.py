@@ -27,7 +27,7 @@ from server.watched import FileMetrics
 from server.yaml.strict import ConfigurationError
 
 # After these the rest of the body may still arrive, and would be read as the next request.
-_CLOSING_STATUSES = {400, 408, 413}
+_CLOSING_STATUSES = {408, 413}
 
 Address = tuple[str, int]
 Background = Callable[[], Coroutine[Any, Any, None]]
@@ -193,7 +193,10 @@ class Service:
         if response.headers:
             sent.update(response.headers)
         answer = web.Response(status=response.status, body=response.body, headers=sent)
-        if self._connections.closes_after_answer or response.status in _CLOSING_STATUSES:
+        # The same holds for a body that is malformed itself. One that was read to its end and then found wrong closes
+        # nothing: the next handshake would cost more than the next bad request.
+        is_cut_short = response.status == 400 and not request.content.is_eof()
+        if self._connections.closes_after_answer or response.status in _CLOSING_STATUSES or is_cut_short:
             answer.force_close()
         return answer
 

@@ -43,8 +43,8 @@ def main() -> None:
             site.write_policy("payments", policy())
             bao.trust(site.public_keys)
             with verifier(site) as running:
-                _pin(running.process.pid, 0)
-                _pin(bao.process.pid, 1)
+                pin(running.process.pid, 0)
+                pin(bao.process.pid, 1)
                 device = Device(hierarchy, host_data=HOST_DATA)
                 _round(running, device, issuer, 50, with_login=False)
                 without = [_round(running, device, issuer, _PER_ROUND, with_login=False) for _ in range(_ROUNDS)]
@@ -101,7 +101,8 @@ def _prepare(running: Verifier, device: Device, issuer: Issuer, count: int) -> l
     return bodies
 
 
-def _pin(pid: int, core: int) -> None:
+def pin(pid: int, core: int) -> None:
+    """Keep all threads of a process on one core."""
     subprocess.run(["taskset", "-a", "-p", "-c", str(core), str(pid)], check=True, capture_output=True)
 
 

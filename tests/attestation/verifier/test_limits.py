@@ -66,20 +66,43 @@ def status(caller: http.client.HTTPSConnection, path: str, body: bytes, headers:
 
 @contextlib.contextmanager
 def unfinished(running: Verifier, count: int, size: int) -> Iterator[None]:
-    """`count` connections of one address, each with a body of `size` bytes but for its last one."""
-    head = f"POST {ATTEST_PATH} HTTP/1.1\r\nHost: h\r\nContent-Length: {size}\r\n\r\n".encode()
+    """`count` connections of one address, each with a body of `size` bytes but for its last one, again and again.
+
+    A connection that is refused takes less, so that all together use up the room there is.
+    """
     context = ssl.create_default_context(cafile=str(running.site.folder / "ca.crt"))
-    held: list[ssl.SSLSocket] = []
+    sent, stop = threading.Semaphore(0), threading.Event()
+
+    def hold() -> None:
+        mine = size
+        while not stop.is_set():
+            head = f"POST {ATTEST_PATH} HTTP/1.1\r\nHost: h\r\nContent-Length: {mine}\r\n\r\n".encode()
+            with contextlib.suppress(OSError):  # it may be refused while it sends
+                plain = socket.create_connection(("127.0.0.1", running.port), source_address=(ATTACKER, 0))
+                with context.wrap_socket(plain, server_hostname="127.0.0.1") as secured:
+                    with contextlib.suppress(OSError):
+                        secured.sendall(head + b" " * (mine - 1))
+                    secured.settimeout(0.5)
+                    sent.release()
+                    while not stop.is_set():
+                        try:
+                            refused = secured.recv(12).endswith((b"413", b"429"))
+                        except TimeoutError:
+                            continue
+                        mine = max(16, mine // 2) if refused else size
+                        break
+
+    threads = [threading.Thread(target=hold, daemon=True) for _ in range(count)]
+    for thread in threads:
+        thread.start()
     try:
         for _ in range(count):
-            plain = socket.create_connection(("127.0.0.1", running.port), source_address=(ATTACKER, 0))
-            held.append(context.wrap_socket(plain, server_hostname="127.0.0.1"))
-            with contextlib.suppress(OSError):  # it may be refused while it sends
-                held[-1].sendall(head + b" " * (size - 1))
+            assert sent.acquire(timeout=60)
         yield
     finally:
-        for each in held:
-            each.close()
+        stop.set()
+        for thread in threads:
+            thread.join(30)
 
 
 @pytest.mark.parametrize(("count", "size"), [(136, 490 * KIB), (300, MAX_ATTEST_SIZE)])
