@@ -13,7 +13,7 @@ from pathlib import Path
 from tests.support.paths import ROOT
 from tests.support.until import until
 
-_LISTENING = re.compile(r'"listening","address":\["127.0.0.1",(\d+)\],"metrics":\["127.0.0.1",(\d+)\]')
+_LISTENING = re.compile(r'"listening","address":\["[^"]*",(\d+)\],"metrics":\["[^"]*",(\d+)\]')
 
 
 def morphisms(*arguments: object) -> list[str]:

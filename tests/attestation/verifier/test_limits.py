@@ -20,9 +20,11 @@ from attestation.simulator.hierarchy import Hierarchy
 from kbs.guest import write_auth
 from kbs.messages import ATTEST_PATH, AUTH_PATH, MAX_ATTEST_SIZE, MAX_AUTH_SIZE, NONCE_HEADER
 from tests.attestation.verifier.guest import Client
-from tests.attestation.verifier.process import Verifier, make_site, policy, verifier
+from tests.attestation.verifier.process import Verifier, make_site, policy, start_command, verifier
 from tests.attestation.verifier.test_refusals import Guest
 from tests.attestation.verifier.tokens import Issuer
+from tests.support.processes import listening_ports
+from tests.support.processes import running as running_process
 
 KIB = 1024
 ATTACKER, OTHER = "127.0.0.2", "127.0.0.3"
@@ -236,6 +238,36 @@ def test_head_is_answered_as_get_without_a_body(alone: Verifier, path: str) -> N
     caller.close()
     assert [each[:2] for each in answers] == [answers[1][:2]] * 2
     assert answers[0][2] == b""
+
+
+def test_both_address_families_reach_calls_and_probes(tmp_path: Path, hierarchy: Hierarchy, issuer: Issuer) -> None:
+    site = make_site(tmp_path, hierarchy, issuer, "http://127.0.0.1:1")
+    command = start_command(site)
+    for option in ("--listen", "--metrics-listen"):
+        command[command.index(option) + 1] = "[::]:0"
+    with running_process(command, tmp_path / "log") as process:
+        port, metrics_port = listening_ports(process, tmp_path / "log")
+        context = ssl.create_default_context(cafile=str(tmp_path / "ca.crt"))
+        context.check_hostname = False
+        for host in ("127.0.0.1", "::1"):
+            if host == "::1" and not has_ipv6():
+                pytest.skip("this machine has no IPv6 loopback address")
+            caller = http.client.HTTPSConnection(host, port, timeout=20, context=context)
+            assert status(caller, AUTH_PATH, write_auth()) == 200
+            caller.close()
+            probe = http.client.HTTPConnection(host, metrics_port, timeout=20)
+            probe.request("GET", "/healthz")
+            assert probe.getresponse().read() == b"ok\n"
+            probe.close()
+
+
+def has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
 
 
 def _processor_seconds(pid: int) -> float:

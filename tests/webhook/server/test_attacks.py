@@ -1,0 +1,96 @@
+"""Attacks on a webhook process by a pod that can reach its port, and both address families."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.paths import REVIEWS
+from tests.webhook.server.process import CLUSTER, Webhook, webhook
+
+_POD = REVIEWS / "pods-create-payments-by-replicaset-controller.json"
+_MIB = 1 << 20
+_ATTACKER, _HONEST = "127.0.0.2", "127.0.0.3"
+
+
+@contextlib.contextmanager
+def _unfinished(running: Webhook, count: int, size: int) -> Iterator[None]:
+    """`count` connections that send all but the last byte of a body, again and again."""
+    context = ssl.create_default_context(cafile=str(running.certificate / "ca.crt"))
+    head = f"POST /mutate/pod HTTP/1.1\r\nHost: h\r\nContent-Length: {size}\r\n\r\n".encode()
+    body = b" " * (size - 1)
+    sent, stop = threading.Semaphore(0), threading.Event()
+
+    def hold() -> None:
+        while not stop.is_set():
+            with contextlib.suppress(OSError):
+                plain = socket.create_connection(("127.0.0.1", running.port), source_address=(_ATTACKER, 0))
+                with context.wrap_socket(plain, server_hostname="127.0.0.1") as secured:
+                    with contextlib.suppress(OSError):  # it may be refused while it sends
+                        secured.sendall(head + body)
+                    sent.release()
+                    secured.settimeout(0.2)
+                    while not stop.is_set():
+                        try:
+                            secured.recv(12)
+                        except TimeoutError:
+                            continue
+                        break
+
+    threads = [threading.Thread(target=hold, daemon=True) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(count):
+            assert sent.acquire(timeout=60)
+        yield
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(30)
+
+
+@pytest.mark.parametrize("source", [_HONEST, _ATTACKER])
+def test_unfinished_bodies_refuse_no_honest_review(tmp_path: Path, source: str) -> None:
+    """Five connections of 16 MiB each in a server that holds 64 MiB; the address of an attacker may be ours, by NAT."""
+    with webhook(tmp_path, "--snapshot", CLUSTER) as running:
+        context = ssl.create_default_context(cafile=str(tmp_path / "ca.crt"))
+        honest = http.client.HTTPSConnection(
+            "127.0.0.1", running.port, timeout=20, context=context, source_address=(source, 0)
+        )
+        with _unfinished(running, 5, 16 * _MIB):
+            statuses = []
+            ends = time.monotonic() + 4  # in which bodies come to their time limit, and are sent anew
+            while len(statuses) < 235 and time.monotonic() < ends:
+                statuses.append(running.post("/mutate/pod", _POD.read_bytes(), honest)[0])
+                assert running.get("/readyz") == (200, "ok\n")
+                time.sleep(0.01)
+            assert set(statuses) == {200}
+        honest.close()
+
+
+def test_both_address_families_reach_reviews_and_probes(tmp_path: Path) -> None:
+    arguments = ("--snapshot", CLUSTER, "--listen", "[::]:0", "--metrics-listen", "[::]:0")
+    with webhook(tmp_path, *arguments) as running:
+        assert running.post("/mutate/pod", _POD.read_bytes())[0] == 200
+        assert running.get("/readyz") == (200, "ok\n")
+        context = ssl.create_default_context(cafile=str(tmp_path / "ca.crt"))
+        context.check_hostname = False
+        try:
+            reviews = http.client.HTTPSConnection("::1", running.port, timeout=20, context=context)
+            reviews.connect()
+        except OSError:
+            pytest.skip("this machine has no IPv6 loopback address")
+        probes = http.client.HTTPConnection("::1", running.metrics_port, timeout=20)
+        for connection in (reviews, probes):
+            connection.request("GET", "/readyz")
+            assert connection.getresponse().read() == b"ok\n"
+            connection.close()
