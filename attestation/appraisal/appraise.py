@@ -8,7 +8,7 @@ from datetime import datetime
 from types import MappingProxyType
 
 from attestation.appraisal.checks import CHECKS, Check, Facts
-from attestation.appraisal.result import Assurance, AttestationResult, CheckResult, Scope
+from attestation.appraisal.result import Assurance, AttestationResult, CheckResult, Scope, revocation
 from attestation.pki.endorsements import Endorsements, guest_supplied, product_line
 from attestation.pki.roots import TrustAnchors
 from attestation.report.abi import SigningKey
@@ -82,14 +82,15 @@ def _result(
     source: str | None,
     unreached: frozenset[str] = frozenset(),
 ) -> AttestationResult:
+    checks = _run(facts, unreached)
     return AttestationResult(
-        checks=_run(facts, unreached),
+        checks=checks,
         scope=Scope.AUTHENTICITY if expectation.reference is None else Scope.POLICY,
         source=evidence.envelope.value if source is None else source,
         simulated=facts.line is not None and anchors.is_foreign(facts.line.name),
         product=None if facts.line is None else facts.line.name,
         at=now,
-        claims=MappingProxyType(_claims(facts)),
+        claims=MappingProxyType(_claims(facts) | {"snp_revocation": revocation(checks)}),
         reference=None if expectation.reference is None else expectation.reference.name,
         assurance=expectation.assurance,
     )

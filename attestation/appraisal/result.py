@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
+
+CHECKED, UNCHECKED = "checked", "unchecked"
+# Checks that together show that the certificates in use are not revoked.
+_REVOCATION = ("crl/fresh", "crl/intermediate", "crl/leaf")
 
 
 class Scope(StrEnum):
@@ -85,6 +89,11 @@ class AttestationResult:
         """The checks that were evaluated and do not hold."""
         return tuple(check for check in self.checks if check.ok is False)
 
+    @property
+    def revocation(self) -> str:
+        """`checked` against a fresh list of the leaf's kind, else `unchecked`."""
+        return revocation(self.checks)
+
     def summary(self) -> str:
         """The decision in one line, with everything a reader must not miss."""
         words = ["believed" if self.accepted else "refused"]
@@ -96,6 +105,8 @@ class AttestationResult:
             words.append(f"guest {self.reference}")
         if self.assurance is not None:
             words.append(f"assurance {self.assurance.value}")
+        if self.accepted and self.revocation != CHECKED:
+            words.append("revocation unchecked")
         if not self.accepted:
             words.append("failed: " + (", ".join(check.id for check in self.failed) or "nothing was evaluated"))
         return " · ".join(words)
@@ -114,10 +125,17 @@ class AttestationResult:
             "product": self.product,
             "reference": self.reference,
             "assurance": None if self.assurance is None else self.assurance.value,
+            "revocation": self.revocation,
             "at": self.at.isoformat(),
             "claims": dict(self.claims),
             "checks": [check.as_dict() for check in self.checks],
         }
+
+
+def revocation(checks: Iterable[CheckResult]) -> str:
+    """As the property, of the checks alone."""
+    passed = {check.id for check in checks if check.ok is True and not check.advice}
+    return CHECKED if passed.issuperset(_REVOCATION) else UNCHECKED
 
 
 def result_from_dict(document: Mapping[str, Any]) -> AttestationResult:

@@ -11,7 +11,7 @@ import contextlib
 import os
 import tempfile
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -26,10 +26,11 @@ from attestation.pki.kds import KeyService, VcekId
 from attestation.pki.roots import TrustAnchors
 from attestation.report.abi import Report, SigningKey
 from attestation.report.envelopes import Evidence
-from attestation.report.products import ProductLine
+from attestation.report.products import ProductLine, line_by_name
 from attestation.report.tcb import decode_tcb
 
 CRL_REVALIDATION = timedelta(days=1)
+CRL_RETRY = timedelta(minutes=5)
 
 
 def vcek_id(report: Report, line: ProductLine) -> VcekId:
@@ -129,7 +130,10 @@ class CertificateCache:
     service: KeyService | None = None
     intermediates: tuple[Certificate, ...] = ()
     crls: tuple[RevocationList, ...] = ()
+    # By the name of the list in the store: the last good list, and the times of the last answer and the last request.
+    _lists: dict[str, RevocationList] = field(default_factory=dict, init=False)
     _crl_checked: dict[str, datetime] = field(default_factory=dict, init=False)
+    _crl_tried: dict[str, datetime] = field(default_factory=dict, init=False)
     _tasks: dict[str, asyncio.Task[Any]] = field(default_factory=dict, init=False)
 
     async def endorsements(
@@ -213,49 +217,90 @@ class CertificateCache:
         await asyncio.to_thread(self.store.put, name, data)
         return certificates
 
+    async def keep_crls(
+        self, now: Callable[[], datetime], sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    ) -> None:
+        """Keep the lists of the service current, for ever: no guest waits for one, and none ends unnoticed.
+
+        The lists for VCEKs of every line with a root, and a list for VLEKs once a report has needed it.
+        """
+        while self.service is not None:
+            for name in self.anchors.certificates:
+                line = line_by_name(name)
+                for vlek in (False, True):
+                    if line is not None and (not vlek or await self._was_needed(line)):
+                        await self._crl(line, vlek=vlek, now=now(), ask_service=True)
+            await sleep(CRL_RETRY.total_seconds())
+
+    async def _was_needed(self, line: ProductLine) -> bool:
+        return _crl_name(line, vlek=True) in self._crl_tried or await self._last_list(line, vlek=True) is not None
+
+    def crl_next_update(self, line: str, *, vlek: bool) -> datetime | None:
+        """When the newest list that is at hand ends; None without a list, or for one without an end."""
+        issuer = self.anchors.certificates[line].subject
+        found = [crl for crl in self.crls if crl.for_vleks == vlek and crl.issuer == issuer]
+        if (known := line_by_name(line)) is not None and (last := self._lists.get(_crl_name(known, vlek=vlek))):
+            found.append(last)
+        return max(found, key=lambda crl: crl.this_update).next_update if found else None
+
+    def crl_checked(self, line: str, *, vlek: bool) -> datetime | None:
+        """When the service has last answered with a genuine list; None if it has not since the start."""
+        known = line_by_name(line)
+        return None if known is None else self._crl_checked.get(_crl_name(known, vlek=vlek))
+
     async def _crl(
         self, line: ProductLine, *, vlek: bool, now: datetime, ask_service: bool
     ) -> tuple[RevocationList, ...]:
-        """The last good list; requested again once a day, kept when the service does not answer."""
-        name = f"crl/{'vlek' if vlek else 'vcek'}_{line.name}.der"
-        last: RevocationList | None = None
-        stored = await self._stored(name)
-        if stored is not None:
-            with contextlib.suppress(CertificateError):
-                last = parse_crl(stored)
+        """The last good list; requested again once a day, after a failure every few minutes."""
+        name = _crl_name(line, vlek=vlek)
+        last = await self._last_list(line, vlek=vlek)
         kept = () if last is None else (last,)
-        checked = self._crl_checked.get(name)
-        due = last is None or checked is None or now - checked >= CRL_REVALIDATION
-        if self.service is None or not ask_service or line.simulated or not due:
+        is_good = last is not None and last.is_fresh(now)
+        if self.service is None or not ask_service or line.simulated or (is_good and not self._is_due(name, now)):
             return kept
-        refresh = self._task(name, partial(self._refreshed_crl, self.service, line, name, last, vlek=vlek, now=now))
-        if last is None or not last.is_fresh(now):
-            found: tuple[RevocationList, ...] = await asyncio.shield(refresh)
-            return found
-        self._crl_checked[name] = now  # no caller waits while the last one is good
-        return kept
+        self._crl_tried[name] = now
+        refresh = self._task(name, partial(self._refreshed_crl, self.service, line, name, vlek=vlek, now=now))
+        if is_good:
+            return kept  # no caller waits while the last one is good
+        found: tuple[RevocationList, ...] = await asyncio.shield(refresh)
+        return found
+
+    def _is_due(self, name: str, now: datetime) -> bool:
+        checked, tried = self._crl_checked.get(name), self._crl_tried.get(name)
+        if checked is not None and now - checked < CRL_REVALIDATION:
+            return False
+        return tried is None or now - tried >= CRL_RETRY
+
+    async def _last_list(self, line: ProductLine, *, vlek: bool) -> RevocationList | None:
+        """The last good list. A stored one is verified before anything is compared with it."""
+        name = _crl_name(line, vlek=vlek)
+        if name not in self._lists and (stored := await self._stored(name)) is not None:
+            with contextlib.suppress(CertificateError):
+                if self._is_genuine(found := parse_crl(stored, for_vleks=vlek), line):
+                    self._lists[name] = found
+        return self._lists.get(name)
+
+    def _is_genuine(self, crl: RevocationList, line: ProductLine) -> bool:
+        root = self.anchors.certificates.get(line.name)
+        return root is not None and is_signed_by(crl.tbs, crl.signature, root)
 
     async def _refreshed_crl(
-        self,
-        service: KeyService,
-        line: ProductLine,
-        name: str,
-        last: RevocationList | None,
-        *,
-        vlek: bool,
-        now: datetime,
+        self, service: KeyService, line: ProductLine, name: str, *, vlek: bool, now: datetime
     ) -> tuple[RevocationList, ...]:
+        last = await self._last_list(line, vlek=vlek)
         kept = () if last is None else (last,)
         try:
-            fetched = parse_crl(await service.crl(line, vlek=vlek))
+            fetched = parse_crl(await service.crl(line, vlek=vlek), for_vleks=vlek)
         except (KeyServiceError, CertificateError):
             return kept
-        root = self.anchors.certificates.get(line.name)
-        if root is None or not is_signed_by(fetched.tbs, fetched.signature, root):
+        other = await self._last_list(line, vlek=not vlek)
+        # The two lists do not say which they are; a mirror that answers with one for both is found by that.
+        if not self._is_genuine(fetched, line) or (other is not None and other.der == fetched.der):
             return kept
         self._crl_checked[name] = now
         if last is not None and fetched.this_update < last.this_update:
             return kept  # an old list must not undo a revocation
+        self._lists[name] = fetched
         await asyncio.to_thread(self.store.put, name, fetched.der)
         return (fetched,)
 
@@ -275,6 +320,10 @@ class CertificateCache:
     async def _stored(self, name: str) -> bytes | None:
         known = self.store.recall(name)  # the warm path costs no thread
         return known if known is not None else await asyncio.to_thread(self.store.get, name)
+
+
+def _crl_name(line: ProductLine, *, vlek: bool) -> str:
+    return f"crl/{'vlek' if vlek else 'vcek'}_{line.name}.der"
 
 
 def _is_for(certificate: Certificate, identity: VcekId) -> bool:

@@ -1,12 +1,13 @@
 """Revocation lists of AMD's key service: signed by the ARK, they list revoked ASKs and ASVKs.
 
 Leaves all have serial number 0. The list for VCEKs and the one for VLEKs have the same issuer and do not say which they
-are, so every list of a root counts for all certificates under it.
+are: the URL or the configuration that a list came by says it. A serial on either list counts for all certificates under
+the root; a report needs the list of its own kind of leaf.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
 
@@ -22,7 +23,10 @@ MAX_CRL_SIZE = 64 * 1024  # real ones have 0.9 KB
 
 @dataclass(frozen=True)
 class RevocationList:
-    """One CRL, read. `next_update` is None when the list names no end: such a list is never fresh."""
+    """One CRL, read. `next_update` is None when the list names no end: such a list is never fresh.
+
+    `for_vleks`: it is the list for VLEKs and ASVKs, else the one for VCEKs and ASKs.
+    """
 
     der: bytes
     issuer: x509.Name
@@ -33,17 +37,18 @@ class RevocationList:
     signature_algorithm: str
     signature: bytes
     tbs: bytes
+    for_vleks: bool = False
 
     def is_fresh(self, now: datetime) -> bool:
         """thisUpdate ≤ now ≤ nextUpdate. `now` is aware."""
         return self.next_update is not None and self.this_update <= now <= self.next_update
 
 
-def parse_crl(data: bytes) -> RevocationList:
+def parse_crl(data: bytes, *, for_vleks: bool = False) -> RevocationList:
     """Read one CRL, DER or PEM. Raises CertificateError. Results are cached by content."""
     if len(data) > MAX_CRL_SIZE:
         raise CertificateError(f"CRL has {len(data)} bytes, required at most {MAX_CRL_SIZE}")
-    return _parse(bytes(data))
+    return replace(_parse(bytes(data)), for_vleks=for_vleks)
 
 
 @lru_cache(maxsize=64)

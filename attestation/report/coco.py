@@ -48,7 +48,8 @@ def parse_coco_evidence(document: object) -> tuple[bytes, tuple[TableEntry, ...]
         return report, ()
     if not isinstance(chain, list) or len(chain) > MAX_CERTIFICATES:
         raise FormatError(f"cert_chain is not a list of at most {MAX_CERTIFICATES} certificates")
-    return report, tuple(_certificate(entry, f"cert_chain[{number}]") for number, entry in enumerate(chain))
+    certificates = (_certificate(entry, f"cert_chain[{number}]") for number, entry in enumerate(chain))
+    return report, tuple(certificate for certificate in certificates if certificate is not None)
 
 
 def write_coco_evidence(report: Report, certificates: Iterable[TableEntry]) -> dict[str, Any]:
@@ -119,9 +120,16 @@ def _tcb(source: Mapping[str, Any], name: str, layout: TcbLayout) -> bytes:
         raise FormatError(f"{name}: {error}") from None
 
 
-def _certificate(entry: object, where: str) -> TableEntry:
+def _certificate(entry: object, where: str) -> TableEntry | None:
+    """The entry; None for one of a kind that virtee/sev does not name.
+
+    The agent passes the host's whole table on. An unknown GUID is `CertType::OTHER(Uuid)` there, which serde writes as
+    the object `{"OTHER": "ecae0c0f-…"}` where known kinds are strings. Nothing reads such an entry.
+    """
     source = _object(entry, where)
     kind = source.get("cert_type")
+    if isinstance(kind, dict) and len(kind) == 1:
+        return None
     if not isinstance(kind, str) or len(kind) > 64 or not (kind.isascii() and kind.isprintable()):
         raise FormatError(f"{where}.cert_type is not a name")
     data = source.get("data")

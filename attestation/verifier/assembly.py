@@ -32,7 +32,7 @@ from attestation.verifier.configuration import (
 )
 from attestation.verifier.handlers import Handlers
 from attestation.verifier.key_custody import check_key_custody
-from attestation.verifier.metrics import VerifierMetrics, watch_shared_keys
+from attestation.verifier.metrics import VerifierMetrics, expose_revocation, watch_shared_keys
 from attestation.verifier.peer import Peers
 from attestation.verifier.policies.load import PolicyReader, policy_files
 from attestation.verifier.policies.model import PolicySet
@@ -138,7 +138,8 @@ def make_application(settings: Settings, configuration: VerifierConfiguration) -
         clock=clock,
     )
     _announce(configuration, _count(policies), certificates.anchors)
-    background += [crls.watch, peers.close_at_end]
+    expose_revocation(registry, certificates, time.time)
+    background += [crls.watch, lambda: certificates.keep_crls(lambda: datetime.now(UTC)), peers.close_at_end]
     return Application(
         routes=handlers.routes(),
         intakes=handlers.intakes(),
@@ -301,7 +302,7 @@ def _certificates(configuration: VerifierConfiguration, peers: Peers) -> Certifi
     configured = configuration.certificates
     service = None
     if configured.keyService is not None:
-        service = KeyService(aiohttp.ClientSession(), configured.keyService)
+        service = KeyService(aiohttp.ClientSession(trust_env=True), configured.keyService)
         peers.close_too(service.close)
         peers.close_too(service.session.close)
     return CertificateCache(

@@ -93,7 +93,8 @@ class Certificates(_Section):
 
     roots: tuple[Path, ...] = Field((), description="AMD's ARKs; their digests are pinned in the code")
     intermediates: tuple[Path, ...] = ()
-    crls: tuple[Path, ...] = ()
+    crls: tuple[Path, ...] = Field((), description="revocation lists for VCEKs: of …/vcek/v1/PRODUCT/crl")
+    vlekCrls: tuple[Path, ...] = Field((), description="revocation lists for VLEKs: of …/vlek/v1/PRODUCT/crl")
     cache: Path | None = Field(None, description="folder for the key service's answers; without it memory only")
     keyService: str | None = Field(DEFAULT_URL, pattern="^https?://", description="null to work offline")
     simulatedRoot: Path | None = Field(
@@ -247,7 +248,11 @@ def _problems(configuration: VerifierConfiguration) -> list[str]:
         return problems
     if configuration.certificates.simulatedRoot is not None:
         problems.append("certificates.simulatedRoot: simulated evidence proves nothing; not with mode: production")
-    urls = {"vault.url": configuration.vault.url}
+    urls = {
+        "vault.url": configuration.vault.url,
+        # Over HTTP anybody on the way may withhold a revocation list, or give the one for the other kind of leaf.
+        "certificates.keyService": configuration.certificates.keyService or "",
+    }
     for cluster in configuration.clusters:
         urls[f"clusters.{cluster.name}.jwks.url"] = cluster.jwks.url or ""
         urls[f"clusters.{cluster.name}.readBack.url"] = cluster.readBack.url if cluster.readBack else ""

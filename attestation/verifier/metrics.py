@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from attestation.pki.cache import CertificateCache
 from attestation.verifier.reasons import Reason
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0)
@@ -44,3 +47,34 @@ class VerifierMetrics:
         """Count one login, or its refusal."""
         self._logins.labels(reason.value).inc()
         self._login_seconds.observe(seconds)
+
+
+def expose_revocation(registry: CollectorRegistry, certificates: CertificateCache, now: Callable[[], float]) -> None:
+    """Metrics of each root's two revocation lists, by product line and kind of leaf. `now`: Unix seconds."""
+    remaining = Gauge(
+        "morphisms_crl_next_update_seconds",
+        "Time until a revocation list ends; 0 for a list for VCEKs that is missing.",
+        ["product", "kind"],
+        registry=registry,
+    )
+    age = Gauge(
+        "morphisms_crl_checked_age_seconds",
+        "Time since the key service last answered with this revocation list.",
+        ["product", "kind"],
+        registry=registry,
+    )
+
+    def seconds_left(line: str, *, vlek: bool) -> float:
+        until = certificates.crl_next_update(line, vlek=vlek)
+        if until is None:
+            return math.nan if vlek else 0.0
+        return until.timestamp() - now()
+
+    def seconds_since(line: str, *, vlek: bool) -> float:
+        checked = certificates.crl_checked(line, vlek=vlek)
+        return math.nan if checked is None else now() - checked.timestamp()
+
+    for line in certificates.anchors.certificates:
+        for kind, vlek in (("vcek", False), ("vlek", True)):
+            remaining.labels(line, kind).set_function(partial(seconds_left, line, vlek=vlek))
+            age.labels(line, kind).set_function(partial(seconds_since, line, vlek=vlek))

@@ -44,13 +44,17 @@ def load_intermediates(configured: Certificates) -> tuple[Certificate, ...]:
 
 def load_crls(configured: Certificates) -> Loaded[tuple[RevocationList, ...]]:
     """Revocation lists."""
-    lists = tuple(_read_all(configured.crls, lambda data: (parse_crl(data),)))
-    return Loaded(lists, hashlib.sha256(b"".join(each.der for each in lists)).hexdigest())
+    lists = (
+        *_read_all(configured.crls, lambda data: (parse_crl(data),)),
+        *_read_all(configured.vlekCrls, lambda data: (parse_crl(data, for_vleks=True),)),
+    )
+    return Loaded(lists, hashlib.sha256(b"".join(bytes([each.for_vleks]) + each.der for each in lists)).hexdigest())
 
 
 def crl_files(configured: Certificates) -> list[Path]:
     """The paths that a watch has to look at."""
-    return [*configured.crls, *(file for path in configured.crls for file in _files(path))]
+    paths = (*configured.crls, *configured.vlekCrls)
+    return [*paths, *(file for path in paths for file in _files(path))]
 
 
 def _read_all(paths: Iterable[Path], parse: Callable[[bytes], tuple[T, ...]]) -> list[T]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from attestation.appraisal.appraise import Expectation, appraise
-from attestation.appraisal.result import AttestationResult
+from attestation.appraisal.result import CHECKED, AttestationResult
 from attestation.errors import AttestationError, CertificateError, FormatError
 from attestation.pki.certificates import Certificate, parse_certificate, parse_certificates
 from attestation.pki.crl import RevocationList, parse_crl
@@ -29,7 +29,7 @@ from server.yaml.strict import ConfigurationError
 HELP = "show an SEV-SNP attestation report, or appraise it"
 EXAMPLE = "morphisms report verify report.bin --vek vcek.der --certs amd/ --roots amd/ --policy guest.yaml"
 
-ACCEPTED, REFUSED, UNUSABLE = 0, 1, 2
+ACCEPTED, REFUSED, UNUSABLE, INCOMPLETE = 0, 1, 2, 3
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -38,8 +38,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     show = commands.add_parser("show", help="every field of a report, without an appraisal")
     verify = commands.add_parser(
         "verify",
-        help="every check of a report; exit 0 accepted, 1 refused, 2 unusable input",
-        description="Without --policy only authenticity is checked: AMD hardware made this report of some guest.",
+        help="every check of a report; exit 0 accepted, 1 refused, 2 unusable input, 3 not everything was checked",
+        description="Exit 0 accepted, 1 refused, 2 unusable input, 3 nothing was refused but no --policy was applied or"
+        " revocation was not checked, and neither --authenticity-only nor --no-revocation says that this is intended.",
     )
     for command in (show, verify):
         command.add_argument(
@@ -52,8 +53,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     verify.add_argument("--vek", metavar="FILE", type=Path, help="VCEK or VLEK, DER, PEM or a GHCB certificate table")
     verify.add_argument("--certs", metavar="DIR", type=Path, help="ASKs and ASVKs, PEM or DER")
     verify.add_argument("--roots", metavar="DIR", type=Path, help="AMD's roots, PEM or DER; their digests are pinned")
-    verify.add_argument("--crls", metavar="DIR", type=Path, help="revocation lists; without, revocation is not checked")
-    verify.add_argument("--policy", metavar="FILE", type=Path, help="YAML with one named guest's reference values")
+    lists = verify.add_mutually_exclusive_group()
+    lists.add_argument("--crls", metavar="DIR", type=Path, help="revocation lists for VCEKs")
+    lists.add_argument("--no-revocation", action="store_true", help="revocation need not be checked")
+    verify.add_argument("--vlek-crls", metavar="DIR", type=Path, help="revocation lists for VLEKs")
+    guest = verify.add_mutually_exclusive_group()
+    guest.add_argument("--policy", metavar="FILE", type=Path, help="YAML with one named guest's reference values")
+    guest.add_argument(
+        "--authenticity-only", action="store_true", help="any guest will do, if AMD's hardware made this report of it"
+    )
     verify.add_argument(
         "--report-data",
         metavar="HEX",
@@ -66,7 +74,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Exit code: 0 shown or accepted, 1 refused, 2 unusable input."""
+    """Exit code: 0 shown or accepted, 1 refused, 2 unusable input, 3 accepted by less than all checks."""
     try:
         evidence = _read_evidence(arguments.file)
         if arguments.report_command == "show":
@@ -88,7 +96,7 @@ def _verify(evidence: Evidence, arguments: argparse.Namespace) -> int:
         Expectation(
             reference=reference,
             report_data=None if arguments.report_data is None else _report_data(arguments.report_data),
-            revocation=SOFT_CRL if arguments.crls is None else REQUIRE_CRL,
+            revocation=REQUIRE_CRL if arguments.crls or arguments.vlek_crls else SOFT_CRL,
         ),
     )
     if arguments.json:
@@ -97,11 +105,16 @@ def _verify(evidence: Evidence, arguments: argparse.Namespace) -> int:
         _print_result(result)
     if reference is None:
         print("no --policy: this is about authenticity only, not about which guest it is", file=sys.stderr)
-    if any(check.id == "crl/present" and check.advice for check in result.checks):
-        print("no revocation list: revocation was not checked (--crls)", file=sys.stderr)
+    if result.revocation != CHECKED:
+        print("revocation was not checked: --crls DIR (--vlek-crls DIR) has the lists", file=sys.stderr)
     if result.simulated:
         print("simulated: the root is not AMD's, this verdict says nothing about real hardware", file=sys.stderr)
-    return ACCEPTED if result.accepted else REFUSED
+    if not result.accepted:
+        return REFUSED
+    is_complete = (reference is not None or arguments.authenticity_only) and (
+        result.revocation == CHECKED or arguments.no_revocation
+    )
+    return ACCEPTED if is_complete else INCOMPLETE
 
 
 def _print_result(result: AttestationResult) -> None:
@@ -229,12 +242,12 @@ def _certificates(folder: Path) -> list[Certificate]:
     return found
 
 
-def _crls(folder: Path) -> list[RevocationList]:
+def _crls(folder: Path | None, *, for_vleks: bool = False) -> list[RevocationList]:
     """All revocation lists of a folder, which may hold certificates too. Any other file is an error: it may matter."""
     found: list[RevocationList] = []
-    for path, data in _files(folder):
+    for path, data in [] if folder is None else _files(folder):
         try:
-            found.append(parse_crl(data))
+            found.append(parse_crl(data, for_vleks=for_vleks))
         except CertificateError as error:
             if not _is_certificate_file(data):
                 raise UnusableInputError(f"{path}: {error}") from None
@@ -269,7 +282,7 @@ def _endorsements(evidence: Evidence, arguments: argparse.Namespace) -> Endorsem
     return Endorsements(
         given.leaf,
         (*_operator_certificates(arguments), *given.intermediates),
-        tuple([] if arguments.crls is None else _crls(arguments.crls)),
+        (*_crls(arguments.crls), *_crls(arguments.vlek_crls, for_vleks=True)),
     )
 
 

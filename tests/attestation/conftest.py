@@ -311,7 +311,7 @@ class Platform:
             entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(self.now)
             unsigned = unsigned.add_revoked_certificate(entry.build())
         built = unsigned.sign(rsa_key(bent.get("signer", "ark")), SHA384, rsa_padding=pss(bent.get("salt", 48)))
-        return parse_crl(built.public_bytes(Encoding.DER))
+        return parse_crl(built.public_bytes(Encoding.DER), for_vleks=bent.get("vlek", False))
 
     def appraise(
         self,
@@ -324,13 +324,13 @@ class Platform:
         anchors: TrustAnchors | None = None,
         now: datetime | None = None,
     ) -> AttestationResult:
-        """Appraise under this hierarchy with a fresh, empty revocation list unless told otherwise."""
+        """Appraise under this hierarchy with fresh, empty revocation lists unless told otherwise."""
         return appraise(
             report if isinstance(report, Evidence) else from_raw(report),
             Endorsements(
                 leaf,
                 (_default_ask(self), _default_asvk(self)) if intermediates is None else intermediates,
-                (_default_crl(self),) if crls is None else crls,
+                _default_crls(self) if crls is None else crls,
             ),
             self.anchors if anchors is None else anchors,
             self.now if now is None else now,
@@ -340,7 +340,7 @@ class Platform:
 
 _default_ask = functools.cache(lambda platform: platform.ask())
 _default_asvk = functools.cache(lambda platform: platform.asvk())
-_default_crl = functools.cache(lambda platform: platform.crl())
+_default_crls = functools.cache(lambda platform: (platform.crl(), platform.crl(vlek=True)))
 
 
 @pytest.fixture(scope="session")

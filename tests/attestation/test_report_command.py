@@ -20,6 +20,9 @@ from attestation.verifier.policies.load import load_policies
 from server.yaml.strict import ConfigurationError
 
 AT = ("--at", "2025-12-01T00:00:00Z")
+VLEK_GUEST: dict[str, object] = {}
+# What a caller has to say who wants neither a policy nor revocation lists.
+WAIVED = ("--authenticity-only", "--no-revocation")
 
 
 @pytest.fixture
@@ -72,9 +75,9 @@ POSITIVE = [
 
 @pytest.mark.parametrize("identifier", POSITIVE)
 def test_authentic_reports(morphisms, real, identifier):
-    code, out, err = morphisms(*real(identifier))
+    code, out, err = morphisms(*real(identifier), *WAIVED)
     assert code == 0
-    assert out.splitlines()[-1] == "believed · authenticity only, no policy was applied"
+    assert out.splitlines()[-1] == "believed · authenticity only, no policy was applied · revocation unchecked"
     assert "no --policy" in err
     assert "revocation was not checked" in err
     assert "\x1b" not in out
@@ -106,7 +109,7 @@ def test_expired_crl_of_the_vectors(morphisms, real, vectors):
     ("identifier", "product"), [("turin-v5-routex", "Turin"), ("genoa-v2-vmpl1-sevattesttool", "Genoa")]
 )
 def test_json_is_the_verdict(morphisms, real, identifier, product):
-    code, out, _ = morphisms(*real(identifier), "--json")
+    code, out, _ = morphisms(*real(identifier), *WAIVED, "--json")
     result = json.loads(out)
     assert code == 0
     assert (result["believed"], result["scope"], result["product"], result["simulated"]) == (
@@ -115,12 +118,13 @@ def test_json_is_the_verdict(morphisms, real, identifier, product):
         product,
         False,
     )
+    assert result["revocation"] == "unchecked"
     assert {check["id"]: check["ok"] for check in result["checks"]}["leaf/type"] is True
 
 
 def test_certificates_out_of_the_evidence(morphisms, vectors):
     evidence = vectors.path("reports/genoa-v3-coco-aa-json-trustee/evidence.json")
-    assert morphisms("verify", evidence, "--roots", vectors.path("roots"), *AT)[0] == 0
+    assert morphisms("verify", evidence, "--roots", vectors.path("roots"), *WAIVED, *AT)[0] == 0
 
 
 def test_configfs_folder_and_table_as_vek(morphisms, vectors, tmp_path):
@@ -128,7 +132,7 @@ def test_configfs_folder_and_table_as_vek(morphisms, vectors, tmp_path):
     folder = vectors.path(f"reports/{name}")
     (tmp_path / "outblob").write_bytes((folder / "report.bin").read_bytes())
     (tmp_path / "auxblob").write_bytes((folder / "auxblob.bin").read_bytes())
-    roots = ("--roots", vectors.path("roots"), *AT)
+    roots = ("--roots", vectors.path("roots"), *WAIVED, *AT)
     assert morphisms("verify", tmp_path, *roots)[0] == 0
     assert morphisms("verify", folder / "report.bin", "--vek", folder / "auxblob.bin", *roots)[0] == 0
 
@@ -147,7 +151,7 @@ def test_missing_certificates_are_a_refusal(morphisms, vectors, identifier, also
 
 @pytest.mark.parametrize("identifier", ["milan-v3-routex", "milan-v2-virtee"])
 def test_report_data(morphisms, real, vectors, identifier):
-    words = real(identifier)
+    words = [*real(identifier), *WAIVED]
     actual = parse_report(vectors.report(identifier)).report_data
     assert morphisms(*words, "--report-data", actual.hex())[0] == 0
     assert morphisms(*words, "--report-data", "00" * 48)[0] == 1
@@ -189,10 +193,10 @@ def policy_file(vectors, path, identifier, **changes):
 
 @pytest.mark.parametrize("identifier", POLICIES)
 def test_policy(morphisms, real, vectors, tmp_path, identifier):
-    words = real(identifier)
+    words = [*real(identifier), "--no-revocation"]
     code, out, err = morphisms(*words, "--policy", policy_file(vectors, tmp_path / "guest.yaml", identifier))
-    assert (code, err) == (0, "no revocation list: revocation was not checked (--crls)\n")
-    assert out.splitlines()[-1] == "believed · guest my-guest"
+    assert (code, err) == (0, "revocation was not checked: --crls DIR (--vlek-crls DIR) has the lists\n")
+    assert out.splitlines()[-1] == "believed · guest my-guest · revocation unchecked"
     demanding = policy_file(vectors, tmp_path / "guest.yaml", identifier, crl="require")
     code, out, _ = morphisms(*words, "--policy", demanding)
     assert code == 1
@@ -246,10 +250,43 @@ def test_simulated_root(morphisms, platform_of, tmp_path):
     (tmp_path / "root.pem").write_bytes(simulated.ark.der)
     at = ("--at", "2026-06-01T00:00:00Z")
     assert morphisms("verify", tmp_path, *at)[0] == 1
-    code, out, err = morphisms("verify", tmp_path, "--simulated-root", tmp_path / "root.pem", *at)
+    code, out, err = morphisms("verify", tmp_path, "--simulated-root", tmp_path / "root.pem", *WAIVED, *at)
     assert code == 0
     assert "SIMULATED" in out
     assert "says nothing about real hardware" in err
+
+
+@pytest.mark.parametrize("vlek", [False, True])
+@pytest.mark.parametrize("policy", ["--policy", "--authenticity-only", None])
+@pytest.mark.parametrize("lists", ["own", "other", "soft", "--no-revocation", None])
+def test_the_exit_code_says_that_something_was_not_checked(morphisms, platform_of, tmp_path, vlek, policy, lists):
+    """0 only if policy and revocation were checked, or the command line says that they need not be."""
+    simulated = platform_of("Simulated")
+    leaf, key = simulated.leaf(vlek=vlek)
+    kind, intermediate = ("VLEK", simulated.asvk()) if vlek else ("VCEK", simulated.ask())
+    table = encode_certificate_table([TableEntry(kind, leaf.der), TableEntry("ASK", intermediate.der)])
+    (tmp_path / "outblob").write_bytes(simulated.report(key, vlek=vlek))
+    (tmp_path / "auxblob").write_bytes(table)
+    (tmp_path / "root.pem").write_bytes(simulated.ark.der)
+    (tmp_path / "crls").mkdir()
+    (tmp_path / "crls" / "list").write_bytes(simulated.crl().der)
+    words = ["verify", tmp_path, "--simulated-root", tmp_path / "root.pem", "--at", "2026-06-01T00:00:00Z", "--json"]
+    entry = {"product": "Simulated", "measurements": [(b"m" * 48).hex()], "minTcb": simulated.tcb.as_dict()}
+    if vlek:
+        entry |= VLEK_GUEST
+    if lists == "soft":
+        entry["crl"] = "soft"
+    (tmp_path / "guest.yaml").write_text(yaml.safe_dump({"guest": entry}))
+    words += [] if policy is None else [policy, tmp_path / "guest.yaml"] if policy == "--policy" else [policy]
+    own, other = ("--vlek-crls", "--crls") if vlek else ("--crls", "--vlek-crls")
+    words += {"own": [own, tmp_path / "crls"], "other": [other, tmp_path / "crls"]}.get(lists, [])
+    words += ["--no-revocation"] if lists == "--no-revocation" else []
+    code, out, _ = morphisms(*words)
+    assert json.loads(out)["revocation"] == ("checked" if lists == "own" else "unchecked")
+    if lists == "other":
+        assert code == 1
+    else:
+        assert code == (0 if policy is not None and lists in ("own", "--no-revocation") else 3)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,16 @@ def main() -> None:
         return
     report, roots = vectors.path("reports/milan-v2-virtee"), vectors.path("roots")
     command = [sys.executable, "-m", "cli.main", "report", "verify", report / "report.bin", "--vek", report / "vek.der"]
-    command += ["--roots", roots, "--certs", roots, "--at", "2026-01-01T00:00:00Z"]
+    command += [
+        "--authenticity-only",
+        "--no-revocation",
+        "--roots",
+        roots,
+        "--certs",
+        roots,
+        "--at",
+        "2026-01-01T00:00:00Z",
+    ]
     times = []
     for _ in range(10):
         start = time.perf_counter()

@@ -7,7 +7,9 @@ from typing import Any
 
 import yaml
 
-from attestation.verifier.metrics import VerifierMetrics
+from attestation.pki.cache import CertificateCache, CertificateStore
+from attestation.pki.roots import TrustAnchors
+from attestation.verifier.metrics import VerifierMetrics, expose_revocation
 from attestation.verifier.reasons import Reason
 from certs.metrics import CertificateMetrics
 from server.health import Health
@@ -29,6 +31,7 @@ def _known() -> set[str]:
     ServerMetrics(registry, Load(Limits()), Health({}), lambda: 0)
     AdmissionMetrics(registry, lambda: 0.0)
     VerifierMetrics(registry, lambda: 0)
+    expose_revocation(registry, CertificateCache(CertificateStore(), TrustAnchors()), lambda: 0.0)
     CertificateMetrics(registry, lambda: False, lambda: 0.0)
     FileMetrics(registry)
     names = set()

@@ -10,11 +10,15 @@ from kbs.reference_values import RevocationAction
 
 @check("crl/present", needs=("certificates/root",))
 def present(facts: Facts) -> CheckOutcome:
-    wanted = f"a revocation list by {required(facts.root).subject_name}"
-    if facts.crls:
-        return CheckOutcome(True, f"{len(facts.crls)} given", wanted)
+    """The list of the leaf's own kind: the other one has the same issuer, and says nothing about this leaf."""
+    kind, other = ("VLEKs", "VCEKs") if facts.is_vlek else ("VCEKs", "VLEKs")
+    wanted = f"a revocation list for {kind} by {required(facts.root).subject_name}"
+    found = _of_own_kind(facts)
+    if found:
+        return CheckOutcome(True, f"{len(found)} given", wanted)
+    actual = f"{len(facts.crls)} given, for {other}" if facts.crls else "none given"
     accepted = facts.revocation.missing is RevocationAction.ACCEPT
-    return CheckOutcome(accepted, "none given", wanted, "revocation was not checked" if accepted else "")
+    return CheckOutcome(accepted, actual, wanted, "revocation was not checked" if accepted else "")
 
 
 @check("crl/signature", needs=("crl/present", "chain/anchor"))
@@ -32,9 +36,10 @@ def signature(facts: Facts) -> CheckOutcome | None:
 
 @check("crl/fresh", needs=("crl/signature",))
 def fresh(facts: Facts) -> CheckOutcome | None:
-    if not facts.crls:
+    found = _of_own_kind(facts)
+    if not found:
         return None
-    newest = max(facts.crls, key=lambda crl: crl.this_update)
+    newest = max(found, key=lambda crl: crl.this_update)
     until = "without an end" if newest.next_update is None else f"to {newest.next_update.isoformat()}"
     required_time = f"{newest.this_update.isoformat()} {until}"
     if newest.is_fresh(facts.now):
@@ -64,6 +69,10 @@ def _not_listed(identifier: str, which: str, needs: str) -> Check:
 
 intermediate_not_revoked = _not_listed("crl/intermediate", "intermediate", "certificates/intermediate")
 leaf_not_revoked = _not_listed("crl/leaf", "leaf", "certificates/leaf")
+
+
+def _of_own_kind(facts: Facts) -> list[RevocationList]:
+    return [crl for crl in facts.crls if crl.for_vleks == facts.is_vlek]
 
 
 def _is_genuine(crl: RevocationList, root: Certificate) -> bool:

@@ -172,10 +172,38 @@ def test_revoked_intermediate_under_any_policy(milan, failed, policy):
 
 def test_revoked_asvk_concerns_vleks_alone(milan, failed):
     leaf, key = milan.leaf(vlek=True)
-    crls = (milan.crl([65793]),)
+    crls = (milan.crl(), milan.crl([65793], vlek=True))
     assert failed(milan.appraise(milan.report(key, vlek=True), leaf, crls=crls)) == ["crl/intermediate"]
     leaf, key = milan.leaf()
     assert milan.appraise(milan.report(key), leaf, crls=crls).accepted
+
+
+@pytest.mark.parametrize("vlek", [False, True])
+def test_the_other_kinds_list_says_nothing_about_this_leaf(milan, failed, vlek):
+    """Both are the root's. A mirror that withholds one and serves the other twice must not hide a revocation."""
+    leaf, key = milan.leaf(vlek=vlek)
+    report, other, own = milan.report(key, vlek=vlek), milan.crl(vlek=not vlek), milan.crl(vlek=vlek)
+    assert failed(milan.appraise(report, leaf, crls=(other,))) == ["crl/present"]
+    assert failed(milan.appraise(report, leaf, crls=(other, milan.crl(since=30, until=-1, vlek=vlek)))) == ["crl/fresh"]
+    assert milan.appraise(report, leaf, crls=(other, own)).accepted
+    # A revocation counts on whichever list it stands.
+    revoked = milan.crl([65793 if vlek else 65537], vlek=not vlek)
+    assert failed(milan.appraise(report, leaf, crls=(revoked, own))) == ["crl/intermediate"]
+
+
+def test_a_result_says_whether_revocation_was_checked(milan):
+    leaf, key = milan.leaf()
+    soft = Expectation(revocation=SOFT_CRL)
+    for crls, said in (
+        ((milan.crl(),), "checked"),
+        ((), "unchecked"),
+        ((milan.crl(vlek=True),), "unchecked"),
+        ((milan.crl(since=30, until=-1),), "unchecked"),
+    ):
+        result = milan.appraise(milan.report(key), leaf, crls=crls, expectation=soft)
+        assert result.accepted
+        assert (result.revocation, result.claims["snp_revocation"], result.as_dict()["revocation"]) == (said,) * 3
+        assert ("revocation unchecked" in result.summary()) == (said == "unchecked")
 
 
 def test_stale_and_early_crl(milan, failed):

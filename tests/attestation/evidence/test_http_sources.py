@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from attestation.evidence import Code, CollectedEvidence, EvidenceError, EvidenceSource, Kind, open_source
+from attestation.evidence import (
+    Code,
+    CollectedEvidence,
+    EvidenceError,
+    EvidenceSource,
+    Kind,
+    coco_document,
+    open_source,
+)
 from attestation.report.abi import parse_report
 from attestation.report.report_data import accepted
 from attestation.simulator.device import Device
 from tests.attestation.evidence.agent import Respond, Service, attestation_agent, evidence_json, plain, serving
 from tests.attestation.evidence.conftest import appraise_own
+from tests.attestation.reports import UNREAD_ENTRIES
 from tests.support.vectors import Store
 
 DIGEST = bytes(range(48))
@@ -47,6 +58,17 @@ def test_the_guest_agents_evidence_is_accepted(device: Device) -> None:
     assert appraise_own(evidence, device.hierarchy.root_path, device.hierarchy.crl_path).accepted
     assert parse_report(evidence.report).report_data in accepted(DIGEST)
     assert evidence.document is not None
+
+
+@pytest.mark.parametrize("entry", UNREAD_ENTRIES)
+def test_an_agent_may_pass_the_hosts_whole_table_on(device: Device, entry: dict[str, Any]) -> None:
+    body = json.loads(evidence_json(device, open_source("coco-aa", "http://127.0.0.1:8006").report_data(DIGEST)))
+    without = json.loads(json.dumps(body))
+    body["cert_chain"].append(entry)
+    with serving(plain("200 OK", json.dumps(body).encode())) as service:
+        evidence = collect("coco-aa", service)
+    assert appraise_own(evidence, device.hierarchy.root_path, device.hierarchy.crl_path).accepted
+    assert coco_document(evidence) == without, "and a verifier gets nothing that it does not read"
 
 
 def test_the_request_to_the_agent_works_with_every_version(device: Device) -> None:

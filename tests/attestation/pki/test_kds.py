@@ -496,7 +496,7 @@ async def test_guests_certificates_are_never_stored(amd, milan, tmp_path):
 async def test_vlek_leaves_come_from_the_guest_only(amd, service, milan):
     leaf, key = milan.leaf(vlek=True)
     amd.files["/vlek/v1/Milan/cert_chain"] = x509.load_der_x509_certificate(milan.asvk().der).public_bytes(Encoding.PEM)
-    amd.files["/vlek/v1/Milan/crl"] = milan.crl().der
+    amd.files["/vlek/v1/Milan/crl"] = milan.crl(vlek=True).der
     report = milan.report(key, vlek=True)
     cache = cache_of(milan, service=service)
     assert (
@@ -565,6 +565,73 @@ async def test_crl_once_a_day_and_never_backwards(amd, service, milan):
     assert await serials(milan.now + timedelta(hours=75)) == {9}
     amd.broken = 404
     assert await serials(milan.now + timedelta(hours=100)) == {9}
+
+
+async def test_a_failed_refresh_is_tried_again_after_minutes(amd, service, milan, fake_time):
+    _, _, evidence = serve(amd, milan)
+    cache = cache_of(milan, service=service)
+    path = "/vcek/v1/Milan/crl"
+
+    async def look(**later):
+        fake_time.seconds += 300
+        await cache.endorsements(evidence, milan.now + timedelta(**later), client=CLIENT)
+        await asyncio.gather(*cache._tasks.values())
+        return amd.requests.count(path)
+
+    before = await look()
+    amd.broken = 404
+    assert await look(hours=25) == before + 1
+    assert await look(hours=25, minutes=1) == before + 1
+    assert await look(hours=25, minutes=6) == before + 2
+    amd.broken = None
+    assert await look(hours=25, minutes=12) == before + 3
+    assert await look(hours=26) == before + 3
+    assert cache.crl_checked("Milan", vlek=False) == milan.now + timedelta(hours=25, minutes=12)
+
+
+@pytest.mark.parametrize("bent", [{"signer": "stranger"}, {"salt": 32}, {"issuer": "ARK-Genoa", "signer": "stranger"}])
+async def test_a_forged_stored_list_is_as_none(amd, service, milan, tmp_path, bent):
+    """Its thisUpdate would keep every later list out."""
+    _, _, evidence = serve(amd, milan)
+    (tmp_path / "crl").mkdir()
+    forged = milan.crl(since=-300, until=600, **bent)
+    (tmp_path / "crl" / "vcek_Milan.der").write_bytes(forged.der)
+    cache = cache_of(milan, CertificateStore(tmp_path), service)
+    assert (await cache.endorsements(evidence, milan.now, client=None)).crls == ()
+    found = await cache.endorsements(evidence, milan.now, client=CLIENT)
+    assert [crl.der for crl in found.crls] == [amd.files["/vcek/v1/Milan/crl"]]
+
+
+async def test_one_list_for_both_kinds_is_not_taken_for_the_second(amd, service, milan):
+    _, _, evidence = serve(amd, milan)
+    cache = cache_of(milan, service=service)
+    vlek_leaf, vlek_key = milan.leaf(vlek=True)
+    given = (TableEntry("VLEK", vlek_leaf.der), TableEntry("ASK", milan.asvk().der))
+    vlek = Evidence(parse_report(milan.report(vlek_key, vlek=True)), Envelope.RAW, given)
+    amd.files["/vlek/v1/Milan/crl"] = amd.files["/vcek/v1/Milan/crl"]
+    assert len((await cache.endorsements(vlek, milan.now, client=CLIENT)).crls) == 1
+    assert (await cache.endorsements(evidence, milan.now, client=CLIENT)).crls == ()
+
+
+async def test_lists_are_kept_current_without_any_guest(amd, service, milan, fake_time):
+    cache = cache_of(milan, service=service)
+    serve(amd, milan)
+    hours = iter([0, 1, 25, 25.1])
+    seen = []
+
+    async def sleep(seconds):
+        await asyncio.gather(*cache._tasks.values())
+        fake_time.seconds += seconds
+        seen.append(len(amd.requests))
+        if len(seen) == 4:
+            raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        await cache.keep_crls(lambda: milan.now + timedelta(hours=next(hours)), sleep)
+    assert seen == [1, 1, 2, 2]
+    assert set(amd.requests) == {"/vcek/v1/Milan/crl"}
+    assert cache.crl_next_update("Milan", vlek=False) == milan.crl().next_update
+    assert cache.crl_next_update("Milan", vlek=True) is None
 
 
 async def test_a_stale_crl_is_waited_for(amd, service, milan):

@@ -22,7 +22,7 @@ from attestation.report.envelopes import (
     from_raw,
     read_evidence,
 )
-from tests.attestation.reports import field_values
+from tests.attestation.reports import UNREAD_ENTRIES, field_values
 
 
 @pytest.fixture(scope="module")
@@ -250,6 +250,17 @@ def test_coco_chain(milan, report):
     assert from_table(evidence.certificates).leaf == leaf
     del (document := coco(report))["cert_chain"]
     assert parse_coco_evidence(document)[1] == ()
+
+
+@pytest.mark.parametrize("entry", UNREAD_ENTRIES)
+def test_coco_entries_that_nothing_reads_are_left_out(milan, report, entry):
+    """The host's table with the same GUID is judged as without it; so is the agent's."""
+    leaf = {"cert_type": "VCEK", "data": list(milan.leaf()[0].der)}
+    without = from_table(from_coco(json.dumps(coco(report, chain=[leaf]))).certificates)
+    for chain in ([entry, leaf], [leaf, entry], [leaf, entry, entry]):
+        evidence = from_coco(json.dumps(coco(report, chain=chain)))
+        assert from_table(evidence.certificates) == without
+        assert evidence.report.raw == report
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ The key service has the real URLs, so between the chip and the verdict everythin
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import sys
 import threading
@@ -18,11 +19,18 @@ from urllib.parse import parse_qs, urlsplit
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from attestation.evidence.coco_document import coco_document
+from attestation.evidence.source import CollectedEvidence
 from attestation.pki.certificates import Certificate
 from attestation.pki.kds import VcekId
 from attestation.report.products import MILAN
+from attestation.report.report_data import padded
+from kbs.guest import EphemeralKey, write_additional_evidence, write_attest
+from kbs.messages import binding
 from tests.attestation.conftest import Platform
+from tests.attestation.verifier.guest import Answer
 from tests.attestation.verifier.process import Site, Verifier, start_command
+from tests.attestation.verifier.tokens import Issuer
 from tests.support.paths import ROOT
 from tests.support.processes import listening_ports
 
@@ -148,3 +156,25 @@ def milan_verifier(
         finally:
             process.kill()
             process.wait()
+
+
+def attest(
+    running: Verifier,
+    maker: Maker,
+    issuer: Issuer,
+    *,
+    namespace: str = "shop",
+    uid: str = "pod",
+    bound: bool = True,
+    **bent: Any,
+) -> Answer:
+    """One attestation, the report bent before it is signed; `bound` False: REPORT_DATA of another request."""
+    client = running.client()
+    try:
+        nonce, key = client.nonce(), EphemeralKey()
+        additional = write_additional_evidence(issuer.token(namespace=namespace, uid=uid))
+        digest = binding(nonce, key.public, additional) if bound else os.urandom(48)
+        primary = coco_document(CollectedEvidence("simulated", maker.report(padded(digest), **bent)))
+        return client.attest(write_attest(nonce, key.public, primary, additional))
+    finally:
+        client.close()

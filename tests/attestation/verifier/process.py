@@ -105,6 +105,14 @@ class Site:
     def write_guests(self, guests: dict[str, Any]) -> None:
         (self.folder / "guests" / "guests.yaml").write_text(yaml.safe_dump(guests))
 
+    def records(self) -> list[dict[str, Any]]:
+        """What the verifier has kept for `morphisms explain`."""
+        return [
+            json.loads(line)
+            for path in (self.folder / "verdicts").glob("verdicts.*.jsonl")
+            for line in path.read_text().splitlines()
+        ]
+
     def write(self) -> Path:
         """The configuration file."""
         path = self.folder / "verifier.yaml"

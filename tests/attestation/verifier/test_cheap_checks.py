@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -11,15 +10,11 @@ from typing import Any
 
 import pytest
 
-from attestation.evidence.coco_document import coco_document
-from attestation.evidence.source import CollectedEvidence
 from attestation.report.products import MILAN
-from attestation.report.report_data import padded
 from attestation.report.tcb import Tcb, encode_tcb
 from attestation.simulator.hierarchy import Hierarchy
-from kbs.guest import EphemeralKey, write_additional_evidence, write_attest
-from kbs.messages import binding
 from tests.attestation.conftest import Platform
+from tests.attestation.verifier import key_service
 from tests.attestation.verifier.guest import Answer
 from tests.attestation.verifier.key_service import HttpAnswer, Maker, milan_verifier, serving
 from tests.attestation.verifier.process import Site, Verifier, make_site, policy
@@ -52,21 +47,11 @@ def site(tmp_path: Path, hierarchy: Hierarchy, issuer: Issuer, maker: Maker) -> 
     return site
 
 
-def attest(
-    running: Verifier, maker: Maker, issuer: Issuer, tenant: str, uid: str, *, bound: bool = True, **bent: Any
-) -> Answer:
-    """One attestation of a tenant's pod, the report bent before it is signed; `bound` False: REPORT_DATA of another."""
-    bent = {"host_data": TENANTS[tenant]} | bent
-    pod_token = issuer.token(namespace=tenant, uid=uid)
-    client = running.client()
-    try:
-        nonce, key, additional = client.nonce(), EphemeralKey(), write_additional_evidence(pod_token)
-        digest = binding(nonce, key.public, additional) if bound else os.urandom(48)
-        raw = maker.report(padded(digest), **bent)
-        primary = coco_document(CollectedEvidence("simulated", raw))
-        return client.attest(write_attest(nonce, key.public, primary, additional))
-    finally:
-        client.close()
+def attest(running: Verifier, maker: Maker, issuer: Issuer, tenant: str, uid: str, **bent: Any) -> Answer:
+    """One attestation of a tenant's pod."""
+    return key_service.attest(
+        running, maker, issuer, namespace=tenant, uid=uid, **({"host_data": TENANTS[tenant]} | bent)
+    )
 
 
 def forgeries() -> list[tuple[str, dict[str, Any], str]]:
@@ -101,19 +86,10 @@ def test_forged_reports_cost_the_key_service_nothing(site: Site, maker: Maker, i
             reason, failed = inside(running, answer)
             assert reason == "verdict", name
             assert check in failed, name
-            (record,) = [each for each in records(site) if each["id"] == answer.error.correlation_id]
+            (record,) = [each for each in site.records() if each["id"] == answer.error.correlation_id]
             unreached = {each["id"] for each in record["verdict"]["checks"] if each["ok"] is None}
             assert {"certificates/leaf", "chain/leaf", "signature/report", "crl/present"} <= unreached, name
         assert [path for path in maker.lists_asked if path.endswith("cert_chain")] == []
-
-
-def records(site: Site) -> list[dict[str, Any]]:
-    """The records that the verifier has kept."""
-    return [
-        json.loads(line)
-        for path in (site.folder / "verdicts").glob("verdicts.*.jsonl")
-        for line in path.read_text().splitlines()
-    ]
 
 
 def test_a_tenant_that_names_chips_without_end_does_not_keep_others_waiting(

@@ -13,6 +13,7 @@ import pytest
 from attestation.simulator.device import Device
 from kbs.guest import write_additional_evidence
 from kbs.messages import ATTEST_PATH, AUTH_PATH, MAX_ATTEST_SIZE, TOKEN_PATH
+from tests.attestation.reports import UNREAD_ENTRIES
 from tests.attestation.verifier.guest import Client
 from tests.attestation.verifier.process import Verifier
 from tests.attestation.verifier.test_refusals import Guest
@@ -146,6 +147,15 @@ def test_certificates_of_any_shape_are_judged_or_refused(client: Client, device:
         body = json.loads(Guest(client, device, issuer.token(uid=f"chain-{number}")).body())
         body[EVIDENCE]["primary_evidence"]["cert_chain"] = chain
         assert client.attest(json.dumps(body).encode()).status == 401
+
+
+def test_entries_of_the_hosts_table_that_nothing_reads_are_left_out(
+    client: Client, device: Device, issuer: Issuer
+) -> None:
+    for number, entry in enumerate(UNREAD_ENTRIES):
+        body = json.loads(Guest(client, device, issuer.token(uid=f"unread-{number}")).body())
+        body[EVIDENCE]["primary_evidence"]["cert_chain"].insert(0, entry)
+        assert client.attest(json.dumps(body).encode()).status == 200, entry
 
 
 @pytest.mark.parametrize(

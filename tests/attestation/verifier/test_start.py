@@ -75,6 +75,11 @@ def _plain_vault_in_production(site: Site) -> None:
     del site.settings["certificates"]["simulatedRoot"]
 
 
+def _plain_key_service_in_production(site: Site) -> None:
+    _plain_vault_in_production(site)
+    site.settings["certificates"]["keyService"] = "http://mirror.example"
+
+
 def _transit_without_a_login(site: Site) -> None:
     site.settings["signing"] = {"transit": {"key": "verifier"}}
 
@@ -113,11 +118,12 @@ def _login_without_a_method(site: Site) -> None:
         (_no_root, "gone.pem: cannot be read"),
         (_no_crl, "prod.jwks: CRL cannot be read"),
         (_no_authority, "prod.jwks: not a readable PEM file"),
+        (_plain_key_service_in_production, "certificates.keyService: not HTTPS; not with mode: production"),
         (_plain_vault_in_production, "vault.url: not HTTPS; not with mode: production"),
     ],
 )
 def test_it_does_not_start(site: Site, spoil: Callable[[Site], None], problem: str) -> None:
-    site.settings["certificates"]["keyService"] = "http://127.0.0.1:1"
+    site.settings["certificates"].setdefault("keyService", "http://127.0.0.1:1")
     spoil(site)
     done = subprocess.run(start_command(site), capture_output=True, cwd=ROOT, timeout=60)
     (line,) = [json.loads(each) for each in done.stderr.splitlines() if b"start_failed" in each]

@@ -1,0 +1,111 @@
+"""The verifier's dealings with AMD's key service besides VCEKs: revocation lists that stay current, egress proxies."""
+
+from __future__ import annotations
+
+import os
+import urllib.request
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from attestation.report.products import MILAN
+from attestation.simulator.hierarchy import Hierarchy
+from tests.attestation.conftest import Platform
+from tests.attestation.verifier.key_service import HOST_DATA, Maker, attest, milan_verifier, serving
+from tests.attestation.verifier.process import Site, Verifier, make_site, policy
+from tests.attestation.verifier.test_refusals import inside
+from tests.attestation.verifier.tokens import Issuer
+from tests.support.until import until
+
+CRL, VLEK_CRL = "/vcek/v1/Milan/crl", "/vlek/v1/Milan/crl"
+
+
+@pytest.fixture(scope="module")
+def platform() -> Platform:
+    return Platform(MILAN, datetime.now(UTC))
+
+
+@pytest.fixture
+def maker(platform: Platform) -> Maker:
+    return Maker(platform)
+
+
+@pytest.fixture
+def site(tmp_path: Path, hierarchy: Hierarchy, issuer: Issuer, maker: Maker) -> Site:
+    """One workload on the maker's chip; no Vault."""
+    site = make_site(tmp_path, hierarchy, issuer, "http://127.0.0.1:1")
+    site.write_guests({"milan": maker.guest})
+    site.write_policy("payments", policy(guests=["milan"], hostData=[HOST_DATA.hex()]))
+    return site
+
+
+def metric(running: Verifier, name: str, kind: str) -> float:
+    """The value for Milan."""
+    url = f"http://127.0.0.1:{running.metrics_port}/metrics"
+    with urllib.request.urlopen(url, timeout=20) as answer:
+        lines = answer.read().decode().splitlines()
+    (value,) = [line.split()[-1] for line in lines if line.startswith(f'{name}{{kind="{kind}",product="Milan"}}')]
+    return float(value)
+
+
+def test_lists_are_fetched_before_any_guest_comes_and_their_age_is_a_metric(site: Site, maker: Maker) -> None:
+    with milan_verifier(site, maker) as running:
+        until(lambda: metric(running, "morphisms_crl_next_update_seconds", "vcek") > 0)
+        assert maker.lists_asked == [CRL]
+        assert 299 * 86400 < metric(running, "morphisms_crl_next_update_seconds", "vcek") < 301 * 86400
+        assert 0 <= metric(running, "morphisms_crl_checked_age_seconds", "vcek") < 60
+        assert str(metric(running, "morphisms_crl_next_update_seconds", "vlek")) == "nan"
+
+
+def test_a_missing_list_shows_in_the_metric(site: Site, maker: Maker) -> None:
+    del maker.files[CRL]
+    with milan_verifier(site, maker) as running:
+        until(lambda: maker.lists_asked)
+        assert metric(running, "morphisms_crl_next_update_seconds", "vcek") == 0
+
+
+def test_a_fresh_list_for_vleks_does_not_hide_a_revoked_ask(
+    site: Site, maker: Maker, platform: Platform, issuer: Issuer
+) -> None:
+    """A mirror that answers with the other list, whose signature is the root's as well, and an operator's old file."""
+    (site.folder / "vlek.crl").write_bytes(platform.crl(vlek=True).der)
+    maker.files[CRL] = platform.crl([65537]).der
+    with milan_verifier(site, maker, vlekCrls=["vlek.crl"]) as running:
+        answer = attest(running, maker, issuer)
+        assert inside(running, answer) == ("verdict", ["crl/intermediate"])
+    del maker.files[CRL]
+    with milan_verifier(site, maker, vlekCrls=["vlek.crl"], cache="another-cache") as running:
+        answer = attest(running, maker, issuer)
+        assert answer.status == 503
+        assert inside(running, answer) == ("certificates-unavailable", ["crl/present"])
+
+
+def test_a_guest_that_tolerates_a_missing_list_is_labelled(site: Site, maker: Maker, issuer: Issuer) -> None:
+    del maker.files[CRL]
+    site.write_guests({"milan": maker.guest | {"crl": "soft"}})
+    with milan_verifier(site, maker) as running:
+        assert attest(running, maker, issuer).status == 200
+        (record,) = running.site.records()
+        assert record["verdict"]["revocation"] == record["verdict"]["claims"]["snp_revocation"] == "unchecked"
+
+
+@pytest.mark.parametrize("excepted", [False, True])
+def test_an_egress_proxy_is_used_for_the_key_service(site: Site, maker: Maker, issuer: Issuer, excepted: bool) -> None:
+    """The name of the service resolves nowhere: only the proxy knows it. NO_PROXY excepts hosts."""
+    asked: list[str] = []
+
+    def proxy(target: str) -> tuple[int, dict[str, str], bytes]:
+        asked.append(target)
+        return maker.key_service(target.removeprefix("http://kds.invalid"))
+
+    with serving(proxy) as url:
+        environment = os.environ | {"HTTP_PROXY": url, "http_proxy": url, "NO_PROXY": "", "no_proxy": ""}
+        if excepted:
+            environment |= dict.fromkeys(("NO_PROXY", "no_proxy"), "kds.invalid")
+        service = "http://kds.invalid"
+        with milan_verifier(site, maker, environment=environment, keyService=service) as running:
+            answer = attest(running, maker, issuer)
+            assert answer.status == (503 if excepted else 200)
+            assert bool(asked) != excepted
+            assert all(target.startswith(service) for target in asked)
