@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from kbs.bounded_http import NameTimeoutError, TimedSocket, TooLargeError, open_connection, read_body
 from kbs.deadline import Deadline
+from kbs.endpoint import FORM, https_parts
 from kbs.guest import read_error
 from kbs.messages import ErrorType
 from kbs.trust import tls_name, trusting
@@ -253,27 +253,9 @@ class Client:
 
 def _parse(party: Party, url: str) -> tuple[str, int, str]:
     try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
+        return https_parts(url)
     except ValueError:
-        host = port = parts = None
-    # A URL that no request line or certificate can carry would fail later, and look like an outage.
-    plain = url.isascii() and url.isprintable() and " " not in url
-    if (
-        parts is None
-        or not host
-        or not tls_name(host)
-        or not plain
-        or parts.scheme != "https"
-        or parts.query
-        or parts.fragment
-        or "@" in parts.netloc
-    ):
-        raise SidecarError(
-            party.url,
-            f"the plan's URL of {party.name} is not of the form https://HOST[:PORT][/PATH]",
-        )
-    return host, port or 443, parts.path.rstrip("/")
+        raise SidecarError(party.url, f"the plan's URL of {party.name} is not of the form {FORM}") from None
 
 
 def _retry_after(value: str | None) -> float | None:

@@ -12,10 +12,10 @@ from pydantic_core import PydanticCustomError
 
 from attestation.pki.kds import DEFAULT_URL
 from attestation.verifier.cluster.pod_token import ALGORITHMS, LONGEST_SECONDS, Algorithm
+from server.yaml.fields import ClusterName, HttpUrl
 from server.yaml.strict import ConfigurationError, load
 
 _MOUNT = r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$"
-_LABEL = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 
 
 class Mode(StrEnum):
@@ -33,7 +33,7 @@ class Jwks(_Section):
     """Where a cluster's token-signing keys are: a file, or the API server's /openid/v1/jwks."""
 
     file: Path | None = None
-    url: str | None = Field(None, pattern="^https?://")
+    url: HttpUrl | None = None
     ca: Path | None = Field(None, description="PEM; without it the system's store")
     token: Path | None = Field(None, description="file with a bearer token, where the API server requires one")
 
@@ -47,7 +47,7 @@ class Jwks(_Section):
 class ReadBack(_Section):
     """The API server that pods are looked up at; the token needs `get` on pods, nothing else."""
 
-    url: str = Field(pattern="^https?://")
+    url: HttpUrl
     ca: Path | None = None
     token: Path | None = None
     timeoutSeconds: float = Field(3.0, gt=0, le=10)
@@ -56,7 +56,7 @@ class ReadBack(_Section):
 class TokenReview(_Section):
     """The API server that confirms pod tokens after the local check; its own token needs `create` on tokenreviews."""
 
-    url: str = Field(pattern="^https?://")
+    url: HttpUrl
     ca: Path | None = None
     token: Path | None = None
     timeoutSeconds: float = Field(3.0, gt=0, le=10)
@@ -65,7 +65,7 @@ class TokenReview(_Section):
 class ClusterEntry(_Section):
     """One cluster that pods may come from."""
 
-    name: str = Field(pattern=_LABEL, description="as in the policies' workload.cluster")
+    name: ClusterName = Field(description="as in the policies' workload.cluster")
     issuer: str = Field(min_length=1, description="the tokens' iss, exactly; clusters may share it")
     audiences: tuple[str, ...] = Field(
         ("morphisms-verifier",),
@@ -127,7 +127,7 @@ class OwnLogin(_Section):
 class VaultServer(_Section):
     """Vault or OpenBao, and the bound_issuer and bound_audiences of its jwt auth mounts."""
 
-    url: str = Field(pattern="^https?://")
+    url: HttpUrl
     ca: Path | None = None
     issuer: str = Field("morphisms-verifier", min_length=1)
     audience: str = Field("vault", min_length=1)

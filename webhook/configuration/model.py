@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from server.yaml.fields import ClusterName
 from webhook.configuration.container_template import ContainerTemplate
 from webhook.configuration.profiles import PRESETS, Profile
 from webhook.configuration.section import Section
@@ -29,9 +30,8 @@ class Configuration(Section):
     """The whole file."""
 
     version: Literal[1] = Field(1, description="of this file's format")
-    cluster: str = Field(
+    cluster: ClusterName = Field(
         "cluster",
-        pattern=r"^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$",
         description="its name, also in the verifier's configuration and policies, and a part of ~/",
     )
     profiles: tuple[Profile, ...] = Field(

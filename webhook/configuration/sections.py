@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from certs.periods import MAX_LEAF, Periods
+from server.yaml.fields import CertificatesText, HttpsUrl
 from webhook.configuration.section import Section
 from webhook.modes import Action, Mode
 from webhook.quantity import amount_of
@@ -72,8 +73,8 @@ class Sidecar(Section):
 class Verifier(Section):
     """The attestation verifier that pods call. No annotation can name another."""
 
-    url: str = Field("https://morphisms-verifier.morphisms-kms.svc", description="as pods reach it")
-    ca: str = Field("", description="PEM; empty for the sidecar image's own trust store")
+    url: HttpsUrl = Field("https://morphisms-verifier.morphisms-kms.svc", description="as pods reach it")
+    ca: CertificatesText = Field("", description="PEM; empty for the sidecar image's own trust store")
     audience: str = Field(
         "morphisms-verifier", description="of the pod's token; the verifier's `audiences` and the guards name it too"
     )
@@ -83,8 +84,8 @@ class Verifier(Section):
 class Vault(Section):
     """Vault or OpenBao. No annotation can name another."""
 
-    url: str = Field("https://vault.vault.svc:8200", description="as pods reach it")
-    ca: str = Field("", description="PEM; empty for the sidecar image's own trust store")
+    url: HttpsUrl = Field("https://vault.vault.svc:8200", description="as pods reach it")
+    ca: CertificatesText = Field("", description="PEM; empty for the sidecar image's own trust store")
     namespace: str = Field("", description="requested where the pod has no vault-namespace annotation; empty for root")
     mounts: dict[str, Annotated[int, Field(ge=1, le=2)]] = Field(
         {"secret": 2}, description="KV mounts and their version; any other path is credentials with a lease"

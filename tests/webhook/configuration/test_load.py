@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
+from certs.authority import make_authority
+from certs.periods import Periods
 from server.yaml.strict import ConfigurationError
 from webhook.configuration.model import Configuration
 from webhook.configuration_file import load_configuration
@@ -64,3 +69,55 @@ def test_a_namespace_may_use_its_default_profile_and_those_listed(
     configuration = Configuration.model_validate({"profiles": [lab], "namespaces": namespaces})
     assert configuration.default_profile_of("shop") == default
     assert configuration.profiles_allowed_in("shop") == allowed
+
+
+CERTIFICATE = """\
+-----BEGIN CERTIFICATE-----
+{}
+-----END CERTIFICATE-----
+"""
+
+
+@pytest.mark.parametrize(
+    ("section", "problem"),
+    [
+        ({"verifier": {"url": "http://verifier.example"}}, "such as https://vault.example:8200"),
+        ({"vault": {"url": "vault.example:8200"}}, "config.yaml:2: vault.url: is not of the form https://HOST[:PORT]"),
+        ({"vault": {"url": "https://vault.example:82000"}}, "vault.url: is not of the form"),
+        ({"vault": {"url": "https://u:hunter2@vault.example"}}, "vault.url: is not of the form"),
+        ({"vault": {"url": "https://vault.example/?token=hunter2"}}, "vault.url: is not of the form"),
+        ({"vault": {"url": "https://vault.example hunter2"}}, "vault.url: is not of the form"),
+        ({"vault": {"url": "https://väult.example"}}, "vault.url: is not of the form"),
+        ({"vault": {"url": ""}}, "vault.url: is not of the form"),
+        ({"vault": {"ca": "hunter2"}}, "vault.ca: holds no certificate as PEM; write PEM, such as the output of"),
+        ({"vault": {"ca": CERTIFICATE.format("aHVudGVyMg==")}}, "vault.ca: holds a certificate that cannot be read"),
+        (
+            {"verifier": {"ca": "-----BEGIN EC PRIVATE KEY-----\nhunter2\n-----END EC PRIVATE KEY-----\n"}},
+            "verifier.ca: holds a private key, which would reach every pod",
+        ),
+        ({"cluster": "prod.eu"}, "cluster: is not a name of at most 63 lower-case letters and digits"),
+        ({"cluster": "Prod"}, "such as prod-eu"),
+        ({"cluster": "prod/eu"}, "such as prod-eu"),
+        ({"cluster": "prod\n"}, "such as prod-eu"),
+        ({"cluster": "p" * 64}, "such as prod-eu"),
+    ],
+)
+def test_what_would_fail_in_a_guest_is_refused_where_it_is_configured(
+    tmp_path: Path, section: dict[str, Any], problem: str
+) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(section, allow_unicode=True))
+    with pytest.raises(ConfigurationError) as raised:
+        load_configuration(path)
+    assert problem in str(raised.value)
+    assert "hunter2" not in str(raised.value)
+
+
+def test_usable_urls_and_ca_texts_are_taken(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    certificate = make_authority(datetime.now(UTC), Periods()).certificate_pem.decode()
+    for url in ("https://vault.example.:8200", "https://[::1]:8200/prefix/", "https://10.0.0.1", "HTTPS://vault"):
+        for text in (certificate, f"\ufeff# für alle\n{certificate}# zweite\n{certificate}", ""):
+            section = {"cluster": "prod-eu1", "vault": {"url": url, "ca": text}, "verifier": {"url": url, "ca": text}}
+            path.write_text(yaml.safe_dump(section, allow_unicode=True))
+            assert load_configuration(path).value.vault.ca == text
