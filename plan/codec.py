@@ -23,6 +23,7 @@ from plan.document import (
     Workload,
     is_file_mode,
     is_relative_file,
+    is_variable_name,
     parse_reaction,
 )
 
@@ -112,6 +113,7 @@ def _document(plan: Plan) -> dict[str, Any]:
                 path=variable.path,
                 key=variable.key,
                 version=variable.version,
+                expand=list(variable.expand) or None,
             )
             for variable in plan.env
         ],
@@ -125,7 +127,7 @@ def _document(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _present(**members: str | int | None) -> dict[str, str | int]:
+def _present(**members: str | int | list[str] | None) -> dict[str, str | int | list[str]]:
     return {name: value for name, value in members.items() if value is not None}
 
 
@@ -222,11 +224,14 @@ def _env(reader: _Reader) -> EnvVariable:
         path=reader.optional_text("path"),
         key=reader.optional_text("key"),
         version=reader.optional_integer("version"),
+        expand=reader.optional_names("expand"),
     )
     reader.finish()
     by_path = variable.path is not None and variable.key is not None
     if by_path == (variable.value is not None) or (variable.value is not None and variable.version is not None):
         raise PlanError(f"{reader.where}: needs either value, or path and key")
+    if variable.expand and variable.value is None:
+        raise PlanError(f"{reader.where}.expand: only a value expands other variables")
     return variable
 
 
@@ -285,6 +290,17 @@ class _Reader:
         if value not in choices:
             raise PlanError(f"{self.where}.{name}: not one of {', '.join(choices)}")
         return value
+
+    def optional_names(self, name: str) -> tuple[str, ...]:
+        """A list of variables' names, not empty, each once; () where there is none."""
+        if name not in self.members:
+            return ()
+        names = self._take(name, list)
+        if not names or not all(type(each) is str and is_variable_name(each) for each in names):
+            raise PlanError(f"{self.where}.{name}: not a list of variables' names, such as DB_HOST")
+        if len(set(names)) != len(names):
+            raise PlanError(f"{self.where}.{name}: names a variable twice")
+        return tuple(names)
 
     def object(self, name: str) -> _Reader:
         return _Reader(self._take(name, dict), f"{self.where}.{name}")

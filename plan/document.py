@@ -16,6 +16,8 @@ EVIDENCE_SOURCES: Final = ("coco-aa", "configfs-tsm", "sev-guest", "simulated")
 AGENTS: Final = ("init", "sidecar")
 FILE_MODES: Final = ("0440", "0400")
 NO_REACTION: Final = "none"
+# What Kubernetes accepts (KEP-4369): printable ASCII without `=`.
+_VARIABLE_NAME: Final = re.compile(r"[ -<>-~]+")
 _SIGNAL_REACTION: Final = re.compile(r"signal:(SIG[A-Z0-9]{2,10}):([A-Za-z0-9._-]{1,64})")
 
 
@@ -79,7 +81,10 @@ class SecretFile:
 
 @dataclass(frozen=True, slots=True)
 class EnvVariable:
-    """A variable of one container: either `value`, a text with `${vault:PATH#KEY}` inside, or `path` and `key`."""
+    """A variable of one container: either `value`, a text with `${vault:PATH#KEY}` inside, or `path` and `key`.
+
+    In `value`, `$(NAME)` of a NAME in `expand` becomes the container's variable when the container starts.
+    """
 
     container: str
     name: str
@@ -87,6 +92,7 @@ class EnvVariable:
     path: str | None = None
     key: str | None = None
     version: int | None = None
+    expand: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +130,11 @@ def parse_reaction(on_change: str) -> tuple[str, str] | None:
     if match is None:
         raise ValueError("expected none or signal:SIGNAL:PROCESS, such as signal:SIGHUP:nginx")
     return match[1], match[2]
+
+
+def is_variable_name(name: str) -> bool:
+    """Whether Kubernetes, and the exec helper, accept a variable of this name."""
+    return _VARIABLE_NAME.fullmatch(name) is not None
 
 
 def is_relative_file(file: str) -> bool:

@@ -24,7 +24,13 @@
 /* The maximal length of an RFC 1123 label, and so of a container's name. */
 #define MAX_CONTAINER_NAME 63
 
-#define MAX_FILE (1024 * 1024)
+/* Twice the values that the sidecar publishes at most, because it writes each `$` of them as `$$`. */
+#define MAX_FILE (2 * 1024 * 1024)
+
+/* More than execve takes for arguments and environment together (3/4 of _STK_LIM, 6 MiB). */
+#ifndef MAX_EXPANDED
+#define MAX_EXPANDED (8 * 1024 * 1024)
+#endif
 
 /* The fuzzer's build lowers these two bounds, so that its inputs often reach them. */
 #ifndef MAX_PAIRS

@@ -16,9 +16,10 @@ enum fault {
     FAULT_REPEATED_NAME,
     FAULT_LONG_STRING,
     FAULT_MANY_PAIRS,
+    FAULT_LONG_ENVIRONMENT,
 };
 
-/* `text` points to NAME=VALUE and its NUL in the buffer of the file. */
+/* `text` points to NAME=VALUE and its NUL, in the buffer of the file or where it was expanded. */
 struct pair {
     char *text;
     size_t name_length;
@@ -36,6 +37,17 @@ struct pairs {
 
 /* Parses all pairs in `size` bytes; false at the first fault. Zero bytes give zero pairs. */
 bool parse_pairs(struct pairs *pairs, char *bytes, size_t size);
+
+/* Kubernetes' expansion (third_party/forked/golang/expansion): `$$` is `$`, `$(NAME)` the value of NAME, as it is, in
+ * `environment`; an unknown NAME and every other `$` stay. Returns the length of the result without its NUL, and writes
+ * both unless `into` is NULL; stops counting beyond MAX_STRING. */
+size_t expand(char *into, const char *text, char *const environment[]);
+
+/* The bytes that expand_pairs needs; false at the first pair that becomes too long. */
+bool measure_pairs(struct pairs *pairs, char *const environment[], size_t *size);
+
+/* Expands the values of all pairs into `memory`; a pair without `$` stays where it is. */
+void expand_pairs(struct pairs *pairs, char *const environment[], char *memory);
 
 size_t count_strings(char *const strings[]);
 

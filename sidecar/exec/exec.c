@@ -229,24 +229,38 @@ _Noreturn static void refuse_pairs(const char *container)
         add_number(&message, MAX_PAIRS);
         say(" that are allowed");
         refuse(EXIT_TOO_LARGE);
+    case FAULT_LONG_ENVIRONMENT:
+        say(" makes the environment larger than ");
+        add_number(&message, MAX_EXPANDED);
+        say(" bytes by the variables that it names");
+        refuse(EXIT_TOO_LARGE);
     case FAULT_NONE:
         break;
     }
     refuse(EXIT_MALFORMED);
 }
 
-static char **merged_environment(const char *container, char **inherited)
+static void *get_memory(const char *container, size_t size)
 {
-    if (!parse_pairs(&pairs, file, read_env_file(container))) {
-        refuse_pairs(container);
-    }
-    long memory = sys_memory((count_strings(inherited) + pairs.count + 1) * sizeof(char *));
+    long memory = sys_memory(size);
     if (memory < 0) {
         say_for(container, "cannot merge the environment: ");
         say_reason(memory);
         refuse(EXIT_SYSTEM);
     }
-    char **merged = (char **)memory;
+    return (void *)memory;
+}
+
+static char **merged_environment(const char *container, char **inherited)
+{
+    size_t size;
+    if (!parse_pairs(&pairs, file, read_env_file(container)) || !measure_pairs(&pairs, inherited, &size)) {
+        refuse_pairs(container);
+    }
+    if (size > 0) {
+        expand_pairs(&pairs, inherited, get_memory(container, size));
+    }
+    char **merged = get_memory(container, (count_strings(inherited) + pairs.count + 1) * sizeof(char *));
     merge_environment(merged, inherited, &pairs);
     return merged;
 }

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from plan.document import Plan, SecretFile
+from plan.document import EnvVariable, Plan, SecretFile
+from plan.expansion import escaped, escapes_reference, split_expansions
 from sidecar.errors import SidecarError
 from sidecar.mounts import mount_of
 from sidecar.publish.startup_variables import runs_code
@@ -20,7 +21,7 @@ Secrets = Mapping[Read, Mapping[str, Any]]
 # The webhook has checked and expanded these (webhook/pod/references.py): PATH#KEY[@N] and nothing else is left.
 _INLINE: Final = re.compile(r"\$\{vault:([^{}#]+)#([^{}#@]+)(?:@([1-9][0-9]{0,8}))?\}")
 _OPEN: Final = "${vault:"
-# sidecar/exec/contract.h: MAX_STRING with its final NUL, MAX_FILE, MAX_PAIRS.
+# sidecar/exec/contract.h: MAX_STRING with its final NUL; half of MAX_FILE, because `$` is written `$$`; MAX_PAIRS.
 _MAX_PAIR: Final = 128 * 1024
 _MAX_ENV_FILE: Final = 1024 * 1024
 _MAX_PAIRS: Final = 4096
@@ -71,7 +72,7 @@ def files(plan: Plan, secrets: Secrets) -> dict[str, File]:
 
 
 def environments(plan: Plan, secrets: Secrets) -> dict[str, File]:
-    """`env/CONTAINER` → NUL-separated pairs, as the exec helper reads them. Raises SidecarError.
+    """`env/CONTAINER` → NUL-separated pairs, as the exec helper reads and expands them. Raises SidecarError.
 
     A container that the plan names has a file even when there is nothing in it. Names as in a pod: `env` wins over
     `envFrom`, and a later `envFrom` over an earlier one.
@@ -84,6 +85,7 @@ def environments(plan: Plan, secrets: Secrets) -> dict[str, File]:
 
 
 def _variables(plan: Plan, secrets: Secrets, container: str) -> dict[str, str]:
+    """Values by name, in the exec helper's form: `$(NAME)` is expanded there, and `$$` is a `$`."""
     found: dict[str, str] = {}
     named = {variable.name for variable in plan.env if variable.container == container}
     for source in plan.env_from:
@@ -96,19 +98,19 @@ def _variables(plan: Plan, secrets: Secrets, container: str) -> dict[str, str]:
                         f"{source.path} has a key {key}, by which the secret would choose the code that runs in "
                         f"container {container}; remove the key, or name it: {key}: vault:{source.path}#{key}"
                     )
-            found |= {key: _text(secret, source.path, key) for key in secret}
+            found |= {key: escaped(_text(secret, source.path, key)) for key in secret}
     for variable in plan.env:
         if variable.container == container:
             if variable.value is not None:
-                found[variable.name] = _expanded(variable.value, variable.name, secrets)
+                found[variable.name] = _expanded(variable, variable.value, secrets)
             else:
                 path, key = variable.path or "", variable.key or ""
-                found[variable.name] = _text(secrets[path, variable.version], path, key)
+                found[variable.name] = escaped(_text(secrets[path, variable.version], path, key))
     return found
 
 
 def _pairs(container: str, variables: Mapping[str, str]) -> bytes:
-    pairs = []
+    pairs, size = [], 0
     for name, value in variables.items():
         # A name may be a key of the secret; it is printed only when it is a valid name.
         if not name or not all(" " <= letter <= "~" and letter != "=" for letter in name):
@@ -118,11 +120,13 @@ def _pairs(container: str, variables: Mapping[str, str]) -> bytes:
         pair = f"{name}={value}".encode(errors="surrogatepass")
         if b"\0" in pair:
             raise _unusable(f"variable {name} of container {container} would hold a NUL; publish it as a file")
-        if len(pair) >= _MAX_PAIR:
+        length = len(pair) - pair.count(b"$$")
+        if length >= _MAX_PAIR:
             raise _too_large(f"variable {name} of container {container}", _MAX_PAIR)
         pairs.append(pair + b"\0")
+        size += length + 1
     content = b"".join(pairs)
-    if len(content) > _MAX_ENV_FILE or len(pairs) > _MAX_PAIRS:
+    if size > _MAX_ENV_FILE or len(pairs) > _MAX_PAIRS:
         raise _too_large(f"the environment of container {container}", _MAX_ENV_FILE)
     return content
 
@@ -211,15 +215,27 @@ def _for_template(value: Any) -> Any:
     return json.dumps(value) if isinstance(value, (int, float)) else value
 
 
-def _expanded(value: str, name: str, secrets: Secrets) -> str:
-    for path, key, version in _inline(value, name):
+def _expanded(variable: EnvVariable, value: str, secrets: Secrets) -> str:
+    """The references resolved; what the exec helper shall not expand is escaped, above all what was fetched."""
+    for path, key, version in _inline(value, variable.name):
         _text(secrets[path, version], path, key)  # the error names the first that is missing
-    return _INLINE.sub(lambda match: _text(secrets[_read(match)], match[1], match[2]), value)
+    parts, literal = [], ""
+    for text, name in split_expansions(value):
+        if name in variable.expand:
+            parts += [escaped(_resolved(literal, secrets)), text]
+            literal = ""
+        else:
+            literal += text
+    return "".join((*parts, escaped(_resolved(literal, secrets))))
+
+
+def _resolved(text: str, secrets: Secrets) -> str:
+    return _INLINE.sub(lambda match: _text(secrets[_read(match)], match[1], match[2]), text)
 
 
 def _inline(value: str, name: str) -> Iterable[tuple[str, str, int | None]]:
     matches = list(_INLINE.finditer(value))
-    if len(matches) != value.count(_OPEN):
+    if len(matches) != value.count(_OPEN) or escapes_reference(value):
         raise SidecarError(
             Reason.INLINE_REFERENCE, f"variable {name} holds a malformed inline reference; write ${{vault:PATH#KEY}}"
         )

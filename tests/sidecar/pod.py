@@ -97,7 +97,8 @@ class Pod:
 
     def variables(self, container: str) -> dict[str, str]:
         pairs = (self.run_folder / "env" / container).read_bytes().split(b"\0")
-        return dict(pair.decode().split("=", 1) for pair in pairs[:-1])
+        # As the exec helper reads them where nothing is to be expanded.
+        return dict(pair.decode().replace("$$", "$").split("=", 1) for pair in pairs[:-1])
 
     def publication(self) -> tuple[int, int]:
         """Which folder the secrets volume shows: a new publication is another one."""

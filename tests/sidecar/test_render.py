@@ -150,7 +150,23 @@ def test_the_helpers_bounds_are_ours() -> None:
 def test_values_that_look_like_references_are_values() -> None:
     text = "${vault:m/a#k} and ${vault:m/a#l}"
     made = pairs({"k": "${vault:m/a#l}", "l": r"\1\g<0>"}, EnvVariable("web", "A", value=text), env_from=False)
-    assert made == b"A=${vault:m/a#l} and \\1\\g<0>\0"
+    assert made == b"A=$${vault:m/a#l} and \\1\\g<0>\0"
+
+
+@pytest.mark.parametrize("value", ["$(HOME)", "$$", "$", "$(", "a$$$(B)c", "$x"])
+def test_fetched_values_are_never_expanded(value: str) -> None:
+    """Each `$` of them is written as Kubernetes and the exec helper write one; the author's text keeps its meaning."""
+    doubled = value.replace("$", "$$")
+    text = EnvVariable("web", "A", value="$(B)$$${vault:m/a#k}$(C)", expand=("B",))
+    whole = EnvVariable("web", "W", path="m/a", key="k")
+    assert pairs({"k": value}, text, whole) == f"k={doubled}\0A=$(B)$${doubled}$$(C)\0W={doubled}\0".encode()
+
+
+def test_a_value_of_dollars_is_as_long_as_another() -> None:
+    assert len(pairs({"A": "$" * (128 * 1024 - 3)})) == 2 * (128 * 1024 - 3) + 3
+    with pytest.raises(SidecarError) as caught:
+        pairs({"A": "$" * (128 * 1024 - 2)})
+    assert caught.value.reason == "too-large"
 
 
 @pytest.mark.parametrize("value", ["${vault:m/a}", "${vault:m/a#k", "${vault:m/a#k@0}", "${vault:#k}"])

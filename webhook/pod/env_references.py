@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
-from plan.document import EnvVariable
+from plan.document import EnvVariable, is_variable_name
+from plan.expansion import escapes_reference, expanded_names
 from plan.layout import CONTAINER
 from webhook.errors import BadReferenceError
 from webhook.pod.container import Container, display_name
@@ -25,8 +27,11 @@ from webhook.pod.references import (
     parse_variable,
 )
 
-# Kubernetes' expansion of one variable in another's value; `$$(NAME)` is the escaped form.
-_EXPANSION = re.compile(r"(?<!\$)(?:\$\$)*\$\(([-._a-zA-Z0-9]+)\)")
+# The variables that the kubelet adds for Services (pkg/kubelet/envvars), and expands like those of the container.
+_SERVICE_VARIABLE = re.compile(
+    r"[A-Z][A-Z0-9_]*_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_[0-9]+_[A-Z]+(_[A-Z]+)?)?)"
+)
+_PROBES: Final = ("startupProbe", "livenessProbe", "readinessProbe")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +110,10 @@ def read_env_references(container: Container, spelling: Spelling) -> EnvReferenc
     problems += _given_twice(container, names)
     problems += _references_in_command(container)
     problems += _expanded_references(container, names)
+    for place, index in enumerate(indices):
+        if variables[place].value is not None:
+            variables[place], unknown = _with_expansions(container, index, variables[place], names)
+            problems += unknown
     if names and not container.object.get("command"):
         problems.append((f"{container.field}.command", missing_command(container.label)))
     return EnvReferences(container, tuple(variables), tuple(indices), tuple(problems))
@@ -127,6 +136,10 @@ def _variable(container: str, name: str, value: str, secret_prefix: SecretPrefix
     if is_reference(value) and not holds_inline(value):
         reference = parse_variable(value, secret_prefix)
         return EnvVariable(container, name, None, reference.path, reference.key, reference.version)
+    if escapes_reference(value):
+        raise BadReferenceError(
+            "has $$ directly before {vault:; write $$${vault:PATH#KEY} for a dollar sign before the secret"
+        )
     return EnvVariable(container, name, expand_inline(value, secret_prefix))
 
 
@@ -152,19 +165,63 @@ def _expanded_references(container: Container, names: set[str]) -> list[tuple[st
     """Uses of `$(NAME)` where NAME holds a reference, whose value is known in the guest only."""
     if not names:
         return []
-    places: list[tuple[str, str]] = [
-        (f"{container.field}.{member}", word)
-        for member in ("command", "args")
-        for word in container.object.get(member) or ()
-    ]
-    places += [
-        (f"{container.field}.env[{index}]", variable.get("value") or "")
-        for index, variable in enumerate(container.object.get("env") or ())
-    ]
     return [
-        (where, f"$({name}) expands a Vault reference; write ${{vault:PATH#KEY}} in env in its place")
-        for where, text in places
-        if "$(" in text
-        for name in _EXPANSION.findall(text)
+        (where, f"$({display_name(name)}) expands a Vault reference; {advice}")
+        for where, text, advice in _expanded_texts(container)
+        for name in expanded_names(text)
         if name in names
     ]
+
+
+def _expanded_texts(container: Container) -> Iterator[tuple[str, str, str]]:
+    """Every text in which the kubelet expands `$(NAME)`: its field, itself, what to write in place of a reference.
+
+    Kubernetes' own list: pkg/kubelet/container/helpers.go (command, args, env, subPathExpr, and probes' commands).
+    """
+    inline = "write ${vault:PATH#KEY} in env in its place"
+    field, spec = container.field, container.object
+    for member in ("command", "args"):
+        for word in spec.get(member) or ():
+            yield f"{field}.{member}", word, inline
+    for index, variable in enumerate(spec.get("env") or ()):
+        yield f"{field}.env[{index}]", variable.get("value") or "", inline
+    for index, mount in enumerate(spec.get("volumeMounts") or ()):
+        path = mount.get("subPathExpr") or ""
+        yield f"{field}.volumeMounts[{index}].subPathExpr", path, "name a plain variable, a path is no secret"
+    for probe in _PROBES:
+        for word in ((spec.get(probe) or {}).get("exec") or {}).get("command") or ():
+            yield f"{field}.{probe}.exec.command", word, "let the probe's program read the secret from a file"
+
+
+def _with_expansions(
+    container: Container, index: int, variable: EnvVariable, references: set[str]
+) -> tuple[EnvVariable, list[tuple[str, str]]]:
+    """The inline variable with the names that the exec helper expands in it, and the problems with others.
+
+    The helper reads them from the environment that the kubelet made, so each has to have there the value that it has
+    at this variable's place. A NAME that Kubernetes does not know at this place stays as it is written.
+    """
+    expand: list[str] = []
+    problems: list[tuple[str, str]] = []
+    env = container.object["env"]
+    places: dict[str, list[int]] = {}
+    names = expanded_names(variable.value or "")
+    if names:
+        for place, each in enumerate(env):
+            places.setdefault(each["name"], []).append(place)
+    for name in names:
+        found = places.get(name, [])
+        may_be_elsewhere = bool(container.object.get("envFrom")) or _SERVICE_VARIABLE.fullmatch(name) is not None
+        if name in references or not is_variable_name(name) or mentions(name):
+            continue  # refused as a reference's expansion; text, in which a reference may stand
+        if len(found) > 1:
+            problem = f"is given {len(found)} times in env; keep one"
+        elif found and found[0] > index and may_be_elsewhere:
+            problem = "is given after it in env and may come from elsewhere too; put it before"
+        else:
+            if (found and found[0] < index) or (not found and may_be_elsewhere):
+                expand.append(name)
+            continue
+        label = f"env {display_name(variable.name)} names $({display_name(name)})"
+        problems.append((f"{container.field}.env[{index}]", f"{label}, which {problem}"))
+    return replace(variable, expand=tuple(expand)) if expand else variable, problems

@@ -44,6 +44,15 @@ class _Variable(_Shape):
 class _Mount(_Shape):
     name: str | None = None
     mount_path: str | None = None
+    sub_path_expr: str | None = None
+
+
+class _Command(_Shape):
+    command: list[str] | None = None
+
+
+class _Probe(_Shape):
+    exec: _Command | None = None
 
 
 class _Resources(_Shape):
@@ -102,6 +111,9 @@ class _Container(_Shape):
     env: list[_Variable] | None = None
     env_from: list[Object] | None = None
     volume_mounts: list[_Mount] | None = None
+    startup_probe: _Probe | None = None
+    liveness_probe: _Probe | None = None
+    readiness_probe: _Probe | None = None
     ports: list[Object] | None = None
     security_context: _SecurityContext | None = None
     resources: _Resources | None = None

@@ -1,6 +1,6 @@
 /* Random input for everything of the helper that reads what somebody else wrote, beside a second, plainer statement of
  * what it should answer. Blocks have exactly the size they are used with, so that the address sanitizer sees one byte too
- * many. The build makes MAX_PAIRS and MAX_STRING small, so that the bounds are met often.
+ * many. The build makes MAX_PAIRS, MAX_STRING and MAX_EXPANDED small, so that the bounds are met often.
  *
  *   fuzz COUNT [SEED]     the same inputs for the same numbers
  *
@@ -20,6 +20,7 @@
 
 static struct pairs pairs;
 static unsigned long accepted;
+static unsigned long expanded;
 
 #define CHECK(condition)                                                                     \
     do {                                                                                     \
@@ -65,7 +66,7 @@ static bool should_accept(const uint8_t *bytes, size_t size)
     const char *seen[MAX_PAIRS + 1];
     for (const char *at = (const char *)bytes; at < (const char *)bytes + size; at += strlen(at) + 1) {
         size_t name = strcspn(at, "=");
-        if (count == MAX_PAIRS || strlen(at) >= MAX_STRING || at[name] != '=' || name == 0) {
+        if (count == MAX_PAIRS || at[name] != '=' || name == 0) {
             return false;
         }
         for (size_t each = 0; each < name; each++) {
@@ -140,6 +141,84 @@ static void check_merge(char *const inherited[])
     free(expected);
 }
 
+/* The answer of Kubernetes' Expand, stated over the operators instead of the text between them. */
+static char *expected_expansion(const char *text, char *const environment[])
+{
+    size_t room = 1;
+    for (size_t at = 0; environment[at] != NULL; at++) {
+        room += strlen(environment[at]);
+    }
+    char *answer = block(strlen(text) * (room + 1) + 1);
+    answer[0] = '\0';
+    for (const char *at = text; *at != '\0';) {
+        const char *operator= strchr(at, '$');
+        if (operator== NULL || operator[1] == '\0') {
+            strcat(answer, at);
+            break;
+        }
+        strncat(answer, at, (size_t)(operator- at));
+        const char *closer = operator[1] == '(' ? strchr(operator, ')') : NULL;
+        if (operator[1] == '$') {
+            strcat(answer, "$");
+            at = operator+ 2;
+        } else if (closer == NULL) {
+            strncat(answer, operator, 2);
+            at = operator+ 2;
+        } else {
+            char *name = text_of((const uint8_t *)operator+ 2, (size_t)(closer - operator) - 2);
+            const char *value = NULL;
+            for (size_t each = 0; environment[each] != NULL && value == NULL; each++) {
+                size_t length = strcspn(environment[each], "=");
+                if (length > 0 && environment[each][length] == '=' && strlen(name) == length &&
+                    strncmp(environment[each], name, length) == 0) {
+                    value = environment[each] + length + 1;
+                }
+            }
+            if (value != NULL) {
+                strcat(answer, value);
+            } else {
+                strncat(answer, operator, (size_t)(closer - operator) + 1);
+            }
+            free(name);
+            at = closer + 1;
+        }
+    }
+    return answer;
+}
+
+/* Every pair as the second statement has it, in memory of exactly the size that was measured. */
+static void check_expansion(char *const inherited[])
+{
+    char *expected[MAX_PAIRS];
+    bool fits = true;
+    size_t total = 0;
+    for (size_t at = 0; at < pairs.count; at++) {
+        const char *value = pairs.each[at].text + pairs.each[at].name_length + 1;
+        expected[at] = expected_expansion(value, inherited);
+        size_t length = pairs.each[at].name_length + 1 + strlen(expected[at]) + 1;
+        total += strchr(value, '$') != NULL ? length : 0;
+        fits = fits && length <= MAX_STRING && total <= MAX_EXPANDED;
+    }
+    size_t size;
+    CHECK(measure_pairs(&pairs, inherited, &size) == fits);
+    CHECK(fits == (pairs.fault == FAULT_NONE));
+    char *memory = NULL;
+    if (fits) {
+        CHECK(size == total);
+        memory = block(size);
+        expand_pairs(&pairs, inherited, memory);
+        for (size_t at = 0; at < pairs.count; at++) {
+            CHECK(strcmp(pairs.each[at].text + pairs.each[at].name_length + 1, expected[at]) == 0);
+            expanded += pairs.each[at].text >= memory && pairs.each[at].text < memory + size;
+        }
+        check_merge(inherited);
+    }
+    for (size_t at = 0; at < pairs.count; at++) {
+        free(expected[at]);
+    }
+    free(memory);
+}
+
 static void check_environment(const uint8_t *bytes, size_t size, const uint8_t *more, size_t more_size)
 {
     char *file = block(size);
@@ -158,7 +237,7 @@ static void check_environment(const uint8_t *bytes, size_t size, const uint8_t *
             inherited[count++] = at;
         }
         inherited[count] = NULL;
-        check_merge(inherited);
+        check_expansion(inherited);
         free(text);
     } else if (pairs.fault >= FAULT_REPEATED_NAME) {
         CHECK(is_variable_name(pairs.at.text, pairs.at.name_length));
@@ -241,22 +320,53 @@ static uint64_t random_number(void)
     return state;
 }
 
+/* NAME=VALUE and its NUL, VALUE of what an expansion is made of. */
+static size_t write_pair(uint8_t *input, char name)
+{
+    static const char *const parts[] = {"$", "$$", "$(A)", "$(B)", "$(", ")", "(A)", "x", "A", ""};
+    size_t size = 0;
+    input[size++] = (uint8_t)name;
+    input[size++] = '=';
+    for (size_t count = random_number() % 4; count > 0; count--) {
+        const char *part = parts[random_number() % 10];
+        memcpy(input + size, part, strlen(part));
+        size += strlen(part);
+    }
+    input[size++] = '\0';
+    return size;
+}
+
+/* A file of two pairs, cut from an environment of two. */
+static size_t write_pairs(uint8_t *input)
+{
+    size_t first = write_pair(input + 1, 'C');
+    first += write_pair(input + 1 + first, 'A');
+    size_t size = 1 + first + write_pair(input + 1 + first, 'A');
+    size += write_pair(input + size, 'B');
+    input[0] = (uint8_t)first;
+    return size;
+}
+
 int main(int argc, char **argv)
 {
-    static const char alphabet[] = {'A', 'B', '=', '=', '\0', '\0', '\0', ' ', '\n', (char)0x80, '/', ':', 'a', '-'};
+    static const char alphabet[] = {'A', 'B', '=', '=', '\0', '\0', '\0', '$', '(', ')', '$',
+                                    ' ', '\n', (char)0x80, '/', ':', 'a', '-'};
     unsigned long count = argc > 1 ? strtoul(argv[1], NULL, 10) : 100000;
     state = argc > 2 ? strtoull(argv[2], NULL, 10) : 20240917;
     uint8_t input[256];
     for (unsigned long at = 0; at < count; at++) {
         size_t size = 1 + random_number() % (at % 16 == 0 ? sizeof(input) : 48);
-        size_t letters = at % 3 == 0 ? sizeof(alphabet) : 7;
+        size_t letters = at % 3 == 0 ? sizeof(alphabet) : at % 3 == 1 ? 7 : 11;
         input[0] = (uint8_t)random_number();
         for (size_t each = 1; each < size; each++) {
             input[each] = (uint8_t)alphabet[random_number() % letters];
         }
+        if (at % 4 == 0) {
+            size = write_pairs(input);
+        }
         LLVMFuzzerTestOneInput(input, size);
     }
-    printf("%lu inputs, %lu files accepted\n", count, accepted);
+    printf("%lu inputs, %lu files accepted, %lu pairs expanded\n", count, accepted, expanded);
     return 0;
 }
 #endif

@@ -16,7 +16,17 @@ SECONDS = 8
 PURE = ("names.c", "environ.c", "lookup.c", "message.c")
 SOURCES: list[str | Path] = [HERE / "fuzz.c", *(SOURCE / name for name in PURE)]
 # Small bounds are met often.
-FLAGS = ["-std=gnu17", "-g", "-O1", "-Wall", "-Wextra", "-Werror", "-DMAX_PAIRS=6", "-DMAX_STRING=12"]
+FLAGS = [
+    "-std=gnu17",
+    "-g",
+    "-O1",
+    "-Wall",
+    "-Wextra",
+    "-Werror",
+    "-DMAX_PAIRS=6",
+    "-DMAX_STRING=12",
+    "-DMAX_EXPANDED=20",
+]
 
 
 def compile_with(compiler: str, sanitizers: str, program: Path, *flags: str) -> None:
@@ -38,6 +48,7 @@ def test_random_input_meets_a_second_statement_of_the_answer(compiler: str, tmp_
     # Input that is refused at once would prove little: one in twenty must get as far as the merging.
     accepted = int(done.stdout.split(" inputs, ")[1].split()[0])
     assert accepted > COUNT / 20
+    assert int(done.stdout.split(" accepted, ")[1].split()[0]) > COUNT / 20, "few pairs with a $"
 
 
 def test_so_does_input_that_coverage_guides(tmp_path: Path) -> None:

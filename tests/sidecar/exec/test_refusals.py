@@ -48,9 +48,9 @@ FILES = {
         "variable V4096 is one more than the 4096",
     ),
     "too large a file": (
-        b"".join(b"V%d=" % number + b"x" * 65536 + b"\0" for number in range(16)),
+        b"".join(b"V%d=" % number + b"x" * 65536 + b"\0" for number in range(32)),
         TOO_LARGE,
-        "more than 1048576 bytes",
+        "more than 2097152 bytes",
     ),
     "a name too long to show": (b"N" * 70 + b"=\0" + b"N" * 70 + b"=\0", MALFORMED, "variable " + "N" * 63 + "... is"),
 }

@@ -60,6 +60,7 @@ def _faults(pod: Json, world: World) -> Iterator[str]:
         yield f"no plan: {error}"
     if plan is not None:
         yield from _init_container(pod, plan, options, world)
+        yield from _expansions(pod, plan)
         yield from _plan(pod, plan, options, world, profile.evidence)
         yield from _consumers(pod, plan, options)
     yield from _volumes(spec)
@@ -333,6 +334,29 @@ def _plan(
         yield "plan's agent"
     if plan.file_mode != ("0440" if common_user(pod, plan, options) is None else "0400"):
         yield "plan's file mode"
+
+
+def _expanded(text: str) -> set[str]:
+    """The names that Kubernetes expands: a dollar before the parenthesis that no other one escapes."""
+    return {name for dollars, name in re.findall(r"([$]+)[(]([^)]*)[)]", text) if len(dollars) % 2}
+
+
+def _expansions(pod: Json, plan: Plan) -> Iterator[str]:
+    """No text of a container names a variable that is known in the guest only, neither does the plan."""
+    for container in _applications(pod):
+        secret = {each.name for each in plan.env if each.container == container.get("name")}
+        texts = [*(container.get("command") or []), *(container.get("args") or [])]
+        texts += [each.get("value") or "" for each in container.get("env") or []]
+        texts += [each.get("subPathExpr") or "" for each in container.get("volumeMounts") or []]
+        for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+            texts += ((container.get(probe) or {}).get("exec") or {}).get("command") or []
+        if any(_expanded(text) & secret for text in texts):
+            yield f"{container.get('name')} expands a secret"
+    for each in plan.env:
+        if set(each.expand) & {other.name for other in plan.env if other.container == each.container}:
+            yield "plan expands a secret"
+        if not set(each.expand) <= _expanded(each.value or ""):
+            yield "plan expands a name that the value does not have"
 
 
 def split_reference(text: str, home: str) -> tuple[str, str | None, int | None]:

@@ -416,9 +416,19 @@ def expansions(pod: Json, draw: Draw) -> None:
     use = draw(
         st.sampled_from(["$(DB_PASSWORD)", "$$(DB_PASSWORD)", "$$$(DB_PASSWORD)", "x$(DB_PASSWORD", "vault:a/b#c"])
     )
-    where = draw(st.sampled_from(["args", "command", "env"]))
+    where = draw(st.sampled_from(["args", "command", "env", "inline", "probe", "path"]))
     if where == "env":
         place["env"].append({"name": "DSN", "value": f"db:{use}"})
+    elif where == "inline":
+        place["env"].append({"name": "HOST", "value": "h"})
+        place["env"].append({"name": "DSN", "value": f"$$$(HOST)$(LATER)${{vault:secret/shop/db#user}}:{use}"})
+        place["env"].append({"name": "LATER", "value": "l"})
+    elif where == "probe":
+        place["livenessProbe"] = {"exec": {"command": ["/bin/app", use]}}
+    elif where == "path":
+        pod["spec"].setdefault("volumes", []).append({"name": "tenants", "emptyDir": {}})
+        mounts = place.setdefault("volumeMounts", [])
+        mounts.append({"name": "tenants", "mountPath": "/tenants", "subPathExpr": use})
     else:
         place[where] = ["/bin/app", use]
 
