@@ -145,6 +145,19 @@ def test_killed_while_it_logs_in_the_guest_begins_anew_with_the_other(
     clean(ended)
 
 
+def test_the_three_calls_and_their_retries_are_on_one_connection(served_pod: Pod, replicas: Replicas) -> None:
+    """Another replica does not know the bearer, so a busy one is asked again where it is."""
+    replicas.first_to_vault.hold()
+    process = served_pod.start()
+    until(lambda: "vault-slow" in {each["reason"] for each in replicas.first.events("login")})
+    replicas.first_to_vault.release()
+    ended = served_pod.end(process)
+    assert ended.code == 0, ended.stderr
+    assert {each["reason"] for each in ended.named("retry")} == {"verifier-vault-unavailable"}
+    assert replicas.front.taken == [replicas.first.port]
+    assert len(replicas.first.events("attestation")) == 1, "the same bearer serves once Vault answers"
+
+
 def test_killed_in_the_middle_without_another_it_ends_as_unreachable(
     served_pod: Pod, replicas: Replicas, machine_behind: Forwarder
 ) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import tomllib
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,9 @@ import pytest
 import yaml
 
 from attestation.verifier import configuration as verifier_configuration
+from attestation.verifier.key_custody import check_key_custody
 from cli.main import build_parser
+from server.yaml.strict import ConfigurationError
 from tests.manifests.rendering import MANIFESTS, RENDERED, rendered
 from webhook.configuration_file import load_configuration
 
@@ -204,6 +208,24 @@ def test_the_verifiers_configurations_are_accepted(tmp_path: Path) -> None:
             (tmp_path / name).write_text(text)
         loaded = verifier_configuration.load_configuration(tmp_path / "verifier.yaml")
         assert loaded.mode == mode
+
+
+def test_a_guests_calls_reach_one_replica_of_the_verifier() -> None:
+    service = _one("Service", "morphisms-verifier", "install-verifier.yaml")
+    assert service["spec"]["sessionAffinity"] == "ClientIP"
+
+
+def test_the_base_asks_for_a_decision_about_its_key_file(tmp_path: Path) -> None:
+    data = _one("ConfigMap", "morphisms-verifier", "install-verifier.yaml")["data"]
+    today = date(2030, 1, 1)
+    lines = data["verifier.yaml"].splitlines()
+    first = lines.index("# exceptions:")
+    decided = [line.removeprefix("# ").replace("YYYY-MM-DD", "2030-06-01") for line in lines[first : first + 2]]
+    for content, is_accepted in ((lines, False), ([*lines[:first], *decided, *lines[first + 2 :]], True)):
+        (tmp_path / "verifier.yaml").write_text("\n".join(content))
+        loaded = verifier_configuration.load_configuration(tmp_path / "verifier.yaml")
+        with contextlib.nullcontext() if is_accepted else pytest.raises(ConfigurationError, match=r"signing\.keys"):
+            check_key_custody(loaded, today)
 
 
 def test_every_file_that_the_verifier_reads_is_mounted() -> None:

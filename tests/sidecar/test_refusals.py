@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from kbs.messages import ATTEST_PATH, TOKEN_PATH, ErrorType
+from kbs.verifier import write_error
 from plan.codec import write_plan
 from plan.document import EnvFrom, EnvVariable, EvidenceSource, SecretFile
 from sidecar.reasons import Exit
@@ -218,6 +220,44 @@ def test_a_retry_after_beyond_the_deadline_is_not_awaited(pod: Pod, verifier_pro
         verifier_through(pod, fronted)
         refused(pod.run(), Exit.VERIFIER_UNREACHABLE, "verifier-busy")
     assert len(fronted.seen) == 1
+
+
+@pytest.mark.parametrize(
+    ("word", "reason"),
+    [
+        (ErrorType.VAULT_SEALED, "verifier-vault-sealed"),
+        (ErrorType.VAULT, "verifier-vault-unavailable"),
+        (ErrorType.CLUSTER, "verifier-cluster-unavailable"),
+        (ErrorType.CERTIFICATES, "verifier-certificates-unavailable"),
+        (ErrorType.CLOCK, "verifier-clock"),
+        (ErrorType.UNAVAILABLE, "verifier-busy"),
+    ],
+)
+def test_a_verifier_that_waits_for_another_party_names_it(
+    pod: Pod, verifier_process: Verifier, tmp_path: Path, word: ErrorType, reason: str
+) -> None:
+    def waits(_request: Request, _seen: Sequence[Request]) -> Spoilt:
+        return Spoilt(503, (("Retry-After", "600"),), write_error(word, "0123456789abcdef"))
+
+    with front(tmp_path / "front", real_verifier(pod, verifier_process), waits) as fronted:
+        verifier_through(pod, fronted)
+        event = refused(pod.run(), Exit.VERIFIER_UNREACHABLE, reason)
+    assert event["correlation_id"] == "0123456789abcdef"
+
+
+def test_a_bearer_that_no_replica_knows_is_not_tried_for_ever(
+    pod: Pod, verifier_process: Verifier, tmp_path: Path
+) -> None:
+    def unknown(request: Request, _seen: Sequence[Request]) -> Spoilt | None:
+        if not request.path.startswith(TOKEN_PATH):
+            return None
+        return Spoilt(401, (), write_error(ErrorType.SESSION, "0123456789abcdef"))
+
+    with front(tmp_path / "front", real_verifier(pod, verifier_process), unknown) as fronted:
+        verifier_through(pod, fronted)
+        refused(pod.run(), Exit.VERIFIER_UNREACHABLE, "verifier-session")
+    assert fronted.paths().count(ATTEST_PATH) == 4
+    assert pod.published() == []
 
 
 def test_redirects_are_not_followed(pod: Pod, verifier_process: Verifier, tmp_path: Path) -> None:
