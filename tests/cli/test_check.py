@@ -382,3 +382,64 @@ def test_a_namespace_that_cannot_be_one_is_refused(command: Command, capsys: pyt
         command("check", "-n", "Shop/x")
     assert exit_.value.code == 2
     assert "write one such as shop" in capsys.readouterr().err
+
+
+def _with(values: list[str], annotations: dict[str, str] | None = None) -> dict[str, Any]:
+    item = pod()
+    item["metadata"]["annotations"] = annotations or {}
+    item["spec"]["containers"][0]["env"] = [{"name": f"V{n}", "value": value} for n, value in enumerate(values)]
+    return item
+
+
+@pytest.mark.parametrize("mode", [None, "audit", "inject", "enforce"])
+def test_a_pod_that_opted_in_before_and_does_not_now_is_listed(
+    command: Command, tmp_path: Path, mode: str | None
+) -> None:
+    options = ["--snapshot", write(tmp_path / "cluster.yaml", cluster(mode))] if mode else []
+    bare = write(tmp_path / "bare.yaml", _with(["vault:secret/shop/db#password"]))
+    result = command("check", "-f", bare, *options)
+    assert result.code == 0
+    assert result.out.startswith(f"{bare}: Pod/shop/app: note: [annotations] Vault references alone do not opt in")
+    (note,) = json.loads(command("check", "-f", bare, "-o", "json", *options).out)["notes"]
+    assert (note["file"], note["object"]) == (bare, "Pod/shop/app")
+    for others in (
+        _with(["vault:secret/shop/db#password"], {"morphisms.dev/inject": "true"}),
+        _with(["vault:secret/shop/db#password"], {"morphisms.dev/inject": "false"}),
+        _with(["vault:secret/shop/db#password"], {"vault.security.banzaicloud.io/vault-addr": "https://vault:8200"}),
+        _with(["vault:1.15", "vault:8200"]),
+    ):
+        path = write(tmp_path / "other.yaml", others)
+        assert "alone do not opt in" not in command("check", "-f", path, *options).out
+
+
+def test_annotations_that_do_nothing_are_noted_where_a_namespace_has_no_mode(command: Command, tmp_path: Path) -> None:
+    snapshot = write(tmp_path / "cluster.yaml", cluster(None))
+    path = write(tmp_path / "pod.yaml", _with([], {"morphisms.dev/injct": "true", "morphisms.dev/profile": "kata"}))
+    result = command("check", "-f", path, "--snapshot", snapshot)
+    assert result.code == 0
+    assert "did you mean inject?" in result.out
+    assert "[placement/profile]" in result.out
+    wrong = write(tmp_path / "wrong.yaml", _with([], {"morphisms.dev/inject": "True"}))
+    refused = command("check", "-f", wrong, "--snapshot", snapshot)
+    assert refused.code == 1
+    assert 'neither "true" nor "false"' in refused.out
+
+
+def test_text_that_starts_with_vault_is_no_reference(command: Command, tmp_path: Path) -> None:
+    """Chart values such as an image or a host's name."""
+    values = ["vault:1.6.0", "vault:8200"]
+    assert found(command, write(tmp_path / "pod.yaml", _with(values))) == []
+    assert found(command, write(tmp_path / "told.yaml", _with(values, {"morphisms.dev/inject": "true"}))) == []
+    forgotten = _with(["vault:secret/shop/db"], {"morphisms.dev/inject": "true"})
+    assert ("secrets/references", "spec.containers[0].env[0]") in found(command, write(tmp_path / "f.yaml", forgotten))
+
+
+def test_a_metrics_port_does_not_make_an_exporter_the_application(command: Command, tmp_path: Path) -> None:
+    item = _with([], {"morphisms.dev/secret-db": "secret/shop/db#password"})
+    exporter = {"name": "exporter", "image": f"vendor.example/exporter@sha256:{'b' * 64}"}
+    item["spec"]["containers"].append({**exporter, "ports": [{"name": "metrics", "containerPort": 9187}]})
+    result = command("check", "-f", write(tmp_path / "pod.yaml", item))
+    assert result.code == 1
+    assert "annotate morphisms.dev/containers: app,exporter" in result.out
+    item["metadata"]["annotations"]["morphisms.dev/containers"] = "app"
+    assert command("check", "-f", write(tmp_path / "pod.yaml", item)).code == 0

@@ -127,7 +127,7 @@ def test_a_refused_item_is_left_out_of_its_list(command: Command, tmp_path: Path
 
 
 def test_a_service_that_needs_a_command_is_refused_with_the_lines_to_add(command: Command, tmp_path: Path) -> None:
-    item = service({"env": [{"name": "PASSWORD", "value": "vault:secret/db#password"}]})
+    item = service({"env": [{"name": "PASSWORD", "value": "vault:~/db#password"}]})
     result = command("inject", "-f", write(tmp_path / "service.yaml", item))
     assert (result.code, result.out) == (1, "")
     assert 'Add it, such as command: ["/path/to/program"]' in result.err
