@@ -99,6 +99,7 @@ def test_the_sidecars_image_has_no_server_admission_or_commands(images: dict[str
         "__init__.py",
         "bounded_http.py",
         "deadline.py",
+        "endpoint.py",
         "guest.py",
         "messages.py",
         "trust.py",

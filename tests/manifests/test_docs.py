@@ -6,12 +6,13 @@ import json
 import re
 import shutil
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from tests.manifests.rendering import MANIFESTS, rendered
+from tests.manifests.rendering import MANIFESTS, render, rendered
 from tests.support import packages
 
 _DOCS = MANIFESTS.parent / "docs"
@@ -116,4 +117,32 @@ def test_flux_is_told_of_objects_that_exist() -> None:
     release = _yaml("gitops", "HelmRelease")["spec"]["driftDetection"]["ignore"]
     for each in release:
         assert _object(each["target"]["kind"], each["target"]["name"])
-    assert _yaml("gitops", "Kustomization")["spec"]["path"] == "./manifests/base"
+    assert _yaml("gitops", "Kustomization")["spec"]["path"] == "./morphisms-here"
+
+
+@pytest.mark.parametrize("page", _PAGES)
+def test_commands_and_tools_name_an_overlay_of_the_readers_own_never_the_base(page: str) -> None:
+    """The base holds placeholder images and the default configuration: applying it would undo an installation."""
+    named = re.findall(r"(?:kubectl [^\n`]*-k|\bpath:) +([^\s,`]+)", _PAGES[page])
+    assert named or page != "gitops"
+    folders = {name.removeprefix("./") for name in named if not name.startswith("/")}
+    assert folders <= {"morphisms-here", "verifier-here", "manifests/overlays/openbao-dev"}, folders
+    for name in folders - {"manifests/overlays/openbao-dev"}:
+        assert f"# {name}/kustomization.yaml" in _PAGES["install"]
+
+
+def test_the_overlay_on_the_page_builds_with_the_readers_images_and_configuration(tmp_path: Path) -> None:
+    written = {re.match(r"# (\S+?)[,;\s]", block): block for block in _blocks("install", "yaml")}
+    files = {match[1]: block for match, block in written.items() if match and "/" in match[1]}
+    (tmp_path / "morphisms").symlink_to(MANIFESTS.parent)
+    for name in ("morphisms-here/kustomization.yaml", "morphisms-here/configuration.yaml"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(files[name])
+    objects = [each for each in yaml.safe_load_all(render(tmp_path / "morphisms-here")) if each]
+    (deployment,) = (each for each in objects if each["kind"] == "Deployment")
+    image = deployment["spec"]["template"]["spec"]["containers"][0]["image"]
+    assert image.startswith("registry.example/morphisms/webhook@sha256:")
+    (config,) = (
+        each for each in objects if each["kind"] == "ConfigMap" and each["metadata"]["name"] == "morphisms-webhook"
+    )
+    assert yaml.safe_load(config["data"]["configuration.yaml"])["cluster"] == "prod"
