@@ -1,7 +1,7 @@
 """Startup and liveness probes: plain HTTP, answered by a thread of its own while the main thread waits for Vault.
 
-Everyone in the cluster can connect. So the server takes only GET, one request per connection, bounded in size, time
-and number, and answers with a state and reason codes that name no secret.
+Everyone in the cluster can connect. So the server takes only GET and HEAD, one request per connection, bounded in size,
+time and number, and answers with a state and reason codes that name no secret.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ class HealthServer:
             received = b""
         caller.received += received
         if b"\r\n\r\n" in caller.received:
-            self._answer(caller, *self._route(bytes(caller.received)))
+            self._answer(caller, *self._route(bytes(caller.received)), head_only=caller.received.startswith(b"HEAD "))
         elif len(caller.received) > MAX_REQUEST:
             self._answer(caller, 431, {"state": "request too large"})
         elif not received:
@@ -133,16 +133,16 @@ class HealthServer:
         words = request.split(b"\r\n", 1)[0].split(b" ")
         if len(words) != 3 or words[2] not in (b"HTTP/1.1", b"HTTP/1.0"):
             return 400, {"state": "not HTTP/1.1"}
-        if words[0] != b"GET":
-            return 405, {"state": "only GET is answered"}
+        if words[0] not in (b"GET", b"HEAD"):
+            return 405, {"state": "only GET and HEAD are answered"}
         return self._status.answer(words[1].decode("ascii", "replace"))
 
-    def _answer(self, caller: _Connection, status: int, body: dict[str, Any]) -> None:
+    def _answer(self, caller: _Connection, status: int, body: dict[str, Any], *, head_only: bool = False) -> None:
         content = json.dumps(body, separators=(",", ":")).encode() + b"\n"
         head = f"HTTP/1.1 {status} {_WORDS[status]}\r\nContent-Type: application/json\r\nCache-Control: no-store\r\n"
         head += f"Content-Length: {len(content)}\r\nConnection: close\r\n\r\n"
         try:
-            caller.socket.send(head.encode() + content)
+            caller.socket.send(head.encode() + (b"" if head_only else content))
             caller.socket.shutdown(socket.SHUT_WR)
         except OSError:
             pass

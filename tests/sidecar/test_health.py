@@ -107,6 +107,12 @@ def test_what_is_no_probe_is_refused_in_one_answer(health: HealthServer, request
     assert get(health, "/livez")[0] == 200
 
 
+@pytest.mark.parametrize("path", ["/livez", "/startupz", "/other"])
+def test_head_is_answered_as_get_without_a_body(health: HealthServer, path: str) -> None:
+    got, head = (ask(health, f"{method} {path} HTTP/1.1\r\n\r\n".encode()) for method in ("GET", "HEAD"))
+    assert head == got[: got.index(b"\r\n\r\n") + 4]
+
+
 def test_a_request_that_does_not_end_is_dropped(health: HealthServer) -> None:
     with connect(health) as connection:
         connection.sendall(b"GET /livez HTTP/1.1\r\nX: ")
