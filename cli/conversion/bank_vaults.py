@@ -13,9 +13,10 @@ from typing import Any, Final
 
 from cli.conversion.paths import Logical, NotLogicalError, logical
 from cli.conversion.step import Context, Note, Step, dropped, left, left_for, mappings
+from plan.expansion import expanded_names
 from webhook.errors import BadReferenceError
 from webhook.pod.container import display_name
-from webhook.pod.env_references import missing_command
+from webhook.pod.env_references import PROBES, missing_command
 from webhook.pod.other_injectors import parse_bool
 from webhook.pod.references import SecretPrefix, expand_inline, is_incomplete, mentions, parse_variable
 from webhook.wellknown import USER_CONTAINER
@@ -180,8 +181,6 @@ def _containers(context: Context) -> list[dict[str, Any]]:
 _REFERENCE = re.compile(
     r"(?:>>)?(?:vault|bao):(?!~/)[^\s]*/|(?:vault|bao):(?:login$|v[0-9]+:)|.*\$\{(?:>>)?(?:vault|bao):(?!~/)", re.DOTALL
 )
-# Kubernetes' expansion of one variable in another's value, in command or in args; `$$(NAME)` is the escaped form.
-_EXPANSION = re.compile(r"(?<!\$)(?:\$\$)*\$\(([-._a-zA-Z0-9]+)\)")
 
 
 def is_bank_vaults_reference(value: str) -> bool:
@@ -229,10 +228,18 @@ def expanded_references(context: Context) -> Iterator[tuple[str, str]]:
         for member in ("command", "args"):
             words = container.get(member)
             texts += [(f"container {label}, {member}", word) for word in words] if isinstance(words, list) else []
+        for mount in mappings(container.get("volumeMounts")):
+            texts.append((f"container {label}, subPathExpr", mount.get("subPathExpr")))
+        for probe in PROBES:
+            found = container.get(probe)
+            command = found.get("exec") if isinstance(found, dict) else None
+            line = command.get("command") if isinstance(command, dict) else None
+            texts += [(f"container {label}, {probe}", word) for word in line] if isinstance(line, list) else []
         for place, text in texts:
-            for name in _EXPANSION.findall(text) if isinstance(text, str) else ():
+            for name in expanded_names(text) if isinstance(text, str) else ():
                 if name in named:
-                    yield place, f"$({name}) expands a Vault reference; write ${{vault:PATH#KEY}} in env in its place"
+                    words = f"$({display_name(name)}) expands a Vault reference"
+                    yield place, f"{words}; write ${{vault:PATH#KEY}} in env in its place"
 
 
 def behind(context: Context, holds: Callable[[str, str, str | None], bool | None]) -> Iterator[tuple[str, str]]:

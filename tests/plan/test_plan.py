@@ -55,8 +55,9 @@ _secrets = st.builds(
     mode=st.sampled_from([None, "0440", "400", "0600"]),
     template=_optional,
 )
+_expand = st.lists(st.from_regex(r"[ -<>-~]{1,6}", fullmatch=True), max_size=3, unique=True).map(tuple)
 _env = st.one_of(
-    st.builds(EnvVariable, container=_containers, name=_texts, value=_texts),
+    st.builds(EnvVariable, container=_containers, name=_texts, value=_texts, expand=_expand),
     st.builds(EnvVariable, container=_containers, name=_texts, path=_texts, key=_texts, version=_versions),
 )
 plans = st.builds(
@@ -119,6 +120,7 @@ def _edited(**members: Any) -> str:
 
 
 _VAULT = {"ca": "", "mounts": {}, "namespace": "", "url": ""}
+_INLINE = {"container": "a", "name": "b", "value": "v"}
 _FILE = {"name": "a", "path": "p", "file": "a"}
 
 
@@ -151,6 +153,15 @@ _FILE = {"name": "a", "path": "p", "file": "a"}
         (
             {"env": [{"container": "a", "name": "b", "value": "v", "path": "p", "key": "k"}]},
             r"plan.env\[0\]: needs either value, or path and key",
+        ),
+        ({"env": [{**_INLINE, "expand": "A"}]}, r"plan.env\[0\].expand: not a list"),
+        ({"env": [{**_INLINE, "expand": []}]}, r"plan.env\[0\].expand: not a list of variables' names"),
+        ({"env": [{**_INLINE, "expand": ["A", 1]}]}, r"plan.env\[0\].expand: not a list of variables' names"),
+        ({"env": [{**_INLINE, "expand": ["A=B"]}]}, r"plan.env\[0\].expand: not a list of variables' names"),
+        ({"env": [{**_INLINE, "expand": ["A", "A"]}]}, r"plan.env\[0\].expand: names a variable twice"),
+        (
+            {"env": [{"container": "a", "name": "b", "path": "p", "key": "k", "expand": ["A"]}]},
+            r"plan.env\[0\].expand: only a value expands",
         ),
         ({"envFrom": [{"container": "a", "path": "p", "key": "k"}]}, r"plan.envFrom\[0\]: holds 1 unknown member"),
     ],

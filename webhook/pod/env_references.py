@@ -31,7 +31,7 @@ from webhook.pod.references import (
 _SERVICE_VARIABLE = re.compile(
     r"[A-Z][A-Z0-9_]*_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_[0-9]+_[A-Z]+(_[A-Z]+)?)?)"
 )
-_PROBES: Final = ("startupProbe", "livenessProbe", "readinessProbe")
+PROBES: Final = ("startupProbe", "livenessProbe", "readinessProbe")
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +188,7 @@ def _expanded_texts(container: Container) -> Iterator[tuple[str, str, str]]:
     for index, mount in enumerate(spec.get("volumeMounts") or ()):
         path = mount.get("subPathExpr") or ""
         yield f"{field}.volumeMounts[{index}].subPathExpr", path, "name a plain variable, a path is no secret"
-    for probe in _PROBES:
+    for probe in PROBES:
         for word in ((spec.get(probe) or {}).get("exec") or {}).get("command") or ():
             yield f"{field}.{probe}.exec.command", word, "let the probe's program read the secret from a file"
 
