@@ -58,10 +58,9 @@ class Spelling:
     literal: frozenset[str] = frozenset()
     refuses_incomplete: bool = False
 
-    def is_relevant(self, variable: dict[str, Any]) -> bool:
-        """Whether a variable holds a reference, or a text that is refused as an incomplete one."""
-        value = variable.get("value")
-        if not value or SCHEME not in value or variable["name"] in self.literal:
+    def is_relevant(self, name: str, value: str) -> bool:
+        """Whether a variable, whose value has the scheme, holds a reference or a text refused as an incomplete one."""
+        if name in self.literal:
             return False
         return mentions(value) or (self.refuses_incomplete and is_incomplete(value))
 
@@ -80,7 +79,8 @@ def holds_reference(container: dict[str, Any], literal: frozenset[str], *, own: 
 def mentions_reference(container: dict[str, Any], spelling: Spelling) -> bool:
     """Whether the container's env, command or args hold a reference, or a text meant as one: a quick look."""
     for variable in container.get("env") or ():
-        if spelling.is_relevant(variable):
+        value = variable.get("value")
+        if value and SCHEME in value and spelling.is_relevant(variable["name"], value):
             return True
     for member in ("command", "args"):
         for word in container.get(member) or ():
@@ -95,9 +95,9 @@ def read_env_references(container: Container, spelling: Spelling) -> EnvReferenc
     indices: list[int] = []
     problems: list[tuple[str, str]] = []
     for index, variable in enumerate(container.object.get("env") or ()):
-        if not spelling.is_relevant(variable):
+        name, value = variable["name"], variable.get("value")
+        if not value or SCHEME not in value or not spelling.is_relevant(name, value):
             continue
-        name, value = variable["name"], variable["value"]
         if not mentions(value):
             problems.append((f"{container.field}.env[{index}]", _incomplete(name, value)))
             continue
