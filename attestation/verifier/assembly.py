@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 
@@ -38,7 +39,7 @@ from attestation.verifier.policies.load import PolicyReader, policy_files
 from attestation.verifier.policies.model import PolicySet
 from attestation.verifier.policies.vault_secret import PolicySecret
 from attestation.verifier.reasons import RefusedError
-from attestation.verifier.records import RecordStore
+from attestation.verifier.records import RecordStore, read_vouched
 from attestation.verifier.responses import refuse
 from attestation.verifier.session.bearer import Bearers
 from attestation.verifier.session.nonces import Nonces
@@ -47,6 +48,7 @@ from attestation.verifier.vault.credentials import MAX_ANSWER_SIZE, AppRole, Cre
 from attestation.verifier.vault.login import JwtAuth
 from attestation.verifier.vault.signing import Signer, SigningKeys, load_signing_keys
 from attestation.verifier.vault.transit import TransitKeys
+from attestation.verifier.withdrawal import Withdrawals
 from kbs.messages import MAX_ATTEST_SIZE, MAX_AUTH_SIZE
 from server import logs
 from server.health import Check
@@ -104,6 +106,9 @@ def make_application(settings: Settings, configuration: VerifierConfiguration) -
         changed=lambda lists: setattr(certificates, "crls", lists),
     )
     certificates.crls = crls.value
+    lookups = {
+        entry.name: _lookup(entry.readBack, peers) for entry in configuration.clusters if entry.readBack is not None
+    }
     nodes = {
         entry.name: _node_chips(entry.name, entry.nodes, files, background)
         for entry in configuration.clusters
@@ -114,7 +119,7 @@ def make_application(settings: Settings, configuration: VerifierConfiguration) -
     appraiser = Appraiser(
         Nonces(time.monotonic),
         tokens,
-        {entry.name: _lookup(entry.readBack, peers) for entry in configuration.clusters if entry.readBack is not None},
+        lookups,
         policies,
         certificates,
         {
@@ -125,13 +130,18 @@ def make_application(settings: Settings, configuration: VerifierConfiguration) -
         nodes,
         clock.saw_lists,
     )
+    records = _records(configuration)
+    withdrawals = Withdrawals(credentials, policies, lookups, nodes, lambda record: _keep(records, record))
+    _remember(withdrawals, configuration.explain.folder)
+    background.append(withdrawals.watch)
     handlers = Handlers(
         nonces=appraiser.nonces,
         appraiser=appraiser,
         bearers=Bearers(time.monotonic),
         policies=policies,
         vault=vault,
-        records=_records(configuration),
+        records=records,
+        withdrawals=withdrawals,
         metrics=VerifierMetrics(registry, lambda: _count(policies)),
         keys=keys,
         per_source=configuration.perSource,
@@ -323,6 +333,18 @@ def _records(configuration: VerifierConfiguration) -> RecordStore | None:
         raise ConfigurationError([f"{folder}: verdicts cannot be kept: {error.strerror}"]) from None
 
 
+def _remember(withdrawals: Withdrawals, folder: Path | None) -> None:
+    try:
+        withdrawals.remember(() if folder is None else read_vouched(folder))
+    except OSError as error:
+        raise ConfigurationError([f"{folder}: records cannot be read: {error.strerror}"]) from None
+
+
+def _keep(records: RecordStore | None, record: Mapping[str, Any]) -> None:
+    if records is not None:
+        records.add({"at": datetime.now(UTC).isoformat()} | dict(record), vouched=True)
+
+
 def _announce(configuration: VerifierConfiguration, policies: int, anchors: TrustAnchors) -> None:
     simulated = configuration.certificates.simulatedRoot is not None
     logs.info(
@@ -332,6 +354,9 @@ def _announce(configuration: VerifierConfiguration, policies: int, anchors: Trus
         policies=policies,
         clusters=[cluster.name for cluster in configuration.clusters],
     )
+    if configuration.vault.login is None:
+        advice = "set vault.login; until then the token of a login lives until it expires"
+        logs.warning("withdrawal_ends_no_token", advice=advice)
     if configuration.explain.folder is None:
         logs.warning("verdicts_not_kept", advice="set explain.folder for `morphisms explain`")
     if not anchors.certificates:

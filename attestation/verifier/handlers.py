@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,6 +22,7 @@ from attestation.verifier.session.entitlement import entitlement
 from attestation.verifier.session.nonces import Nonces
 from attestation.verifier.vault.login import JwtAuth
 from attestation.verifier.vault.signing import Signer
+from attestation.verifier.withdrawal import LiveLogin, Withdrawals
 from kbs.messages import (
     ATTEST_PATH,
     AUTH_PATH,
@@ -58,6 +60,7 @@ class Handlers:
         policies: Callable[[], PolicySet],
         vault: JwtAuth,
         records: RecordStore | None,
+        withdrawals: Withdrawals,
         metrics: VerifierMetrics,
         keys: Callable[[], Signer],
         per_source: PerSource,
@@ -70,6 +73,7 @@ class Handlers:
         self._policies = policies
         self._vault = vault
         self._records = records
+        self._withdrawals = withdrawals
         self._metrics = metrics
         self._keys = keys
         self._source_limit = RateLimiter(per_source.burst, 1 / per_source.perSecond, time.monotonic)
@@ -155,6 +159,9 @@ class Handlers:
             entitled = entitlement(grant, self._policies())
             if info.tail not in (DEFAULT_ROLE, entitled.vault.role):
                 raise RefusedError(Reason.ROLE_NOT_ALLOWED, f"{entitled.subject} has {entitled.vault.role}")
+            place = (entitled.vault.mount, entitled.vault.role, entitled.vault.namespace)
+            live = LiveLogin.of("", time.time(), grant, place)
+            self._withdrawals.check(live)
             login = await self._vault.log_in(entitled)
             if not info.is_connected():
                 self._vault.revoke(login, entitled)
@@ -164,7 +171,11 @@ class Handlers:
                 self._bearers.give_back(claimed)
             self._record_login(identifier, claimed, error.reason, error.detail, "", time.perf_counter() - started)
             return refused(error.reason, identifier)
-        self._record_login(identifier, claimed, Reason.ACCEPTED, "", login.accessor, time.perf_counter() - started)
+        live = replace(live, accessor=login.accessor)
+        self._withdrawals.add(live)
+        self._record_login(
+            identifier, claimed, Reason.ACCEPTED, "", login.accessor, time.perf_counter() - started, live
+        )
         token = VaultToken(
             token=login.token,
             lease_seconds=login.lease_seconds,
@@ -211,10 +222,17 @@ class Handlers:
         )
         self._metrics.attested(attestation.reason, seconds)
         if self._records is not None:
-            self._records.add(attestation.as_dict())
+            self._records.add(attestation.as_dict(), vouched=attestation.pod is not None)
 
     def _record_login(
-        self, identifier: str, claimed: Claimed | None, reason: Reason, detail: str, accessor: str, seconds: float
+        self,
+        identifier: str,
+        claimed: Claimed | None,
+        reason: Reason,
+        detail: str,
+        accessor: str,
+        seconds: float,
+        live: LiveLogin | None = None,
     ) -> None:
         log = logs.info if reason is Reason.ACCEPTED else logs.warning
         subject = None if claimed is None else claimed.grant.workload.subject
@@ -229,9 +247,10 @@ class Handlers:
         log("login", **fields, milliseconds=round(seconds * 1000, 1))
         self._metrics.logged_in(reason, seconds)
         if self._records is not None:
-            self._records.add(
-                {"id": identifier, "at": datetime.fromtimestamp(time.time(), UTC).isoformat(), "call": "token"} | fields
-            )
+            basis = {} if live is None else {"basis": live.as_dict()}
+            at = datetime.fromtimestamp(time.time(), UTC).isoformat()
+            record = {"id": identifier, "at": at, "call": "token"} | fields | basis
+            self._records.add(record, vouched=claimed is not None)
 
 
 def _bearer(headers: Mapping[str, str]) -> str:

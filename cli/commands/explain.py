@@ -16,41 +16,62 @@ from server.yaml.strict import ConfigurationError
 HELP = "explain why the verifier accepted or refused a guest, by the correlation id in the guest's log"
 EXAMPLE = "morphisms explain 4be1a1c8d0f3c2a7 --config verifier.yaml"
 
-FOUND, NOT_FOUND, UNUSABLE = 0, 1, 2
+_DECISIONS = {"believed": "believed", "withdrawn": "WITHDRAWN"}
+FOUND, NOT_FOUND, UNUSABLE, BROKEN = 0, 1, 2, 3
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
     parser.add_argument("id", metavar="ID", help="16 hexadecimal digits")
-    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the verifier's configuration")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--config", type=Path, metavar="FILE", help="the verifier's configuration, on its replica")
+    source.add_argument(
+        "--folder",
+        type=Path,
+        action="append",
+        metavar="DIR",
+        help="a replica's explain.folder or a copy of it; may be given for each replica",
+    )
     parser.add_argument("--json", action="store_true", help="one JSON document per record, on stdout")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Exit code: 0 explained, 1 no such record (any more), 2 unusable configuration or folder."""
+    """Exit code: 0 explained, 1 no such record (any more), 2 unusable configuration or folder, 3 a broken chain."""
     try:
-        folder = load_configuration(arguments.config).explain.folder
-        if folder is None:
-            raise ConfigurationError([f"{arguments.config}: explain.folder is not set, so nothing is kept"])
-        records = find_records(folder, arguments.id)
+        kept = [(folder, find_records(folder, arguments.id)) for folder in _folders(arguments)]
     except ConfigurationError as error:
         print(f"morphisms explain: {error}", file=sys.stderr)
         return UNUSABLE
     except OSError as error:
         print(f"morphisms explain: {error.filename}: {error.strerror}", file=sys.stderr)
         return UNUSABLE
+    for folder, each in kept:
+        for place in each.broken:
+            print(f"morphisms explain: {folder}: {place} was changed, or the line before it", file=sys.stderr)
+    records = sorted((record for _, each in kept for record in each.records), key=lambda record: str(record["at"]))
+    for record in records:
+        print(json.dumps(record, indent=2) if arguments.json else _text(record))
+    if any(each.broken for _, each in kept):
+        return BROKEN
     if not records:
         print("morphisms explain: no such record on this replica, or it was too long ago", file=sys.stderr)
         return NOT_FOUND
-    for record in records:
-        print(json.dumps(record, indent=2) if arguments.json else _text(record))
     return FOUND
 
 
+def _folders(arguments: argparse.Namespace) -> list[Path]:
+    if arguments.folder:
+        return list(arguments.folder)
+    folder = load_configuration(arguments.config).explain.folder
+    if folder is None:
+        raise ConfigurationError([f"{arguments.config}: explain.folder is not set, so nothing is kept"])
+    return [folder]
+
+
 def _text(record: dict[str, Any]) -> str:
-    decision = "believed" if record["reason"] == "believed" else "REFUSED"
+    decision = _DECISIONS.get(record["reason"], "REFUSED")
     lines = [f"{record['at']}  {record['call']}  {decision}: {record['reason']}"]
-    if record["detail"]:
+    if record.get("detail"):
         lines.append(f"  detail     {record['detail']}")
     for name in ("policy", "subject", "accessor"):
         if record.get(name):

@@ -64,7 +64,7 @@ class Credentials:
     def __init__(self, peer: Peer, login: TokenFile | AppRole, namespace: str = "") -> None:
         self._peer = peer
         self._login = login
-        self._namespace = namespace
+        self.namespace = namespace
         self._lease: _Lease | None = None
         self._problem: RefusedError | None = RefusedError(Reason.VAULT_CREDENTIALS, "not logged in yet")
         self._logged_in = 0.0
@@ -181,8 +181,8 @@ class Credentials:
         headers = {"Content-Type": "application/json", "X-Vault-Request": "true"}
         if token is not None:
             headers["X-Vault-Token"] = token
-        if self._namespace:
-            headers["X-Vault-Namespace"] = self._namespace
+        if self.namespace:
+            headers["X-Vault-Namespace"] = self.namespace
         content = None if body is None else json.dumps(body).encode()
         try:
             async with asyncio.timeout(self._peer.timeout), self._places:

@@ -10,6 +10,7 @@ from tests.support.openbao import OpenBao
 POLICY = """
 path "transit/keys/*" { capabilities = ["read"] }
 path "transit/sign/*" { capabilities = ["update"] }
+path "auth/token/revoke-accessor" { capabilities = ["update"] }
 path "secret/data/verifier/*" { capabilities = ["read"] }
 path "secret/metadata/verifier/*" { capabilities = ["read", "list"] }
 """

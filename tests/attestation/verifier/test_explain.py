@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from attestation.simulator.device import Device
-from attestation.verifier.records import SEGMENTS, RecordStore, find_records
+from attestation.simulator.hierarchy import Hierarchy
+from attestation.verifier.records import SEGMENTS, Kept, RecordStore, find_records
 from kbs.guest import read_attest_answer, read_correlation_id
-from tests.attestation.verifier.process import Verifier
+from tests.attestation.verifier.process import Verifier, make_site, policy, verifier
 from tests.attestation.verifier.test_refusals import Guest
 from tests.attestation.verifier.tokens import Issuer
 from tests.support.paths import ROOT
@@ -62,33 +63,100 @@ def test_an_unknown_id_and_an_unusable_configuration(running: Verifier, tmp_path
 
 def test_the_store_keeps_the_newest_within_its_size(tmp_path: Path) -> None:
     folder = tmp_path / "verdicts"
-    store = RecordStore(folder, 40_000)
+    store = RecordStore(folder, 80_000)
     for number in range(1000):
-        store.add({"id": f"{number:016x}", "filler": "x" * 200})
+        store.add({"id": f"{number:016x}", "filler": "x" * 200}, vouched=number % 2 == 0)
     store.close()
     size = sum(path.stat().st_size for path in folder.iterdir())
-    assert 20_000 < size <= 40_000
-    assert len(list(folder.iterdir())) == SEGMENTS
-    assert [record["id"] for record in find_records(folder, f"{999:016x}")] == [f"{999:016x}"]
-    assert find_records(folder, f"{0:016x}") == []
+    assert 50_000 < size <= 80_000
+    assert len(list(folder.iterdir())) == 2 * SEGMENTS
+    for number in (998, 999):
+        assert [each["id"] for each in find_records(folder, f"{number:016x}").records] == [f"{number:016x}"]
+    assert find_records(folder, f"{0:016x}") == Kept((), ())
     assert folder.stat().st_mode & 0o777 == 0o700
     assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}
 
 
-def test_a_torn_line_and_a_full_disk_cost_a_record_and_nothing_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_strangers_displace_strangers_alone(tmp_path: Path) -> None:
+    store = RecordStore(tmp_path, 80_000)
+    store.add({"id": "ours"}, vouched=True)
+    for number in range(5000):
+        store.add({"id": f"{number}", "filler": "x" * 200}, vouched=False)
+    assert [each["id"] for each in find_records(tmp_path, "ours").records] == ["ours"]
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 80_000
+
+
+def test_a_believed_verdict_outlives_a_strangers_flood(
+    tmp_path: Path, hierarchy: Hierarchy, device: Device, issuer: Issuer
 ) -> None:
+    site = make_site(tmp_path, hierarchy, issuer, "http://127.0.0.1:1")
+    site.write_policy("payments", policy())
+    site.settings["explain"]["megabytes"] = 1
+    with verifier(site) as running:
+        client = running.client()
+        identifier = read_correlation_id(Guest(client, device, issuer.token()).attest().body)
+        stranger = Guest(client, device, Issuer("stranger").token())
+        for _ in range(2500):
+            stranger.nonce = client.nonce()
+            stranger.attest()
+        done = explain(identifier, "--config", site.folder / "verifier.yaml")
+        assert (done.returncode, "believed" in done.stdout) == (0, True)
+
+
+@pytest.mark.parametrize("edit", ["change", "remove", "insert"])
+def test_an_edited_line_breaks_the_chain(tmp_path: Path, edit: str) -> None:
+    store = RecordStore(tmp_path, 80_000)
+    for number in range(5):
+        store.add({"id": f"{number}", "reason": "verdict", "call": "attest", "at": f"{number}"}, vouched=True)
+    store.close()
+    # Another process goes on where the first one ended.
+    again = RecordStore(tmp_path, 80_000)
+    again.add({"id": "5", "reason": "verdict", "call": "attest", "at": "5"}, vouched=True)
+    again.close()
+    assert explain("5", "--folder", tmp_path).returncode == 0
+    path = tmp_path / "vouched.0.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    if edit == "change":
+        lines[2] = lines[2].replace("verdict", "believed")
+    elif edit == "remove":
+        del lines[2]
+    else:
+        lines.insert(2, lines[2])
+    path.write_text("".join(lines))
+    done = explain("5", "--folder", tmp_path)
+    place = {"change": 4, "remove": 3, "insert": 4}[edit]
+    assert (done.returncode, f"vouched.0.jsonl line {place} was changed" in done.stderr) == (3, True), done.stderr
+
+
+def test_several_replicas_folders_are_read_together(tmp_path: Path) -> None:
+    for number, call in ((2, "token"), (1, "attest")):
+        store = RecordStore(tmp_path / str(number), 80_000)
+        store.add({"id": "a", "reason": "believed", "call": call, "at": f"2026-01-0{number}"}, vouched=True)
+        store.close()
+    done = explain("a", "--folder", tmp_path / "2", "--folder", tmp_path / "1")
+    assert [line.split()[:2] for line in done.stdout.splitlines()] == [
+        ["2026-01-01", "attest"],
+        ["2026-01-02", "token"],
+    ]
+
+
+@pytest.mark.parametrize("end", ["\n", ""])
+def test_a_torn_line_and_a_full_disk_cost_a_record_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    (tmp_path / "verdicts.0.jsonl").write_text('{"id":"a","cut' + end)
     store = RecordStore(tmp_path, 40_000)
-    with (tmp_path / "verdicts.0.jsonl").open("a") as file:
-        file.write('{"id":"a","cut\n')
-    store.add({"id": "a"})
+    store.add({"id": "a"}, vouched=False)
 
     def full(*_: object) -> int:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", full)
-        store.add({"id": "a", "lost": True})
-    assert find_records(tmp_path, "a") == [{"id": "a"}]
+        assert store.add({"id": "a", "lost": True}, vouched=False) is None
+    store.add({"id": "a", "last": True}, vouched=False)
+    kept = find_records(tmp_path, "a")
+    assert [set(record) for record in kept.records] == [{"id", "previous"}, {"id", "last", "previous"}]
+    assert kept.broken == ()
     with pytest.raises(OSError):
         find_records(tmp_path / "none", "a")
