@@ -7,9 +7,9 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
 
 from cli.support.suggestions import SuggestingParser
+from plan.layout import VERSION
 from server.files import UnusableInputError
 from server.yaml.strict import ConfigurationError
 
@@ -38,7 +38,7 @@ def build_parser(command: str | None) -> argparse.ArgumentParser:
         epilog="example:\n  morphisms check -f service.yaml",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"morphisms {version('morphisms')}")
+    parser.add_argument("--version", action="version", version=f"morphisms {VERSION}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=SuggestingParser)
     for name, module_name in COMMANDS.items():
         if command in COMMANDS and name != command:

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from typing import Final
 
+# Of the release: images carry no metadata of a package that could say it. As in pyproject.toml.
+VERSION: Final = "0.1.0"
+
 CONTAINER: Final = "morphisms-init"
 PLAN_VARIABLE: Final = "MORPHISMS_PLAN"
 HEALTH_PORT: Final = 15790

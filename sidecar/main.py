@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from plan.codec import read_plan
 from plan.document import Plan, PlanError
-from plan.layout import PLAN_VARIABLE
+from plan.layout import PLAN_VARIABLE, VERSION
 from sidecar.deadline import Deadline
 from sidecar.errors import SidecarError, internal_error
 from sidecar.hardening import disable_dumps
@@ -17,7 +17,7 @@ from sidecar.paths import PodPaths
 from sidecar.reasons import CAUSES, Exit, Reason
 from sidecar.shutdown import ShutdownSignal
 
-HELP = f"""usage: morphisms-init [--doctor]
+HELP = f"""usage: morphisms-init [--doctor | --version]
 
 Runs inside a pod, before its application: proves the guest to the verifier, fetches the secrets that the plan
 names from Vault and publishes them on the pod's memory volumes. With agent "sidecar" it then keeps running, renews
@@ -25,7 +25,8 @@ its credentials and publishes what has changed, until SIGTERM. The webhook, or `
 into the environment variable {PLAN_VARIABLE}.
 
 options:
-  --doctor  check each step by itself, say what is wrong, publish nothing
+  --doctor   check each step by itself, say what is wrong, publish nothing
+  --version  print the version
 
 exit codes:
 """
@@ -33,6 +34,9 @@ exit codes:
 
 def main() -> None:
     """The command."""
+    if sys.argv[1:] == ["--version"]:
+        sys.stdout.write(f"morphisms-init {VERSION}\n")
+        sys.exit(0)
     doctor = sys.argv[1:] == ["--doctor"]
     if sys.argv[1:] and not doctor:
         sys.exit(usage(sys.argv[1:]))

@@ -51,16 +51,17 @@ class CheckResult:
 
 
 def holds_pod(item: Any) -> bool:
-    """Whether an object of any kind has a pod in it, by shape: a list `containers` of mappings with image or name."""
+    """Whether an object of any kind has a pod in it, by shape: a list `…containers` of mappings with image or name."""
     layer = [item]
     while layer:
         for each in layer:
-            containers = each.get("containers") if isinstance(each, dict) else None
-            if isinstance(containers, list) and any(
-                isinstance(container, dict) and ("image" in container or "name" in container)
-                for container in containers
-            ):
-                return True
+            for key, value in each.items() if isinstance(each, dict) else ():
+                if (
+                    str(key).lower().endswith("containers")
+                    and isinstance(value, list)
+                    and any(isinstance(inner, dict) and ("image" in inner or "name" in inner) for inner in value)
+                ):
+                    return True
         layer = [
             inner
             for each in layer

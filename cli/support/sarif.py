@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
 from cli.support.findings import Finding
+from plan.layout import VERSION
 from webhook.rules import POD
 from webhook.rules.rule import Rule, Severity
 
@@ -30,9 +30,7 @@ def sarif(findings: Sequence[Finding], not_evaluated: Sequence[str]) -> str:
     """The log of one run: a description per rule, a result per finding."""
     places = {rule.id: index for index, rule in enumerate(POD)}
     run: dict[str, Any] = {
-        "tool": {
-            "driver": {"name": "morphisms", "version": version("morphisms"), "rules": [_rule(rule) for rule in POD]}
-        },
+        "tool": {"driver": {"name": "morphisms", "version": VERSION, "rules": [_rule(rule) for rule in POD]}},
         "originalUriBaseIds": {_ROOT: {"description": {"text": "The folder that the check ran in."}}},
         "invocations": [
             {

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
+import tomllib
 
 import pytest
 import yaml
 
 from tests.cli.recorded import pod, recorded, service
-from tests.support.paths import REVIEWS
+from tests.support.paths import REVIEWS, ROOT
 
 COMMANDS = ("inject", "render", "check")
 
@@ -64,9 +64,13 @@ def test_checks_exit_code_is_for_ci(spec: dict[str, object], code: int) -> None:
 
 
 def test_version() -> None:
+    """Of the project's file: images hold no metadata of the package, and the command runs there as well."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     result = morphisms("--version")
-    assert (result.returncode, result.stderr) == (0, "")
-    assert re.fullmatch(r"morphisms [0-9]+\.[0-9]+\.[0-9]+\S*\n", result.stdout)
+    assert (result.returncode, result.stdout, result.stderr) == (0, f"morphisms {project['version']}\n", "")
+    command = [sys.executable, "-m", "sidecar.main", "--version"]
+    sidecar = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (sidecar.returncode, sidecar.stdout) == (0, f"morphisms-init {project['version']}\n")
 
 
 @pytest.mark.parametrize(

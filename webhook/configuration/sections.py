@@ -9,12 +9,11 @@ from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from certs.periods import MAX_LEAF, Periods
+from plan.layout import VERSION
 from server.yaml.fields import CertificatesText, HttpsUrl
 from webhook.configuration.section import Section
 from webhook.modes import Action, Mode
 from webhook.quantity import amount_of
-
-_VERSION = "0.1.0"
 
 
 def _quantity(text: str) -> str:
@@ -53,9 +52,7 @@ class Resources(Section):
 class Sidecar(Section):
     """The injected container."""
 
-    image: str = Field(
-        f"morphisms/sidecar:{_VERSION}", description="pin it by digest: Knative does not resolve its tag"
-    )
+    image: str = Field(f"morphisms/sidecar:{VERSION}", description="pin it by digest: Knative does not resolve its tag")
     imagePullPolicy: Literal["Always", "IfNotPresent", "Never"] = Field("IfNotPresent", description="as in Kubernetes")
     imagePullSecrets: tuple[str, ...] = Field((), description="added to the pod; they must exist in its namespace")
     resources: Resources = Field(Resources(), description="both requests and limits: a ResourceQuota may require them")
