@@ -50,7 +50,7 @@ class Ended:
     def variables(self, container: str) -> dict[str, str]:
         """What the exec helper would put into that container's environment."""
         pairs = (self.folder / "run" / "env" / container).read_bytes().split(b"\0")
-        return dict(pair.decode().split("=", 1) for pair in pairs if pair)
+        return dict(pair.decode().replace("$$", "$").split("=", 1) for pair in pairs if pair)
 
 
 @dataclass
