@@ -130,7 +130,7 @@ def test_killed_while_it_logs_in_the_guest_begins_anew_with_the_other(
     before = bao.accessors()
     replicas.first_to_vault.hold()
     process = served_pod.start()
-    assert replicas.first_to_vault.held.wait(20), "the pod has its bearer and waits for its token"
+    until(lambda: replicas.first.events("attestation"))  # so the pod has its bearer, and its token has to wait
     replicas.kill_first()
     ended = served_pod.end(process)
     assert ended.code == 0, ended.stderr
