@@ -9,6 +9,8 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterator
 
+import msgspec
+
 from plan.layout import RUN_PATH, RUN_VOLUME, SECRETS_PATH, SECRETS_VOLUME, TOKEN_VOLUME
 from webhook.pod.container import Container
 from webhook.pod.walk import field_of, texts
@@ -18,6 +20,9 @@ from webhook.rules.rule import FieldMessage, Rule, Severity, Subject
 _RESERVED_VOLUMES = (SECRETS_VOLUME, RUN_VOLUME, TOKEN_VOLUME)
 _ALLOWED = (own_mount(SECRETS_VOLUME, SECRETS_PATH), own_mount(RUN_VOLUME, RUN_PATH))
 _RESERVED_PATH = "/morphisms"
+_ENCODER = msgspec.json.Encoder()
+# What injection itself writes our names into.
+_NAMES_OURS = frozenset({"volumeMounts", "command", "args"})
 # Texts of the author's own, which Kubernetes never takes for a volume's name; mounts are checked one by one.
 _TEXTS = frozenset({"command", "args", "value", "image", "volumeMounts"})
 # Paths inside a volume of the author's.
@@ -42,7 +47,17 @@ def check(subject: Subject) -> Iterator[FieldMessage]:
             else:
                 continue
             yield f"{container.field}.volumeMounts[{index}]", f"container {container.label} {problem}"
-        yield from _elsewhere(container)
+        if _may_name_ours(container):
+            yield from _elsewhere(container)
+
+
+def _may_name_ours(container: Container) -> bool:
+    """A quick look at the bytes of the container without its mounts and words; most containers name nothing of ours."""
+    rest = {key: value for key, value in container.object.items() if key not in _NAMES_OURS}
+    try:
+        return b"morphisms" in _ENCODER.encode(rest)
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        return True  # such as a number that JSON cannot hold
 
 
 def _elsewhere(container: Container) -> Iterator[FieldMessage]:

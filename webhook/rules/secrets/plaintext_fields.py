@@ -28,9 +28,26 @@ _SHORTEST: Final = 8
 def check(subject: Subject) -> Iterator[FieldMessage]:
     pod = subject.pod
     detector = detector_of(pod.configuration.plaintext)
-    for key, value in pod.annotations.items():
-        if len(value) < _SHORTEST or key.startswith(PREFIX) or key in _ANNOTATIONS_READ_ELSEWHERE:
-            continue
+    annotations = [
+        (key, value)
+        for key, value in pod.annotations.items()
+        if len(value) >= _SHORTEST and not key.startswith(PREFIX) and key not in _ANNOTATIONS_READ_ELSEWHERE
+    ]
+    everything = "\n".join(
+        [
+            *[value for _, value in annotations],
+            *[
+                text
+                for container in pod.checked
+                for _, _, text in texts(container.object, _READ_ELSEWHERE)
+                if len(text) >= _SHORTEST
+            ],
+        ]
+    )[:_MOST_SEARCHED]
+    # One search for all: most pods hold none. An expansion could begin in one text and end in another.
+    if "${" not in everything and detector.find_format(everything) is None:
+        return
+    for key, value in annotations:
         found = detector.find_format(value, name=key)
         if found is not None:
             yield (
