@@ -95,8 +95,8 @@ class GuestReference:
 
     `product`: the product line's name, a key of TCB_COMPONENTS. Digests are raw bytes: `measurements`, `id_keys` and
     `author_keys` 48, `host_data` 32, `chip_ids` 64. `platform_require` and `platform_forbid` are masks over
-    PLATFORM_INFO, the mitigation masks over *_MIT_VECTOR. `min_firmware`: (major, minor, build). `revocation` None
-    leaves that to the caller.
+    PLATFORM_INFO, the mitigation masks over *_MIT_VECTOR. `csp_ids`: providers whose VLEKs count; empty accepts
+    none. `min_firmware`: (major, minor, build). `revocation` None leaves that to the caller.
     """
 
     name: str
@@ -115,7 +115,8 @@ class GuestReference:
     min_guest_svn: int = 0
     chip_ids: frozenset[bytes] | None = None
     masked_chip_id: bool = False
-    signing_keys: frozenset[str] = frozenset({"VCEK", "VLEK"})
+    signing_keys: frozenset[str] = frozenset({"VCEK"})
+    csp_ids: frozenset[str] = frozenset()
     platform_require: int = 0
     platform_forbid: int = 0
     launch_mitigations: int = 0

@@ -166,6 +166,11 @@ Digest16 = Annotated[bytes, PlainValidator(_DIGEST_16), WithJsonSchema(_DIGEST_1
 Digest32 = Annotated[bytes, PlainValidator(_DIGEST_32), WithJsonSchema(_DIGEST_32.schema)]
 Digest48 = Annotated[bytes, PlainValidator(_DIGEST_48), WithJsonSchema(_DIGEST_48.schema)]
 Digest64 = Annotated[bytes, PlainValidator(_DIGEST_64), WithJsonSchema(_DIGEST_64.schema)]
+CspIds = Annotated[
+    tuple[Annotated[str, Field(min_length=1, max_length=256, pattern="^[ -~]+$")], ...],
+    BeforeValidator(_filled_list),
+    Field(min_length=1),
+]
 Digests32 = Annotated[tuple[Digest32, ...], BeforeValidator(_filled_list), Field(min_length=1)]
 Digests48 = Annotated[tuple[Digest48, ...], BeforeValidator(_filled_list), Field(min_length=1)]
 Digests64 = Annotated[tuple[Digest64, ...], BeforeValidator(_filled_list), Field(min_length=1)]
@@ -210,10 +215,10 @@ class TcbSection(_Section):
     """The least security version of each firmware component; `fmc` for Turin, and only for Turin."""
 
     fmc: Unsigned8 | None = Field(None, description="from Turin on")
-    bootloader: Unsigned8
-    tee: Unsigned8
-    snp: Unsigned8
-    microcode: Unsigned8
+    bootloader: Unsigned8 = Field(description="of the security processor")
+    tee: Unsigned8 = Field(description="of the security processor's operating system")
+    snp: Unsigned8 = Field(description="of the SEV-SNP firmware")
+    microcode: Unsigned8 = Field(description="of the processor's microcode")
 
     @field_validator("fmc", mode="before")
     @classmethod
@@ -278,8 +283,8 @@ ExactPolicy = Annotated[int, PlainValidator(_exact_policy), WithJsonSchema(_UNSI
 class PlatformInfoSection(_Section):
     """Bits of PLATFORM_INFO: a mask, or a list of names."""
 
-    require: PlatformBits = 0
-    forbid: PlatformBits = 0
+    require: PlatformBits = Field(0, description="bits that must be set, such as [ALIAS_CHECK_COMPLETE]")
+    forbid: PlatformBits = Field(0, description="bits that must not be set, such as [SMT_EN]")
 
     @model_validator(mode="after")
     def _disjoint(self) -> PlatformInfoSection:
@@ -291,38 +296,42 @@ class PlatformInfoSection(_Section):
 class MitigationsSection(_Section):
     """Bits that must be set in LAUNCH_MIT_VECTOR and CURRENT_MIT_VECTOR."""
 
-    launch: Unsigned64 = 0
-    current: Unsigned64 = 0
+    launch: Unsigned64 = Field(0, description="mask over LAUNCH_MIT_VECTOR")
+    current: Unsigned64 = Field(0, description="mask over CURRENT_MIT_VECTOR")
 
 
 class VersionsSection(_Section):
     """Accepted versions of the report's format."""
 
-    min: Unsigned32 = 3
-    max: Unsigned32 = NEWEST_REPORT_VERSION
+    min: Unsigned32 = Field(3, description="oldest; version 2 does not name its processor")
+    max: Unsigned32 = Field(NEWEST_REPORT_VERSION, description="newest; at most the newest whose layout is known")
 
     @model_validator(mode="after")
     def _ordered(self) -> VersionsSection:
         if not OLDEST_REPORT_VERSION <= self.min <= self.max:
             raise _wrong(f"required min from {OLDEST_REPORT_VERSION} to max, such as {{min: 3, max: 5}}")
+        if self.max > NEWEST_REPORT_VERSION:
+            raise _wrong(
+                f"required max of at most {NEWEST_REPORT_VERSION}, the newest version whose reserved bytes are known"
+            )
         return self
 
 
 class RevocationSection(_Section):
     """What to do about a missing or stale revocation list."""
 
-    missing: RevocationAction = RevocationAction.REFUSE
-    stale: RevocationAction = RevocationAction.REFUSE
+    missing: RevocationAction = Field(RevocationAction.REFUSE, description="no list of the leaf's kind is at hand")
+    stale: RevocationAction = Field(RevocationAction.REFUSE, description="the newest list has ended")
 
 
 class GuestEntry(_Section):
     """One named guest: what its report must say."""
 
-    product: Product
+    product: Product = Field(description="product line of the processor")
     measurements: Annotated[tuple[Digest48, ...], BeforeValidator(_list)] = Field(
         description="launch digests, one of which must match; empty only with idKeys or authorKeys"
     )
-    minTcb: TcbSection = Field(description="floor of REPORTED_TCB")
+    minTcb: TcbSection = Field(description="floor of REPORTED_TCB; not zero in every component")
     minCommittedTcb: TcbSection | None = Field(None, description="floor of COMMITTED_TCB; by default minTcb")
     minLaunchTcb: TcbSection | None = Field(None, description="floor of LAUNCH_TCB; by default minTcb")
     policy: Annotated[
@@ -334,22 +343,36 @@ class GuestEntry(_Section):
     authorKeys: Digests48 | None = Field(None, description="accepted AUTHOR_KEY_DIGEST")
     familyId: Digest16 | None = Field(None, description="required FAMILY_ID")
     imageId: Digest16 | None = Field(None, description="required IMAGE_ID")
-    minGuestSvn: Unsigned32 = Field(0, description="floor of GUEST_SVN")
+    minGuestSvn: Unsigned32 = Field(0, description="floor of GUEST_SVN; required where measurements is empty")
     chipIds: Digests64 | None = Field(None, description="accepted CHIP_ID")
     maskedChipId: Boolean = Field(False, description="accept a report whose CHIP_ID the host has masked")
-    signingKeys: SigningKeys = Field(("VCEK", "VLEK"), description="keys that may have signed the report")
-    platformInfo: PlatformInfoSection = PlatformInfoSection()
-    mitigations: MitigationsSection = MitigationsSection()
-    minFirmware: Firmware | None = Field(None, description="MAJOR.MINOR.BUILD")
+    signingKeys: SigningKeys = Field(
+        ("VCEK",), description="keys that may have signed the report: the chip's VCEK, a provider's VLEK (with cspIds)"
+    )
+    cspIds: CspIds | None = Field(
+        None,
+        description="providers whose VLEKs count, by cspID; required with VLEK, and only with it",
+    )
+    platformInfo: PlatformInfoSection = Field(PlatformInfoSection(), description="bits of PLATFORM_INFO")
+    mitigations: MitigationsSection = Field(
+        MitigationsSection(), description="mitigations that the firmware must report, from report version 5 on"
+    )
+    minFirmware: Firmware | None = Field(
+        None, description="floor of the current and the committed firmware's version, MAJOR.MINOR.BUILD"
+    )
     provisionalFirmware: Boolean = Field(True, description="accept firmware that is not committed yet")
-    versions: VersionsSection = VersionsSection()
+    versions: VersionsSection = Field(VersionsSection(), description="accepted versions of the report's format")
     crl: (
         Annotated[
             Annotated[RevocationSection, Tag("mapping")] | Annotated[Literal["require", "soft"], Tag("other")],
             Discriminator(_is_mapping),
         ]
         | None
-    ) = Field(None, description="revocation lists; by default the caller decides")
+    ) = Field(
+        None,
+        description="require, soft, or what to do about a missing and a stale revocation list; by default require in"
+        " the verifier",
+    )
 
     _written: Mapping[str, Any] = PrivateAttr(default_factory=dict)
 
@@ -379,10 +402,29 @@ class GuestEntry(_Section):
         problem = "fmc is missing" if tcb.fmc is None else "unknown key fmc"
         raise _wrong(f"{problem}: the TCB of {info.data['product']} has {', '.join(components)}")
 
+    @field_validator("minTcb")
+    @classmethod
+    def _is_a_floor(cls, tcb: TcbSection) -> TcbSection:
+        if not any((tcb.fmc, tcb.bootloader, tcb.tee, tcb.snp, tcb.microcode)):
+            raise _wrong(
+                "every component is 0, so any firmware would do; `morphisms report show` prints a REPORTED_TCB"
+            )
+        return tcb
+
     @model_validator(mode="after")
     def _identified(self) -> GuestEntry:
         if not self.measurements and self.idKeys is None and self.authorKeys is None:
             raise _wrong("measurements is empty, required at least one digest, or idKeys or authorKeys")
+        if not self.measurements and "minGuestSvn" not in self.model_fields_set:
+            raise _wrong(
+                "minGuestSvn is missing: without measurements any old image by the same key would do; write the least"
+                " GUEST_SVN, such as 1"
+            )
+        if ("VLEK" in self.signingKeys) != (self.cspIds is not None):
+            raise _wrong(
+                "signingKeys and cspIds do not agree: VLEK needs the providers that count, such as"
+                ' {signingKeys: [VLEK], cspIds: ["CN=cc-us-east-2.amazonaws.com"]}, and only VLEK has any'
+            )
         return self
 
     def reference(self, name: str) -> GuestReference:
@@ -406,6 +448,7 @@ class GuestEntry(_Section):
             chip_ids=_set(self.chipIds),
             masked_chip_id=self.maskedChipId,
             signing_keys=frozenset(self.signingKeys),
+            csp_ids=frozenset(self.cspIds or ()),
             platform_require=self.platformInfo.require,
             platform_forbid=self.platformInfo.forbid,
             launch_mitigations=self.mitigations.launch,

@@ -165,6 +165,8 @@ def _claims(facts: Facts) -> dict[str, str]:
         "snp_signing_key": "vlek" if report.signing_key == SigningKey.VLEK else "vcek",
         "snp_firmware": str(report.current_firmware),
     }
+    if facts.is_vlek and facts.leaf is not None and facts.leaf.vek.csp_id is not None:
+        claims["snp_csp_id"] = facts.leaf.vek.csp_id
     if facts.line is not None:
         claims["snp_line"] = facts.line.name
         claims["snp_reported_tcb"] = str(facts.tcb(report.reported_tcb))

@@ -37,6 +37,7 @@ from attestation.verifier.metrics import VerifierMetrics, expose_revocation, wat
 from attestation.verifier.peer import Peers
 from attestation.verifier.policies.load import PolicyReader, policy_files
 from attestation.verifier.policies.model import PolicySet
+from attestation.verifier.policies.permissive import PermissiveGuests, warn_of_open_folders
 from attestation.verifier.policies.vault_secret import PolicySecret
 from attestation.verifier.reasons import RefusedError
 from attestation.verifier.records import RecordStore, read_vouched
@@ -149,6 +150,7 @@ def make_application(settings: Settings, configuration: VerifierConfiguration) -
     )
     _announce(configuration, _count(policies), certificates.anchors)
     expose_revocation(registry, certificates, time.time)
+    background.append(PermissiveGuests(registry, policies).watch)
     background += [crls.watch, lambda: certificates.keep_crls(lambda: datetime.now(UTC)), peers.close_at_end]
     return Application(
         routes=handlers.routes(),
@@ -261,6 +263,7 @@ def _policies(
     folders = (configuration.policies, configuration.guests)
     if missing := [f"{folder}: is not a folder that can be read" for folder in folders if not folder.is_dir()]:
         raise ConfigurationError(missing)
+    warn_of_open_folders(folders)
     reader = PolicyReader(read_back)
     watched: Watched[PolicySet] = Watched(
         "policies",

@@ -20,7 +20,7 @@ from attestation.verifier.policies.load import load_policies
 from server.yaml.strict import ConfigurationError
 
 AT = ("--at", "2025-12-01T00:00:00Z")
-VLEK_GUEST: dict[str, object] = {}
+VLEK_GUEST = {"signingKeys": ["VLEK"], "cspIds": ["CN=test"]}
 # What a caller has to say who wants neither a policy nor revocation lists.
 WAIVED = ("--authenticity-only", "--no-revocation")
 

@@ -382,8 +382,11 @@ def test_vmpl_1_needs_a_policy_that_allows_it(vectors, failed):
 
 def test_vlek_of_vmpl_1(vectors, failed):
     arguments = (vectors.report(VLEK), vectors.leaf(VLEK))
-    assert failed(vectors.appraise(*arguments, expectation=policy(vectors, VLEK))) == ["guest/vmpl"]
-    assert vectors.appraise(*arguments, expectation=policy(vectors, VLEK, vmpl=[0, 1])).accepted
+    aws = {"signingKeys": ["VLEK"], "cspIds": ["CN=cc-us-east-2.amazonaws.com"]}
+    assert failed(vectors.appraise(*arguments, expectation=policy(vectors, VLEK, **aws))) == ["guest/vmpl"]
+    assert vectors.appraise(*arguments, expectation=policy(vectors, VLEK, vmpl=[0, 1], **aws)).accepted
+    other = policy(vectors, VLEK, vmpl=1, **(aws | {"cspIds": ["CN=another.example"]}))
+    assert failed(vectors.appraise(*arguments, expectation=other)) == ["leaf/provider"]
     vcek_only = policy(vectors, VLEK, vmpl=1, signingKeys=["VCEK"])
     assert "report/signing-key" in failed(vectors.appraise(*arguments, expectation=vcek_only))
 
@@ -400,7 +403,9 @@ def test_author_key(vectors, failed):
     report = parse_report(vectors.report(name))
     keys = {"idKeys": [report.id_key_digest.hex()], "authorKeys": [report.author_key_digest.hex()]}
     arguments = (report.raw, vectors.leaf(name))
-    expectation = policy(vectors, name, versions={"min": 2}, measurements=[], policy={"minAbi": "1.51"}, **keys)
+    expectation = policy(
+        vectors, name, versions={"min": 2}, measurements=[], minGuestSvn=0, policy={"minAbi": "1.51"}, **keys
+    )
     assert vectors.appraise(*arguments, expectation=expectation).accepted
     other = policy(vectors, name, versions={"min": 2}, policy={"minAbi": "1.52"}, authorKeys=["00" * 48])
     assert failed(vectors.appraise(*arguments, expectation=other)) == ["policy/abi", "guest/author-key"]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Iterator
 from dataclasses import FrozenInstanceError
 from pathlib import Path
 from typing import Any
@@ -28,6 +31,7 @@ from kbs.reference_values import (
 from server.guest_entries import GuestFile, load_guests
 from server.yaml.strict import ConfigurationError, validate
 from tests.attestation.reports import guest_reference
+from tests.support.paths import ROOT
 
 TCB = {"bootloader": 3, "tee": 0, "snp": 8, "microcode": 115}
 GUEST: dict[str, Any] = {
@@ -84,9 +88,10 @@ def test_all_other_keys() -> None:
             "provisionalFirmware": False,
             "platformInfo": {"require": ["ECC_EN", "ALIAS_CHECK_COMPLETE"], "forbid": 1},
             "mitigations": {"launch": "0xb", "current": 1},
-            "versions": {"min": 2, "max": 6},
+            "versions": {"min": 2, "max": 4},
             "crl": {"stale": "accept"},
             "signingKeys": ["VLEK"],
+            "cspIds": ["CN=cc-us-east-2.amazonaws.com"],
         }
     )
     assert (guest.min_launch_tcb.snp, guest.min_committed_tcb.snp) == (7, 6)
@@ -98,9 +103,10 @@ def test_all_other_keys() -> None:
     assert guest.min_firmware == (1, 55, 40)
     assert (guest.platform_require, guest.platform_forbid) == (0x24, 1)
     assert (guest.launch_mitigations, guest.current_mitigations) == (0xB, 1)
-    assert (guest.min_version, guest.max_version) == (2, 6)
+    assert (guest.min_version, guest.max_version) == (2, 4)
     assert guest.revocation == RevocationPolicy(stale=RevocationAction.ACCEPT)
     assert guest.signing_keys == {"VLEK"}
+    assert guest.csp_ids == {"CN=cc-us-east-2.amazonaws.com"}
 
 
 def test_short_forms() -> None:
@@ -109,12 +115,26 @@ def test_short_forms() -> None:
     assert guest_reference(GUEST | {"policy": 0x30000}).policy.exact == 0x30000
     assert guest_reference(GUEST | {"policy": "0x70000"}).policy == RequiredGuestPolicy(exact=0x70000, migrate_ma=True)
     assert guest_reference(GUEST | {"platformInfo": {"require": "0X20"}}).platform_require == 0x20
-    assert guest_reference(GUEST | {"measurements": [], "idKeys": ["01" * 48]}).measurements == frozenset()
+    assert (
+        guest_reference(GUEST | {"measurements": [], "idKeys": ["01" * 48], "minGuestSvn": 1}).measurements
+        == frozenset()
+    )
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        # What accepts more than any operator can mean.
+        ({"minTcb": dict.fromkeys(TCB, 0)}, "g.minTcb: every component is 0, so any firmware would do"),
+        ({"measurements": [], "idKeys": ["01" * 48]}, "g: minGuestSvn is missing: without measurements any old image"),
+        ({"measurements": [], "authorKeys": ["01" * 48]}, "g: minGuestSvn is missing"),
+        ({"versions": {"max": 6}}, "g.versions: required max of at most 5, the newest version whose reserved bytes"),
+        ({"signingKeys": ["VLEK"]}, "g: signingKeys and cspIds do not agree: VLEK needs the providers that count"),
+        ({"signingKeys": ["VCEK", "VLEK"]}, "g: signingKeys and cspIds do not agree"),
+        ({"cspIds": ["CN=example"]}, "g: signingKeys and cspIds do not agree"),
+        ({"signingKeys": ["VLEK"], "cspIds": []}, "g.cspIds: the list is empty"),
+        ({"signingKeys": ["VLEK"], "cspIds": "CN=example"}, "g.cspIds: required a list"),
+        ({"signingKeys": ["VLEK"], "cspIds": [""]}, "g.cspIds[0]"),
         ({"product": "Rome"}, "g.product: input should be 'Milan', 'Genoa', 'Turin' or 'Simulated'"),
         ({"product": "Venice"}, "g.product"),
         ({"product": None}, "g: product has no value"),
@@ -229,3 +249,27 @@ def test_a_file_is_read_with_lines_and_twice_is_refused(tmp_path: Path) -> None:
 def test_an_entry_keeps_what_was_written() -> None:
     """A policy's digest covers it, so that a guest's change is a change of its policies."""
     assert validate({"g": GUEST}, GuestFile, name="guests").root["g"].written == GUEST
+
+
+def test_a_key_that_is_left_out_accepts_no_vlek() -> None:
+    assert guest_reference(GUEST).signing_keys == {"VCEK"}
+    assert guest_reference(GUEST).csp_ids == frozenset()
+
+
+def _described(document: dict[str, Any], name: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every key of a guest entry in the schema, with the keys of the mappings in it."""
+    for key, value in document["$defs"][name]["properties"].items():
+        yield f"{name}.{key}", value
+        for section in re.findall(r"#/\$defs/(\w+Section)", json.dumps(value)):
+            yield from _described(document, section)
+
+
+def test_every_key_is_documented_in_page_and_schema() -> None:
+    document = json.loads((ROOT / "docs" / "guest.schema.json").read_text())
+    page = (ROOT / "docs" / "verifier.md").read_text().partition("## Define what to trust")[2].partition("\n## ")[0]
+    found = dict(_described(document, "GuestEntry"))
+    assert len(found) > 40
+    assert [key for key, value in found.items() if not value.get("description")] == []
+    rows = re.findall(r"^\| (`[^|]+) \|", page, re.MULTILINE)
+    named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    assert {key.partition(".")[2] for key in found if key.startswith("GuestEntry.")} <= named

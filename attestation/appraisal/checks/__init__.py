@@ -53,6 +53,7 @@ CHECKS: tuple[Check, ...] = (
     leaf.kind,
     leaf.extensions,
     leaf.key,
+    leaf.provider,
     leaf.chip_id,
     signature.encoding,
     signature.signature,

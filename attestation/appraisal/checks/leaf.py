@@ -38,6 +38,16 @@ def key(facts: Facts) -> CheckOutcome:
     return CheckOutcome(actual == "EC secp384r1", actual, "EC secp384r1")
 
 
+@check("leaf/provider", needs=("leaf/type", "leaf/extensions"), with_reference=True)
+def provider(facts: Facts) -> CheckOutcome | None:
+    """A VLEK is a provider's key for all its machines: the reference values name the providers that count."""
+    if not facts.is_vlek:
+        return None
+    wanted = required(facts.reference).csp_ids
+    actual = required(required(facts.leaf).vek.csp_id)
+    return CheckOutcome(actual in wanted, f"cspID {actual}", "one of " + (", ".join(sorted(wanted)) or "none: cspIds"))
+
+
 @check("leaf/chip-id", needs=("leaf/type", "leaf/extensions"))
 def chip_id(facts: Facts) -> CheckOutcome | None:
     """hwID == the start of CHIP_ID, the rest of it zero. Turin has 8 bytes, the lines before 64. VLEKs name no chip."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -19,7 +20,7 @@ from attestation.report.abi import parse_report
 from attestation.report.certificate_table import TableEntry
 from attestation.report.envelopes import Envelope, Evidence, from_raw
 from attestation.report.products import MILAN, SIMULATED
-from kbs.reference_values import REQUIRE_CRL, SOFT_CRL, RevocationAction, RevocationPolicy
+from kbs.reference_values import REQUIRE_CRL, SOFT_CRL, GuestReference, RevocationAction, RevocationPolicy, TcbFloor
 
 LINES = ["Milan", "Genoa", "Turin"]
 
@@ -189,6 +190,24 @@ def test_the_other_kinds_list_says_nothing_about_this_leaf(milan, failed, vlek):
     # A revocation counts on whichever list it stands.
     revoked = milan.crl([65793 if vlek else 65537], vlek=not vlek)
     assert failed(milan.appraise(report, leaf, crls=(revoked, own))) == ["crl/intermediate"]
+
+
+@pytest.mark.parametrize(
+    ("providers", "refusal"), [({"CN=test"}, []), ({"CN=other"}, ["leaf/provider"]), (set(), ["leaf/provider"])]
+)
+def test_a_vlek_of_any_provider_is_not_enough(milan, providers, refusal):
+    leaf, key = milan.leaf(vlek=True)
+    floor = TcbFloor(3, 0, 8, 115)
+    guest = GuestReference("g", "Milan", frozenset({b"m" * 48}), floor, floor, floor)
+    guest = replace(guest, signing_keys=frozenset({"VLEK"}), csp_ids=frozenset(providers))
+    result = milan.appraise(milan.report(key, vlek=True), leaf, expectation=Expectation(guest))
+    assert [check.id for check in result.failed] == refusal
+    assert result.claims["snp_csp_id"] == "CN=test"
+    vcek, vcek_key = milan.leaf()
+    expectation = Expectation(replace(guest, signing_keys=frozenset({"VCEK"})))
+    result = milan.appraise(milan.report(vcek_key), vcek, expectation=expectation)
+    assert result.accepted
+    assert "snp_csp_id" not in result.claims
 
 
 def test_a_result_says_whether_revocation_was_checked(milan):

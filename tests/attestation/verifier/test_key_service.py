@@ -42,10 +42,15 @@ def site(tmp_path: Path, hierarchy: Hierarchy, issuer: Issuer, maker: Maker) -> 
 
 def metric(running: Verifier, name: str, kind: str) -> float:
     """The value for Milan."""
+    return plain_metric(running, f'{name}{{kind="{kind}",product="Milan"}}')
+
+
+def plain_metric(running: Verifier, sample: str) -> float:
+    """The value of one sample, by name and labels."""
     url = f"http://127.0.0.1:{running.metrics_port}/metrics"
     with urllib.request.urlopen(url, timeout=20) as answer:
         lines = answer.read().decode().splitlines()
-    (value,) = [line.split()[-1] for line in lines if line.startswith(f'{name}{{kind="{kind}",product="Milan"}}')]
+    (value,) = [line.split()[-1] for line in lines if line.startswith(f"{sample} ")]
     return float(value)
 
 
@@ -88,6 +93,17 @@ def test_a_guest_that_tolerates_a_missing_list_is_labelled(site: Site, maker: Ma
         assert attest(running, maker, issuer).status == 200
         (record,) = running.site.records()
         assert record["verdict"]["revocation"] == record["verdict"]["claims"]["snp_revocation"] == "unchecked"
+        (warning,) = running.events("permissive_guest")
+        assert (warning["guest"], warning["detail"].partition(":")[0]) == ("milan", "crl")
+        assert plain_metric(running, "morphisms_guests_without_revocation") == 1
+        site.write_guests({"milan": maker.guest})
+        until(lambda: plain_metric(running, "morphisms_guests_without_revocation") == 0)
+
+
+def test_a_folder_that_every_account_may_write_to_is_named(site: Site, maker: Maker) -> None:
+    (site.folder / "guests").chmod(0o777)
+    with milan_verifier(site, maker) as running:
+        assert [line["path"] for line in running.events("open_folder")] == [str(site.folder / "guests")]
 
 
 @pytest.mark.parametrize("excepted", [False, True])
