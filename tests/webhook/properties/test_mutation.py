@@ -115,7 +115,13 @@ def _without_ours(pod: Json) -> Json:
     spec, metadata = pod["spec"], pod["metadata"]
     annotations = metadata.pop("annotations", None) or {}
     annotations.pop("morphisms.dev/status", None)
-    annotations.pop("traffic.sidecar.istio.io/excludeOutboundPorts", None)
+    for mesh in (
+        "traffic.sidecar.istio.io/excludeOutboundPorts",
+        "traffic.sidecar.istio.io/excludeInboundPorts",
+        "config.linkerd.io/skip-outbound-ports",
+        "config.linkerd.io/skip-inbound-ports",
+    ):
+        annotations.pop(mesh, None)
     metadata["annotations"] = annotations
     for member in ("runtimeClassName", "overhead", "nodeSelector", "initContainers", "containers"):
         spec.pop(member, None)
@@ -124,7 +130,9 @@ def _without_ours(pod: Json) -> Json:
         spec[member] = [each for each in listed if not each.get("name", "").startswith(own)]
     spec["tolerations"] = [each for each in spec.get("tolerations") or [] if each.get("key") != "confidential"]
     security = spec.pop("securityContext", None) or {}
-    spec["securityContext"] = {key: value for key, value in security.items() if key != "fsGroup"}
+    spec["securityContext"] = {
+        key: value for key, value in security.items() if key not in ("fsGroup", "fsGroupChangePolicy")
+    }
     affinity = spec.pop("affinity", None) or {}
     node_affinity = affinity.pop("nodeAffinity", None) or {}
     terms = (node_affinity.pop(_REQUIRED, None) or {}).get("nodeSelectorTerms") or []
