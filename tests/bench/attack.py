@@ -50,9 +50,9 @@ def main() -> None:
         os.sched_setaffinity(0, {_CLIENT_CORE})
         with verifier(site) as running:
             pin(running.process.pid, _VERIFIER_CORE)
-            _attest(running, _victims(running, device, issuer, 50))
+            _attest(running, device, issuer, 50)
             for attack in ("evidence", "json"):
-                quiet = _attest(running, _victims(running, device, issuer))
+                quiet = _attest(running, device, issuer)
                 print(f"legitimate attestation, nothing else: {_figures(quiet)}")
                 took, statuses = _beside(running, device, issuer, attack)
                 ratio = _percentile(took, 99) / _percentile(quiet, 99)
@@ -65,7 +65,6 @@ def _beside(running: Verifier, device: Device, issuer: Issuer, attack: str) -> t
     """The victim's seconds while the attacker calls, and the attacker's answers by status."""
     count = int(_HOSTILE_PER_SECOND * (_SECONDS + 2))
     hostile = _hostile(running, device, issuer, count) if attack == "evidence" else []
-    victims = _victims(running, device, issuer)
     here, there = multiprocessing.Pipe()
     ca = running.site.folder / "ca.crt"
     process = multiprocessing.get_context("spawn").Process(
@@ -75,7 +74,7 @@ def _beside(running: Verifier, device: Device, issuer: Issuer, attack: str) -> t
     here.recv()  # it is connected
     here.send("go")
     time.sleep(1.0)  # the attack is under way
-    took = _attest(running, victims)
+    took = _attest(running, device, issuer)
     statuses, rate = here.recv()
     process.join(60)
     print(f"  the attacker made {rate:.0f} calls a second")
@@ -114,38 +113,31 @@ def _attack(pipe: Connection, port: int, ca: Path, hostile: Prepared, count: int
 
 
 def _hostile(running: Verifier, device: Device, issuer: Issuer, count: int) -> Prepared:
-    """Valid attestations of a few pods."""
-    return _prepared(running, device, [issuer.token(uid=f"attacker-{number % _PODS}") for number in range(count)])
-
-
-def _victims(
-    running: Verifier, device: Device, issuer: Issuer, count: int = int(_VICTIMS_PER_SECOND * _SECONDS)
-) -> Prepared:
-    """Valid attestations of one pod each."""
-    began = time.perf_counter()
-    return _prepared(running, device, [issuer.token(uid=f"victim-{began}-{number}") for number in range(count)])
-
-
-def _prepared(running: Verifier, device: Device, tokens: list[str]) -> Prepared:
+    """Valid attestations of a few pods, made beforehand; where that takes too long, their nonces expire (401)."""
     client = Client(running.port, running.site.folder / "ca.crt")
     key = EphemeralKey()
-    calls = []
-    for token in tokens:
-        nonce = client.nonce()
-        additional = write_additional_evidence(token)
-        primary = document(device, binding(nonce, key.public, additional))
-        calls.append((nonce, write_attest(nonce, key.public, primary, additional)))
+    calls = [_prepared(client, device, key, issuer.token(uid=f"attacker-{each % _PODS}")) for each in range(count)]
     client.close()
     return calls
 
 
-def _attest(running: Verifier, calls: Prepared) -> list[float]:
-    """Seconds of each attestation, at the victims' rate."""
+def _prepared(client: Client, device: Device, key: EphemeralKey, token: str) -> tuple[str, bytes]:
+    nonce = client.nonce()
+    additional = write_additional_evidence(token)
+    primary = document(device, binding(nonce, key.public, additional))
+    return nonce, write_attest(nonce, key.public, primary, additional)
+
+
+def _attest(
+    running: Verifier, device: Device, issuer: Issuer, count: int = int(_VICTIMS_PER_SECOND * _SECONDS)
+) -> list[float]:
+    """Seconds of each attestation of a pod of its own, at the victims' rate; nonce and evidence are not in them."""
     client = Client(running.port, running.site.folder / "ca.crt")
-    client.call("GET", "/healthz")
+    key = EphemeralKey()
     took = []
     began = time.perf_counter()
-    for number, (nonce, body) in enumerate(calls):
+    for number in range(count):
+        nonce, body = _prepared(client, device, key, issuer.token(uid=f"victim-{began}-{number}"))
         time.sleep(max(0.0, began + number / _VICTIMS_PER_SECOND - time.perf_counter()))
         start = time.perf_counter()
         answer = client.call("POST", ATTEST_PATH, body, {NONCE_HEADER: nonce})
