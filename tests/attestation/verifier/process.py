@@ -109,7 +109,7 @@ class Site:
         """What the verifier has kept for `morphisms explain`."""
         return [
             json.loads(line)
-            for path in (self.folder / "verdicts").glob("verdicts.*.jsonl")
+            for path in (self.folder / "verdicts").glob("*.jsonl")
             for line in path.read_text().splitlines()
         ]
 
