@@ -56,7 +56,7 @@ def started(folder: Path, transcript: Transcript) -> Iterator[Environment]:
     with contextlib.ExitStack() as running:
         openbao = running.enter_context(OpenBao(folder, certificates))
         hardware = running.enter_context(Hardware(machine, "snp-0"))
-        tampering = running.enter_context(Hardware(machine, "snp-1", "--tamper", "measurement"))
+        tampering = running.enter_context(Hardware(machine, "snp-1", "--tamper", "signature"))
         site = write_site(folder / "verifier", hardware, openbao, issuer)
         verifier = running.enter_context(Verifier(site, certificates))
         settings = configuration(openbao, verifier)

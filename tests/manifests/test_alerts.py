@@ -9,7 +9,7 @@ import yaml
 
 from attestation.pki.cache import CertificateCache, CertificateStore
 from attestation.pki.roots import TrustAnchors
-from attestation.verifier.metrics import VerifierMetrics, expose_revocation
+from attestation.verifier.metrics import VerifierMetrics, expose_revocation, watch_shared_keys
 from attestation.verifier.reasons import Reason
 from certs.metrics import CertificateMetrics
 from server.health import Health
@@ -31,6 +31,7 @@ def _known() -> set[str]:
     ServerMetrics(registry, Load(Limits()), Health({}), lambda: 0)
     AdmissionMetrics(registry, lambda: 0.0)
     VerifierMetrics(registry, lambda: 0)
+    watch_shared_keys(registry, lambda: 0)
     expose_revocation(registry, CertificateCache(CertificateStore(), TrustAnchors()), lambda: 0.0)
     CertificateMetrics(registry, lambda: False, lambda: 0.0)
     FileMetrics(registry)

@@ -195,9 +195,11 @@ def test_refusals_take_the_same_kind_of_time(running: Verifier, device: Device, 
             began = time.perf_counter()
             assert client.attest(body).status == 401
             seconds.append(time.perf_counter() - began)
-    # The fastest of each: a busy machine adds to an answer's time, and takes nothing away.
+    # The fastest of each: a busy machine adds to an answer's time, and takes nothing away. All of these are cheap checks,
+    # about a millisecond each: a difference of a few is below what a network adds.
     fastest = {name: min(seconds) for name, seconds in times.items()}
-    assert max(fastest.values()) < 3 * min(fastest.values()), fastest
+    slowest, quickest = max(fastest.values()), min(fastest.values())
+    assert slowest < 3 * quickest or slowest - quickest < 0.005, fastest
 
 
 def test_a_policy_removed_a_moment_ago_gives_nothing_more(

@@ -36,6 +36,7 @@ _ALLOWED = re.compile(
             "/metadata/annotations/morphisms.dev~1status",
             "/metadata/annotations/traffic.sidecar.istio.io~1exclude(Outbound|Inbound)Ports",
             "/metadata/annotations/config.linkerd.io~1skip-(outbound|inbound)-ports",
+            "/metadata/annotations/traffic.kuma.io~1exclude-(outbound|inbound)-ports",
             "/spec/resources/(requests|limits)/(cpu|memory)",
             "/spec/(runtimeClassName|overhead)",
             "/spec/nodeSelector/[^/]+",
