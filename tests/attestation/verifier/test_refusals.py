@@ -195,8 +195,8 @@ def test_refusals_take_the_same_kind_of_time(running: Verifier, device: Device, 
             began = time.perf_counter()
             assert client.attest(body).status == 401
             seconds.append(time.perf_counter() - began)
-    # The fastest of each: a busy machine adds to an answer's time, and takes nothing away. All of these are cheap checks,
-    # about a millisecond each: a difference of a few is below what a network adds.
+    # The fastest of each: a busy machine adds to an answer's time, and takes nothing away. All of these are cheap
+    # checks, about a millisecond each: a difference of a few is below what a network adds.
     fastest = {name: min(seconds) for name, seconds in times.items()}
     slowest, quickest = max(fastest.values()), min(fastest.values())
     assert slowest < 3 * quickest or slowest - quickest < 0.005, fastest
