@@ -8,6 +8,8 @@ from collections.abc import Iterable
 
 def printable(text: str) -> str:
     """The text without characters that steer a terminal or end a line: `?` stands for each."""
+    if text.isprintable():
+        return text
     return "".join(character if character.isprintable() else "?" for character in text)
 
 

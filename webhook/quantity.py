@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from decimal import ROUND_CEILING, Decimal
+from functools import lru_cache
 from typing import Any, Final
 
 _QUANTITY: Final = re.compile(
@@ -25,7 +26,14 @@ def amount_of(value: Any) -> Decimal | None:
     """The amount that a text or number stands for as a quantity; None if it is not one."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return None
-    match = _QUANTITY.fullmatch(str(value)) if len(str(value)) < 80 else None
+    text = str(value)
+    return _amount_of_text(text) if len(text) < 80 else None
+
+
+# Pods of one cluster share a few quantities, and each decision asks for the same ones again.
+@lru_cache(maxsize=512)
+def _amount_of_text(text: str) -> Decimal | None:
+    match = _QUANTITY.fullmatch(text)
     if match is None:
         return None
     exponent = Decimal(10) ** int(match[3]) if match[3] else Decimal(1)
@@ -34,8 +42,10 @@ def amount_of(value: Any) -> Decimal | None:
 
 def same_amount(one: Any, other: Any) -> bool:
     """Whether both are written alike or stand for the same amount: the API server stores 0.5 as 500m, 1024Ki as 1Mi."""
+    if one == other:
+        return True
     amount = amount_of(one)
-    return bool(one == other) or (amount is not None and amount == amount_of(other))
+    return amount is not None and amount == amount_of(other)
 
 
 def quantity_text(amount: Decimal, resource: str) -> str:

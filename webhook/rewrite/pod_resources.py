@@ -28,6 +28,8 @@ def raise_pod_resources(patch: Patch, pod: Pod, container: dict[str, Any]) -> No
     """
     resources = pod.spec.get("resources") or {}
     requests, limits = resources.get("requests") or {}, resources.get("limits") or {}
+    if not requests and not limits:
+        return
     adds = pod.injected is None and container.get("restartPolicy") == "Always"
     for name in ("cpu", "memory"):
         before = amount_of(requests.get(name)), amount_of(limits.get(name))
