@@ -117,12 +117,12 @@ def with_own_login(site: Site, bao: OpenBao, name: str) -> None:
 
 
 def test_a_live_token_is_revoked_within_a_minute_also_after_a_restart(
-    tmp_path: Path, hierarchy: Hierarchy, device: Device, issuer: Issuer, bao: OpenBao
+    tmp_path: Path, hierarchy: Hierarchy, device: Device, issuer: Issuer, bao: OpenBao, running: Verifier
 ) -> None:
     site = make_site(tmp_path, hierarchy, issuer, bao.url)
     site.write_policy("payments", policy(vault={"mount": "jwt-prod", "role": "knative"}))
     with_own_login(site, bao, "withdrawing")
-    bao.trust(site.public_keys)
+    bao.trust([*running.site.public_keys, *site.public_keys])
     with api_server(tmp_path / "api", "worker-1", "worker-1") as url:
         site.settings["clusters"][0] |= {"readBack": {"url": url}}
         with verifier(site) as first:
