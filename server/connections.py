@@ -18,6 +18,7 @@ from prometheus_client import Counter
 from server import logs
 from server.limits import Limits
 from server.peers import peer_address, peer_network
+from server.tls import shown_spki
 
 _SWEEP_SECONDS = 0.25
 _EVICT_AFTER_SECONDS = 5.0
@@ -29,10 +30,11 @@ _TAKEN = (errno.EADDRINUSE, errno.EACCES)
 class Connection(RequestHandler):
     """One HTTP/1.1 connection: `busy` while a handler has a request, `reading_since` while a header is incomplete.
 
-    `address` is the other end's, without the port; `peer` is the network that shares are counted for.
+    `address` is the other end's, without the port; `peer` is the network that shares are counted for. `spki`: see
+    `server.tls.shown_spki`.
     """
 
-    __slots__ = ("_pool", "_time", "address", "busy", "closing_since", "idle_since", "peer", "reading_since")
+    __slots__ = ("_pool", "_time", "address", "busy", "closing_since", "idle_since", "peer", "reading_since", "spki")
 
     def __init__(self, pool: "Connections", server: web.Server, loop: asyncio.AbstractEventLoop, **bounds: Any) -> None:
         super().__init__(server, loop=loop, **bounds)
@@ -44,11 +46,13 @@ class Connection(RequestHandler):
         self.closing_since = 0.0
         self.address = ""
         self.peer = ""
+        self.spki = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self.address = peer_address(str((transport.get_extra_info("peername") or ("",))[0]))
         self.peer = peer_network(self.address)
+        self.spki = shown_spki(transport.get_extra_info("ssl_object"))
         self._pool.add(self)
 
     def connection_lost(self, exc: BaseException | None) -> None:

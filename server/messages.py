@@ -17,6 +17,8 @@ class RequestInfo:
     `deadline`: the event loop's time, in seconds, at which the server gives up on the request.
     `peer`: the address of the connection's other end, without the port. Behind a proxy it is the proxy's.
     `is_connected`: whether the caller still waits, as far as this machine knows at the moment of the question.
+    `spki`: SHA-256 of the public key (SubjectPublicKeyInfo, DER) of the certificate that this connection showed; empty
+    without TLS.
     """
 
     method: str
@@ -27,6 +29,7 @@ class RequestInfo:
     deadline: float
     peer: str
     is_connected: Callable[[], bool] = lambda: True
+    spki: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

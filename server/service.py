@@ -176,7 +176,9 @@ class Service:
         label = "other"
         deadline = started + self._limits.deadline_seconds
         address, headers = connection.address, request.headers
-        info = RequestInfo(request.method, path, query, "", headers, deadline, address, connection.is_connected)
+        info = RequestInfo(
+            request.method, path, query, "", headers, deadline, address, connection.is_connected, connection.spki
+        )
         try:
             if isinstance(found, Refusal):
                 response = self._refuse(found, info)

@@ -11,6 +11,9 @@ import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
 from server.files import UnusableInputError, read_bounded
 from server.watched import FileMetrics, Watched
 from server.yaml.strict import ConfigurationError, Loaded
@@ -30,11 +33,26 @@ class CertificateFiles:
     minimum: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3
 
 
+class ServingContext(ssl.SSLContext):
+    """A server's context with its pair. `spki`: SHA-256 of the leaf's public key (SubjectPublicKeyInfo, DER)."""
+
+    spki: bytes = b""
+
+
+def shown_spki(connection: ssl.SSLSocket | ssl.SSLObject | None) -> bytes:
+    """`spki` of the certificate that this very connection's handshake showed; empty without TLS.
+
+    It comes from the connection's own context: the newest pair may be another one already.
+    """
+    context = None if connection is None else connection.context
+    return context.spki if isinstance(context, ServingContext) else b""
+
+
 class Certificate:
     """The newest valid pair of two files. `front` is the context to listen with."""
 
     def __init__(self, files: CertificateFiles, metrics: FileMetrics) -> None:
-        self._watched: Watched[ssl.SSLContext] = Watched(
+        self._watched: Watched[ServingContext] = Watched(
             "certificate",
             read=lambda: _load(files),
             paths=lambda: [files.chain, files.key],
@@ -63,7 +81,7 @@ class HeldCertificate:
 
     def __init__(self, minimum: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> None:
         self._minimum = minimum
-        self._newest: ssl.SSLContext | None = None
+        self._newest: ServingContext | None = None
         self.front = _context(minimum)
         self.front.sni_callback = self._choose
 
@@ -83,20 +101,20 @@ class HeldCertificate:
         return None
 
 
-def _context(minimum: ssl.TLSVersion) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+def _context(minimum: ssl.TLSVersion) -> ServingContext:
+    context = ServingContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = minimum
     context.set_alpn_protocols(["http/1.1"])
     return context
 
 
-def _load(files: CertificateFiles) -> Loaded[ssl.SSLContext]:
+def _load(files: CertificateFiles) -> Loaded[ServingContext]:
     chain, key = _read(files.chain), _read(files.key)
     context = _load_pair(chain, key, files.minimum, f"{files.chain}, {files.key}")
     return Loaded(context, hashlib.sha256(chain).hexdigest())
 
 
-def _load_pair(chain: bytes, key: bytes, minimum: ssl.TLSVersion, name: str) -> ssl.SSLContext:
+def _load_pair(chain: bytes, key: bytes, minimum: ssl.TLSVersion, name: str) -> ServingContext:
     context = _context(minimum)
     # One memory file holds both, so that OpenSSL checks the pair that it will serve, and no key reaches a disk.
     pair = os.memfd_create("certificate", os.MFD_CLOEXEC)
@@ -104,6 +122,8 @@ def _load_pair(chain: bytes, key: bytes, minimum: ssl.TLSVersion, name: str) -> 
         with os.fdopen(os.dup(pair), "wb") as file:
             file.write(chain + b"\n" + key)
         context.load_cert_chain(f"/proc/self/fd/{pair}", password=_no_password)
+        key_info = x509.load_pem_x509_certificate(chain).public_key()
+        context.spki = hashlib.sha256(key_info.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).digest()
     except (ssl.SSLError, ValueError) as error:
         reason = getattr(error, "reason", None) or "encrypted key"
         raise ServingCertificateError([f"{name}: not a usable pair ({reason})"]) from None

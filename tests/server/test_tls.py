@@ -1,7 +1,10 @@
 import asyncio
+import hashlib
 import ssl
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from prometheus_client import CollectorRegistry
 
 from server.messages import Response
@@ -124,3 +127,27 @@ async def test_resumption_does_not_bring_the_old_certificate_back(serve, new_pai
         return True
 
     await until(verified)
+
+
+async def test_a_handler_is_told_the_key_that_its_own_connection_showed(serve, connect, new_pair, tmp_path):
+    """Also on a connection that is older than the pair served now, which is another key."""
+    old, new = new_pair("ec"), new_pair("ec")
+
+    async def shown(_body, info):
+        return Response(200, info.spki)
+
+    def digest(der):
+        key = x509.load_der_x509_certificate(der).public_key()
+        return hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).digest()
+
+    service = await serve({("GET", "/shown"): shown}, certificate=old.write(tmp_path))
+    before = await connect(service.address)
+    assert (await before.request("GET", "/shown")).body == digest(old.der)
+    new.write(tmp_path)
+
+    async def served():
+        client = await connect(service.address)
+        return client.certificate == new.der and (await client.request("GET", "/shown")).body == digest(new.der)
+
+    await until(served)
+    assert (await before.request("GET", "/shown")).body == digest(old.der)
