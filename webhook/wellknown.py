@@ -11,6 +11,11 @@ INJECTOR_VERSION: Final = 1
 # A rendered or measured pod stays valid for two releases.
 SUPPORTED_INJECTOR_VERSIONS: Final = frozenset({1})
 
+# The key server's: the verifier and its OpenBao in one guest. manifests/overlays/kms-in-guests has the same names.
+KMS_NAMESPACE: Final = "morphisms-kms"
+KMS_STATEFUL_SET: Final = "morphisms-verifier"
+KMS_PROFILE: Final = "kms"
+
 DEFAULT_CONTAINER: Final = "kubectl.kubernetes.io/default-container"
 LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
 MIRROR: Final = "kubernetes.io/config.mirror"

@@ -16,5 +16,5 @@ def decide(request: Request, configuration: Configuration, snapshot: Snapshot | 
     """Refuse in enforce mode except for exempt groups; record, with a warning, in the other modes."""
     if mode is Mode.ABSENT:
         return Decision("skipped", mode, "no-mode", audit=summary(mode, "skipped", ()))
-    subject = ConnectSubject(request.subresource, request.user, configuration)
+    subject = ConnectSubject(request.namespace, request.subresource, request.user, configuration)
     return enforce(tuple(evaluate(CONNECT, subject)), mode, configuration, opted_in=False)

@@ -24,6 +24,7 @@ from webhook.configuration.sections import (
     Vault,
     Verifier,
 )
+from webhook.wellknown import KMS_NAMESPACE, KMS_PROFILE
 
 
 class Configuration(Section):
@@ -89,6 +90,29 @@ class Configuration(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _key_server_is_apart(self) -> Configuration:
+        """The key server's profile and namespace are each other's alone; a looser entry would open either."""
+        profile = self.profile_by_name[KMS_PROFILE]
+        if profile.isolation != "pod-vm" or not profile.runtimeClasses or profile.evidence:
+            raise PydanticCustomError(
+                "kms_profile",
+                f"profile {KMS_PROFILE} needs isolation: pod-vm and runtimeClasses, and takes no evidence: the verifier"
+                " attests itself",
+            )
+        users = [name for name, entry in self.namespaces.items() if KMS_PROFILE in (entry.profile, *entry.profiles)]
+        if self.defaultProfile == KMS_PROFILE or not set(users) <= {KMS_NAMESPACE}:
+            raise PydanticCustomError(
+                "kms_profile", f"profile {KMS_PROFILE} is for namespace {KMS_NAMESPACE} alone; remove it elsewhere"
+            )
+        entry = self.namespaces.get(KMS_NAMESPACE)
+        if entry is not None and not {entry.profile, *entry.profiles} <= {None, KMS_PROFILE}:
+            raise PydanticCustomError(
+                "kms_namespace",
+                f"namespaces.{KMS_NAMESPACE}: its pods use profile {KMS_PROFILE} alone; remove the entry",
+            )
+        return self
+
     @cached_property
     def profile_by_name(self) -> dict[str, Profile]:
         """Presets and configured profiles; the latter win."""
@@ -112,6 +136,8 @@ class Configuration(Section):
 
     def default_profile_of(self, namespace: str) -> str:
         """The profile of a pod that names none."""
+        if namespace == KMS_NAMESPACE:
+            return KMS_PROFILE
         entry = self.namespaces.get(namespace)
         return self.defaultProfile if entry is None or entry.profile is None else entry.profile
 

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from webhook.configuration.section import Section
 from webhook.snapshot import NodeRecord, Taint
+from webhook.wellknown import KMS_PROFILE
 
 
 class NodeRequirement(Section):
@@ -123,6 +124,14 @@ PRESETS: tuple[Profile, ...] = (
         runtimeClasses=("kata-remote",),
         handlers=("kata-remote",),
         evidence=(_GUEST_AGENT,),
+    ),
+    # The key server: it attests itself (attestation/verifier), so nothing attests it for an application.
+    Profile(
+        name=KMS_PROFILE,
+        isolation="pod-vm",
+        runtimeClasses=("kata-qemu-snp",),
+        handlers=("kata-qemu-snp",),
+        nodeSelector=(NodeRequirement(key="amd.feature.node.kubernetes.io/snp", values=("true",)),),
     ),
     Profile(
         name="system",

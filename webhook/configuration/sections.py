@@ -124,6 +124,13 @@ class Identities(Section):
         ),
         description="create the pods of Knative's Deployments",
     )
+    statefulSetControllers: tuple[str, ...] = Field(
+        (
+            "system:serviceaccount:kube-system:statefulset-controller",
+            "system:kube-controller-manager",
+        ),
+        description="create the key server's pod in morphisms-kms",
+    )
 
 
 class Reserved(Section):

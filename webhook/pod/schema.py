@@ -29,6 +29,7 @@ class Metadata(_Shape):
     generate_name: str | None = None
     labels: Texts | None = None
     annotations: Texts | None = None
+    owner_references: list[Object] | None = None
 
 
 class _Owned(_Shape):

@@ -55,6 +55,7 @@ class BindingSubject:
 class ConnectSubject:
     """A CONNECT to a pod's exec, attach or portforward."""
 
+    namespace: str
     subresource: str
     user: User
     configuration: Configuration

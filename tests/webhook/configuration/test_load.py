@@ -21,7 +21,7 @@ from webhook.configuration_file import load_configuration
     [
         ("rules: {secrets/plaintext-evn: {audit: deny}}", "unknown rule secrets/plaintext-evn, did you mean"),
         ("plaintext: {detectors: [stripe-keys]}", "unknown detector stripe-keys, did you mean stripe-key?"),
-        ("defaultProfile: kata", "unknown profile kata; known are kata-snp, peer-pod, system"),
+        ("defaultProfile: kata", "unknown profile kata; known are kata-snp, kms, peer-pod, system"),
         ("clutser: prod", "unknown key clutser, did you mean cluster?"),
         ("sidecar: {imge: x}", "unknown key imge, did you mean image?"),
         ("version: 2", "version"),
@@ -121,3 +121,51 @@ def test_usable_urls_and_ca_texts_are_taken(tmp_path: Path) -> None:
             section = {"cluster": "prod-eu1", "vault": {"url": url, "ca": text}, "verifier": {"url": url, "ca": text}}
             path.write_text(yaml.safe_dump(section, allow_unicode=True))
             assert load_configuration(path).value.vault.ca == text
+
+
+def test_the_key_servers_namespace_has_its_own_profile_alone() -> None:
+    """Whatever the default is, and without an entry of its own."""
+    configuration = Configuration.model_validate(
+        {"defaultProfile": "peer-pod", "namespaces": {"shop": {"profiles": ["system"]}}}
+    )
+    assert configuration.default_profile_of("morphisms-kms") == "kms"
+    assert configuration.profiles_allowed_in("morphisms-kms") == {"kms"}
+    assert not configuration.profile_by_name["kms"].injects
+
+
+_KMS = {"name": "kms", "isolation": "pod-vm", "runtimeClasses": ["kata-lab"], "handlers": ["kata-lab"]}
+
+
+@pytest.mark.parametrize(
+    ("section", "problem"),
+    [
+        ({"defaultProfile": "kms"}, "profile kms is for namespace morphisms-kms alone; remove it elsewhere"),
+        ({"namespaces": {"shop": {"profile": "kms"}}}, "profile kms is for namespace morphisms-kms alone"),
+        (
+            {"namespaces": {"shop": {"profiles": ["kata-snp", "kms"]}}},
+            "profile kms is for namespace morphisms-kms alone",
+        ),
+        ({"namespaces": {"morphisms-kms": {"profile": "system"}}}, "its pods use profile kms alone; remove the entry"),
+        ({"namespaces": {"morphisms-kms": {"profiles": ["kms", "kata-snp"]}}}, "its pods use profile kms alone"),
+        ({"profiles": [{**_KMS, "isolation": "node-vm"}]}, "profile kms needs isolation: pod-vm and runtimeClasses"),
+        ({"profiles": [{**_KMS, "runtimeClasses": []}]}, "profile kms needs isolation: pod-vm and runtimeClasses"),
+        (
+            {"profiles": [{**_KMS, "evidence": [{"source": "coco-aa", "address": "http://127.0.0.1:8006"}]}]},
+            "takes no evidence: the verifier attests itself",
+        ),
+    ],
+)
+def test_a_looser_key_server_is_refused_where_it_is_configured(
+    tmp_path: Path, section: dict[str, Any], problem: str
+) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(section))
+    with pytest.raises(ConfigurationError) as raised:
+        load_configuration(path)
+    assert problem in str(raised.value)
+
+
+def test_the_key_servers_profile_may_name_the_clusters_own_runtime_class(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump({"profiles": [_KMS], "namespaces": {"morphisms-kms": {"profile": "kms"}}}))
+    assert load_configuration(path).value.profile_by_name["kms"].runtimeClasses == ("kata-lab",)

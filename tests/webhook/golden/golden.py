@@ -32,7 +32,9 @@ CASES = HERE / "cases"
 
 @dataclass(frozen=True)
 class Case:
-    """`review` names a recorded review; `copy` copies within its request and `set` sets in its object, by path.
+    """`review` names a recorded review; `copy` copies within its request, by path.
+
+    `request` sets in the request and `set` in its object, by path.
 
     `wording` lists the rules whose messages `answer` holds whole.
     """
@@ -44,6 +46,7 @@ class Case:
     why: str
     set: dict[str, Any]
     copy: dict[str, str]
+    request: dict[str, Any]
     configuration: dict[str, Any]
     objects: list[Any]
     wording: frozenset[str] = frozenset()
@@ -62,6 +65,7 @@ def read_case(path: Path) -> Case:
         why=case.get("why", ""),
         set=case.get("set", {}),
         copy=case.get("copy", {}),
+        request=case.get("request", {}),
         configuration=case.get("configuration", {}),
         objects=case.get("objects", []),
         wording=frozenset(case.get("wording", ())),
@@ -75,6 +79,8 @@ def decision_and_response(case: Case) -> tuple[Decision, dict[str, Any]]:
     review = json.loads((REVIEWS / case.review).read_text())
     for target, source in case.copy.items():
         _set(review["request"], target.split("/"), _get(review["request"], source.split("/")))
+    for dotted, value in case.request.items():
+        _set(review["request"], dotted.split("/"), value)
     for dotted, value in case.set.items():
         _set(review["request"]["object"], dotted.split("/"), value)
     request = read_review(json.dumps(review).encode(), case.path)

@@ -13,7 +13,7 @@ from typing import Any
 
 from plan.codec import read_plan
 from plan.document import Plan, PlanError
-from tests.webhook.properties.worlds import NAMESPACE, World
+from tests.webhook.properties.worlds import NAMESPACE, SNP_LABEL, World
 
 Json = dict[str, Any]
 
@@ -64,6 +64,28 @@ def _faults(pod: Json, world: World) -> Iterator[str]:
         yield from _plan(pod, plan, options, world, profile.evidence)
         yield from _consumers(pod, plan, options)
     yield from _volumes(spec)
+
+
+def key_server_faults(pod: Json, user: str) -> list[str]:
+    """The properties that a pod created in morphisms-kms lacks; empty if mode enforce may admit it there."""
+    spec = pod["spec"]
+    lacks = [*_placement(spec, {SNP_LABEL: {"true"}}), *_isolation(spec), *_secrets_at_rest(pod)]
+    if spec.get("runtimeClassName") != "kata-qemu-snp":
+        lacks.append("runtime class")
+    if options_of(pod).get("profile", "kms") != "kms":
+        lacks.append("profile")
+    if any(each.get("name") == _INIT for each in _every(spec)):
+        lacks.append("injected")
+    if any(key == "env-from" or key.startswith("secret-") for key in options_of(pod)):
+        lacks.append("names secrets")
+    owners = [each for each in pod["metadata"].get("ownerReferences") or [] if each.get("controller")]
+    if [(each["kind"], each["name"], each["apiVersion"]) for each in owners] != [
+        ("StatefulSet", "morphisms-verifier", "apps/v1")
+    ]:
+        lacks.append("owner")
+    if not user.endswith((":statefulset-controller", ":kube-controller-manager")):
+        lacks.append("author")
+    return lacks
 
 
 def options_of(pod: Json) -> dict[str, str]:

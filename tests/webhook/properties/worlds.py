@@ -126,7 +126,15 @@ worlds = st.sampled_from(WORLDS)
 modes = st.sampled_from(Mode)
 
 
-def review(pod: Any, path: str, operation: str = "CREATE", old: Any = None) -> bytes:
+def review(
+    pod: Any,
+    path: str,
+    operation: str = "CREATE",
+    old: Any = None,
+    *,
+    namespace: str = NAMESPACE,
+    user: str = CONTROLLER,
+) -> bytes:
     """The AdmissionReview that an API server would send for the pod."""
     return json.dumps(
         {
@@ -137,8 +145,8 @@ def review(pod: Any, path: str, operation: str = "CREATE", old: Any = None) -> b
                 "kind": {"group": "", "version": "v1", "kind": "Pod"},
                 "resource": {"group": "", "version": "v1", "resource": "pods"},
                 "operation": operation,
-                "namespace": NAMESPACE,
-                "userInfo": {"username": CONTROLLER, "groups": ["system:authenticated"]},
+                "namespace": namespace,
+                "userInfo": {"username": user, "groups": ["system:authenticated"]},
                 "object": pod,
                 "oldObject": old,
             },
