@@ -137,8 +137,8 @@ def open_token(body: bytes, key: EphemeralKey, nonce: str, role: str = DEFAULT_R
         result = VaultToken(**content)
     except TypeError:
         raise WireError("content has other members than a Vault token has") from None
-    fields = (result.token, result.assurance, result.lease_seconds, result.renewable, result.simulated)
-    if list(map(type, fields)) != [str, str, int, bool, bool]:
+    fields = (result.token, result.assurance, result.vault_ca, result.lease_seconds, result.renewable, result.simulated)
+    if list(map(type, fields)) != [str, str, str, int, bool, bool]:
         raise WireError("content is not a Vault token")
     return result
 

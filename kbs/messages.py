@@ -6,6 +6,8 @@ Three calls, in this order:
 2. `POST /kbs/v0/attest` with evidence whose REPORT_DATA binds (nonce, ephemeral key, pod token) → a bearer token.
 3. `GET /kbs/v0/resource/vault/token/ROLE` with the bearer → a Vault token, encrypted to the ephemeral key.
 
+Before them, a guest whose plan says so demands the verifier's own evidence: `kbs.attested`.
+
 This module holds what both halves share. `kbs.guest` writes the requests and reads the answers, `kbs.verifier` does the
 reverse; neither half imports the other. All three import little, because a pod's cold start pays for each module.
 
@@ -47,6 +49,10 @@ MAX_ANSWER_SIZE: Final = 64 * 1024
 # The second call names its nonce here too: the verifier checks it before it reads the body, and keeps room for such
 # calls. A verifier that does not know the header ignores it.
 NONCE_HEADER: Final = "Morphisms-Nonce"
+# The third call says which form of the answer its guest reads: with version 2 it may hold Vault's CA.
+WIRE_HEADER: Final = "Morphisms-Wire"
+WIRE_VERSION: Final = "2"
+MAX_VAULT_CA_SIZE: Final = 24 * 1024  # PEM; what is left of an answer's 64 KiB after two times base64 and the rest
 NONCE_PATTERN: Final = re.compile(r"[A-Za-z0-9+/]{16,128}={0,2}")
 JWE_PARTS: Final = ("protected", "encrypted_key", "iv", "ciphertext", "tag")  # RFC 7516, section 7.2.2
 JWE_REGISTRY: Final = jwe.JWERegistry(
@@ -75,19 +81,26 @@ class ErrorType(StrEnum):
     VAULT = "VaultUnavailable"  # 503: Vault does not answer, or not as it should
     CLUSTER = "ClusterUnavailable"  # 503: the API server of the pod's cluster does not answer
     CERTIFICATES = "CertificatesUnavailable"  # 503: the chip's certificates are not fetched yet
+    EVIDENCE = "EvidenceUnavailable"  # 503: the verifier has no evidence of its own at the moment
     CLOCK = "ClockOff"  # 503: the verifier's own clock is off
     UNAVAILABLE = "TemporarilyUnavailable"  # 503: the same request may succeed later, see Retry-After
 
 
 @dataclass(frozen=True, slots=True)
 class VaultToken:
-    """The plaintext of the third answer. `lease_seconds` 0: the token does not expire."""
+    """The plaintext of the third answer. `lease_seconds` 0: the token does not expire.
+
+    `vault_ca`: the CA certificates (PEM) by which the verifier itself trusts Vault; empty where it uses the system's
+    store, and for guests that did not send WIRE_HEADER. Only a guest that attested the verifier may prefer it to the
+    plan's.
+    """
 
     token: str = field(repr=False)
     lease_seconds: int
     renewable: bool
     assurance: str
     simulated: bool
+    vault_ca: str = ""
 
 
 def binding(nonce: str, tee_pubkey: Mapping[str, str], additional_evidence: str) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ from joserfc import jwe
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey
 
+from kbs.attested import MAX_ATTESTED_SIZE, NONCE_SIZE, Step, decode, encode
 from kbs.messages import (
     CONTENT_ALGORITHM,
     CURVE,
@@ -99,18 +100,49 @@ def write_attest_answer(bearer: str, correlation_id: str) -> bytes:
 
 
 def seal_token(token: VaultToken, tee_pubkey: Mapping[str, str], nonce: str, role: str) -> bytes:
-    """Body of the third answer: a flattened JWE that only the ephemeral key's holder can open. Raises WireError."""
-    content = {
+    """Body of the third answer: a flattened JWE that only the ephemeral key's holder can open. Raises WireError.
+
+    `token.vault_ca` is empty for a guest that did not say that it reads it: an older one refuses an unknown member.
+    """
+    content: dict[str, Any] = {
         "token": token.token,
         "lease_seconds": token.lease_seconds,
         "renewable": token.renewable,
         "assurance": token.assurance,
         "simulated": token.simulated,
     }
+    if token.vault_ca:
+        content["vault_ca"] = token.vault_ca
     header = {"alg": KEY_ALGORITHM, "enc": CONTENT_ALGORITHM, "nonce": nonce, "role": role}
     key = _import_public_key(tee_pubkey)
     compact = jwe.encrypt_compact(header, write_json(content), key, registry=JWE_REGISTRY)
     return write_json(dict(zip(JWE_PARTS, compact.split("."), strict=True)))
+
+
+def read_attested(body: bytes) -> bytes:
+    """The nonce of a call to `/attested`, 32 bytes. Raises WireError."""
+    document = _read(body, MAX_ATTESTED_SIZE, "body")
+    if document.keys() != {"nonce"}:
+        raise WireError("body has other members than nonce")
+    try:
+        return decode(document["nonce"], NONCE_SIZE)
+    except ValueError as error:
+        raise WireError(f"nonce: {error}") from None
+
+
+def write_attested_answer(
+    evidence: Mapping[str, Any], path: Sequence[Step], *, policies: bytes, configuration: bytes, references: str
+) -> bytes:
+    """The answer to `/attested`, see `kbs.attested`. `references`: compact JWS, or empty."""
+    document: dict[str, Any] = {
+        "evidence": evidence,
+        "path": [{"side": step.side.value, "hash": encode(step.hash)} for step in path],
+        "policies": encode(policies),
+        "configuration": encode(configuration),
+    }
+    if references:
+        document["references"] = references
+    return write_json(document)
 
 
 def write_error(problem: ErrorType, correlation_id: str) -> bytes:

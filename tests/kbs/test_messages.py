@@ -69,7 +69,8 @@ def test_what_the_guest_writes_the_verifier_reads() -> None:
         "0123456789abcdef",
     )
     assert read_correlation_id(b'{"token":"b.e.r","correlation-id":"x\\ny"}') == ""
-    assert open_token(seal_token(TOKEN, key.public, "n", "r"), key, "n", "r") == TOKEN
+    for token in (TOKEN, replace(TOKEN, vault_ca="-----BEGIN CERTIFICATE-----")):
+        assert open_token(seal_token(token, key.public, "n", "r"), key, "n", "r") == token
     error = read_error(write_error(ErrorType.REFUSED, "0123456789abcdef"))
     assert error == ErrorAnswer("AttestationRefused", "0123456789abcdef")
 
@@ -84,7 +85,15 @@ def test_the_answer_is_a_flattened_jwe_as_kbs_clients_read_it() -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"token": 1}, {"lease_seconds": "600"}, {"lease_seconds": True}, {"renewable": 1}, {"simulated": None}]
+    "change",
+    [
+        {"token": 1},
+        {"lease_seconds": "600"},
+        {"lease_seconds": True},
+        {"renewable": 1},
+        {"simulated": None},
+        {"vault_ca": 1},
+    ],
 )
 def test_content_of_other_types_is_no_token(change: dict[str, Any]) -> None:
     key = EphemeralKey()
