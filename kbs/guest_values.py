@@ -1,7 +1,8 @@
 """Guest reference values as JSON, for documents that a guest reads: signed references, and `verifier.attest` of a plan.
 
 The names and meanings are those of operators' guest entries (docs/reference.md), in one spelling each: digests in
-lower-case hex, numbers as numbers, versions and masks too. A member that says what holds without it may be left out,
+lower-case hex, numbers as numbers, versions as lists of them, 64-bit masks as text like 0x30000 (numbers of JSON are
+exact only up to 53 bits). A member that says what holds without it may be left out,
 and `write_guest` leaves it out. An unknown member is refused: a reader that passed over one would accept more than the
 writer meant. Operators' own files are read by `server.guest_entries`, which no guest carries.
 """
@@ -29,6 +30,7 @@ Reader = Callable[[object, str], T]
 
 _HEX: Final = re.compile("[0-9a-f]*")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_MASK: Final = re.compile("0x(0|[1-9a-f][0-9a-f]{0,15})")
 _CSP: Final = re.compile(r"[ -~]{1,256}")
 _MOST: Final = 256  # entries of a list
 _OLDEST_WITH_CPUID: Final = 3
@@ -145,8 +147,8 @@ def write_guest(guest: GuestReference) -> dict[str, Any]:
         "policy": _write_policy(guest.policy),
         "vmpl": sorted(guest.vmpl),
     }
-    platform = {"require": guest.platform_require, "forbid": guest.platform_forbid}
-    mitigations = {"launch": guest.launch_mitigations, "current": guest.current_mitigations}
+    platform = {"require": hex(guest.platform_require), "forbid": hex(guest.platform_forbid)}
+    mitigations = {"launch": hex(guest.launch_mitigations), "current": hex(guest.current_mitigations)}
     versions = {"min": guest.min_version, "max": guest.max_version}
     crl = guest.revocation
     optional: dict[str, tuple[bool, Any]] = {
@@ -162,8 +164,8 @@ def write_guest(guest: GuestReference) -> dict[str, Any]:
         "maskedChipId": (guest.masked_chip_id, True),
         "signingKeys": (guest.signing_keys != {"VCEK"}, sorted(guest.signing_keys)),
         "cspIds": (bool(guest.csp_ids), sorted(guest.csp_ids)),
-        "platformInfo": (any(platform.values()), platform),
-        "mitigations": (any(mitigations.values()), mitigations),
+        "platformInfo": (bool(guest.platform_require or guest.platform_forbid), platform),
+        "mitigations": (bool(guest.launch_mitigations or guest.current_mitigations), mitigations),
         "minFirmware": (guest.min_firmware is not None, list(guest.min_firmware or ())),
         "provisionalFirmware": (not guest.provisional_firmware, False),
         "versions": (versions != {"min": _OLDEST_WITH_CPUID, "max": NEWEST_REPORT_VERSION}, versions),
@@ -209,6 +211,13 @@ def number(bits: int) -> Reader[int]:
     return read
 
 
+def mask(value: object, where: str) -> int:
+    """Reads 64 bits as text, such as 0x30000."""
+    if not isinstance(value, str) or not _MASK.fullmatch(value):
+        raise GuestValuesError(f"{where}: not a mask in lower-case hexadecimal digits, such as 0x30000")
+    return int(value, 16)
+
+
 def boolean(value: object, where: str) -> bool:
     """Reads true or false."""
     if not isinstance(value, bool):
@@ -252,7 +261,7 @@ def _tcb(components: tuple[str, ...]) -> Reader[TcbFloor]:
 
 def _policy(value: object, where: str) -> RequiredGuestPolicy:
     if not isinstance(value, dict):
-        exact = number(64)(value, where)
+        exact = mask(value, where)
         if exact & _DEBUG or exact >> _FIRST_RESERVED or not exact & _MUST_BE_ONE:
             raise GuestValuesError(f"{where}: DEBUG is set, or bit 17 is not, or a reserved bit is")
         return RequiredGuestPolicy(exact=exact)
@@ -287,7 +296,7 @@ def _csp_ids(value: object, where: str) -> frozenset[str]:
 def _two_masks(first: str, second: str) -> Reader[tuple[int, int]]:
     def read(value: object, where: str) -> tuple[int, int]:
         members = Members(value, where)
-        masks = (members.take(first, number(64)), members.take(second, number(64)))
+        masks = (members.take(first, mask), members.take(second, mask))
         members.end()
         return masks
 
@@ -333,9 +342,9 @@ def _write_tcb(floor: TcbFloor) -> dict[str, int]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _write_policy(policy: RequiredGuestPolicy) -> int | dict[str, Any]:
+def _write_policy(policy: RequiredGuestPolicy) -> str | dict[str, Any]:
     if policy.exact is not None:
-        return policy.exact
+        return hex(policy.exact)
     default = RequiredGuestPolicy()
     bits: dict[str, Any] = {
         name: getattr(policy, field)

@@ -11,6 +11,7 @@ import os
 import socket
 import stat
 import threading
+import time
 from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
@@ -51,9 +52,12 @@ class _UnixServer(ThreadingMixIn, UnixStreamServer):
 class SimulatedMachine:
     """A running server. `address` is what the sources `simulated` and `coco-aa` take."""
 
-    def __init__(self, device: Device, listen: tuple[str, int] | Path) -> None:
-        """Listen at a loopback (host, port), port 0 for any, or at a socket path (mode 0600). Raises OSError."""
-        handler = _handler(device)
+    def __init__(self, device: Device, listen: tuple[str, int] | Path, *, report_seconds: float = 0.0) -> None:
+        """Listen at a loopback (host, port), port 0 for any, or at a socket path (mode 0600). Raises OSError.
+
+        `report_seconds`: how long a report takes. Then the machine makes one after the other, as firmware does.
+        """
+        handler = _handler(_Firmware(device, report_seconds))
         self._path: Path | None = None
         self._server: _TcpServer | _UnixServer
         if isinstance(listen, Path):
@@ -92,24 +96,42 @@ def _remove_stale(path: Path) -> None:
                 path.unlink()
 
 
-def _report(device: Device, query: str) -> tuple[str, bytes]:
+class _Firmware:
+    """The device, as slow as it is told to be."""
+
+    def __init__(self, device: Device, seconds: float) -> None:
+        self._device = device
+        self._seconds = seconds
+        self._turn = threading.Lock()
+        self.certificate_table = device.certificate_table()
+
+    def report(self, report_data: bytes) -> bytes:
+        """As Device.report."""
+        if not self._seconds:
+            return self._device.report(report_data)
+        with self._turn:
+            time.sleep(self._seconds)
+            return self._device.report(report_data)
+
+
+def _report(device: _Firmware, query: str) -> tuple[str, bytes]:
     try:
         report_data = bytes.fromhex(_parameter(query, "report_data"))
     except ValueError:
         raise _BadRequestError("report_data is not hexadecimal") from None
     if len(report_data) != REPORT_DATA_SIZE:
         raise _BadRequestError(f"report_data has {len(report_data)} bytes, required {REPORT_DATA_SIZE}")
-    return "application/octet-stream", device.report(report_data) + device.certificate_table()
+    return "application/octet-stream", device.report(report_data) + device.certificate_table
 
 
-def _coco(device: Device, query: str) -> tuple[str, bytes]:
+def _coco(device: _Firmware, query: str) -> tuple[str, bytes]:
     report_data = _parameter(query, "runtime_data").encode("utf-8", "surrogateescape")
     if len(report_data) > REPORT_DATA_SIZE:
         raise _BadRequestError(f"runtime_data has {len(report_data)} bytes, at most {REPORT_DATA_SIZE} fit")
     evidence = CollectedEvidence(
         "simulated",
         device.report(report_data.ljust(REPORT_DATA_SIZE, b"\0")),
-        parse_certificate_table(device.certificate_table()),
+        parse_certificate_table(device.certificate_table),
     )
     return "application/octet-stream", json.dumps(coco_document(evidence), separators=(",", ":")).encode()
 
@@ -121,10 +143,10 @@ def _parameter(query: str, name: str) -> str:
     return values[0]
 
 
-_DOORS: dict[str, Callable[[Device, str], tuple[str, bytes]]] = {"/report": _report, "/aa/evidence": _coco}
+_DOORS: dict[str, Callable[[_Firmware, str], tuple[str, bytes]]] = {"/report": _report, "/aa/evidence": _coco}
 
 
-def _handler(device: Device) -> type[BaseHTTPRequestHandler]:
+def _handler(device: _Firmware) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         server_version = "morphisms-simulated-hardware"

@@ -47,6 +47,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="48 bytes, by default a fixed digest, printed at the start",
     )
     parser.add_argument(
+        "--report-milliseconds",
+        type=_milliseconds,
+        default=0.0,
+        metavar="N",
+        help="take so long for each report, one after the other, as firmware does; default 0: at once",
+    )
+    parser.add_argument(
         "--tamper",
         type=Tamper,
         choices=list(Tamper),
@@ -61,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
     try:
         device = Device(open_hierarchy(arguments.dir), arguments.measurement, arguments.host_data, arguments.tamper)
-        machine = SimulatedMachine(device, arguments.listen)
+        machine = SimulatedMachine(device, arguments.listen, report_seconds=arguments.report_milliseconds / 1000)
     except (AttestationError, OSError) as error:
         print(f"morphisms simulated-hardware: {error}", file=sys.stderr)
         return UNUSABLE
@@ -91,6 +98,16 @@ def listen_address(text: str) -> tuple[str, int] | Path:
     if not is_loopback or not port.isdigit() or int(port) > 65535:
         raise argparse.ArgumentTypeError("expected HOST:PORT on loopback, such as 127.0.0.1:8007, or a path")
     return host, int(port)
+
+
+def _milliseconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 60_000:
+        raise argparse.ArgumentTypeError("expected milliseconds from 0 to 60000, such as 30")
+    return value
 
 
 def _hexadecimal(size: int) -> Callable[[str], bytes]:

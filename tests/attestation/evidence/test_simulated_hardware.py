@@ -9,6 +9,7 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -299,6 +300,22 @@ def test_report_verify_takes_the_folder_as_it_is(device: Device, tmp_path: Path)
         assert ("simulated: the root is not AMD's" in result.stderr) == (code != 1)
 
 
+def test_a_machine_as_slow_as_hardware_makes_one_report_after_the_other(hierarchy: Hierarchy) -> None:
+    arguments = ("--dir", str(hierarchy.root_path.parent), "--listen", "127.0.0.1:0", "--report-milliseconds", "100")
+    with process(*arguments) as (_, said):
+        opened = open_source("simulated", said[0].split()[-1])
+        started = time.monotonic()
+        threads = [
+            threading.Thread(target=opened.collect, args=(opened.report_data(DIGEST),), kwargs={"timeout": 20})
+            for _ in range(3)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+        assert time.monotonic() - started >= 0.3
+
+
 def test_an_ipv6_loopback_address(device: Device) -> None:
     try:
         running = SimulatedMachine(device, ("::1", 0))
@@ -342,6 +359,8 @@ def test_a_socket_in_use_is_not_taken_away(device: Device, tmp_path: Path) -> No
     "arguments",
     [
         ("--listen", "0.0.0.0:0"),
+        ("--listen", "127.0.0.1:0", "--report-milliseconds", "soon"),
+        ("--listen", "127.0.0.1:0", "--report-milliseconds", "-1"),
         ("--listen", "192.0.2.1:80"),
         ("--listen", "example.org:80"),
         ("--listen", "127.0.0.1"),
