@@ -202,7 +202,7 @@ PlatformBits = Annotated[
 ]
 
 
-def _is_mapping(value: object) -> str:
+def is_mapping(value: object) -> str:
     """Which member of a union of a mapping and something else the value is for."""
     return "mapping" if isinstance(value, dict | BaseModel) else "other"
 
@@ -335,7 +335,7 @@ class GuestEntry(_Section):
     minCommittedTcb: TcbSection | None = Field(None, description="floor of COMMITTED_TCB; by default minTcb")
     minLaunchTcb: TcbSection | None = Field(None, description="floor of LAUNCH_TCB; by default minTcb")
     policy: Annotated[
-        Annotated[PolicySection, Tag("mapping")] | Annotated[ExactPolicy, Tag("other")], Discriminator(_is_mapping)
+        Annotated[PolicySection, Tag("mapping")] | Annotated[ExactPolicy, Tag("other")], Discriminator(is_mapping)
     ] = Field(default_factory=PolicySection, description="POLICY bit by bit, or its exact value")
     vmpl: Vmpls = Field((0,), description="accepted privilege levels")
     hostData: Digests32 | None = Field(None, description="accepted HOST_DATA")
@@ -365,7 +365,7 @@ class GuestEntry(_Section):
     crl: (
         Annotated[
             Annotated[RevocationSection, Tag("mapping")] | Annotated[Literal["require", "soft"], Tag("other")],
-            Discriminator(_is_mapping),
+            Discriminator(is_mapping),
         ]
         | None
     ) = Field(

@@ -24,7 +24,8 @@ class Facts:
     """All that checks may look at; gathered before the first one runs, and nothing in it is trusted yet.
 
     `line`: the layout that TCBs are decoded in, by CPUID or else by the leaf's issuer. `crls`: those that name the root
-    as issuer. `host_data` and `report_data`: what the caller expects, None for no expectation.
+    as issuer. `host_data` and `report_data`: what the caller expects, None for no expectation. `now`: None where the
+    caller's clock decides nothing.
     """
 
     evidence: Evidence
@@ -38,7 +39,7 @@ class Facts:
     reference: GuestReference | None
     host_data: frozenset[bytes] | None
     report_data: tuple[bytes, ...] | None
-    now: datetime
+    now: datetime | None
 
     @property
     def report(self) -> Report:

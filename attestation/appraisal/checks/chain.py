@@ -93,7 +93,9 @@ def constraints(facts: Facts) -> CheckOutcome:
 
 def _validity(identifier: str, which: str, needs: str) -> Check:
     @check(identifier, needs=(needs,))
-    def evaluate(facts: Facts) -> CheckOutcome:
+    def evaluate(facts: Facts) -> CheckOutcome | None:
+        if facts.now is None:
+            return None
         certificate: Certificate = required(getattr(facts, which))
         return CheckOutcome(
             certificate.not_before <= facts.now <= certificate.not_after,

@@ -42,12 +42,11 @@ def fresh(facts: Facts) -> CheckOutcome | None:
     newest = max(found, key=lambda crl: crl.this_update)
     until = "without an end" if newest.next_update is None else f"to {newest.next_update.isoformat()}"
     required_time = f"{newest.this_update.isoformat()} {until}"
-    if newest.is_fresh(facts.now):
-        return CheckOutcome(True, f"at {facts.now.isoformat()}", required_time)
+    at = "without a clock" if facts.now is None else f"at {facts.now.isoformat()}"
+    if facts.now is not None and newest.is_fresh(facts.now):
+        return CheckOutcome(True, at, required_time)
     accepted = facts.revocation.stale is RevocationAction.ACCEPT
-    return CheckOutcome(
-        accepted, f"at {facts.now.isoformat()}", required_time, "the newest list is stale" if accepted else ""
-    )
+    return CheckOutcome(accepted, at, required_time, "the newest list is stale" if accepted else "")
 
 
 def _not_listed(identifier: str, which: str, needs: str) -> Check:
