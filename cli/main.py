@@ -27,6 +27,7 @@ COMMANDS: dict[str, str] = {
     "explain": "cli.commands.explain",
     "vault": "cli.commands.vault",
     "certificates": "cli.commands.certificates",
+    "kms": "cli.commands.kms",
 }
 
 

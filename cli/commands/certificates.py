@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import re
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -18,6 +17,7 @@ from certs.authority import issue_leaf, make_authority
 from certs.chain import is_authority
 from certs.pem import Pair, read_certificates, read_pair
 from certs.periods import Periods
+from cli.support.whole_file import write_whole
 from server.files import UnusableInputError, read_bounded
 from server.text import printable
 
@@ -56,9 +56,9 @@ def run(arguments: argparse.Namespace) -> int:
     authority = _authority(arguments.ca_dir, now)
     leaf = issue_leaf(authority, arguments.name, now, Periods(leaf=timedelta(days=arguments.days)))
     _make_folder(arguments.out, 0o700)
-    _write(arguments.out / "tls.key", leaf.key_pem, 0o400)
-    _write(arguments.out / "tls.crt", leaf.certificate_pem, 0o600)
-    _write(arguments.out / "ca.crt", authority.certificate_pem, 0o600)
+    write_whole(arguments.out / "tls.key", leaf.key_pem, 0o400)
+    write_whole(arguments.out / "tls.crt", leaf.certificate_pem, 0o600)
+    write_whole(arguments.out / "ca.crt", authority.certificate_pem, 0o600)
     print(f"{arguments.out}: tls.crt, tls.key, ca.crt; expires {leaf.certificate.not_valid_after_utc:%Y-%m-%d}")
     return 0
 
@@ -68,8 +68,8 @@ def _authority(folder: Path, now: datetime) -> Pair:
     if not certificate.exists() and not key.exists():
         made = make_authority(now, Periods())
         _make_folder(folder, 0o700)
-        _write(key, made.key_pem, 0o400)
-        _write(certificate, made.certificate_pem, 0o600)
+        write_whole(key, made.key_pem, 0o400)
+        write_whole(certificate, made.certificate_pem, 0o600)
         print(f"{folder}: ca.crt, ca.key; expires {made.certificate.not_valid_after_utc:%Y-%m-%d}")
         return made
     pair = read_pair(read_bounded(certificate), read_bounded(key))
@@ -105,21 +105,6 @@ def _make_folder(path: Path, mode: int) -> None:
         path.mkdir(mode=mode, parents=True, exist_ok=True)
     except OSError as error:
         raise UnusableInputError(f"{path}: cannot be made: {error.strerror}") from None
-
-
-def _write(path: Path, content: bytes, mode: int) -> None:
-    """Whole or not at all, and never readable for others, not even for a moment."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    except OSError as error:
-        unfinished.unlink(missing_ok=True)
-        raise UnusableInputError(f"{path}: cannot be written: {error.strerror}") from None
 
 
 def _name(text: str) -> str:

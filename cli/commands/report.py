@@ -13,7 +13,7 @@ from attestation.appraisal.appraise import Expectation, appraise
 from attestation.appraisal.result import CHECKED, AttestationResult
 from attestation.errors import AttestationError, CertificateError, FormatError
 from attestation.pki.certificates import Certificate, parse_certificate, parse_certificates
-from attestation.pki.crl import RevocationList, parse_crl
+from attestation.pki.crl import parse_crl
 from attestation.pki.endorsements import Endorsements, from_table, guest_supplied, product_line
 from attestation.pki.roots import TrustAnchors, amd_trust_anchors
 from attestation.report.abi import FirmwareVersion, GuestPolicy, SigningKey, platform_info_names
@@ -21,6 +21,8 @@ from attestation.report.certificate_table import parse_certificate_table
 from attestation.report.envelopes import Evidence, from_configfs, read_evidence
 from attestation.report.report_data import DIGEST_SIZE, REPORT_DATA_SIZE, accepted
 from attestation.report.tcb import decode_tcb
+from cli.support.checks import rows
+from cli.support.revocation_lists import files_of, read_crls
 from kbs.reference_values import REQUIRE_CRL, SOFT_CRL, GuestReference
 from server.files import UnusableInputError, read_bounded
 from server.guest_entries import load_guests
@@ -118,13 +120,8 @@ def _verify(evidence: Evidence, arguments: argparse.Namespace) -> int:
 
 
 def _print_result(result: AttestationResult) -> None:
-    color = sys.stdout.isatty()
-    width = max(len(check.id) for check in result.checks)
-    for check in result.checks:
-        state, code = {True: ("ok", "32"), False: ("FAILED", "31"), None: ("-", "33")}[check.ok]
-        mark = f"\x1b[{code}m{state:6}\x1b[0m" if color else f"{state:6}"
-        text = check.line().partition(": ")[2].partition(": ")[2]
-        print(f"{mark} {check.id:{width}}  {text}")
+    for row in rows(result.checks):
+        print(row)
     print(result.summary())
 
 
@@ -223,17 +220,10 @@ def _read_evidence(path: Path) -> Evidence:
         raise UnusableInputError(f"{path}: {error}") from None
 
 
-def _files(folder: Path) -> list[tuple[Path, bytes]]:
-    if not folder.is_dir():
-        raise UnusableInputError(f"{folder}: not a folder")
-    paths = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-    return [(path, read_bounded(path)) for path in paths]
-
-
 def _certificates(folder: Path) -> list[Certificate]:
     """All certificates of a folder. Other files are named on stderr and left out."""
     found: list[Certificate] = []
-    for path, data in _files(folder):
+    for path, data in files_of(folder):
         try:
             found += parse_certificates(data)
         except CertificateError as error:
@@ -242,28 +232,9 @@ def _certificates(folder: Path) -> list[Certificate]:
     return found
 
 
-def _crls(folder: Path | None, *, for_vleks: bool = False) -> list[RevocationList]:
-    """All revocation lists of a folder, which may hold certificates too. Any other file is an error: it may matter."""
-    found: list[RevocationList] = []
-    for path, data in [] if folder is None else _files(folder):
-        try:
-            found.append(parse_crl(data, for_vleks=for_vleks))
-        except CertificateError as error:
-            if not _is_certificate_file(data):
-                raise UnusableInputError(f"{path}: {error}") from None
-    return found
-
-
 def _is_crl_file(data: bytes) -> bool:
     try:
         return parse_crl(data) is not None
-    except CertificateError:
-        return False
-
-
-def _is_certificate_file(data: bytes) -> bool:
-    try:
-        return bool(parse_certificates(data))
     except CertificateError:
         return False
 
@@ -282,7 +253,7 @@ def _endorsements(evidence: Evidence, arguments: argparse.Namespace) -> Endorsem
     return Endorsements(
         given.leaf,
         (*_operator_certificates(arguments), *given.intermediates),
-        (*_crls(arguments.crls), *_crls(arguments.vlek_crls, for_vleks=True)),
+        (*read_crls(arguments.crls), *read_crls(arguments.vlek_crls, for_vleks=True)),
     )
 
 
