@@ -84,7 +84,7 @@ def _result(
     source: str | None,
     unreached: frozenset[str] = frozenset(),
 ) -> AttestationResult:
-    checks = _run(facts, unreached)
+    checks = evaluated(facts, unreached)
     return AttestationResult(
         checks=checks,
         scope=Scope.AUTHENTICITY if expectation.reference is None else Scope.POLICY,
@@ -124,7 +124,8 @@ def _gather(
     )
 
 
-def _run(facts: Facts, unreached: frozenset[str]) -> tuple[CheckResult, ...]:
+def evaluated(facts: Facts, unreached: frozenset[str] = frozenset()) -> tuple[CheckResult, ...]:
+    """Every check that applies, in order; those in `unreached`, and what needs them, are reported as not evaluated."""
     results: dict[str, CheckResult | None] = {}
     for check in CHECKS:
         if check.id in unreached:

@@ -243,6 +243,15 @@ class CertificateCache:
             found.append(last)
         return max(found, key=lambda crl: crl.this_update).next_update if found else None
 
+    def revoked_serials(self, line: str) -> frozenset[int]:
+        """Of every certificate that a list of this line's root names, as far as the lists are at hand."""
+        known, root = line_by_name(line), self.anchors.certificates.get(line)
+        if known is None or root is None:
+            return frozenset()
+        kept = (self._lists.get(_crl_name(known, vlek=vlek)) for vlek in (False, True))
+        given = (crl for crl in self.crls if crl.issuer == root.subject and self._is_genuine(crl, known))
+        return frozenset().union(*(crl.serials for crl in (*kept, *given) if crl is not None))
+
     def crl_checked(self, line: str, *, vlek: bool) -> datetime | None:
         """When the service has last answered with a genuine list; None if it has not since the start."""
         known = line_by_name(line)

@@ -16,9 +16,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from attestation.appraisal.appraise import Expectation, appraise, appraise_without_certificates
-from attestation.appraisal.result import Assurance, AttestationResult
+from attestation.appraisal.reappraise import AttestedReport
+from attestation.appraisal.result import AttestationResult
 from attestation.errors import FormatError
 from attestation.pki.cache import CertificateCache
+from attestation.pki.endorsements import Endorsements
 from attestation.report.envelopes import Evidence, from_coco_document
 from attestation.report.products import line_by_cpuid, line_by_name
 from attestation.report.report_data import accepted
@@ -29,6 +31,7 @@ from attestation.verifier.cluster.token_review import TokenReviewer
 from attestation.verifier.policies.model import Policy, PolicySet
 from attestation.verifier.rate_limit import RateLimiter
 from attestation.verifier.reasons import Reason, RefusedError
+from attestation.verifier.session.basis import Basis
 from attestation.verifier.session.bearer import Grant
 from attestation.verifier.session.nonces import Nonces
 from kbs.reference_values import GuestReference
@@ -117,8 +120,8 @@ class Appraiser:
         self._check_node(attestation.pod, evidence)
         attestation.policy = self._policies().find(evidence.report.host_data, attestation.pod)
         references = self._check_cheaply(attestation, request, evidence, (attestation.policy,))
-        await self._appraise(attestation, request, evidence, attestation.policy, references)
-        return self._granted(attestation, request, evidence.report.host_data)
+        endorsements = await self._appraise(attestation, request, evidence, attestation.policy, references)
+        return self._granted(attestation, request, evidence, endorsements)
 
     async def _enrich_identity(self, pod: PodIdentity, token: str) -> PodIdentity:
         """The identity as the pod's cluster confirms and completes it, where it is configured to."""
@@ -163,7 +166,8 @@ class Appraiser:
         evidence: Evidence,
         policy: Policy,
         references: Sequence[GuestReference],
-    ) -> None:
+    ) -> Endorsements:
+        """The result goes into `attestation`. Returns what it was reached with. Raises RefusedError."""
         try:
             async with asyncio.timeout(_ENDORSEMENTS_SECONDS):
                 endorsements = await self._certificates.endorsements(
@@ -185,9 +189,12 @@ class Appraiser:
             )
             if attestation.result.accepted:
                 self._saw_lists(crl.this_update for crl in endorsements.crls)
-                return
+                break
+        return endorsements
 
-    def _granted(self, attestation: Attestation, request: AttestRequest, host_data: bytes) -> Grant:
+    def _granted(
+        self, attestation: Attestation, request: AttestRequest, evidence: Evidence, endorsements: Endorsements
+    ) -> Grant:
         policy, pod, result = attestation.policy, attestation.pod, attestation.result
         reference = attestation.reference
         if policy is None or pod is None or result is None or reference is None:
@@ -199,11 +206,14 @@ class Appraiser:
             raise RefusedError(Reason.VERDICT, ", ".join(sorted(failed)) or "nothing was evaluated")
         return Grant(
             correlation_id=attestation.id,
-            workload=policy.record.workload,
-            assurance=policy.record.assurance,
-            reference=reference,
-            host_data=host_data,
-            pod=pod,
+            basis=Basis(
+                workload=policy.record.workload,
+                assurance=policy.record.assurance,
+                guest=reference.name,
+                attested=AttestedReport.of(evidence, endorsements, result),
+                pod=pod,
+            ),
+            granted_by=policy.digest,
             nonce=request.nonce,
             tee_pubkey=request.tee_pubkey,
             claims=result.claims,
@@ -236,6 +246,4 @@ def _expectation(request: AttestRequest, policy: Policy | None, reference: Guest
     if policy is None:
         return Expectation(report_data=report_data)
     record = policy.record
-    # An empty list is possible with assurance vm alone; with workload it would have to match nothing.
-    host_data = record.host_data if record.hostData or record.assurance is Assurance.WORKLOAD else None
-    return Expectation(reference, report_data, host_data, assurance=record.assurance)
+    return Expectation(reference, report_data, record.accepted_host_data, assurance=record.assurance)

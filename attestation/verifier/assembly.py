@@ -42,6 +42,7 @@ from attestation.verifier.policies.vault_secret import PolicySecret
 from attestation.verifier.reasons import RefusedError
 from attestation.verifier.records import RecordStore, read_vouched
 from attestation.verifier.responses import refuse
+from attestation.verifier.session.basis import InForce
 from attestation.verifier.session.bearer import Bearers
 from attestation.verifier.session.nonces import Nonces
 from attestation.verifier.trust_anchors import crl_files, load_crls, load_intermediates, load_trust_anchors
@@ -132,14 +133,17 @@ def make_application(settings: Settings, configuration: VerifierConfiguration) -
         clock.saw_lists,
     )
     records = _records(configuration)
-    withdrawals = Withdrawals(credentials, policies, lookups, nodes, lambda record: _keep(records, record))
+    in_force = InForce(policies, nodes, certificates.anchors)
+    withdrawals = Withdrawals(
+        credentials, in_force, lookups, certificates.revoked_serials, lambda record: _keep(records, record)
+    )
     _remember(withdrawals, configuration.explain.folder)
     background.append(withdrawals.watch)
     handlers = Handlers(
         nonces=appraiser.nonces,
         appraiser=appraiser,
         bearers=Bearers(time.monotonic),
-        policies=policies,
+        in_force=in_force,
         vault=vault,
         records=records,
         withdrawals=withdrawals,

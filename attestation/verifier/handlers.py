@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,11 +11,11 @@ from attestation.verifier.appraiser import Appraiser, Attestation
 from attestation.verifier.clock import Clock
 from attestation.verifier.configuration import PerSource
 from attestation.verifier.metrics import VerifierMetrics
-from attestation.verifier.policies.model import PolicySet
 from attestation.verifier.rate_limit import RateLimiter
 from attestation.verifier.reasons import Reason, RefusedError
 from attestation.verifier.records import RecordStore
 from attestation.verifier.responses import invalid, new_correlation_id, refused, unavailable
+from attestation.verifier.session.basis import InForce
 from attestation.verifier.session.bearer import Bearers, Claimed
 from attestation.verifier.session.entitlement import entitlement
 from attestation.verifier.session.nonces import Nonces
@@ -48,7 +47,7 @@ _POD_BURST, _POD_SECONDS = 20, 2.0
 class Handlers:
     """Answers the calls. To a guest, all refusals look the same; the log line and the stored record do not.
 
-    `policies` and `keys` give those in force at the time of the call.
+    `keys` gives those in force at the time of the call.
     """
 
     def __init__(
@@ -57,7 +56,7 @@ class Handlers:
         nonces: Nonces,
         appraiser: Appraiser,
         bearers: Bearers,
-        policies: Callable[[], PolicySet],
+        in_force: InForce,
         vault: JwtAuth,
         records: RecordStore | None,
         withdrawals: Withdrawals,
@@ -70,7 +69,7 @@ class Handlers:
         self._nonces = nonces
         self._appraiser = appraiser
         self._bearers = bearers
-        self._policies = policies
+        self._in_force = in_force
         self._vault = vault
         self._records = records
         self._withdrawals = withdrawals
@@ -154,14 +153,13 @@ class Handlers:
             # One id from the evidence to the login.
             identifier = grant.correlation_id
             logs.set_correlation_id(identifier)
-            if not self._pod_limit.take((grant.pod.cluster, grant.pod.pod_uid)):
+            pod = grant.basis.pod
+            if not self._pod_limit.take((pod.cluster, pod.pod_uid)):
                 raise RefusedError(Reason.POD_TOO_OFTEN, "logins of one pod")
-            entitled = entitlement(grant, self._policies())
+            policy = self._in_force.policy_for(grant.basis, grant.granted_by)
+            entitled = entitlement(grant, policy)
             if info.tail not in (DEFAULT_ROLE, entitled.vault.role):
                 raise RefusedError(Reason.ROLE_NOT_ALLOWED, f"{entitled.subject} has {entitled.vault.role}")
-            place = (entitled.vault.mount, entitled.vault.role, entitled.vault.namespace)
-            live = LiveLogin.of("", time.time(), grant, place)
-            self._withdrawals.check(live)
             login = await self._vault.log_in(entitled)
             if not info.is_connected():
                 self._vault.revoke(login, entitled)
@@ -171,7 +169,7 @@ class Handlers:
                 self._bearers.give_back(claimed)
             self._record_login(identifier, claimed, error.reason, error.detail, "", time.perf_counter() - started)
             return refused(error.reason, identifier)
-        live = replace(live, accessor=login.accessor)
+        live = LiveLogin(login.accessor, time.time(), identifier, grant.basis, policy.digest, entitled.vault)
         self._withdrawals.add(live)
         self._record_login(
             identifier, claimed, Reason.ACCEPTED, "", login.accessor, time.perf_counter() - started, live
@@ -180,7 +178,7 @@ class Handlers:
             token=login.token,
             lease_seconds=login.lease_seconds,
             renewable=login.renewable,
-            assurance=grant.assurance.value,
+            assurance=grant.basis.assurance.value,
             simulated=grant.simulated,
         )
         return Response(200, seal_token(token, grant.tee_pubkey, grant.nonce, info.tail))
@@ -235,7 +233,7 @@ class Handlers:
         live: LiveLogin | None = None,
     ) -> None:
         log = logs.info if reason is Reason.ACCEPTED else logs.warning
-        subject = None if claimed is None else claimed.grant.workload.subject
+        subject = None if claimed is None else claimed.grant.basis.workload.subject
         simulated = None if claimed is None else claimed.grant.simulated
         fields: dict[str, Any] = {
             "reason": reason.value,
@@ -247,9 +245,9 @@ class Handlers:
         log("login", **fields, milliseconds=round(seconds * 1000, 1))
         self._metrics.logged_in(reason, seconds)
         if self._records is not None:
-            basis = {} if live is None else {"basis": live.as_dict()}
+            made = {} if live is None else {"login": live.as_dict()}
             at = datetime.fromtimestamp(time.time(), UTC).isoformat()
-            record = {"id": identifier, "at": at, "call": "token"} | fields | basis
+            record = {"id": identifier, "at": at, "call": "token"} | fields | made
             self._records.add(record, vouched=claimed is not None)
 
 

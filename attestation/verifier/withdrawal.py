@@ -1,9 +1,10 @@
 """Takes back what a policy in force would no longer grant: revokes the Vault tokens of logins that this replica made.
 
-A login is withdrawn when its record, its HOST_DATA, its guest, its chip or its role is gone, or its pod, where pods are
-looked up; never because something was added. Each replica looks at its own logins every 30 s. They stand in its records
-of logins, so a restarted replica knows them too. Vault's own credentials of the verifier are needed, because an
-accessor revokes a token and cannot use it.
+A login is withdrawn when its record would no longer grant it (see `session.basis`), when its role is another one now,
+when a revocation list names its chip's certificate, or when its pod is gone, where pods are looked up; never because
+something was added. Each replica looks at its own logins when the records change, and every 30 s. They stand in its
+records of logins, so a restarted replica knows them too. Vault's own credentials of the verifier are needed, because
+an accessor revokes a token and cannot use it.
 """
 
 from __future__ import annotations
@@ -12,19 +13,21 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from attestation.verifier.cluster.node_chips import NodeChips, check_chip
 from attestation.verifier.cluster.pod_lookup import PodLookup
 from attestation.verifier.cluster.pod_token import PodIdentity
-from attestation.verifier.policies.model import PolicySet
+from attestation.verifier.policies.model import VaultLogin
+from attestation.verifier.rate_limit import RateLimiter
 from attestation.verifier.reasons import Reason, RefusedError
-from attestation.verifier.session.bearer import Grant
+from attestation.verifier.session.basis import Basis, InForce
 from attestation.verifier.vault.credentials import Credentials
 from server import logs
 
 _SWEEP_SECONDS = 30.0
+_LOOK_SECONDS = 2.0
+_WARNING_SECONDS = 60.0
 # No token of a login lives longer than this: `vault setup` gives them an hour at most.
 _REMEMBERED_SECONDS = 24 * 3600.0
 _MOST = 50_000
@@ -34,99 +37,55 @@ _LOOKUPS = 4
 
 @dataclass(frozen=True, slots=True)
 class LiveLogin:
-    """What one login rests on, as its record holds it. `at`: Unix seconds; digests in hex."""
+    """One login, as its record holds it. `at`: Unix seconds. `granted_by`: digest of the policy that granted it."""
 
     accessor: str
     at: float
     correlation_id: str
-    subject: str
-    assurance: str
-    guest: str
-    measurement: str
-    chip_id: str
-    host_data: str
-    pod: PodIdentity
-    mount: str
-    role: str
-    namespace: str
+    basis: Basis
+    granted_by: str
+    vault: VaultLogin
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready; `from_record` reads it."""
-        return asdict(self)
+        return {
+            "accessor": self.accessor,
+            "at": self.at,
+            "correlation_id": self.correlation_id,
+            "basis": self.basis.as_dict(),
+            "granted_by": self.granted_by,
+            "vault": self.vault.model_dump(),
+        }
 
     @classmethod
-    def of(cls, accessor: str, at: float, grant: Grant, login: tuple[str, str, str]) -> LiveLogin:
-        """The login that this grant had. `login`: mount, role and Vault namespace."""
-        return cls(
-            accessor=accessor,
-            at=at,
-            correlation_id=grant.correlation_id,
-            subject=grant.workload.subject,
-            assurance=grant.assurance.value,
-            guest=grant.reference.name,
-            measurement=grant.claims["snp_measurement"],
-            chip_id=grant.claims["snp_chip_id"],
-            host_data=grant.host_data.hex(),
-            pod=grant.pod,
-            mount=login[0],
-            role=login[1],
-            namespace=login[2],
-        )
-
-    @classmethod
-    def from_record(cls, basis: Mapping[str, Any]) -> LiveLogin | None:
+    def from_record(cls, login: Mapping[str, Any]) -> LiveLogin | None:
         """None for a record that is not one of this version."""
         try:
-            pod = dict(basis["pod"])
-            pod["images"] = tuple(pod.get("images", ()))
-            return cls(**{**basis, "pod": PodIdentity(**pod)})
+            return cls(**{**login, "basis": Basis.from_dict(login["basis"]), "vault": VaultLogin(**login["vault"])})
         except (TypeError, KeyError, ValueError):
             return None
 
-    def withdrawn(self, policies: PolicySet, chips: NodeChips | None) -> str:
-        """Why the records in force would not grant this login; empty while they would."""
-        host_data, chip_id = bytes.fromhex(self.host_data), bytes.fromhex(self.chip_id)
-        try:
-            if chips is not None:
-                check_chip(chips, self.pod, chip_id)
-            policy = policies.find(host_data, self.pod)
-        except RefusedError as error:
-            return str(error)
-        record = policy.record
-        if record.workload.subject != self.subject or record.assurance.value != self.assurance:
-            return f"the record in force is {policy.name}, assurance {record.assurance.value}"
-        if record.hostData and host_data not in record.host_data:
-            return "HOST_DATA is gone from the record"
-        if (record.vault.mount, record.vault.role, record.vault.namespace) != (self.mount, self.role, self.namespace):
-            return f"the record no longer names role {self.role}"
-        measurement = bytes.fromhex(self.measurement)
-        for guest in policy.guests:
-            # The signature over the report was checked at its attestation; a guest can only have lost a digest since.
-            has_measurement = not guest.measurements or measurement in guest.measurements
-            if guest.name == self.guest and has_measurement and (guest.chip_ids is None or chip_id in guest.chip_ids):
-                return ""
-        return f"guest {self.guest}, its measurement or its chip is gone"
-
 
 class Withdrawals:
-    """The logins of this replica, while `watch` runs. `lookups`, `nodes`: of the clusters that have them.
+    """The logins of this replica, while `watch` runs. `lookups`: of the clusters that have them.
 
-    `record` keeps a withdrawal on disk.
+    `revoked`: the serials on the revocation lists of a product line. `record` keeps a withdrawal on disk.
     """
 
     def __init__(
         self,
         credentials: Credentials | None,
-        policies: Callable[[], PolicySet],
+        in_force: InForce,
         lookups: Mapping[str, PodLookup],
-        nodes: Mapping[str, Callable[[], NodeChips]],
+        revoked: Callable[[str], frozenset[int]],
         record: Callable[[Mapping[str, Any]], object],
     ) -> None:
         self._credentials = credentials
-        self._policies = policies
+        self._in_force = in_force
         self._lookups = lookups
-        self._nodes = nodes
+        self._revoked = revoked
         self._record = record
+        self._warnings = RateLimiter(1, _WARNING_SECONDS, time.monotonic)
         self._logins: OrderedDict[str, LiveLogin] = OrderedDict()
 
     def remember(self, records: Iterable[Mapping[str, Any]]) -> None:
@@ -135,8 +94,8 @@ class Withdrawals:
         for record in records:
             if record.get("call") == "withdraw":
                 self._logins.pop(str(record.get("accessor")), None)
-            elif isinstance(basis := record.get("basis"), dict):
-                login = LiveLogin.from_record(basis)
+            elif isinstance(written := record.get("login"), dict):
+                login = LiveLogin.from_record(written)
                 if login is not None and login.at > oldest:
                     self.add(login)
 
@@ -148,40 +107,63 @@ class Withdrawals:
         while len(self._logins) > _MOST:
             self._logins.popitem(last=False)
 
-    def check(self, login: LiveLogin) -> None:
-        """Raise RefusedError(POLICY_CHANGED) for a login that would be withdrawn at once."""
-        if why := self._why(login, self._policies()):
-            raise RefusedError(Reason.POLICY_CHANGED, f"since the attestation: {why}")
-
-    def _why(self, login: LiveLogin, policies: PolicySet) -> str:
-        chips = self._nodes.get(login.pod.cluster)
-        return login.withdrawn(policies, None if chips is None else chips())
-
     async def watch(self) -> None:
-        """Sweep until cancelled."""
+        """Compare the logins with the records soon after these have changed, and with all else now and then."""
+        seen: object = None
+        swept = float("-inf")
         while True:
-            await asyncio.sleep(_SWEEP_SECONDS)
+            await asyncio.sleep(_LOOK_SECONDS)
             try:
-                await self.sweep()
+                if (policies := self._in_force.policies()) is not seen:
+                    await self.compare()
+                    seen = policies
+                if time.monotonic() - swept >= _SWEEP_SECONDS:
+                    swept = float("-inf")
+                    await self.sweep()
             except RefusedError as error:
-                logs.warning("withdrawal_waits", reason=error.reason.value, detail=error.detail)
+                if self._warnings.take(error.reason):
+                    logs.warning("withdrawal_waits", reason=error.reason.value, detail=error.detail)
 
     async def sweep(self) -> None:
+        """Look at each login, and at each pod where pods are looked up. Raises RefusedError as `compare`."""
+        await self.compare()
+        await self._look_pods_up()
+
+    async def compare(self) -> None:
         """Look at each login once. Raises RefusedError while the policies are not known."""
-        policies = self._policies()
         oldest = time.time() - _REMEMBERED_SECONDS
+        revoked = {line: self._revoked(line) for line in {each.basis.attested.line for each in self._logins.values()}}
         for login in list(self._logins.values()):
             if login.at < oldest:
-                del self._logins[login.accessor]
-            elif why := self._why(login, policies):
+                self._logins.pop(login.accessor, None)
+            elif not revoked[login.basis.attested.line].isdisjoint(login.basis.attested.serials):
+                await self._revoke(login, "a revocation list names the chip's certificate or its issuer")
+            elif why := self._why(login):
                 await self._revoke(login, why)
+            await asyncio.sleep(0)  # an edit of a guest costs a comparison each: attestations go on between them
+
+    async def _look_pods_up(self) -> None:
         places = asyncio.Semaphore(_LOOKUPS)
-        pods = {login.pod: login for login in self._logins.values() if login.pod.cluster in self._lookups}
+        pods = {login.basis.pod for login in self._logins.values() if login.basis.pod.cluster in self._lookups}
         gone = await asyncio.gather(*(self._is_gone(pod, places) for pod in pods))
         dead = {pod for pod, is_gone in zip(pods, gone, strict=True) if is_gone}
         for login in list(self._logins.values()):
-            if login.pod in dead:
+            if login.basis.pod in dead:
                 await self._revoke(login, "the pod is gone")
+
+    def _why(self, login: LiveLogin) -> str:
+        """Why the records in force would not grant this login; empty while they would."""
+        try:
+            policy = self._in_force.policy_for(login.basis, login.granted_by)
+        except RefusedError as error:
+            if error.reason is not Reason.POLICY_CHANGED:
+                raise
+            return error.detail
+        if policy.record.vault != login.vault:
+            return f"the record no longer names role {login.vault.role} of {login.vault.mount}"
+        if policy.digest != login.granted_by and login.accessor in self._logins:
+            self._logins[login.accessor] = replace(login, granted_by=policy.digest)
+        return ""
 
     async def _is_gone(self, pod: PodIdentity, places: asyncio.Semaphore) -> bool:
         async with places:
@@ -195,7 +177,8 @@ class Withdrawals:
     async def _revoke(self, login: LiveLogin, why: str) -> None:
         if self._credentials is None:
             raise AssertionError("logins are watched only with credentials")
-        prefix = f"{login.namespace}/" if login.namespace and login.namespace != self._credentials.namespace else ""
+        namespace = login.vault.namespace
+        prefix = f"{namespace}/" if namespace and namespace != self._credentials.namespace else ""
         try:
             await self._credentials.request("POST", f"{prefix}auth/token/revoke-accessor", {"accessor": login.accessor})
             revoked = True
@@ -204,7 +187,12 @@ class Withdrawals:
                 logs.error("withdrawal_failed", accessor=login.accessor, reason=error.reason.value, detail=error.detail)
                 return
             revoked = False
-        del self._logins[login.accessor]
-        fields = {"subject": login.subject, "accessor": login.accessor, "detail": why, "revoked": revoked}
+        self._logins.pop(login.accessor, None)
+        fields = {
+            "subject": login.basis.workload.subject,
+            "accessor": login.accessor,
+            "detail": why,
+            "revoked": revoked,
+        }
         logs.warning("login_withdrawn", correlation_id=login.correlation_id, **fields)
         self._record({"id": login.correlation_id, "call": "withdraw", "reason": "withdrawn"} | fields)

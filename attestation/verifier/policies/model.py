@@ -79,6 +79,11 @@ class AppraisalPolicy(_Section):
         return frozenset(bytes.fromhex(digest) for digest in self.hostData)
 
     @property
+    def accepted_host_data(self) -> frozenset[bytes] | None:
+        """None where any will do: without a list, which is possible with assurance vm alone."""
+        return self.host_data if self.hostData or self.assurance is Assurance.WORKLOAD else None
+
+    @property
     def measured_host_data(self) -> frozenset[bytes]:
         """The HOST_DATA that stand for this workload: with assurance vm none does."""
         return self.host_data if self.assurance is Assurance.WORKLOAD else frozenset()

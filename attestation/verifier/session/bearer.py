@@ -18,11 +18,8 @@ from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import OctKey
 
-from attestation.appraisal.result import Assurance
-from attestation.verifier.cluster.pod_token import PodIdentity
-from attestation.verifier.policies.model import Workload
 from attestation.verifier.reasons import Reason, RefusedError
-from kbs.reference_values import GuestReference
+from attestation.verifier.session.basis import Basis
 
 BEARER_SECONDS = 60
 _ALGORITHM = "HS256"
@@ -34,17 +31,14 @@ _PER_POD = 4
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """An accepted attestation: what the evidence and the pod token have shown, and for which workload.
+    """An accepted attestation, and the session that its one login belongs to.
 
-    `reference`: the guest whose values the report has met. `claims`: what the report attests, flat strings.
+    `granted_by`: the digest of the policy. `claims`: what the report attests, flat strings.
     """
 
     correlation_id: str
-    workload: Workload
-    assurance: Assurance
-    reference: GuestReference
-    host_data: bytes
-    pod: PodIdentity
+    basis: Basis
+    granted_by: str
     nonce: str = field(repr=False)
     tee_pubkey: Mapping[str, str]
     claims: Mapping[str, str]
@@ -140,4 +134,4 @@ class Claimed:
 
 
 def _pod(grant: Grant) -> tuple[str, str]:
-    return grant.pod.cluster, grant.pod.pod_uid
+    return grant.basis.pod.cluster, grant.basis.pod.pod_uid

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from attestation.appraisal.result import Assurance
-from attestation.verifier.policies.model import PolicySet, VaultLogin
-from attestation.verifier.reasons import Reason, RefusedError
+from attestation.verifier.policies.model import Policy, VaultLogin
 from attestation.verifier.session.bearer import Grant
 
 
@@ -21,34 +19,19 @@ class Entitlement:
     vault: VaultLogin
 
 
-def entitlement(grant: Grant, policies: PolicySet) -> Entitlement:
-    """The login that the policy in force allows for this grant. Raises RefusedError: POLICY_CHANGED.
-
-    An edit that would have granted the same evidence the same workload is no change.
-    """
-    try:
-        policy = policies.find(grant.host_data, grant.pod)
-    except RefusedError as error:
-        raise RefusedError(Reason.POLICY_CHANGED, f"since the attestation: {error}") from None
+def entitlement(grant: Grant, policy: Policy) -> Entitlement:
+    """The login that this policy allows for a grant which it still stands for, see `basis.InForce`."""
     record = policy.record
-    lists_host_data = record.assurance is Assurance.WORKLOAD or record.hostData
-    if (
-        record.workload != grant.workload
-        or record.assurance is not grant.assurance
-        or grant.reference not in policy.guests
-        or (lists_host_data and grant.host_data not in record.host_data)
-    ):
-        raise RefusedError(Reason.POLICY_CHANGED, f"{policy.name} has been edited since the attestation")
     workload = record.workload
     claims = {
         **grant.claims,
-        **grant.pod.claims(),
+        **grant.basis.pod.claims(),
         "cluster": workload.cluster,
         "namespace": workload.namespace,
         "service": workload.service,
         "service_account": workload.serviceAccount,
         "assurance": record.assurance.value,
-        "guest": grant.reference.name,
+        "guest": grant.basis.guest,
         "simulated": "true" if grant.simulated else "false",
         "correlation_id": grant.correlation_id,
     }

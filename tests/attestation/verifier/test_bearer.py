@@ -19,7 +19,8 @@ class Clock:
 
 
 def of_pod(uid: str) -> Grant:
-    return replace(GRANT, pod=replace(GRANT.pod, pod_uid=uid))
+    basis = replace(GRANT.basis, pod=replace(GRANT.basis.pod, pod_uid=uid))
+    return replace(GRANT, basis=basis)
 
 
 def reason(bearers: Bearers, bearer: str) -> Reason:
