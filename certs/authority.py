@@ -42,23 +42,35 @@ def issue_leaf(authority: Pair, names: Sequence[str], now: datetime, periods: Pe
     """A serving certificate for `names` (DNS names, IP addresses); it expires with its CA at the latest."""
     key = ec.generate_private_key(ec.SECP256R1())
     issuer = authority.certificate
+    begins, ends = max(now - BACKDATE, issuer.not_valid_before_utc), min(now + periods.leaf, issuer.not_valid_after_utc)
+    builder = _leaf(issuer.subject, key, names, begins, ends).add_extension(
+        x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.key.public_key()), critical=False
+    )
+    return Pair(builder.sign(authority.key, hashes.SHA256()), key)
+
+
+def self_signed_leaf(names: Sequence[str], now: datetime, periods: Periods) -> Pair:
+    """A serving certificate for `names` that no CA vouches for: for callers that find its key by other means."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    builder = _leaf(_subject(names[0][:64]), key, names, now - BACKDATE, now + periods.leaf)
+    return Pair(builder.sign(key, hashes.SHA256()), key)
+
+
+def _leaf(
+    issuer: x509.Name, key: ec.EllipticCurvePrivateKey, names: Sequence[str], begins: datetime, ends: datetime
+) -> x509.CertificateBuilder:
     alternatives = x509.SubjectAlternativeName([_alternative(name) for name in names])
-    builder = (
+    return (
         # A subject's common name holds 64 characters; clients check the alternative names.
-        _builder(_subject(names[0][:64]), issuer.subject, key.public_key(), x509.random_serial_number())
-        .not_valid_before(max(now - BACKDATE, issuer.not_valid_before_utc))
-        .not_valid_after(min(now + periods.leaf, issuer.not_valid_after_utc))
+        _builder(_subject(names[0][:64]), issuer, key.public_key(), x509.random_serial_number())
+        .not_valid_before(begins)
+        .not_valid_after(ends)
         .add_extension(alternatives, critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(signs_certificates=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.key.public_key()),
-            critical=False,
-        )
     )
-    return Pair(builder.sign(authority.key, hashes.SHA256()), key)
 
 
 def _builder(

@@ -82,6 +82,7 @@ class ErrorType(StrEnum):
     CLUSTER = "ClusterUnavailable"  # 503: the API server of the pod's cluster does not answer
     CERTIFICATES = "CertificatesUnavailable"  # 503: the chip's certificates are not fetched yet
     EVIDENCE = "EvidenceUnavailable"  # 503: the verifier has no evidence of its own at the moment
+    SEALED = "VerifierSealed"  # 503: the verifier waits for the secrets that people provision
     CLOCK = "ClockOff"  # 503: the verifier's own clock is off
     UNAVAILABLE = "TemporarilyUnavailable"  # 503: the same request may succeed later, see Retry-After
 

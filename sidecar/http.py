@@ -60,6 +60,7 @@ class Party:
 
 _VERIFIER_BUSY: Final[Mapping[str, tuple[Reason, str]]] = {
     ErrorType.SESSION: (Reason.VERIFIER_SESSION, "does not know this attestation: another replica began it"),
+    ErrorType.SEALED: (Reason.VERIFIER_SEALED, "waits for the secrets that people provision"),
     ErrorType.CLOCK: (Reason.VERIFIER_CLOCK, "does not serve, because its own clock is off"),
     ErrorType.VAULT_SEALED: (Reason.VERIFIER_VAULT_SEALED, "waits for Vault, which is sealed"),
     ErrorType.VAULT: (Reason.VERIFIER_VAULT_UNAVAILABLE, "waits for Vault, which gives it no usable answer"),

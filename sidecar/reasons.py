@@ -99,6 +99,7 @@ class Reason(StrEnum):
     VERIFIER_UNREACHABLE = "verifier-unreachable", Exit.VERIFIER_UNREACHABLE
     VERIFIER_NOT_TRUSTED = "verifier-not-trusted", Exit.VERIFIER_UNREACHABLE
     VERIFIER_BUSY = "verifier-busy", Exit.VERIFIER_UNREACHABLE
+    VERIFIER_SEALED = "verifier-sealed", Exit.VERIFIER_UNREACHABLE
     VERIFIER_VAULT_SEALED = "verifier-vault-sealed", Exit.VERIFIER_UNREACHABLE
     VERIFIER_VAULT_UNAVAILABLE = "verifier-vault-unavailable", Exit.VERIFIER_UNREACHABLE
     VERIFIER_CLUSTER_UNAVAILABLE = "verifier-cluster-unavailable", Exit.VERIFIER_UNREACHABLE

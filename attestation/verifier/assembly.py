@@ -6,10 +6,12 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+from prometheus_client import CollectorRegistry
 
 from attestation.errors import PeerError
 from attestation.pki.cache import CertificateCache, CertificateStore
@@ -39,6 +41,8 @@ from attestation.verifier.policies.load import PolicyReader, policy_files
 from attestation.verifier.policies.model import PolicySet
 from attestation.verifier.policies.permissive import PermissiveGuests, warn_of_open_folders
 from attestation.verifier.policies.vault_secret import PolicySecret
+from attestation.verifier.provisioning.held_secrets import HeldSecrets, held_signing_keys
+from attestation.verifier.provisioning.parts import Provisioned, make_provisioned
 from attestation.verifier.reasons import RefusedError
 from attestation.verifier.records import RecordStore, read_vouched
 from attestation.verifier.responses import refuse
@@ -46,12 +50,13 @@ from attestation.verifier.session.basis import InForce
 from attestation.verifier.session.bearer import Bearers
 from attestation.verifier.session.nonces import Nonces
 from attestation.verifier.trust_anchors import crl_files, load_crls, load_intermediates, load_trust_anchors
-from attestation.verifier.vault.credentials import MAX_ANSWER_SIZE, AppRole, Credentials, TokenFile
+from attestation.verifier.vault.credentials import MAX_ANSWER_SIZE, AppRole, Credentials, HeldAppRole, TokenFile
 from attestation.verifier.vault.login import JwtAuth
-from attestation.verifier.vault.signing import Signer, SigningKeys, load_signing_keys
+from attestation.verifier.vault.signing import Signer, SigningKeys, generate_signing_keys, load_signing_keys
 from attestation.verifier.vault.transit import TransitKeys
 from attestation.verifier.withdrawal import Withdrawals
 from kbs.messages import MAX_ATTEST_SIZE, MAX_AUTH_SIZE
+from kbs.provision import SecretName
 from server import logs
 from server.health import Check
 from server.kubernetes.client import Client
@@ -60,7 +65,7 @@ from server.kubernetes.errors import CredentialsError, KubernetesError, StatusEr
 from server.limits import LAME_DUCK_SECONDS, Limits
 from server.metrics import new_registry
 from server.service import Address, Application, Background
-from server.tls import CertificateFiles
+from server.tls import CertificateFiles, HeldCertificate
 from server.watched import FileMetrics, Watched
 from server.yaml.strict import ConfigurationError
 
@@ -73,10 +78,10 @@ _JWKS_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The command line's options."""
+    """The command line's options. `certificate`: None where the configuration has `provisioning`."""
 
     listen: Address
-    certificate: CertificateFiles
+    certificate: CertificateFiles | None
     metrics_listen: Address | None = None
     lame_duck_seconds: float = LAME_DUCK_SECONDS
 
@@ -90,13 +95,16 @@ def make_application(settings: Settings, configuration: VerifierConfiguration) -
     peers = Peers()
     clock = Clock(time.time, time.monotonic, build_time())
     health = peers.add(configuration.vault.url, configuration.vault.ca, timeout=configuration.vault.timeoutSeconds)
-    credentials = _credentials(configuration, peers)
     gates: dict[str, Check] = {"clock": clock.check}
     background: list[Background] = [lambda: clock.follow(health)]
+    sealed = _provisioned(configuration, peers, registry, gates, background)
+    certificate = _certificate(settings, sealed)
+    held = None if sealed is None else sealed.held
+    credentials = _credentials(configuration, peers, held)
     if credentials is not None:
         gates["vault-credentials"] = credentials.check
         background.append(credentials.keep)
-    keys = _signer(configuration.signing, credentials, files, background, gates)
+    keys = _signer(configuration.signing, credentials, held, files, background, gates)
     policies = _policies(configuration, read_back, credentials, files, background, gates)
     vault = _vault(configuration, peers, keys)
     certificates = _certificates(configuration, peers)
@@ -156,10 +164,13 @@ def make_application(settings: Settings, configuration: VerifierConfiguration) -
     expose_revocation(registry, certificates, time.time)
     background.append(PermissiveGuests(registry, policies).watch)
     background += [crls.watch, lambda: certificates.keep_crls(lambda: datetime.now(UTC)), peers.close_at_end]
+    routes, intakes = handlers.routes(), handlers.intakes()
+    if sealed is not None:
+        routes, intakes = sealed.serve(routes, intakes)
     return Application(
-        routes=handlers.routes(),
-        intakes=handlers.intakes(),
-        certificate=settings.certificate,
+        routes=routes,
+        intakes=intakes,
+        certificate=certificate,
         listen=settings.listen,
         metrics_listen=settings.metrics_listen,
         limits=replace(_LIMITS, lame_duck_seconds=settings.lame_duck_seconds),
@@ -169,6 +180,34 @@ def make_application(settings: Settings, configuration: VerifierConfiguration) -
         registry=registry,
         files=files,
     )
+
+
+def _provisioned(
+    configuration: VerifierConfiguration,
+    peers: Peers,
+    registry: CollectorRegistry,
+    gates: dict[str, Check],
+    background: list[Background],
+) -> Provisioned | None:
+    """The parts of a verifier that starts sealed; None for one that starts with its secrets."""
+    configured = configuration.provisioning
+    if configured is None:
+        return None
+    server = configuration.vault
+    beside = SecretName.UNSEAL_SHARE in configured.needs
+    peer = peers.add(server.url, server.ca, timeout=server.timeoutSeconds) if beside else None
+    return make_provisioned(configured, peer, registry, gates, background)
+
+
+def _certificate(settings: Settings, sealed: Provisioned | None) -> CertificateFiles | HeldCertificate:
+    if sealed is not None and settings.certificate is not None:
+        told = "--tls-cert, --tls-key: with provisioning the verifier makes its key itself; leave them out"
+        raise ConfigurationError([told])
+    if sealed is not None:
+        return sealed.leaf.certificate
+    if settings.certificate is None:
+        raise ConfigurationError(["--tls-cert and --tls-key: required, unless the configuration has provisioning"])
+    return settings.certificate
 
 
 def _cluster(entry: ClusterEntry, peers: Peers) -> TrustedCluster:
@@ -233,12 +272,18 @@ def _reviewer(review: TokenReview, audiences: Sequence[str], peers: Peers) -> To
     return TokenReviewer(client, frozenset(audiences), review.timeoutSeconds)
 
 
-def _credentials(configuration: VerifierConfiguration, peers: Peers) -> Credentials | None:
+def _credentials(configuration: VerifierConfiguration, peers: Peers, held: HeldSecrets | None) -> Credentials | None:
     server, own = configuration.vault, configuration.vault.login
     if own is None:
         return None
-    login: TokenFile | AppRole
-    if own.appRole is not None:
+    login: TokenFile | AppRole | HeldAppRole
+    if own.provisioned is not None and held is not None:
+        login = HeldAppRole(
+            partial(held.text, SecretName.VAULT_ROLE_ID),
+            partial(held.text, SecretName.VAULT_SECRET_ID),
+            own.provisioned.mount,
+        )
+    elif own.appRole is not None:
         login = AppRole(own.appRole.roleId, own.appRole.secretId, own.appRole.mount)
     elif own.tokenFile is not None:
         login = TokenFile(own.tokenFile)
@@ -289,11 +334,18 @@ def _count(policies: Callable[[], PolicySet]) -> int:
 def _signer(
     signing: Signing,
     credentials: Credentials | None,
+    held: HeldSecrets | None,
     files: FileMetrics,
     background: list[Background],
     gates: dict[str, Check],
 ) -> Callable[[], Signer]:
     """The keys in force. Adds the task that keeps them current to `background`, and its readiness to `gates`."""
+    if signing.generated:
+        generated = generate_signing_keys()
+        logs.info("signing_key_generated", kid=generated.signer_id)
+        return lambda: generated
+    if signing.provisioned and held is not None:
+        return held_signing_keys(held)
     if signing.transit is not None and credentials is not None:
         transit = TransitKeys(credentials, signing.transit.mount, signing.transit.key)
         background.append(transit.watch)

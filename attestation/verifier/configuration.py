@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from datetime import date
 from enum import StrEnum
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from joserfc.jwk import ECKey
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from attestation.pki.kds import DEFAULT_URL
 from attestation.verifier.cluster.pod_token import ALGORITHMS, LONGEST_SECONDS, Algorithm
+from kbs.endpoint import http_parts
+from kbs.messages import WireError
+from kbs.provision import SecretName, read_provisioner
 from server.yaml.fields import ClusterName, HttpUrl
 from server.yaml.strict import ConfigurationError, load
 
+_COORDINATE = r"^[A-Za-z0-9_-]{43}$"
+_NAME = re.compile(r"(?=.{1,253}$)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
 _MOUNT = r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$"
 
 
@@ -110,17 +118,26 @@ class AppRoleFiles(_Section):
     mount: str = Field("approle", pattern=_MOUNT, description="of the auth method, without auth/")
 
 
+class ProvisionedAppRole(_Section):
+    """AppRole's two ids as people provision them; they lie in no file."""
+
+    mount: str = Field("approle", pattern=_MOUNT, description="of the auth method, without auth/")
+
+
 class OwnLogin(_Section):
     """How the verifier itself logs in; its token is renewed, and replaced when renewal ends."""
 
     tokenFile: Path | None = Field(None, description="mode 0400; read again when replaced, e.g. by Vault Agent")
     appRole: AppRoleFiles | None = None
+    provisioned: ProvisionedAppRole | None = Field(
+        None, description="needs vault-role-id and vault-secret-id under provisioning.needs"
+    )
     namespace: str = Field("", pattern=rf"{_MOUNT}|^$")
 
     @model_validator(mode="after")
     def _one(self) -> OwnLogin:
-        if (self.tokenFile is None) == (self.appRole is None):
-            raise PydanticCustomError("login", "exactly one of tokenFile and appRole is required")
+        if [self.tokenFile, self.appRole, self.provisioned].count(None) != 2:
+            raise PydanticCustomError("login", "exactly one of tokenFile, appRole and provisioned is required")
         return self
 
 
@@ -143,7 +160,7 @@ class Transit(_Section):
 
 
 class Signing(_Section):
-    """ES256 keys, in files or in Vault."""
+    """ES256 keys: in Vault, made in this process, provisioned, or in files."""
 
     keys: Annotated[tuple[Path, ...], Field(max_length=4)] = Field(
         (), description="PEM, mode 0400; the first signs, the others are listed in jwks.json during a rotation"
@@ -152,10 +169,57 @@ class Signing(_Section):
         None, description="its newest version signs, all from min_decryption_version on are listed; needs vault.login"
     )
 
+    generated: Literal[True] | None = Field(
+        None,
+        description="a key made in this process's memory; of one replica, because Vault fetches jwks.json of one",
+    )
+    provisioned: Literal[True] | None = Field(None, description="needs signing-key under provisioning.needs")
+
     @model_validator(mode="after")
     def _one(self) -> Signing:
-        if bool(self.keys) == (self.transit is not None):
-            raise PydanticCustomError("signing", "exactly one of keys and transit is required")
+        if [bool(self.keys), self.transit is not None, bool(self.generated), bool(self.provisioned)].count(True) != 1:
+            raise PydanticCustomError("signing", "exactly one of keys, transit, generated and provisioned is required")
+        return self
+
+
+class Provisioner(_Section):
+    """A public key as JWK; its holder may provision secrets."""
+
+    kty: Literal["EC"]
+    crv: Literal["P-256"]
+    x: str = Field(pattern=_COORDINATE)
+    y: str = Field(pattern=_COORDINATE)
+
+    @model_validator(mode="after")
+    def _point(self) -> Provisioner:
+        try:
+            self.key()
+        except WireError as error:
+            raise PydanticCustomError("provisioner", "is not a point on P-256") from error
+        return self
+
+    def key(self) -> ECKey:
+        """The public key."""
+        return read_provisioner(self.model_dump())
+
+
+class Provisioning(_Section):
+    """A verifier in a guest: it starts without secrets, and makes the key of its TLS certificate itself."""
+
+    provisioners: tuple[Provisioner, ...] = Field(min_length=1, max_length=16)
+    needs: tuple[SecretName, ...] = Field(
+        min_length=1, description="until all of them have come, the verifier is sealed and serves no guest"
+    )
+    names: tuple[str, ...] = Field(
+        min_length=1, max_length=16, description="DNS names and IP addresses of the verifier's TLS certificate"
+    )
+
+    @model_validator(mode="after")
+    def _sound(self) -> Provisioning:
+        if len(set(self.needs)) != len(self.needs):
+            raise PydanticCustomError("needs", "needs: a name is listed twice")
+        if unusable := [name for name in self.names if not _NAME.fullmatch(name) and not _is_address(name)]:
+            raise PydanticCustomError("names", f"names: entry {self.names.index(unusable[0]) + 1} is not a DNS name")
         return self
 
 
@@ -201,6 +265,7 @@ class VerifierConfiguration(_Section):
     certificates: Certificates = Certificates()
     vault: VaultServer
     signing: Signing
+    provisioning: Provisioning | None = Field(None, description="for a verifier in a guest of its own")
     explain: Explain = Explain()
     perSource: PerSource = PerSource()
     exceptions: tuple[Exemption, ...] = Field(
@@ -244,12 +309,14 @@ def _problems(configuration: VerifierConfiguration) -> list[str]:
         problems.append("signing.transit: needs vault.login")
     if configuration.policyVault is not None and configuration.vault.login is None:
         problems.append("policyVault: needs vault.login")
+    problems += _provisioning_problems(configuration)
     if configuration.mode is not Mode.PRODUCTION:
         return problems
     if configuration.certificates.simulatedRoot is not None:
         problems.append("certificates.simulatedRoot: simulated evidence proves nothing; not with mode: production")
     urls = {
-        "vault.url": configuration.vault.url,
+        # What stays in this machine's memory needs no TLS.
+        "vault.url": "" if is_loopback(configuration.vault.url) else configuration.vault.url,
         # Over HTTP anybody on the way may withhold a revocation list, or give the one for the other kind of leaf.
         "certificates.keyService": configuration.certificates.keyService or "",
     }
@@ -261,6 +328,44 @@ def _problems(configuration: VerifierConfiguration) -> list[str]:
         f"{where}: not HTTPS; not with mode: production" for where, url in urls.items() if url.startswith("http:")
     ]
     return problems
+
+
+def _provisioning_problems(configuration: VerifierConfiguration) -> list[str]:
+    """Each secret that is used must be listed, and each that is listed must be used."""
+    provisioning = configuration.provisioning
+    needs = () if provisioning is None else provisioning.needs
+    login = configuration.vault.login
+    own = login is not None and login.provisioned is not None
+    users = {
+        SecretName.VAULT_ROLE_ID: (own, "vault.login.provisioned"),
+        SecretName.VAULT_SECRET_ID: (own, "vault.login.provisioned"),
+        SecretName.SIGNING_KEY: (bool(configuration.signing.provisioned), "signing.provisioned"),
+    }
+    problems = []
+    for name, (is_used, where) in users.items():
+        if is_used and name not in needs:
+            problems.append(f"{where}: needs {name.value} under provisioning.needs")
+        if not is_used and name in needs:
+            problems.append(f"provisioning.needs: {name.value} is used by {where} alone, which is not set")
+    if SecretName.UNSEAL_SHARE in needs and not is_loopback(configuration.vault.url):
+        problems.append(
+            "provisioning.needs: unseal-share goes to an OpenBao beside the verifier alone; vault.url must be on "
+            "127.0.0.1 or [::1], such as http://127.0.0.1:8200"
+        )
+    return problems
+
+
+def is_loopback(url: str) -> bool:
+    """Whether the URL's host is a loopback address, written as one: `localhost` is what a resolver says it is."""
+    return _is_address(host := http_parts(url)[0]) and ip_address(host).is_loopback
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 def _absolute(section: VerifierConfiguration, folder: Path) -> VerifierConfiguration:

@@ -38,6 +38,7 @@ class Reason(StrEnum):
     VAULT_DENIED = "vault-denied"
     VAULT_NO_MOUNT = "vault-no-mount"
 
+    SEALED = "sealed"  # this process waits for a secret that people provision
     CLOCK = "clock"  # the verifier's clock is off: before its build or a revocation list, or far from Vault's
     OVERLOADED = "overloaded"
     POD_TOO_OFTEN = "pod-too-often"
@@ -71,6 +72,7 @@ class Reason(StrEnum):
 _RETRYABLE = frozenset(
     {
         Reason.NONCE_FOREIGN,
+        Reason.SEALED,
         Reason.CLOCK,
         Reason.OVERLOADED,
         Reason.POD_TOO_OFTEN,

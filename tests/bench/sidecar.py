@@ -34,11 +34,11 @@ from plan.document import EvidenceSource, Plan, SecretFile, Vault, Workload
 from plan.document import Verifier as VerifierPlan
 from tests.attestation.verifier.process import HOST_DATA, Site, make_site, policy, verifier
 from tests.attestation.verifier.tokens import Issuer
-from tests.e2e.raft import RaftOpenBao, raft_openbao
 from tests.sidecar.pod import HOME, Pod
 from tests.support.exec_helper import build_helper
 from tests.support.openbao import MOUNT, ROLE, binary
 from tests.support.paths import ROOT
+from tests.support.raft import RaftOpenBao, raft_openbao
 from tests.support.simulated_machine import simulated_machine
 
 _HERE = Path(__file__).parent

@@ -15,9 +15,9 @@ from plan.document import EvidenceSource, Plan, Vault, Workload
 from plan.document import Verifier as VerifierPlan
 from tests.attestation.verifier.process import Site, Verifier, make_site, policy, verifier
 from tests.attestation.verifier.tokens import Issuer
-from tests.e2e.raft import RaftOpenBao, raft_openbao
 from tests.e2e.site import PASSWORD, NewPod, write_password
 from tests.sidecar.pod import Pod
+from tests.support.raft import RaftOpenBao, raft_openbao
 
 
 @pytest.fixture(scope="session")

@@ -10,8 +10,8 @@ from attestation.simulator.hierarchy import Hierarchy
 from plan.document import SecretFile
 from tests.attestation.verifier.process import Site, make_site
 from tests.attestation.verifier.tokens import Issuer
-from tests.e2e.raft import RaftOpenBao
 from tests.sidecar.pod import CANARY, HOME, Pod
+from tests.support.raft import RaftOpenBao
 
 DB = f"{HOME}/db"
 PASSWORD = (SecretFile("password", DB, "password", key="password"),)

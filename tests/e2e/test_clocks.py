@@ -11,11 +11,11 @@ from attestation.simulator.hierarchy import Hierarchy
 from sidecar.reasons import Exit
 from tests.attestation.verifier.process import Site, Verifier, verifier
 from tests.attestation.verifier.tokens import Issuer
-from tests.e2e.raft import RaftOpenBao
 from tests.e2e.site import replica, write_password
 from tests.sidecar.pod import CANARY, Pod, refused
 from tests.sidecar.resident import resident
 from tests.support import packages
+from tests.support.raft import RaftOpenBao
 from tests.support.until import until
 
 _PLACES = ("/usr/lib/*/faketime/libfaketime.so.1", "/usr/lib64/faketime/libfaketime.so.1")

@@ -17,11 +17,11 @@ import pytest
 
 from sidecar.reasons import Exit
 from tests.attestation.verifier.process import Verifier
-from tests.e2e.raft import RaftOpenBao
 from tests.e2e.site import DB, write_password
 from tests.sidecar.front import Request, Spoilt, front
 from tests.sidecar.pod import CANARY, Ended, Pod, clean, refused
 from tests.support.paths import ROOT
+from tests.support.raft import RaftOpenBao
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,9 @@ from tests.attestation.conftest import Platform
 from tests.attestation.verifier.key_service import HOST_DATA, Maker, milan_verifier, serving
 from tests.attestation.verifier.process import Site, Verifier, policy
 from tests.attestation.verifier.tokens import Issuer
-from tests.e2e.raft import RaftOpenBao
 from tests.e2e.site import NewPod, replica
 from tests.sidecar.pod import CANARY, Pod, refused
+from tests.support.raft import RaftOpenBao
 
 
 @pytest.fixture(scope="module")

@@ -16,9 +16,9 @@ import pytest
 from attestation.simulator.hierarchy import Hierarchy
 from tests.attestation.verifier.process import Site, Verifier, verifier
 from tests.attestation.verifier.tokens import Issuer
-from tests.e2e.raft import RaftOpenBao
 from tests.e2e.site import NewPod, replica
 from tests.sidecar.pod import CANARY, Ended, Pod, clean
+from tests.support.raft import RaftOpenBao
 
 _MANY = 75  # the highest concurrency of the paper this implements
 

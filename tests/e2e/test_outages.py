@@ -40,10 +40,10 @@ from sidecar.reasons import Exit
 from tests.attestation.verifier.process import Site, Verifier, verifier
 from tests.attestation.verifier.tokens import Issuer
 from tests.e2e.forwarder import forwarder
-from tests.e2e.raft import RaftOpenBao
 from tests.e2e.site import DB, NewPod, replica, write_password
 from tests.sidecar.pod import CANARY, Pod, clean
 from tests.sidecar.resident import Resident, resident
+from tests.support.raft import RaftOpenBao
 from tests.support.until import until
 
 _REREAD: Final = 0.4  # seconds that a KV secret may be old

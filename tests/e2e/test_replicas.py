@@ -30,9 +30,9 @@ from tests.attestation.verifier.guest import document
 from tests.attestation.verifier.process import HOST_DATA, Site, Verifier, verifier
 from tests.attestation.verifier.tokens import Issuer
 from tests.e2e.forwarder import Forwarder, forwarder
-from tests.e2e.raft import RaftOpenBao
 from tests.e2e.site import NewPod, replica
 from tests.sidecar.pod import CANARY, Pod, clean, refused
+from tests.support.raft import RaftOpenBao
 from tests.support.until import until
 
 

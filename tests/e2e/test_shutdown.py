@@ -25,10 +25,10 @@ from sidecar.reasons import Exit
 from tests.attestation.verifier.process import Verifier
 from tests.attestation.verifier.tokens import Issuer
 from tests.e2e.forwarder import forwarder
-from tests.e2e.raft import RaftOpenBao
 from tests.e2e.site import DB, write_password
 from tests.sidecar.front import Request, Spoilt, front
 from tests.sidecar.pod import CANARY, Ended, Pod, clean
+from tests.support.raft import RaftOpenBao
 from tests.support.until import until
 
 _FILES = 20

@@ -20,10 +20,10 @@ from sidecar.vault.client import REVOCATION_SECONDS
 from tests.attestation.verifier.process import Verifier, make_site, policy, verifier
 from tests.attestation.verifier.tokens import Issuer
 from tests.e2e.forwarder import Forwarder, forwarder
-from tests.e2e.raft import RaftOpenBao, raft_openbao
 from tests.sidecar.pod import CANARY, HOME, Ended, Pod, clean
 from tests.sidecar.resident import Resident, resident
 from tests.sidecar.secrets import v2
+from tests.support.raft import RaftOpenBao, raft_openbao
 from tests.support.until import until
 
 pytestmark = pytest.mark.slow

@@ -229,6 +229,7 @@ def test_a_retry_after_beyond_the_deadline_is_not_awaited(pod: Pod, verifier_pro
         (ErrorType.VAULT, "verifier-vault-unavailable"),
         (ErrorType.CLUSTER, "verifier-cluster-unavailable"),
         (ErrorType.CERTIFICATES, "verifier-certificates-unavailable"),
+        (ErrorType.SEALED, "verifier-sealed"),
         (ErrorType.CLOCK, "verifier-clock"),
         (ErrorType.UNAVAILABLE, "verifier-busy"),
     ],

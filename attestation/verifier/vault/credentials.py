@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,15 @@ class AppRole:
 
 
 @dataclass(frozen=True, slots=True)
+class HeldAppRole:
+    """The two ids from memory; each call raises RefusedError until there is one."""
+
+    role_id: Callable[[], str]
+    secret_id: Callable[[], str]
+    mount: str = "approle"
+
+
+@dataclass(frozen=True, slots=True)
 class _Lease:
     """`full`: seconds it was given at its login; `ends`: monotonic seconds, None for a token that does not expire."""
 
@@ -61,7 +70,7 @@ class _Lease:
 class Credentials:
     """Keeps a token while `keep` runs, and sends requests to Vault with it."""
 
-    def __init__(self, peer: Peer, login: TokenFile | AppRole, namespace: str = "") -> None:
+    def __init__(self, peer: Peer, login: TokenFile | AppRole | HeldAppRole, namespace: str = "") -> None:
         self._peer = peer
         self._login = login
         self.namespace = namespace
@@ -165,7 +174,8 @@ class Credentials:
             data = mapping((await self._send("GET", "auth/token/lookup-self", None, token)).get("data"))
             lease = _lease(token, _seconds(data.get("ttl")), data.get("renewable") is True)
         else:
-            body = {"role_id": _text(self._login.role_id), "secret_id": _text(self._login.secret_id)}
+            role, secret = _ids(self._login)
+            body = {"role_id": role, "secret_id": secret}
             answer = await self._send("POST", f"auth/{quote(self._login.mount)}/login", body, None)
             auth = mapping(answer.get("auth"))
             own = auth.get("client_token")
@@ -214,6 +224,12 @@ def _is_absent(body: bytes) -> bool:
 def _lease(token: str, seconds: int, renewable: bool, full: int | None = None) -> _Lease:
     ends = time.monotonic() + seconds if seconds else None
     return _Lease(token, seconds if full is None else full, ends, renewable)
+
+
+def _ids(login: AppRole | HeldAppRole) -> tuple[str, str]:
+    if isinstance(login, HeldAppRole):
+        return login.role_id(), login.secret_id()
+    return _text(login.role_id), _text(login.secret_id)
 
 
 def _text(path: Path) -> str:

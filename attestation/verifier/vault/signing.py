@@ -42,6 +42,12 @@ class SigningKeys:
     signer_id: str
     jwks: bytes
 
+    @classmethod
+    def of(cls, key: ECKey) -> SigningKeys:
+        """One private key, which alone is listed."""
+        public = public_jwk(key)
+        return cls(key, public["kid"], _jwks([public]))
+
     async def sign(self, claims: dict[str, Any]) -> str:
         """A JWT."""
         return jwt.encode({"alg": ALGORITHM, "kid": self.signer_id}, claims, self.signer, algorithms=[ALGORITHM])
@@ -53,25 +59,44 @@ def load_signing_keys(paths: Sequence[Path]) -> Loaded[SigningKeys]:
     public = [public_jwk(key) for key in keys]
     if len({each["kid"] for each in public}) != len(public):
         raise ConfigurationError(["signing.keys: the same key is listed twice"])
-    jwks = json.dumps({"keys": public}, separators=(",", ":")).encode()
+    jwks = _jwks(public)
     return Loaded(SigningKeys(keys[0], public[0]["kid"], jwks), hashlib.sha256(jwks).hexdigest())
+
+
+def generate_signing_keys() -> SigningKeys:
+    """A new key, which lives as long as this process."""
+    return SigningKeys.of(ECKey.generate_key("P-256"))
+
+
+def read_signing_key(pem: bytes, name: str) -> ECKey:
+    """A private P-256 key; `name` stands for it in problems. Raises ConfigurationError."""
+    return _read(pem, name, is_signer=True)
 
 
 def _load(path: Path, *, is_signer: bool) -> ECKey:
     try:
         content = read_secret_file(path) if is_signer else read_bounded(path, _MAX_KEY_SIZE)
-        if b"PRIVATE KEY" in content and not is_signer:
-            content = read_secret_file(path)
-        key = ECKey.import_key(content)
     except UnusableInputError as error:
         raise ConfigurationError([str(error)]) from None
+    if b"PRIVATE KEY" in content and not is_signer:
+        content = read_secret_file(path)
+    return _read(content, str(path), is_signer=is_signer)
+
+
+def _read(pem: bytes, name: str, *, is_signer: bool) -> ECKey:
+    try:
+        key = ECKey.import_key(pem)
     except (JoseError, ValueError, TypeError):
-        raise ConfigurationError([f"{path}: is not an unencrypted PEM key"]) from None
+        raise ConfigurationError([f"{name}: is not an unencrypted PEM key"]) from None
     if key.curve_name != "P-256":
-        raise ConfigurationError([f"{path}: is on {key.curve_name}, required P-256 for {ALGORITHM}"])
+        raise ConfigurationError([f"{name}: is on {key.curve_name}, required P-256 for {ALGORITHM}"])
     if is_signer and not key.is_private:
-        raise ConfigurationError([f"{path}: is a public key; the first one signs"])
+        raise ConfigurationError([f"{name}: is a public key; the first one signs"])
     return key
+
+
+def _jwks(public: Sequence[dict[str, str]]) -> bytes:
+    return json.dumps({"keys": list(public)}, separators=(",", ":")).encode()
 
 
 def public_jwk(key: ECKey) -> dict[str, str]:

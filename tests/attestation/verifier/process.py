@@ -165,7 +165,8 @@ def verifier(site: Site, name: str = "verifier") -> Iterator[Verifier]:
 def start_command(site: Site) -> list[str]:
     """The command line of a verifier on this site."""
     arguments = ["--config", site.write(), "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"]
-    arguments += ["--tls-cert", site.folder / "tls.crt", "--tls-key", site.folder / "tls.key"]
+    if "provisioning" not in site.settings:
+        arguments += ["--tls-cert", site.folder / "tls.crt", "--tls-key", site.folder / "tls.key"]
     return morphisms("verifier", *arguments)
 
 

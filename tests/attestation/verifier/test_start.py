@@ -105,10 +105,10 @@ def _login_without_a_method(site: Site) -> None:
     ("spoil", "problem"),
     [
         (_transit_without_a_login, "signing.transit: needs vault.login"),
-        (_two_signers, "exactly one of keys and transit is required"),
+        (_two_signers, "exactly one of keys, transit, generated and provisioned is required"),
         (_two_sources_of_policies, "policyVault takes the place of policies and guests; keep one"),
         (_policies_without_a_login, "policyVault: needs vault.login"),
-        (_login_without_a_method, "exactly one of tokenFile and appRole is required"),
+        (_login_without_a_method, "exactly one of tokenFile, appRole and provisioned is required"),
         (_world_readable_key, "has mode 0644, required 0400; chmod 400 it"),
         (_shared_session_key, "session is no longer a key: remove it and the file that it names"),
         (_no_folder, "none: is not a folder that can be read"),

@@ -36,9 +36,12 @@ _ACTIVE, _SEALED, _NEW = 200, 503, 501  # sys/health
 
 
 class RaftOpenBao(OpenBao):
-    """One node that outlives its process. `ca`: PEM, also in the file `ca_path`."""
+    """One node that outlives its process. `ca`: PEM, also in the file `ca_path`.
 
-    def __init__(self, folder: Path) -> None:
+    Of the keys in `shares`, any `threshold` unseal it.
+    """
+
+    def __init__(self, folder: Path, shares: int = 1, threshold: int = 1) -> None:
         (folder / "raft").mkdir()
         write_pair(folder)
         self.ca_path = folder / "ca.crt"
@@ -50,8 +53,9 @@ class RaftOpenBao(OpenBao):
         super().__init__(self._spawn(), port, port, self.ca)
         self._root_token = ""
         self._until(_NEW)
-        made = self.done("PUT", "sys/init", {"secret_shares": 1, "secret_threshold": 1})
-        self._root_token, self._key = made["root_token"], made["keys"][0]
+        made = self.done("PUT", "sys/init", {"secret_shares": shares, "secret_threshold": threshold})
+        self._root_token, self.shares = made["root_token"], made["keys"]
+        self._threshold = threshold
         self.unseal()
 
     @property
@@ -77,7 +81,8 @@ class RaftOpenBao(OpenBao):
 
     def unseal(self) -> None:
         """Back when it is the active node."""
-        self.done("PUT", "sys/unseal", {"key": self._key})
+        for share in self.shares[: self._threshold]:
+            self.done("PUT", "sys/unseal", {"key": share})
         self._until(_ACTIVE)
 
     def kill(self) -> None:
@@ -112,9 +117,9 @@ class RaftOpenBao(OpenBao):
 
 
 @contextlib.contextmanager
-def raft_openbao(folder: Path) -> Iterator[RaftOpenBao]:
+def raft_openbao(folder: Path, shares: int = 1, threshold: int = 1) -> Iterator[RaftOpenBao]:
     """Set up with a KV engine `secret`; killed at the end."""
-    server = RaftOpenBao(folder)
+    server = RaftOpenBao(folder, shares, threshold)
     try:
         server.done("POST", "sys/mounts/secret", {"type": "kv", "options": {"version": "2"}})
         # A new mount first makes itself a versioned one, and refuses meanwhile.
