@@ -6,26 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from webhook.configuration.accepted_templates import AcceptedTemplates
 from webhook.modes import Mode, mode_of_label
+from webhook.node_records import NodeRecord, Taint
 from webhook.wellknown import MODE_LABEL
-
-
-@dataclass(frozen=True, slots=True)
-class Taint:
-    """A node's taint; `effect` is NoSchedule, PreferNoSchedule or NoExecute."""
-
-    key: str
-    value: str
-    effect: str
-
-
-@dataclass(frozen=True, slots=True)
-class NodeRecord:
-    """A node's name, labels and taints."""
-
-    name: str
-    labels: tuple[tuple[str, str], ...]
-    taints: tuple[Taint, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +53,8 @@ class Snapshot:
     """The cluster as last seen.
 
     `age_seconds` is None for a snapshot that does not age (a file). `unlisted` is the mode of a namespace that is not
-    in `namespaces`: ABSENT for a file, ENFORCE for a watch, which may lag behind a namespace just made.
+    in `namespaces`: ABSENT for a file, ENFORCE for a watch, which may lag behind a namespace just made. `templates` are
+    the container templates that replicas accept from each other; None where the configuration's alone counts.
     """
 
     namespaces: Mapping[str, Mode] = field(default_factory=dict)
@@ -78,10 +63,15 @@ class Snapshot:
     age_seconds: float | None = None
     unlisted: Mode = Mode.ABSENT
     fetched: Fetched = field(default_factory=Fetched)
+    templates: AcceptedTemplates | None = None
 
     def mode_of(self, namespace: str) -> Mode:
         """The namespace's mode."""
         return self.namespaces.get(namespace, self.unlisted)
+
+    def with_templates(self, templates: AcceptedTemplates | None) -> Snapshot:
+        """The same cluster with the container templates that replicas accept from each other."""
+        return replace(self, templates=templates)
 
     def with_fetched(self, fetched: Fetched) -> Snapshot:
         """The same cluster with what a look-up found."""

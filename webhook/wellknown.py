@@ -7,9 +7,13 @@ from typing import Final
 PREFIX: Final = "morphisms.dev/"
 MODE_LABEL: Final = "morphisms.dev/mode"
 STATUS: Final = "morphisms.dev/status"
-INJECTOR_VERSION: Final = 1
-# A rendered or measured pod stays valid for two releases.
-SUPPORTED_INJECTOR_VERSIONS: Final = frozenset({1})
+# Before a digest (hex), in annotations.
+DIGEST_PREFIX: Final = "sha256:"
+# What the webhook puts into the plan, which the sidecar's image has to understand: 2 has `expand`, 1 had not.
+# Measured pods and container templates of the former version stay valid for two releases.
+INJECTOR_VERSION: Final = 2
+FORMER_INJECTOR_VERSION: Final = 1
+SUPPORTED_INJECTOR_VERSIONS: Final = frozenset({FORMER_INJECTOR_VERSION, INJECTOR_VERSION})
 
 # The key server's: the verifier and its OpenBao in one guest. manifests/overlays/kms-in-guests has the same names.
 KMS_NAMESPACE: Final = "morphisms-kms"

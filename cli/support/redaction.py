@@ -20,6 +20,7 @@ from webhook.configuration.model import Configuration
 from webhook.errors import BadReferenceError
 from webhook.pod.references import SecretPrefix, is_reference, parse, parse_variable
 from webhook.rewrite.mesh import EXCLUDED_PORTS
+from webhook.rewrite.status import status_text
 from webhook.wellknown import KNATIVE_PREFIX, PREFIX, STATUS
 
 Path = tuple[str | int, ...]
@@ -115,8 +116,9 @@ class Redaction:
         if key in EXCLUDED_PORTS:
             return _PORTS.fullmatch(text) is not None
         if key == STATUS:
+            template = self.configuration.container_template
             return any(
-                text == self.configuration.container_template.status(name)
+                text == status_text(template.injector, template.digest, self.configuration.digest, name)
                 for name in self.configuration.profile_by_name
             )
         if not key.startswith(PREFIX):

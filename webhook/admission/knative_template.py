@@ -12,6 +12,7 @@ from webhook.pod.schema import TemplateOwner, validate_pod_shape, validate_shape
 from webhook.pod.workloads import knative_template
 from webhook.request import User
 from webhook.rewrite import rewrite
+from webhook.rewrite.template_choice import with_rendered_template
 from webhook.rules import POD
 from webhook.rules.rule import Subject, Violation, evaluate
 from webhook.snapshot import Snapshot
@@ -27,11 +28,13 @@ def validate_template_owner_shape(item: dict[str, Any], where: str = "object") -
     validate_pod_shape(knative_template(item), f"{where}.spec.template")
 
 
-def template_pod(item: dict[str, Any], namespace: str, configuration: Configuration) -> Pod:
+def template_pod(
+    item: dict[str, Any], namespace: str, configuration: Configuration, snapshot: Snapshot | None = None
+) -> Pod:
     """The described pod, as far as the object determines it. Its shape must have been validated."""
     template: Any = knative_template(item)
     pod = {"metadata": template.get("metadata") or {}, "spec": template["spec"]}
-    return Pod(pod, namespace, configuration, service=_service_name(item))
+    return with_rendered_template(pod, namespace, configuration, snapshot, _service_name(item))
 
 
 def _service_name(item: dict[str, Any]) -> str:

@@ -14,6 +14,7 @@ from webhook.pod.pod import Pod
 from webhook.request import Request
 from webhook.rewrite import rewrite
 from webhook.rewrite.patch import Patch
+from webhook.rewrite.template_choice import choose_template
 from webhook.rules import NEEDED_FOR_INJECTION, POD
 from webhook.rules.rule import Subject, Violation, evaluate
 from webhook.snapshot import Snapshot
@@ -27,7 +28,7 @@ def decide(request: Request, configuration: Configuration, snapshot: Snapshot | 
     stale = refuse_when_stale(mode, configuration, snapshot)
     if stale is not None:
         return stale
-    pod = Pod(request.object, request.namespace, configuration)
+    pod = choose_template(request.object, request.namespace, configuration, snapshot).pod
     opted_in = requests_injection(pod, mode)
     if not opted_in:
         if mode is Mode.ABSENT:

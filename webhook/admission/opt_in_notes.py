@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from webhook.modes import Mode
+from webhook.pod.annotations import is_template_digest
 from webhook.pod.opt_in import requests_injection
 from webhook.pod.other_injectors import claimed_by, has_worked_on
 from webhook.pod.pod import Pod
@@ -24,10 +25,19 @@ def opt_in_notes(pod: Pod, mode: Mode) -> Iterator[str]:
             f"[annotations] this namespace has no {PREFIX}mode label, so nothing is injected and Vault references are"
             f' taken literally; annotate the template with {PREFIX}inject: "true"'
         )
+    template = pod.own_annotations.get("template")
+    if template is not None:
+        yield f"[annotations] {_ignored_template(template)}"
     if mode is Mode.AUDIT and holds_bare_references(pod):
         yield f"[annotations] {bare_references(mode)}"
     if mode is Mode.ENFORCE and pod.options.inject is False:
         yield f'[annotations] {PREFIX}inject: "false" has no effect in a namespace of mode enforce'
+
+
+def _ignored_template(value: str) -> str:
+    if not is_template_digest(value):
+        return f"{PREFIX}template is not sha256: and 64 hexadecimal digits, so it has no effect; remove it"
+    return f"{PREFIX}template has no effect on a pod that carries no initdata document of Morphisms; remove it"
 
 
 def holds_bare_references(pod: Pod) -> bool:

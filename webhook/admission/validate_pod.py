@@ -16,6 +16,7 @@ from webhook.pod.pod import Pod
 from webhook.pod.schema import validate_pod_shape
 from webhook.request import Request
 from webhook.rewrite import rewrite
+from webhook.rewrite.template_choice import choose_template
 from webhook.rules import POD
 from webhook.rules.rule import Subject, Violation, evaluate
 from webhook.snapshot import Snapshot
@@ -26,7 +27,7 @@ def decide(request: Request, configuration: Configuration, snapshot: Snapshot | 
     reason = exemption(request, configuration)
     if reason is not None or request.object is None or request.operation not in ("CREATE", "UPDATE"):
         return Decision("skipped", mode, reason or "not-created", audit=summary(mode, "skipped", ()))
-    pod = Pod(request.object, request.namespace, configuration)
+    pod, is_injected = choose_template(request.object, request.namespace, configuration, snapshot)
     opted_in = requests_injection(pod, mode)
     if not opted_in and mode is Mode.ABSENT and request.operation == "CREATE":
         warnings = as_warnings((*opt_in_notes(pod, mode), *annotation_faults(pod, snapshot, request.user)))
@@ -36,7 +37,7 @@ def decide(request: Request, configuration: Configuration, snapshot: Snapshot | 
     stale = refuse_when_stale(mode, configuration, snapshot)
     if stale is not None:
         return stale
-    violations = tuple(evaluate(POD, Subject(pod, snapshot, request.user)))
+    violations = tuple(evaluate(POD, Subject(pod, snapshot, request.user, just_rewritten=is_injected)))
     audit = {}
     if not opted_in and mode is Mode.AUDIT and not opts_out(pod, mode):
         audit = _two_classes(violations, pod, request, snapshot)
@@ -81,7 +82,9 @@ def _decide_update(
     old = None
     if request.old_object is not None:
         validate_pod_shape(request.old_object, "oldObject")
-        old = Pod(request.old_object, request.namespace, configuration)
+        old = choose_template(request.old_object, request.namespace, configuration, snapshot).pod
+        if pod.template is not old.template:  # an update changes no container, so the template stays as well
+            pod = Pod(pod.object, request.namespace, configuration, template=old.template)
         before = tuple(evaluate(POD, Subject(old, snapshot, request.user, old=old)))
     opted_in = requests_injection(old or pod, mode)
     if not opted_in and mode is Mode.ABSENT:

@@ -30,7 +30,7 @@ def decide(request: Request, configuration: Configuration, snapshot: Snapshot | 
     item = request.object
     if item is None or request.operation not in ("CREATE", "UPDATE"):
         return Decision("skipped", mode, "not-created", audit=summary(mode, "skipped", ()))
-    pod = template_pod(item, request.namespace, configuration)
+    pod = template_pod(item, request.namespace, configuration, snapshot)
     notes = as_warnings(_notes(request, pod, mode))
     opted_in = requests_injection(pod, mode)
     if mode is Mode.ABSENT and not opted_in:

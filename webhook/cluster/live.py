@@ -15,13 +15,12 @@ from server.kubernetes.reflector import TIMING, Collection, Monotonic, Observer,
 from webhook.cluster.lookups import Lookups
 from webhook.configuration.model import Configuration
 from webhook.modes import Mode
+from webhook.node_records import NodeRecord, Taint
 from webhook.snapshot import (
     Fetched,
     Lookup,
-    NodeRecord,
     RuntimeClassRecord,
     Snapshot,
-    Taint,
     namespace_mode,
     node_record,
     runtime_class_record,

@@ -1,1 +1,1 @@
-"""The typed configuration (`model.Configuration`), and what injection adds under it (`container_template`)."""
+"""The typed configuration (`model.Configuration`), and the container templates that injection writes into pods."""

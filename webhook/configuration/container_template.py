@@ -1,76 +1,121 @@
-"""What injection adds to every pod under one configuration: built once, shared, never changed."""
+"""The container template: what `morphisms-init` looks like, never rules. One value, shared by all that it injects.
+
+Its content names all that replicas have to agree on, so that one replica accepts what another one injected. It is
+addressed by the digest of its canonical text.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, Literal
 
-from plan import layout
-from plan.document import EvidenceSource, Vault, Verifier
-from webhook.configuration import sections
-from webhook.configuration.profiles import Profile
-from webhook.wellknown import INJECTOR_VERSION
+from pydantic import Field, field_validator
+from pydantic_core import PydanticCustomError
+
+from plan import document, layout
+from server.yaml.fields import ClusterName
+from webhook.configuration.profiles import Profile, ProfileEvidence
+from webhook.configuration.section import Section
+from webhook.configuration.sections import Sidecar, Vault, Verifier
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
     """Whom the sidecar calls: evidence sources, verifier, Vault."""
 
-    evidence: tuple[EvidenceSource, ...]
-    verifier: Verifier
-    vault: Vault
+    evidence: tuple[document.EvidenceSource, ...]
+    verifier: document.Verifier
+    vault: document.Vault
 
 
-class ContainerTemplate:
-    """Volumes, mounts and the constant parts of the container `morphisms-init`.
+class ContainerTemplate(Section):
+    """The parts of a configuration that injection writes into pods: volumes, mounts, `morphisms-init` and its plan.
 
-    Every field that the API server would default is written out, so that what comes back from it compares equal.
-    `digest` is the configuration's.
+    Every field that the API server would default is written out, so that what comes back from it compares equal. A
+    field that a later release adds has to be None by default, so that the text of a former template stays the same.
     """
 
-    def __init__(
-        self, sidecar: sections.Sidecar, verifier: sections.Verifier, vault: sections.Vault, digest: str
-    ) -> None:
-        self._verifier = verifier
-        self._vault = vault
-        self._digest = digest
-        self._statuses: dict[str, str] = {}
-        self._endpoints: dict[str, Endpoints] = {}
-        self.volumes: tuple[dict[str, Any], ...] = (
-            {
-                "name": layout.SECRETS_VOLUME,
-                "emptyDir": {"medium": "Memory", "sizeLimit": sidecar.secretsSizeLimit},
-            },
-            {
-                "name": layout.RUN_VOLUME,
-                "emptyDir": {"medium": "Memory", "sizeLimit": sidecar.runSizeLimit},
-            },
+    version: Literal[1] = Field(1, description="of this document's format")
+    cluster: ClusterName = Field(description="as in the configuration")
+    sidecar: Sidecar = Field(description="as in the configuration; `injector` is always named")
+    verifier: Verifier = Field(description="as in the configuration")
+    vault: Vault = Field(description="as in the configuration")
+    evidence: dict[str, tuple[ProfileEvidence, ...]] = Field({}, description="evidence sources, by profile")
+
+    @field_validator("sidecar")
+    @classmethod
+    def _names_its_version(cls, sidecar: Sidecar) -> Sidecar:
+        if sidecar.injector is None:
+            raise PydanticCustomError("injector_missing", "injector is not named")
+        return sidecar
+
+    @property
+    def injector(self) -> int:
+        """The version of what is injected."""
+        return self.sidecar.injector or 0
+
+    @cached_property
+    def text(self) -> str:
+        """The canonical text (RFC 8785: sorted members, no blanks)."""
+        content = self.model_dump(mode="json", exclude_none=True)
+        return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 (hex) of the canonical text."""
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+    def is_same_but_for_injector(self, other: ContainerTemplate) -> bool:
+        """Whether the two differ in nothing but the injector version."""
+        return self.with_injector(other.injector) == other
+
+    def with_injector(self, version: int) -> ContainerTemplate:
+        """The same template of another injector version."""
+        if version == self.injector:
+            return self
+        parts = {name: getattr(self, name) for name in type(self).model_fields}
+        parts["sidecar"] = self.sidecar.model_copy(update={"injector": version})
+        return ContainerTemplate(**parts)
+
+    @cached_property
+    def volumes(self) -> tuple[dict[str, Any], ...]:
+        """The volumes of an injected pod."""
+        token = {
+            "audience": self.verifier.audience,
+            "expirationSeconds": layout.TOKEN_SECONDS,
+            "path": layout.TOKEN_FILE,
+        }
+        return (
+            {"name": layout.SECRETS_VOLUME, "emptyDir": _in_memory(self.sidecar.secretsSizeLimit)},
+            {"name": layout.RUN_VOLUME, "emptyDir": _in_memory(self.sidecar.runSizeLimit)},
             {
                 "name": layout.TOKEN_VOLUME,
-                "projected": {
-                    # Only morphisms-init mounts it. The kubelet narrows the mode itself where the pod has an fsGroup.
-                    "defaultMode": 0o444,
-                    "sources": [
-                        {
-                            "serviceAccountToken": {
-                                "audience": verifier.audience,
-                                "expirationSeconds": layout.TOKEN_SECONDS,
-                                "path": layout.TOKEN_FILE,
-                            }
-                        }
-                    ],
-                },
+                # Only morphisms-init mounts it. The kubelet narrows the mode itself where the pod has an fsGroup.
+                "projected": {"defaultMode": 0o444, "sources": [{"serviceAccountToken": token}]},
             },
         )
-        self.volume_names = frozenset(volume["name"] for volume in self.volumes)
-        limits, requests = dict(sidecar.resources.limits), dict(sidecar.resources.requests)
-        self.resources = {"requests": requests, "limits": limits}
-        self.guaranteed_resources = {"requests": limits, "limits": limits}
-        self.container: dict[str, Any] = {
+
+    @cached_property
+    def resources(self) -> dict[str, Any]:
+        """The resources of `morphisms-init`."""
+        return {"requests": dict(self.sidecar.resources.requests), "limits": dict(self.sidecar.resources.limits)}
+
+    @cached_property
+    def guaranteed_resources(self) -> dict[str, Any]:
+        """The same in a pod of class Guaranteed."""
+        limits = dict(self.sidecar.resources.limits)
+        return {"requests": limits, "limits": limits}
+
+    @cached_property
+    def container(self) -> dict[str, Any]:
+        """The parts of `morphisms-init` that are the same in every pod."""
+        return {
             "name": layout.CONTAINER,
-            "image": sidecar.image,
-            "imagePullPolicy": sidecar.imagePullPolicy,
+            "image": self.sidecar.image,
+            "imagePullPolicy": self.sidecar.imagePullPolicy,
             "terminationMessagePath": "/dev/termination-log",
             "terminationMessagePolicy": "File",
             "volumeMounts": [
@@ -79,31 +124,43 @@ class ContainerTemplate:
                 {"name": layout.TOKEN_VOLUME, "mountPath": layout.TOKEN_PATH, "readOnly": True},
             ],
         }
-        self.probes = _probes(sidecar.deadlineSeconds)
+
+    @cached_property
+    def probes(self) -> dict[str, Any]:
+        """The native sidecar's probes."""
+        return _probes(self.sidecar.deadlineSeconds)
 
     def endpoints(self, profile: Profile) -> Endpoints:
-        """The plan's endpoints, which are the same for every pod of the profile."""
+        """The plan's endpoints, which are the same for every pod of the profile.
+
+        A template that does not know the profile leaves the evidence sources to the configuration.
+        """
         parts = self._endpoints.get(profile.name)
         if parts is None:
-            verifier, vault = self._verifier, self._vault
-            parts = self._endpoints[profile.name] = Endpoints(
-                tuple(EvidenceSource(each.source, each.address) for each in profile.evidence),
-                Verifier(verifier.url, verifier.ca, verifier.audience, verifier.role),
-                Vault(vault.url, vault.ca, vault.namespace, tuple(sorted(vault.mounts.items()))),
-            )
+            sources = self.evidence.get(profile.name, profile.evidence)
+            evidence = tuple(document.EvidenceSource(each.source, each.address) for each in sources)
+            parts = Endpoints(evidence, self._plan_verifier, self._plan_vault)
+            if profile.name in self.evidence:
+                self._endpoints[profile.name] = parts
         return parts
 
-    def status(self, profile: str) -> str:
-        """The value of the status annotation."""
-        status = self._statuses.get(profile)
-        if status is None:
-            members = {
-                "injector": INJECTOR_VERSION,
-                "configuration": self._digest,
-                "profile": profile,
-            }
-            status = self._statuses[profile] = json.dumps(members, separators=(",", ":"))
-        return status
+    @cached_property
+    def _endpoints(self) -> dict[str, Endpoints]:
+        return {}
+
+    @cached_property
+    def _plan_verifier(self) -> document.Verifier:
+        verifier = self.verifier
+        return document.Verifier(verifier.url, verifier.ca, verifier.audience, verifier.role)
+
+    @cached_property
+    def _plan_vault(self) -> document.Vault:
+        vault = self.vault
+        return document.Vault(vault.url, vault.ca, vault.namespace, tuple(sorted(vault.mounts.items())))
+
+
+def _in_memory(limit: str) -> dict[str, str]:
+    return {"medium": "Memory", "sizeLimit": limit}
 
 
 def security_context(user: int) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from webhook.configuration.sections import (
     Vault,
     Verifier,
 )
-from webhook.wellknown import KMS_NAMESPACE, KMS_PROFILE
+from webhook.wellknown import FORMER_INJECTOR_VERSION, INJECTOR_VERSION, KMS_NAMESPACE, KMS_PROFILE
 
 
 class Configuration(Section):
@@ -125,8 +125,27 @@ class Configuration(Section):
 
     @cached_property
     def container_template(self) -> ContainerTemplate:
-        """What injection adds to every pod under this configuration."""
-        return ContainerTemplate(self.sidecar, self.verifier, self.vault, self.digest)
+        """What injection adds to every pod under this configuration, by its injector version or else the newest."""
+        return self._container_template(INJECTOR_VERSION)
+
+    @cached_property
+    def former_container_template(self) -> ContainerTemplate:
+        """The same by its injector version or else the former one."""
+        return self._container_template(FORMER_INJECTOR_VERSION)
+
+    def _container_template(self, version: int) -> ContainerTemplate:
+        sidecar = self.sidecar if self.sidecar.injector else self.sidecar.model_copy(update={"injector": version})
+        used = {self.defaultProfile}
+        for entry in self.namespaces.values():
+            used.update((*entry.profiles, *((entry.profile,) if entry.profile else ())))
+        profiles = self.profile_by_name
+        return ContainerTemplate(
+            cluster=self.cluster,
+            sidecar=sidecar,
+            verifier=self.verifier,
+            vault=self.vault,
+            evidence={name: profiles[name].evidence for name in sorted(used) if profiles[name].evidence},
+        )
 
     @cached_property
     def node_label_keys(self) -> frozenset[str]:

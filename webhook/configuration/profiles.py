@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from webhook.configuration.section import Section
-from webhook.snapshot import NodeRecord, Taint
+from webhook.node_records import NodeRecord, Taint
 from webhook.wellknown import KMS_PROFILE
 
 

@@ -53,6 +53,11 @@ class Sidecar(Section):
     """The injected container."""
 
     image: str = Field(f"morphisms/sidecar:{VERSION}", description="pin it by digest: Knative does not resolve its tag")
+    injector: Literal[1, 2] | None = Field(
+        None,
+        description="version of the plan that the image understands; left out: the newest, or the one in force while"
+        " nothing else changes",
+    )
     imagePullPolicy: Literal["Always", "IfNotPresent", "Never"] = Field("IfNotPresent", description="as in Kubernetes")
     imagePullSecrets: tuple[str, ...] = Field((), description="added to the pod; they must exist in its namespace")
     resources: Resources = Field(Resources(), description="both requests and limits: a ResourceQuota may require them")

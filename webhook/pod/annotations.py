@@ -14,7 +14,7 @@ from server.text import did_you_mean
 from webhook.errors import BadReferenceError
 from webhook.pod.mustache import template_problem
 from webhook.pod.references import Reference, SecretPrefix, parse
-from webhook.wellknown import PREFIX
+from webhook.wellknown import DIGEST_PREFIX, PREFIX
 
 _SINGLE = (
     "inject",
@@ -27,6 +27,7 @@ _SINGLE = (
     "on-change",
     "literal-env",
     "status",
+    "template",
 )
 _FAMILIES = ("secret-", "file-", "mode-", "template-")
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
@@ -37,6 +38,7 @@ _CONTAINER = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 # Kubernetes accepts every printable ASCII character but `=` in a variable's name; a comma ends one here.
 _VARIABLE = re.compile(r"[!-+.-<>-~-]{1,253}")
 # Beside a reference these do not make a pod opt in: two are written by programs, the third makes references text.
+_TEMPLATE = re.compile(rf"{DIGEST_PREFIX}[0-9a-f]{{64}}")
 _SILENT = frozenset(("status", "template", "literal-env"))
 
 
@@ -113,6 +115,11 @@ def parse_annotations(own: Mapping[str, str], secret_prefix: SecretPrefix) -> In
         for_references=not own.keys() <= _SILENT,
         problems=reader.all_problems(),
     )
+
+
+def is_template_digest(value: str) -> bool:
+    """Whether the value is one that the annotation `template` may have."""
+    return _TEMPLATE.fullmatch(value) is not None
 
 
 class _Reader:

@@ -7,6 +7,7 @@ from typing import Any
 from plan import layout
 from plan.document import Plan, Workload
 from webhook.cached_attribute import cached_attribute
+from webhook.configuration.container_template import ContainerTemplate
 from webhook.configuration.model import Configuration
 from webhook.configuration.profiles import Profile
 from webhook.pod.annotations import InjectionOptions, own_annotations, parse_annotations
@@ -36,13 +37,25 @@ from webhook.wellknown import (
 class Pod:
     """A view of one pod object of checked shape; the object is never changed.
 
-    Built from a Service's template too, where `service` is the Service's name.
+    Built from a Service's template too, where `service` is the Service's name. Without a container template, the
+    configuration's own.
     """
 
-    def __init__(self, pod: dict[str, Any], namespace: str, configuration: Configuration, service: str = "") -> None:
+    def __init__(
+        self,
+        pod: dict[str, Any],
+        namespace: str,
+        configuration: Configuration,
+        service: str = "",
+        template: ContainerTemplate | None = None,
+    ) -> None:
         self.object = pod
         self.namespace = namespace
         self.configuration = configuration
+        self.template: ContainerTemplate = template or configuration.container_template
+        """What the pod is injected with, or was."""
+        self.template_is_usable = True
+        """False when the template was withdrawn and there is no other: then nothing can be injected."""
         self.metadata: dict[str, Any] = pod.get("metadata") or {}
         self.annotations: dict[str, str] = self.metadata.get("annotations") or {}
         self.labels: dict[str, str] = self.metadata.get("labels") or {}
@@ -65,7 +78,8 @@ class Pod:
 
     def rewritten(self, pod: dict[str, Any]) -> Pod:
         """The view of this pod after the rewrite, which changes neither its identity nor its options."""
-        after = Pod(pod, self.namespace, self.configuration, self._service)
+        after = Pod(pod, self.namespace, self.configuration, self._service, self.template)
+        after.template_is_usable = self.template_is_usable
         after.__dict__.update({name: getattr(self, name) for name in _KEPT_BY_THE_REWRITE})
         return after
 
@@ -79,7 +93,7 @@ class Pod:
         """Who the pod claims to be."""
         service = self._service or self.labels.get(KNATIVE_SERVICE) or self.labels.get(KNATIVE_CONFIGURATION) or ""
         account = self.spec.get("serviceAccountName") or "default"
-        return Workload(self.configuration.cluster, self.namespace, service, account)
+        return Workload(self.template.cluster, self.namespace, service, account)
 
     @cached_attribute
     def secret_prefix(self) -> SecretPrefix:
@@ -87,9 +101,9 @@ class Pod:
         workload = self.workload
         if not workload.service:
             reason = "the pod does not belong to a Knative Service; write the whole path"
-            return SecretPrefix(None, reason, self.configuration.vault.kv2_mounts)
-        prefix = f"{self.configuration.vault.prefix}/{workload.cluster}/{workload.namespace}/{workload.service}/"
-        return SecretPrefix(prefix, kv2_mounts=self.configuration.vault.kv2_mounts)
+            return SecretPrefix(None, reason, self.template.vault.kv2_mounts)
+        prefix = f"{self.template.vault.prefix}/{workload.cluster}/{workload.namespace}/{workload.service}/"
+        return SecretPrefix(prefix, kv2_mounts=self.template.vault.kv2_mounts)
 
     @cached_attribute
     def own_annotations(self) -> dict[str, str]:

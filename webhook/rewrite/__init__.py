@@ -36,7 +36,7 @@ def rewrite(pod: Pod, snapshot: Snapshot | None) -> Patch:
         return patch
     set_runtime_class(patch, pod, profile, snapshot)
     confine_to_nodes(patch, pod, profile)
-    if profile.injects and not pod.options.problems:
+    if profile.injects and not pod.options.problems and pod.template_is_usable:
         wrap_consumers(patch, pod)
         inject_sidecar(patch, pod, profile)
         exclude_ports(patch, pod)

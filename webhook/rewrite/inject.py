@@ -81,17 +81,17 @@ def is_native_proxy(container: dict[str, Any]) -> bool:
 
 def sidecar_container(pod: Pod, profile: Profile) -> dict[str, Any]:
     """The container that the template and the pod's plan make. Raises PlanError."""
-    container_template = pod.configuration.container_template
-    user = pod.file_owner or pod.configuration.sidecar.runAsUser
+    template = pod.template
+    user = pod.file_owner or template.sidecar.runAsUser
     container: dict[str, Any] = {
-        **container_template.container,
+        **template.container,
         "env": [{"name": layout.PLAN_VARIABLE, "value": plan_text(make_plan(pod, profile))}],
-        "resources": container_template.guaranteed_resources if _is_guaranteed(pod) else container_template.resources,
+        "resources": template.guaranteed_resources if _is_guaranteed(pod) else template.resources,
         "securityContext": security_context(user),
     }
     if pod.options.agent == "sidecar":
         container["restartPolicy"] = "Always"
-        container.update(container_template.probes)
+        container.update(template.probes)
     return container
 
 
@@ -159,5 +159,5 @@ def _has_equal_resources(container: dict[str, Any]) -> bool:
 def _add_pull_secrets(patch: Patch, pod: Pod) -> None:
     present = pod.spec.get("imagePullSecrets") or []
     names = {secret.get("name") for secret in present}
-    missing = [{"name": name} for name in pod.configuration.sidecar.imagePullSecrets if name not in names]
+    missing = [{"name": name} for name in pod.template.sidecar.imagePullSecrets if name not in names]
     patch.extend(("spec", "imagePullSecrets"), present, missing)

@@ -107,8 +107,8 @@ def _outbound_ports(mesh: Mesh, pod: Pod) -> list[str]:
     native = any(each.name in mesh.proxies and each.group == "initContainers" for each in pod.containers)
     if native or not _has(pod, mesh.validates) or _has(pod, mesh.redirects):
         return []
-    configuration = pod.configuration
-    return sorted({str(_port(url)) for url in (configuration.verifier.url, configuration.vault.url)})
+    template = pod.template
+    return sorted({str(_port(url)) for url in (template.verifier.url, template.vault.url)})
 
 
 def _inbound_ports(pod: Pod) -> list[str]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from plan.document import EnvFrom, EnvVariable, Plan, PlanError
 from webhook.configuration.profiles import Profile
 from webhook.pod.pod import Pod
+from webhook.wellknown import FORMER_INJECTOR_VERSION
 
 # More would exceed the plan's 64 KiB; the bound is checked before they are built.
 _MAX_ENV_FROM = 2048
@@ -18,10 +19,10 @@ def make_plan(pod: Pod, profile: Profile) -> Plan:
     A pod that was rewritten before has its references in the plan that it carries, no longer in its environment.
     Raises PlanError.
     """
-    configuration, options = pod.configuration, pod.options
+    options = pod.options
     if len(pod.consumers) * len(options.env_from) > _MAX_ENV_FROM:
         raise PlanError(f"plan: env-from for all containers makes more than {_MAX_ENV_FROM} entries; name fewer")
-    parts = configuration.container_template.endpoints(profile)
+    parts = pod.template.endpoints(profile)
     return Plan(
         workload=pod.workload,
         evidence=parts.evidence,
@@ -36,16 +37,18 @@ def make_plan(pod: Pod, profile: Profile) -> Plan:
         ),
         agent=options.agent,
         on_change=options.on_change,
-        deadline_seconds=configuration.sidecar.deadlineSeconds,
+        deadline_seconds=pod.template.sidecar.deadlineSeconds,
         file_mode="0440" if pod.file_owner is None else "0400",
     )
 
 
 def _variables(pod: Pod) -> tuple[EnvVariable, ...]:
     names = {container.name for container in pod.consumers}
+    # A sidecar of the former version takes `$(NAME)` beside an inline reference for text.
+    expands = pod.template.injector > FORMER_INJECTOR_VERSION
     carried = tuple(variable for variable in (pod.plan.env if pod.plan else ()) if variable.container in names)
     moved = tuple(
-        variable
+        variable if expands else replace(variable, expand=())
         for references in pod.references
         if not references.problems and references.container.name in names
         for variable in references.variables

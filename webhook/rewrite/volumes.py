@@ -7,6 +7,7 @@ from typing import Any
 
 from webhook.pod.container import display_name
 from webhook.pod.pod import Pod
+from webhook.quantity import same_amount
 from webhook.rewrite.patch import Patch
 
 
@@ -14,8 +15,24 @@ def add_volumes(patch: Patch, pod: Pod) -> None:
     """Add the missing volumes. A different volume under one of their names stays, for a rule to refuse."""
     present = pod.spec.get("volumes") or []
     names = {volume.get("name") for volume in present}
-    missing = [volume for volume in pod.configuration.container_template.volumes if volume["name"] not in names]
+    missing = [volume for volume in pod.template.volumes if volume["name"] not in names]
     patch.extend(("spec", "volumes"), present, missing)
+
+
+def has_injected_volumes(pod: Pod) -> bool:
+    """Whether the pod has the volumes of its template."""
+    present = {volume.get("name"): volume for volume in pod.spec.get("volumes") or ()}
+    return all(is_injected_volume(present.get(wanted["name"]) or {}, wanted) for wanted in pod.template.volumes)
+
+
+def is_injected_volume(volume: dict[str, Any], wanted: dict[str, Any]) -> bool:
+    """Whether the two are equal; the size limit may be spelled otherwise."""
+    if volume == wanted:
+        return True
+    memory, limit = volume.get("emptyDir") or {}, (wanted.get("emptyDir") or {}).get("sizeLimit")
+    return (
+        same_amount(memory.get("sizeLimit"), limit) and {**volume, "emptyDir": {**memory, "sizeLimit": limit}} == wanted
+    )
 
 
 def set_fs_group(patch: Patch, pod: Pod) -> None:
@@ -23,7 +40,7 @@ def set_fs_group(patch: Patch, pod: Pod) -> None:
     if not pod.consumers or pod.file_owner is not None:
         return
     security = pod.spec.get("securityContext")
-    wanted: dict[str, Any] = {"fsGroup": pod.configuration.sidecar.fsGroup}
+    wanted: dict[str, Any] = {"fsGroup": pod.template.sidecar.fsGroup}
     if any(_claims(pod)) and not (security or {}).get("fsGroupChangePolicy"):
         # Else the kubelet changes the group of every file of a claim, at each start.
         wanted["fsGroupChangePolicy"] = "OnRootMismatch"
@@ -41,7 +58,7 @@ def warnings_of(pod: Pod) -> Iterator[str]:
         return
     for name in _claims(pod):
         yield (
-            f"[volumes] injection sets fsGroup {pod.configuration.sidecar.fsGroup}, so the kubelet may give the files"
+            f"[volumes] injection sets fsGroup {pod.template.sidecar.fsGroup}, so the kubelet may give the files"
             f" of volume {display_name(name)} that group; set fsGroup, or one runAsUser for the containers with secrets"
         )
 

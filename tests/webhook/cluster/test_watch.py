@@ -29,7 +29,8 @@ from tests.webhook.cluster.conftest import CONFIGURATION, Live
 from webhook.configuration.model import Configuration
 from webhook.configuration.sections import Reserved
 from webhook.modes import Mode
-from webhook.snapshot import NodeRecord, RuntimeClassRecord, Taint
+from webhook.node_records import NodeRecord, Taint
+from webhook.snapshot import RuntimeClassRecord
 
 _TAINTS = (Taint("dedicated", "snp", "NoSchedule"),)
 

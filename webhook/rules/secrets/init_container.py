@@ -1,4 +1,4 @@
-"""`morphisms-init` is present, equals the template, and comes before the application.
+"""`morphisms-init` is present, equals a container template that is accepted, and comes before the application.
 
 The guest is attested before a container of the author's runs in it. A mesh's own init containers and native proxy may
 come before: they carry the network.
@@ -14,6 +14,7 @@ from plan.document import PlanError
 from webhook.configuration.profiles import Profile
 from webhook.pod.pod import Pod
 from webhook.rewrite.inject import is_intact, is_native_proxy, sidecar_container
+from webhook.rewrite.template_choice import why_not_accepted
 from webhook.rules.rule import FieldMessage, Rule, Severity, Subject
 from webhook.wellknown import MESH_INIT_CONTAINERS
 
@@ -26,13 +27,15 @@ def check(subject: Subject) -> Iterator[FieldMessage]:
     if injected is None:
         yield "spec.initContainers", _reason_missing(pod, profile)
         return
+    templates = subject.snapshot.templates if subject.snapshot is not None else None
     if pod.plan is None:
         yield (
             f"{injected.field}.env",
             f"the plan in {layout.CONTAINER} cannot be read; remove the container, injection adds it",
         )
     elif subject.old is None and not subject.just_rewritten and not _equals_template(injected.object, pod, profile):
-        yield injected.field, f"{layout.CONTAINER} differs from the template; remove it, injection adds it"
+        reason = why_not_accepted(pod, templates) or "differs from the template; remove it, injection adds it"
+        yield injected.field, f"{layout.CONTAINER} {reason}"
     for container in pod.containers:
         if container.group != "initContainers" or container.position >= injected.position:
             continue
@@ -46,6 +49,8 @@ def check(subject: Subject) -> Iterator[FieldMessage]:
 
 
 def _reason_missing(pod: Pod, profile: Profile) -> str:
+    if not pod.template_is_usable:
+        return "the container template in force was revoked and there is no other; an operator has to configure one"
     try:
         sidecar_container(pod, profile)
     except PlanError as error:

@@ -16,7 +16,7 @@ def check(subject: Subject) -> Iterator[FieldMessage]:
     pod = subject.pod
     if pod.options.agent == "sidecar":
         return
-    mounts = tuple(f"{mount}/" for mount in pod.configuration.vault.mounts)
+    mounts = tuple(f"{mount}/" for mount in pod.template.vault.mounts)
     for path in dict.fromkeys(_paths(pod)):
         if not path.startswith(mounts):
             yield (
