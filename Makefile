@@ -28,6 +28,7 @@ demo: setup
 test: setup
 	@$(BIN)/python -m tests.cluster.binaries
 	@$(BIN)/python -m tests.support.vectors
+	@$(BIN)/python -m tests.support.policy_engine
 	$(BIN)/pytest -n 2 --dist loadgroup
 
 test-fast: setup
