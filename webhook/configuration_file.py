@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from datetime import datetime
 from pathlib import Path
 
 from server.text import did_you_mean
 from server.yaml.strict import ConfigurationError, Loaded, load
 from webhook.configuration.model import Configuration
 from webhook.detection import DETECTORS
-from webhook.rules import BY_ID
+from webhook.rules import BY_ID, why_not_excepted
 
 
 def load_configuration(path: Path) -> Loaded[Configuration]:
@@ -17,6 +18,7 @@ def load_configuration(path: Path) -> Loaded[Configuration]:
     configuration = load(path, Configuration).value
     problems = [
         *_unknown(f"{path}: rules: unknown rule", configuration.rules, BY_ID),
+        *_exceptions(path, configuration),
         *_unknown(f"{path}: plaintext.detectors: unknown detector", configuration.plaintext.detectors, DETECTORS),
     ]
     if problems:
@@ -30,3 +32,23 @@ def _unknown(what: str, names: Iterable[str], known: Iterable[str]) -> Iterator[
     for name in names:
         if name not in known:
             yield f"{what} {name}{did_you_mean(name, known)}"
+
+
+def _exceptions(path: Path, configuration: Configuration) -> Iterator[str]:
+    """A problem per rule that an exception names and cannot cover."""
+    for place, entry in enumerate(configuration.exceptions):
+        where = f"{path}: exceptions[{place}].rules:"
+        yield from _unknown(f"{where} unknown rule", entry.rules, BY_ID)
+        for rule in entry.rules:
+            if rule in BY_ID and (why := why_not_excepted(rule)):
+                yield f"{where} no exception covers {rule}: {why}"
+
+
+def without_effect(configuration: Configuration, now: datetime) -> Iterator[str]:
+    """A line per exception that has expired. It is no error: a server that starts on that day has to start."""
+    for place, entry in enumerate(configuration.exceptions):
+        if not entry.is_in_force(now):
+            yield (
+                f"exceptions[{place}]: the exception of {entry.workload} in namespace {entry.namespace} expired at"
+                f" {entry.expires:%Y-%m-%dT%H:%M:%SZ} and has no effect; remove it, or write a later date"
+            )

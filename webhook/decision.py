@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
+from webhook.configuration.exceptions import PolicyException
 from webhook.modes import Mode
 from webhook.rules.rule import Violation
 
@@ -39,9 +40,22 @@ class Denial:
 
 
 @dataclass(frozen=True, slots=True)
+class Covered:
+    """A violation that does not count, because an exception of the configuration covers it."""
+
+    violation: Violation
+    exception: PolicyException
+
+    def __str__(self) -> str:
+        until = f"{self.exception.expires:%Y-%m-%dT%H:%M:%SZ}"
+        return f"[{self.violation.rule.id}] an exception covers this until {until}: {self.exception.reason}"
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """Everything about one request. `reason` is a short stable word: why this outcome, for logs and metrics.
 
+    `violations` count; `covered` are those that an exception covers.
     `result` is the object after `operations`, None where there are none. It shares parts with the request's object.
     """
 
@@ -54,6 +68,7 @@ class Decision:
     warnings: tuple[str, ...] = ()
     audit: dict[str, str] = field(default_factory=dict)
     violations: tuple[Violation, ...] = ()
+    covered: tuple[Covered, ...] = ()
 
     @property
     def allowed(self) -> bool:
@@ -97,6 +112,16 @@ def summary(mode: Mode | None, outcome: str, violations: Sequence[Violation]) ->
 def rule_ids(violations: Iterable[Violation]) -> str:
     """Comma list of the rules, each once, in order."""
     return ",".join(dict.fromkeys(violation.rule.id for violation in violations))
+
+
+def with_covered(decision: Decision, covered: Sequence[Covered]) -> Decision:
+    """The decision with what exceptions cover: in audit annotations, and in warnings where it is admitted."""
+    if not covered:
+        return decision
+    first = min(each.exception.expires for each in covered)
+    audit = {"excepted": rule_ids(each.violation for each in covered), "excepted-until": f"{first:%Y-%m-%dT%H:%M:%SZ}"}
+    warnings = as_warnings((*decision.warnings, *covered)) if decision.allowed else decision.warnings
+    return replace(decision, covered=tuple(covered), warnings=warnings, audit={**decision.audit, **audit})
 
 
 def as_warnings(lines: Iterable[object]) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ from server.tls import CertificateFiles, HeldCertificate
 from server.watched import FileMetrics, Watched
 from webhook.cluster.protocol import Cluster
 from webhook.configuration.model import Configuration
-from webhook.configuration_file import load_configuration
+from webhook.configuration_file import load_configuration, without_effect
 from webhook.decide import PATHS, decide, lookup
 from webhook.decision import Decision, refuse
 from webhook.errors import ReviewError
@@ -130,7 +131,7 @@ class Admission:
         self._configuration = configuration
         self._cluster = cluster
         self._metrics = metrics
-        metrics.configured(configuration().digest)
+        self._report(configuration())
 
     def handler(self, path: str) -> Handler:
         """The handler of one admission path."""
@@ -151,8 +152,13 @@ class Admission:
 
     def reconfigure(self, configuration: Configuration) -> None:
         """Take a reloaded configuration into use."""
-        self._metrics.configured(configuration.digest)
+        self._report(configuration)
         self._cluster.configured(configuration)
+
+    def _report(self, configuration: Configuration) -> None:
+        self._metrics.configured(configuration.digest, configuration.exceptions)
+        for problem in without_effect(configuration, datetime.now(UTC)):
+            logs.warning("exception_expired", problem=problem)
 
     async def _decide(self, request: Request) -> Decision:
         configuration = self._configuration()
@@ -176,7 +182,7 @@ def _log(request: Request, decision: Decision) -> None:
     The line has rule ids and names only: messages are long, and the denied user sees them. A controller's pod has no
     name yet; `owner` and `generate_name` say whose it is.
     """
-    if decision.allowed and not decision.violations:
+    if decision.allowed and not decision.violations and not decision.covered:
         return
     workload = workload_name(request)
     logs.info(
@@ -193,4 +199,5 @@ def _log(request: Request, decision: Decision) -> None:
         decision=decision.outcome,
         reason=decision.reason,
         rules=list(dict.fromkeys(violation.rule.id for violation in decision.violations)),
+        excepted=list(dict.fromkeys(each.violation.rule.id for each in decision.covered)),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
 
 from webhook.configuration.accepted_templates import AcceptedTemplates
@@ -52,6 +53,7 @@ class Fetched:
 class Snapshot:
     """The cluster as last seen.
 
+    `now` is the time of the decision; None where it is not known, and then no exception is in force.
     `age_seconds` is None for a snapshot that does not age (a file). `unlisted` is the mode of a namespace that is not
     in `namespaces`: ABSENT for a file, ENFORCE for a watch, which may lag behind a namespace just made. `templates` are
     the container templates that replicas accept from each other; None where the configuration's alone counts.
@@ -62,6 +64,7 @@ class Snapshot:
     runtime_classes: Mapping[str, RuntimeClassRecord] = field(default_factory=dict)
     age_seconds: float | None = None
     unlisted: Mode = Mode.ABSENT
+    now: datetime | None = None
     fetched: Fetched = field(default_factory=Fetched)
     templates: AcceptedTemplates | None = None
 

@@ -20,6 +20,10 @@ KMS_NAMESPACE: Final = "morphisms-kms"
 KMS_STATEFUL_SET: Final = "morphisms-verifier"
 KMS_PROFILE: Final = "kms"
 
+# Set by the Deployment controller on a ReplicaSet and its pods; the end of the ReplicaSet's name.
+POD_TEMPLATE_HASH: Final = "pod-template-hash"
+# Creates the pods of all workloads where the controllers have no service accounts of their own.
+KUBE_CONTROLLER_MANAGER: Final = "system:kube-controller-manager"
 DEFAULT_CONTAINER: Final = "kubectl.kubernetes.io/default-container"
 LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
 MIRROR: Final = "kubernetes.io/config.mirror"

@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Final
 
 from cli.support.findings import Checker, CheckResult, Finding, holds_pod, not_evaluated
@@ -15,6 +16,7 @@ from cli.support.manifests import (
     ForeignFile,
     Manifest,
     add_namespace,
+    add_time,
     guessed_namespace,
     load_configuration,
     load_snapshot,
@@ -25,6 +27,7 @@ from cli.support.terminal import RED, YELLOW, coloured, say, wants_colour
 from server.files import UnusableInputError
 from server.text import printable
 from server.yaml.kubernetes import STDIN
+from webhook.configuration_file import without_effect
 from webhook.errors import MalformedError
 from webhook.modes import Mode
 from webhook.rules.rule import Severity
@@ -41,18 +44,22 @@ counted; a broken manifest ends the command.
 Without --snapshot every namespace counts as one of mode `enforce`, and rules that depend on the cluster are not
 evaluated. With it the namespace's own mode counts, and pods that are exempt there are skipped. --mode says the mode of
 every namespace in either case: `--snapshot cluster.yaml --mode enforce` is what enforce would do in this cluster.
+--at says at which time: `--at 2027-02-01` shows what an exception covers today and no longer on that day.
 
 -o json prints one object:
   {"version": 1,
    "violations": [{"file", "line", "kind", "namespace", "name", "rule", "severity", "action", "field", "message"}],
    "notes": [{"file", "object", "note"}],
    "notEvaluated": [RULE],
+   "excepted": [{"file", "line", "kind", "namespace", "name", "rule", "field", "message", "reason", "expires"}],
    "notChecked": [{"apiVersion", "kind", "objects", "withPod"}],
    "skippedFiles": [{"file", "reason"}],
-   "summary": {"objects", "violations", "denied", "exempt", "notChecked", "skippedFiles", "namespaceGuessed"}}
+   "summary": {"objects", "violations", "denied", "excepted", "exempt", "notChecked", "skippedFiles",
+               "namespaceGuessed"}}
 `line` is where the YAML document starts; `severity` is critical, high, medium or low; `action` is deny or record;
 `field` is in the object as written; a note is no violation, and says what the author may expect and does not happen,
-such as Vault references of a pod that does not opt in; `withPod` counts the objects in which a pod template stands.
+such as Vault references of a pod that does not opt in; `excepted` violations do not count, because an exception of the
+configuration covers them, until `expires`; `withPod` counts the objects in which a pod template stands.
 Later versions may add members, and keep the meaning of these.
 
 Exit codes: 0 clean, 1 violations, 2 unusable input."""
@@ -81,6 +88,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         choices=[mode.value for mode in Mode if mode is not Mode.ABSENT],
         help="the mode of every namespace, whatever the snapshot says",
     )
+    add_time(parser)
     parser.add_argument("-o", "--output", default="text", choices=("text", "json", "sarif"), help="default: text")
 
 
@@ -89,7 +97,8 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         configuration, snapshot = load_configuration(arguments.config), load_snapshot(arguments.snapshot)
         mode = None if arguments.mode is None else Mode(arguments.mode)
-        report = _check(arguments.file or [STDIN], arguments.namespace, Checker(configuration, snapshot, mode))
+        now = arguments.at or datetime.now(UTC)
+        report = _check(arguments.file or [STDIN], arguments.namespace, Checker(configuration, snapshot, mode, now))
     except UnusableInputError as error:
         say(f"morphisms check: {error}")
         return _UNUSABLE
@@ -97,11 +106,13 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.output == "json":
         sys.stdout.write(_json(report, skipped))
     elif arguments.output == "sarif":
-        sys.stdout.write(sarif(report.findings, skipped))
+        sys.stdout.write(sarif([*report.findings, *report.covered], skipped))
     else:
         colour = wants_colour(sys.stdout)
         for finding in report.findings:
             print(_line(finding, colour=colour))
+        for finding in report.covered:
+            print(_covered_line(finding))
         for source, title, note in report.notes:
             print(f"{source}: {title}: note: {note}")
     for foreign in report.skipped_files:
@@ -110,6 +121,8 @@ def run(arguments: argparse.Namespace) -> int:
         say(
             f"{manifest.source}: {manifest.title}: not checked, but it has a pod template; check the pods that it makes"
         )
+    for problem in without_effect(configuration, now):
+        say(problem)
     if (guessed := guessed_namespace(manifest for manifest, _ in report.checked)) is not None:
         say(guessed)
     say(_summary(report, skipped))
@@ -128,6 +141,11 @@ class _Report:
     def findings(self) -> list[Finding]:
         """Every finding, in the order of the input."""
         return [finding for _, result in self.checked for finding in result.findings]
+
+    @property
+    def covered(self) -> list[Finding]:
+        """Every violation that an exception covers."""
+        return [finding for _, result in self.checked for finding in result.covered]
 
     @property
     def notes(self) -> list[tuple[str, str, str]]:
@@ -184,6 +202,14 @@ def _line(finding: Finding, *, colour: bool) -> str:
     return f"{manifest.source}: {manifest.title}: {rule} {finding.message} ({finding.field or 'object'})"
 
 
+def _covered_line(finding: Finding) -> str:
+    manifest, exception = finding.manifest, finding.exception
+    until = "" if exception is None else f"{exception.expires:%Y-%m-%dT%H:%M:%SZ}: {exception.reason}"
+    return (
+        f"{manifest.source}: {manifest.title}: [{finding.rule.id}] excepted until {until} ({finding.field or 'object'})"
+    )
+
+
 def _json(report: _Report, skipped: Sequence[str]) -> str:
     violations = [
         {
@@ -206,6 +232,22 @@ def _json(report: _Report, skipped: Sequence[str]) -> str:
         "violations": violations,
         "notes": [{"file": file, "object": title, "note": note} for file, title, note in report.notes],
         "notEvaluated": list(skipped),
+        "excepted": [
+            {
+                "file": each.manifest.source,
+                "line": each.manifest.line,
+                "kind": each.manifest.kind,
+                "namespace": each.manifest.namespace,
+                "name": each.manifest.name,
+                "rule": each.rule.id,
+                "field": each.field,
+                "message": each.message,
+                "reason": each.exception.reason,
+                "expires": f"{each.exception.expires:%Y-%m-%dT%H:%M:%SZ}",
+            }
+            for each in report.covered
+            if each.exception is not None
+        ],
         "notChecked": [
             {"apiVersion": at[0], "kind": at[1], "objects": count, "withPod": with_pod[at]}
             for at, count in report.kinds_unchecked
@@ -215,6 +257,7 @@ def _json(report: _Report, skipped: Sequence[str]) -> str:
             "objects": len(report.checked),
             "violations": len(violations),
             "denied": report.denied,
+            "excepted": len(report.covered),
             "exempt": report.exempt,
             "notChecked": len(report.unchecked),
             "skippedFiles": len(report.skipped_files),
@@ -226,6 +269,8 @@ def _json(report: _Report, skipped: Sequence[str]) -> str:
 
 def _summary(report: _Report, skipped: Sequence[str]) -> str:
     parts = [f"{len(report.checked)} objects, {len(report.findings)} violations ({report.denied} of them denied)"]
+    if report.covered:
+        parts.append(f"{len(report.covered)} violations are excepted")
     if report.exempt:
         parts.append(f"{report.exempt} objects are outside the policy")
     if report.unchecked:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import codecs
 import sys
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
-from cli.support.manifests import load_configuration, read_bytes, read_snapshot_objects
+from cli.support.manifests import add_time, load_configuration, read_bytes, read_snapshot_objects
 from webhook.decide import PATHS, decide, lookup
 from webhook.errors import ReviewError
 from webhook.review import read_review, write_review
@@ -25,6 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="a List of namespaces, nodes, RuntimeClasses; without it: mode inject, cluster unknown",
     )
+    add_time(parser)
     parser.add_argument("--path", required=True, choices=tuple(PATHS), help="the path the API server would call")
     parser.add_argument("file", nargs="?", default="-", metavar="FILE|-", help="the AdmissionReview; - is stdin")
 
@@ -42,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
     snapshot: Snapshot | None = None
     if arguments.snapshot is not None:
         objects = read_snapshot_objects(arguments.snapshot)
-        snapshot = snapshot_of_objects(objects)
+        snapshot = replace(snapshot_of_objects(objects), now=arguments.at or datetime.now(UTC))
         wanted = lookup(request, configuration, snapshot)
         if wanted is not None:
             snapshot = snapshot.with_fetched(find_in_objects(objects, wanted))

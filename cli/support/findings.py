@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from cli.support.admission import Admission
 from cli.support.manifests import Manifest
 from webhook.admission.authored_fields import authored_field
 from webhook.admission.enforcement import action
+from webhook.admission.exceptions import in_force, split, workloads_of_object
 from webhook.admission.knative_template import template_pod, validate_template_owner_shape, violations_after_injection
 from webhook.admission.opt_in_notes import annotation_faults, bare_references, holds_bare_references, opt_in_notes
+from webhook.configuration.exceptions import PolicyException
 from webhook.configuration.model import Configuration
 from webhook.errors import MalformedError
 from webhook.modes import Action, Mode
@@ -28,26 +31,32 @@ from webhook.wellknown import LAST_APPLIED
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One violation in one object. `field` is in the object as its author wrote it; `action` is `deny` or `record`."""
+    """One violation in one object. `field` is in the object as its author wrote it; `action` is `deny` or `record`.
+
+    `exception` is the one of the configuration that covers it, so that it does not count.
+    """
 
     manifest: Manifest
     rule: Rule[Any]
     action: Action
     field: str
     message: str
+    exception: PolicyException | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
     """The result for one object. `exempt` says why the policy does not apply to its pods, where it does not.
 
-    `notes` say what the author may expect and does not happen; they are no violations.
+    `notes` say what the author may expect and does not happen; they are no violations. `covered` are violations that
+    exceptions of the configuration cover.
     """
 
     findings: tuple[Finding, ...]
     exempt: str = ""
     manifest: Manifest | None = None
     notes: tuple[str, ...] = ()
+    covered: tuple[Finding, ...] = ()
 
 
 def holds_pod(item: Any) -> bool:
@@ -72,9 +81,19 @@ def holds_pod(item: Any) -> bool:
 
 
 class Checker:
-    """Checks manifests as in namespaces of the mode; None: the snapshot's mode, without one enforce."""
+    """Checks manifests as in namespaces of the mode; None: the snapshot's mode, without one enforce.
 
-    def __init__(self, configuration: Configuration, snapshot: Snapshot | None, mode: Mode | None = None) -> None:
+    `now` decides which exceptions are in force; None: this moment.
+    """
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        snapshot: Snapshot | None,
+        mode: Mode | None = None,
+        now: datetime | None = None,
+    ) -> None:
+        self._now = now or datetime.now(UTC)
         self._configuration = configuration
         self._snapshot = snapshot
         self._mode = mode
@@ -101,13 +120,23 @@ class Checker:
             return CheckResult((), exempt, manifest, (*notes, *faults))
         if opts_out(pod, mode):
             return CheckResult((), "the pod opts out", manifest, notes)
-        findings = []
-        for violation in self._violations(item, pod, knative=kind is not None):
+
+        def finding(violation: Violation, exception: PolicyException | None = None) -> Finding:
             does = action(self._configuration, violation, mode, opted_in)
-            if does != "ignore":
-                field = violation.field if kind is not None else self._field(violation, item, pod)
-                findings.append(Finding(manifest, violation.rule, does, field, violation.message))
-        return CheckResult(tuple(findings), "", manifest, notes)
+            field = violation.field if kind is not None else self._field(violation, item, pod)
+            return Finding(manifest, violation.rule, does, field, violation.message, exception)
+
+        # A Configuration or Revision in a manifest is written by its author, and only claims to be a Service's.
+        exceptions = in_force(self._configuration, manifest.namespace, workloads_of_object(item), self._now)
+        violations, covered = split(tuple(self._violations(item, pod, knative=kind is not None)), exceptions)
+        found = [finding(each) for each in violations]
+        return CheckResult(
+            tuple(each for each in found if each.action != "ignore"),
+            "",
+            manifest,
+            notes,
+            tuple(finding(each.violation, each.exception) for each in covered),
+        )
 
     def _mode_of(self, namespace: str) -> Mode:
         if self._mode is not None:

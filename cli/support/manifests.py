@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +25,7 @@ from server.yaml.kubernetes import (
 )
 from server.yaml.strict import ConfigurationError
 from webhook import configuration_file
+from webhook.configuration.exceptions import read_time
 from webhook.configuration.model import Configuration
 from webhook.errors import MalformedError
 from webhook.pod.schema import validate_metadata_shape
@@ -95,6 +97,25 @@ def add_namespace(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="the namespace of objects that name none, as `kubectl apply -n` has it; without it: default",
     )
+
+
+def add_time(parser: argparse.ArgumentParser) -> None:
+    """Declare `--at`."""
+    parser.add_argument(
+        "--at",
+        type=_time,
+        metavar="TIME",
+        help="the time that decides which exceptions are in force, such as 2027-01-31T12:00:00Z; without it: now",
+    )
+
+
+def _time(text: str) -> datetime:
+    try:
+        return read_time(text)
+    except (ValueError, OverflowError):
+        raise argparse.ArgumentTypeError(
+            "neither a date nor a time with its zone; write one such as 2027-01-31 or 2027-01-31T12:00:00Z"
+        ) from None
 
 
 def _namespace(text: str) -> str:

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from cli.support.findings import Finding
 from plan.layout import VERSION
+from webhook.configuration.exceptions import PolicyException
 from webhook.rules import POD
 from webhook.rules.rule import Rule, Severity
 
@@ -62,6 +63,8 @@ def _rule(rule: Rule[Any]) -> dict[str, Any]:
 
 def _result(finding: Finding, index: int) -> dict[str, Any]:
     manifest = finding.manifest
+    exception = finding.exception
+    suppressed = {} if exception is None else {"suppressions": [_suppression(exception)]}
     return {
         "ruleId": finding.rule.id,
         "ruleIndex": index,
@@ -76,6 +79,15 @@ def _result(finding: Finding, index: int) -> dict[str, Any]:
                 "logicalLocations": [{"fullyQualifiedName": f"{manifest.title}/{finding.field}", "kind": "member"}],
             }
         ],
+        **suppressed,
+    }
+
+
+def _suppression(exception: PolicyException) -> dict[str, Any]:
+    return {
+        "kind": "external",
+        "status": "accepted",
+        "justification": f"{exception.reason} (until {exception.expires:%Y-%m-%dT%H:%M:%SZ})",
     }
 
 

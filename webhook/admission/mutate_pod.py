@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from webhook.admission.enforcement import action
+from webhook.admission.exceptions import exceptions_of_pod, split
 from webhook.admission.exempt import exemption
 from webhook.admission.freshness import refuse_when_stale
 from webhook.admission.injection_notes import injection_notes
 from webhook.configuration.model import Configuration
-from webhook.decision import Decision, as_warnings, deny, rule_ids, summary
+from webhook.decision import Decision, as_warnings, deny, rule_ids, summary, with_covered
 from webhook.modes import Mode
 from webhook.pod.opt_in import opts_out, requests_injection
 from webhook.pod.pod import Pod
@@ -65,11 +66,12 @@ def _would_mutate(pod: Pod, request: Request, snapshot: Snapshot | None) -> Deci
     """Audit mode: the patch is computed, summarised and not sent."""
     patch = rewrite(pod, snapshot)
     after = pod.rewritten(patch.result)
-    remaining = tuple(evaluate(POD, Subject(after, snapshot, request.user)))
+    violations = tuple(evaluate(POD, Subject(after, snapshot, request.user)))
+    remaining, covered = split(violations, exceptions_of_pod(request, pod, snapshot))
     audit = summary(Mode.AUDIT, "unchanged", ()) | {"would-patch": patch_summary(patch)}
     if remaining:
         audit["must-change"] = rule_ids(remaining)
-    return Decision("unchanged", Mode.AUDIT, "audit", audit=audit, violations=remaining)
+    return with_covered(Decision("unchanged", Mode.AUDIT, "audit", audit=audit, violations=remaining), covered)
 
 
 def _unchanged(mode: Mode, reason: str, violations: tuple[Violation, ...] = ()) -> Decision:

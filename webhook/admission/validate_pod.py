@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from webhook.admission.enforcement import action, enforce
+from webhook.admission.exceptions import exceptions_of_pod, split
 from webhook.admission.exempt import exemption
 from webhook.admission.freshness import refuse_when_stale
 from webhook.admission.opt_in_notes import annotation_faults, bare_references, holds_bare_references, opt_in_notes
+from webhook.configuration.exceptions import PolicyException
 from webhook.configuration.model import Configuration
-from webhook.decision import Decision, as_warnings, rule_ids, summary
+from webhook.decision import Decision, as_warnings, rule_ids, summary, with_covered
 from webhook.modes import Mode
 from webhook.pod.opt_in import opts_out, requests_injection
 from webhook.pod.pod import Pod
@@ -37,13 +39,16 @@ def decide(request: Request, configuration: Configuration, snapshot: Snapshot | 
     stale = refuse_when_stale(mode, configuration, snapshot)
     if stale is not None:
         return stale
-    violations = tuple(evaluate(POD, Subject(pod, snapshot, request.user, just_rewritten=is_injected)))
+    exceptions = exceptions_of_pod(request, pod, snapshot)
+    found = tuple(evaluate(POD, Subject(pod, snapshot, request.user, just_rewritten=is_injected)))
+    violations, covered = split(found, exceptions)
     audit = {}
     if not opted_in and mode is Mode.AUDIT and not opts_out(pod, mode):
-        audit = _two_classes(violations, pod, request, snapshot)
+        audit = _two_classes(violations, exceptions, pod, request, snapshot)
     decision = enforce(violations, mode, configuration, opted_in=opted_in, audit=audit)
-    notes = _notes(pod, mode)
-    return replace(decision, warnings=as_warnings((*notes, *decision.warnings))) if decision.allowed else decision
+    if decision.allowed:
+        decision = replace(decision, warnings=as_warnings((*_notes(pod, mode), *decision.warnings)))
+    return with_covered(decision, covered)
 
 
 def _notes(pod: Pod, mode: Mode) -> tuple[str, ...]:
@@ -54,11 +59,15 @@ def _notes(pod: Pod, mode: Mode) -> tuple[str, ...]:
 
 
 def _two_classes(
-    violations: tuple[Violation, ...], pod: Pod, request: Request, snapshot: Snapshot | None
+    violations: tuple[Violation, ...],
+    exceptions: tuple[PolicyException, ...],
+    pod: Pod,
+    request: Request,
+    snapshot: Snapshot | None,
 ) -> dict[str, str]:
     """The violations that injection would fix, and those that the author has to; only the latter decide readiness."""
     after = pod.rewritten(rewrite(pod, snapshot).result)
-    remaining = tuple(evaluate(POD, Subject(after, snapshot, request.user)))
+    remaining, _ = split(tuple(evaluate(POD, Subject(after, snapshot, request.user))), exceptions)
     left = {each.rule.id for each in remaining}
     fixed = [each for each in violations if each.rule.id not in left]
     classes = {"ready": "false" if remaining else "true"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from webhook.admission.enforcement import enforce
+from webhook.admission.exceptions import in_force, split, workloads_of_object, workloads_of_revision
 from webhook.admission.injection_notes import injection_notes
 from webhook.admission.knative_template import (
     template_pod,
@@ -14,7 +15,7 @@ from webhook.admission.knative_template import (
 from webhook.admission.mutate_service import changes
 from webhook.admission.opt_in_notes import annotation_faults, opt_in_notes
 from webhook.configuration.model import Configuration
-from webhook.decision import Decision, as_warnings, summary
+from webhook.decision import Decision, as_warnings, summary, with_covered
 from webhook.modes import Mode
 from webhook.pod.annotations import own_annotations
 from webhook.pod.opt_in import requests_injection
@@ -38,15 +39,23 @@ def decide(request: Request, configuration: Configuration, snapshot: Snapshot | 
         return Decision("allowed", mode, "does-not-ask", warnings=warnings, audit=summary(mode, "allowed", ()))
     if not pod.is_measured:
         notes = as_warnings((*notes, *injection_notes(pod)))
-    violations = violations_after_injection(item, pod, snapshot, request.user)
     by_knative = request.user.name in configuration.identities.knative
+    # What people write as a Configuration or Revision only claims to be a Service's.
+    workloads = workloads_of_revision(item) if by_knative else workloads_of_object(item)
+    violations, covered = split(
+        violations_after_injection(item, pod, snapshot, request.user),
+        in_force(configuration, request.namespace, workloads, None if snapshot is None else snapshot.now),
+    )
     if by_knative or not _template_changes(request):
         reason = "written-by-knative" if by_knative else "template-unchanged"
         warnings = () if by_knative else as_warnings((*notes, *violations))
         audit = summary(mode, "allowed", violations)
-        return Decision("allowed", mode, reason, warnings=warnings, audit=audit, violations=violations)
+        decision = Decision("allowed", mode, reason, warnings=warnings, audit=audit, violations=violations)
+        return with_covered(decision, covered)
     decision = enforce(violations, mode, configuration, opted_in=opted_in)
-    return replace(decision, warnings=as_warnings((*notes, *decision.warnings))) if decision.allowed else decision
+    if decision.allowed:
+        decision = replace(decision, warnings=as_warnings((*notes, *decision.warnings)))
+    return with_covered(decision, covered)
 
 
 def _template_changes(request: Request) -> bool:

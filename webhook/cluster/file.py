@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -90,8 +92,8 @@ class FileCluster:
         return cls(read_objects(path))
 
     def current(self) -> Snapshot:
-        """The file's view. Its nodes keep all their labels, so no configuration changes it."""
-        return self._snapshot
+        """The file's view, at this moment. Its nodes keep all their labels, so no configuration changes it."""
+        return replace(self._snapshot, now=datetime.now(UTC))
 
     def configured(self, configuration: Configuration) -> None:
         """Do nothing: the view holds every label already."""

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 from sys import intern
 from typing import Any, TypeVar
 
@@ -71,6 +72,7 @@ class LiveCluster:
             self._classes.records,
             age_seconds=self.age_seconds,
             unlisted=Mode.ENFORCE,
+            now=datetime.now(UTC),
         )
 
     @property

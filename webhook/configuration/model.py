@@ -11,6 +11,7 @@ from pydantic_core import PydanticCustomError
 
 from server.yaml.fields import ClusterName
 from webhook.configuration.container_template import ContainerTemplate
+from webhook.configuration.exceptions import PolicyException
 from webhook.configuration.profiles import PRESETS, Profile
 from webhook.configuration.section import Section
 from webhook.configuration.sections import (
@@ -49,6 +50,9 @@ class Configuration(Section):
     verifier: Verifier = Field(Verifier(), description="attests the pods")
     vault: Vault = Field(Vault(), description="holds the secrets")
     rules: dict[str, RuleActions] = Field({}, description="by rule id; docs/rules.md lists them")
+    exceptions: tuple[PolicyException, ...] = Field(
+        (), description="rules that a workload may violate until a date; they end by themselves"
+    )
     plaintext: Plaintext = Field(Plaintext(), description="exceptions from secrets/plaintext-env")
     platformImages: tuple[str, ...] = Field(
         (), description="globs of images that the platform injects by tag, such as a mesh's; images/digest accepts them"
@@ -112,6 +116,31 @@ class Configuration(Section):
                 f"namespaces.{KMS_NAMESPACE}: its pods use profile {KMS_PROFILE} alone; remove the entry",
             )
         return self
+
+    @model_validator(mode="after")
+    def _exceptions_do_not_overlap(self) -> Configuration:
+        """Two entries for one rule of one workload would have two dates, and a reader could not tell which counts."""
+        seen: dict[tuple[str, str, str], int] = {}
+        for place, entry in enumerate(self.exceptions):
+            for rule in entry.rules:
+                first = seen.setdefault((entry.namespace, entry.workload, rule), place)
+                if first != place:
+                    raise PydanticCustomError(
+                        "exception_twice",
+                        "exceptions[{second}] covers the same rule of the same workload as exceptions[{first}];"
+                        " keep one of them",
+                        {"first": first, "second": place},
+                    )
+        return self
+
+    @cached_property
+    def exceptions_of(self) -> dict[tuple[str, str], tuple[PolicyException, ...]]:
+        """The exceptions by (namespace, workload as KIND/NAME)."""
+        found: dict[tuple[str, str], tuple[PolicyException, ...]] = {}
+        for entry in self.exceptions:
+            key = (entry.namespace, entry.workload)
+            found[key] = (*found.get(key, ()), entry)
+        return found
 
     @cached_property
     def profile_by_name(self) -> dict[str, Profile]:

@@ -105,3 +105,35 @@ CONNECT: tuple[Rule[ConnectSubject], ...] = (exec.RULE,)
 NEEDED_FOR_INJECTION: tuple[Rule[Subject], ...] = tuple(rule for rule in POD if rule.needed_for_injection)
 _EVERY: tuple[Rule[Any], ...] = (*POD, *BINDING, *CONNECT)
 BY_ID: dict[str, Rule[Any]] = {rule.id: rule for rule in _EVERY}
+
+HELD_BY_GUARD: frozenset[str] = frozenset(
+    {
+        "isolation/host-namespaces",
+        "isolation/privileged",
+        "placement/node-name",
+        "placement/runtime-class",
+        "secrets/init-container",
+    }
+)
+"""What the guard `injection-present` requires of a pod too; an API server that denies it knows no exceptions."""
+
+_ABOUT_CHANGES: frozenset[str] = frozenset(
+    {"images/replaced", "isolation/annotation-change", "isolation/ephemeral-containers"}
+)
+_ABOUT_IDENTITY: frozenset[str] = frozenset({"isolation/key-server", "isolation/knative-labels"})
+
+
+def why_not_excepted(rule_id: str) -> str:
+    """Why no exception of the configuration can cover the rule; empty where one can."""
+    rule = BY_ID[rule_id]
+    if rule.needed_for_injection:
+        return "injection depends on it"
+    if rule_id in HELD_BY_GUARD:
+        return "the guard injection-present holds it too, and knows no exceptions"
+    if rule_id in _ABOUT_CHANGES:
+        return "it is about changes of a running pod, which do not come from the pod's controller"
+    if rule_id in _ABOUT_IDENTITY:
+        return "exceptions themselves depend on it to know whose a pod is"
+    if rule in CONNECT:
+        return "it is about people who reach into a pod; list their group in execGroups"
+    return ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ from certs.authority import make_authority
 from certs.periods import Periods
 from server.yaml.strict import ConfigurationError
 from webhook.configuration.model import Configuration
-from webhook.configuration_file import load_configuration
+from webhook.configuration_file import load_configuration, without_effect
+from webhook.rules import BY_ID, HELD_BY_GUARD
 
 
 @pytest.mark.parametrize(
@@ -69,6 +70,103 @@ def test_a_namespace_may_use_its_default_profile_and_those_listed(
     configuration = Configuration.model_validate({"profiles": [lab], "namespaces": namespaces})
     assert configuration.default_profile_of("shop") == default
     assert configuration.profiles_allowed_in("shop") == allowed
+
+
+def _exceptions(tmp_path: Path, *entries: dict[str, Any]) -> Path:
+    """A file whose exceptions are right but for what the entries change (None removes)."""
+    right = {
+        "namespace": "shop",
+        "service": "payments",
+        "rules": ["secrets/plaintext-env"],
+        "reason": "SEC-123",
+        "expires": "2027-01-31",
+    }
+    merged = [{key: value for key, value in (right | entry).items() if value is not None} for entry in entries]
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump({"exceptions": merged}))
+    return path
+
+
+_NODE_AGENT = {"service": None, "owner": "DaemonSet/node-agent"}
+
+
+@pytest.mark.parametrize(
+    ("entry", "problem"),
+    [
+        ({"rules": ["secrets/plaintext-evn"]}, "exceptions[0].rules: unknown rule secrets/plaintext-evn, did you mean"),
+        ({"rules": []}, "exceptions"),
+        ({"rules": ["images/digest", "images/digest"]}, "names a rule twice"),
+        (
+            {"rules": ["placement/runtime-class"]},
+            "no exception covers placement/runtime-class: injection depends on it",
+        ),
+        ({"rules": ["isolation/privileged"]}, "the guard injection-present holds it too"),
+        ({"rules": ["images/replaced"]}, "it is about changes of a running pod"),
+        ({"rules": ["isolation/knative-labels"]}, "exceptions themselves depend on it"),
+        ({"rules": ["isolation/key-server"]}, "exceptions themselves depend on it"),
+        ({"namespace": "morphisms-kms"}, "holds what all secrets depend on, and has no exceptions"),
+        ({"rules": ["isolation/exec"]}, "list their group in execGroups"),
+        ({"service": None}, "name exactly one of service and owner"),
+        ({"owner": "DaemonSet/node-agent"}, "name exactly one of service and owner"),
+        ({"service": "*"}, "no patterns"),
+        ({"namespace": "shop*"}, "no patterns"),
+        (_NODE_AGENT | {"owner": "Pod/app"}, "not KIND/NAME, such as DaemonSet/node-agent; the kinds are CronJob, "),
+        (_NODE_AGENT | {"owner": "DaemonSet/*"}, "not KIND/NAME"),
+        (_NODE_AGENT | {"owner": "node-agent"}, "not KIND/NAME"),
+        (_NODE_AGENT | {"owner": "DaemonSet/node-agent\n"}, "not KIND/NAME"),
+        ({"reason": " "}, "not one line that says why"),
+        ({"reason": "a\nb"}, "not one line that says why"),
+        ({"reason": None}, "reason"),
+        ({"expires": None}, "expires"),
+        ({"expires": "31.01.2027"}, "not a date such as 2027-01-31"),
+        ({"expires": "2027-02-30"}, "not a date such as 2027-01-31"),
+        ({"expires": "2027-01-31T12:00:00"}, "not a date such as 2027-01-31"),
+        ({"expires": "0001-01-01T00:00:00+14:00"}, "not a date such as 2027-01-31"),
+        ({"expires": 1801353600}, "not a date such as 2027-01-31"),
+        ({"expires": "never"}, "not a date such as 2027-01-31"),
+    ],
+)
+def test_an_exception_that_cannot_be_meant_is_refused_with_what_to_write(
+    tmp_path: Path, entry: dict[str, Any], problem: str
+) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        load_configuration(_exceptions(tmp_path, entry))
+    assert problem in str(raised.value)
+    assert "DaemonSet/*" not in str(raised.value)
+
+
+def test_two_entries_for_one_rule_of_one_workload_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"exceptions\[1\] covers the same rule .* exceptions\[0\]"):
+        load_configuration(_exceptions(tmp_path, {}, {"expires": "2028-01-01"}))
+    load_configuration(_exceptions(tmp_path, {}, {"rules": ["images/digest"]}, {"namespace": "other"}, _NODE_AGENT))
+
+
+def test_every_rule_that_injection_needs_or_the_guard_holds_is_refused(tmp_path: Path) -> None:
+    for rule in BY_ID.values():
+        path = _exceptions(tmp_path, {"rules": [rule.id]})
+        if rule.needed_for_injection or rule.id in HELD_BY_GUARD:
+            with pytest.raises(ConfigurationError, match=f"no exception covers {rule.id}"):
+                load_configuration(path)
+
+
+def test_an_unquoted_date_is_read_as_the_quoted_one(tmp_path: Path) -> None:
+    path = _exceptions(tmp_path, {})
+    quoted = load_configuration(path)
+    path.write_text(path.read_text().replace("'", ""))
+    assert load_configuration(path).digest == quoted.digest
+    assert quoted.value.exceptions[0].expires == datetime(2027, 1, 31, tzinfo=UTC)
+
+
+def test_an_exception_that_has_ended_is_named_and_does_not_keep_a_server_from_starting(tmp_path: Path) -> None:
+    entry = {"expires": "2027-01-31T01:00:00+01:00"}
+    configuration = load_configuration(_exceptions(tmp_path, entry, {"rules": ["images/digest"]} | _NODE_AGENT)).value
+    ends = datetime(2027, 1, 31, tzinfo=UTC)
+    assert list(without_effect(configuration, ends - timedelta(seconds=1))) == []
+    assert list(without_effect(configuration, ends)) == [
+        f"exceptions[{place}]: the exception of {workload} in namespace shop expired at 2027-01-31T00:00:00Z and has no"
+        " effect; remove it, or write a later date"
+        for place, workload in enumerate(("Service/payments", "DaemonSet/node-agent"))
+    ]
 
 
 CERTIFICATE = """\

@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from tests.support.paths import REVIEWS
+from webhook.configuration.exceptions import read_time
 from webhook.configuration.model import Configuration
 from webhook.decide import decide, lookup
 from webhook.decision import Decision
@@ -36,7 +37,7 @@ class Case:
 
     `request` sets in the request and `set` in its object, by path.
 
-    `wording` lists the rules whose messages `answer` holds whole.
+    `now` is the time of the decision. `wording` lists the rules whose messages `answer` holds whole.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Case:
     request: dict[str, Any]
     configuration: dict[str, Any]
     objects: list[Any]
+    now: str
     wording: frozenset[str] = frozenset()
     answer: dict[str, Any] = field(default_factory=dict)
     recorded: list[dict[str, str]] = field(default_factory=list)
@@ -68,6 +70,7 @@ def read_case(path: Path) -> Case:
         request=case.get("request", {}),
         configuration=case.get("configuration", {}),
         objects=case.get("objects", []),
+        now=case.get("now", "2027-01-01"),
         wording=frozenset(case.get("wording", ())),
         answer=case.get("answer", {}),
         recorded=case.get("recorded", []),
@@ -86,7 +89,8 @@ def decision_and_response(case: Case) -> tuple[Decision, dict[str, Any]]:
     request = read_review(json.dumps(review).encode(), case.path)
     objects = [*yaml.safe_load((HERE / "cluster.yaml").read_text())["items"], *case.objects]
     snapshot = snapshot_of_objects(objects)
-    snapshot = replace(snapshot, namespaces={**snapshot.namespaces, request.namespace: Mode(case.mode)})
+    namespaces = {**snapshot.namespaces, request.namespace: Mode(case.mode)}
+    snapshot = replace(snapshot, namespaces=namespaces, now=read_time(case.now))
     configuration = Configuration.model_validate(case.configuration)
     wanted = lookup(request, configuration, snapshot)
     if wanted is not None:

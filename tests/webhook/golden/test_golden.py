@@ -32,6 +32,8 @@ def test_the_answer_is_the_reviewed_one(path: Path) -> None:
 def test_the_response_says_every_violation_of_the_decision(path: Path) -> None:
     """Where a case leaves the messages out, the response still has to carry them, each beside its rule and field."""
     decision, response = decision_and_response(read_case(path))
+    for each in decision.covered:
+        assert each.violation.rule.id in response["auditAnnotations"]["excepted"]
     if not decision.violations:
         return
     causes = response.get("status", {}).get("details", {}).get("causes", [])
@@ -41,7 +43,8 @@ def test_the_response_says_every_violation_of_the_decision(path: Path) -> None:
     assert causes == ([] if decision.allowed else violations)
     assert all(each.message and "\n" not in each.message for each in decision.violations)
     for warning in response.get("warnings", ()):
-        assert warning.startswith(("[annotations] ", *(f"[{each.rule.id}] " for each in decision.violations)))
+        evaluated = (*decision.violations, *(each.violation for each in decision.covered))
+        assert warning.startswith(("[annotations] ", *(f"[{each.rule.id}] " for each in evaluated)))
 
 
 @pytest.mark.parametrize("path", _FILES, ids=lambda path: path.stem)

@@ -88,6 +88,33 @@ def key_server_faults(pod: Json, user: str) -> list[str]:
     return lacks
 
 
+def workloads_of(pod: Json, user: str) -> set[str]:
+    """The workloads, KIND/NAME, that an exception may name for a pod which this user creates."""
+    owners = [each for each in pod["metadata"].get("ownerReferences") or [] if each.get("controller") is True]
+    if not owners:
+        return set()
+    kind, name = owners[0]["kind"], owners[0]["name"]
+    labels = pod["metadata"].get("labels") or {}
+    account, version = {
+        "ReplicaSet": ("replicaset-controller", "apps/v1"),
+        "StatefulSet": ("statefulset-controller", "apps/v1"),
+        "DaemonSet": ("daemon-set-controller", "apps/v1"),
+        "Job": ("job-controller", "batch/v1"),
+    }.get(kind, ("", ""))
+    trusted = {f"system:serviceaccount:kube-system:{account}", "system:kube-controller-manager"}
+    if not account or owners[0]["apiVersion"] != version or user not in trusted:
+        return set()
+    found = {f"{kind}/{name}"}
+    deployment, _, last = name.rpartition("-")
+    if kind == "ReplicaSet" and last == labels.get("pod-template-hash"):
+        found.add(f"Deployment/{deployment}")
+        if f"{labels.get('serving.knative.dev/revision')}-deployment" == deployment:
+            found.add(f"Service/{labels.get('serving.knative.dev/service')}")
+    if kind == "Job" and re.fullmatch(r"[0-9]{6,11}", last):
+        found.add(f"CronJob/{deployment}")
+    return found
+
+
 def options_of(pod: Json) -> dict[str, str]:
     """The annotations of Morphisms, without their prefix."""
     annotations = pod["metadata"].get("annotations") or {}
