@@ -17,9 +17,11 @@ import requests
 from hvac.adapters import RawAdapter
 
 from attestation.verifier.configuration import VaultServer
+from cli.vault_setup.own_access import HeldAccess, OwnAccess
 from cli.vault_setup.plan import Capability, Change, Current, Desired, Mount, SetupError
 
 _FORBIDDEN, _MISSING = 403, 404
+_READ = frozenset({Capability.READ})
 
 
 def operator_token() -> str:
@@ -89,6 +91,25 @@ class Operator:
             policy=None if policy is None else str(policy.get("policy")),
             roles={role: self._object(f"auth/{mount}/role/{role}", namespace) for role in desired.roles},
         )
+
+    def read_access(self, access: OwnAccess) -> HeldAccess:
+        """The current state of what the verifier itself needs."""
+        namespace = access.namespace
+        engines = auths = {}
+        if access.transit is not None:
+            engines = self._good(self._ask("GET", "sys/mounts", namespace), "sys/mounts", namespace, _READ).data
+        if access.app_role is not None:
+            auths = self._good(self._ask("GET", "sys/auth", namespace), "sys/auth", namespace, _READ).data
+        transit_type = _type(engines, access.transit)
+        approle_type = _type(auths, access.app_role)
+        policy = self._object(f"sys/policies/acl/{access.policy}", namespace)
+        key = role = None
+        if access.transit is not None and transit_type == "transit":
+            key = self._object("{}/keys/{}".format(*access.transit), namespace)
+        if access.app_role is not None and approle_type == "approle":
+            role = self._object("auth/{}/role/{}".format(*access.app_role), namespace)
+        text = None if policy is None else str(policy.get("policy"))
+        return HeldAccess(transit_type, key, text, approle_type, role)
 
     def check_capabilities(self, changes: Sequence[Change], namespace: str) -> None:
         """Check before the first write, so that a token with half of the capabilities changes nothing."""
@@ -190,6 +211,11 @@ class Operator:
         except ValueError:
             content = {}
         return _Answer(response.status_code, content if isinstance(content, dict) else {})
+
+
+def _type(mounts: dict[str, Any], place: tuple[str, str] | None) -> str | None:
+    entry = None if place is None else mounts.get(f"{place[0]}/")
+    return str(entry.get("type")) if isinstance(entry, dict) else None
 
 
 def _lack(path: str, needs: Iterable[Capability]) -> str:

@@ -311,7 +311,9 @@ def _shown(name: str, value: Any) -> str | None:
 
 
 def key_id(pem: str) -> str:
-    """A public key as the verifier's jwks.json names it: its thumbprint (RFC 7638)."""
+    """A public key as the verifier's jwks.json names it: its thumbprint (RFC 7638); a placeholder as it is."""
+    if pem.startswith("<"):
+        return f"key {pem}"
     try:
         return "key " + ECKey.import_key(pem).thumbprint()
     except (JoseError, ValueError, TypeError):

@@ -67,6 +67,7 @@ class Site:
     vault_url: str
     public_keys: list[str] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
+    port: int = 0  # any
 
     def __post_init__(self) -> None:
         for name in ("policies", "guests"):
@@ -164,7 +165,7 @@ def verifier(site: Site, name: str = "verifier") -> Iterator[Verifier]:
 
 def start_command(site: Site) -> list[str]:
     """The command line of a verifier on this site."""
-    arguments = ["--config", site.write(), "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"]
+    arguments = ["--config", site.write(), "--listen", f"127.0.0.1:{site.port}", "--metrics-listen", "127.0.0.1:0"]
     if "provisioning" not in site.settings:
         arguments += ["--tls-cert", site.folder / "tls.crt", "--tls-key", site.folder / "tls.key"]
     return morphisms("verifier", *arguments)

@@ -44,6 +44,11 @@ class Provisioner:
         public = self.certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
         self.spki = hashlib.sha256(public).digest()
 
+    @property
+    def pem(self) -> bytes:
+        """The certificate that the connection shows."""
+        return self.certificate.public_bytes(Encoding.PEM)
+
     def call(self, method: str, path: str, body: bytes | None = None) -> Answer:
         self._connection.request(method, path, body)
         answer = self._connection.getresponse()

@@ -237,11 +237,15 @@ def test_two_mounts_that_would_share_a_policy_are_refused(setup: Setup, site: Si
     refused(setup(), "would share policy knative-a-b")
 
 
-def test_a_key_in_transit_is_followed_by_its_url(setup: Setup, site: Site, mount: str) -> None:
-    (site.folder / "token").write_text("x")
-    site.settings["vault"]["login"] = {"tokenFile": "token"}
-    site.settings["signing"] = {"transit": {"key": "verifier"}}
-    refused(setup(), "signing.transit needs --jwks-url")
+def test_a_key_in_the_verifiers_memory_is_fetched_from_it(setup: Setup, site: Site, mount: str) -> None:
+    site.settings["signing"] = {"generated": True}
+    refused(setup(), "--jwks-url is required with signing.generated and signing.provisioned")
+
+
+def test_in_production_the_operators_token_goes_over_tls(setup: Setup, site: Site) -> None:
+    del site.settings["certificates"]["simulatedRoot"]
+    site.settings |= {"mode": "production", "vault": {"url": "https://127.0.0.1:1"}}
+    refused(setup("--mount", "m", "--vault-url", "http://vault.example:8200"), "--vault-url has to begin with https://")
 
 
 def test_a_problem_of_the_configuration_names_the_file(setup: Setup, site: Site, mount: str) -> None:
@@ -253,12 +257,13 @@ def test_a_problem_of_the_configuration_names_the_file(setup: Setup, site: Site,
     ("options", "text"),
     [
         (("--role", "app"), "go with --mount"),
+        (("--vault-ca", "x"), "--vault-ca goes with --vault-url"),
         (("--jwks-ca", "x"), "--jwks-ca goes with --jwks-url"),
         (("--jwks-url", "ftp://x"), "--jwks-url has to begin with https://"),
         (("--jwks-url", "http://127.0.0.1:1/jwks"), "Vault cannot fetch the JWKS"),
         (("--mount", "m", "--namespace", "nowhere"), "namespace nowhere does not exist"),
     ],
-    ids=["role", "ca", "scheme", "jwks", "namespace"],
+    ids=["role", "vault-ca", "ca", "scheme", "jwks", "namespace"],
 )
 def test_options_that_contradict_each_other_are_refused(
     setup: Setup, mount: str, options: tuple[str, ...], text: str
