@@ -31,6 +31,15 @@ def trusting(ca: str) -> ssl.SSLContext:
     return context
 
 
+def same_certificates(one: str, other: str) -> bool:
+    """Whether two PEM texts hold the same certificates, in whatever order and with whatever text around them."""
+    return _bodies(one) == _bodies(other)
+
+
+def _bodies(pem: str) -> set[str]:
+    return {"".join(match[0].split("-----")[2].split()) for match in _CERTIFICATE.finditer(pem)}
+
+
 def tls_name(host: str) -> str:
     """What SNI and the certificate call `host`: an absolute name, `vault.example.`, loses its dot (RFC 6066, 3)."""
     return host.removesuffix(".")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from plan.document import (
     AGENTS,
+    ATTEST_VERSION,
     EVIDENCE_SOURCES,
     FILE_MODES,
+    SIMULATED,
     VERSION,
     EnvFrom,
     EnvVariable,
@@ -26,6 +28,9 @@ from plan.document import (
     is_variable_name,
     parse_reaction,
 )
+
+if TYPE_CHECKING:
+    from kbs.verifier_attest import VerifierAttest
 
 # The kernel bounds one environment string at 128 KiB (MAX_ARG_STRLEN); half of it leaves room for escapes.
 MAX_BYTES: Final = 64 * 1024
@@ -61,9 +66,10 @@ def read_plan(text: str) -> Plan:
     if not isinstance(document, dict):
         raise PlanError("plan: not a JSON object")
     version = document.get("version")
-    if type(version) is not int or version != VERSION:
+    if type(version) is not int or version not in (VERSION, ATTEST_VERSION):
         raise PlanError(
-            f"plan.version: this sidecar reads version {VERSION}; use the sidecar image that the webhook names"
+            f"plan.version: this sidecar reads versions {VERSION} and {ATTEST_VERSION}; use the sidecar image that the"
+            " webhook names"
         )
     plan = _plan(document)
     if write_plan(plan) != text:
@@ -81,12 +87,7 @@ def _document(plan: Plan) -> dict[str, Any]:
             "serviceAccount": plan.workload.service_account,
         },
         "evidence": [{"name": source.name, "address": source.address} for source in plan.evidence],
-        "verifier": {
-            "url": plan.verifier.url,
-            "ca": plan.verifier.ca,
-            "audience": plan.verifier.audience,
-            "role": plan.verifier.role,
-        },
+        "verifier": _written_verifier(plan.verifier),
         "vault": {
             "url": plan.vault.url,
             "ca": plan.vault.ca,
@@ -127,6 +128,20 @@ def _document(plan: Plan) -> dict[str, Any]:
     }
 
 
+def _written_verifier(verifier: Verifier) -> dict[str, Any]:
+    written: dict[str, Any] = {
+        "url": verifier.url,
+        "ca": verifier.ca,
+        "audience": verifier.audience,
+        "role": verifier.role,
+    }
+    if verifier.attest is not None:
+        from kbs.verifier_attest import write_verifier_attest  # here, because most plans have none
+
+        written["attest"] = write_verifier_attest(verifier.attest)
+    return written
+
+
 def _present(**members: str | int | list[str] | None) -> dict[str, str | int | list[str]]:
     return {name: value for name, value in members.items() if value is not None}
 
@@ -144,8 +159,8 @@ def _no_float(_: str) -> float:
 
 def _plan(document: dict[str, Any]) -> Plan:
     top = _Reader(document, "plan")
+    version = top.integer("version", VERSION, ATTEST_VERSION)
     plan = Plan(
-        version=top.integer("version", 1, VERSION),
         workload=_workload(top.object("workload")),
         evidence=top.each("evidence", _evidence),
         verifier=_verifier(top.object("verifier")),
@@ -161,11 +176,21 @@ def _plan(document: dict[str, Any]) -> Plan:
     top.finish()
     if not plan.evidence:
         raise PlanError("plan.evidence: empty; name a source, such as coco-aa")
+    _check_attest(plan, version)
     try:
         parse_reaction(plan.on_change)
     except ValueError as error:
         raise PlanError(f"plan.onChange: {error}") from None
     return plan
+
+
+def _check_attest(plan: Plan, version: int) -> None:
+    attest = plan.verifier.attest
+    if plan.version != version:
+        problem = "missing in" if attest is None else "not a member of"
+        raise PlanError(f"plan.verifier.attest: {problem} a plan of version {version}")
+    if attest is not None and attest.simulated_root and {source.name for source in plan.evidence} != {SIMULATED}:
+        raise PlanError(f"plan.verifier.attest.simulatedRoot: only where every source of evidence is {SIMULATED}")
 
 
 def _workload(reader: _Reader) -> Workload:
@@ -183,9 +208,23 @@ def _evidence(reader: _Reader) -> EvidenceSource:
 
 
 def _verifier(reader: _Reader) -> Verifier:
-    verifier = Verifier(reader.text("url"), reader.text("ca"), reader.text("audience"), reader.text("role"))
+    verifier = Verifier(
+        reader.text("url"), reader.text("ca"), reader.text("audience"), reader.text("role"), _attest(reader)
+    )
     reader.finish()
     return verifier
+
+
+def _attest(reader: _Reader) -> VerifierAttest | None:
+    if "attest" not in reader.members:
+        return None
+    from kbs.guest_values import GuestValuesError  # here, because most plans have none
+    from kbs.verifier_attest import read_verifier_attest
+
+    try:
+        return read_verifier_attest(reader.members.pop("attest"))
+    except GuestValuesError as error:
+        raise PlanError(f"plan.{error}") from None
 
 
 def _vault(reader: _Reader) -> Vault:

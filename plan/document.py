@@ -8,11 +8,17 @@ with a changed plan. `plan.codec` is its form as text.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
-from typing import Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:  # most plans have none, and a cold start pays for each module
+    from kbs.verifier_attest import VerifierAttest
 
 VERSION: Final = 1
-EVIDENCE_SOURCES: Final = ("coco-aa", "configfs-tsm", "sev-guest", "simulated")
+ATTEST_VERSION: Final = 2
+"""Of a plan with `verifier.attest`: a sidecar of an earlier release refuses it instead of passing over the demand."""
+SIMULATED: Final = "simulated"
+EVIDENCE_SOURCES: Final = ("coco-aa", "configfs-tsm", "sev-guest", SIMULATED)
 AGENTS: Final = ("init", "sidecar")
 FILE_MODES: Final = ("0440", "0400")
 NO_REACTION: Final = "none"
@@ -47,13 +53,15 @@ class EvidenceSource:
 class Verifier:
     """The attestation verifier. `ca` is PEM text, empty for the image's own trust store.
 
-    `role` is the Vault role that the pod requests; the appraisal policy decides.
+    `role` is the Vault role that the pod requests; the appraisal policy decides. `attest` is what the verifier has to
+    prove before the pod sends anything about itself; None demands nothing.
     """
 
     url: str
     ca: str
     audience: str
     role: str
+    attest: VerifierAttest | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +127,11 @@ class Plan:
     on_change: str = NO_REACTION
     deadline_seconds: int = 60
     file_mode: str = "0440"
-    version: int = field(default=VERSION)
+
+    @property
+    def version(self) -> int:
+        """Of the document's form: the oldest that can say all of it."""
+        return VERSION if self.verifier.attest is None else ATTEST_VERSION
 
 
 def parse_reaction(on_change: str) -> tuple[str, str] | None:

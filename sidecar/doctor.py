@@ -9,12 +9,19 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from attestation.evidence import EvidenceError, Kind, open_source
 from kbs import guest, messages
 from plan.document import EvidenceSource, Plan
-from sidecar.attest.handshake import MAX_CLOCK_SKEW_SECONDS, Attester, evidence_reason, read_pod_token
+from sidecar.attest.handshake import (
+    MAX_CLOCK_SKEW_SECONDS,
+    Attester,
+    evidence_reason,
+    make_gate,
+    read_pod_token,
+    verifier_client,
+)
 from sidecar.deadline import Deadline
 from sidecar.errors import SidecarError, internal_error
 from sidecar.http import VAULT, VERIFIER, Answer, Client, Party, json_object
@@ -24,6 +31,9 @@ from sidecar.publish.render import environments, files, reads
 from sidecar.reasons import Exit, Reason
 from sidecar.shutdown import ShutdownSignal
 from sidecar.vault.client import VaultClient
+
+if TYPE_CHECKING:
+    from attestation.appraisal.appraise_verifier import VerifierResult
 
 STEP_SECONDS: Final = 15.0
 # Sources that a guest may have although the plan does not list them.
@@ -83,13 +93,13 @@ def examine(plan: Plan | None, paths: PodPaths, events: Events, shutdown: Shutdo
         vault = VaultClient(plan.vault, events)
         try:
             _pod(report, plan, paths)
-            servers = [_verifier(report, plan, shutdown), _vault_server(report, plan, shutdown)]
+            servers = [_verifier(report, plan, events, shutdown), _vault_server(report, plan, shutdown)]
             if all(servers):
                 with report.step("attestation"):
                     _log_in(report, plan, paths, vault, events, shutdown)
                     _secrets(report, plan, vault, shutdown)
             else:
-                report.skipped("attestation", "the verifier or Vault did not answer")
+                report.skipped("attestation", "the verifier or Vault did not answer as it should")
         finally:
             vault.revoke()
     sys.stdout.flush()
@@ -156,10 +166,13 @@ def _pod(report: Report, plan: Plan, paths: PodPaths) -> None:
             report.ok("volume", f"{folder} can be written")
 
 
-def _verifier(report: Report, plan: Plan, shutdown: ShutdownSignal) -> bool:
+def _verifier(report: Report, plan: Plan, events: Events, shutdown: ShutdownSignal) -> bool:
     there = False
-    client = Client(VERIFIER, plan.verifier.url, plan.verifier.ca, limit=messages.MAX_ANSWER_SIZE)
+    gate = make_gate(plan, events)
+    client = verifier_client(plan, gate)
     with report.step("verifier"):
+        if gate is not None:
+            _proof(report, gate.attest(client, Deadline(STEP_SECONDS, shutdown, once=True)))
         answer = client.call(Deadline(STEP_SECONDS, shutdown), "POST", messages.AUTH_PATH, guest.write_auth())
         _expect_success(VERIFIER, answer)
         guest.read_auth_answer(answer.body)
@@ -168,6 +181,14 @@ def _verifier(report: Report, plan: Plan, shutdown: ShutdownSignal) -> bool:
     _clock(report, "the verifier", client)
     client.close()
     return there
+
+
+def _proof(report: Report, result: VerifierResult | None) -> None:
+    if result is None:
+        raise AssertionError("a new gate knows a key")
+    label = ", SIMULATED: it proves nothing about any machine" if result.simulated else ""
+    serial = "" if result.serial is None else f", reference values of serial {result.serial}"
+    report.ok("proof", f"the verifier runs in guest {result.guest}{serial}{label}")
 
 
 def _vault_server(report: Report, plan: Plan, shutdown: ShutdownSignal) -> bool:
@@ -203,7 +224,7 @@ def _log_in(
     got: list[messages.VaultToken] = []
 
     def keep(token: messages.VaultToken) -> None:
-        vault.use(token.token)
+        vault.use(token)
         got.append(token)
 
     attester = Attester(plan, paths.token, events)

@@ -1,6 +1,7 @@
 """Why nothing was published: an exit code by cause, a stable reason for programs, a sentence for people.
 
     SidecarError
+    ├── UnattestedKeyError
     ├── StoppedError      (sidecar/shutdown.py) SIGTERM or SIGINT came first
     └── TokenGoneError    (sidecar/vault/session.py) Vault no longer knows the token
 
@@ -42,6 +43,19 @@ class SidecarError(Exception):
         """One line for people."""
         identifier = f", correlation id {self.correlation_id}" if self.correlation_id else ""
         return f"morphisms-init: {self.detail} [{self.reason}{identifier}]"
+
+
+class UnattestedKeyError(SidecarError):
+    """A new connection to the verifier shows a key that it has not proven, and nothing was sent on it.
+
+    Not retryable by the step that met it: only an attempt from the beginning asks for proof of the new key.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(
+            Reason.VERIFIER_SESSION,
+            "a new connection to the verifier shows another key than the one that it proved: another replica answers",
+        )
 
 
 def internal_error(error: BaseException) -> SidecarError:

@@ -65,6 +65,7 @@ _VERIFIER_BUSY: Final[Mapping[str, tuple[Reason, str]]] = {
     ErrorType.VAULT_SEALED: (Reason.VERIFIER_VAULT_SEALED, "waits for Vault, which is sealed"),
     ErrorType.VAULT: (Reason.VERIFIER_VAULT_UNAVAILABLE, "waits for Vault, which gives it no usable answer"),
     ErrorType.CLUSTER: (Reason.VERIFIER_CLUSTER_UNAVAILABLE, "waits for the API server of this pod's cluster"),
+    ErrorType.EVIDENCE: (Reason.VERIFIER_BUSY, "has no evidence of its own at the moment"),
     ErrorType.CERTIFICATES: (Reason.VERIFIER_CERTIFICATES_UNAVAILABLE, "waits for the certificates of this chip"),
 }
 
@@ -122,12 +123,19 @@ def json_object(body: bytes) -> dict[str, Any]:
 
 
 class Client:
-    """One connection to one party, opened when first needed and again when it is gone."""
+    """One connection to one party, opened when first needed and again when it is gone.
 
-    def __init__(self, party: Party, url: str, ca: str, *, limit: int) -> None:
+    `vet`: gets the certificate (DER) that a new connection's handshake showed, before anything is sent on it, and
+    raises to refuse the connection; None trusts every connection that the CA vouches for.
+    """
+
+    def __init__(
+        self, party: Party, url: str, ca: str, *, limit: int, vet: Callable[[bytes], None] | None = None
+    ) -> None:
         self.party = party
+        self._vet = vet
         self._host, self._port, self._prefix = _parse(party, url)
-        self._ca = ca
+        self._ca, self._whose = ca, "the plan's"
         self._limit = limit
         self._context: ssl.SSLContext | None = None
         self._connection: http.client.HTTPConnection | None = None
@@ -165,6 +173,14 @@ class Client:
             self.close()
             raise self._translated(error) from None
 
+    def connect(self, deadline: Deadline) -> None:
+        """Open the connection without a request, unless there is one. Raises SidecarError as `call` does."""
+        try:
+            self._connected(Deadline(min(deadline.remaining(), ATTEMPT_SECONDS)))
+        except BaseException as error:
+            self.close()
+            raise self._translated(error) from None
+
     def close(self) -> None:
         """Close the connection; the next call opens another."""
         if self._connection is not None:
@@ -174,25 +190,48 @@ class Client:
     def _connected(self, attempt: Deadline) -> http.client.HTTPConnection:
         if self._connection is None:
             if self._context is None:
-                self._context = self._trust()
-            plain = open_connection(self._host, self._port, attempt)
-            try:
-                plain.settimeout(attempt.timeout())
-                secured = self._context.wrap_socket(plain, server_hostname=tls_name(self._host))
-            except BaseException:
-                plain.close()
-                raise
+                self._context = self._trusting(self._ca, self._whose)
+            secured = self._handshake(self._context, attempt)
             self._connection = http.client.HTTPConnection(self._host, self._port)
             self._connection.default_port = 443
             self._timed = self._connection.sock = TimedSocket(secured, attempt)
         self._timed.deadline = attempt
         return self._connection
 
-    def _trust(self) -> ssl.SSLContext:
+    def _handshake(self, context: ssl.SSLContext, attempt: Deadline) -> ssl.SSLSocket:
+        plain = open_connection(self._host, self._port, attempt)
         try:
-            return trusting(self._ca)
+            plain.settimeout(attempt.timeout())
+            secured = context.wrap_socket(plain, server_hostname=tls_name(self._host))
+        except BaseException:
+            plain.close()
+            raise
+        if self._vet is not None:
+            try:
+                self._vet(secured.getpeercert(binary_form=True) or b"")
+            except BaseException:
+                secured.close()
+                raise
+        return secured
+
+    def trust(self, ca: str, whose: str) -> None:
+        """Trust this CA in place of the plan's, from the next connection on. Raises SidecarError, and changes nothing.
+
+        `whose` says where it is from, for people: "the verifier's".
+        """
+        context = self._trusting(ca, whose)
+        self.close()
+        self._context, self._whose = context, whose
+
+    def _trusting(self, ca: str, whose: str) -> ssl.SSLContext:
+        try:
+            context = trusting(ca)
         except ValueError as error:
-            raise SidecarError(self.party.ca, f"the plan's CA for {self.party.name} {error}") from None
+            raise SidecarError(self.party.ca, f"{whose} CA for {self.party.name} {error}") from None
+        if self._vet is not None:
+            # A connection shows one certificate for its whole life: no renegotiation, which TLS 1.3 does not have.
+            context.minimum_version = ssl.TLSVersion.TLSv1_3
+        return context
 
     def _read(self, response: http.client.HTTPResponse) -> Answer:
         self._compare_clocks(response.headers.get("Date"))
@@ -230,11 +269,13 @@ class Client:
 
     def _translated(self, error: BaseException) -> BaseException:
         where = f"{self.party.name} at {self._host}:{self._port}"
+        if isinstance(error, SidecarError):
+            return error
         if isinstance(error, ssl.SSLCertVerificationError):
             now = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
             return SidecarError(
                 self.party.not_trusted,
-                f"{where} has a certificate that the plan's CA does not vouch for: {error.verify_message}"
+                f"{where} has a certificate that {self._whose} CA does not vouch for: {error.verify_message}"
                 f" (this guest's clock says {now})",
             )
         if isinstance(error, NameTimeoutError):

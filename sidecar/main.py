@@ -87,7 +87,7 @@ def provide(plan: Plan, paths: PodPaths, events: Events, shutdown: ShutdownSigna
     attester = Attester(plan, paths.token, events)
     vault = VaultClient(plan.vault, events)
     try:
-        attester.log_in(deadline, lambda token: vault.use(token.token))
+        attester.log_in(deadline, vault.use)
         secrets = {(path, version): vault.read(deadline, path, version) for path, version in wanted}
         run_files = {"exec": helper, **environments(plan, secrets)}
         secret_files = files(plan, secrets)

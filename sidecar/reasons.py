@@ -19,6 +19,7 @@ class Exit(IntEnum):
     SECRET_MISSING = 16
     DEADLINE = 17
     NO_SPACE = 18
+    VERIFIER_NOT_ATTESTED = 19
     INTERNAL = 70  # EX_SOFTWARE of sysexits.h
     STOPPED = 143  # 128 + SIGTERM
 
@@ -35,6 +36,7 @@ CAUSES: Final = {
     Exit.SECRET_MISSING: "a secret, version or key does not exist, or cannot be published as the plan says",
     Exit.DEADLINE: "the plan's deadline passed while every server still answered",
     Exit.NO_SPACE: "a memory volume is full, or would exceed its limit",
+    Exit.VERIFIER_NOT_ATTESTED: "the verifier did not prove that it is the one of the plan, so it was told nothing",
     Exit.INTERNAL: "an error in morphisms-init itself; the line names its class and place",
     Exit.STOPPED: "stopped by SIGTERM or SIGINT before anything was published",
 }
@@ -65,6 +67,7 @@ class Reason(StrEnum):
     VERIFIER_ROLE = "verifier-role", Exit.CONFIGURATION
     VAULT_URL = "vault-url", Exit.CONFIGURATION
     VAULT_CA = "vault-ca", Exit.CONFIGURATION
+    VAULT_CA_DIFFERS = "vault-ca-differs", Exit.CONFIGURATION
     VAULT_NAMESPACE = "vault-namespace", Exit.CONFIGURATION
     SECRET_PATH = "secret-path", Exit.CONFIGURATION
     FILE_TWICE = "file-twice", Exit.CONFIGURATION
@@ -129,6 +132,12 @@ class Reason(StrEnum):
 
     TOO_LARGE = "too-large", Exit.NO_SPACE
     DISK_FULL = "disk-full", Exit.NO_SPACE
+
+    VERIFIER_NOT_ATTESTED = "verifier-not-attested", Exit.VERIFIER_NOT_ATTESTED
+    VERIFIER_SPKI = "verifier-spki", Exit.VERIFIER_NOT_ATTESTED
+    VERIFIER_CONFIGURATION = "verifier-configuration", Exit.VERIFIER_NOT_ATTESTED
+    VERIFIER_REFERENCES = "verifier-references", Exit.VERIFIER_NOT_ATTESTED
+    VERIFIER_NO_EVIDENCE = "verifier-no-evidence", Exit.VERIFIER_NOT_ATTESTED
 
     INTERNAL_ERROR = "internal-error", Exit.INTERNAL
     STOPPED = "stopped", Exit.STOPPED

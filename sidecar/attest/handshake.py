@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from attestation.errors import AttestationError
 from attestation.evidence import Code, EvidenceError, Kind, coco_document, collect_first
 from kbs import guest, messages
+from kbs.trust import same_certificates
 from plan.document import Plan
 from sidecar.deadline import Deadline, retry_until
-from sidecar.errors import SidecarError
+from sidecar.errors import SidecarError, UnattestedKeyError
 from sidecar.http import VERIFIER, Answer, Client
 from sidecar.log import Events
 from sidecar.reasons import Reason
+
+if TYPE_CHECKING:
+    from sidecar.attest.verifier_first import VerifierGate
 
 MAX_CLOCK_SKEW_SECONDS: Final = 60.0  # the verifier bounds a nonce's age and a token's time more narrowly than that
 # The verifier accepts a nonce and a bearer for 60 s; an attempt that took longer starts again.
@@ -41,10 +46,14 @@ class Attester:
         if not guest.is_role(self._role):
             raise SidecarError(Reason.VERIFIER_ROLE, "the plan's Vault role is not a name, such as payments")
         self._lost_bearers = 0
-        self._client = Client(VERIFIER, plan.verifier.url, plan.verifier.ca, limit=messages.MAX_ANSWER_SIZE)
+        self._gate = make_gate(plan, events)
+        self._client = verifier_client(plan, self._gate)
 
     def log_in(self, deadline: Deadline, keep: Callable[[messages.VaultToken], None]) -> None:
-        """Hand the token to `keep` before anything can interrupt. Raises SidecarError."""
+        """Hand the token to `keep` before anything can interrupt. Raises SidecarError.
+
+        Its `vault_ca` is there only where this process has attested the verifier that named it.
+        """
         self._lost_bearers = 0
         try:
             retry_until(deadline, self._events, lambda: self._attempt(deadline, keep))
@@ -54,6 +63,8 @@ class Attester:
             raise
         finally:
             self._client.close()
+            if self._gate is not None:
+                self._gate.close()
 
     def _attempt(self, deadline: Deadline, keep: Callable[[messages.VaultToken], None]) -> None:
         """One attempt. A nonce is valid once, so a retry starts from the beginning, with another key.
@@ -61,6 +72,18 @@ class Attester:
         It has a connection of its own, because only the replica that gave the nonce accepts it, and the bearer.
         """
         self._client.close()
+        if self._gate is None:
+            self._attest(deadline, keep)
+            return
+        self._gate.attest(self._client, deadline)
+        try:
+            self._attest(deadline, keep)
+        except UnattestedKeyError as error:
+            # Also from within a step that retries by itself: only a new attempt asks for proof of the new key.
+            error.retryable = True
+            raise
+
+    def _attest(self, deadline: Deadline, keep: Callable[[messages.VaultToken], None]) -> None:
         pod_token = read_pod_token(self._token_file)
         key = guest.EphemeralKey()
         with deadline.shutdown.interruptible():
@@ -107,11 +130,26 @@ class Attester:
     ) -> None:
         deadline.shutdown.check()
         # Not interruptible: once the verifier has logged in to Vault there is a token, which only we can revoke.
-        answer = self._client.call(
-            deadline, "GET", guest.token_path(self._role), headers={"Authorization": f"Bearer {bearer}"}
-        )
+        headers = {"Authorization": f"Bearer {bearer}"}
+        if self._gate is not None:
+            headers[messages.WIRE_HEADER] = messages.WIRE_VERSION
+        answer = self._client.call(deadline, "GET", guest.token_path(self._role), headers=headers)
         body = _accepted(answer)
-        keep(_parsed(lambda text: guest.open_token(text, key, nonce, self._role), body))
+        token = _parsed(lambda text: guest.open_token(text, key, nonce, self._role), body)
+        is_another_ca = bool(token.vault_ca) and not same_certificates(token.vault_ca, self._plan.vault.ca)
+        if self._gate is not None:
+            if is_another_ca:
+                self._events.info("vault_ca_replaced", detail="the attested verifier names another CA than the plan")
+            keep(token)
+            return
+        # The token is kept all the same, so that it can be revoked, but nothing is trusted by this CA.
+        keep(replace(token, vault_ca=""))
+        if is_another_ca:
+            raise SidecarError(
+                Reason.VAULT_CA_DIFFERS,
+                "the verifier names another CA for Vault than the plan, which does not demand that the verifier proves"
+                " itself",
+            )
 
     def _warn_of_skew(self) -> None:
         if self._skew and not self._has_warned:
@@ -124,6 +162,25 @@ class Attester:
         if ahead is None or abs(ahead) < MAX_CLOCK_SKEW_SECONDS:
             return ""
         return f"; this guest's clock is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} the verifier's"
+
+
+def make_gate(plan: Plan, events: Events) -> VerifierGate | None:
+    """What stands before a verifier that has to prove itself first; None where the plan does not demand it."""
+    if plan.verifier.attest is None:
+        return None
+    from sidecar.attest.verifier_first import VerifierGate  # here, because most plans do not demand it
+
+    return VerifierGate(plan.verifier.attest, events)
+
+
+def verifier_client(plan: Plan, gate: VerifierGate | None) -> Client:
+    """A client of the plan's verifier; with a gate each connection has to pass it."""
+    verifier = plan.verifier
+    if gate is None:
+        return Client(VERIFIER, verifier.url, verifier.ca, limit=messages.MAX_ANSWER_SIZE)
+    from kbs.attested import MAX_ATTESTED_ANSWER_SIZE
+
+    return Client(VERIFIER, verifier.url, verifier.ca, limit=MAX_ATTESTED_ANSWER_SIZE, vet=gate.vet)
 
 
 def evidence_reason(code: Code) -> Reason:

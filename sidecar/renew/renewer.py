@@ -17,7 +17,7 @@ from sidecar.errors import SidecarError, internal_error
 from sidecar.health import HealthServer, Status
 from sidecar.log import Events
 from sidecar.paths import PodPaths
-from sidecar.reasons import Exit
+from sidecar.reasons import Exit, Reason
 from sidecar.renew.cleanup import Cleanup
 from sidecar.renew.lease_renewer import HANDOVER_SECONDS, LeaseRenewer
 from sidecar.renew.leases import Leases, retry_delay
@@ -120,7 +120,7 @@ class Renewer:
             is_gone = isinstance(error, TokenGoneError)
             self._outages.begin(Task.TOKEN if is_gone else party_of(error) or task, error)
             self._schedule.retry(task, error)
-            if is_gone:
+            if is_gone or (task is not Task.ATTESTATION and self._may_have_new_ca(error)):
                 self._schedule.run_now(Task.ATTESTATION)
         else:
             self._outages.end(task)
@@ -200,14 +200,21 @@ class Renewer:
         if self._secrets.changing:
             self._schedule.set_unless_backing_off(Task.SECRETS, soon)
 
-    @staticmethod
-    def _is_reusable(new: VaultSession, leases: Leases, error: BaseException) -> bool:
+    def _may_have_new_ca(self, error: BaseException) -> bool:
+        """Whether a new attestation may bring another CA for Vault: a verifier that proves itself names Vault's CA."""
+        return (
+            self._plan.verifier.attest is not None
+            and isinstance(error, SidecarError)
+            and error.reason is Reason.VAULT_NOT_TRUSTED
+        )
+
+    def _is_reusable(self, new: VaultSession, leases: Leases, error: BaseException) -> bool:
         """Whether the next attempt can use a token that failed: it has made no credentials, because Vault was away.
 
         Otherwise each attempt would leave an unused token behind, which cannot be revoked before Vault is back.
         """
         is_away = isinstance(error, SidecarError) and error.exit_code is Exit.VAULT_UNREACHABLE
-        return is_away and new.is_open and leases.is_empty
+        return is_away and new.is_open and leases.is_empty and not self._may_have_new_ca(error)
 
 
 def _clock_offset() -> float:

@@ -6,6 +6,7 @@ import json
 from typing import Any, Final
 from urllib.parse import quote
 
+from kbs.messages import VaultToken
 from plan import document
 from sidecar.deadline import Deadline, retry_until
 from sidecar.errors import SidecarError
@@ -34,11 +35,17 @@ class VaultClient:
         self._client = Client(VAULT, where.url, where.ca, limit=MAX_ANSWER_SIZE)
         self._token = ""
 
-    def use(self, token: str) -> None:
-        """Use this token from now on. Raises SidecarError for one that no header can carry."""
-        if not token or not token.isascii() or not token.isprintable():
+    def use(self, token: VaultToken) -> None:
+        """Use this token from now on, and trust the CA that came with it. Raises SidecarError for what cannot be used.
+
+        The caller has seen to it that the CA is an attested verifier's word.
+        """
+        text = token.token
+        if not text or not text.isascii() or not text.isprintable():
             raise SidecarError(Reason.VERIFIER_ANSWER, "the verifier sent a Vault token that is not printable ASCII")
-        self._token = token
+        self._token = text
+        if token.vault_ca:
+            self._client.trust(token.vault_ca, "the verifier's")
 
     def read(self, deadline: Deadline, path: str, version: int | None) -> dict[str, Any]:
         """The secret at a logical path, its newest or a pinned version. Raises SidecarError.

@@ -59,7 +59,7 @@ class VaultSession(VaultClient):
 
     def adopt(self, token: VaultToken) -> None:
         """From now on this token asks. Raises SidecarError for what no header can carry."""
-        self.use(token.token)
+        self.use(token)
         self._received = time.monotonic()
         self._granted = float(token.lease_seconds)
         self._renewable = token.renewable and token.lease_seconds > 0

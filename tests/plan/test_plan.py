@@ -11,6 +11,15 @@ import rfc8785
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kbs.reference_values import GuestReference, TcbFloor
+from kbs.verifier_attest import (
+    KmsGuest,
+    PlainReferences,
+    SignedReferences,
+    SignerKey,
+    VerifierAttest,
+    write_verifier_attest,
+)
 from plan.codec import MAX_BYTES, read_plan, write_plan
 from plan.document import (
     EnvFrom,
@@ -40,6 +49,20 @@ PLAN = Plan(
     env_from=(EnvFrom("app", "secret/shop/all", 3),),
 )
 
+SIGNER = SignerKey("A" * 43, "B" * 43)
+BY_SIGNER = VerifierAttest(SignedReferences(SIGNER, 3), frozenset({b"c" * 64}))
+_FLOOR = TcbFloor(3, 0, 8, 115)
+BY_VALUES = VerifierAttest(
+    PlainReferences(
+        KmsGuest(
+            GuestReference(
+                "verifier", "Milan", frozenset({b"m" * 48}), _FLOOR, _FLOOR, _FLOOR, host_data=frozenset({b"h" * 32})
+            )
+        ),
+        frozenset({b"c" * 32}),
+    )
+)
+
 _texts = st.text(st.characters(exclude_categories=("Cs",)), max_size=12)
 _names = st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=8)
 _versions = st.one_of(st.none(), st.integers(1, 2**31 - 1))
@@ -66,7 +89,7 @@ plans = st.builds(
     evidence=st.lists(
         st.builds(EvidenceSource, st.sampled_from(["coco-aa", "sev-guest"]), _texts), min_size=1, max_size=2
     ).map(tuple),
-    verifier=st.builds(Verifier, _texts, _texts, _texts, _texts),
+    verifier=st.builds(Verifier, _texts, _texts, _texts, _texts, st.sampled_from([None, BY_SIGNER, BY_VALUES])),
     vault=st.builds(
         Vault,
         _texts,
@@ -127,9 +150,13 @@ _FILE = {"name": "a", "path": "p", "file": "a"}
 @pytest.mark.parametrize(
     ("members", "message"),
     [
-        ({"version": 2}, "plan.version: this sidecar reads version 1; use the sidecar image that the webhook names"),
-        ({"version": True}, "plan.version: this sidecar reads version 1"),
-        ({"version": ...}, "plan.version: this sidecar reads version 1"),
+        (
+            {"version": 3},
+            "plan.version: this sidecar reads versions 1 and 2; use the sidecar image that the webhook names",
+        ),
+        ({"version": 2}, "plan.verifier.attest: missing in a plan of version 2"),
+        ({"version": True}, "plan.version: this sidecar reads versions 1 and 2"),
+        ({"version": ...}, "plan.version: this sidecar reads versions 1 and 2"),
         ({"extra": 1}, "plan: holds 1 unknown member"),
         ({"agent": ...}, "plan.agent: missing"),
         ({"agent": "daemon"}, "plan.agent: not one of init, sidecar"),
@@ -169,6 +196,54 @@ _FILE = {"name": "a", "path": "p", "file": "a"}
 def test_the_reader_is_strict(members: dict[str, Any], message: str) -> None:
     with pytest.raises(PlanError, match=message):
         read_plan(_edited(**members))
+
+
+def _attesting(attest: VerifierAttest = BY_SIGNER, **changes: Any) -> Plan:
+    return replace(PLAN, verifier=replace(PLAN.verifier, attest=attest), **changes)
+
+
+def test_a_plan_that_demands_the_verifiers_proof_is_of_version_2() -> None:
+    """So a sidecar that does not know the demand refuses the plan."""
+    text = write_plan(_attesting())
+    assert json.loads(text)["version"] == 2
+    assert json.loads(write_plan(PLAN))["version"] == 1
+    without = json.loads(text) | {"version": 1}
+    del without["verifier"]["attest"]
+    assert rfc8785.dumps(without).decode().replace("$", "\\u0024") == write_plan(PLAN)
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ({"version": 1}, "plan.verifier.attest: not a member of a plan of version 1"),
+        ({"attest": None}, "plan.verifier.attest: not an object"),
+        ({"attest": {}}, "plan.verifier.attest.product: missing"),
+        ({"attest": {"minSerial": 3}}, "plan.verifier.attest.product: missing|unknown member"),
+        ({"attest": {"signer": {}, "minSerial": 3}}, "signer.kty: missing"),
+        ({"attest": {**write_verifier_attest(BY_SIGNER), "extra": 1}}, "plan.verifier.attest: unknown member 'extra'"),
+        ({"attest": {**write_verifier_attest(BY_SIGNER), "minSerial": True}}, "minSerial: not a whole number"),
+        ({"attest": {**write_verifier_attest(BY_VALUES), "vmpl": [0, 0]}}, "vmpl: has an entry twice"),
+        ({"attest": {**write_verifier_attest(BY_VALUES), "hostData": ["00" * 32]}}, "a guest without initdata"),
+        ({"attest": {**write_verifier_attest(BY_VALUES), "vmpl": [1, 0]}}, "not in canonical form"),
+    ],
+)
+def test_the_demand_is_read_strictly(members: dict[str, Any], message: str) -> None:
+    document = json.loads(write_plan(_attesting()))
+    if "attest" in members:
+        document["verifier"]["attest"] = members["attest"]
+    else:
+        document |= members
+    with pytest.raises(PlanError, match=message):
+        read_plan(rfc8785.dumps(document).decode().replace("$", "\\u0024"))
+
+
+def test_a_simulated_verifier_counts_only_for_a_simulated_guest() -> None:
+    attest = replace(BY_SIGNER, simulated_root="-----BEGIN CERTIFICATE-----")
+    simulated = EvidenceSource("simulated", "http://127.0.0.1:1")
+    assert read_plan(write_plan(_attesting(attest, evidence=(simulated,)))).verifier.attest == attest
+    for evidence in (PLAN.evidence, (simulated, *PLAN.evidence)):
+        with pytest.raises(PlanError, match="simulatedRoot: only where every source of evidence is simulated"):
+            read_plan(write_plan(_attesting(attest, evidence=evidence)))
 
 
 @pytest.mark.parametrize(

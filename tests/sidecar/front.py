@@ -35,6 +35,7 @@ class Request:
     method: str
     path: str
     headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = field(default=b"", repr=False)
     at: float = field(default_factory=time.monotonic)
 
 
@@ -80,7 +81,7 @@ def front(
 
         def _handle(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            request = Request(self.command, self.path, dict(self.headers.items()))
+            request = Request(self.command, self.path, dict(self.headers.items()), body)
             spoilt = fault(request, tuple(seen))
             seen.append(request)
             self._answer(spoilt or self._real(body))

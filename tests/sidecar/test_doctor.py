@@ -10,11 +10,16 @@ from pathlib import Path
 
 import pytest
 
+from attestation.simulator.hierarchy import Hierarchy
+from kbs.attested import ATTESTED_PATH
 from plan import layout
 from plan.codec import write_plan
 from plan.document import EvidenceSource, SecretFile
+from sidecar.reasons import Exit
+from tests.attestation.kms import Kms
 from tests.attestation.verifier.process import Verifier
 from tests.sidecar.pod import CANARY, HOME, START, Pod
+from tests.sidecar.proving_front import Played, played
 from tests.support.openbao import OpenBao
 from tests.support.paths import ROOT
 from tests.support.processes import morphisms
@@ -154,3 +159,38 @@ def test_a_failure_after_the_attestation_names_its_correlation_id(healthy: Pod, 
     words = morphisms("explain", found[1], "--config", str(verifier_process.site.folder / "verifier.yaml"))
     story = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=60).stdout
     assert story.count("believed: believed") == 2, "the attestation and the login"
+
+
+PROOF = (
+    r"ok    proof         the verifier runs in guest kms, reference values of serial 7, SIMULATED: it proves nothing"
+)
+
+
+def test_the_doctor_says_how_the_verifier_proved_itself(
+    healthy: Pod, hierarchy: Hierarchy, verifier_process: Verifier, tmp_path: Path
+) -> None:
+    kms = Kms(hierarchy)
+    with played(tmp_path / "front", (verifier_process.port, healthy.plan.verifier.ca), Played(kms)) as fronted:
+        verifier = replace(healthy.plan.verifier, url=fronted.url, ca=fronted.ca, attest=kms.by_signer)
+        healthy.change(verifier=verifier)
+        said = doctor(healthy)
+    assert said.code == 0, said.stdout
+    lines = said.stdout.splitlines()
+    assert re.match(PROOF, lines[5])
+    assert [re.match(pattern, line) for pattern, line in zip(HEALTHY, lines[:5] + lines[6:], strict=True)]
+
+
+def test_the_doctor_names_the_check_that_the_verifier_fails_and_tells_it_nothing(
+    healthy: Pod, hierarchy: Hierarchy, verifier_process: Verifier, tmp_path: Path
+) -> None:
+    kms = Kms(hierarchy)
+    other = Played(kms, lambda kms: replace(kms, host_data=b"w" * 32))
+    with played(tmp_path / "front", (verifier_process.port, healthy.plan.verifier.ca), other) as fronted:
+        verifier = replace(healthy.plan.verifier, url=fronted.url, ca=fronted.ca, attest=kms.by_signer)
+        healthy.change(verifier=verifier)
+        said = doctor(healthy)
+    assert said.code == Exit.VERIFIER_NOT_ATTESTED
+    (failure,) = said.failures()
+    assert "guest/host-data" in failure
+    assert failure.endswith("[verifier-not-attested]")
+    assert fronted.paths() == [ATTESTED_PATH]
