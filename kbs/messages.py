@@ -44,6 +44,8 @@ ERROR_BASE: Final = "https://github.com/confidential-containers/kbs/errors/"
 
 MAX_AUTH_SIZE: Final = 4 * 1024
 MAX_ATTEST_SIZE: Final = 64 * 1024  # evidence with four certificates as lists of integers has 35 KB
+MAX_INITDATA_SIZE: Final = 512 * 1024  # the guest's own limit on the document
+MAX_ATTEST_WITH_INITDATA_SIZE: Final = 640 * 1024
 MAX_POD_TOKEN_SIZE: Final = 8 * 1024  # a bound service-account token has 1.2 KB
 MAX_ANSWER_SIZE: Final = 64 * 1024
 # The second call names its nonce here too: the verifier checks it before it reads the body, and keeps room for such

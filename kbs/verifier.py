@@ -22,7 +22,9 @@ from kbs.messages import (
     JWE_REGISTRY,
     KEY_ALGORITHM,
     MAX_ATTEST_SIZE,
+    MAX_ATTEST_WITH_INITDATA_SIZE,
     MAX_AUTH_SIZE,
+    MAX_INITDATA_SIZE,
     MAX_POD_TOKEN_SIZE,
     NONCE_PATTERN,
     PROTOCOL,
@@ -37,18 +39,30 @@ from kbs.messages import (
     write_json,
 )
 
+INITDATA_FORMAT = "toml"
+# Possessive throughout, so that no text makes it go back: it takes one look at each byte.
+_INITDATA = re.compile(
+    rb'"init-data"\s*+:\s*+\{\s*+(?:"format"\s*+:\s*+"toml"\s*+,\s*+)?+"body"\s*+:\s*+("(?:[^"\\]++|\\.)*+")', re.DOTALL
+)
+# CoCo's evidence with four certificates has 32 containers and 200 quotes; a table of a host has a few more.
+_MAX_CONTAINERS, _MAX_QUOTES = 1024, 4096
+_MAX_ESCAPES = 256 * 1024
 _COORDINATE = re.compile(r"[A-Za-z0-9_-]{43}")  # 32 bytes
 
 
 @dataclass(frozen=True, slots=True)
 class AttestRequest:
-    """The second call's body. `tee_pubkey` is the JWK as sent: the digest covers each of its members."""
+    """The second call's body. `tee_pubkey` is the JWK as sent: the digest covers each of its members.
+
+    `initdata`: the TOML document that the guest says it was launched with, None if it sent none.
+    """
 
     nonce: str = field(repr=False)
     tee_pubkey: Mapping[str, str]
     primary_evidence: Mapping[str, Any] = field(repr=False)
     additional_evidence: str = field(repr=False)
     pod_token: str = field(repr=False)
+    initdata: bytes | None = field(repr=False, default=None)
 
     @property
     def digest(self) -> bytes:
@@ -76,7 +90,9 @@ def write_auth_answer(nonce: str) -> bytes:
 
 def read_attest(body: bytes) -> AttestRequest:
     """The second call's body: shapes are checked, nothing in it is trusted yet. Raises WireError."""
-    document = _read(body, MAX_ATTEST_SIZE, "body")
+    _require_few_values(body)
+    document = _read(body, MAX_ATTEST_WITH_INITDATA_SIZE, "body")
+    initdata = _initdata(document.get("init-data"))
     runtime = require_object(document.get("runtime-data"), "runtime-data")
     evidence = require_object(document.get("tee-evidence"), "tee-evidence")
     if runtime.keys() != {"nonce", "tee-pubkey"}:
@@ -91,7 +107,35 @@ def read_attest(body: bytes) -> AttestRequest:
     if inner.keys() != {TOKEN_KEY} or not isinstance(token, str) or not 0 < len(token) <= MAX_POD_TOKEN_SIZE:
         raise WireError(f"additional_evidence is not {TOKEN_KEY} alone")
     primary = require_object(evidence.get("primary_evidence"), "primary_evidence")
-    return AttestRequest(nonce, public, primary, additional, token)
+    return AttestRequest(nonce, public, primary, additional, token, initdata)
+
+
+def _require_few_values(body: bytes) -> None:
+    """Look at the bytes before a parser makes objects of them. Raises WireError.
+
+    The initdata document may be large, and is one value. The rest is short, and a stranger must not fill it with more
+    values than evidence has: a parser takes its time for each.
+    """
+    if body.count(b"\\") > _MAX_ESCAPES:
+        raise WireError(f"message has more than {_MAX_ESCAPES} escapes")
+    document = _INITDATA.search(body)
+    rest = body if document is None else body[: document.start(1)] + body[document.end(1) :]
+    if len(rest) > MAX_ATTEST_SIZE:
+        raise WireError(f"message has more than {MAX_ATTEST_SIZE} bytes beside init-data")
+    if rest.count(b"[") + rest.count(b"{") > _MAX_CONTAINERS or rest.count(b'"') > _MAX_QUOTES:
+        raise WireError("message has more lists, objects or texts than evidence has")
+
+
+def _initdata(value: object) -> bytes | None:
+    """The text of `init-data: {format: toml, body: …}`, a member that a guest may leave out."""
+    if value is None:
+        return None
+    if not isinstance(value, dict) or value.keys() != {"format", "body"} or value["format"] != INITDATA_FORMAT:
+        raise WireError(f"init-data is not a document of format {INITDATA_FORMAT}")
+    text = value["body"]
+    if not isinstance(text, str) or not 0 < len(document := text.encode()) <= MAX_INITDATA_SIZE:
+        raise WireError(f"init-data has no text of at most {MAX_INITDATA_SIZE} bytes")
+    return document
 
 
 def write_attest_answer(bearer: str, correlation_id: str) -> bytes:

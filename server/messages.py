@@ -88,11 +88,13 @@ class Intake:
     """The conditions of a path, which hold before the server reads a body.
 
     `body_bytes`: the largest body, where it is less than the server's.
+    `vouched_body_bytes`: the same for a request that `is_vouched` and says its body's length.
     `screen`: answers a request in place of the handler; None lets it pass.
     `is_vouched`: whether the headers show that the request may use the reserves. It must be cheap.
     """
 
     body_bytes: int | None = None
+    vouched_body_bytes: int | None = None
     screen: Callable[[RequestInfo], Response | None] = _no_answer
     is_vouched: Callable[[RequestInfo], bool] = _not_vouched
 

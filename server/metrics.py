@@ -16,6 +16,7 @@ from server.messages import Refusal, RequestInfo, Response
 
 LATENCY_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 LAG_INTERVAL_SECONDS = 0.1
+EXPOSED_SECONDS = 1.0
 
 
 def new_registry() -> CollectorRegistry:
@@ -61,6 +62,7 @@ class ServerMetrics:
             gate.labels(name).set_function(functools.partial(_is_open, health, name))
         for refusal in Refusal:
             self._refused.labels(refusal.value)
+        self._exposed: tuple[float, bytes] | None = None
         # Each child is looked up once, because labels() costs more than the increment.
         self._answered: dict[tuple[str, int], Counter] = {}
         self._timed: dict[str, Histogram] = {}
@@ -91,8 +93,11 @@ class ServerMetrics:
             seen(lag)
 
     async def expose(self, _body: bytes, _info: RequestInfo) -> Response:
-        """The registry in Prometheus' text format."""
-        return Response(200, generate_latest(self._registry), CONTENT_TYPE_LATEST)
+        """The registry in Prometheus' text format, made once a second at most: it costs more than any other answer."""
+        now = asyncio.get_running_loop().time()
+        if self._exposed is None or now - self._exposed[0] >= EXPOSED_SECONDS:
+            self._exposed = (now, generate_latest(self._registry))
+        return Response(200, self._exposed[1], CONTENT_TYPE_LATEST)
 
 
 def _is_open(health: Health, name: str) -> float:

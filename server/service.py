@@ -206,10 +206,15 @@ class Service:
         intake = route.intake
         if (early := intake.screen(info)) is not None:
             return early
-        preferred = self._has_small_body(request) or intake.is_vouched(info)
+        is_small = self._has_small_body(request)
+        is_vouched = not is_small and intake.is_vouched(info)
+        preferred = is_small or is_vouched
         if route.bounded and not self._load.has_room(peer, preferred=preferred):
             return self._refuse_overloaded(info, peer)
-        largest = min(intake.body_bytes or self._limits.body_bytes, self._limits.body_bytes)
+        largest = intake.body_bytes or self._limits.body_bytes
+        if is_vouched and intake.vouched_body_bytes is not None and request.content_length is not None:
+            largest = intake.vouched_body_bytes
+        largest = min(largest, self._limits.body_bytes)
         body = _Body(request, self._load, self._limits, largest, peer, preferred=preferred)
         try:
             async with asyncio.timeout_at(info.deadline) as timeout:

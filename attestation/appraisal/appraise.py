@@ -22,7 +22,7 @@ class Expectation:
 
     `report_data`: the accepted 64-byte values, see `report_data.accepted`. `host_data`: the accepted 32-byte values.
     `revocation`: where the reference values leave it open. `trusts_clock`: False leaves validity periods out, for a
-    guest, whose clock its host sets.
+    guest, whose clock its host sets. `initdata`: the document that the guest says it was launched with.
     """
 
     reference: GuestReference | None = None
@@ -31,6 +31,7 @@ class Expectation:
     revocation: RevocationPolicy = REQUIRE_CRL
     assurance: Assurance | None = None
     trusts_clock: bool = True
+    initdata: bytes | None = None
 
 
 AUTHENTICITY_ONLY = Expectation()
@@ -119,6 +120,7 @@ def _gather(
         revocation=(None if reference is None else reference.revocation) or expectation.revocation,
         reference=reference,
         host_data=expectation.host_data,
+        initdata=expectation.initdata,
         report_data=expectation.report_data,
         now=now if expectation.trusts_clock else None,
     )

@@ -24,8 +24,8 @@ class Facts:
     """All that checks may look at; gathered before the first one runs, and nothing in it is trusted yet.
 
     `line`: the layout that TCBs are decoded in, by CPUID or else by the leaf's issuer. `crls`: those that name the root
-    as issuer. `host_data` and `report_data`: what the caller expects, None for no expectation. `now`: None where the
-    caller's clock decides nothing.
+    as issuer. `host_data`, `initdata` and `report_data`: what the caller expects, None for no expectation. `now`: None
+    where the caller's clock decides nothing.
     """
 
     evidence: Evidence
@@ -38,6 +38,7 @@ class Facts:
     revocation: RevocationPolicy
     reference: GuestReference | None
     host_data: frozenset[bytes] | None
+    initdata: bytes | None
     report_data: tuple[bytes, ...] | None
     now: datetime | None
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from attestation.appraisal.appraise import evaluated
@@ -26,8 +25,6 @@ from kbs.reference_values import REQUIRE_CRL, GuestReference, RevocationAction
 _SHOWN_BEFORE: Final = frozenset({"certificates/leaf", "certificates/root", "crl/present", "signature/encoding"})
 # A check that held although a revocation list was missing or stale, because the reference values said so.
 _TOLERATED: Final = ("crl/present", "crl/fresh")
-# The checks do not read it: those of validity and freshness are spared.
-_NO_TIME: Final = datetime.fromtimestamp(0, UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +105,9 @@ def reappraise(
         revocation=reference.revocation or REQUIRE_CRL,
         reference=reference,
         host_data=host_data,
+        initdata=None,
         report_data=None,
-        now=_NO_TIME,
+        now=None,
     )
     failed = [check.id for check in evaluated(facts, _SHOWN_BEFORE) if check.ok is False]
     is_vlek = report.signing_key == SigningKey.VLEK

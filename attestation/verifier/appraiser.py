@@ -244,6 +244,12 @@ def _candidates(policy: Policy, evidence: Evidence) -> list[GuestReference]:
 def _expectation(request: AttestRequest, policy: Policy | None, reference: GuestReference | None) -> Expectation:
     report_data = accepted(request.digest)
     if policy is None:
-        return Expectation(report_data=report_data)
+        return Expectation(report_data=report_data, initdata=request.initdata)
     record = policy.record
-    return Expectation(reference, report_data, record.accepted_host_data, assurance=record.assurance)
+    return Expectation(
+        reference,
+        report_data,
+        record.accepted_host_data,
+        assurance=record.assurance,
+        initdata=request.initdata,
+    )

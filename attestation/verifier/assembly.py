@@ -49,13 +49,14 @@ from attestation.verifier.responses import refuse
 from attestation.verifier.session.basis import InForce
 from attestation.verifier.session.bearer import Bearers
 from attestation.verifier.session.nonces import Nonces
+from attestation.verifier.source_pace import SourcePace
 from attestation.verifier.trust_anchors import crl_files, load_crls, load_intermediates, load_trust_anchors
 from attestation.verifier.vault.credentials import MAX_ANSWER_SIZE, AppRole, Credentials, HeldAppRole, TokenFile
 from attestation.verifier.vault.login import JwtAuth
 from attestation.verifier.vault.signing import Signer, SigningKeys, generate_signing_keys, load_signing_keys
 from attestation.verifier.vault.transit import TransitKeys
 from attestation.verifier.withdrawal import Withdrawals
-from kbs.messages import MAX_ATTEST_SIZE, MAX_AUTH_SIZE
+from kbs.messages import MAX_ATTEST_WITH_INITDATA_SIZE, MAX_AUTH_SIZE
 from kbs.provision import SecretName
 from server import logs
 from server.health import Check
@@ -71,7 +72,10 @@ from server.yaml.strict import ConfigurationError
 
 # The first call's body is small, and the third has none; the second has the reserve if it brings a nonce of ours.
 _LIMITS = Limits(
-    body_bytes=MAX_ATTEST_SIZE, bodies_bytes=16 << 20, small_body_bytes=MAX_AUTH_SIZE, deadline_seconds=20.0
+    body_bytes=MAX_ATTEST_WITH_INITDATA_SIZE,
+    bodies_bytes=16 << 20,
+    small_body_bytes=MAX_AUTH_SIZE,
+    deadline_seconds=20.0,
 )
 _JWKS_SECONDS = 5.0
 
@@ -147,6 +151,7 @@ def make_application(settings: Settings, configuration: VerifierConfiguration) -
     )
     _remember(withdrawals, configuration.explain.folder)
     background.append(withdrawals.watch)
+    metrics = VerifierMetrics(registry, lambda: _count(policies))
     handlers = Handlers(
         nonces=appraiser.nonces,
         appraiser=appraiser,
@@ -155,9 +160,9 @@ def make_application(settings: Settings, configuration: VerifierConfiguration) -
         vault=vault,
         records=records,
         withdrawals=withdrawals,
-        metrics=VerifierMetrics(registry, lambda: _count(policies)),
+        metrics=metrics,
         keys=keys,
-        per_source=configuration.perSource,
+        pace=SourcePace(configuration.perSource, metrics.source_refused),
         clock=clock,
     )
     _announce(configuration, _count(policies), certificates.anchors)

@@ -9,7 +9,6 @@ from typing import Any
 
 from attestation.verifier.appraiser import Appraiser, Attestation
 from attestation.verifier.clock import Clock
-from attestation.verifier.configuration import PerSource
 from attestation.verifier.metrics import VerifierMetrics
 from attestation.verifier.rate_limit import RateLimiter
 from attestation.verifier.reasons import Reason, RefusedError
@@ -19,6 +18,7 @@ from attestation.verifier.session.basis import InForce
 from attestation.verifier.session.bearer import Bearers, Claimed
 from attestation.verifier.session.entitlement import entitlement
 from attestation.verifier.session.nonces import Nonces
+from attestation.verifier.source_pace import SourcePace
 from attestation.verifier.vault.login import JwtAuth
 from attestation.verifier.vault.signing import Signer
 from attestation.verifier.withdrawal import LiveLogin, Withdrawals
@@ -27,6 +27,7 @@ from kbs.messages import (
     AUTH_PATH,
     DEFAULT_ROLE,
     MAX_ATTEST_SIZE,
+    MAX_ATTEST_WITH_INITDATA_SIZE,
     MAX_AUTH_SIZE,
     NONCE_HEADER,
     TOKEN_PATH,
@@ -36,9 +37,9 @@ from kbs.messages import (
 from kbs.verifier import read_attest, read_auth, seal_token, write_attest_answer, write_auth_answer
 from server import logs
 from server.messages import Intake, RequestInfo, Response
-from server.peers import peer_network
 
 JWKS_PATH = "/.well-known/jwks.json"
+_TOKEN_ROUTE = f"{TOKEN_PATH}/*"
 _WARNING_SECONDS = 60.0
 # Logins of one pod: as often as it may attest, and its retries while Vault is sealed.
 _POD_BURST, _POD_SECONDS = 20, 2.0
@@ -62,7 +63,7 @@ class Handlers:
         withdrawals: Withdrawals,
         metrics: VerifierMetrics,
         keys: Callable[[], Signer],
-        per_source: PerSource,
+        pace: SourcePace,
         clock: Clock,
     ) -> None:
         self._clock = clock
@@ -75,7 +76,7 @@ class Handlers:
         self._withdrawals = withdrawals
         self._metrics = metrics
         self._keys = keys
-        self._source_limit = RateLimiter(per_source.burst, 1 / per_source.perSecond, time.monotonic)
+        self._pace = pace
         self._pod_limit = RateLimiter(_POD_BURST, _POD_SECONDS, time.monotonic)
         self._warning_limit = RateLimiter(1, _WARNING_SECONDS, time.monotonic)
 
@@ -84,18 +85,24 @@ class Handlers:
         return {
             ("POST", AUTH_PATH): self.auth,
             ("POST", ATTEST_PATH): self.attest,
-            ("GET", f"{TOKEN_PATH}/*"): self.token,
+            ("GET", _TOKEN_ROUTE): self.token,
             ("GET", JWKS_PATH): self.jwks,
             ("HEAD", JWKS_PATH): self.jwks,
         }
 
     def intakes(self) -> dict[str, Intake]:
-        """The conditions of each path that takes a body: they hold before the body is read."""
+        """The conditions of each path: they hold before a body is read."""
+        paced = self._pace.screen
         return {
-            AUTH_PATH: Intake(body_bytes=MAX_AUTH_SIZE),
+            AUTH_PATH: Intake(body_bytes=MAX_AUTH_SIZE, screen=paced("auth", MAX_AUTH_SIZE)),
             ATTEST_PATH: Intake(
-                body_bytes=MAX_ATTEST_SIZE, screen=self._screen_attest, is_vouched=self._brings_a_nonce
+                body_bytes=MAX_ATTEST_SIZE,
+                vouched_body_bytes=MAX_ATTEST_WITH_INITDATA_SIZE,
+                screen=paced("attest", MAX_ATTEST_SIZE),
+                is_vouched=self._brings_a_nonce,
             ),
+            _TOKEN_ROUTE: Intake(screen=paced("token", MAX_AUTH_SIZE)),
+            JWKS_PATH: Intake(screen=paced("jwks", MAX_AUTH_SIZE)),
         }
 
     async def auth(self, body: bytes, _info: RequestInfo) -> Response:
@@ -131,10 +138,6 @@ class Handlers:
         if not bearer:
             return refused(attestation.reason, attestation.id)
         return Response(200, write_attest_answer(bearer, attestation.id))
-
-    def _screen_attest(self, info: RequestInfo) -> Response | None:
-        source = peer_network(info.peer)
-        return None if self._source_limit.take(source) else self._over_limit(source)
 
     def _brings_a_nonce(self, info: RequestInfo) -> bool:
         nonce = info.headers.get(NONCE_HEADER)
@@ -189,13 +192,6 @@ class Handlers:
             return Response(200, self._keys().jwks)
         except RefusedError:
             return unavailable(new_correlation_id(), 503)
-
-    def _over_limit(self, source: str) -> Response:
-        """Count it and warn now and then, but keep no record: a flood must not push other records out."""
-        self._metrics.attested(Reason.SOURCE_TOO_OFTEN, 0.0)
-        if self._warning_limit.take(source):
-            logs.warning("source_too_often", source=source, reason=Reason.SOURCE_TOO_OFTEN.value)
-        return refused(Reason.SOURCE_TOO_OFTEN, new_correlation_id())
 
     def _clock_off(self, error: RefusedError) -> Response:
         if self._warning_limit.take(error.reason):

@@ -34,6 +34,12 @@ class VerifierMetrics:
             "morphisms_vault_login_seconds", "Time of a login.", buckets=_BUCKETS, registry=registry
         )
         Gauge("morphisms_policies", "Appraisal policies in force.", registry=registry).set_function(policies)
+        self._source = Counter(
+            "morphisms_source_refusals",
+            "Calls refused because their address called too often.",
+            ["call"],
+            registry=registry,
+        )
         for reason in Reason:
             self._attestations.labels(reason.value)
             self._logins.labels(reason.value)
@@ -42,6 +48,10 @@ class VerifierMetrics:
         """Count one decision."""
         self._attestations.labels(reason.value).inc()
         self._seconds.observe(seconds)
+
+    def source_refused(self, call: str) -> None:
+        """Count one call that was refused unread."""
+        self._source.labels(call).inc()
 
     def logged_in(self, reason: Reason, seconds: float) -> None:
         """Count one login, or its refusal."""

@@ -21,12 +21,16 @@ class RateLimiter:
         # Key -> the time at which its bucket is full again.
         self._full_at: OrderedDict[Hashable, float] = OrderedDict()
 
-    def take(self, key: Hashable) -> bool:
-        """Count one for this key and return True; return False and count nothing when that is too many."""
+    def take(self, key: Hashable, amount: int = 1) -> bool:
+        """Count `amount` for this key and return True; return False and count nothing when that is too many.
+
+        An amount above the burst counts as the burst: it needs a full bucket.
+        """
         now = self._now()
         full_at = max(self._full_at.pop(key, now), now)
-        allowed = full_at + self._seconds - now <= self._horizon
-        self._full_at[key] = full_at + self._seconds if allowed else full_at
+        cost = min(amount * self._seconds, self._horizon)
+        allowed = full_at + cost - now <= self._horizon
+        self._full_at[key] = full_at + cost if allowed else full_at
         while len(self._full_at) > self._limit:
             self._full_at.popitem(last=False)
         return allowed

@@ -27,7 +27,15 @@ from kbs.guest import (
     write_attest,
     write_auth,
 )
-from kbs.messages import JWE_PARTS, ErrorType, VaultToken, WireError, binding
+from kbs.messages import (
+    JWE_PARTS,
+    MAX_ATTEST_SIZE,
+    MAX_INITDATA_SIZE,
+    ErrorType,
+    VaultToken,
+    WireError,
+    binding,
+)
 from kbs.verifier import read_attest, read_auth, seal_token, write_attest_answer, write_auth_answer, write_error
 from tests.support.paths import ROOT
 
@@ -110,6 +118,46 @@ def test_a_changed_answer_is_not_opened(name: str) -> None:
     sealed[name] = sealed[name][:middle] + character + sealed[name][middle + 1 :]
     with pytest.raises(WireError):
         open_token(json.dumps(sealed).encode(), key, "n", "r")
+
+
+def attest_with(**members: Any) -> bytes:
+    body = json.loads(write_attest("A" * 43 + "=", EphemeralKey().public, {"e": 1}, write_additional_evidence("a.b.c")))
+    return json.dumps(body | {name.replace("_", "-"): value for name, value in members.items()}).encode()
+
+
+@pytest.mark.parametrize("document", ["version = 1\n", 'say = "{[\\\\n]}"\n' * 10_000, "\U0001f512é", "[" * 5_000])
+def test_a_document_is_read_as_it_was_sent(document: str) -> None:
+    for pretty in (None, 2):
+        sent = json.loads(attest_with(init_data={"format": "toml", "body": document}))
+        read = read_attest(json.dumps(sent, indent=pretty).encode())
+        assert read.initdata == document.encode()
+    assert read_attest(attest_with()).initdata is None
+    assert read_attest(attest_with(init_data=None)).initdata is None
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"init_data": "x"},
+        {"init_data": {"format": "json", "body": "x"}},
+        {"init_data": {"format": "toml"}},
+        {"init_data": {"format": "toml", "body": ""}},
+        {"init_data": {"format": "toml", "body": 1}},
+        {"init_data": {"format": "toml", "body": "x", "more": 1}},
+        {"init_data": {"format": "toml", "body": "\ud800"}},
+        {"init_data": {"format": "toml", "body": "x" * (MAX_INITDATA_SIZE + 1)}},
+        {"init_data": {"format": "toml", "body": "\n" * 270_000}},
+        {"init_data": {"format": "toml", "body": "x"}, "more": "x" * MAX_ATTEST_SIZE},
+        {"more": {"init-data": {"format": "toml", "body": "x"}}, "other": "x" * MAX_ATTEST_SIZE},
+        {"more": [[]] * 1_100},
+        {"more": [{}] * 1_100},
+        {"more": ["x"] * 2_100},
+    ],
+)
+def test_more_than_a_document_and_evidence_is_refused(members: dict[str, Any]) -> None:
+    with pytest.raises(WireError) as caught:
+        read_attest(attest_with(**members))
+    assert "x" * 10 not in str(caught.value)
 
 
 @given(

@@ -166,6 +166,22 @@ async def test_vouched_calls_have_a_reserve(serve: Any, connect: Connect) -> Non
         assert answer.status == 200
 
 
+async def test_a_vouched_call_that_says_its_length_may_bring_more(serve: Any, connect: Connect) -> None:
+    intake = Intake(
+        body_bytes=1000, vouched_body_bytes=3000, is_vouched=lambda info: info.headers.get("Vouched") == "yes"
+    )
+    limits = {"small_body_bytes": 0, "body_bytes": 1 * MIB}
+    service = await serve({("POST", "/echo"): echo}, limits=limits, intakes={"/echo": intake})
+    vouched, other = "Vouched: yes\r\n", "Vouched: no\r\n"
+    for size, headers, status in ((3000, vouched, 200), (3001, vouched, 413), (1001, other, 413), (1000, other, 200)):
+        client = await connect(service.address)
+        assert (await client.request("POST", "/echo", b"x" * size, headers)).status == status
+    client = await connect(service.address)
+    head = f"POST /echo HTTP/1.1\r\nHost: h\r\n{vouched}Transfer-Encoding: chunked\r\n\r\n"
+    await client.send(head.encode() + b"3e9\r\n" + b"x" * 1001 + b"\r\n0\r\n\r\n")
+    assert (await client.receive()).status == 413
+
+
 async def test_chunked_bodies_are_not_small(serve: Any, connect: Connect) -> None:
     """Their length is unknown, so that they may not fill the reserve."""
     service = await serve({("POST", "/echo"): echo}, limits={"bodies_bytes": 1 * MIB})

@@ -85,6 +85,7 @@ CHECKS: tuple[Check, ...] = (
     guest.vmpl,
     guest.measurement,
     guest.host_data,
+    guest.initdata,
     guest.id_key,
     guest.author_key,
     guest.family_id,

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
+from functools import lru_cache
 
 from attestation.appraisal.check import Check, CheckOutcome, Facts, check, one_of, required
 from attestation.report.abi import Report
 from attestation.report.report_data import matches
 from kbs.reference_values import GuestReference
+
+# CoCo's initdata specification 0.1.0.
+_INITDATA_ALGORITHMS = ("sha256", "sha384", "sha512")
 
 
 def _in_list(
@@ -48,6 +53,24 @@ def host_data(facts: Facts) -> CheckOutcome | None:
     wanted = frozenset.intersection(*lists)
     actual = facts.report.host_data
     return CheckOutcome(actual in wanted, f"HOST_DATA {actual.hex()}", one_of(wanted))
+
+
+@lru_cache(maxsize=4)  # one document is looked at once per candidate, and may have half a megabyte
+def _host_data_of(document: bytes) -> frozenset[bytes]:
+    return frozenset(hashlib.new(name, document).digest()[:32] for name in _INITDATA_ALGORITHMS)
+
+
+@check("guest/initdata")
+def initdata(facts: Facts) -> CheckOutcome | None:
+    """HOST_DATA is the digest of the document that the guest has sent: it can show no other than it was launched with.
+
+    By any of the algorithms that a document may name: none of them gives two documents one digest.
+    """
+    if facts.initdata is None:
+        return None
+    wanted = _host_data_of(facts.initdata)
+    actual = facts.report.host_data
+    return CheckOutcome(actual in wanted, f"HOST_DATA {actual.hex()}", f"the document's digest, {one_of(wanted)}")
 
 
 id_key = _in_list("guest/id-key", "ID_KEY_DIGEST", lambda r: r.id_key_digest, lambda guest: guest.id_keys)

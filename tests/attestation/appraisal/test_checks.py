@@ -169,7 +169,7 @@ def test_every_check_has_a_refusal_somewhere(appraise_own):
         "chain/leaf", "chain/algorithms", "chain/constraints", "validity/leaf", "validity/intermediate",
         "validity/root", "crl/present", "crl/signature", "crl/fresh", "crl/intermediate", "crl/leaf", "leaf/type",
         "leaf/extensions", "leaf/key", "leaf/chip-id", "leaf/provider", "signature/encoding",
-        "signature/report", "tcb/certificate", "guest/report-data",
+        "signature/report", "tcb/certificate", "guest/report-data", "guest/initdata",
     }  # fmt: skip
     assert {unit.id for unit in CHECKS} == elsewhere | set(REFUSED)
     assert len({unit.id for unit in CHECKS}) == len(CHECKS)
@@ -289,6 +289,15 @@ def test_host_data_of_caller_and_reference_must_both_agree(appraise_own, failed)
     assert appraise_own(Expectation(guest, host_data=frozenset({HOST_DATA, bytes(32)}))).accepted
     assert failed(appraise_own(Expectation(guest, host_data=frozenset({bytes(32)})))) == ["guest/host-data"]
     assert failed(appraise_own(Expectation(host_data=frozenset()))) == ["guest/host-data"]
+
+
+@pytest.mark.parametrize("algorithm", ["sha256", "sha384", "sha512"])
+def test_a_document_is_the_one_that_the_guest_was_launched_with(appraise_own, failed, algorithm):
+    document = b"version = 1"
+    report = {"host_data": hashlib.new(algorithm, document).digest()[:32]}
+    assert appraise_own(Expectation(initdata=document), **report).accepted
+    assert failed(appraise_own(Expectation(initdata=document + b"\n"), **report)) == ["guest/initdata"]
+    assert failed(appraise_own(Expectation(initdata=b""), host_data=bytes(32))) == ["guest/initdata"]
 
 
 def test_azure_envelope_binds_its_runtime_data(milan, leaf_and_key, failed):
