@@ -43,6 +43,7 @@ from attestation.verifier.policies.permissive import PermissiveGuests, warn_of_o
 from attestation.verifier.policies.vault_secret import PolicySecret
 from attestation.verifier.provisioning.held_secrets import HeldSecrets, held_signing_keys
 from attestation.verifier.provisioning.parts import Provisioned, make_provisioned
+from attestation.verifier.provisioning.vault_relay import Relayed
 from attestation.verifier.reasons import RefusedError
 from attestation.verifier.records import RecordStore, read_vouched
 from attestation.verifier.responses import refuse
@@ -56,6 +57,7 @@ from attestation.verifier.vault.login import JwtAuth
 from attestation.verifier.vault.signing import Signer, SigningKeys, generate_signing_keys, load_signing_keys
 from attestation.verifier.vault.transit import TransitKeys
 from attestation.verifier.withdrawal import Withdrawals
+from kbs.endpoint import http_parts
 from kbs.messages import MAX_ATTEST_WITH_INITDATA_SIZE, MAX_AUTH_SIZE
 from kbs.provision import SecretName
 from server import logs
@@ -101,7 +103,7 @@ def make_application(settings: Settings, configuration: VerifierConfiguration) -
     health = peers.add(configuration.vault.url, configuration.vault.ca, timeout=configuration.vault.timeoutSeconds)
     gates: dict[str, Check] = {"clock": clock.check}
     background: list[Background] = [lambda: clock.follow(health)]
-    sealed = _provisioned(configuration, peers, registry, gates, background)
+    sealed = _provisioned(configuration, settings.listen[0], peers, registry, gates, background)
     certificate = _certificate(settings, sealed)
     held = None if sealed is None else sealed.held
     credentials = _credentials(configuration, peers, held)
@@ -189,6 +191,7 @@ def make_application(settings: Settings, configuration: VerifierConfiguration) -
 
 def _provisioned(
     configuration: VerifierConfiguration,
+    host: str,
     peers: Peers,
     registry: CollectorRegistry,
     gates: dict[str, Check],
@@ -201,7 +204,11 @@ def _provisioned(
     server = configuration.vault
     beside = SecretName.UNSEAL_SHARE in configured.needs
     peer = peers.add(server.url, server.ca, timeout=server.timeoutSeconds) if beside else None
-    return make_provisioned(configured, peer, registry, gates, background)
+    relayed = None
+    if configured.vaultPort is not None:
+        vault_host, vault_port, *_ = http_parts(server.url)
+        relayed = Relayed((host, configured.vaultPort), (vault_host, vault_port or 80))
+    return make_provisioned(configured, peer, relayed, registry, gates, background)
 
 
 def _certificate(settings: Settings, sealed: Provisioned | None) -> CertificateFiles | HeldCertificate:

@@ -213,6 +213,12 @@ class Provisioning(_Section):
     names: tuple[str, ...] = Field(
         min_length=1, max_length=16, description="DNS names and IP addresses of the verifier's TLS certificate"
     )
+    vaultPort: int | None = Field(
+        None,
+        ge=1,
+        le=65535,
+        description="where guests reach the OpenBao beside the verifier, by the verifier's TLS, once it is unsealed",
+    )
 
     @model_validator(mode="after")
     def _sound(self) -> Provisioning:
@@ -352,6 +358,11 @@ def _provisioning_problems(configuration: VerifierConfiguration) -> list[str]:
             "provisioning.needs: unseal-share goes to an OpenBao beside the verifier alone; vault.url must be on "
             "127.0.0.1 or [::1], such as http://127.0.0.1:8200"
         )
+    if provisioning is not None and provisioning.vaultPort is not None:
+        if SecretName.UNSEAL_SHARE not in needs or SecretName.TLS_CA_KEY not in needs:
+            problems.append("provisioning.vaultPort: needs unseal-share and tls-ca-key under provisioning.needs")
+        elif not configuration.vault.url.startswith("http://"):
+            problems.append("provisioning.vaultPort: needs a vault.url without TLS, such as http://127.0.0.1:8200")
     return problems
 
 

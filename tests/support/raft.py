@@ -31,6 +31,11 @@ listener "tcp" {{
   tls_cert_file = "{folder}/tls.crt"
   tls_key_file = "{folder}/tls.key"
 }}
+listener "tcp" {{
+  address = "127.0.0.1:{plain_port}"
+  cluster_address = "127.0.0.1:{plain_cluster_port}"
+  tls_disable = true
+}}
 """
 _ACTIVE, _SEALED, _NEW = 200, 503, 501  # sys/health
 
@@ -38,7 +43,8 @@ _ACTIVE, _SEALED, _NEW = 200, 503, 501  # sys/health
 class RaftOpenBao(OpenBao):
     """One node that outlives its process. `ca`: PEM, also in the file `ca_path`.
 
-    Of the keys in `shares`, any `threshold` unseal it.
+    `plain_url`: the same without TLS, as it listens beside a verifier. Of the keys in `shares`, any `threshold` unseal
+    it.
     """
 
     def __init__(self, folder: Path, shares: int = 1, threshold: int = 1) -> None:
@@ -49,12 +55,19 @@ class RaftOpenBao(OpenBao):
         self._folder = folder
         self._context = ssl.create_default_context(cafile=str(self.ca_path))
         port, cluster_port = free_port(), free_port()
-        (folder / "openbao.hcl").write_text(_CONFIGURATION.format(folder=folder, port=port, cluster_port=cluster_port))
+        ports = {
+            "port": port,
+            "cluster_port": cluster_port,
+            "plain_port": free_port(),
+            "plain_cluster_port": free_port(),
+        }
+        (folder / "openbao.hcl").write_text(_CONFIGURATION.format(folder=folder, **ports))
+        self.plain_url = f"http://127.0.0.1:{ports['plain_port']}"
         super().__init__(self._spawn(), port, port, self.ca)
-        self._root_token = ""
+        self.root_token = ""
         self._until(_NEW)
         made = self.done("PUT", "sys/init", {"secret_shares": shares, "secret_threshold": threshold})
-        self._root_token, self.shares = made["root_token"], made["keys"]
+        self.root_token, self.shares = made["root_token"], made["keys"]
         self._threshold = threshold
         self.unseal()
 
@@ -67,7 +80,7 @@ class RaftOpenBao(OpenBao):
         connection = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=20, context=self._context)
         content = None if body is None else json.dumps(body)
         try:
-            connection.request(method, f"/v1/{path}", content, {"X-Vault-Token": token or self._root_token})
+            connection.request(method, f"/v1/{path}", content, {"X-Vault-Token": token or self.root_token})
             answer = connection.getresponse()
             data = answer.read()
         finally:

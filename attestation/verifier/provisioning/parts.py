@@ -14,6 +14,7 @@ from attestation.verifier.provisioning.provision_calls import ProvisionCalls
 from attestation.verifier.provisioning.seal import Seal
 from attestation.verifier.provisioning.serving_leaf import ServingLeaf
 from attestation.verifier.provisioning.unsealing import Unsealer
+from attestation.verifier.provisioning.vault_relay import Relayed, VaultRelay
 from kbs.attested import ATTESTED_PATH
 from kbs.provision import PROVISION_PATH, SecretName
 from server.health import Check
@@ -41,11 +42,12 @@ class Provisioned:
 def make_provisioned(
     configured: Provisioning,
     beside: Peer | None,
+    relayed: Relayed | None,
     registry: CollectorRegistry,
     gates: dict[str, Check],
     background: list[Background],
 ) -> Provisioned:
-    """`beside`: the OpenBao on this machine's loopback, where its shares are needed.
+    """`beside`: the OpenBao on this machine's loopback, where its shares are needed; `relayed`: how guests reach it.
 
     Adds the readiness to `gates`, and what runs beside the server to `background`.
     """
@@ -63,5 +65,7 @@ def make_provisioned(
     held.when_taken(use_authority)
     seal = Seal(held, unsealer, registry)
     gates["provisioning"] = seal.check
+    if relayed is not None:
+        background.append(VaultRelay(relayed, leaf.certificate, lambda: seal.is_sealed).serve)
     calls = ProvisionCalls([each.key() for each in configured.provisioners], held, seal, unsealer, registry)
     return Provisioned(held, leaf, seal, calls)
