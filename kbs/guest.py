@@ -124,15 +124,7 @@ def token_path(role: str = DEFAULT_ROLE) -> str:
 
 def open_token(body: bytes, key: EphemeralKey, nonce: str, role: str = DEFAULT_ROLE) -> VaultToken:
     """The Vault token, if it was made for this key, this nonce and this role. Raises WireError."""
-    document = _read(body)
-    parts = [document.get(name) for name in JWE_PARTS]
-    if not all(isinstance(part, str) and "." not in part for part in parts):
-        raise WireError("answer is not a flattened JWE")
-    header, plaintext = key.decrypt(".".join(map(str, parts)))
-    # Another attestation's answer, or another role's, must not pass for this one.
-    if header.get("nonce") != nonce or header.get("role") != role:
-        raise WireError("answer is for another nonce or role")
-    content = read_json(plaintext, MAX_ANSWER_SIZE, "content")
+    content = open_sealed(body, key, nonce, role)
     try:
         result = VaultToken(**content)
     except TypeError:
@@ -141,6 +133,19 @@ def open_token(body: bytes, key: EphemeralKey, nonce: str, role: str = DEFAULT_R
     if list(map(type, fields)) != [str, str, str, int, bool, bool]:
         raise WireError("content is not a Vault token")
     return result
+
+
+def open_sealed(body: bytes, key: EphemeralKey, nonce: str, role: str) -> dict[str, Any]:
+    """The object in the third answer, if it was made for this key, this nonce and this role. Raises WireError."""
+    document = _read(body)
+    parts = [document.get(name) for name in JWE_PARTS]
+    if not all(isinstance(part, str) and "." not in part for part in parts):
+        raise WireError("answer is not a flattened JWE")
+    header, plaintext = key.decrypt(".".join(map(str, parts)))
+    # Another attestation's answer, or another role's, must not pass for this one.
+    if header.get("nonce") != nonce or header.get("role") != role:
+        raise WireError("answer is for another nonce or role")
+    return read_json(plaintext, MAX_ANSWER_SIZE, "content")
 
 
 def read_error(body: bytes) -> ErrorAnswer:

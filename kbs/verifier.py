@@ -13,6 +13,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import ECKey
 
 from kbs.attested import MAX_ATTESTED_SIZE, NONCE_SIZE, Step, decode, encode
+from kbs.hand_over import PROVISIONED_ROLE, REPLICA_KEY, read_replica_evidence
 from kbs.messages import (
     CONTENT_ALGORITHM,
     CURVE,
@@ -63,6 +64,7 @@ class AttestRequest:
     additional_evidence: str = field(repr=False)
     pod_token: str = field(repr=False)
     initdata: bytes | None = field(repr=False, default=None)
+    replica: bytes | None = None
 
     @property
     def digest(self) -> bytes:
@@ -103,6 +105,9 @@ def read_attest(body: bytes) -> AttestRequest:
     if not isinstance(additional, str) or not additional.isascii():
         raise WireError("additional_evidence is not JSON text")
     inner = _read(additional.encode(), 2 * MAX_POD_TOKEN_SIZE, "additional_evidence")
+    if REPLICA_KEY in inner:
+        primary = require_object(evidence.get("primary_evidence"), "primary_evidence")
+        return AttestRequest(nonce, public, primary, additional, "", None, read_replica_evidence(inner))
     token = inner.get(TOKEN_KEY)
     if inner.keys() != {TOKEN_KEY} or not isinstance(token, str) or not 0 < len(token) <= MAX_POD_TOKEN_SIZE:
         raise WireError(f"additional_evidence is not {TOKEN_KEY} alone")
@@ -157,6 +162,15 @@ def seal_token(token: VaultToken, tee_pubkey: Mapping[str, str], nonce: str, rol
     }
     if token.vault_ca:
         content["vault_ca"] = token.vault_ca
+    return _sealed(content, tee_pubkey, nonce, role)
+
+
+def seal_provisioned(secrets: Mapping[str, str], tee_pubkey: Mapping[str, str], nonce: str) -> bytes:
+    """Body of the third answer to another replica (`kbs.hand_over`), sealed likewise. Raises WireError."""
+    return _sealed(secrets, tee_pubkey, nonce, PROVISIONED_ROLE)
+
+
+def _sealed(content: Mapping[str, Any], tee_pubkey: Mapping[str, str], nonce: str, role: str) -> bytes:
     header = {"alg": KEY_ALGORITHM, "enc": CONTENT_ALGORITHM, "nonce": nonce, "role": role}
     key = _import_public_key(tee_pubkey)
     compact = jwe.encrypt_compact(header, write_json(content), key, registry=JWE_REGISTRY)

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from attestation.pki.crl import RevocationList
-from cli.kms.connection import Address, Connection, UnreachableError, addresses_of
+from cli.kms.connection import addresses_of, check_ca
 from cli.kms.issue import configuration_digest, issue, read_guests, read_issue
 from cli.kms.judge import Demand, Judgement, NotAttestedError, judge, read_demand
 from cli.kms.keys import make_key, read_key
@@ -17,6 +17,7 @@ from cli.kms.provisioning import Outcome, provision, read_secrets
 from cli.support.checks import rows
 from cli.support.revocation_lists import read_crls
 from cli.support.whole_file import write_whole
+from kbs.attested_connection import Address, Connection, UnreachableError
 from kbs.provision import SecretName
 from kbs.references import signer_of
 from kbs.verifier_attest import write_signer
@@ -124,7 +125,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.kms_command == "references":
         return _references(arguments)
     demand = Demand(read_demand(arguments.policy), _crls(arguments.crls))
-    ca = "" if arguments.ca is None else read_bounded(arguments.ca).decode("utf-8", "replace")
+    ca = "" if arguments.ca is None else check_ca(read_bounded(arguments.ca).decode("utf-8", "replace"))
     if arguments.kms_command == "attest":
         return _attest(arguments, demand, ca)
     return _provision(arguments, demand, ca)

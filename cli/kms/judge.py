@@ -12,8 +12,8 @@ from typing import Any
 from attestation.appraisal.appraise_verifier import VerifierResult, appraise_verifier
 from attestation.appraisal.result import CheckResult
 from attestation.pki.crl import RevocationList
-from cli.kms.connection import Connection, UnreachableError
 from kbs.attested import ATTESTED_PATH, MAX_ATTESTED_ANSWER_SIZE, NONCE_SIZE, encode
+from kbs.attested_connection import Connection, UnreachableError
 from kbs.attested_guest import read_attested_answer, write_attested
 from kbs.messages import WireError
 from kbs.verifier_attest import VerifierAttest

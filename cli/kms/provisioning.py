@@ -10,8 +10,8 @@ from typing import Any, Final
 from joserfc.jwk import ECKey
 
 from attestation.verifier.secret_file import read_secret_file
-from cli.kms.connection import Address, Connection, UnreachableError
 from cli.kms.judge import Demand, Judgement, NotAttestedError, judge
+from kbs.attested_connection import Address, Connection, UnreachableError
 from kbs.messages import WireError
 from kbs.provision import (
     MAX_ANSWER_SIZE,
