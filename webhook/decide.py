@@ -20,7 +20,7 @@ from webhook.admission.knative_template import validate_template_owner_shape
 from webhook.configuration.model import Configuration
 from webhook.decision import Decision, refuse
 from webhook.errors import MalformedError
-from webhook.modes import Mode
+from webhook.modes import Mode, stricter
 from webhook.pod.schema import validate_metadata_shape, validate_pod_shape
 from webhook.request import Request
 from webhook.rules import BY_ID
@@ -31,12 +31,18 @@ from webhook.workload_name import workload_name
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """One path: the kinds it accepts, how an object's shape is validated, the handler, and the look-up it needs."""
+    """One path: the kinds it accepts, how an object's shape is validated, the handler, and the look-up it needs.
+
+    `mode` is the mode that the path says the namespace has; None for a path that says none. `family` is the path
+    without the mode.
+    """
 
     kinds: frozenset[tuple[str, str, str]]
     validate: Callable[[dict[str, Any]], None]
     decide: Callable[[Request, Configuration, Snapshot | None, Mode], Decision]
     needs: Callable[[Request, Configuration, Snapshot, Mode], Lookup | None] | None = None
+    family: str = ""
+    mode: Mode | None = None
 
 
 def _validate_metadata(item: dict[str, Any]) -> None:
@@ -45,7 +51,7 @@ def _validate_metadata(item: dict[str, Any]) -> None:
 
 _PODS: Final = frozenset({("", "v1", "Pod")})
 
-PATHS: Final[dict[str, Path]] = {
+_FAMILIES: Final[dict[str, Path]] = {
     "/mutate/service": Path(
         frozenset({(KNATIVE_GROUP, "v1", "Service")}), validate_template_owner_shape, mutate_service.decide
     ),
@@ -72,24 +78,46 @@ PATHS: Final[dict[str, Path]] = {
     ),
 }
 
+
+def _paths() -> dict[str, Path]:
+    """Each family by itself, and with each mode as a last segment.
+
+    The registration of this release calls the paths with a mode, that of the release before the ones without, and both
+    are answered: an upgrade changes the servers first, and the registration afterwards. What is asked about a namespace
+    itself has no mode in its path, because the request is about the mode.
+    """
+    paths = {}
+    for family, path in _FAMILIES.items():
+        paths[family] = replace(path, family=family)
+        for mode in Mode if family != "/validate/namespace" else ():
+            paths[f"{family}/{mode.path_segment}"] = replace(path, family=family, mode=mode)
+    return paths
+
+
+PATHS: Final = _paths()
+"""Every path that the server answers. Any other one, also with an unknown mode, is an unknown path (404)."""
+
 _CLUSTER_DEPENDENT: Final = ",".join(rule.id for rule in BY_ID.values() if rule.needs_cluster)
 
 
 def decide(
     request: Request, configuration: Configuration, snapshot: Snapshot | None, *, offline_mode: Mode = Mode.INJECT
 ) -> Decision:
-    """The decision on one request. Without a snapshot the namespace's mode is `offline_mode`.
+    """The decision on one request. Without a snapshot the namespace's mode is that of the path, or `offline_mode`.
 
     A request of the wrong kind or shape is refused with a message. Raises nothing.
     """
     path = PATHS.get(request.path)
     if path is None:
         return refuse(
-            f"unknown path {printable(request.path[:100])}; known paths: {', '.join(sorted(PATHS))}", 404, "NotFound"
+            f"unknown path {printable(request.path[:100])}; known paths: {', '.join(sorted(_FAMILIES))}; all but"
+            " /validate/namespace also with a mode at the end: none, audit, inject, enforce",
+            404,
+            "NotFound",
         )
     if request.kind not in path.kinds:
         return refuse(f"{request.path} accepts {_names(path.kinds)}; got {_name(request.kind)}", 400, "BadRequest")
-    mode = mode_of_request(request, snapshot, offline_mode)
+    mode = _mode(path, request, snapshot, offline_mode)
     try:
         if request.object is not None:
             if request.object.get("kind", request.kind[2]) != request.kind[2]:
@@ -117,14 +145,21 @@ def lookup(request: Request, configuration: Configuration, snapshot: Snapshot) -
         return None
     try:
         path.validate(request.object or {})
-        return path.needs(request, configuration, snapshot, snapshot.mode_of(request.namespace))
+        return path.needs(request, configuration, snapshot, _mode(path, request, snapshot, Mode.INJECT))
     except (MalformedError, RecursionError):  # `decide` refuses it and says why
         return None
 
 
-def mode_of_request(request: Request, snapshot: Snapshot | None, offline_mode: Mode = Mode.INJECT) -> Mode:
-    """The mode of the request's namespace."""
-    return offline_mode if snapshot is None else snapshot.mode_of(request.namespace)
+def _mode(path: Path, request: Request, snapshot: Snapshot | None, offline_mode: Mode) -> Mode:
+    """The mode of the request's namespace: the stricter of what the path says and what the snapshot says.
+
+    The API server chose the path by the label of the moment. The snapshot may lag behind, or be cut off, so it can
+    tighten what the path says and never loosen it. A namespace that is not in it counts by the path alone.
+    """
+    if path.mode is None:
+        return offline_mode if snapshot is None else snapshot.mode_of(request.namespace)
+    seen = None if snapshot is None else snapshot.namespaces.get(request.namespace)
+    return path.mode if seen is None else stricter(path.mode, seen)
 
 
 def _names(kinds: frozenset[tuple[str, str, str]]) -> str:

@@ -135,6 +135,7 @@ class Admission:
 
     def handler(self, path: str) -> Handler:
         """The handler of one admission path."""
+        family = PATHS[path].family  # the mode is a label of its own
 
         async def answer(body: bytes, _info: RequestInfo) -> Response:
             try:
@@ -144,7 +145,7 @@ class Admission:
                 return unusable(error)
             logs.set_correlation_id(request.uid)
             decision = await self._decide(request)
-            self._metrics.decided(path, decision)
+            self._metrics.decided(family, decision)
             _log(request, decision)
             return Response(200, write_review(request.uid, decision))
 

@@ -28,7 +28,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="a List of namespaces, nodes, RuntimeClasses; without it: mode inject, cluster unknown",
     )
     add_time(parser)
-    parser.add_argument("--path", required=True, choices=tuple(PATHS), help="the path the API server would call")
+    parser.add_argument(
+        "--path",
+        required=True,
+        choices=tuple(PATHS),
+        metavar="PATH",
+        help="the path that the API server would call, such as /validate/pod/enforce; without a mode at its end the"
+        " snapshot says the mode",
+    )
     parser.add_argument("file", nargs="?", default="-", metavar="FILE|-", help="the AdmissionReview; - is stdin")
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from types import TracebackType
 from typing import Any, Final, Self
@@ -45,9 +46,10 @@ _LINE_BUFFER_BYTES: Final = 2 << 20
 class Lines:
     """The whole lines of a streamed answer; a last line that was cut off is left out."""
 
-    def __init__(self, content: aiohttp.StreamReader, idle_seconds: float) -> None:
+    def __init__(self, content: aiohttp.StreamReader, idle_seconds: float, answered: Callable[[], None]) -> None:
         self._content = content
         self._idle_seconds = idle_seconds
+        self._answered = answered
 
     def __aiter__(self) -> Self:
         return self
@@ -55,6 +57,8 @@ class Lines:
     async def __anext__(self) -> bytes:
         with _translated(self._idle_seconds):
             line = await self._content.readline()
+        if line:
+            self._answered()
         if not line.endswith(b"\n"):
             raise StopAsyncIteration
         return line
@@ -63,11 +67,13 @@ class Lines:
 class Client:
     """Every method raises CredentialsError, UnreachableError, StatusError or AnswerError, and nothing else.
 
-    `clock` follows the server's time. `proxies`: whether HTTPS_PROXY and NO_PROXY count, as for kubectl.
+    `clock` follows the server's time. `answered_at`: when the server last sent anything, whatever its status, as
+    `time.monotonic` counts. `proxies`: whether HTTPS_PROXY and NO_PROXY count, as for kubectl.
     """
 
     def __init__(self, credentials: Credentials, *, proxies: bool = False) -> None:
         self.clock = ServerClock()
+        self.answered_at = time.monotonic()
         self._credentials = credentials
         self._proxies = proxies
         self._session: aiohttp.ClientSession | None = None
@@ -142,7 +148,7 @@ class Client:
                 response = await self._send("GET", path, query, None, {}, timeout)
         try:
             _check(response, "GET")
-            yield Lines(response.content, idle_seconds)
+            yield Lines(response.content, idle_seconds, self._answered)
         finally:
             response.close()
 
@@ -212,8 +218,12 @@ class Client:
             server_hostname=access.server_name,
             proxy=access.proxy,
         )
+        self._answered()
         self.clock.observe(response.headers.get("Date"))
         return response
+
+    def _answered(self) -> None:
+        self.answered_at = time.monotonic()
 
     def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None or self._session.closed:

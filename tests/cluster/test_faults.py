@@ -206,13 +206,13 @@ def test_a_watch_that_is_cut_costs_nothing(
             repaired.replicas[0].process.wait_until(partial(_has_called, wired, before))
         tightened = namespace("audit")
         wired.cut()
-        # Unheard of by any replica, so enforced for the time being.
+        # Unheard of by any replica; the path says that it is enforced.
         unheard = namespace("enforce")
         assert "placement/node-name" in _refusal(cluster, unheard)
         cluster.user(DEVELOPER).create(unheard.pods(), make_pod(Kind.CONFIDENTIAL, "confidential"))
-        # Still in audit to a replica that had heard of it: then the guard refuses what that one lets through.
+        # Still in audit to a replica that had heard of it; the path says that it is enforced now.
         tightened.label("enforce")
-        assert "injection-present" in (said := _refusal(cluster, tightened)) or "placement/node-name" in said
+        assert "placement/node-name" in _refusal(cluster, tightened)
         stream.proceed()
         wired.mend()
         mended = time.monotonic()
@@ -228,40 +228,89 @@ def _refusal(cluster: ControlPlane, namespace: Namespace) -> str:
     return answer.message
 
 
-@pytest.mark.skipif(shutil.which("faketime") is None, reason=packages.without("faketime"))
-def test_a_view_that_is_too_old_admits_nobody_to_enforced_namespaces(
-    repaired: Installation, wired: Link, stream: Stream, tmp_path: Path
-) -> None:
-    """Ten minutes pass for a replica that is cut off."""
-    clock = tmp_path / "clock"
+@contextlib.contextmanager
+def _alone_with_a_clock(installation: Installation, clock: Path) -> Iterator[Replica]:
+    """One replica, whose time a file says (faketime's); the other one is gone."""
     clock.write_text("+0")
-    other, replica = repaired.replicas
+    other, replica = installation.replicas
     other.process.kill()
     preloaded = {"LD_PRELOAD": _faketime_library(), "FAKETIME_TIMESTAMP_FILE": str(clock), "FAKETIME_NO_CACHE": "1"}
     replica.process.environment.update(preloaded)
     try:
         replica.process.kill()
         replica.process.start()
-        repaired.wait_until_answered()
-        with stream:
-            wired.cut()
-            clock.write_text("+600")
-            replica.process.wait_until(lambda: _view_age(replica) > 300)
-            late = time.monotonic()
-            stream.until(lambda: any("cluster is 6" in attempt.message for attempt in stream.failures))
-            stream.proceed(5, Kind.BYSTANDER, Kind.ASKING)
-            assert not any(attempt.kind is Kind.CONFIDENTIAL for attempt in _created_since(stream, late))
-            wired.mend()
-            replica.process.wait_until(lambda: _view_age(replica) < 300)
-            back = time.monotonic()
-            stream.proceed()
-        # The jump itself ends what was under way, of those that ask too.
-        assert not any(attempt.kind is Kind.BYSTANDER for attempt in stream.failures)
-        assert any(attempt.kind is Kind.CONFIDENTIAL for attempt in stream.failures)
-        _recovered(stream, back)
+        installation.wait_until_answered()
+        yield replica
     finally:
         for name in preloaded:
             del replica.process.environment[name]
+
+
+@pytest.mark.skipif(shutil.which("faketime") is None, reason=packages.without("faketime"))
+def test_a_view_that_is_too_old_admits_nobody_who_needs_a_runtime_class(
+    cluster: ControlPlane, repaired: Installation, wired: Link, stream: Stream, tmp_path: Path
+) -> None:
+    """RBAC is lost, which no replica can help: it stays ready, and ten minutes pass for it."""
+    clock = tmp_path / "clock"
+    path = f"/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/{NAME}"
+    binding = cluster.admin.get(path)
+    with _alone_with_a_clock(repaired, clock) as replica:
+        cluster.admin.delete(path)
+        try:
+            with stream:
+                wired.cut()
+                wired.mend()
+                replica.process.wait_until(lambda: '"status":403' in replica.process.log.read_text())
+                stream.proceed()
+                clock.write_text("+600")
+                replica.process.wait_until(lambda: _view_age(replica) > 300)
+                late = time.monotonic()
+                for kind in (Kind.CONFIDENTIAL, Kind.ASKING):
+                    stream.until(
+                        lambda kind=kind: any(  # type: ignore[misc]
+                            "cluster is 6" in attempt.message and attempt.kind is kind for attempt in stream.failures
+                        )
+                    )
+                stream.proceed(5, Kind.BYSTANDER)
+                assert {attempt.kind for attempt in _created_since(stream, late)} == {Kind.BYSTANDER}
+                assert replica.ready(), "the others are no better off"
+                _recreate(cluster, binding)
+                replica.process.wait_until(lambda: _view_age(replica) < 300)
+                back = time.monotonic()
+                stream.proceed()
+        finally:
+            _recreate(cluster, binding)
+    # The jump itself ends what was under way, of those that ask too.
+    assert not any(attempt.kind is Kind.BYSTANDER for attempt in stream.failures)
+    _recovered(stream, back)
+
+
+def _recreate(cluster: ControlPlane, item: Object) -> None:
+    kept = {key: item["metadata"][key] for key in ("name", "labels") if key in item["metadata"]}
+    cluster.admin.apply({**item, "metadata": kept})
+
+
+def test_a_replica_that_the_api_server_does_not_answer_makes_room_for_the_other(
+    cluster: ControlPlane, repaired: Installation, wired: Link, stream: Stream
+) -> None:
+    """It cannot reach the API server, which reaches it still: nobody notices, because calls go to the other one."""
+    cut_off, other = repaired.replicas
+    file = Path(other.process.environment["KUBECONFIG"])
+    file.write_text(file.read_text().replace(f"https://127.0.0.1:{wired.port}", cluster.url))
+    other.process.kill()
+    other.process.start()
+    repaired.wait_until_answered()
+    with stream:
+        wired.cut()
+        stream.proceed()
+        cut_off.process.wait_until(cut_off.draining)
+        cut_off.process.wait_until(lambda: "api_server_silent" in cut_off.process.log.read_text())
+        stream.proceed()
+        assert other.ready()
+        wired.mend()
+        cut_off.process.wait_until(cut_off.ready)
+        stream.proceed()
+    assert stream.failures == []
 
 
 def _faketime_library() -> str:

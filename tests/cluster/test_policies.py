@@ -18,7 +18,7 @@ from tests.cluster.client import JSON_PATCH, Answer, Client, Object
 from tests.cluster.controlplane import ControlPlane, control_plane
 from tests.manifests.rendering import MANIFESTS, rendered
 from webhook.configuration.model import Configuration
-from webhook.modes import mode_of_label
+from webhook.modes import Mode, mode_of_label
 from webhook.pod.opt_in import requests_injection
 from webhook.pod.pod import Pod
 
@@ -133,8 +133,10 @@ def _label(client: Client, namespace: str, mode: str | None, subresource: str = 
         (None, "audit", False),
         (None, "enforce", False),
         (None, "mistyped", False),
-        ("mistyped", None, False),
-        ("mistyped", "inject", False),
+        ("mistyped", None, True),
+        ("mistyped", "inject", True),
+        ("mistyped", "enforce", False),
+        ("audit", "mistyped", False),
         ("audit", "inject", False),
         ("inject", "enforce", False),
         ("enforce", "enforce", False),
@@ -142,9 +144,11 @@ def _label(client: Client, namespace: str, mode: str | None, subresource: str = 
         ("inject", "audit", True),
         ("enforce", "inject", True),
         ("enforce", None, True),
-        ("enforce", "", True),
-        ("enforce", "Enforce", True),
-        ("enforce", "mistyped", True),
+        # What is not a mode counts as enforce.
+        ("enforce", "", False),
+        ("enforce", "Enforce", False),
+        ("enforce", "mistyped", False),
+        ("", None, True),
     ],
 )
 def test_a_mode_is_tightened_by_anybody_and_loosened_with_the_verb(
@@ -175,7 +179,9 @@ def test_the_verb_in_one_namespace_is_none_in_another(guarded: ControlPlane) -> 
     assert _refused(_label(guarded.user("mallory"), other, None), "mode-ratchet")
 
 
-@pytest.mark.parametrize(("mode", "refused"), [(None, False), ("audit", False), ("inject", True), ("enforce", True)])
+@pytest.mark.parametrize(
+    ("mode", "refused"), [(None, False), ("audit", False), ("inject", True), ("enforce", True), ("mistyped", True)]
+)
 def test_a_namespace_is_not_made_anew_without_its_mode(guarded: ControlPlane, mode: str | None, refused: bool) -> None:
     path = f"{_NAMESPACES}/{_namespace(guarded, mode)}"
     assert _refused(guarded.user("mallory").request("DELETE", path, query=_DRY), "mode-ratchet") is refused
@@ -314,7 +320,9 @@ def test_a_profiles_runtime_class_is_made_with_its_handler_only(
 def test_a_pod_that_asks_waits_for_injection_as_the_webhook_reads_it(guarded: ControlPlane, mode: str | None) -> None:
     namespace = _namespace(guarded, mode)
     for name, pod in PODS.items():
-        opted_in = mode == "enforce" or requests_injection(Pod(pod, namespace, Configuration()), mode_of_label(mode))
+        opted_in = mode_of_label(mode) is Mode.ENFORCE or requests_injection(
+            Pod(pod, namespace, Configuration()), mode_of_label(mode)
+        )
         answer = _create(guarded.user("mallory"), f"{_NAMESPACES}/{namespace}/pods", pod)
         assert _refused(answer, "injection-present") is opted_in, name
 

@@ -31,7 +31,8 @@ from tests.cluster.nodes import add_node
 from tests.cluster.pki import Authority
 from tests.manifests.rendering import rendered
 from webhook.configuration.model import Configuration
-from webhook.modes import mode_of_label
+from webhook.decide import PATHS
+from webhook.modes import Mode, mode_of_label
 from webhook.pod.opt_in import requests_injection
 from webhook.pod.pod import Pod
 
@@ -42,17 +43,22 @@ _NO_SERVICE_ACCOUNT = {"automountServiceAccountToken": False}
 
 @dataclass
 class Endpoint:
-    """Where the API server turns to. `manner`: allow, broken or hang; `seen`: (path, operation, resource) so far."""
+    """Where the API server turns to. `manner`: allow, broken or hang; `seen`: (path, operation, resource) so far.
+
+    The paths are without their last segment, the mode, which is in `modes` instead.
+    """
 
     port: int
     bundle: str
     manner: str = "allow"
     seen: list[tuple[str, str, str]] = field(default_factory=list)
+    modes: set[str] = field(default_factory=set)
     released: threading.Event = field(default_factory=threading.Event)
 
     def take(self) -> list[tuple[str, str, str]]:
         """What was seen since the last time."""
         seen, self.seen = self.seen, []
+        self.modes.clear()
         return seen
 
     def asked(self) -> list[tuple[str, str, str]]:
@@ -67,8 +73,10 @@ def _handler(endpoint: Endpoint) -> type[BaseHTTPRequestHandler]:
         def do_POST(self) -> None:
             review = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["request"]
             resource = review["resource"]["resource"] + "/" + review.get("subResource", "")
-            path = self.path.partition("?")[0]
-            endpoint.seen.append((path, review["operation"], resource.rstrip("/")))
+            path = PATHS[self.path.partition("?")[0]]
+            if path.mode is not None:
+                endpoint.modes.add(path.mode.path_segment)
+            endpoint.seen.append((path.family, review["operation"], resource.rstrip("/")))
             if endpoint.manner == "hang":
                 endpoint.released.wait(60)
             answer = {
@@ -224,10 +232,10 @@ def test_who_is_asked_about_a_new_pod(registered: ControlPlane, endpoint: Endpoi
         expected = [("/mutate/pod", "CREATE", "pods"), ("/validate/pod", "CREATE", "pods")]
         assert _create(registered.admin, path, pod).status == 201, name
         # Once each: the entries for pods that ask and for others exclude each other.
-        known = mode in ("audit", "inject", "enforce")
         # Where a namespace has no mode, annotations that do nothing are warned of.
         warned = expected[1:] if own else []
-        assert endpoint.take() == (expected if known or told else warned), name
+        assert endpoint.modes <= {mode_of_label(mode).path_segment}, name
+        assert endpoint.take() == (expected if mode is not None or told else warned), name
 
 
 @pytest.mark.parametrize("mode", [None, "mistyped", "audit", "inject", "enforce"])
@@ -238,10 +246,33 @@ def test_pods_that_ask_wait_and_others_go_on_while_nobody_is_there(
     away("absent")
     _wait_until_away(registered)
     for name, pod in (PODS | {"injected": make_pod(STATUS, init=[INJECTED])}).items():
-        waits = mode == "enforce" or requests_injection(Pod(pod, namespace, Configuration()), mode_of_label(mode))
+        waits = mode_of_label(mode) is Mode.ENFORCE or requests_injection(
+            Pod(pod, namespace, Configuration()), mode_of_label(mode)
+        )
         # The conditions read neither literal-env nor the whole grammar: they may call too often, never too seldom.
         waits = waits or (name in LOOK_LIKE_OPTING_IN and mode in ("audit", "inject"))
         assert _failed(_create(registered.admin, f"{_NAMESPACES}/{namespace}/pods", pod)) is waits, name
+
+
+def test_the_path_says_the_label_of_the_moment(registered: ControlPlane, endpoint: Endpoint) -> None:
+    """One namespace, relabelled: a replica need not have heard of it, and never judges by an old, milder mode."""
+    namespace = _namespace(registered, None)
+    path = f"{_NAMESPACES}/{namespace}"
+    pod = make_pod({"morphisms.dev/inject": "true"})
+    for mode in (None, "audit", "mistyped", "inject", "enforce", "", None):
+        labels = {"metadata": {"labels": {"morphisms.dev/mode": mode}}}
+        registered.admin.patch(path, labels)
+        endpoint.take()
+        wanted = {mode_of_label(mode).path_segment}
+        # The API server's own view of its namespaces lags by an instant.
+        deadline = time.monotonic() + 30
+        while True:
+            assert _create(registered.admin, f"{path}/pods", pod).status == 201
+            modes = set(endpoint.modes)
+            endpoint.take()
+            if modes == wanted:
+                break
+            assert time.monotonic() < deadline, (mode, modes)
 
 
 def test_a_pod_of_very_many_variables_waits_rather_than_being_looked_through(
@@ -331,6 +362,7 @@ def test_bindings_and_connections(registered: ControlPlane, endpoint: Endpoint, 
     path = _running(registered, mode, scheduler="default-scheduler")
     namespace = path.rpartition("/pods/")[0]
     registered.admin.until(f"{namespace}/pods", lambda pods: pods[0]["spec"].get("nodeName") if pods else None)
+    assert endpoint.modes == ({mode} if asked else set())
     seen = endpoint.take()
     assert (("/validate/binding", "CREATE", "pods/binding") in seen) is asked
     binding = {
@@ -399,6 +431,7 @@ def test_who_is_asked_about_a_service(
     path = f"{collection}/{service['metadata']['name']}"
     endpoint.take()
     registered.admin.create(collection, service)
+    assert endpoint.modes <= {mode_of_label(mode).path_segment}
     assert endpoint.asked() == [(each, "CREATE", "services") for each in paths]
     registered.admin.patch(f"{path}/status", {"status": {"observedGeneration": 1}})
     registered.admin.patch(path, {"metadata": {"finalizers": ["example.org/x"], "labels": {"team": "shop"}}})

@@ -4,44 +4,63 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.manifests.rendering import rendered
+import yaml
+
+from tests.manifests.rendering import PREVIOUS, rendered
 from webhook.decide import PATHS
+from webhook.modes import mode_of_label
 
 _OWN = ["morphisms-system", "kube-system", "kube-node-lease"]
 _MODES = ("audit", "inject", "enforce")
 
-# Entry -> (path, failure policy, timeout, namespaces' modes).
-_TABLE: dict[str, tuple[str, str, int, tuple[str, ...]]] = {
+# Entry -> (path, failure policy, timeout, namespaces).
+_TABLE: dict[str, tuple[str, str, int, str]] = {
     **{
-        f"{word}.{entry}": (path, policy, seconds, modes)
+        f"{word}.{entry}": (f"{path}/{mode}", policy, seconds, mode)
         for word, path in (("mutate-pod", "/mutate/pod"), ("validate-pod", "/validate/pod"))
-        for entry, policy, seconds, modes in (
-            ("enforce", "Fail", 5, ("enforce",)),
-            ("inject-asks", "Fail", 5, ("inject",)),
-            ("inject", "Ignore", 5, ("inject",)),
-            ("audit-asks", "Fail", 2, ("audit",)),
-            ("audit", "Ignore", 2, ("audit",)),
-            ("absent-asks", "Fail", 5, ()),
+        for entry, policy, seconds, mode in (
+            ("enforce", "Fail", 5, "enforce"),
+            ("inject-asks", "Fail", 5, "inject"),
+            ("inject", "Ignore", 5, "inject"),
+            ("audit-asks", "Fail", 2, "audit"),
+            ("audit", "Ignore", 2, "audit"),
+            ("absent-asks", "Fail", 5, "none"),
         )
     },
-    "validate-pod.absent": ("/validate/pod", "Ignore", 5, ()),
-    "mutate-service.enforce": ("/mutate/service", "Fail", 5, ("enforce",)),
-    "mutate-service.inject-asks": ("/mutate/service", "Fail", 5, ("inject",)),
-    "mutate-service.inject": ("/mutate/service", "Ignore", 5, ("inject",)),
-    "mutate-service.audit-asks": ("/mutate/service", "Fail", 2, ("audit",)),
-    "mutate-service.audit": ("/mutate/service", "Ignore", 2, ("audit",)),
-    "mutate-service.absent-asks": ("/mutate/service", "Fail", 5, ()),
-    "mutate-service.absent": ("/mutate/service", "Ignore", 5, ()),
-    "validate-service.enforce": ("/validate/service", "Fail", 5, ("enforce",)),
-    "validate-service.inject": ("/validate/service", "Ignore", 5, ("inject",)),
-    "validate-service.audit": ("/validate/service", "Ignore", 2, ("audit",)),
-    "validate-service.absent": ("/validate/service", "Ignore", 5, ()),
+    "validate-pod.absent": ("/validate/pod/none", "Ignore", 5, "none"),
+    "mutate-service.enforce": ("/mutate/service/enforce", "Fail", 5, "enforce"),
+    "mutate-service.inject-asks": ("/mutate/service/inject", "Fail", 5, "inject"),
+    "mutate-service.inject": ("/mutate/service/inject", "Ignore", 5, "inject"),
+    "mutate-service.audit-asks": ("/mutate/service/audit", "Fail", 2, "audit"),
+    "mutate-service.audit": ("/mutate/service/audit", "Ignore", 2, "audit"),
+    "mutate-service.absent-asks": ("/mutate/service/none", "Fail", 5, "none"),
+    "mutate-service.absent": ("/mutate/service/none", "Ignore", 5, "none"),
+    "validate-service.enforce": ("/validate/service/enforce", "Fail", 5, "enforce"),
+    "validate-service.inject": ("/validate/service/inject", "Ignore", 5, "inject"),
+    "validate-service.audit": ("/validate/service/audit", "Ignore", 2, "audit"),
+    "validate-service.absent": ("/validate/service/none", "Ignore", 5, "none"),
     **{
-        f"{word}.{mode}": (path, "Fail" if mode == "enforce" else "Ignore", 2 if mode == "audit" else 5, (mode,))
+        f"{word}.{mode}": (
+            f"{path}/{mode}",
+            "Fail" if mode == "enforce" else "Ignore",
+            2 if mode == "audit" else 5,
+            mode,
+        )
         for word, path in (("validate-binding", "/validate/binding"), ("validate-connect", "/validate/connect"))
         for mode in _MODES
     },
-    "validate-namespace": ("/validate/namespace", "Ignore", 5, ("any",)),
+    "validate-namespace": ("/validate/namespace", "Ignore", 5, "any"),
+}
+# The namespaces of each mode, by their label: one that is not a mode counts as enforce.
+_SELECTORS: dict[str, list[dict[str, Any]]] = {
+    "any": [],
+    "none": [{"key": "morphisms.dev/mode", "operator": "DoesNotExist"}],
+    "audit": [{"key": "morphisms.dev/mode", "operator": "In", "values": ["audit"]}],
+    "inject": [{"key": "morphisms.dev/mode", "operator": "In", "values": ["inject"]}],
+    "enforce": [
+        {"key": "morphisms.dev/mode", "operator": "Exists"},
+        {"key": "morphisms.dev/mode", "operator": "NotIn", "values": ["audit", "inject"]},
+    ],
 }
 _RESOURCES = {
     "/mutate/pod": {("pods", "CREATE")},
@@ -82,11 +101,40 @@ def test_the_table_is_registered_and_nothing_else() -> None:
     assert registered == _TABLE
 
 
-def test_every_path_of_the_server_is_registered() -> None:
+def test_every_path_of_the_server_that_names_a_mode_is_registered() -> None:
+    """Without the label, nothing is asked about bindings and connections. The other paths are the former release's."""
     webhooks = _webhooks().values()
-    assert {each["clientConfig"]["service"]["path"] for each in webhooks} == set(PATHS)
+    registered = {each["clientConfig"]["service"]["path"] for each in webhooks}
+    wanted = {name for name, path in PATHS.items() if path.mode is not None or name == "/validate/namespace"}
+    assert registered == wanted - {"/validate/binding/none", "/validate/connect/none"}
     for each in webhooks:
         assert each["mutates"] is each["clientConfig"]["service"]["path"].startswith("/mutate/")
+
+
+def test_the_server_answers_the_paths_of_the_release_before_too() -> None:
+    kinds = ("MutatingWebhookConfiguration", "ValidatingWebhookConfiguration")
+    former = [each for each in yaml.safe_load_all(PREVIOUS.read_text()) if each["kind"] in kinds]
+    paths = {webhook["clientConfig"]["service"]["path"] for item in former for webhook in item["webhooks"]}
+    assert paths <= set(PATHS)
+    assert "/mutate/pod" in paths
+
+
+def test_each_label_that_a_namespace_can_have_belongs_to_one_mode() -> None:
+    """Typed wrong, in capitals, or empty: such a namespace counts as enforce and never as one without a mode."""
+    for label in (None, "audit", "inject", "enforce", "Enforce", "mistyped", "none", "absent", ""):
+        selected = [mode for mode, selector in _SELECTORS.items() if mode != "any" and _selects(selector, label)]
+        assert selected == [mode_of_label(label).path_segment], label
+
+
+def _selects(expressions: list[dict[str, Any]], label: str | None) -> bool:
+    """As the API server reads a selector of one label: `NotIn` selects objects without it, too."""
+    operators = {
+        "Exists": lambda _: label is not None,
+        "DoesNotExist": lambda _: label is None,
+        "In": lambda values: label in values,
+        "NotIn": lambda values: label not in values,
+    }
+    return all(operators[each["operator"]](each.get("values")) for each in expressions)
 
 
 def test_each_path_is_asked_about_what_it_decides() -> None:
@@ -97,11 +145,11 @@ def test_each_path_is_asked_about_what_it_decides() -> None:
             for resource in rule["resources"]
             for operation in rule["operations"]
         }
-        assert asked == _RESOURCES[each["clientConfig"]["service"]["path"]], name
+        assert asked == _RESOURCES[PATHS[each["clientConfig"]["service"]["path"]].family], name
         for rule in each["rules"]:
             assert rule["apiVersions"] == ["v1"]
             assert rule["scope"] == ("Cluster" if name == "validate-namespace" else "Namespaced")
-            knative = each["clientConfig"]["service"]["path"].endswith("/service")
+            knative = PATHS[each["clientConfig"]["service"]["path"]].family.endswith("/service")
             assert rule["apiGroups"] == (["serving.knative.dev"] if knative else [""])
 
 
@@ -129,15 +177,6 @@ def test_the_server_answers_before_anybody_gives_up() -> None:
     assert min(each["timeoutSeconds"] for each in _webhooks().values()) > _LIMITS.deadline_seconds
 
 
-def _modes(webhook: dict[str, Any]) -> tuple[str, ...]:
-    """() for no mode."""
+def _modes(webhook: dict[str, Any]) -> str:
     _, *rest = webhook["namespaceSelector"]["matchExpressions"]
-    if not rest:
-        return ("any",)
-    (mode,) = rest
-    assert mode["key"] == "morphisms.dev/mode"
-    if mode["operator"] == "NotIn":
-        assert set(mode["values"]) == set(_MODES)
-        return ()
-    assert mode["operator"] == "In"
-    return tuple(mode["values"])
+    return next(mode for mode, selector in _SELECTORS.items() if selector == rest)

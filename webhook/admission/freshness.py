@@ -1,4 +1,4 @@
-"""Refuses in enforce mode while the view of the cluster is too old to decide on."""
+"""Answers 503 while the view of the cluster is too old for what rests on nodes and RuntimeClasses."""
 
 from __future__ import annotations
 
@@ -8,9 +8,15 @@ from webhook.modes import Mode
 from webhook.snapshot import Snapshot
 
 
-def refuse_when_stale(mode: Mode, configuration: Configuration, snapshot: Snapshot | None) -> Decision | None:
-    """The refusal; None when the view is recent enough, or the mode does not depend on it."""
-    if mode is not Mode.ENFORCE or snapshot is None or snapshot.age_seconds is None:
+def refuse_when_stale(
+    mode: Mode, configuration: Configuration, snapshot: Snapshot | None, *, opted_in: bool
+) -> Decision | None:
+    """The refusal; None when the view is recent enough, or the pod may be admitted without one.
+
+    A pod that opts in, and every pod of an enforced namespace, needs a RuntimeClass and a node that are there now. The
+    mode itself does not rest on the view: the path says it.
+    """
+    if snapshot is None or snapshot.age_seconds is None or not (opted_in or mode is Mode.ENFORCE):
         return None
     if snapshot.age_seconds <= configuration.snapshotMaxAgeSeconds:
         return None

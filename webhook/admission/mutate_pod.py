@@ -26,11 +26,11 @@ def decide(request: Request, configuration: Configuration, snapshot: Snapshot | 
     reason = exemption(request, configuration)
     if reason is not None or request.object is None or request.operation != "CREATE":
         return Decision("skipped", mode, reason or "not-created", audit=summary(mode, "skipped", ()))
-    stale = refuse_when_stale(mode, configuration, snapshot)
-    if stale is not None:
-        return stale
     pod = choose_template(request.object, request.namespace, configuration, snapshot).pod
     opted_in = requests_injection(pod, mode)
+    stale = refuse_when_stale(mode, configuration, snapshot, opted_in=opted_in)
+    if stale is not None:
+        return stale
     if not opted_in:
         if mode is Mode.ABSENT:
             return _unchanged(mode, "does-not-ask")

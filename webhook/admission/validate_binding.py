@@ -24,7 +24,7 @@ def decide(request: Request, configuration: Configuration, snapshot: Snapshot | 
     """Accept a node that suits any profile of the namespace; else check the pod, if it could be looked up."""
     if request.object is None or mode is Mode.ABSENT:
         return Decision("skipped", mode, "no-mode", audit=summary(mode, "skipped", ()))
-    stale = refuse_when_stale(mode, configuration, snapshot)
+    stale = refuse_when_stale(mode, configuration, snapshot, opted_in=False)
     if stale is not None:
         return stale
     violations = tuple(_violations(request, configuration, snapshot, None))
@@ -36,6 +36,9 @@ def decide(request: Request, configuration: Configuration, snapshot: Snapshot | 
     if pod is not None and opts_out(pod, mode):
         return Decision("allowed", mode, "opted-out", audit=summary(mode, "allowed", ()))
     opted_in = pod is not None and requests_injection(pod, mode)
+    stale = refuse_when_stale(mode, configuration, snapshot, opted_in=opted_in)
+    if stale is not None:
+        return stale
     return enforce(violations, mode, configuration, opted_in=opted_in or not _is_about_the_node(violations))
 
 

@@ -33,7 +33,8 @@ def decide(request: Request, configuration: Configuration, snapshot: Snapshot | 
     lines: list[str] = []
     if label is not None and not is_known_label(label):
         lines.append(
-            f"[mode] this value of {MODE_LABEL} is not a mode, so the namespace has none; use audit, inject or enforce"
+            f"[mode] this value of {MODE_LABEL} is not a mode, so the namespace counts as enforce; use audit, inject"
+            " or enforce"
         )
     if new.strictness > old.strictness and request.operation == "UPDATE":
         lines += _failing_revisions(request, configuration, snapshot, new)

@@ -36,7 +36,7 @@ def decide(request: Request, configuration: Configuration, snapshot: Snapshot | 
         return Decision("allowed", mode, "does-not-ask", warnings=warnings, audit=summary(mode, "allowed", ()))
     if request.operation == "UPDATE":
         return _decide_update(request, pod, configuration, snapshot, mode)
-    stale = refuse_when_stale(mode, configuration, snapshot)
+    stale = refuse_when_stale(mode, configuration, snapshot, opted_in=opted_in)
     if stale is not None:
         return stale
     exceptions = exceptions_of_pod(request, pod, snapshot)

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from server.kubernetes.client import Client
 from server.kubernetes.connect import connect
+from server.kubernetes.contact import Contact
 from server.kubernetes.reflector import TIMING, Collection, Monotonic, Observer, Reflector, ReflectorTiming
 from webhook.cluster.lookups import Lookups
 from webhook.configuration.model import Configuration
@@ -41,8 +42,10 @@ class LiveCluster:
         timing: ReflectorTiming = TIMING,
         clock: Monotonic = time.monotonic,
         observe: Observer = lambda _resource, _what: None,
+        contact: Contact | None = None,
     ) -> None:
         self._connect = connect
+        self._contact = contact or Contact()
         self._lookups: Lookups | None = None
         self._label_keys = configuration.node_label_keys
 
@@ -60,6 +63,7 @@ class LiveCluster:
             try:
                 for reflector in (self._namespaces, self._nodes, self._classes):
                     tasks.create_task(reflector.run(client))
+                tasks.create_task(self._contact.run(client))
                 await asyncio.get_running_loop().create_future()
             finally:
                 self._lookups = None
@@ -83,13 +87,16 @@ class LiveCluster:
     @property
     def synced(self) -> bool:
         """Whether all three have been listed once."""
-        return self.problem() is None
+        return not self._waiting()
 
     def problem(self) -> str | None:
-        """Why the view cannot be used yet; None once synced. A gate of readiness."""
+        """Why this replica should get no requests: its view is not there yet, or it is cut off from the API server."""
+        waiting = self._waiting()
+        return f"not listed yet: {', '.join(waiting)}" if waiting else self._contact.problem()
+
+    def _waiting(self) -> list[str]:
         reflectors = (self._namespaces, self._nodes, self._classes)
-        waiting = [reflector.resource for reflector in reflectors if not reflector.is_listed]
-        return f"not listed yet: {', '.join(waiting)}" if waiting else None
+        return [reflector.resource for reflector in reflectors if not reflector.is_listed]
 
     def configured(self, configuration: Configuration) -> None:
         """Take a reloaded configuration; when it names other labels of nodes, list the nodes again.

@@ -21,7 +21,7 @@ class Cluster(Protocol):
         """Take a reloaded configuration into use."""
 
     def problem(self) -> str | None:
-        """Why the view cannot be used yet; None once it can. A gate of readiness."""
+        """Why this replica should get no requests; None where it may. A gate of readiness."""
 
     async def run(self) -> None:
         """Keep the view current until cancelled."""

@@ -29,13 +29,17 @@ def _survives(tmp_path: Path, stack: contextlib.ExitStack) -> None:
     with control_plane(tmp_path, _objects()) as kubeconfig:
         process = stack.enter_context(webhook(tmp_path, environment={"KUBECONFIG": str(kubeconfig)}))
         until(lambda: process.get("/readyz")[0] == 200)
-        _, answer = process.post("/mutate/pod", _POD)
+        _, answer = process.post("/mutate/pod/inject", _POD)
         assert json.loads(answer)["response"]["auditAnnotations"]["decision"] == "mutated"
     # The cluster is gone now; what was seen a moment ago still counts, and its age is visible.
     until(lambda: _age(process) > 1)
-    _, answer = process.post("/mutate/pod", _POD)
+    _, answer = process.post("/mutate/pod/inject", _POD)
     assert json.loads(answer)["response"]["auditAnnotations"]["decision"] == "mutated"
     assert process.get("/readyz")[0] == 200
+    # After some seconds it makes room for replicas that are not cut off; what reaches it is decided all the same.
+    until(lambda: "no answer from the API server for 1" in process.get("/readyz")[1], seconds=60)
+    _, answer = process.post("/mutate/pod/inject", _POD)
+    assert json.loads(answer)["response"]["auditAnnotations"]["decision"] == "mutated"
 
 
 def test_without_a_view_of_the_cluster_it_is_not_ready_and_refuses(tmp_path: Path) -> None:
@@ -45,10 +49,12 @@ def test_without_a_view_of_the_cluster_it_is_not_ready_and_refuses(tmp_path: Pat
         assert status == 503
         assert "[-]cluster: not listed yet: namespaces, nodes, runtimeclasses" in text
         assert running.get("/healthz")[0] == 200
-        _, answer = running.post("/mutate/pod", _POD)
-        response = json.loads(answer)["response"]
-        assert response["allowed"] is False
-        assert response["status"]["code"] == 503
+        for path in ("/mutate/pod", "/mutate/pod/enforce", "/mutate/pod/none"):
+            _, answer = running.post(path, _POD)
+            response = json.loads(answer)["response"]
+            assert response["allowed"] is (path == "/mutate/pod/none"), "the path alone says the mode"
+            assert response.get("status", {}).get("code") == (None if response["allowed"] else 503)
+        assert running.post("/mutate/pod/mistyped", _POD)[0] == 404
 
 
 def _age(process: Webhook) -> float:
