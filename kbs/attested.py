@@ -15,6 +15,8 @@ The call is made on the TLS connection that the guest goes on to use. Each B is 
   from the certificate that its own handshake showed.
 - `policies` is the digest of the appraisal policies and guests in force, `configuration` that of the verifier's whole
   configuration.
+- `simulated` is there, and true, only where the evidence is of `morphisms simulated-hardware`. It is for people who
+  look at an answer; a reader of the evidence sees it there.
 - `references` is the compact JWS of `kbs.references`, as the operator signed it; left out where the verifier has none.
 
 404: this verifier does not attest itself. 503 with Retry-After: it cannot at the moment. Both have the body of every

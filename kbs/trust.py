@@ -19,7 +19,7 @@ def trusting(ca: str) -> ssl.SSLContext:
 
     Raises ValueError where the text holds no usable certificate.
     """
-    certificates = "\n".join(match[0] for match in _CERTIFICATE.finditer(ca))
+    certificates = certificates_of(ca)
     if ca and not certificates:
         raise ValueError("holds no certificate as PEM")
     try:
@@ -38,6 +38,11 @@ def same_certificates(one: str, other: str) -> bool:
 
 def _bodies(pem: str) -> set[str]:
     return {"".join(match[0].split("-----")[2].split()) for match in _CERTIFICATE.finditer(pem)}
+
+
+def certificates_of(text: str) -> str:
+    """The certificates in PEM text, without what stands around them; empty where it holds none."""
+    return "\n".join(match[0] for match in _CERTIFICATE.finditer(text))
 
 
 def tls_name(host: str) -> str:

@@ -189,18 +189,28 @@ def read_attested(body: bytes) -> bytes:
 
 
 def write_attested_answer(
-    evidence: Mapping[str, Any], path: Sequence[Step], *, policies: bytes, configuration: bytes, references: str
+    evidence: bytes,
+    path: Sequence[Step],
+    *,
+    policies: bytes,
+    configuration: bytes,
+    references: str,
+    simulated: bool = False,
 ) -> bytes:
-    """The answer to `/attested`, see `kbs.attested`. `references`: compact JWS, or empty."""
+    """The answer to `/attested`, see `kbs.attested`. `evidence`: JSON, the same for all nonces of one firmware call.
+
+    `references`: compact JWS, or empty.
+    """
     document: dict[str, Any] = {
-        "evidence": evidence,
         "path": [{"side": step.side.value, "hash": encode(step.hash)} for step in path],
         "policies": encode(policies),
         "configuration": encode(configuration),
     }
     if references:
         document["references"] = references
-    return write_json(document)
+    if simulated:
+        document["simulated"] = True
+    return b'{"evidence":' + evidence + b"," + write_json(document)[1:]
 
 
 def write_error(problem: ErrorType, correlation_id: str) -> bytes:

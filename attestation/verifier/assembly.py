@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from attestation.pki.crl import RevocationList
 from attestation.pki.kds import KeyService
 from attestation.pki.roots import TrustAnchors
 from attestation.verifier.appraiser import Appraiser
+from attestation.verifier.attested_assembly import make_attested_call
 from attestation.verifier.clock import Clock, build_time
 from attestation.verifier.cluster.jwks import MAX_JWKS_SIZE, KeySet
 from attestation.verifier.cluster.node_chips import NodeChips, load_node_chips
@@ -37,6 +39,7 @@ from attestation.verifier.handlers import Handlers
 from attestation.verifier.key_custody import check_key_custody
 from attestation.verifier.metrics import VerifierMetrics, expose_revocation, watch_shared_keys
 from attestation.verifier.peer import Peers
+from attestation.verifier.pinned_files import PinnedFiles
 from attestation.verifier.policies.load import PolicyReader, policy_files
 from attestation.verifier.policies.model import PolicySet
 from attestation.verifier.policies.permissive import PermissiveGuests, warn_of_open_folders
@@ -58,8 +61,9 @@ from attestation.verifier.vault.signing import Signer, SigningKeys, generate_sig
 from attestation.verifier.vault.transit import TransitKeys
 from attestation.verifier.withdrawal import Withdrawals
 from kbs.endpoint import http_parts
-from kbs.messages import MAX_ATTEST_WITH_INITDATA_SIZE, MAX_AUTH_SIZE
+from kbs.messages import MAX_ATTEST_WITH_INITDATA_SIZE, MAX_AUTH_SIZE, MAX_VAULT_CA_SIZE
 from kbs.provision import SecretName
+from kbs.trust import certificates_of
 from server import logs
 from server.health import Check
 from server.kubernetes.client import Client
@@ -98,7 +102,8 @@ def make_application(settings: Settings, configuration: VerifierConfiguration) -
     registry = new_registry()
     files = FileMetrics(registry)
     read_back = {cluster.name: cluster.readBack is not None for cluster in configuration.clusters}
-    peers = Peers()
+    pinned = PinnedFiles()
+    peers = Peers(pinned.read)
     clock = Clock(time.time, time.monotonic, build_time())
     health = peers.add(configuration.vault.url, configuration.vault.ca, timeout=configuration.vault.timeoutSeconds)
     gates: dict[str, Check] = {"clock": clock.check}
@@ -123,14 +128,16 @@ def make_application(settings: Settings, configuration: VerifierConfiguration) -
     )
     certificates.crls = crls.value
     lookups = {
-        entry.name: _lookup(entry.readBack, peers) for entry in configuration.clusters if entry.readBack is not None
+        entry.name: _lookup(entry.readBack, peers, pinned)
+        for entry in configuration.clusters
+        if entry.readBack is not None
     }
     nodes = {
         entry.name: _node_chips(entry.name, entry.nodes, files, background)
         for entry in configuration.clusters
         if entry.nodes is not None
     }
-    tokens = PodTokens([_cluster(entry, peers) for entry in configuration.clusters], time.time)
+    tokens = PodTokens([_cluster(entry, peers, pinned) for entry in configuration.clusters], time.time)
     watch_shared_keys(registry, tokens.shared_keys)
     appraiser = Appraiser(
         Nonces(time.monotonic),
@@ -139,7 +146,7 @@ def make_application(settings: Settings, configuration: VerifierConfiguration) -
         policies,
         certificates,
         {
-            entry.name: _reviewer(entry.tokenReview, entry.audiences, peers)
+            entry.name: _reviewer(entry.tokenReview, entry.audiences, peers, pinned)
             for entry in configuration.clusters
             if entry.tokenReview is not None
         },
@@ -154,6 +161,7 @@ def make_application(settings: Settings, configuration: VerifierConfiguration) -
     _remember(withdrawals, configuration.explain.folder)
     background.append(withdrawals.watch)
     metrics = VerifierMetrics(registry, lambda: _count(policies))
+    pace = SourcePace(configuration.perSource, metrics.source_refused)
     handlers = Handlers(
         nonces=appraiser.nonces,
         appraiser=appraiser,
@@ -164,14 +172,28 @@ def make_application(settings: Settings, configuration: VerifierConfiguration) -
         withdrawals=withdrawals,
         metrics=metrics,
         keys=keys,
-        pace=SourcePace(configuration.perSource, metrics.source_refused),
+        pace=pace,
         clock=clock,
+        vault_ca=lambda: _vault_ca(configuration.vault.ca, pinned),
+    )
+    attested = make_attested_call(
+        configuration,
+        certificates=certificates,
+        policies=policies,
+        pinned=pinned,
+        pace=pace,
+        clock=clock,
+        registry=registry,
+        files=files,
+        background=background,
     )
     _announce(configuration, _count(policies), certificates.anchors)
     expose_revocation(registry, certificates, time.time)
     background.append(PermissiveGuests(registry, policies).watch)
     background += [crls.watch, lambda: certificates.keep_crls(lambda: datetime.now(UTC)), peers.close_at_end]
     routes, intakes = handlers.routes(), handlers.intakes()
+    if attested is not None:
+        routes, intakes = routes | attested.routes(), intakes | attested.intakes()
     if sealed is not None:
         routes, intakes = sealed.serve(routes, intakes)
     return Application(
@@ -222,29 +244,30 @@ def _certificate(settings: Settings, sealed: Provisioned | None) -> CertificateF
     return settings.certificate
 
 
-def _cluster(entry: ClusterEntry, peers: Peers) -> TrustedCluster:
+def _cluster(entry: ClusterEntry, peers: Peers, pinned: PinnedFiles) -> TrustedCluster:
     return TrustedCluster(
         entry.name,
         entry.issuer,
         frozenset(entry.audiences),
         frozenset(entry.algorithms),
-        KeySet(_fetcher(entry.jwks, peers), time.monotonic),
+        KeySet(_fetcher(entry.jwks, peers, pinned), time.monotonic),
         entry.maxTokenSeconds,
     )
 
 
-def _fetcher(jwks: Jwks, peers: Peers) -> Callable[[], Awaitable[bytes]]:
+def _fetcher(jwks: Jwks, peers: Peers, pinned: PinnedFiles) -> Callable[[], Awaitable[bytes]]:
     if jwks.file is not None:
         file = jwks.file
 
         async def read() -> bytes:
             try:
-                return file.read_bytes()
-            except OSError as error:
-                raise PeerError(f"JWKS file cannot be read: {error.strerror}") from None
+                return pinned.read(file)
+            except (OSError, ValueError) as error:
+                reason = error.strerror if isinstance(error, OSError) else "too large"
+                raise PeerError(f"JWKS file cannot be read: {reason}") from None
 
         return read
-    client = _api_server(str(jwks.url), jwks.ca, jwks.token, peers)
+    client = _api_server(str(jwks.url), jwks.ca, jwks.token, peers, pinned)
 
     async def get() -> bytes:
         try:
@@ -257,18 +280,19 @@ def _fetcher(jwks: Jwks, peers: Peers) -> Callable[[], Awaitable[bytes]]:
     return get
 
 
-def _api_server(url: str, ca: Path | None, token: Path | None, peers: Peers) -> Client:
+def _api_server(url: str, ca: Path | None, token: Path | None, peers: Peers, pinned: PinnedFiles) -> Client:
     """A client of a cluster's API server. Raises ConfigurationError when its CA file cannot be used."""
     try:
-        client = Client(ServiceAccount(url, ca, token))
-    except CredentialsError as error:
-        raise ConfigurationError([str(error)]) from None
+        with contextlib.nullcontext() if ca is None else pinned.copy(ca) as copy:
+            client = Client(ServiceAccount(url, copy, token))
+    except (CredentialsError, OSError, ValueError):
+        raise ConfigurationError([f"{ca}: not a readable PEM file with CA certificates"]) from None
     peers.close_too(client.close)
     return client
 
 
-def _lookup(back: ReadBack, peers: Peers) -> PodLookup:
-    return PodLookup(_api_server(back.url, back.ca, back.token, peers), back.timeoutSeconds)
+def _lookup(back: ReadBack, peers: Peers, pinned: PinnedFiles) -> PodLookup:
+    return PodLookup(_api_server(back.url, back.ca, back.token, peers, pinned), back.timeoutSeconds)
 
 
 def _node_chips(cluster: str, path: Path, files: FileMetrics, background: list[Background]) -> Callable[[], NodeChips]:
@@ -279,8 +303,8 @@ def _node_chips(cluster: str, path: Path, files: FileMetrics, background: list[B
     return lambda: watched.value
 
 
-def _reviewer(review: TokenReview, audiences: Sequence[str], peers: Peers) -> TokenReviewer:
-    client = _api_server(review.url, review.ca, review.token, peers)
+def _reviewer(review: TokenReview, audiences: Sequence[str], peers: Peers, pinned: PinnedFiles) -> TokenReviewer:
+    client = _api_server(review.url, review.ca, review.token, peers, pinned)
     return TokenReviewer(client, frozenset(audiences), review.timeoutSeconds)
 
 
@@ -377,6 +401,12 @@ def _vault(configuration: VerifierConfiguration, peers: Peers, keys: Callable[[]
     server = configuration.vault
     peer = peers.add(server.url, server.ca, timeout=server.timeoutSeconds)
     return JwtAuth(peer, server.issuer, server.audience, keys, time.time)
+
+
+def _vault_ca(ca: Path | None, pinned: PinnedFiles) -> str:
+    """The certificates by which Vault is trusted now; empty for the system's store, and for more than fit."""
+    certificates = "" if ca is None else certificates_of(pinned.held(ca).decode(errors="replace"))
+    return certificates if len(certificates) <= MAX_VAULT_CA_SIZE else ""
 
 
 def _certificates(configuration: VerifierConfiguration, peers: Peers) -> CertificateCache:

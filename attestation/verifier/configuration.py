@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from joserfc.jwk import ECKey
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 from pydantic_core import PydanticCustomError
 
 from attestation.pki.kds import DEFAULT_URL
@@ -236,6 +236,29 @@ class PolicyVault(_Section):
     path: str = Field(pattern=_MOUNT, description="of the secret, below the mount")
 
 
+class AttestSource(_Section):
+    """One evidence source of the verifier's own guest, as for pods."""
+
+    source: Literal["coco-aa", "configfs-tsm", "sev-guest", "simulated"] = Field(
+        description="the interface that returns the report; simulated is refused in production"
+    )
+    address: str = Field(min_length=1, description="a URL for coco-aa and simulated, else a path")
+
+    @property
+    def name(self) -> str:
+        """As `attestation.evidence.order` calls it."""
+        return self.source
+
+
+class Attest(_Section):
+    """How the verifier proves itself to pods (`POST /attested`)."""
+
+    sources: tuple[AttestSource, ...] = Field(min_length=1, max_length=4, description="tried in this order")
+    references: Path | None = Field(
+        None, description="file with the signed reference values that pods get, as `morphisms kms references` writes it"
+    )
+
+
 class Exemption(_Section):
     """A rule of production that does not hold here, until a day; see docs/verifier.md, "What each key is worth"."""
 
@@ -272,11 +295,21 @@ class VerifierConfiguration(_Section):
     vault: VaultServer
     signing: Signing
     provisioning: Provisioning | None = Field(None, description="for a verifier in a guest of its own")
+    attest: Attest | None = Field(
+        None, description="the verifier's own evidence; without it only pods that do not demand it can attest here"
+    )
     explain: Explain = Explain()
     perSource: PerSource = PerSource()
     exceptions: tuple[Exemption, ...] = Field(
         (), max_length=1, description="what production accepts all the same: key-files, for keys in files"
     )
+
+    _written: VerifierConfiguration | None = PrivateAttr(None)
+
+    @property
+    def written(self) -> VerifierConfiguration:
+        """The configuration with the paths as they stand in the file."""
+        return self if self._written is None else self._written
 
     @model_validator(mode="before")
     @classmethod
@@ -296,7 +329,9 @@ class VerifierConfiguration(_Section):
 
 def load_configuration(path: Path) -> VerifierConfiguration:
     """The configuration with absolute paths. Raises ConfigurationError, also for what production does not allow."""
-    configuration = _absolute(load(path, VerifierConfiguration).value, path.absolute().parent)
+    written = load(path, VerifierConfiguration).value
+    configuration = _absolute(written, path.absolute().parent)
+    configuration._written = written
     problems = [f"{path}: {problem}" for problem in _problems(configuration)]
     if problems:
         raise ConfigurationError(problems)
@@ -320,6 +355,8 @@ def _problems(configuration: VerifierConfiguration) -> list[str]:
         return problems
     if configuration.certificates.simulatedRoot is not None:
         problems.append("certificates.simulatedRoot: simulated evidence proves nothing; not with mode: production")
+    if configuration.attest is not None and any(each.source == "simulated" for each in configuration.attest.sources):
+        problems.append("attest.sources: simulated evidence proves nothing; not with mode: production")
     urls = {
         # What stays in this machine's memory needs no TLS.
         "vault.url": "" if is_loopback(configuration.vault.url) else configuration.vault.url,

@@ -31,6 +31,8 @@ from kbs.messages import (
     MAX_AUTH_SIZE,
     NONCE_HEADER,
     TOKEN_PATH,
+    WIRE_HEADER,
+    WIRE_VERSION,
     VaultToken,
     WireError,
 )
@@ -48,7 +50,7 @@ _POD_BURST, _POD_SECONDS = 20, 2.0
 class Handlers:
     """Answers the calls. To a guest, all refusals look the same; the log line and the stored record do not.
 
-    `keys` gives those in force at the time of the call.
+    `keys` gives those in force at the time of the call, `vault_ca` the CA by which Vault is trusted.
     """
 
     def __init__(
@@ -65,7 +67,9 @@ class Handlers:
         keys: Callable[[], Signer],
         pace: SourcePace,
         clock: Clock,
+        vault_ca: Callable[[], str],
     ) -> None:
+        self._vault_ca = vault_ca
         self._clock = clock
         self._nonces = nonces
         self._appraiser = appraiser
@@ -183,6 +187,7 @@ class Handlers:
             renewable=login.renewable,
             assurance=grant.basis.assurance.value,
             simulated=grant.simulated,
+            vault_ca=self._vault_ca() if info.headers.get(WIRE_HEADER) == WIRE_VERSION else "",
         )
         return Response(200, seal_token(token, grant.tee_pubkey, grant.nonce, info.tail))
 

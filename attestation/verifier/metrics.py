@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from attestation.pki.cache import CertificateCache
 from attestation.verifier.reasons import Reason
 
+_SELF_REASONS = (Reason.ACCEPTED, Reason.NO_EVIDENCE, Reason.OVERLOADED, Reason.CLOCK)
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0)
 
 
@@ -57,6 +58,56 @@ class VerifierMetrics:
         """Count one login, or its refusal."""
         self._logins.labels(reason.value).inc()
         self._login_seconds.observe(seconds)
+
+
+class SelfAttestationMetrics:
+    """The verifier's own evidence: answers by reason with their durations, firmware calls, and whether it works.
+
+    `source` and `simulated` are labels of the last report.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._answers = Counter("morphisms_attested", "Answers to /attested.", ["reason"], registry=registry)
+        self._seconds = Histogram(
+            "morphisms_attested_seconds", "Time of an answer to /attested.", buckets=_BUCKETS, registry=registry
+        )
+        self._calls = Histogram(
+            "morphisms_firmware_call_seconds",
+            "Time of a report about the verifier's own guest.",
+            buckets=_BUCKETS,
+            registry=registry,
+        )
+        self._works = Gauge(
+            "morphisms_attests_itself",
+            "1 while the last report about the verifier's own guest was made, else 0.",
+            ["source", "simulated"],
+            registry=registry,
+        )
+        self._last = ("none", "false")
+        self._works.labels(*self._last).set(0)
+        for reason in _SELF_REASONS:
+            self._answers.labels(reason.value)
+
+    def answered(self, reason: Reason, seconds: float) -> None:
+        """Count one answer, or its refusal."""
+        self._answers.labels(reason.value).inc()
+        self._seconds.observe(seconds)
+
+    def called(self, seconds: float) -> None:
+        """Count one call of firmware."""
+        self._calls.observe(seconds)
+
+    def works(self, source: str, *, simulated: bool) -> None:
+        """A report was made by this source."""
+        labels = (source, str(simulated).lower())
+        if labels != self._last:
+            self._works.remove(*self._last)
+            self._last = labels
+        self._works.labels(*labels).set(1)
+
+    def fails(self) -> None:
+        """No report was made."""
+        self._works.labels(*self._last).set(0)
 
 
 def expose_revocation(registry: CollectorRegistry, certificates: CertificateCache, now: Callable[[], float]) -> None:

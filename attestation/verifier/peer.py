@@ -27,13 +27,14 @@ class Answer:
 @dataclass
 class Peer:
     """One server. `ca`: PEM file, None for the system's store. `limit` in bytes, `timeout` in seconds for the whole
-    exchange.
+    exchange. `read`: gives the file's content.
     """
 
     url: str
     ca: Path | None = None
     timeout: float = 5.0
     limit: int = 1 << 20
+    read: Callable[[Path], bytes] = Path.read_bytes
     _session: aiohttp.ClientSession | None = field(default=None, init=False, repr=False)
 
     async def request(
@@ -82,7 +83,7 @@ class Peer:
         """For TLS: the configured CA alone, or the system's. Raises OSError or ValueError for an unusable file."""
         if not self.url.startswith("https:"):
             return True
-        ca = "" if self.ca is None else self.ca.read_bytes().decode(errors="replace")
+        ca = "" if self.ca is None else self.read(self.ca).decode(errors="replace")
         if self.ca is not None and not ca:
             raise ValueError("the file is empty")
         context = trusting(ca)
@@ -91,14 +92,15 @@ class Peer:
 
 
 class Peers:
-    """All peers of this process; their connections end with it."""
+    """All peers of this process; their connections end with it. `read`: gives the content of a CA file."""
 
-    def __init__(self) -> None:
+    def __init__(self, read: Callable[[Path], bytes] = Path.read_bytes) -> None:
+        self._read = read
         self._closing: list[Callable[[], Awaitable[None]]] = []
 
     def add(self, url: str, ca: Path | None, timeout: float = 5.0) -> Peer:
         """A new peer. Raises ConfigurationError when its CA file cannot be used."""
-        peer = Peer(url, ca, timeout)
+        peer = Peer(url, ca, timeout, read=self._read)
         try:
             peer.context()
         except (OSError, ValueError):

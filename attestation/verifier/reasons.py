@@ -39,6 +39,7 @@ class Reason(StrEnum):
     VAULT_NO_MOUNT = "vault-no-mount"
 
     SEALED = "sealed"  # this process waits for a secret that people provision
+    NO_EVIDENCE = "no-evidence"  # of the verifier's own guest: no report, or its certificates are missing
     CLOCK = "clock"  # the verifier's clock is off: before its build or a revocation list, or far from Vault's
     OVERLOADED = "overloaded"
     POD_TOO_OFTEN = "pod-too-often"
@@ -73,6 +74,7 @@ _RETRYABLE = frozenset(
     {
         Reason.NONCE_FOREIGN,
         Reason.SEALED,
+        Reason.NO_EVIDENCE,
         Reason.CLOCK,
         Reason.OVERLOADED,
         Reason.POD_TOO_OFTEN,

@@ -14,6 +14,7 @@ from server.messages import Refusal, RequestInfo, Response
 _RETRY_AFTER_SECONDS = 2
 _CAUSES: Mapping[Reason, ErrorType] = {
     Reason.SEALED: ErrorType.SEALED,
+    Reason.NO_EVIDENCE: ErrorType.EVIDENCE,
     Reason.CLOCK: ErrorType.CLOCK,
     Reason.VAULT_SEALED: ErrorType.VAULT_SEALED,
     Reason.VAULT_SLOW: ErrorType.VAULT,

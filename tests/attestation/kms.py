@@ -15,6 +15,7 @@ from attestation.simulator.device import DEFAULT_MEASUREMENT, Device
 from attestation.simulator.hierarchy import TCB, Hierarchy
 from kbs.attested import build_tree, statement_digest
 from kbs.attested_guest import AttestedAnswer, read_attested_answer
+from kbs.messages import write_json
 from kbs.reference_values import GuestReference, TcbFloor
 from kbs.references import References, signer_of, write_references
 from kbs.verifier import write_attested_answer
@@ -88,7 +89,7 @@ class Kms:
         chain = [*parse_certificate_table(device.certificate_table()), TableEntry("ARK", self.hierarchy.root.der)]
         references = References(self.serial, self.guests, self.configurations)
         return write_attested_answer(
-            evidence=write_coco_evidence(report, chain),
+            evidence=write_json(write_coco_evidence(report, chain)),
             path=tree.paths[-1],
             policies=POLICIES,
             configuration=self.configuration,
