@@ -71,9 +71,9 @@ class Client:
         """Second call."""
         return self.call("POST", ATTEST_PATH, body)
 
-    def token(self, bearer: str, role: str = DEFAULT_ROLE) -> Answer:
+    def token(self, bearer: str, role: str = DEFAULT_ROLE, headers: dict[str, str] | None = None) -> Answer:
         """Third call."""
-        return self.call("GET", token_path(role), headers={"Authorization": f"Bearer {bearer}"})
+        return self.call("GET", token_path(role), headers={"Authorization": f"Bearer {bearer}"} | (headers or {}))
 
     def close(self) -> None:
         self._connection.close()

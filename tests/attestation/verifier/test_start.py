@@ -72,12 +72,27 @@ def _no_authority(site: Site) -> None:
 
 def _plain_vault_in_production(site: Site) -> None:
     site.settings["mode"] = "production"
+    site.settings["vault"]["url"] = "http://vault.example:8200"
     del site.settings["certificates"]["simulatedRoot"]
 
 
 def _plain_key_service_in_production(site: Site) -> None:
     _plain_vault_in_production(site)
     site.settings["certificates"]["keyService"] = "http://mirror.example"
+
+
+def _simulated_evidence_of_its_own_in_production(site: Site) -> None:
+    _plain_vault_in_production(site)
+    site.settings["attest"] = {"sources": [{"source": "simulated", "address": "http://127.0.0.1:1"}]}
+
+
+def _agent_of_another_machine(site: Site) -> None:
+    site.settings["attest"] = {"sources": [{"source": "coco-aa", "address": "http://192.0.2.1:8006"}]}
+
+
+def _references_that_are_none(site: Site) -> None:
+    source = {"source": "sev-guest", "address": "/dev/sev-guest"}
+    site.settings["attest"] = {"sources": [source], "references": "prod.jwks"}
 
 
 def _transit_without_a_login(site: Site) -> None:
@@ -120,6 +135,9 @@ def _login_without_a_method(site: Site) -> None:
         (_no_authority, "prod.jwks: not a readable PEM file"),
         (_plain_key_service_in_production, "certificates.keyService: not HTTPS; not with mode: production"),
         (_plain_vault_in_production, "vault.url: not HTTPS; not with mode: production"),
+        (_simulated_evidence_of_its_own_in_production, "attest.sources: simulated evidence proves nothing"),
+        (_agent_of_another_machine, "attest.sources: coco-aa: the agent's address is not on loopback"),
+        (_references_that_are_none, "prod.jwks: is not a compact JWS by ES256"),
     ],
 )
 def test_it_does_not_start(site: Site, spoil: Callable[[Site], None], problem: str) -> None:
