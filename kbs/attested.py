@@ -31,13 +31,12 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import sha256, sha384
 from typing import Final
-
-import rfc8785
 
 ATTESTED_PATH: Final = "/attested"
 STATEMENT_CONTEXT: Final = "morphisms-verifier/v1"
@@ -90,7 +89,8 @@ def statement_digest(*, nonce: bytes, spki: bytes, policies: bytes, configuratio
         "policies": encode(policies),
         "configuration": encode(configuration),
     }
-    return sha384(rfc8785.dumps(statement)).digest()
+    # Names and values are ASCII text, for which the standard library writes the canonical form.
+    return sha384(json.dumps(statement, sort_keys=True, separators=(",", ":")).encode()).digest()
 
 
 def climb(nonce: bytes, path: Sequence[Step]) -> bytes:

@@ -390,7 +390,8 @@ class GuestEntry(_Section):
                 if value is None and key in cls.model_fields:
                     raise _wrong(f"{key} has no value; write one, or leave the key out")
         entry = handler(data)
-        entry._written = data
+        if isinstance(data, dict):
+            entry._written = data
         return entry
 
     @field_validator("minTcb", "minCommittedTcb", "minLaunchTcb")

@@ -34,12 +34,13 @@ from kbs.verifier_attest import (
     read_verifier_attest,
     write_configurations,
     write_kms_guest,
-    write_verifier_attest,
 )
 from server.guest_entries import Boolean, Digests64, ExactPolicy, GuestEntry, PolicySection, Vmpls, is_mapping
 from server.yaml.fields import CertificatesText
 
 _NAME = "verifier"
+# No keys of either form, because they stand beside keys in the places of errors.
+_BY_SIGNER, _BY_VALUES = "by-signer", "by-values"
 _BASE64URL_32 = "^[A-Za-z0-9_-]{43}$"
 
 
@@ -105,19 +106,23 @@ class _Attest(BaseModel):
             raise _wrong(_without("verifier.attest", error)) from None
         return self
 
+    def as_written(self) -> dict[str, Any]:
+        """As this form reads it again."""
+        return self.document()
+
     @model_serializer
     def _serialised(self) -> dict[str, Any]:
-        return write_verifier_attest(self.plain())
+        return self.as_written()
 
 
 class SignerSection(_Section):
     """A public P-256 key as JWK."""
 
-    kty: Literal["EC"]
-    crv: Literal["P-256"]
-    alg: Literal["ES256"] = "ES256"
-    x: str = Field(pattern=_BASE64URL_32)
-    y: str = Field(pattern=_BASE64URL_32)
+    kty: Literal["EC"] = Field(description="an elliptic curve")
+    crv: Literal["P-256"] = Field(description="this curve")
+    alg: Literal["ES256"] = Field("ES256", description="this algorithm")
+    x: str = Field(pattern=_BASE64URL_32, description="of the point, base64url")
+    y: str = Field(pattern=_BASE64URL_32, description="of the point, base64url")
 
 
 class KmsGuestEntry(GuestEntry):
@@ -185,15 +190,19 @@ class AttestByValues(_Attest, KmsGuestEntry):
             written["configurations"] = write_configurations(frozenset(self.configurations))
         return written | ({"simulatedRoot": self.simulatedRoot} if self.simulatedRoot else {})
 
+    def as_written(self) -> dict[str, Any]:
+        # Operators' spellings are more than a guest's, such as "1.51" for a version.
+        return dict(self.written)
+
 
 def _form(value: object) -> str:
     if isinstance(value, dict):
-        return "signer" if "signer" in value or "minSerial" in value else "values"
-    return "signer" if isinstance(value, AttestBySigner) else "values"
+        return _BY_SIGNER if "signer" in value or "minSerial" in value else _BY_VALUES
+    return _BY_SIGNER if isinstance(value, AttestBySigner) else _BY_VALUES
 
 
 AttestEntry = Annotated[
-    Annotated[AttestBySigner, Tag("signer")] | Annotated[AttestByValues, Tag("values")], Discriminator(_form)
+    Annotated[AttestBySigner, Tag(_BY_SIGNER)] | Annotated[AttestByValues, Tag(_BY_VALUES)], Discriminator(_form)
 ]
 
 

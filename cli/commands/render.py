@@ -28,6 +28,11 @@ from webhook.request import User
 from webhook.wellknown import INITDATA
 
 HELP = "print the pod that the cluster would run for a Knative Service"
+# A measured plan is the author's; one that is not measured is what the webhook writes on the day.
+_UNMEASURED_DEMAND = (
+    "note: these pods demand that the verifier proves itself first (verifier.attest). Without --initdata the plan is"
+    " the webhook's word: that protects against third parties on the way, never against the control plane"
+)
 EXAMPLE = "morphisms render -f service.yaml --entrypoint /app/server --initdata initdata.toml"
 DESCRIPTION = """\
 Prints the pod of each Knative Service in the file, injected, as far as it is known offline. What Knative's controller
@@ -82,6 +87,8 @@ def run(arguments: argparse.Namespace) -> int:
         return _UNUSABLE
     for line in renderer.messages:
         say(line)
+    if configuration.verifier.attest is not None and initdata is None and pods:
+        say(_UNMEASURED_DEMAND)
     if (guessed := guessed_namespace(services)) is not None:
         say(guessed)
     sys.stdout.write(write_documents(pods))

@@ -164,9 +164,9 @@ class _Reader:
 
 def _explain(reader: _Reader, model: type[BaseModel], data: Any, problem: Any) -> str:
     location: Location = problem["loc"]
-    found = _in_data(data, location)
-    path = reader.place(found) + _dotted(found)
     kind = problem["type"]
+    found = _in_data(data, location, is_missing=kind == "missing")
+    path = reader.place(found) + _dotted(found)
     if kind == "extra_forbidden":
         key = str(location[-1])
         return f"{path}: unknown key {key}{did_you_mean(key, _known(model, location[:-1]))}"
@@ -177,14 +177,17 @@ def _explain(reader: _Reader, model: type[BaseModel], data: Any, problem: Any) -
     return f"{path}: {problem['msg'][:1].lower()}{problem['msg'][1:]}"
 
 
-def _in_data(data: Any, location: Location) -> Location:
-    """`location` without what pydantic adds for the members of a union: only keys that are, or should be, there."""
+def _in_data(data: Any, location: Location, *, is_missing: bool) -> Location:
+    """`location` without what pydantic adds for the members of a union: only keys that are, or should be, there.
+
+    `is_missing`: the last part is a key that should be there.
+    """
     path: list[int | str] = []
     for index, part in enumerate(location):
         present = part in data if isinstance(data, dict) else isinstance(data, list) and part in range(len(data))
         if present:
             data = data[part]
-        elif not (isinstance(data, dict) and index == len(location) - 1):
+        elif not (is_missing and isinstance(data, dict) and index == len(location) - 1):
             continue
         path.append(part)
     return tuple(path)

@@ -255,3 +255,23 @@ def test_the_namespace_of_a_service_that_names_none(command: Command, tmp_path: 
     guessed, said = command("render", "-f", path), command("render", "-f", path, "--namespace", "shop")
     assert [each.documents[0]["metadata"]["namespace"] for each in (guessed, said)] == ["default", "shop"]
     assert ("assumed" in guessed.err, "assumed" in said.err) == (True, False)
+
+
+ATTEST = f"{{signer: {{kty: EC, crv: P-256, x: {'A' * 43}, y: {'B' * 43}}}, minSerial: 3}}"
+
+
+@pytest.mark.parametrize("name", ["render", "inject"])
+def test_a_plan_that_demands_the_verifiers_proof_is_of_version_2(command: Command, tmp_path: Path, name: str) -> None:
+    (tmp_path / "webhook.yaml").write_text(f"verifier: {{attest: {ATTEST}}}\n")
+    item = service({"ports": [{"containerPort": 8080}]}, annotations={"morphisms.dev/secret-db": "~/db"})
+    if name == "inject":
+        item = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "payments", "namespace": "shop"}} | {
+            "spec": {"containers": [{"name": "app", "image": "registry.example/app@sha256:" + "0" * 64}]}
+        }
+        item["metadata"]["annotations"] = {"morphisms.dev/inject": "true", "morphisms.dev/secret-db": "secret/shop/db"}
+    result = command(name, "-f", write(tmp_path / "item.yaml", item), "--config", str(tmp_path / "webhook.yaml"))
+    assert result.code == 0, result.err
+    [pod] = result.documents
+    plan = plan_of(pod)
+    assert (plan["version"], plan["verifier"]["attest"]["minSerial"]) == (2, 3)
+    assert ("never against the control plane" in result.err) == (name == "render")

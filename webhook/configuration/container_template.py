@@ -151,7 +151,8 @@ class ContainerTemplate(Section):
     @cached_property
     def _plan_verifier(self) -> document.Verifier:
         verifier = self.verifier
-        return document.Verifier(verifier.url, verifier.ca, verifier.audience, verifier.role)
+        attest = None if verifier.attest is None else verifier.attest.plain()
+        return document.Verifier(verifier.url, verifier.ca, verifier.audience, verifier.role, attest)
 
     @cached_property
     def _plan_vault(self) -> document.Vault:

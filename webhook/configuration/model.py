@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from plan.document import SIMULATED
 from server.yaml.fields import ClusterName
 from webhook.configuration.container_template import ContainerTemplate
 from webhook.configuration.exceptions import PolicyException
@@ -114,6 +115,30 @@ class Configuration(Section):
             raise PydanticCustomError(
                 "kms_namespace",
                 f"namespaces.{KMS_NAMESPACE}: its pods use profile {KMS_PROFILE} alone; remove the entry",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _attest_can_be_met(self) -> Configuration:
+        """A plan that the sidecar refuses would stop every pod, a simulated root in a real one would prove nothing."""
+        attest = self.verifier.attest
+        if attest is None:
+            return self
+        if not self.sidecar.is_said_to_read_attest:
+            raise PydanticCustomError(
+                "attest_unread",
+                f"verifier.attest: nothing says that sidecar.image reads it; state sidecar.injector: {INJECTOR_VERSION}"
+                " for an image of this release",
+            )
+        usable = {self.defaultProfile, *(name for entry in self.namespaces.values() for name in entry.profiles)}
+        usable.update(entry.profile for entry in self.namespaces.values() if entry.profile is not None)
+        real = sorted(
+            name for name in usable if any(each.source != SIMULATED for each in self.profile_by_name[name].evidence)
+        )
+        if attest.simulatedRoot and real:
+            raise PydanticCustomError(
+                "attest_simulated",
+                f"verifier.attest.simulatedRoot: only where all evidence is simulated, not in {', '.join(real)}",
             )
         return self
 

@@ -10,10 +10,12 @@ from pydantic_core import PydanticCustomError
 
 from certs.periods import MAX_LEAF, Periods
 from plan.layout import VERSION
+from server.verifier_attest import AttestEntry
 from server.yaml.fields import CertificatesText, HttpsUrl
 from webhook.configuration.section import Section
 from webhook.modes import Action, Mode
 from webhook.quantity import amount_of
+from webhook.wellknown import INJECTOR_VERSION
 
 
 def _quantity(text: str) -> str:
@@ -56,7 +58,7 @@ class Sidecar(Section):
     injector: Literal[1, 2] | None = Field(
         None,
         description="version of the plan that the image understands; left out: the newest, or the one in force while"
-        " nothing else changes",
+        " nothing else changes; verifier.attest needs 2, named where the image is not the default",
     )
     imagePullPolicy: Literal["Always", "IfNotPresent", "Never"] = Field("IfNotPresent", description="as in Kubernetes")
     imagePullSecrets: tuple[str, ...] = Field((), description="added to the pod; they must exist in its namespace")
@@ -71,6 +73,15 @@ class Sidecar(Section):
     secretsSizeLimit: Quantity = Field("16Mi", description="of the volume with the secrets' files, in memory")
     runSizeLimit: Quantity = Field("4Mi", description="of the volume with the exec helper and variables, in memory")
 
+    @property
+    def is_said_to_read_attest(self) -> bool:
+        """Whether the image reads a plan with `verifier.attest`: this release's does, another's operator has to say it.
+
+        A sidecar that does not read it refuses the whole plan, so no pod would start.
+        """
+        default = type(self).model_fields["image"].default
+        return self.injector == INJECTOR_VERSION or (self.injector is None and self.image == default)
+
 
 class Verifier(Section):
     """The attestation verifier that pods call. No annotation can name another."""
@@ -81,6 +92,11 @@ class Verifier(Section):
         "morphisms-verifier", description="of the pod's token; the verifier's `audiences` and the guards name it too"
     )
     role: str = Field("default", description="requested where the pod has no vault-role annotation")
+    attest: AttestEntry | None = Field(
+        None,
+        description="what the verifier has to prove to a pod before the pod sends anything about itself: {signer,"
+        " minSerial}, or the values themselves; left out: nothing",
+    )
 
 
 class Vault(Section):
