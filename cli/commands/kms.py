@@ -8,12 +8,16 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from joserfc.jwk import ECKey
+
 from attestation.pki.crl import RevocationList
+from attestation.verifier.configuration import load_configuration
 from cli.kms.connection import addresses_of, check_ca
-from cli.kms.issue import configuration_digest, issue, read_guests, read_issue
+from cli.kms.issue import issue, read_guests, read_issue
 from cli.kms.judge import Demand, Judgement, NotAttestedError, judge, read_demand
 from cli.kms.keys import make_key, read_key
 from cli.kms.provisioning import Outcome, provision, read_secrets
+from cli.kms.site import digest_of_configuration, digest_of_policies
 from cli.support.checks import rows
 from cli.support.revocation_lists import read_crls
 from cli.support.whole_file import write_whole
@@ -33,9 +37,20 @@ _EXITS = (
 )
 
 
+_ROOT = "stands for the guest's / where the configuration names files by absolute paths"
+
+
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Declare `references`, `attest` and `provision`."""
-    commands = parser.add_subparsers(dest="kms_command", metavar="references|attest|provision", required=True)
+    """Declare `key`, `references`, `attest` and `provision`."""
+    commands = parser.add_subparsers(dest="kms_command", metavar="key|references|attest|provision", required=True)
+    key = commands.add_parser(
+        "key",
+        help="print a key's public half; with --new-key make it first",
+        description="Print the public half as JWK: for `provisioning.provisioners` of the verifier's configuration, or"
+        " for `verifier.attest.signer`.",
+    )
+    key.add_argument("key", type=Path, metavar="FILE", help="PEM of mode 0400")
+    key.add_argument("--new-key", action="store_true", help="make the key first; FILE must not exist yet")
     _configure_references(
         commands.add_parser(
             "references",
@@ -84,9 +99,10 @@ def _configure_references(parser: argparse.ArgumentParser) -> None:
         "--configuration",
         action="append",
         required=True,
-        metavar="DIGEST",
-        help="of the verifier's whole configuration, as it logs at its start; may be repeated, old and new",
+        metavar="FILE|DIGEST",
+        help="the verifier's configuration, or the digest of it; may be repeated, old and new",
     )
+    parser.add_argument("--root", type=Path, metavar="DIR", help=_ROOT)
     parser.add_argument("--serial", type=_serial, required=True, metavar="N", help="above that of every issue before")
     parser.add_argument("--key", type=Path, required=True, metavar="FILE", help="of the signer, PEM of mode 0400")
     parser.add_argument("--new-key", action="store_true", help="make the key first; FILE must not exist yet")
@@ -115,6 +131,17 @@ def _configure_connection(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="PEM that the certificate has to lead to; without, the report alone counts",
     )
+    parser.add_argument(
+        "--configuration", metavar="FILE|DIGEST", help="what the verifier's own configuration has to be; without, any"
+    )
+    parser.add_argument("--root", type=Path, metavar="DIR", help=_ROOT)
+    parser.add_argument(
+        "--policies",
+        type=Path,
+        metavar="DIR",
+        help="with --guests, what the policies in force have to be",
+    )
+    parser.add_argument("--guests", type=Path, metavar="DIR", help="the reference values that they name")
     parser.add_argument("--crls", type=Path, metavar="DIR", help="AMD's revocation lists; without, none is checked")
     parser.add_argument("--timeout", type=_seconds, default=15.0, metavar="SECONDS", help="per address; default 15")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
@@ -122,24 +149,30 @@ def _configure_connection(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Exit code; see the constants. Raises UnusableInputError and ConfigurationError, which are exit code 2 too."""
+    if arguments.kms_command == "key":
+        print(json.dumps(write_signer(signer_of(_key(arguments)))))
+        return OK
     if arguments.kms_command == "references":
         return _references(arguments)
-    demand = Demand(read_demand(arguments.policy), _crls(arguments.crls))
+    demand = Demand(
+        read_demand(arguments.policy), _crls(arguments.crls), _configuration(arguments), _policies(arguments)
+    )
     ca = "" if arguments.ca is None else check_ca(read_bounded(arguments.ca).decode("utf-8", "replace"))
     if arguments.kms_command == "attest":
         return _attest(arguments, demand, ca)
     return _provision(arguments, demand, ca)
 
 
+def _key(arguments: argparse.Namespace) -> ECKey:
+    return make_key(arguments.key) if arguments.new_key else read_key(arguments.key)
+
+
 def _references(arguments: argparse.Namespace) -> int:
     guests = read_guests(arguments.guests)
-    try:
-        configurations = frozenset(map(configuration_digest, arguments.configuration))
-    except ValueError as error:
-        raise UnusableInputError(f"--configuration: {error}") from None
+    configurations = frozenset(digest_of_configuration(each, arguments.root) for each in arguments.configuration)
     previous = arguments.previous or (arguments.output if arguments.output.exists() else None)
     before = None if previous is None else read_issue(previous)
-    key = make_key(arguments.key) if arguments.new_key else read_key(arguments.key)
+    key = _key(arguments)
     text = issue(guests, configurations, arguments.serial, key, before)
     write_whole(arguments.output, f"{text}\n".encode(), 0o644)
     print(f"signer: {json.dumps(write_signer(signer_of(key)))}")
@@ -214,6 +247,21 @@ def _print_judgement(address: Address, judgement: Judgement | None, problem: str
     for row in rows(judgement.checks):
         print(f"  {row}")
     print(f"  {judgement.summary()}")
+
+
+def _configuration(arguments: argparse.Namespace) -> bytes | None:
+    word = arguments.configuration
+    return None if word is None else digest_of_configuration(word, arguments.root)
+
+
+def _policies(arguments: argparse.Namespace) -> bytes | None:
+    if (arguments.policies is None) != (arguments.guests is None):
+        raise UnusableInputError("--policies and --guests: the digest is of both folders; name both")
+    if arguments.policies is None:
+        return None
+    path = None if arguments.configuration is None else Path(arguments.configuration)
+    configuration = None if path is None or not path.exists() else load_configuration(path)
+    return digest_of_policies(arguments.policies, arguments.guests, configuration)
 
 
 def _crls(folder: Path | None) -> tuple[RevocationList, ...]:

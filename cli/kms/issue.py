@@ -7,7 +7,7 @@ from pathlib import Path
 from joserfc.jwk import ECKey
 from pydantic import RootModel
 
-from kbs.attested import DIGEST_SIZE, MAX_REFERENCES_SIZE, decode
+from kbs.attested import MAX_REFERENCES_SIZE
 from kbs.references import References, ReferencesError, read_references, signer_of, write_references
 from kbs.verifier_attest import KmsGuest
 from server.files import UnusableInputError, read_bounded
@@ -28,11 +28,6 @@ def read_guests(paths: list[Path]) -> tuple[KmsGuest, ...]:
                 raise UnusableInputError(f"{path}: {name} is in another file too; name it once")
             found[name] = entry.kms_guest(name)
     return tuple(found[name] for name in sorted(found))
-
-
-def configuration_digest(text: str) -> bytes:
-    """The digest that a verifier logs when it starts. Raises ValueError."""
-    return decode(text, DIGEST_SIZE)
 
 
 def issue(

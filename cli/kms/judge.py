@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +20,7 @@ from kbs.verifier_attest import VerifierAttest
 from server.verifier_attest import AttestFile
 from server.yaml.strict import load
 
-POLICIES = "verifier/policies"
+CONFIGURATION, POLICIES = "verifier/configuration", "verifier/policies"
 
 
 class NotAttestedError(Exception):
@@ -29,10 +29,11 @@ class NotAttestedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What a verifier is compared with. `policies`: the digest that it must report; None compares nothing."""
+    """What a verifier is compared with. `configuration`, `policies`: digests that it must report; None: any."""
 
     attest: VerifierAttest
     crls: tuple[RevocationList, ...] = ()
+    configuration: bytes | None = None
     policies: bytes | None = None
 
 
@@ -93,11 +94,16 @@ def judge(connection: Connection, demand: Demand) -> Judgement:
     result = appraise_verifier(
         read, nonce, connection.spki, demand.attest, datetime.now(UTC), crls=demand.crls, trusts_clock=True
     )
-    return Judgement(result, (*result.checks, *_policies(result, demand.policies)))
+    return Judgement(result, (*result.checks, *_own_checks(result, demand)))
 
 
-def _policies(result: VerifierResult, wanted: bytes | None) -> Sequence[CheckResult]:
-    if wanted is None:
-        return ()
-    is_same = result.policies == wanted
-    return (CheckResult(POLICIES, is_same, f"digest {encode(result.policies)}", f"{encode(wanted)}, of the folder"),)
+def _own_checks(result: VerifierResult, demand: Demand) -> Iterator[CheckResult]:
+    """Whether the verifier runs with the operator's own files. A guest has none to compare it with."""
+    for name, reported, wanted in (
+        (CONFIGURATION, result.configuration, demand.configuration),
+        (POLICIES, result.policies, demand.policies),
+    ):
+        if wanted is not None:
+            yield CheckResult(
+                name, reported == wanted, f"digest {encode(reported)}", f"{encode(wanted)}, of your files"
+            )

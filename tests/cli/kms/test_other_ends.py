@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from cli.kms.connection import addresses_of
+from kbs.attested_connection import Connection, UnreachableError
 from tests.cli.kms.test_references import CONFIGURATION, Desk
 from tests.cli.recorded import Command
 from tests.support.certificates import write_pair
@@ -42,6 +44,7 @@ class Listener:
     def __init__(self, folder: Path, answer: bytes) -> None:
         write_pair(folder)
         self.received = b""
+        self.accepted = 0
         self._answer = answer
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._context.load_cert_chain(folder / "tls.crt", folder / "tls.key")
@@ -59,6 +62,7 @@ class Listener:
                 plain, _ = self._socket.accept()
             except OSError:
                 return
+            self.accepted += 1
             with contextlib.suppress(OSError), self._context.wrap_socket(plain, server_side=True) as connection:
                 while chunk := connection.recv(65536):
                     self.received += chunk
@@ -154,3 +158,15 @@ def test_a_secret_is_named_once(tmp_path: Path, kms: Command, provision: tuple[s
     result = kms("provision", "https://127.0.0.1:1", *provision, *twice)
     assert result.code == 2
     assert "is given twice; only unseal-share may be" in result.err
+
+
+def test_a_connection_that_was_closed_is_not_opened_again(tmp_path: Path) -> None:
+    """What was attested was the other end of that one: a second one may be anybody's."""
+    with listener(tmp_path / "server", "200 OK\r\nConnection: close") as server:
+        (address,) = addresses_of(server.url)
+        with Connection(address, "", 20) as connection:
+            assert connection.request("GET", "/first", limit=100).status == 200
+            with pytest.raises(UnreachableError, match="the connection was closed; nothing more was sent"):
+                connection.request("POST", "/second", SECRET.encode(), limit=100)
+    assert server.accepted == 1
+    assert SECRET.encode() not in server.received
