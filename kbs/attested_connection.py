@@ -9,6 +9,7 @@ from __future__ import annotations
 import http.client
 import socket
 import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final, Self
@@ -22,6 +23,7 @@ from kbs.endpoint import https_parts
 from kbs.trust import tls_name, trusting
 
 _JSON: Final = {"Content-Type": "application/json"}
+_NONE: Final[Mapping[str, str]] = {}
 
 
 class UnreachableError(Exception):
@@ -82,10 +84,13 @@ class Connection:
         # `http.client` uses of a socket what TimedSocket has.
         self._http.sock = TimedSocket(self._socket, self._deadline)
 
-    def request(self, method: str, path: str, body: bytes = b"", *, limit: int) -> Answer:
+    def request(
+        self, method: str, path: str, body: bytes = b"", *, limit: int, headers: Mapping[str, str] = _NONE
+    ) -> Answer:
         """One exchange on this very connection. Raises UnreachableError, also where the other end has closed it."""
         try:
-            self._http.request(method, self._address.prefix + path, body or None, _JSON if body else {})
+            sent = {**headers, **(_JSON if body else {})}
+            self._http.request(method, self._address.prefix + path, body or None, sent)
             response = self._http.getresponse()
             return Answer(response.status, read_body(response, limit))
         except http.client.NotConnected:

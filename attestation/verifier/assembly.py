@@ -21,6 +21,7 @@ from attestation.pki.kds import KeyService
 from attestation.pki.roots import TrustAnchors
 from attestation.verifier.appraiser import Appraiser
 from attestation.verifier.attested_assembly import make_attested_call
+from attestation.verifier.attested_call import AttestedCall
 from attestation.verifier.clock import Clock, build_time
 from attestation.verifier.cluster.jwks import MAX_JWKS_SIZE, KeySet
 from attestation.verifier.cluster.node_chips import NodeChips, load_node_chips
@@ -44,8 +45,11 @@ from attestation.verifier.policies.load import PolicyReader, policy_files
 from attestation.verifier.policies.model import PolicySet
 from attestation.verifier.policies.permissive import PermissiveGuests, warn_of_open_folders
 from attestation.verifier.policies.vault_secret import PolicySecret
+from attestation.verifier.provisioning.hand_over import HandOver
 from attestation.verifier.provisioning.held_secrets import HeldSecrets, held_signing_keys
+from attestation.verifier.provisioning.own_guest import OwnGuest, ReplicaRule
 from attestation.verifier.provisioning.parts import Provisioned, make_provisioned
+from attestation.verifier.provisioning.take_over import TakeOver
 from attestation.verifier.provisioning.vault_relay import Relayed
 from attestation.verifier.reasons import RefusedError
 from attestation.verifier.records import RecordStore, read_vouched
@@ -64,6 +68,7 @@ from kbs.endpoint import http_parts
 from kbs.messages import MAX_ATTEST_WITH_INITDATA_SIZE, MAX_AUTH_SIZE, MAX_VAULT_CA_SIZE
 from kbs.provision import SecretName
 from kbs.trust import certificates_of
+from kbs.verifier_attest import SignedReferences, SignerKey
 from server import logs
 from server.health import Check
 from server.kubernetes.client import Client
@@ -162,6 +167,20 @@ def make_application(settings: Settings, configuration: VerifierConfiguration) -
     background.append(withdrawals.watch)
     metrics = VerifierMetrics(registry, lambda: _count(policies))
     pace = SourcePace(configuration.perSource, metrics.source_refused)
+    attested = make_attested_call(
+        configuration,
+        certificates=certificates,
+        policies=policies,
+        pinned=pinned,
+        pace=pace,
+        clock=clock,
+        registry=registry,
+        files=files,
+        background=background,
+    )
+    hand_over = _hand_over(
+        configuration, sealed, attested, appraiser.nonces, certificates, pinned, clock, records, registry, background
+    )
     handlers = Handlers(
         nonces=appraiser.nonces,
         appraiser=appraiser,
@@ -175,17 +194,7 @@ def make_application(settings: Settings, configuration: VerifierConfiguration) -
         pace=pace,
         clock=clock,
         vault_ca=lambda: _vault_ca(configuration.vault.ca, pinned),
-    )
-    attested = make_attested_call(
-        configuration,
-        certificates=certificates,
-        policies=policies,
-        pinned=pinned,
-        pace=pace,
-        clock=clock,
-        registry=registry,
-        files=files,
-        background=background,
+        hand_over=hand_over,
     )
     _announce(configuration, _count(policies), certificates.anchors)
     expose_revocation(registry, certificates, time.time)
@@ -231,6 +240,40 @@ def _provisioned(
         vault_host, vault_port, *_ = http_parts(server.url)
         relayed = Relayed((host, configured.vaultPort), (vault_host, vault_port or 80))
     return make_provisioned(configured, peer, relayed, registry, gates, background)
+
+
+def _hand_over(
+    configuration: VerifierConfiguration,
+    sealed: Provisioned | None,
+    attested: AttestedCall | None,
+    nonces: Nonces,
+    certificates: CertificateCache,
+    pinned: PinnedFiles,
+    clock: Clock,
+    records: RecordStore | None,
+    registry: CollectorRegistry,
+    background: list[Background],
+) -> HandOver | None:
+    """What answers replicas; None where the configuration lists no chip of theirs. Adds the way to peers' secrets."""
+    attest, provisioning, root = (
+        configuration.attest,
+        configuration.provisioning,
+        configuration.certificates.simulatedRoot,
+    )
+    if sealed is None or attested is None or attest is None or provisioning is None or not provisioning.chipIds:
+        return None
+    signed = provisioning.references
+    rule = ReplicaRule(
+        frozenset(map(bytes.fromhex, provisioning.chipIds)),
+        None if signed is None else SignedReferences(SignerKey(signed.signer.x, signed.signer.y), signed.minSerial),
+        "" if root is None else pinned.held(root).decode("ascii", errors="replace"),
+        lambda: pinned.configuration_digest(configuration),
+        attested.references,
+    )
+    own = OwnGuest(attest.sources, certificates, rule)
+    if provisioning.peers:
+        background.append(TakeOver(provisioning.peers, own, sealed.held).run)
+    return HandOver(nonces, own, certificates, sealed.held, clock, records, registry)
 
 
 def _certificate(settings: Settings, sealed: Provisioned | None) -> CertificateFiles | HeldCertificate:

@@ -37,7 +37,7 @@ class AttestedCall:
         metrics: SelfAttestationMetrics,
     ) -> None:
         self._attestation = attestation
-        self._references = references
+        self.references = references
         self._clock = clock
         self._metrics = metrics
         self._pace = pace
@@ -71,7 +71,7 @@ class AttestedCall:
             proof.path,
             policies=proof.policies,
             configuration=proof.configuration,
-            references=self._references(),
+            references=self.references(),
             simulated=proof.report.simulated,
         )
         self._metrics.answered(Reason.ACCEPTED, time.perf_counter() - started)

@@ -18,7 +18,7 @@ from attestation.verifier.cluster.pod_token import ALGORITHMS, LONGEST_SECONDS, 
 from kbs.endpoint import http_parts
 from kbs.messages import WireError
 from kbs.provision import SecretName, read_provisioner
-from server.yaml.fields import ClusterName, HttpUrl
+from server.yaml.fields import ClusterName, HttpsUrl, HttpUrl
 from server.yaml.strict import ConfigurationError, load
 
 _COORDINATE = r"^[A-Za-z0-9_-]{43}$"
@@ -203,6 +203,13 @@ class Provisioner(_Section):
         return read_provisioner(self.model_dump())
 
 
+class ReplicaReferences(_Section):
+    """Whose signed reference values name replicas too, such as those of the next image during an update."""
+
+    signer: Provisioner
+    minSerial: int = Field(ge=0, le=(1 << 53) - 1)
+
+
 class Provisioning(_Section):
     """A verifier in a guest: it starts without secrets, and makes the key of its TLS certificate itself."""
 
@@ -218,6 +225,19 @@ class Provisioning(_Section):
         ge=1,
         le=65535,
         description="where guests reach the OpenBao beside the verifier, by the verifier's TLS, once it is unsealed",
+    )
+
+    peers: tuple[HttpsUrl, ...] = Field(
+        (),
+        max_length=8,
+        description="other replicas, such as the URL of a headless Service; a sealed one gets the secrets of an "
+        "unsealed one after both have proven themselves",
+    )
+    chipIds: tuple[Annotated[str, Field(pattern="^[0-9a-f]{128}$")], ...] = Field(
+        (), max_length=256, description="CHIP_IDs of the machines that replicas run on; without it none gets secrets"
+    )
+    references: ReplicaReferences | None = Field(
+        None, description="without it a replica is what this guest's own report says"
     )
 
     @model_validator(mode="after")
@@ -395,6 +415,14 @@ def _provisioning_problems(configuration: VerifierConfiguration) -> list[str]:
             "provisioning.needs: unseal-share goes to an OpenBao beside the verifier alone; vault.url must be on "
             "127.0.0.1 or [::1], such as http://127.0.0.1:8200"
         )
+    if provisioning is not None and provisioning.peers:
+        missing = {"attest": configuration.attest is None, "provisioning.chipIds": not provisioning.chipIds}
+        problems += [f"provisioning.peers: needs {name}" for name, is_missing in missing.items() if is_missing]
+        if configuration.signing.generated:
+            problems.append(
+                "signing.generated: each replica would sign with a key of its own; use signing.transit or "
+                "signing.provisioned with provisioning.peers"
+            )
     if provisioning is not None and provisioning.vaultPort is not None:
         if SecretName.UNSEAL_SHARE not in needs or SecretName.TLS_CA_KEY not in needs:
             problems.append("provisioning.vaultPort: needs unseal-share and tls-ca-key under provisioning.needs")

@@ -10,6 +10,7 @@ from typing import Any
 from attestation.verifier.appraiser import Appraiser, Attestation
 from attestation.verifier.clock import Clock
 from attestation.verifier.metrics import VerifierMetrics
+from attestation.verifier.provisioning.hand_over import HandOver
 from attestation.verifier.rate_limit import RateLimiter
 from attestation.verifier.reasons import Reason, RefusedError
 from attestation.verifier.records import RecordStore
@@ -22,6 +23,7 @@ from attestation.verifier.source_pace import SourcePace
 from attestation.verifier.vault.login import JwtAuth
 from attestation.verifier.vault.signing import Signer
 from attestation.verifier.withdrawal import LiveLogin, Withdrawals
+from kbs.hand_over import PROVISIONED_PATH
 from kbs.messages import (
     ATTEST_PATH,
     AUTH_PATH,
@@ -68,7 +70,9 @@ class Handlers:
         pace: SourcePace,
         clock: Clock,
         vault_ca: Callable[[], str],
+        hand_over: HandOver | None = None,
     ) -> None:
+        self._hand_over = hand_over
         self._vault_ca = vault_ca
         self._clock = clock
         self._nonces = nonces
@@ -92,7 +96,7 @@ class Handlers:
             ("GET", _TOKEN_ROUTE): self.token,
             ("GET", JWKS_PATH): self.jwks,
             ("HEAD", JWKS_PATH): self.jwks,
-        }
+        } | ({} if self._hand_over is None else self._hand_over.routes())
 
     def intakes(self) -> dict[str, Intake]:
         """The conditions of each path: they hold before a body is read."""
@@ -107,6 +111,7 @@ class Handlers:
             ),
             _TOKEN_ROUTE: Intake(screen=paced("token", MAX_AUTH_SIZE)),
             JWKS_PATH: Intake(screen=paced("jwks", MAX_AUTH_SIZE)),
+            PROVISIONED_PATH: Intake(screen=paced("provisioned", MAX_AUTH_SIZE)),
         }
 
     async def auth(self, body: bytes, _info: RequestInfo) -> Response:
@@ -129,6 +134,10 @@ class Handlers:
             return invalid("attest", error)
         if info.headers.get(NONCE_HEADER, request.nonce) != request.nonce:
             return invalid("attest", WireError(f"{NONCE_HEADER} is not the nonce of runtime-data"))
+        if request.replica is not None:
+            if self._hand_over is None:
+                return invalid("attest", WireError("this verifier hands nothing over"))
+            return await self._hand_over.attest(request)
         attestation = Attestation.begin(new_correlation_id(), time.time())
         logs.set_correlation_id(attestation.id)
         started = time.perf_counter()

@@ -49,8 +49,10 @@ class Provisioner:
         """The certificate that the connection shows."""
         return self.certificate.public_bytes(Encoding.PEM)
 
-    def call(self, method: str, path: str, body: bytes | None = None) -> Answer:
-        self._connection.request(method, path, body)
+    def call(
+        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> Answer:
+        self._connection.request(method, path, body, dict(headers or {}))
         answer = self._connection.getresponse()
         return Answer(answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read())
 
