@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 
-from tests.bench import admission, attack, cluster, report, sidecar, verifier
+from tests.bench import admission, attack, attested, cluster, report, sidecar, verifier
 
 PARTS = {
     "admission": admission.main,
     "verifier": verifier.main,
+    "attested": attested.main,
     "attack": attack.main,
     "report": report.main,
     "sidecar": sidecar.main,
