@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
 import os
 import secrets
+import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +20,7 @@ from attestation.appraisal.appraise_verifier import VerifierResult, appraise_ver
 from attestation.simulator.hierarchy import Hierarchy
 from attestation.verifier.digests import policies_digest
 from attestation.verifier.policies.load import load_policies
+from attestation.verifier.self_attestation import MOST_WAITING
 from kbs.attested import encode
 from kbs.attested_guest import AttestedAnswer, read_attested_answer, write_attested
 from tests.attestation.kms import KMS_HOST_DATA
@@ -221,6 +225,32 @@ def test_new_policies_change_what_the_report_binds(kms: Kms) -> None:
     folder = kms.second.site.folder
     loaded = load_policies(folder / "policies", folder / "guests", {"prod": False})
     assert answer.policies == policies_digest(loaded.value)
+
+
+def test_pods_that_wait_for_firmware_keep_no_attestation_out(
+    hierarchy: Hierarchy, issuer: Issuer, tmp_path: Path
+) -> None:
+    """A crowd, or one attacker with as many connections, fills the places of this call and of no other."""
+    with socket.create_server(("127.0.0.1", 0)) as hangs:
+        site = make_attesting_site(tmp_path, hierarchy, issuer, f"http://127.0.0.1:{hangs.getsockname()[1]}")
+        with verifier(site) as running:
+            # Firmware hangs for one of them, or for the probe at the start; all others wait for the next call.
+            crowd = [Caller(running) for _ in range(MOST_WAITING + 2)]
+            refused: list[str] = []
+
+            def ask(caller: Caller) -> None:
+                with contextlib.suppress(OSError, http.client.HTTPException):
+                    refused.append(caller.call(body=write_attested(bytes(32))).error.problem)
+
+            for caller in crowd:
+                threading.Thread(target=ask, args=(caller,), daemon=True).start()
+            until(lambda: refused)
+            client = running.client()
+            assert client.nonce()
+            assert client.attest(b"{}").status == 400
+            client.close()
+            # Unless a slow machine let a whole call pass meanwhile.
+            assert set(refused) <= {"TemporarilyUnavailable", "EvidenceUnavailable"}
 
 
 def test_a_verifier_without_evidence_says_so_and_a_pod_waits(
