@@ -221,7 +221,12 @@ class Client:
         """
         context = self._trusting(ca, whose)
         self.close()
-        self._context, self._whose = context, whose
+        self._ca, self._context, self._whose = ca, context, whose
+
+    def trust_as(self, other: Client) -> None:
+        """Trust the CA that another client of the same party trusts, from the next connection on."""
+        self.close()
+        self._ca, self._context, self._whose = other._ca, other._context, other._whose
 
     def _trusting(self, ca: str, whose: str) -> ssl.SSLContext:
         try:

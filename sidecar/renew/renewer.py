@@ -169,6 +169,7 @@ class Renewer:
             raise
         had_leases = not self._leases.is_empty
         self._session, self._leases = new, leases
+        old.trust_as(new)
         self._leases.retry_missing(self._secrets.leased)
         self._cleanup.add_token(old, min(HANDOVER_SECONDS, old.remaining() / 2) if had_leases else 0.0)
         self._outages.end(VERIFIER, Task.TOKEN)

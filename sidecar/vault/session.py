@@ -161,6 +161,10 @@ class VaultSession(VaultClient):
         self.disconnect()
         return reason
 
+    def trust_as(self, newer: VaultSession) -> None:
+        """Trust the CA that came with a newer token: this one has still to be revoked."""
+        self._client.trust_as(newer._client)
+
     def disconnect(self) -> None:
         """Drop the connection: servers close one that is idle for minutes, and that would look like an outage."""
         self._client.close()

@@ -51,6 +51,14 @@ class Front:
     ca: str
     seen: list[Request]
     release: threading.Event
+    folder: Path
+    context: ssl.SSLContext
+
+    def renew(self) -> None:
+        """From the next connection on, another self-made certificate; `ca` is that one."""
+        write_pair(self.folder)
+        self.context.load_cert_chain(self.folder / "tls.crt", self.folder / "tls.key")
+        self.ca = (self.folder / "ca.crt").read_text()
 
     def paths(self) -> list[str]:
         return [each.path for each in self.seen]
@@ -128,7 +136,9 @@ def front(
     thread = threading.Thread(target=lambda: server.serve_forever(0.02), daemon=True)
     thread.start()
     try:
-        yield Front(f"https://{host}:{server.server_port}", (folder / "ca.crt").read_text(), seen, release)
+        yield Front(
+            f"https://{host}:{server.server_port}", (folder / "ca.crt").read_text(), seen, release, folder, context
+        )
     finally:
         release.set()
         server.shutdown()

@@ -13,7 +13,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from kbs.attested import ATTESTED_PATH, decode
-from kbs.messages import read_json
+from kbs.messages import NONCE_HEADER, read_json
 from tests.attestation.kms import Kms
 from tests.sidecar.front import Fault, Front, Request, Spoilt, front, never
 from tests.support.certificates import make_pair
@@ -58,3 +58,12 @@ def played(folder: Path, target: tuple[int, str], played: Played, **options: Any
     with front(folder, target, played.fault, **options) as running:
         played.front = running
         yield running
+
+
+def asked_only(fronted: Front) -> None:
+    """The other side got nonces, and not one byte about the pod."""
+    assert fronted.seen
+    for request in fronted.seen:
+        assert (request.method, request.path) == ("POST", ATTESTED_PATH)
+        nonce_of(request)
+        assert not {"authorization", NONCE_HEADER.lower()} & {name.lower() for name in request.headers}

@@ -22,7 +22,6 @@ from kbs.attested import ATTESTED_PATH
 from kbs.messages import (
     ATTEST_PATH,
     AUTH_PATH,
-    NONCE_HEADER,
     TOKEN_PATH,
     WIRE_HEADER,
     ErrorType,
@@ -42,7 +41,8 @@ from tests.attestation.kms import Kms, kms_guest
 from tests.attestation.verifier.process import Verifier
 from tests.sidecar.front import Fault, Front, Request, Spoilt, front, never
 from tests.sidecar.pod import CANARY, HOME, Pod, refused
-from tests.sidecar.proving_front import NOWHERE, Played, nonce_of, played
+from tests.sidecar.proving_front import NOWHERE, Played, asked_only, nonce_of, played
+from tests.sidecar.resident import resident
 from tests.support.certificates import make_pair
 from tests.support.openbao import OpenBao
 from tests.support.paths import ROOT
@@ -58,15 +58,6 @@ def kms(hierarchy: Hierarchy) -> Kms:
 def behind(pod: Pod, fronted: Front, attest: VerifierAttest | None) -> None:
     """The pod's verifier is behind the front, and has to prove itself."""
     pod.change(verifier=replace(pod.plan.verifier, url=fronted.url, ca=fronted.ca, attest=attest))
-
-
-def asked_only(fronted: Front) -> None:
-    """The other side got nonces, and not one byte about the pod."""
-    assert fronted.seen
-    for request in fronted.seen:
-        assert (request.method, request.path) == ("POST", ATTESTED_PATH)
-        nonce_of(request)
-        assert not {"authorization", NONCE_HEADER.lower()} & {name.lower() for name in request.headers}
 
 
 def attempt(pod: Pod, seconds: float = 5.0) -> SidecarError:
@@ -406,8 +397,8 @@ def test_a_verifier_that_does_not_answer_is_asked_again(
 # --- Vault's CA ------------------------------------------------------------------------------------------------------
 
 
-def _verifier_of(token: VaultToken) -> Fault:
-    """A verifier that lets everybody in and hands out this token."""
+def _verifier_of(make: Callable[[], VaultToken]) -> Fault:
+    """A verifier that lets everybody in and hands out tokens."""
     guests: list[dict[str, Any]] = []
 
     def fault(request: Request, _seen: Sequence[Request]) -> Spoilt | None:
@@ -417,7 +408,7 @@ def _verifier_of(token: VaultToken) -> Fault:
             guests.append(json.loads(request.body)["runtime-data"])
             return Spoilt(200, body=write_attest_answer("bearer", "0" * 16))
         if request.path.startswith(TOKEN_PATH):
-            return Spoilt(200, body=seal_token(token, guests[-1]["tee-pubkey"], guests[-1]["nonce"], "default"))
+            return Spoilt(200, body=seal_token(make(), guests[-1]["tee-pubkey"], guests[-1]["nonce"], "default"))
         return None
 
     return fault
@@ -433,7 +424,7 @@ OTHER_CA = make_pair()[0].decode()
 
 def test_an_attested_verifier_names_vaults_ca(pod: Pod, kms: Kms, bao: OpenBao, tmp_path: Path) -> None:
     """Vault's certificate authority changed; no Service was rendered anew."""
-    plays = Played(kms, spoil=_verifier_of(_token(bao, bao.ca)))
+    plays = Played(kms, spoil=_verifier_of(lambda: _token(bao, bao.ca)))
     with played(tmp_path / "front", NOWHERE, plays) as fronted:
         behind(pod, fronted, kms.by_signer)
         pod.change(secrets=FILE, vault=replace(pod.plan.vault, ca=OTHER_CA))
@@ -445,7 +436,7 @@ def test_an_attested_verifier_names_vaults_ca(pod: Pod, kms: Kms, bao: OpenBao, 
 
 def test_an_attested_verifiers_ca_for_vault_counts_alone(pod: Pod, kms: Kms, bao: OpenBao, tmp_path: Path) -> None:
     """The control plane's plan names a Vault of its own with a CA of its own."""
-    plays = Played(kms, spoil=_verifier_of(_token(bao, OTHER_CA)))
+    plays = Played(kms, spoil=_verifier_of(lambda: _token(bao, OTHER_CA)))
     with played(tmp_path / "front", NOWHERE, plays) as fronted:
         behind(pod, fronted, kms.by_signer)
         pod.change(secrets=FILE)
@@ -455,7 +446,7 @@ def test_an_attested_verifiers_ca_for_vault_counts_alone(pod: Pod, kms: Kms, bao
 
 
 def test_a_verifier_that_proved_nothing_does_not_replace_vaults_ca(pod: Pod, bao: OpenBao, tmp_path: Path) -> None:
-    with front(tmp_path / "front", NOWHERE, _verifier_of(_token(bao, OTHER_CA))) as fronted:
+    with front(tmp_path / "front", NOWHERE, _verifier_of(lambda: _token(bao, OTHER_CA))) as fronted:
         behind(pod, fronted, None)
         pod.change(secrets=FILE)
         ended = pod.run()
@@ -466,7 +457,31 @@ def test_a_verifier_that_proved_nothing_does_not_replace_vaults_ca(pod: Pod, bao
 
 def test_the_plans_own_ca_in_other_words_is_no_difference(pod: Pod, bao: OpenBao, tmp_path: Path) -> None:
     commented = "# Vault\n" + ssl.DER_cert_to_PEM_cert(ssl.PEM_cert_to_DER_cert(bao.ca))
-    with front(tmp_path / "front", NOWHERE, _verifier_of(_token(bao, commented))) as fronted:
+    with front(tmp_path / "front", NOWHERE, _verifier_of(lambda: _token(bao, commented))) as fronted:
         behind(pod, fronted, None)
         pod.change(secrets=FILE)
         assert pod.run().code == 0
+
+
+def test_a_running_agent_asks_the_verifier_at_once_when_vaults_ca_changes(
+    pod: Pod, kms: Kms, bao: OpenBao, tmp_path: Path
+) -> None:
+    """The application keeps its secrets, and the agent its way to new ones, without a new plan."""
+    with front(tmp_path / "vault", (bao.tls_port, bao.ca), never) as vault:
+        plays = Played(kms, spoil=_verifier_of(lambda: _token(bao, vault.ca)))
+        with played(tmp_path / "front", NOWHERE, plays) as fronted:
+            behind(pod, fronted, kms.by_signer)
+            pod.change(secrets=FILE, vault=replace(pod.plan.vault, url=vault.url, ca=OTHER_CA))
+            with resident(pod, reread=2.0) as running:
+                running.wait("published")
+                assert fronted.paths().count(ATTESTED_PATH) == 1
+                vault.renew()
+                running.wait("trouble", reason="vault-not-trusted")
+                running.wait("verifier_attested", 2)
+                running.wait("recovered", subject="vault")
+                assert running.stop().code == 0
+    attested = [each for each in running.events if each["event"] in ("trouble", "verifier_attested")]
+    # At once: not at two thirds of the token's life, and not after a pause.
+    assert attested[-1]["uptime_ms"] - attested[-2]["uptime_ms"] < 10_000
+    assert not running.named("trouble", subject="attestation")
+    assert len(running.named("token_revoked")) == 2
