@@ -17,11 +17,11 @@ from datetime import UTC, datetime
 from typing import Final
 
 from attestation.evidence import CollectedEvidence, ConfiguredSource, EvidenceError, coco_document, collect_first
-from attestation.pki.cache import CertificateCache
+from attestation.pki.cache import CertificateCache, belongs_to
 from attestation.pki.certificates import Certificate
+from attestation.pki.endorsements import product_line
 from attestation.report.abi import SigningKey, parse_report
 from attestation.report.envelopes import Envelope, Evidence
-from attestation.report.products import line_by_cpuid
 from attestation.verifier.reasons import Reason, RefusedError
 from kbs.attested import MAX_NONCES, NonceTree, Step, build_tree, statement_digest
 from server import logs
@@ -77,9 +77,6 @@ class Collector:
     async def _chain(self, found: CollectedEvidence) -> tuple[list[tuple[str, Certificate]], bool]:
         report = parse_report(found.report)
         evidence = Evidence(report, Envelope.RAW, found.certificates)
-        line = line_by_cpuid(report.cpuid_fam_id, report.cpuid_mod_id) if report.has_cpuid else None
-        if line is None:
-            raise RefusedError(Reason.NO_EVIDENCE, "the report names no known processor")
         try:
             async with asyncio.timeout(_ENDORSEMENTS_SECONDS):
                 endorsements = await self._certificates.endorsements(
@@ -87,8 +84,9 @@ class Collector:
                 )
         except TimeoutError:
             raise RefusedError(Reason.NO_EVIDENCE, "AMD's key service has not answered in time") from None
+        line = product_line(report, endorsements)
         leaf, issuer = endorsements.leaf, endorsements.issuer_of_leaf()
-        if leaf is None or issuer is None:
+        if leaf is None or issuer is None or line is None or not belongs_to(leaf, report, line):
             raise RefusedError(Reason.NO_EVIDENCE, "no certificate of this chip and TCB, or not its issuer's")
         kinds = ("VLEK", "ASVK") if report.signing_key == SigningKey.VLEK else ("VCEK", "ASK")
         chain = list(zip(kinds, (leaf, issuer), strict=True))

@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from attestation.pki.certificates import parse_certificates
 from attestation.report.products import MILAN
 from attestation.simulator.hierarchy import Hierarchy
+from kbs.attested_guest import write_attested
 from tests.attestation.conftest import Platform
+from tests.attestation.verifier.attesting import Caller
 from tests.attestation.verifier.key_service import HOST_DATA, Maker, attest, milan_verifier, serving
 from tests.attestation.verifier.process import Site, Verifier, make_site, policy
 from tests.attestation.verifier.test_refusals import inside
@@ -125,3 +128,31 @@ def test_an_egress_proxy_is_used_for_the_key_service(site: Site, maker: Maker, i
             assert answer.status == (503 if excepted else 200)
             assert bool(asked) != excepted
             assert all(target.startswith(service) for target in asked)
+
+
+def test_the_verifiers_own_evidence_comes_with_its_whole_chain(site: Site, maker: Maker) -> None:
+    """Its host hands out no certificates. A pod may have no way to AMD's key service, so the root comes along."""
+    with serving(maker.machine) as machine:
+        site.settings["attest"] = {"sources": [{"source": "simulated", "address": machine}]}
+        with milan_verifier(site, maker) as running:
+            until(lambda: running.events("self_attestation"))
+            caller = Caller(running)
+            answers = [caller.prove(os.urandom(32)) for _ in range(3)]
+            ask, ark = parse_certificates(maker.files["/vcek/v1/Milan/cert_chain"])
+            expected = {"VCEK": maker.leaf.der, "ASK": ask.der, "ARK": ark.der}
+            for answer in answers:
+                chain = answer.evidence["cert_chain"]
+                assert {each["cert_type"]: bytes(each["data"]) for each in chain} == expected
+            assert len(maker.asked) == 1, "the key service is asked once"
+            assert not running.events("simulated_self_attestation")
+
+
+def test_without_the_certificates_of_its_chip_the_verifier_attests_nothing(site: Site, maker: Maker) -> None:
+    with serving(maker.machine) as machine:
+        site.settings["attest"] = {"sources": [{"source": "simulated", "address": machine}]}
+        maker.files.clear()
+        with milan_verifier(site, maker) as running:
+            until(lambda: running.events("cannot_attest_itself"))
+            assert "issuer" in running.events("cannot_attest_itself")[0]["detail"]
+            answer = Caller(running).call(body=write_attested(bytes(32)))
+            assert (answer.status, answer.error.problem) == (503, "EvidenceUnavailable")
