@@ -67,6 +67,14 @@ class ServerMetrics:
         self._answered: dict[tuple[str, int], Counter] = {}
         self._timed: dict[str, Histogram] = {}
 
+    def watch_certificate(self, not_after: Callable[[], float]) -> None:
+        """Export the end of the certificate that the server shows."""
+        Gauge(
+            "morphisms_serving_certificate_not_after_seconds",
+            "End of the certificate that this server shows, Unix time.",
+            registry=self._registry,
+        ).set_function(not_after)
+
     def answered(self, route: str, code: int, seconds: float) -> None:
         """Count one answer; `route` is a registered path or `other`."""
         counter = self._answered.get((route, code))

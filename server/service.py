@@ -74,6 +74,7 @@ class Service:
             {"serving": self._serving, "load": self._load.problem, "event-loop": self._check_lag, **application.gates}
         )
         self._metrics = ServerMetrics(application.registry, self._load, self._health, lambda: len(self._connections))
+        self._metrics.watch_certificate(lambda: self._certificate.not_after)
         own = {"/healthz": self._health.healthz, "/readyz": self._health.readyz, "/metrics": self._metrics.expose}
         self._routes = Routes(application.routes, own, application.intakes)
         self._own = Routes({}, own)

@@ -6,6 +6,7 @@ then RSA it still serves the EC one. A new pair that does not match would also l
 """
 
 import hashlib
+import math
 import os
 import ssl
 from dataclasses import dataclass
@@ -34,9 +35,13 @@ class CertificateFiles:
 
 
 class ServingContext(ssl.SSLContext):
-    """A server's context with its pair. `spki`: SHA-256 of the leaf's public key (SubjectPublicKeyInfo, DER)."""
+    """A server's context with its pair.
+
+    `spki`: SHA-256 of the leaf's public key (SubjectPublicKeyInfo, DER). `not_after`: the leaf's end, Unix seconds.
+    """
 
     spki: bytes = b""
+    not_after: float = math.nan
 
 
 def shown_spki(connection: ssl.SSLSocket | ssl.SSLObject | None) -> bytes:
@@ -71,6 +76,11 @@ class Certificate:
         """SHA-256 (hex) of the chain file that is in use."""
         return self._watched.digest
 
+    @property
+    def not_after(self) -> float:
+        """The end of the certificate in use, Unix seconds."""
+        return self._watched.value.not_after
+
     # OpenSSL calls this per handshake, with or without a server name. An open connection keeps its context.
     def _choose(self, handshake: ssl.SSLSocket | ssl.SSLObject, _name: str | None, _front: ssl.SSLContext) -> None:
         handshake.context = self._watched.value
@@ -88,6 +98,11 @@ class HeldCertificate:
     def replace(self, chain: bytes, key: bytes) -> None:
         """Serve this pair (PEM) from the next handshake on. Raises ServingCertificateError, and keeps the old pair."""
         self._newest = _load_pair(chain, key, self._minimum, "the pair handed over")
+
+    @property
+    def not_after(self) -> float:
+        """The end of the certificate in use, Unix seconds; NaN before the first one."""
+        return math.nan if self._newest is None else self._newest.not_after
 
     async def watch(self) -> None:
         """Return at once: the owner replaces the pair."""
@@ -122,7 +137,9 @@ def _load_pair(chain: bytes, key: bytes, minimum: ssl.TLSVersion, name: str) -> 
         with os.fdopen(os.dup(pair), "wb") as file:
             file.write(chain + b"\n" + key)
         context.load_cert_chain(f"/proc/self/fd/{pair}", password=_no_password)
-        key_info = x509.load_pem_x509_certificate(chain).public_key()
+        leaf = x509.load_pem_x509_certificate(chain)
+        context.not_after = leaf.not_valid_after_utc.timestamp()
+        key_info = leaf.public_key()
         context.spki = hashlib.sha256(key_info.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).digest()
     except (ssl.SSLError, ValueError) as error:
         reason = getattr(error, "reason", None) or "encrypted key"

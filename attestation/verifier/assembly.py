@@ -37,7 +37,7 @@ from attestation.verifier.configuration import (
     VerifierConfiguration,
 )
 from attestation.verifier.handlers import Handlers
-from attestation.verifier.key_custody import check_key_custody
+from attestation.verifier.key_custody import check_key_custody, expose_exceptions
 from attestation.verifier.metrics import VerifierMetrics, expose_revocation, watch_shared_keys
 from attestation.verifier.peer import Peers
 from attestation.verifier.pinned_files import PinnedFiles
@@ -198,6 +198,7 @@ def make_application(settings: Settings, configuration: VerifierConfiguration) -
     )
     _announce(configuration, _count(policies), certificates.anchors)
     expose_revocation(registry, certificates, time.time)
+    expose_exceptions(registry, configuration.exceptions, lambda: datetime.now(UTC).date())
     background.append(PermissiveGuests(registry, policies).watch)
     background += [crls.watch, lambda: certificates.keep_crls(lambda: datetime.now(UTC)), peers.close_at_end]
     routes, intakes = handlers.routes(), handlers.intakes()
@@ -484,9 +485,10 @@ def _remember(withdrawals: Withdrawals, folder: Path | None) -> None:
         raise ConfigurationError([f"{folder}: records cannot be read: {error.strerror}"]) from None
 
 
-def _keep(records: RecordStore | None, record: Mapping[str, Any]) -> None:
-    if records is not None:
-        records.add({"at": datetime.now(UTC).isoformat()} | dict(record), vouched=True)
+def _keep(records: RecordStore | None, record: Mapping[str, Any]) -> str | None:
+    if records is None:
+        return None
+    return records.add({"at": datetime.now(UTC).isoformat()} | dict(record), vouched=True)
 
 
 def _announce(configuration: VerifierConfiguration, policies: int, anchors: TrustAnchors) -> None:

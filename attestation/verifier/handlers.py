@@ -213,7 +213,8 @@ class Handlers:
         return refused(error.reason, new_correlation_id())
 
     def _record(self, attestation: Attestation, seconds: float) -> None:
-        result = attestation.result
+        result, vouched = attestation.result, attestation.pod is not None
+        record = None if self._records is None else self._records.add(attestation.as_dict(), vouched=vouched)
         log = logs.info if attestation.reason is Reason.ACCEPTED else logs.warning
         log(
             "attestation",
@@ -225,12 +226,12 @@ class Handlers:
             guest=None if result is None else result.reference,
             product=None if result is None else result.product,
             simulated=None if result is None else result.simulated,
-            failed=[] if result is None else [check.line() for check in result.failed],
+            # A stranger's evidence says what the stranger likes, and must not fill the log with it.
+            failed=[] if result is None else [check.line() if vouched else check.id for check in result.failed],
+            record=record,
             milliseconds=round(seconds * 1000, 1),
         )
         self._metrics.attested(attestation.reason, seconds)
-        if self._records is not None:
-            self._records.add(attestation.as_dict(), vouched=attestation.pod is not None)
 
     def _record_login(
         self,
@@ -252,13 +253,14 @@ class Handlers:
             "simulated": simulated,
             "accessor": accessor,
         }
-        log("login", **fields, milliseconds=round(seconds * 1000, 1))
-        self._metrics.logged_in(reason, seconds)
+        kept = None
         if self._records is not None:
             made = {} if live is None else {"login": live.as_dict()}
             at = datetime.fromtimestamp(time.time(), UTC).isoformat()
             record = {"id": identifier, "at": at, "call": "token"} | fields | made
-            self._records.add(record, vouched=claimed is not None)
+            kept = self._records.add(record, vouched=claimed is not None)
+        log("login", **fields, record=kept, milliseconds=round(seconds * 1000, 1))
+        self._metrics.logged_in(reason, seconds)
 
 
 def _bearer(headers: Mapping[str, str]) -> str:

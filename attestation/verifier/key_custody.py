@@ -6,9 +6,12 @@ workload. In a file it is often in a Kubernetes Secret, hence in etcd, its disk 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import date, timedelta
+from functools import partial
 from pathlib import Path
+
+from prometheus_client import CollectorRegistry, Gauge
 
 from attestation.verifier.configuration import Exemption, Mode, VerifierConfiguration
 from server import logs
@@ -34,6 +37,22 @@ def check_key_custody(configuration: VerifierConfiguration, today: date) -> None
         expires=exemption.expires.isoformat(),
         keys=sorted(files),
     )
+
+
+def expose_exceptions(registry: CollectorRegistry, exceptions: Iterable[Exemption], today: Callable[[], date]) -> None:
+    """A metric of each exception's days, so that people decide again before a restart fails."""
+    left = Gauge(
+        "morphisms_verifier_exception_days_left",
+        "Days until an exception of the configuration ends; below 0 the verifier does not start any more.",
+        ["id"],
+        registry=registry,
+    )
+    for exemption in exceptions:
+        left.labels(exemption.id).set_function(partial(_days_left, exemption, today))
+
+
+def _days_left(exemption: Exemption, today: Callable[[], date]) -> float:
+    return float((exemption.expires - today()).days)
 
 
 def _problem(exemption: Exemption | None, today: date) -> str:

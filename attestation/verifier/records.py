@@ -5,7 +5,7 @@ A record holds the decision, every check with actual and required, and claims. N
 Records of pods with a verified token, and of logins, have segments and a bound of their own (`vouched.N.jsonl`): a
 stranger's requests fill `verdicts.N.jsonl` alone. In each of the two, a line names the SHA-256 of the line before it,
 so a line that was changed, removed or slipped in later shows. An account that may rewrite the whole folder can make a
-new chain; then the hashes in the verifier's log, kept elsewhere, still differ.
+new chain, or cut its end off; then the hashes in the verifier's log, kept elsewhere, still differ.
 """
 
 from __future__ import annotations
@@ -96,7 +96,10 @@ class _Chain:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What a folder holds. `broken`: places where the chain does not hold, as `FILE line N`."""
+    """What a folder holds. `broken`: places where the chain does not hold, as `FILE line N`.
+
+    A record's `sha256` is that of its line, which the line itself does not have.
+    """
 
     records: tuple[dict[str, Any], ...]
     broken: tuple[str, ...]
@@ -117,7 +120,7 @@ def find_records(folder: Path, identifier: str) -> Kept:
             if record and previous is not None and record.get("previous") != previous:
                 broken.append(place)
             if record and needle in line and record.get("id") == identifier:
-                records.append(record)
+                records.append(record | {"sha256": _hash(line)})
             previous = _hash(line)
     return Kept(tuple(sorted(records, key=lambda record: str(record.get("at")))), tuple(broken))
 

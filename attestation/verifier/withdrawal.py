@@ -69,7 +69,8 @@ class LiveLogin:
 class Withdrawals:
     """The logins of this replica, while `watch` runs. `lookups`: of the clusters that have them.
 
-    `revoked`: the serials on the revocation lists of a product line. `record` keeps a withdrawal on disk.
+    `revoked`: the serials on the revocation lists of a product line. `record` keeps a withdrawal on disk, and
+    returns the SHA-256 of its line.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class Withdrawals:
         in_force: InForce,
         lookups: Mapping[str, PodLookup],
         revoked: Callable[[str], frozenset[int]],
-        record: Callable[[Mapping[str, Any]], object],
+        record: Callable[[Mapping[str, Any]], str | None],
     ) -> None:
         self._credentials = credentials
         self._in_force = in_force
@@ -194,5 +195,5 @@ class Withdrawals:
             "detail": why,
             "revoked": revoked,
         }
-        logs.warning("login_withdrawn", correlation_id=login.correlation_id, **fields)
-        self._record({"id": login.correlation_id, "call": "withdraw", "reason": "withdrawn"} | fields)
+        record = self._record({"id": login.correlation_id, "call": "withdraw", "reason": "withdrawn"} | fields)
+        logs.warning("login_withdrawn", correlation_id=login.correlation_id, **fields, record=record)

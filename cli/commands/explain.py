@@ -32,13 +32,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="a replica's explain.folder or a copy of it; may be given for each replica",
     )
+    parser.add_argument(
+        "--log",
+        type=Path,
+        metavar="FILE",
+        help="the verifier's log, kept elsewhere: what it says was recorded for ID must be there",
+    )
     parser.add_argument("--json", action="store_true", help="one JSON document per record, on stdout")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Exit code: 0 explained, 1 no such record (any more), 2 unusable configuration or folder, 3 a broken chain."""
+    """Exit code: 0 explained, 1 no such record (any more), 2 an unusable option's file or folder, 3 a broken chain."""
     try:
         kept = [(folder, find_records(folder, arguments.id)) for folder in _folders(arguments)]
+        logged = set() if arguments.log is None else _logged(arguments.log, arguments.id)
     except ConfigurationError as error:
         print(f"morphisms explain: {error}", file=sys.stderr)
         return UNUSABLE
@@ -51,7 +58,9 @@ def run(arguments: argparse.Namespace) -> int:
     records = sorted((record for _, each in kept for record in each.records), key=lambda record: str(record["at"]))
     for record in records:
         print(json.dumps(record, indent=2) if arguments.json else _text(record))
-    if any(each.broken for _, each in kept):
+    if missing := logged - {record["sha256"] for record in records}:
+        print(f"morphisms explain: {arguments.log}: records that no folder has: {len(missing)}", file=sys.stderr)
+    if missing or any(each.broken for _, each in kept):
         return BROKEN
     if not records:
         print("morphisms explain: no such record on this replica, or it was too long ago", file=sys.stderr)
@@ -68,12 +77,26 @@ def _folders(arguments: argparse.Namespace) -> list[Path]:
     return [folder]
 
 
+def _logged(log: Path, identifier: str) -> set[str]:
+    """The SHA-256 of the records that the log names for this correlation id. Raises OSError."""
+    found = set()
+    with log.open("rb") as file:
+        for line in file:
+            try:
+                event = json.loads(line)
+            except ValueError:
+                continue  # a log collector's own line, or one that was cut
+            if isinstance(event, dict) and event.get("correlation_id") == identifier and event.get("record"):
+                found.add(str(event["record"]))
+    return found
+
+
 def _text(record: dict[str, Any]) -> str:
     decision = _DECISIONS.get(record["reason"], "REFUSED")
     lines = [f"{record['at']}  {record['call']}  {decision}: {record['reason']}"]
     if record.get("detail"):
         lines.append(f"  detail     {record['detail']}")
-    for name in ("policy", "subject", "accessor"):
+    for name in ("policy", "subject", "accessor", "sha256"):
         if record.get(name):
             lines.append(f"  {name:10} {record[name]}")
     for name, value in (record.get("pod") or {}).items():

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+from datetime import date
 from typing import Any
 
 import yaml
 
 from attestation.pki.cache import CertificateCache, CertificateStore
 from attestation.pki.roots import TrustAnchors
-from attestation.verifier.metrics import VerifierMetrics, expose_revocation, watch_shared_keys
+from attestation.verifier.configuration import Exemption
+from attestation.verifier.key_custody import expose_exceptions
+from attestation.verifier.metrics import SelfAttestationMetrics, VerifierMetrics, expose_revocation, watch_shared_keys
 from attestation.verifier.reasons import Reason
 from certs.metrics import CertificateMetrics
 from server.health import Health
@@ -21,6 +24,7 @@ from server.watched import FileMetrics
 from tests.manifests.rendering import MANIFESTS
 from webhook.metrics import AdmissionMetrics
 
+_DAY = date(2027, 3, 31)
 _OTHERS = {"up", "apiserver_admission_webhook_fail_open_count"}
 _FUNCTIONS = {"absent", "min", "max", "sum", "rate", "increase", "count", "by", "time", "histogram_quantile"}
 
@@ -28,13 +32,15 @@ _FUNCTIONS = {"absent", "min", "max", "sum", "rate", "increase", "count", "by", 
 def _known() -> set[str]:
     """Names of all samples: a counter's ends in _total, a histogram has three."""
     registry = new_registry()
-    ServerMetrics(registry, Load(Limits()), Health({}), lambda: 0)
+    ServerMetrics(registry, Load(Limits()), Health({}), lambda: 0).watch_certificate(lambda: 0.0)
     AdmissionMetrics(registry, lambda: 0.0)
     VerifierMetrics(registry, lambda: 0)
+    SelfAttestationMetrics(registry)
     watch_shared_keys(registry, lambda: 0)
     expose_revocation(registry, CertificateCache(CertificateStore(), TrustAnchors()), lambda: 0.0)
     CertificateMetrics(registry, lambda: False, lambda: 0.0)
     FileMetrics(registry)
+    expose_exceptions(registry, [Exemption(id="key-files", reason="a test", expires=_DAY)], lambda: _DAY)
     names = set()
     for metric in registry.collect():
         suffixes = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"]}.get(metric.type, [""])

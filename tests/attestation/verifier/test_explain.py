@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from attestation.simulator.device import Device
+from attestation.simulator.device import Device, Tamper
 from attestation.simulator.hierarchy import Hierarchy
 from attestation.verifier.records import SEGMENTS, Kept, RecordStore, find_records
+from cli.main import main
 from kbs.guest import read_attest_answer, read_correlation_id
 from tests.attestation.verifier.process import Verifier, make_site, policy, verifier
 from tests.attestation.verifier.test_refusals import Guest
 from tests.attestation.verifier.tokens import Issuer
 from tests.support.paths import ROOT
 from tests.support.processes import morphisms
+from tests.support.until import until
 
 
 def explain(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -103,6 +106,67 @@ def test_a_believed_verdict_outlives_a_strangers_flood(
         assert (done.returncode, "believed" in done.stdout) == (0, True)
 
 
+@pytest.mark.parametrize("replica", [0, 2])
+@pytest.mark.parametrize("edit", ["change", "remove", "insert", "cut", "lose a segment"])
+def test_an_edited_line_in_any_replicas_folder_breaks_the_chain(
+    tmp_path: Path, edit: str, replica: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The id is of a record in another replica's folder: `explain` looks at all of them."""
+    for number in range(3):
+        store = RecordStore(tmp_path / str(number), 20_000)
+        for count in range(60):
+            store.add({"id": f"{number}-{count}", "reason": "verdict", "call": "attest", "at": "0"}, vouched=True)
+        store.close()
+    command = ["explain", "1-59"]
+    for number in range(3):
+        command += ["--folder", str(tmp_path / str(number))]
+    assert main(command) == 0
+    path = tmp_path / str(replica) / "vouched.1.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    edited = {
+        "change": [*lines[:2], lines[2].replace(b"verdict", b"believed"), *lines[3:]],
+        "remove": [*lines[:2], *lines[3:]],
+        "insert": [*lines[:3], lines[2], *lines[3:]],
+        "cut": [*lines[:2], lines[2][:40] + b"\n", *lines[3:]],
+    }
+    path.unlink()
+    if edit in edited:
+        path.write_bytes(b"".join(edited[edit]))
+    assert main(command) == 3
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"morphisms explain: {tmp_path / str(replica)}: vouched.")
+
+
+def test_a_cut_end_shows_beside_the_log(tmp_path: Path, running: Verifier, device: Device, issuer: Issuer) -> None:
+    """Nothing in the folder says that its newest record is gone; the log, kept elsewhere, does."""
+    client = running.client()
+    body = Guest(client, device, issuer.token(uid="cut")).attest().body
+    client.token(read_attest_answer(body))
+    identifier = read_correlation_id(body)
+    until(lambda: running.events("login", identifier))
+    copy = tmp_path / "copy"
+    shutil.copytree(running.site.folder / "verdicts", copy)
+    arguments = (identifier, "--folder", copy, "--log", running.log_path)
+    assert explain(*arguments).returncode == 0
+    path = copy / "vouched.0.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:-1]))
+    assert explain(identifier, "--folder", copy).returncode == 0
+    done = explain(*arguments)
+    assert (done.returncode, "records that no folder has: 1" in done.stderr) == (3, True)
+    assert explain(*arguments[:-1], tmp_path / "none").returncode == 2
+
+
+def test_a_stranger_does_not_write_the_log(running: Verifier, device: Device) -> None:
+    tampered = replace(device, tamper=Tamper.DEBUG)
+    guest = Guest(running.client(), tampered, Issuer("stranger").token())
+    guest.nonce = guest.client.nonce()  # so that REPORT_DATA is another request's
+    answer = guest.attest()
+    (line,) = running.events("attestation", answer.error.correlation_id)
+    assert "policy/debug" in line["failed"]
+    assert all(len(each) < 40 for each in line["failed"])
+
+
 @pytest.mark.parametrize("edit", ["change", "remove", "insert"])
 def test_an_edited_line_breaks_the_chain(tmp_path: Path, edit: str) -> None:
     store = RecordStore(tmp_path, 80_000)
@@ -134,7 +198,7 @@ def test_several_replicas_folders_are_read_together(tmp_path: Path) -> None:
         store.add({"id": "a", "reason": "believed", "call": call, "at": f"2026-01-0{number}"}, vouched=True)
         store.close()
     done = explain("a", "--folder", tmp_path / "2", "--folder", tmp_path / "1")
-    assert [line.split()[:2] for line in done.stdout.splitlines()] == [
+    assert [line.split()[:2] for line in done.stdout.splitlines() if line[0] != " "] == [
         ["2026-01-01", "attest"],
         ["2026-01-02", "token"],
     ]
@@ -156,7 +220,10 @@ def test_a_torn_line_and_a_full_disk_cost_a_record_and_nothing_else(
         assert store.add({"id": "a", "lost": True}, vouched=False) is None
     store.add({"id": "a", "last": True}, vouched=False)
     kept = find_records(tmp_path, "a")
-    assert [set(record) for record in kept.records] == [{"id", "previous"}, {"id", "last", "previous"}]
+    assert [set(record) for record in kept.records] == [
+        {"id", "previous", "sha256"},
+        {"id", "last", "previous", "sha256"},
+    ]
     assert kept.broken == ()
     with pytest.raises(OSError):
         find_records(tmp_path / "none", "a")
