@@ -69,7 +69,8 @@ def test_a_live_token_is_revoked_within_a_minute_also_after_a_restart(
         # The pod ends while no verifier runs.
         (tmp_path / "api/api/v1/namespaces/shop/pods/payments-2").unlink()
         with verifier(site, "second") as second:
-            until(lambda: not is_alive(bao, gone), seconds=60)
+            until(lambda: second.events("login_withdrawn"), seconds=60)
+            assert not is_alive(bao, gone)
             (line,) = second.events("login_withdrawn")
             assert (line["detail"], line["revoked"]) == ("the pod is gone", True)
             assert is_alive(bao, kept)
@@ -107,6 +108,7 @@ def test_a_role_and_a_record_that_are_taken_away_revoke(
         second = logged_in(process, device, issuer.token())
         site.policy_path("payments").unlink()
         until(lambda: not is_alive(bao, second), seconds=60)
+        until(lambda: len(process.events("login_withdrawn")) == 2, seconds=60)
         details = [line["detail"] for line in process.events("login_withdrawn")]
         assert details == [
             "the record no longer names role knative of jwt-prod",
