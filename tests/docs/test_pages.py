@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from attestation.verifier.configuration import VerifierConfiguration
 from attestation.verifier.policies.load import load_policies
 from certs.authority import make_authority
 from certs.periods import Periods
-from cli.main import COMMANDS
+from cli.kms.issue import KmsGuestFile
+from cli.main import COMMANDS, build_parser
 from tests.support.pages import PAGES
 from tests.support.paths import ROOT
 from webhook.configuration.model import Configuration
@@ -27,6 +29,7 @@ from webhook.snapshot import Snapshot
 _VERIFIER = (ROOT / "docs" / "verifier.md").read_text()
 _INSTALL = (ROOT / "docs" / "install.md").read_text()
 _DOCTOR = (ROOT / "docs" / "doctor.md").read_text()
+_KMS = (ROOT / "docs" / "kms.md").read_text()
 _README = (ROOT / "README.md").read_text()
 _REFERENCE = (ROOT / "docs" / "reference.md").read_text()
 
@@ -39,6 +42,22 @@ def _yaml(page: str, marker: str) -> Any:
 
 def test_the_verifiers_configuration_is_one() -> None:
     VerifierConfiguration.model_validate(_yaml(_VERIFIER, "clusters:"))
+
+
+def test_the_key_servers_reference_values_are_accepted() -> None:
+    guest = next(block for block in re.findall(r"```yaml\n(.*?)```", _KMS, re.DOTALL) if "measurements" in block)
+    for key, size in (("measurements", 48), ("hostData", 32), ("chipIds", 64)):
+        assert f'{key}: ["…"]' in guest
+        guest = guest.replace(f'{key}: ["…"]', f"{key}: [{'ab' * size}]")
+    assert KmsGuestFile.model_validate(yaml.safe_load(guest)).root["kms-1"].kms_guest("kms-1")
+
+
+def test_the_commands_of_the_key_servers_page_are_taken() -> None:
+    lines = re.findall(r"^morphisms kms .*$", _KMS.replace("\\\n", " "), re.MULTILINE)
+    assert len(lines) == 5
+    for line in lines:
+        words = shlex.split(line.partition("#")[0].partition(">")[0])
+        assert build_parser("kms").parse_args(words[1:])
 
 
 def test_the_webhooks_configuration_is_one() -> None:

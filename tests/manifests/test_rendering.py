@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from datetime import date
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from joserfc.jwk import ECKey
 
+from attestation.verifier.configuration import load_configuration
+from attestation.verifier.key_custody import check_key_custody
+from server.yaml.strict import ConfigurationError
 from tests.cluster.binaries import KUBERNETES, build
 from tests.manifests.rendering import MANIFESTS, RENDERED, render
 
@@ -80,6 +87,67 @@ def test_the_openbao_to_try_out_is_reached_over_tls_only() -> None:
     arguments = objects["Deployment", "openbao"]["spec"]["template"]["spec"]["containers"][0]["args"]
     assert "-dev-listen-address=127.0.0.1:8201" in arguments
     assert "tls_cert_file" in objects["ConfigMap", "openbao"]["data"]["openbao.hcl"]
+
+
+def test_the_key_server_in_a_guest_has_no_key_and_no_other_way_in() -> None:
+    objects = _objects("overlays/kms-in-guests")
+    assert not [key for key in objects if key[0] in ("Secret", "Deployment")]
+    assert objects["Namespace", "morphisms-kms"]["metadata"]["labels"]["morphisms.dev/mode"] == "enforce"
+    workload = objects["StatefulSet", "morphisms-verifier"]["spec"]
+    assert (workload["replicas"], workload["updateStrategy"]) == (1, {"type": "OnDelete"})
+    pod = workload["template"]["spec"]
+    assert pod["runtimeClassName"] == "kata-qemu-snp"
+    kinds = {kind for volume in pod["volumes"] for kind in volume if kind != "name"}
+    assert kinds == {"configMap", "emptyDir", "projected"}
+    assert all(
+        "secret" not in source for volume in pod["volumes"] for source in volume.get("projected", {}).get("sources", ())
+    )
+    verifier, openbao = pod["containers"]
+    assert not [word for word in verifier["args"] if word.startswith("--tls")]
+    assert "ports" not in openbao
+    (raft,) = (each for each in openbao["volumeMounts"] if each["name"] == "raft")
+    assert raft["mountPath"] == "/openbao/data"
+    assert "raft" not in {each["name"] for each in verifier["volumeMounts"]}
+    listeners = re.findall(
+        r"^  address += \"([^\"]+)\"", objects["ConfigMap", "morphisms-openbao"]["data"]["openbao.hcl"], re.M
+    )
+    assert listeners == ["127.0.0.1:8200"]
+    for context in (container["securityContext"] for container in pod["containers"]):
+        assert context["readOnlyRootFilesystem"] is True
+        assert context["capabilities"] == {"drop": ["ALL"]}
+
+
+def test_guests_reach_the_key_server_and_its_vault_by_one_address_and_people_each_replica() -> None:
+    objects = _objects("overlays/kms-in-guests")
+    service = objects["Service", "morphisms-verifier"]["spec"]
+    assert service["sessionAffinity"] == "ClientIP"
+    assert [(each["port"], each["targetPort"]) for each in service["ports"]] == [(443, "https"), (8200, "vault")]
+    replicas = objects["Service", "morphisms-verifier-replicas"]["spec"]
+    assert (replicas["clusterIP"], replicas["publishNotReadyAddresses"]) == ("None", True)
+    assert objects["StatefulSet", "morphisms-verifier"]["spec"]["serviceName"] == "morphisms-verifier-replicas"
+    named = objects["StatefulSet", "morphisms-verifier"]["spec"]["template"]["spec"]["containers"][0]["ports"]
+    ports = {each["name"]: each["containerPort"] for each in named}
+    settings = yaml.safe_load(objects["ConfigMap", "morphisms-verifier"]["data"]["verifier.yaml"])
+    assert ports["vault"] == settings["provisioning"]["vaultPort"]
+    ingress = objects["NetworkPolicy", "morphisms-verifier"]["spec"]["ingress"][0]["ports"]
+    assert {each["port"] for each in ingress} == {"https", "vault"}
+
+
+def test_the_key_servers_configuration_is_accepted_once_it_lists_a_provisioner(tmp_path: Path) -> None:
+    data = _objects("overlays/kms-in-guests")["ConfigMap", "morphisms-verifier"]["data"]
+    for name, text in data.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(ConfigurationError, match="provisioners"):
+        load_configuration(tmp_path / "verifier.yaml")
+    public = ECKey.generate_key("P-256").as_dict(private=False)
+    jwk = {name: str(public[name]) for name in ("kty", "crv", "x", "y")}
+    settings = yaml.safe_load(data["verifier.yaml"])
+    settings["provisioning"]["provisioners"] = [jwk]
+    (tmp_path / "verifier.yaml").write_text(yaml.safe_dump(settings))
+    loaded = load_configuration(tmp_path / "verifier.yaml")
+    assert loaded.mode == "production"
+    assert not loaded.exceptions
+    check_key_custody(loaded, date(2026, 1, 1))
 
 
 def test_examples_are_yaml() -> None:
