@@ -17,7 +17,7 @@ from typing import Final, Self
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from kbs.bounded_http import TimedSocket, TooLargeError, open_connection, read_body
+from kbs.bounded_http import TimedSocket, TooLargeError, http_connection, open_connection, read_body
 from kbs.deadline import Deadline, DeadlineExceededError
 from kbs.endpoint import https_parts
 from kbs.trust import tls_name, trusting
@@ -78,7 +78,7 @@ class Connection:
         except (OSError, DeadlineExceededError) as error:
             raise UnreachableError(f"{address}: {_cause(error)}") from None
         self.spki = _spki(self._socket)
-        self._http = http.client.HTTPConnection(address.host, address.port)
+        self._http = http_connection(address.host, address.port)
         self._http.auto_open = 0
         self._http.default_port = 443
         # `http.client` uses of a socket what TimedSocket has.

@@ -14,6 +14,9 @@ from typing import Any, Final
 from kbs.deadline import Deadline, DeadlineExceededError, call_within
 
 _CHUNK: Final = 64 * 1024
+_SWITCHING: Final = 101
+_OK: Final = 200
+_MAX_INTERIM: Final = 8
 _ADDRESS_SECONDS: Final = 5.0  # for one of several addresses: a host with a dead IPv6 route still has an IPv4 one
 
 
@@ -64,6 +67,29 @@ class TimedSocket:
         self._readers -= 1
         if self._is_closed:
             self.close()
+
+
+class FinalResponse(http.client.HTTPResponse):
+    """A final answer. Interim ones before it (RFC 9110, 15.2), as 103, are skipped; http.client skips only 100."""
+
+    _interim = 0
+
+    def _read_status(self) -> tuple[str, int, str]:
+        version, status, reason = super()._read_status()  # type: ignore[misc]  # not in the stubs
+        if _SWITCHING < status < _OK:
+            status = http.client.CONTINUE
+        if status == http.client.CONTINUE:
+            self._interim += 1
+            if self._interim > _MAX_INTERIM:
+                raise http.client.HTTPException("too many interim answers")
+        return version, status, reason
+
+
+def http_connection(host: str, port: int | None = None) -> http.client.HTTPConnection:
+    """A connection that reads final answers alone; the caller gives it its socket."""
+    connection = http.client.HTTPConnection(host, port)
+    connection.response_class = FinalResponse
+    return connection
 
 
 class _Reader(io.RawIOBase):

@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 from kbs.trust import tls_name
 
 FORM: Final = "https://HOST[:PORT][/PATH]"
+_MAX_NAME: Final = 253
+_MAX_LABEL: Final = 63
 
 
 def https_parts(url: str) -> tuple[str, int, str]:
@@ -28,7 +30,8 @@ def http_parts(url: str) -> tuple[str, int | None, str, str]:
     plain = url.isascii() and url.isprintable() and " " not in url
     if (
         not host
-        or not tls_name(host)
+        or not _is_name(tls_name(host))
+        or port == 0
         or not plain
         or parts.scheme not in ("http", "https")
         or parts.query
@@ -37,3 +40,8 @@ def http_parts(url: str) -> tuple[str, int | None, str, str]:
     ):
         raise ValueError("not a URL of host, port and path")
     return host, port, parts.path.rstrip("/"), parts.scheme
+
+
+def _is_name(host: str) -> bool:
+    """Whether every label can be one (RFC 1035, 2.3.4), or the host is an IPv6 address."""
+    return ":" in host or (len(host) <= _MAX_NAME and all(0 < len(label) <= _MAX_LABEL for label in host.split(".")))

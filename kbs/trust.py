@@ -7,6 +7,7 @@ import ssl
 from typing import Final
 
 _CERTIFICATE: Final = re.compile(r"-----BEGIN (X509 )?CERTIFICATE-----[^-]*-----END (?:X509 )?CERTIFICATE-----")
+_BEGIN: Final = re.compile(r"-----BEGIN [A-Z0-9 ]*CERTIFICATE-----")
 
 
 def trusting(ca: str) -> ssl.SSLContext:
@@ -22,6 +23,8 @@ def trusting(ca: str) -> ssl.SSLContext:
     certificates = certificates_of(ca)
     if ca and not certificates:
         raise ValueError("holds no certificate as PEM")
+    if len(_BEGIN.findall(ca)) != certificates.count("-----BEGIN "):
+        raise ValueError("holds a certificate that is cut off, or in a form of its own (TRUSTED CERTIFICATE)")
     try:
         context = ssl.create_default_context(cadata=f"{certificates}\n" if ca else None)
     except (ssl.SSLError, ValueError, TypeError):

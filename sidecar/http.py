@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from kbs.bounded_http import NameTimeoutError, TimedSocket, TooLargeError, open_connection, read_body
+from kbs.bounded_http import NameTimeoutError, TimedSocket, TooLargeError, http_connection, open_connection, read_body
 from kbs.deadline import Deadline
 from kbs.endpoint import FORM, https_parts
 from kbs.guest import read_error
@@ -192,7 +192,7 @@ class Client:
             if self._context is None:
                 self._context = self._trusting(self._ca, self._whose)
             secured = self._handshake(self._context, attempt)
-            self._connection = http.client.HTTPConnection(self._host, self._port)
+            self._connection = http_connection(self._host, self._port)
             self._connection.default_port = 443
             self._timed = self._connection.sock = TimedSocket(secured, attempt)
         self._timed.deadline = attempt

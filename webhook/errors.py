@@ -30,4 +30,11 @@ class MalformedError(AdmissionError):
 
 
 class BadReferenceError(AdmissionError):
-    """A text is not a usable Vault reference; the message continues a sentence about the field that holds it."""
+    """A text is not a usable Vault reference; the message continues a sentence about the field that holds it.
+
+    `may_be_text`: its author may have meant something else, such as a URL.
+    """
+
+    def __init__(self, message: str, *, may_be_text: bool = False) -> None:
+        super().__init__(message)
+        self.may_be_text = may_be_text

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from attestation.evidence.deadline import deadline_missed
 from attestation.evidence.errors import Code, EvidenceError
-from kbs.bounded_http import TimedSocket, TooLargeError, open_connection, read_body
+from kbs.bounded_http import TimedSocket, TooLargeError, http_connection, open_connection, read_body
 from kbs.deadline import Deadline
 
 _NOT_THERE = frozenset(
@@ -111,7 +111,7 @@ def get(source: str, address: Address, target: str, *, timeout: float, limit: in
 
 
 def _exchange(source: str, timed: TimedSocket, address: Address, target: str, limit: int, on_404: Code) -> bytes:
-    request = http.client.HTTPConnection("localhost")
+    request = http_connection("localhost")
     request.sock = timed
     request.putrequest("GET", target, skip_host=True, skip_accept_encoding=True)
     request.putheader("Host", address.host_header)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final
 
@@ -19,6 +20,8 @@ from webhook.pod.other_injectors import BANK_VAULTS_PREFIXES, VAULT_AGENT_PREFIX
 from webhook.pod.references import mentions
 from webhook.wellknown import LAST_APPLIED, PREFIX
 
+# A reference in the middle of a text, such as Helm's values or a kustomize patch inside another object.
+_IN_TEXT: Final = re.compile(r"""(?:^|[\s"'=:,>[{])vault:[^\s#"']{1,512}/[^\s#"']{0,512}#""", re.MULTILINE)
 FOREIGN: Final = VAULT_AGENT_PREFIXES + BANK_VAULTS_PREFIXES
 _MAX_KEY: Final = 100
 # The kinds whose values Bank-Vaults looks up when a pod takes its environment from them.
@@ -31,6 +34,7 @@ _FILLED = "Bank-Vaults fills this object with secrets, which are then in etcd; u
 _STORED_REFERENCE = "holds a Vault reference, which only a container's env may; move it there"
 _OUTSIDE_ENV = "holds a Vault reference outside a container's env, where nothing resolves it; move it there"
 _TEXT = "holds another injector's annotation in its text; translate it by hand"
+_REFERENCE_IN_TEXT = "holds a Vault reference in its text; translate it by hand"
 
 
 def leftovers(object_: Mapping[str, Any], template: PodTemplate | None, *, native: bool) -> Iterator[Note]:
@@ -93,6 +97,8 @@ class _Walk:
             return
         if any(prefix in value for prefix in FOREIGN):
             yield Note(_path(at), _TEXT)
+        elif not self._native and _IN_TEXT.search(value):
+            yield Note(_path(at), _REFERENCE_IN_TEXT)
 
 
 def is_stored(object_: Mapping[str, Any]) -> bool:

@@ -9,6 +9,7 @@ from typing import Final
 COMM_BYTES: Final = 15  # TASK_COMM_LEN in linux/sched.h, without the final NUL
 SHEBANG_BYTES: Final = 256  # BINPRM_BUF_SIZE in linux/binfmts.h
 _ENV: Final = "env"
+_MAX_INTERPRETERS: Final = 4  # the kernel's own bound is 5 (exec_binprm in fs/exec.c)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,8 @@ def is_named(process: Record, name: str) -> bool:
     program = None if process.program is None else _base(process.program.removesuffix(" (deleted)"))
     if is_comm and program == name:
         return True
+    if is_comm and process.words and _titled(process.words[0]) == name:
+        return True
     # Not the name of the program itself, so the script's, if there is one.
     is_scripts = is_comm and all(
         each[:COMM_BYTES] != process.comm for each in (program, *map(_base, process.words[:1])) if each
@@ -56,10 +59,26 @@ def _is_script(process: Record, name: str, is_scripts: bool) -> bool:
             continue
         start = process.first_bytes(words[place])
         if start is not None:
-            expected = _interpreter(start)
+            expected = _interpreters(start, process.first_bytes)
             return bool(expected) and [_base(words[0]), *words[1:place]] == [_base(expected[0]), *expected[1:]]
         return is_scripts and place == 1
     return False
+
+
+def _interpreters(start: bytes, first_bytes: Callable[[str], bytes | None]) -> list[str]:
+    """As `_interpreter`; where the interpreter is a script too, the kernel goes on with that one's first line."""
+    words = _interpreter(start)
+    for _ in range(_MAX_INTERPRETERS):
+        inner = _interpreter((first_bytes(words[0]) or b"") if words and words[0].startswith("/") else b"")
+        if not inner:
+            break
+        words = [*inner, *words]
+    return words
+
+
+def _titled(word: str) -> str:
+    """The name in a title that a program gives itself, `NAME: what it does`."""
+    return _base(word.partition(":")[0]) if ": " in word else ""
 
 
 def _interpreter(start: bytes) -> list[str]:

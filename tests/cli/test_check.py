@@ -445,3 +445,17 @@ def test_a_metrics_port_does_not_make_an_exporter_the_application(command: Comma
     assert "annotate morphisms.dev/containers: app,exporter" in result.out
     item["metadata"]["annotations"]["morphisms.dev/containers"] = "app"
     assert command("check", "-f", write(tmp_path / "pod.yaml", item)).code == 0
+
+
+def test_an_unnamed_init_container_keeps_the_name_that_knative_gives_it(command: Command, tmp_path: Path) -> None:
+    """Knative counts the containers of the author; morphisms-init comes to the pod later."""
+    item = service({})
+    template = item["spec"]["template"]
+    template["spec"]["initContainers"] = [{"image": template["spec"]["containers"][0]["image"]}]
+    template["metadata"] = {
+        "annotations": {
+            "morphisms.dev/secret-db": "~/db#password",
+            "morphisms.dev/containers": "init-container,user-container",
+        }
+    }
+    assert command("check", "-f", write(tmp_path / "service.yaml", item)).code == 0

@@ -40,9 +40,29 @@ ANSWERS: dict[str, Sequence[bytes]] = {
     "close, chunked": (b"HTTP/1.1 200 OK\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n", CHUNKED),
     "1.0 with a length": (b"HTTP/1.0 200 OK\r\n" + LENGTH + b"\r\n", BODY),
     "1.0 without a length": (b"HTTP/1.0 200 OK\r\n\r\n", BODY),
+    "100 before it": (b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 200 OK\r\n" + LENGTH + b"\r\n" + BODY),
+    "103 before it": (b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\n" + LENGTH + b"\r\n" + BODY,),
+    "without a reason": (b"HTTP/1.1 200 \r\n" + LENGTH + b"\r\n", BODY),
+    "names and values in another case": (
+        b"HTTP/1.1 200 OK\r\nCONNECTION: Close\r\ncontent-LENGTH: %d\r\n\r\n" % len(BODY),
+        BODY,
+    ),
+    "close among others": (b"HTTP/1.1 200 OK\r\nConnection: foo, close\r\n" + LENGTH + b"\r\n", BODY),
+    "chunked with an extension and a trailer": (
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-A\r\n\r\n",
+        b"%x;a=b\r\n%b\r\n0\r\nX-A: 1\r\n\r\n" % (len(BODY), BODY),
+    ),
+    "chunked in small chunks": (
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n",
+        b"".join(b"1\r\n%c\r\n" % byte for byte in BODY) + b"0\r\n\r\n",
+    ),
     "1.0, kept": (b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\n" + LENGTH + b"\r\n", BODY),
 }
 CUT: dict[str, Sequence[bytes]] = {
+    "interim answers without end": (
+        b"HTTP/1.1 103 Early Hints\r\n\r\n" * 100,
+        b"HTTP/1.1 200 OK\r\n" + LENGTH + b"\r\n",
+    ),
     "close, cut": (b"HTTP/1.1 200 OK\r\nConnection: close\r\n" + LENGTH + b"\r\n", BODY[:-1]),
     "chunked, cut": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", CHUNKED[:-9]),
     "nothing": (b"",),
@@ -223,13 +243,18 @@ def test_a_ca_is_trusted_however_it_is_written(
 
 
 @CLIENTS
-@pytest.mark.parametrize("damage", ["none", "body", "end", "other"])
+@pytest.mark.parametrize(
+    "damage", ["none", "body", "end", "other", "one of two cut off", "one of two in OpenSSL's own form"]
+)
 def test_a_ca_that_is_none_is_refused(server: Server, chain: Chain, tmp_path: Path, ask: Ask, damage: str) -> None:
     texts = {
         "none": "# für später",
         "body": chain.root.replace("\nMII", "\nMéI"),
         "end": chain.root.replace("-----END", "-----ENDE"),
         "other": chain.key.decode(),
+        "one of two cut off": chain.root + chain.intermediate[:200],
+        "one of two in OpenSSL's own form": chain.root
+        + chain.intermediate.replace("CERTIFICATE", "TRUSTED CERTIFICATE"),
     }
     with pytest.raises((SidecarError, PeerError, ValueError)) as caught:
         ask(f"https://{NAME}:{server.port}", texts[damage], tmp_path)

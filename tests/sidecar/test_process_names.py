@@ -49,7 +49,7 @@ def _unreadable(_: str) -> bytes | None:
 def programs(draw: st.DrawFn) -> Started:
     """A binary; its command line names other files, and it may have replaced its own first word by a title."""
     name, folder, arguments = draw(NAMES), draw(FOLDERS), draw(st.lists(NAMES, max_size=2))
-    title = draw(st.sampled_from([f"{folder}{name}", "worker process", ""]))
+    title = draw(st.sampled_from([f"{folder}{name}", f"{name}: master process", "worker process", ""]))
     readable = draw(st.sampled_from([_unreadable, lambda _: b"#!/usr/bin/python3\n", lambda _: b"\x7fELF"]))
     return Started(name, Record(_comm(name), [title, *arguments], f"/app/{name}", readable))
 
@@ -105,3 +105,27 @@ def test_a_program_that_only_names_the_script_is_another(started: Started, data:
         record = Record(_comm(line[0].rpartition("/")[2]), line, f"/usr/bin/{line[0]}", reader)
         if started.name not in (line[0].rpartition("/")[2], record.comm):
             assert not is_named(record, started.name)
+
+
+def test_a_script_that_gives_itself_a_title_keeps_its_name() -> None:
+    """As setproctitle does: the kernel has cut the name, and the command line is gone."""
+    name = "payments-service-worker"
+    record = Record(_comm(name), [f"{name}: master [2 workers]"], "/usr/bin/python3.11", _unreadable)
+    assert is_named(record, name)
+    assert not is_named(record, "payments-service-other")
+    other = Record("payments-servi", [f"{name}: master"], "/usr/bin/python3.11", _unreadable)
+    assert not is_named(other, name), "a title alone proves nothing"
+
+
+def test_a_script_whose_interpreter_is_a_script_has_its_name() -> None:
+    files = {"/app/payments-service.py": b"#!/opt/run -x\n", "/opt/run": b"#!/bin/bash -e\n", "/bin/bash": b"\x7fELF"}
+    words = ["/bin/bash", "-e", "/opt/run", "-x", "/app/payments-service.py", "--verbose"]
+    assert is_named(Record("payments-servic", words, "/usr/bin/bash", files.get), "payments-service.py")
+    words.remove("-x")
+    assert not is_named(Record("payments-servic", words, "/usr/bin/bash", files.get), "payments-service.py")
+
+
+def test_interpreters_that_name_each_other_end() -> None:
+    words = ["/a", "/b", "/a", "/b", "/a", "/b", "/app/payments-service.py"]
+    files = {"/app/payments-service.py": b"#!/a\n", "/a": b"#!/b\n", "/b": b"#!/a\n"}
+    assert not is_named(Record("x", words, "/a", files.get), "payments-service.py")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from webhook.admission.enforcement import enforce
 from webhook.admission.exceptions import in_force, split, workloads_of_object, workloads_of_revision
@@ -66,7 +67,16 @@ def _template_changes(request: Request) -> bool:
     new, old = knative_template(request.object or {}) or {}, knative_template(request.old_object) or {}
     # Knative has filled its defaults into both by now, so a field that only one of them has was added or removed.
     before, after = old.get("spec"), new.get("spec")
-    return changes(after, before) or changes(before, after) or new.get("metadata") != old.get("metadata")
+    return (
+        changes(after, before) or changes(before, after) or _given(new.get("metadata")) != _given(old.get("metadata"))
+    )
+
+
+def _given(metadata: Any) -> Any:
+    """The metadata without members that say nothing: Go programs write `creationTimestamp: null`."""
+    if not isinstance(metadata, dict):
+        return metadata or {}
+    return {key: _given(value) for key, value in metadata.items() if value not in (None, {}, [])}
 
 
 def _notes(request: Request, pod: Pod, mode: Mode) -> list[str]:

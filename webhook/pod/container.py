@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import count
 from typing import Any, Final, NamedTuple
 
-from plan.layout import EXEC_HELPER
+from plan.layout import CONTAINER, EXEC_HELPER
 from server.text import printable
 from webhook.wellknown import INIT_CONTAINER, USER_CONTAINER
 
@@ -56,7 +56,8 @@ def _with_knative_defaults(names: Sequence[str | None], group: str, spec: dict[s
     default = INIT_CONTAINER if group == "initContainers" else USER_CONTAINER
     taken = {each.get("name") for other in ("containers", "initContainers") for each in spec.get(other) or ()}
     numbered = (name for number in count() if (name := f"{default}-{number}") not in taken)
-    alone = len(names) == 1 and default not in taken
+    # Knative has given the names before morphisms-init comes to the pod.
+    alone = sum(name != CONTAINER for name in names) == 1 and default not in taken
     return [name or (default if alone else next(numbered)) for name in names]
 
 

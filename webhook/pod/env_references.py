@@ -23,6 +23,7 @@ from webhook.pod.references import (
     is_meant_in,
     is_own_spelling,
     is_reference,
+    is_wrapped,
     mentions,
     parse_variable,
 )
@@ -51,7 +52,8 @@ class EnvReferences:
 class Spelling:
     """How a pod's variables are read. `literal` names those that are text, whatever they look like.
 
-    `refuses_incomplete`: whether `vault:` with a path and no key is a mistake. Without opting in, it is text.
+    `refuses_incomplete`: whether `vault:` with a path and no key is a mistake, and so is a reference in quotes. Without
+    opting in, both are text, but for a quoted reference in our own spelling.
     """
 
     secret_prefix: SecretPrefix
@@ -62,7 +64,11 @@ class Spelling:
         """Whether a variable, whose value has the scheme, holds a reference or a text refused as an incomplete one."""
         if name in self.literal:
             return False
-        return mentions(value) or (self.refuses_incomplete and is_incomplete(value))
+        if mentions(value):
+            return True
+        if self.refuses_incomplete:
+            return is_incomplete(value) or is_wrapped(value)
+        return f"{SCHEME}~/" in value and is_wrapped(value)
 
 
 def holds_reference(container: dict[str, Any], literal: frozenset[str], *, own: bool) -> bool:
@@ -105,7 +111,8 @@ def read_env_references(container: Container, spelling: Spelling) -> EnvReferenc
             variables.append(_variable(container.name, name, value, spelling.secret_prefix))
             indices.append(index)
         except BadReferenceError as error:
-            problems.append((f"{container.field}.env[{index}]", f"env {display_name(name)} {error}"))
+            hint = "" if is_own_spelling(value) or not error.may_be_text else _literal_hint(name)
+            problems.append((f"{container.field}.env[{index}]", f"env {display_name(name)} {error}{hint}"))
     names = {variable.name for variable in variables}
     problems += _given_twice(container, names)
     problems += _references_in_command(container)
@@ -128,8 +135,11 @@ def missing_command(container: str) -> str:
 
 
 def _incomplete(name: str, value: str) -> str:
-    shown = display_name(name)
-    return f"env {shown} {incomplete_problem(value)}; where it is text, annotate morphisms.dev/literal-env: {shown}"
+    return f"env {display_name(name)} {incomplete_problem(value)}{_literal_hint(name)}"
+
+
+def _literal_hint(name: str) -> str:
+    return f"; where it is text, annotate morphisms.dev/literal-env: {display_name(name)}"
 
 
 def _variable(container: str, name: str, value: str, secret_prefix: SecretPrefix) -> EnvVariable:

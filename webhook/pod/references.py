@@ -20,6 +20,8 @@ _TRANSIT = re.compile(r"vault:v\d+:")
 _IS_TRANSIT: Final = "is a transit ciphertext, which is not decrypted here; store the value in a KV secret"
 _INLINE = re.compile(r"\$\{vault:([^{}]*)\}")
 _MEANT = re.compile(r"[=:, ]vault:[^\s#]{1,512}#")
+# A whole reference in quotes or brackets, or behind blanks: a template of YAML often leaves them there.
+_WRAPPED = re.compile(r"[\s\"'`$({<\[]{1,16}vault:[^\s#]{0,512}/[^\s#]{0,512}#")
 _SEGMENT = r"[A-Za-z0-9._~+ -]+"
 _PATH = re.compile(rf"(?:~|{_SEGMENT})(?:/{_SEGMENT})+")
 _KEY = re.compile(r"[A-Za-z0-9._/+ -]{1,256}")
@@ -80,10 +82,17 @@ def is_incomplete(value: str) -> bool:
     return any("/" in part for part in _inline_parts(value))
 
 
+def is_wrapped(value: str) -> bool:
+    """Whether a text is a reference in quotes or brackets, or behind blanks, such as `"vault:PATH#KEY"`."""
+    return _WRAPPED.match(value) is not None and not mentions(value)
+
+
 def incomplete_problem(value: str) -> str:
     """What is wrong with an incomplete reference."""
     if _TRANSIT.match(value):
         return _IS_TRANSIT
+    if is_wrapped(value):
+        return "has a Vault reference in quotes, in brackets or behind blanks; write vault:PATH#KEY alone"
     return "looks like a Vault reference without its key; write vault:PATH#KEY"
 
 
@@ -187,7 +196,9 @@ def _without_data(path: str, secret_prefix: SecretPrefix) -> str:
 
 def _path(path: str, secret_prefix: SecretPrefix) -> str:
     if not _PATH.fullmatch(path):
-        raise BadReferenceError("has no usable path; write MOUNT/PATH#KEY, such as secret/shop/db#password")
+        raise BadReferenceError(
+            "has no usable path; write MOUNT/PATH#KEY, such as secret/shop/db#password", may_be_text=True
+        )
     if path.startswith("~/"):
         if secret_prefix.path is None:
             raise BadReferenceError(f"starts with ~/, but {secret_prefix.reason}")

@@ -187,6 +187,11 @@ CERTIFICATE = """\
         ({"vault": {"url": "https://vault.example hunter2"}}, "vault.url: is not of the form"),
         ({"vault": {"url": "https://väult.example"}}, "vault.url: is not of the form"),
         ({"vault": {"url": ""}}, "vault.url: is not of the form"),
+        ({"vault": {"url": "https://vault.example..:8200"}}, "vault.url: is not of the form"),
+        ({"vault": {"url": "https://.vault.example"}}, "vault.url: is not of the form"),
+        ({"vault": {"url": "https://vault..example"}}, "vault.url: is not of the form"),
+        ({"vault": {"url": f"https://{'a' * 64}.example"}}, "vault.url: is not of the form"),
+        ({"vault": {"url": "https://vault.example:0"}}, "vault.url: is not of the form"),
         ({"vault": {"ca": "hunter2"}}, "vault.ca: holds no certificate as PEM; write PEM, such as the output of"),
         ({"vault": {"ca": CERTIFICATE.format("aHVudGVyMg==")}}, "vault.ca: holds a certificate that cannot be read"),
         (

@@ -14,6 +14,7 @@ from webhook.pod.references import (
     holds_inline,
     is_incomplete,
     is_reference,
+    is_wrapped,
     mentions,
     parse,
     parse_variable,
@@ -190,3 +191,42 @@ def test_a_path_has_no_empty_or_dot_segments(text: str) -> None:
     assert len(segments) > 1
     assert not {"", ".", ".."} & {segment.strip() for segment in segments}
     assert reference.version is None or reference.version > 0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        " vault:secret/db#a",
+        "\tvault:~/db#a",
+        '"vault:secret/db#a"',
+        "'vault:secret/db#a'",
+        "{vault:~/db#a}",
+        "$(vault:~/db#a)",
+        "{{ vault:~/db#a }}",
+        "<vault:secret/data/db#a>",
+        "${ vault:secret/db#a}",
+    ],
+)
+def test_a_reference_in_quotes_brackets_or_behind_blanks_is_recognised(text: str) -> None:
+    assert is_wrapped(text)
+    assert not mentions(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "vault:secret/db#a",
+        "${vault:secret/db#a}",
+        '"vault:1.15"',
+        " vault:8200/ui",
+        "see vault:secret/db#a",
+        ">>vault:a/b#c",
+    ],
+)
+def test_other_texts_are_not_references_in_quotes(text: str) -> None:
+    assert not is_wrapped(text)
+
+
+def test_quotes_without_end_take_no_time() -> None:
+    assert not is_wrapped('"' * 1_000_000)
+    assert not is_wrapped(" vault:" + "/" * 1_000_000)

@@ -142,6 +142,12 @@ def is_forgotten(text: str) -> bool:
     )
 
 
+def is_wrapped(text: str) -> bool:
+    """Whether a reference stands in quotes, in brackets or behind blanks."""
+    inner = text.lstrip(" \t\r\n\"'`$({<[")
+    return inner != text and is_reference(inner) and inner.startswith("vault:") and not is_reference(text)
+
+
 def _mentioned(text: str) -> list[str]:
     return [*_INLINE.findall(text), *([text] if text.startswith("vault:") else [])]
 
@@ -285,6 +291,8 @@ def _secrets_at_rest(pod: Json) -> Iterator[str]:
                 yield "unresolved reference"
             elif is_forgotten(value) and not literal and by_itself(pod):
                 yield "forgotten key"
+            elif is_wrapped(value) and not literal and (by_itself(pod) or "vault:~/" in value):
+                yield "reference in quotes"
             elif value.removeprefix("vault:") and _SECRET_NAME.search(variable["name"]):
                 yield "plaintext secret"
             if ">>vault:" in value and not literal:

@@ -390,6 +390,7 @@ def bad_references(pod: Json, draw: Draw) -> None:
 
 def texts_like_references(pod: Json, draw: Draw) -> None:
     values = ["vault:1.15", "vault:8200", "vault:5000/image", "vault:secret/shop/db#password", "vault:~/db#password"]
+    values += ['"vault:secret/shop/db#password"', " vault:~/db#password", "{{vault:secret/shop/db#password}}"]
     name = draw(st.sampled_from(["VAULT_IMAGE", "A"]))
     place = _own_container(pod, draw)
     others = [each for each in place.get("env") or [] if each["name"] != name]

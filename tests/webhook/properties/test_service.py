@@ -7,6 +7,7 @@ import dataclasses
 import json
 from typing import Any
 
+import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -201,3 +202,30 @@ def test_removing_the_command_beside_a_reference_is_refused() -> None:
     assert not _validated(without, with_command).allowed
     assert _validated(without, without).allowed
     assert _validated(with_command, without).allowed
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({}, {"creationTimestamp": None}),
+        ({"creationTimestamp": None, "annotations": None}, {"annotations": {}}),
+        ({"labels": {"app": "a"}}, {"labels": {"app": "a"}, "annotations": {}, "creationTimestamp": None}),
+        (None, {"creationTimestamp": None}),
+    ],
+)
+def test_a_member_that_says_nothing_does_not_deny_an_old_template(before: Json | None, after: Json | None) -> None:
+    """Go programs such as kn write `creationTimestamp: null`; the traffic of an old Service stays changeable."""
+    container = {"image": _DIGEST, "env": [{"name": "DB_PASSWORD", "value": "correct-horse-battery"}]}
+
+    def service(metadata: Json | None) -> Json:
+        template = {"metadata": metadata, "spec": {"containers": [container]}}
+        return {
+            "apiVersion": "serving.knative.dev/v1",
+            "kind": "Service",
+            "metadata": {"name": "payments", "namespace": NAMESPACE},
+            "spec": {"template": template},
+        }
+
+    assert not _validated(service(after), None).allowed
+    assert _validated(service(after), service(before)).allowed
+    assert not _validated(service({"labels": {"app": "b"}}), service(before)).allowed
