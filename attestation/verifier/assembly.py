@@ -179,7 +179,7 @@ def make_application(settings: Settings, configuration: VerifierConfiguration) -
         background=background,
     )
     hand_over = _hand_over(
-        configuration, sealed, attested, appraiser.nonces, certificates, pinned, clock, records, registry, background
+        configuration, sealed, attested, appraiser.nonces, certificates, pinned, clock, records, background
     )
     handlers = Handlers(
         nonces=appraiser.nonces,
@@ -252,7 +252,6 @@ def _hand_over(
     pinned: PinnedFiles,
     clock: Clock,
     records: RecordStore | None,
-    registry: CollectorRegistry,
     background: list[Background],
 ) -> HandOver | None:
     """What answers replicas; None where the configuration lists no chip of theirs. Adds the way to peers' secrets."""
@@ -274,7 +273,7 @@ def _hand_over(
     own = OwnGuest(attest.sources, certificates, rule)
     if provisioning.peers:
         background.append(TakeOver(provisioning.peers, own, sealed.held).run)
-    return HandOver(nonces, own, certificates, sealed.held, clock, records, registry)
+    return HandOver(nonces, own, certificates, sealed.held, clock, records, sealed.metrics)
 
 
 def _certificate(settings: Settings, sealed: Provisioned | None) -> CertificateFiles | HeldCertificate:

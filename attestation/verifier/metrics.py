@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from attestation.pki.cache import CertificateCache
 from attestation.verifier.reasons import Reason
+from kbs.provision import ProvisionErrorType
 
 _SELF_REASONS = (Reason.ACCEPTED, Reason.NO_EVIDENCE, Reason.OVERLOADED, Reason.CLOCK)
 # A report takes tens of milliseconds, an answer up to three times that.
@@ -110,6 +111,32 @@ class SelfAttestationMetrics:
     def fails(self) -> None:
         """No report was made."""
         self._works.labels(*self._last).set(0)
+
+
+class ProvisioningMetrics:
+    """A verifier that starts sealed: whether it still is, requests of provisioners, and requests of replicas."""
+
+    def __init__(self, registry: CollectorRegistry, is_sealed: Callable[[], bool]) -> None:
+        gauge = Gauge("morphisms_sealed", "1 while the verifier waits for secrets, else 0.", registry=registry)
+        gauge.set_function(lambda: float(is_sealed()))
+        self._requests = Counter(
+            "morphisms_provision_requests", "Requests to provision this verifier.", ["outcome"], registry=registry
+        )
+        self._hand_overs = Counter(
+            "morphisms_hand_overs", "Requests of replicas for the secrets.", ["outcome"], registry=registry
+        )
+        for problem in ("taken", *ProvisionErrorType):
+            self._requests.labels(str(problem))
+        for reason in ("given", *(reason for reason in Reason if reason is not Reason.ACCEPTED)):
+            self._hand_overs.labels(str(reason))
+
+    def provisioned(self, outcome: str) -> None:
+        """Count one request of a provisioner, or its refusal."""
+        self._requests.labels(outcome).inc()
+
+    def handed_over(self, outcome: str) -> None:
+        """Count one replica that got the secrets, or its refusal."""
+        self._hand_overs.labels(outcome).inc()
 
 
 def expose_revocation(registry: CollectorRegistry, certificates: CertificateCache, now: Callable[[], float]) -> None:

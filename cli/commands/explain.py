@@ -103,6 +103,7 @@ def _text(record: dict[str, Any]) -> str:
         lines.append(f"  asserted   {name} {value}")
     if record.get("simulated"):
         lines.append("  SIMULATED: the evidence proves nothing about any machine")
+    lines += [f"    {line}" for line in record.get("failed") or ()]  # of a hand-over
     if record.get("verdict"):
         result = result_from_dict(record["verdict"])
         lines.append(f"  verdict    {result.summary()}")

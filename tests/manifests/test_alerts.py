@@ -12,7 +12,13 @@ from attestation.pki.cache import CertificateCache, CertificateStore
 from attestation.pki.roots import TrustAnchors
 from attestation.verifier.configuration import Exemption
 from attestation.verifier.key_custody import expose_exceptions
-from attestation.verifier.metrics import SelfAttestationMetrics, VerifierMetrics, expose_revocation, watch_shared_keys
+from attestation.verifier.metrics import (
+    ProvisioningMetrics,
+    SelfAttestationMetrics,
+    VerifierMetrics,
+    expose_revocation,
+    watch_shared_keys,
+)
 from attestation.verifier.reasons import Reason
 from certs.metrics import CertificateMetrics
 from server.health import Health
@@ -36,6 +42,7 @@ def _known() -> set[str]:
     AdmissionMetrics(registry, lambda: 0.0)
     VerifierMetrics(registry, lambda: 0)
     SelfAttestationMetrics(registry)
+    ProvisioningMetrics(registry, lambda: True)
     watch_shared_keys(registry, lambda: 0)
     expose_revocation(registry, CertificateCache(CertificateStore(), TrustAnchors()), lambda: 0.0)
     CertificateMetrics(registry, lambda: False, lambda: 0.0)

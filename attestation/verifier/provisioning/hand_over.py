@@ -9,15 +9,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from prometheus_client import CollectorRegistry, Counter
-
 from attestation.appraisal.appraise import Expectation, appraise, appraise_without_certificates
-from attestation.appraisal.result import CheckResult
+from attestation.appraisal.result import AttestationResult, CheckResult
 from attestation.errors import FormatError
 from attestation.pki.cache import CertificateCache
 from attestation.report.envelopes import Evidence, from_coco_document
 from attestation.report.report_data import accepted
 from attestation.verifier.clock import Clock
+from attestation.verifier.metrics import ProvisioningMetrics
 from attestation.verifier.provisioning.held_secrets import HeldSecrets
 from attestation.verifier.provisioning.own_guest import OwnGuest
 from attestation.verifier.reasons import Reason, RefusedError
@@ -34,7 +33,31 @@ from server.messages import RequestInfo, Response
 _BEARER_SECONDS, _MAX_BEARERS = 60.0, 16
 _ENDORSEMENTS_SECONDS = 8.0
 CONFIGURATION = "replica/configuration"
-_Checks = dict[str, tuple[CheckResult, ...]]  # by the name of the reference values
+
+
+@dataclass
+class _Comparison:
+    """What a replica was compared with, as far as it came: the checks by the name of the reference values."""
+
+    checks: dict[str, tuple[CheckResult, ...]] = field(default_factory=dict)
+    simulated: bool | None = None
+
+    @property
+    def failed(self) -> list[tuple[str, CheckResult]]:
+        """Each failed check with the name."""
+        return [(name, check) for name, results in self.checks.items() for check in results if check.ok is False]
+
+    def add(self, name: str, result: AttestationResult, *before: CheckResult) -> bool:
+        """Keep a result; whether none of its checks failed."""
+        self.checks[name], self.simulated = (*before, *result.checks), result.simulated
+        return not any(check.ok is False for check in self.checks[name])
+
+    def refusal(self) -> RefusedError:
+        """By each guest that it was compared with."""
+        by_name: dict[str, list[str]] = {}
+        for name, check in self.failed:
+            by_name.setdefault(name, []).append(check.id)
+        return RefusedError(Reason.VERDICT, "; ".join(f"{name}: {', '.join(ids)}" for name, ids in by_name.items()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +79,7 @@ class HandOver:
         held: HeldSecrets,
         clock: Clock,
         records: RecordStore | None,
-        registry: CollectorRegistry,
+        metrics: ProvisioningMetrics,
     ) -> None:
         self._nonces = nonces
         self._own = own
@@ -64,12 +87,8 @@ class HandOver:
         self._held = held
         self._clock = clock
         self._records = records
+        self._metrics = metrics
         self._bearers: dict[str, _Replica] = {}
-        self._count = Counter(
-            "morphisms_hand_overs", "Requests of replicas for the secrets.", ["outcome"], registry=registry
-        )
-        for outcome in ("given", *(reason.value for reason in Reason if reason is not Reason.ACCEPTED)):
-            self._count.labels(outcome)
 
     def routes(self) -> dict[tuple[str, str], Callable[[bytes, RequestInfo], Awaitable[Response]]]:
         """(method, path) to handler, of the third call alone: the others are every guest's."""
@@ -79,15 +98,15 @@ class HandOver:
         """A replica's evidence for a bearer."""
         identifier = new_correlation_id()
         logs.set_correlation_id(identifier)
-        checks: _Checks = {}
+        comparison = _Comparison()
         try:
             self._clock.require()
             self._nonces.spend(request.nonce)
-            reference = await self._appraise(request, checks)
+            reference = await self._appraise(request, comparison)
         except RefusedError as error:
-            self._record(identifier, error.reason, error.detail, checks)
+            self._record(identifier, error.reason, error.detail, comparison)
             return refused(error.reason, identifier)
-        self._record(identifier, Reason.ACCEPTED, reference.name, checks)
+        self._record(identifier, Reason.ACCEPTED, reference.name, comparison)
         bearer, now = secrets.token_urlsafe(32), time.monotonic()
         self._bearers = {each: replica for each, replica in self._bearers.items() if replica.until > now}
         while len(self._bearers) >= _MAX_BEARERS:
@@ -100,17 +119,17 @@ class HandOver:
         scheme, _, bearer = info.headers.get("Authorization", "").partition(" ")
         replica = self._bearers.pop(bearer.strip(), None) if scheme.lower() == "bearer" else None
         if replica is None or replica.until <= time.monotonic():
-            self._count.labels(Reason.BEARER_INVALID.value).inc()
+            self._metrics.handed_over(Reason.BEARER_INVALID.value)
             return refused(Reason.BEARER_INVALID, new_correlation_id())
         logs.set_correlation_id(replica.correlation_id)
         values = {name.value: text for name, text in self._held.hand_over().items()}
         body = seal_provisioned(values, replica.tee_pubkey, replica.nonce)
         logs.info("hand_over", reason="given", names=sorted(values))
-        self._count.labels("given").inc()
+        self._metrics.handed_over("given")
         return Response(200, body)
 
-    async def _appraise(self, request: AttestRequest, checks: _Checks) -> GuestReference:
-        """The reference values that the replica meets; every check goes to `checks`. Raises RefusedError."""
+    async def _appraise(self, request: AttestRequest, comparison: _Comparison) -> GuestReference:
+        """The reference values that the replica meets; every check goes to `comparison`. Raises RefusedError."""
         try:
             evidence = from_coco_document(request.primary_evidence)
         except FormatError as error:
@@ -124,20 +143,18 @@ class HandOver:
         for reference, configurations in candidates:
             expectation = Expectation(reference, report_data)
             result = appraise_without_certificates(evidence, self._certificates.anchors, now, expectation)
-            found = (_configuration(request.replica, configurations), *result.checks)
-            checks[reference.name] = found
-            if not any(check.ok is False for check in found):
+            if comparison.add(reference.name, result, _configuration(request.replica, configurations)):
                 possible.append((reference, expectation))
         if not possible:
-            raise _refusal(checks)
-        return await self._with_certificates(evidence, possible, now, checks)
+            raise comparison.refusal()
+        return await self._with_certificates(evidence, possible, now, comparison)
 
     async def _with_certificates(
         self,
         evidence: Evidence,
         possible: list[tuple[GuestReference, Expectation]],
         now: datetime,
-        checks: _Checks,
+        comparison: _Comparison,
     ) -> GuestReference:
         try:
             async with asyncio.timeout(_ENDORSEMENTS_SECONDS):
@@ -146,37 +163,26 @@ class HandOver:
             raise RefusedError(Reason.CERTIFICATES_UNAVAILABLE, "AMD's key service has not answered in time") from None
         for reference, expectation in possible:
             result = appraise(evidence, endorsements, self._certificates.anchors, now, expectation)
-            checks[reference.name] = result.checks
+            comparison.add(reference.name, result)
             if result.accepted:
                 return reference
-        raise _refusal(checks)
+        raise comparison.refusal()
 
-    def _record(self, identifier: str, reason: Reason, detail: str, checks: _Checks) -> None:
+    def _record(self, identifier: str, reason: Reason, detail: str, comparison: _Comparison) -> None:
         accepted_one = reason is Reason.ACCEPTED
-        failed = [] if accepted_one else [f"{name}: {check.line()}" for name, check in _failed(checks)]
+        failed = [] if accepted_one else [f"{name}: {check.line()}" for name, check in comparison.failed]
+        simulated = comparison.simulated
         log = logs.info if accepted_one else logs.warning
-        log("hand_over", reason=reason.value, detail=detail, failed=failed)
+        log("hand_over", reason=reason.value, detail=detail, simulated=simulated, failed=failed)
         if not accepted_one:
-            self._count.labels(reason.value).inc()
+            self._metrics.handed_over(reason.value)
         if self._records is not None:
             at = datetime.now(UTC).isoformat()
             record = {"id": identifier, "at": at, "call": "hand-over", "reason": reason.value, "detail": detail}
-            self._records.add(record | {"failed": failed}, vouched=accepted_one)
+            self._records.add(record | {"simulated": simulated, "failed": failed}, vouched=accepted_one)
 
 
 def _configuration(actual: bytes | None, wanted: frozenset[bytes]) -> CheckResult:
     shown = "none" if actual is None else encode(actual)
     listed = "one of " + ", ".join(sorted(map(encode, wanted)))
     return CheckResult(CONFIGURATION, actual in wanted, f"configuration {shown}", listed)
-
-
-def _failed(checks: _Checks) -> list[tuple[str, CheckResult]]:
-    return [(name, check) for name, results in checks.items() for check in results if check.ok is False]
-
-
-def _refusal(checks: _Checks) -> RefusedError:
-    """By each guest that it was compared with."""
-    by_name: dict[str, list[str]] = {}
-    for name, check in _failed(checks):
-        by_name.setdefault(name, []).append(check.id)
-    return RefusedError(Reason.VERDICT, "; ".join(f"{name}: {', '.join(ids)}" for name, ids in by_name.items()))

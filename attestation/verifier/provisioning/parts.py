@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from prometheus_client import CollectorRegistry
 
 from attestation.verifier.configuration import Provisioning
+from attestation.verifier.metrics import ProvisioningMetrics
 from attestation.verifier.peer import Peer
 from attestation.verifier.provisioning.held_secrets import HeldSecrets, read_authority
 from attestation.verifier.provisioning.provision_calls import ProvisionCalls
@@ -30,13 +31,14 @@ class Provisioned:
     leaf: ServingLeaf
     seal: Seal
     calls: ProvisionCalls
+    metrics: ProvisioningMetrics
 
     def serve(
         self, routes: Mapping[tuple[str, str], Handler], intakes: Mapping[str, Intake]
     ) -> tuple[dict[tuple[str, str], Handler], dict[str, Intake]]:
         """The routes behind the seal, and the calls that open it."""
         every, conditions = {**routes, **self.calls.routes()}, {**intakes, **self.calls.intakes()}
-        return self.seal.guard(every, conditions, (ATTESTED_PATH, PROVISION_PATH))
+        return every, self.seal.guard({path for _, path in every}, conditions, (ATTESTED_PATH, PROVISION_PATH))
 
 
 def make_provisioned(
@@ -63,9 +65,10 @@ def make_provisioned(
             leaf.use(authority)
 
     held.when_taken(use_authority)
-    seal = Seal(held, unsealer, registry)
+    seal = Seal(held, unsealer)
+    metrics = ProvisioningMetrics(registry, lambda: seal.is_sealed)
     gates["provisioning"] = seal.check
     if relayed is not None:
         background.append(VaultRelay(relayed, leaf.certificate, lambda: seal.is_sealed).serve)
-    calls = ProvisionCalls([each.key() for each in configured.provisioners], held, seal, unsealer, registry)
-    return Provisioned(held, leaf, seal, calls)
+    calls = ProvisionCalls([each.key() for each in configured.provisioners], held, seal, unsealer, metrics)
+    return Provisioned(held, leaf, seal, calls, metrics)

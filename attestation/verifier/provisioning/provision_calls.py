@@ -7,8 +7,8 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from joserfc.jwk import ECKey
-from prometheus_client import CollectorRegistry, Counter
 
+from attestation.verifier.metrics import ProvisioningMetrics
 from attestation.verifier.provisioning.held_secrets import HeldSecrets, ProvisionRefusedError
 from attestation.verifier.provisioning.seal import Seal
 from attestation.verifier.provisioning.unsealing import Unsealer
@@ -52,7 +52,7 @@ class ProvisionCalls:
         held: HeldSecrets,
         seal: Seal,
         unsealer: Unsealer | None,
-        registry: CollectorRegistry,
+        metrics: ProvisioningMetrics,
     ) -> None:
         self._provisioners = tuple(provisioners)
         self._held = held
@@ -60,11 +60,7 @@ class ProvisionCalls:
         self._unsealer = unsealer
         self._nonces = Nonces(time.monotonic)
         self._limit = RateLimiter(_BURST, _SECONDS, time.monotonic)
-        self._requests = Counter(
-            "morphisms_provision_requests", "Requests to provision this verifier.", ["outcome"], registry=registry
-        )
-        for outcome in ("taken", *(problem.value for problem in ProvisionErrorType)):
-            self._requests.labels(outcome)
+        self._metrics = metrics
 
     def routes(self) -> dict[tuple[str, str], Callable[[bytes, RequestInfo], Awaitable[Response]]]:
         """(method, path) to handler."""
@@ -92,12 +88,12 @@ class ProvisionCalls:
                 outcomes[SecretName.UNSEAL_SHARE] = await self._unsealer.pass_on(share)
         except ProvisionRefusedError as error:
             logs.warning("provision_refused", problem=error.problem.value, detail=error.detail, provisioner=signer)
-            self._requests.labels(error.problem.value).inc()
+            self._metrics.provisioned(error.problem.value)
             answer = write_provision_error(error.problem, error.detail, identifier)
             return Response(_STATUS.get(error.problem, 409), answer)
         named = {name.value: outcome.value for name, outcome in outcomes.items()}
         logs.info("provisioned", provisioner=signer, outcomes=named)
-        self._requests.labels("taken").inc()
+        self._metrics.provisioned("taken")
         return Response(200, write_provision_state(self._state(outcomes=outcomes)))
 
     def _read(self, body: bytes) -> ProvisionRequest:

@@ -5,25 +5,21 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
-from prometheus_client import CollectorRegistry, Gauge
-
 from attestation.verifier.provisioning.held_secrets import HeldSecrets
 from attestation.verifier.provisioning.unsealing import Unsealer
 from attestation.verifier.responses import new_correlation_id, unavailable
 from kbs.messages import ErrorType
 from kbs.provision import SecretName
 from server import logs
-from server.messages import NO_INTAKE, Handler, Intake, RequestInfo, Response
+from server.messages import NO_INTAKE, Intake, Response
 
 
 class Seal:
     """Whether this process still waits for secrets. Once open it stays open: a value that is held is not lost."""
 
-    def __init__(self, held: HeldSecrets, unsealer: Unsealer | None, registry: CollectorRegistry) -> None:
+    def __init__(self, held: HeldSecrets, unsealer: Unsealer | None) -> None:
         self._held = held
         self._unsealer = unsealer
-        gauge = Gauge("morphisms_sealed", "1 while the verifier waits for secrets, else 0.", registry=registry)
-        gauge.set_function(lambda: float(self.is_sealed))
         held.when_taken(lambda _: self._announce())
         if unsealer is not None:
             unsealer.when_open(self._announce)
@@ -46,25 +42,16 @@ class Seal:
         return f"sealed: waits for {', '.join(name.value for name in missing)}" if missing else None
 
     def guard(
-        self,
-        routes: Mapping[tuple[str, str], Handler],
-        intakes: Mapping[str, Intake],
-        always: Collection[str],
-    ) -> tuple[dict[tuple[str, str], Handler], dict[str, Intake]]:
-        """The routes and intakes that answer 503 while sealed, but for the paths in `always`."""
-        paths = {path for _, path in routes} - set(always)
-        guarded = {key: self._guarded(handler) if key[1] in paths else handler for key, handler in routes.items()}
-        screened = {path: self._screened(intakes.get(path, NO_INTAKE)) for path in paths}
-        return guarded, {**intakes, **screened}
+        self, paths: Collection[str], intakes: Mapping[str, Intake], always: Collection[str]
+    ) -> dict[str, Intake]:
+        """The conditions of the paths, which answer 503 while sealed, but for those in `always`.
 
-    def _guarded(self, handler: Handler) -> Handler:
-        async def answer(body: bytes, info: RequestInfo) -> Response:
-            return self._refusal() or await handler(body, info)
+        They hold before a body is read, so a sealed verifier holds none.
+        """
+        guarded = {path: self._guarded(intakes.get(path, NO_INTAKE)) for path in set(paths) - set(always)}
+        return {**intakes, **guarded}
 
-        return answer
-
-    def _screened(self, intake: Intake) -> Intake:
-        # Before the body is read, so that a sealed verifier holds none.
+    def _guarded(self, intake: Intake) -> Intake:
         return replace(intake, screen=lambda info: self._refusal() or intake.screen(info))
 
     def _refusal(self) -> Response | None:

@@ -79,6 +79,8 @@ class Provisioner:
         """Status and problem of an answer that must not be a success."""
         answer = self.send(body)
         assert answer.status >= 400, answer
+        assert b"canary" not in answer.body
+        assert b"PRIVATE" not in answer.body
         return answer.status, read_provision_error(answer.body).problem
 
     def close(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +30,7 @@ from kbs.guest import (
 from kbs.hand_over import PROVISIONED_PATH, PROVISIONED_ROLE, write_replica_evidence
 from kbs.messages import ATTEST_PATH, AUTH_PATH, binding
 from kbs.provision import SecretName
+from kbs.reference_values import TcbFloor
 from kbs.references import References, write_references
 from tests.attestation.kms import BentDevice, kms_guest
 from tests.attestation.verifier.attesting import digest_of, make_attesting_site
@@ -37,7 +39,9 @@ from tests.attestation.verifier.process import Site, Verifier, verifier
 from tests.attestation.verifier.provisioner import Provisioner, jwk, provisioning
 from tests.attestation.verifier.test_provisioning import authority, text_of
 from tests.attestation.verifier.tokens import Issuer
+from tests.support.paths import ROOT
 from tests.support.ports import free_port
+from tests.support.processes import morphisms
 from tests.support.simulated_machine import simulated_machine
 from tests.support.until import until
 
@@ -98,7 +102,9 @@ def giver(replicas: Replicas) -> Iterator[Verifier]:
     signed_by = {"signer": jwk(REFERENCES_SIGNER), "minSerial": 3}
     site = replicas.site("giver", replicas.ports[0], references=signed_by)
     site.settings["attest"]["references"] = "references.jws"
-    other = kms_guest(host_data=frozenset({b"n" * 32}))
+    lowest = TcbFloor(1, 0, 1, 1)
+    floors = {"min_tcb": lowest, "min_committed_tcb": lowest, "min_launch_tcb": lowest}
+    other = kms_guest(host_data=frozenset({b"n" * 32}), **floors)
     references = References(3, (other,), frozenset({b"o" * 32}))
     (site.folder / "references.jws").write_text(write_references(references, REFERENCES_SIGNER))
     with verifier(site) as process:
@@ -179,10 +185,26 @@ def test_a_guest_that_differs_in_one_field_gets_nothing(giver: Verifier, hierarc
     refuses(giver, Poser(giver, device, digest_of(giver.site)), check)
 
 
-@pytest.mark.parametrize("tamper", [Tamper.SIGNATURE, Tamper.MEASUREMENT, Tamper.TCB])
-def test_a_report_that_no_firmware_signed_gets_nothing(giver: Verifier, hierarchy: Hierarchy, tamper: Tamper) -> None:
+@pytest.mark.parametrize(
+    ("tamper", "check"),
+    [
+        (Tamper.SIGNATURE, "signature/report"),
+        (Tamper.MEASUREMENT, "guest/measurement"),
+        (Tamper.TCB, "tcb/reported-floor"),
+    ],
+)
+def test_a_report_that_no_firmware_signed_gets_nothing(
+    giver: Verifier, hierarchy: Hierarchy, tamper: Tamper, check: str
+) -> None:
     device = Device(hierarchy, host_data=HOST_DATA, tamper=tamper)
-    refuses(giver, Poser(giver, device, digest_of(giver.site)), "")
+    refuses(giver, Poser(giver, device, digest_of(giver.site)), check)
+
+
+def test_the_operator_reads_why_a_replica_was_refused(giver: Verifier, hierarchy: Hierarchy) -> None:
+    answer = Poser(giver, Device(hierarchy, host_data=b"w" * 32), digest_of(giver.site)).attest()
+    told = explained(giver.site, answer.error.correlation_id)
+    assert "replica: guest/host-data: FAILED: HOST_DATA" in told
+    assert "SIMULATED" in told
 
 
 def test_a_replica_whose_host_wrote_another_configuration_gets_nothing(giver: Verifier, hierarchy: Hierarchy) -> None:
@@ -200,7 +222,7 @@ def test_evidence_for_a_pods_login_is_none_for_a_hand_over(giver: Verifier, hier
     body = write_attest(poser.nonce, poser.key.public, evidence, asked)
     answer = poser.connection.call("POST", ATTEST_PATH, body)
     assert answer.status == 401
-    assert "guest/report-data" in failed(giver, answer)
+    assert failed(giver, answer)["replica"] == ["guest/report-data"]
 
 
 def test_another_connections_key_and_a_used_nonce_get_nothing(giver: Verifier, hierarchy: Hierarchy) -> None:
@@ -223,12 +245,12 @@ def test_signed_references_name_a_replica_with_its_own_configuration_alone(
     """As during an update: the next initdata, listed by the KMS's signer, beside the next configuration."""
     listed = Device(hierarchy, host_data=b"n" * 32)
     assert Poser(giver, listed, b"o" * 32).attest().status == 200
-    refuses(giver, Poser(giver, listed, digest_of(giver.site)), "replica/configuration")
+    refuses(giver, Poser(giver, listed, digest_of(giver.site)), "replica/configuration", "kms")
     refuses(giver, Poser(giver, Device(hierarchy, host_data=HOST_DATA), b"o" * 32), "replica/configuration")
     older = BentDevice(hierarchy, host_data=b"n" * 32, fields={"launch_tcb": _older()})
-    refuses(giver, Poser(giver, older, b"o" * 32), "tcb/launch-floor")
+    refuses(giver, Poser(giver, older, b"o" * 32), "tcb/launch-floor", "kms")
     elsewhere = BentDevice(hierarchy, host_data=b"n" * 32, fields={"chip_id": b"c" * 64})
-    refuses(giver, Poser(giver, elsewhere, b"o" * 32), "guest/chip-id")
+    refuses(giver, Poser(giver, elsewhere, b"o" * 32), "guest/chip-id", "kms")
 
 
 def test_a_sealed_replica_takes_nothing_from_who_is_none(
@@ -259,6 +281,8 @@ def test_a_guest_without_initdata_is_no_replica_by_its_measurement_alone(
             assert poser.attest().status == 401
             (line,) = process.events("hand_over")
             assert "no initdata" in line["detail"]
+            told = explained(process.site, line["correlation_id"])
+            assert "hand-over  REFUSED: no-policy" in told
 
 
 def test_a_sealed_replica_hands_nothing_over_and_attests_itself(replicas: Replicas, tmp_path: Path) -> None:
@@ -271,19 +295,27 @@ def test_a_sealed_replica_hands_nothing_over_and_attests_itself(replicas: Replic
         assert caller.call("POST", ATTESTED_PATH, nonce).status == 200
 
 
-def refuses(giver: Verifier, poser: Poser, check: str) -> None:
+def refuses(giver: Verifier, poser: Poser, check: str, compared_with: str = "replica") -> None:
+    """`compared_with`: the reference values that it fails by this check; "replica" is the giver's own report."""
     answer = poser.attest()
     assert answer.status == 401
-    assert check in failed(giver, answer)
+    assert check in failed(giver, answer)[compared_with]
     assert b"tcb" not in answer.body
     poser.connection.close()
 
 
-def failed(giver: Verifier, answer: Answer) -> str:
-    """The failed checks, as the log names them."""
-    identifier = answer.error.correlation_id
-    (line,) = giver.events("hand_over", identifier)
-    return str(line["detail"])
+def failed(giver: Verifier, answer: Answer) -> dict[str, list[str]]:
+    """The failed checks by reference values, as the log names them."""
+    (line,) = giver.events("hand_over", answer.error.correlation_id)
+    assert line["simulated"] is True
+    parts = [part.partition(": ") for part in line["detail"].split("; ")]
+    return {name: ids.split(", ") for name, _, ids in parts}
+
+
+def explained(site: Site, correlation_id: str) -> str:
+    """What `morphisms explain` prints of it."""
+    words = morphisms("explain", correlation_id, "--config", site.folder / "verifier.yaml")
+    return subprocess.run(words, capture_output=True, text=True, cwd=ROOT, check=True).stdout
 
 
 def _older() -> bytes:
