@@ -140,10 +140,12 @@ def evaluated(facts: Facts, unreached: frozenset[str] = frozenset()) -> tuple[Ch
 def _evaluate(check: Check, facts: Facts, before: Mapping[str, CheckResult | None]) -> CheckResult | None:
     if check.with_reference and facts.reference is None:
         return None
-    needs = [(need, before[need]) for need in check.needs]
-    if any(result is None for _, result in needs):
-        return None
-    waiting = [need for need, result in needs if result is not None and not result.ok]
+    waiting: list[str] = []
+    for need in check.needs:
+        if (result := before[need]) is None:
+            return None
+        if not result.ok:
+            waiting.append(need)
     if waiting:
         return CheckResult(check.id, None, f"needs {', '.join(waiting)}", "")
     outcome = check.evaluate(facts)

@@ -63,6 +63,11 @@ class CertificateStore:
         self._limit = limit
         self._memory: OrderedDict[str, bytes] = OrderedDict()
 
+    @property
+    def is_in_memory(self) -> bool:
+        """There is no folder to look into."""
+        return self._folder is None
+
     def recall(self, name: str) -> bytes | None:
         """The bytes under a relative name if they are in memory."""
         if name in self._memory:
@@ -327,8 +332,10 @@ class CertificateCache:
         return task
 
     async def _stored(self, name: str) -> bytes | None:
-        known = self.store.recall(name)  # the warm path costs no thread
-        return known if known is not None else await asyncio.to_thread(self.store.get, name)
+        known = self.store.recall(name)
+        if known is not None or self.store.is_in_memory:
+            return known  # the warm path costs no thread
+        return await asyncio.to_thread(self.store.get, name)
 
 
 def _crl_name(line: ProductLine, *, vlek: bool) -> str:

@@ -222,11 +222,20 @@ def _hash_name(algorithm: hashes.HashAlgorithm) -> str:
 
 
 def is_signed_by(tbs: bytes, signature: bytes, issuer: Certificate) -> bool:
-    """The issuer's RSA key made this signature with exactly AMD's PSS parameters, whatever the certificate says."""
-    if not isinstance(issuer.key, rsa.RSAPublicKey) or issuer.key.key_size > MAX_RSA_BITS:
+    """The issuer's RSA key made this signature with exactly AMD's PSS parameters, whatever the certificate says.
+
+    The answer depends on these bytes alone, and is remembered: guests of one machine bring the same chain each time.
+    """
+    return _is_signed_by(tbs, signature, issuer.der)
+
+
+@lru_cache(maxsize=1024)
+def _is_signed_by(tbs: bytes, signature: bytes, issuer: bytes) -> bool:
+    key = _parse(issuer).key
+    if not isinstance(key, rsa.RSAPublicKey) or key.key_size > MAX_RSA_BITS:
         return False
     try:
-        issuer.key.verify(signature, tbs, _PSS, _HASH)
+        key.verify(signature, tbs, _PSS, _HASH)
     except (InvalidSignature, ValueError, UnsupportedAlgorithm):
         return False
     return True

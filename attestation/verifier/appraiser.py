@@ -115,11 +115,13 @@ class Appraiser:
         possible = self._policies().possible(evidence.report.host_data, attestation.pod)
         if len(possible) == 1:
             (attestation.policy,) = possible
-        self._check_cheaply(attestation, request, evidence, possible)
+        references = self._check_cheaply(attestation, request, evidence, possible)
         attestation.pod = await self._enrich_identity(attestation.pod, request.pod_token)
         self._check_node(attestation.pod, evidence)
         attestation.policy = self._policies().find(evidence.report.host_data, attestation.pod)
-        references = self._check_cheaply(attestation, request, evidence, (attestation.policy,))
+        # The one policy that was possible has been compared already, unless it was edited meanwhile.
+        if possible != (attestation.policy,):
+            references = self._check_cheaply(attestation, request, evidence, (attestation.policy,))
         endorsements = await self._appraise(attestation, request, evidence, attestation.policy, references)
         return self._granted(attestation, request, evidence, endorsements)
 
