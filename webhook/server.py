@@ -21,6 +21,7 @@ from server.service import Address, Application, Background
 from server.tls import CertificateFiles, HeldCertificate
 from server.watched import FileMetrics, Watched
 from webhook.cluster.protocol import Cluster
+from webhook.cluster.replica import Replica
 from webhook.configuration.model import Configuration
 from webhook.configuration_file import load_configuration, without_effect
 from webhook.decide import PATHS, decide, lookup
@@ -33,6 +34,7 @@ from webhook.workload_name import workload_name
 
 if TYPE_CHECKING:
     from certs.controller import CertificateController
+    from webhook.cluster.templates import Templates
 
 # Below every timeout of the registration (2 s in audit mode, 5 s elsewhere), so that the API server gets an answer.
 _LIMITS = Limits(deadline_seconds=1.8)
@@ -42,7 +44,8 @@ _LIMITS = Limits(deadline_seconds=1.8)
 class WebhookSettings:
     """The command line's settings.
 
-    `certificate`: files, or this replica's identity where the replicas keep a CA of their own.
+    `certificate`: files, or this replica's identity where the replicas keep a CA of their own. `replica`: which one of
+    several it is, that share their container templates; None for one by itself.
     """
 
     listen: Address
@@ -51,6 +54,7 @@ class WebhookSettings:
     configuration: Path | None = None
     lame_duck_seconds: float = LAME_DUCK_SECONDS
     kubeconfig: str | None = None
+    replica: Replica | None = None
 
 
 def make_application(settings: WebhookSettings, make_cluster: Callable[[Configuration], Cluster]) -> Application:
@@ -71,9 +75,14 @@ def make_application(settings: WebhookSettings, make_cluster: Callable[[Configur
         logs.warning("sidecar_image_not_pinned", advice="pin sidecar.image by digest; Knative does not resolve it")
     cluster = make_cluster(current())
     metrics = AdmissionMetrics(registry, lambda: cluster.current().age_seconds or 0.0)
-    admission = Admission(current, cluster, metrics)
-    background.append(cluster.run)
     gates: dict[str, Check] = {"cluster": cluster.problem}
+    background.append(cluster.run)
+    templates = None
+    if settings.replica is not None:
+        templates = _templates(settings, settings.replica, current, registry)
+        background.append(templates.run)
+        gates["templates"] = templates.problem
+    admission = Admission(current, cluster, metrics, templates)
     certificate: CertificateFiles | HeldCertificate
     if isinstance(settings.certificate, Identity):
         certificate = HeldCertificate()
@@ -114,6 +123,15 @@ def _controller(
     )
 
 
+def _templates(
+    settings: WebhookSettings, replica: Replica, current: Callable[[], Configuration], registry: CollectorRegistry
+) -> Templates:
+    from server.kubernetes.connect import connect  # imports a Kubernetes client
+    from webhook.cluster.templates import Templates
+
+    return Templates(replica, connect=lambda: connect(settings.kubeconfig), configuration=current, registry=registry)
+
+
 def _watched(
     path: Path | None, files: FileMetrics, changed: Callable[[Configuration], None]
 ) -> Watched[Configuration] | None:
@@ -127,7 +145,14 @@ def _watched(
 class Admission:
     """Answers AdmissionReviews, one handler per path."""
 
-    def __init__(self, configuration: Callable[[], Configuration], cluster: Cluster, metrics: AdmissionMetrics) -> None:
+    def __init__(
+        self,
+        configuration: Callable[[], Configuration],
+        cluster: Cluster,
+        metrics: AdmissionMetrics,
+        templates: Templates | None = None,
+    ) -> None:
+        self._templates = templates
         self._configuration = configuration
         self._cluster = cluster
         self._metrics = metrics
@@ -155,6 +180,8 @@ class Admission:
         """Take a reloaded configuration into use."""
         self._report(configuration)
         self._cluster.configured(configuration)
+        if self._templates is not None:
+            self._templates.configured()
 
     def _report(self, configuration: Configuration) -> None:
         self._metrics.configured(configuration.digest, configuration.exceptions)
@@ -164,6 +191,8 @@ class Admission:
     async def _decide(self, request: Request) -> Decision:
         configuration = self._configuration()
         snapshot = self._cluster.current()
+        if self._templates is not None:
+            snapshot = snapshot.with_templates(self._templates.current())
         wanted = lookup(request, configuration, snapshot)
         if wanted is not None:
             snapshot = snapshot.with_fetched(await self._cluster.look_up(wanted))

@@ -16,6 +16,7 @@ from server.tls import CertificateFiles
 from server.yaml.strict import ConfigurationError
 from webhook.cluster.file import FileCluster
 from webhook.cluster.protocol import Cluster
+from webhook.cluster.replica import Replica
 from webhook.configuration.model import Configuration
 from webhook.server import WebhookSettings, make_application
 
@@ -47,7 +48,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="keep a CA of our own in Secrets, and the webhook configurations' caBundle, in place of --tls-cert",
     )
     parser.add_argument(
-        "--namespace", metavar="NAME", help="with --own-ca: where the Secrets are; default: where the pod runs"
+        "--namespace", metavar="NAME", help="where the webhook's own objects are; default: where the pod runs"
     )
     parser.add_argument(
         "--service", metavar="NAME", default="morphisms-webhook", help="with --own-ca: the Service; default %(default)s"
@@ -63,12 +64,21 @@ def run(arguments: argparse.Namespace) -> int:
         configuration=arguments.config,
         lame_duck_seconds=arguments.lame_duck_seconds,
         kubeconfig=arguments.kubeconfig,
+        replica=_replica(arguments),
     )
     if arguments.snapshot is not None:
         return service.run(lambda: make_application(settings, lambda _: FileCluster.read(arguments.snapshot)))
     return service.run(
         lambda: make_application(settings, lambda configuration: _live(configuration, settings.kubeconfig))
     )
+
+
+def _replica(arguments: argparse.Namespace) -> Replica | None:
+    """Which replica this is; None for a process that is no pod of a Deployment."""
+    name = os.environ.get("POD_NAME")
+    if arguments.snapshot is not None or not name:
+        return None
+    return Replica(arguments.namespace or _namespace(), name)
 
 
 def _certificate(arguments: argparse.Namespace) -> CertificateFiles | Identity:
@@ -89,7 +99,7 @@ def _namespace() -> str:
     try:
         return _NAMESPACE_FILE.read_text().strip()
     except OSError:
-        raise UnusableInputError("in which namespace are the Secrets? give --namespace or POD_NAMESPACE") from None
+        raise UnusableInputError("in which namespace does the webhook run? give --namespace or POD_NAMESPACE") from None
 
 
 def _live(configuration: Configuration, kubeconfig: str | None) -> Cluster:

@@ -66,6 +66,10 @@ class ControlPlane:
             self._clients[key] = Client(name, self.url, self.ca, Credentials(pair), self.folder)
         return self._clients[key]
 
+    def server_certificate(self, file: str) -> tuple[Path, Path]:
+        """(certificate, key) of a server on loopback that the cluster's clients trust."""
+        return self._authority.server(file)
+
     def node(self, name: str) -> Client:
         """A kubelet."""
         return self.user(f"system:node:{name}", "system:nodes")

@@ -7,6 +7,7 @@ their own args, environment and volumes, and a token bound to the pod.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import os
 import signal
@@ -222,12 +223,12 @@ class Installation:
             for from_, to in ((8443, port), (9090, metrics_port))
         }
         arguments = [addresses.get(argument) or _moved(argument, mounts) for argument in container["args"]]
-        arguments += ["--lame-duck-seconds", str(LAME_DUCK_SECONDS)]
+        arguments += self._more_arguments(pod)
         environment = {entry["name"]: _value(pod, entry) for entry in container.get("env", ())}
         environment["KUBECONFIG"] = str(self._bound(pod).kubeconfig)
         replica = Replica(name, None, port, metrics_port, folder)  # type: ignore[arg-type]
         replica.process = Process(
-            [sys.executable, "-m", "cli.main", *arguments],
+            [*self._program(pod), *arguments],
             self.folder / f"{name}.log",
             self.cluster.keeper,
             environment=environment,
@@ -254,7 +255,19 @@ class Installation:
         path = f"/api/v1/namespaces/{SYSTEM}/serviceaccounts/{account}/token"
         token = self.cluster.admin.create(path, request)["status"]["token"]
         folder = self.folder / pod["metadata"]["name"]
-        return Client(account, self.cluster.url, self.cluster.ca, Credentials(token=token), folder)
+        return Client(account, self._api_url(pod), self.cluster.ca, Credentials(token=token), folder)
+
+    def _api_url(self, _pod: Object) -> str:
+        """Where that pod reaches the API server."""
+        return self.cluster.url
+
+    def _program(self, _pod: Object) -> list[str]:
+        """What the pod's image starts."""
+        return [sys.executable, "-m", "cli.main"]
+
+    def _more_arguments(self, _pod: Object) -> list[str]:
+        """Further arguments, for a platform that is faster than a kubelet and kube-proxy."""
+        return ["--lame-duck-seconds", str(LAME_DUCK_SECONDS)]
 
     def _mount(self, pod: Object, name: str, folder: Path) -> Path:
         """The folder in place of a volume."""
@@ -268,6 +281,10 @@ class Installation:
             data = self.cluster.admin.get(f"{path}/configmaps/{volume['configMap']['name']}")["data"]
             for file, text in data.items():
                 (target / file).write_text(text)
+        if "secret" in volume:
+            data = self.cluster.admin.get(f"{path}/secrets/{volume['secret']['secretName']}")["data"]
+            for file, text in data.items():
+                (target / file).write_bytes(base64.b64decode(text))
         return target
 
 

@@ -44,9 +44,16 @@ SECRET_RULES: list[Object] = [
     {
         "apiGroups": ["coordination.k8s.io"],
         "resources": ["leases"],
-        "resourceNames": ["morphisms-webhook"],
+        "resourceNames": ["morphisms-webhook", "morphisms-webhook-templates"],
         "verbs": ["get", "update", "create"],
     },
+    {
+        "apiGroups": [""],
+        "resources": ["configmaps"],
+        "resourceNames": ["morphisms-webhook-templates"],
+        "verbs": ["list", "watch", "patch", "create"],
+    },
+    {"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]},
 ]
 CLUSTER_RULES: list[Object] = [
     {

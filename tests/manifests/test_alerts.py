@@ -28,6 +28,7 @@ from server.messages import Refusal
 from server.metrics import ServerMetrics, new_registry
 from server.watched import FileMetrics
 from tests.manifests.rendering import MANIFESTS
+from webhook.cluster.template_metrics import TemplateMetrics
 from webhook.metrics import AdmissionMetrics
 
 _DAY = date(2027, 3, 31)
@@ -48,6 +49,7 @@ def _known() -> set[str]:
     CertificateMetrics(registry, lambda: False, lambda: 0.0)
     FileMetrics(registry)
     expose_exceptions(registry, [Exemption(id="key-files", reason="a test", expires=_DAY)], lambda: _DAY)
+    TemplateMetrics(registry)
     names = set()
     for metric in registry.collect():
         suffixes = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"]}.get(metric.type, [""])

@@ -269,6 +269,7 @@ def test_no_policy_lets_through_what_it_cannot_work_out() -> None:
     assert {each["metadata"]["name"].removesuffix(".morphisms.dev") for each in policies} == {
         "mode-ratchet",
         "configuration-guard",
+        "templates-guard",
         "runtime-class-guard",
         "injection-present",
         "knative-labels",

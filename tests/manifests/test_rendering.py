@@ -54,7 +54,8 @@ def test_with_cert_manager_our_own_ca_is_off() -> None:
     arguments = objects["Deployment", "morphisms-webhook"]["spec"]["template"]["spec"]["containers"][0]["args"]
     assert "--own-ca" not in arguments
     assert arguments[-4:] == ["--tls-cert", "/etc/morphisms-tls/tls.crt", "--tls-key", "/etc/morphisms-tls/tls.key"]
-    assert not [key for key in objects if key[0] in ("Role", "RoleBinding", "Secret")]
+    own = {key for key in objects if key[0] in ("Role", "RoleBinding", "Secret")}
+    assert own == {(kind, "morphisms-webhook-templates") for kind in ("Role", "RoleBinding")}
     for kind in ("MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"):
         annotations = objects[kind, "morphisms"]["metadata"]["annotations"]
         assert annotations["cert-manager.io/inject-ca-from"] == "morphisms-system/morphisms-webhook"

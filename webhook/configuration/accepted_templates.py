@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from webhook.configuration.container_template import ContainerTemplate
 from webhook.configuration.model import Configuration
@@ -64,6 +65,17 @@ class AcceptedTemplates:
         """Whether the template was withdrawn, in this or another injector version."""
         return template.digest in self.revoked or any(map(template.is_same_but_for_injector, self.withdrawn))
 
+    @property
+    def why_unusable(self) -> str:
+        """Why `rendered` has nothing, for the author of a pod."""
+        if self is UNREAD:
+            return "this replica of the webhook has not read the container templates yet; try again"
+        return "the container template in force was revoked and there is no other; an operator has to configure one"
+
     def _former(self, configuration: Configuration) -> ContainerTemplate:
         former = configuration.former_container_template
         return self.by_digest.get(former.digest, former)
+
+
+UNREAD: Final = AcceptedTemplates(current="")
+"""Of a replica that has not read them yet: nothing is accepted, nothing rendered."""

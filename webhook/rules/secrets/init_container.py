@@ -23,11 +23,14 @@ def check(subject: Subject) -> Iterator[FieldMessage]:
     pod, profile = subject.pod, subject.pod.profile
     if profile is None or not profile.injects or pod.options.problems:
         return
+    templates = subject.snapshot.templates if subject.snapshot is not None else None
     injected = pod.injected
     if injected is None:
-        yield "spec.initContainers", _reason_missing(pod, profile)
+        if templates is not None and not pod.template_is_usable:
+            yield "spec.initContainers", templates.why_unusable
+        else:
+            yield "spec.initContainers", _reason_missing(pod, profile)
         return
-    templates = subject.snapshot.templates if subject.snapshot is not None else None
     if pod.plan is None:
         yield (
             f"{injected.field}.env",
@@ -49,8 +52,6 @@ def check(subject: Subject) -> Iterator[FieldMessage]:
 
 
 def _reason_missing(pod: Pod, profile: Profile) -> str:
-    if not pod.template_is_usable:
-        return "the container template in force was revoked and there is no other; an operator has to configure one"
     try:
         sidecar_container(pod, profile)
     except PlanError as error:
