@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from webhook.configuration.accepted_templates import AcceptedTemplates
@@ -127,6 +127,7 @@ _KEYS = st.one_of(
 _JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=20), st.lists)
 
 
+@settings(deadline=None)
 @given(st.one_of(_JSON, st.dictionaries(_KEYS, st.one_of(_JSON, st.sampled_from([_GOOD.text, _GOOD.digest, "true"])))))
 def test_nothing_that_it_may_hold_breaks_a_replica(data: Any) -> None:
     found = read_map(data)
