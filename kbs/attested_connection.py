@@ -11,15 +11,12 @@ import socket
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import Final, Self
-
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from kbs.bounded_http import TimedSocket, TooLargeError, http_connection, open_connection, read_body
 from kbs.deadline import Deadline, DeadlineExceededError
 from kbs.endpoint import https_parts
+from kbs.spki import spki_digest
 from kbs.trust import tls_name, trusting
 
 _JSON: Final = {"Content-Type": "application/json"}
@@ -77,7 +74,11 @@ class Connection:
             self._socket = self._handshake(_context(ca))
         except (OSError, DeadlineExceededError) as error:
             raise UnreachableError(f"{address}: {_cause(error)}") from None
-        self.spki = _spki(self._socket)
+        try:
+            self.spki = spki_digest(self._socket.getpeercert(binary_form=True) or b"")
+        except ValueError as error:
+            self._socket.close()
+            raise UnreachableError(f"{address}: it shows {error}") from None
         self._http = http_connection(address.host, address.port)
         self._http.auto_open = 0
         self._http.default_port = 443
@@ -128,12 +129,6 @@ def _context(ca: str) -> ssl.SSLContext:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
-
-
-def _spki(connection: ssl.SSLSocket) -> bytes:
-    certificate = x509.load_der_x509_certificate(connection.getpeercert(binary_form=True) or b"")
-    key = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    return sha256(key).digest()
 
 
 def _cause(error: Exception) -> str:

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import Encoding
 
+from kbs.spki import spki_digest
 from server.files import UnusableInputError, read_bounded
 from server.watched import FileMetrics, Watched
 from server.yaml.strict import ConfigurationError, Loaded
@@ -139,8 +140,7 @@ def _load_pair(chain: bytes, key: bytes, minimum: ssl.TLSVersion, name: str) -> 
         context.load_cert_chain(f"/proc/self/fd/{pair}", password=_no_password)
         leaf = x509.load_pem_x509_certificate(chain)
         context.not_after = leaf.not_valid_after_utc.timestamp()
-        key_info = leaf.public_key()
-        context.spki = hashlib.sha256(key_info.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).digest()
+        context.spki = spki_digest(leaf.public_bytes(Encoding.DER))
     except (ssl.SSLError, ValueError) as error:
         reason = getattr(error, "reason", None) or "encrypted key"
         raise ServingCertificateError([f"{name}: not a usable pair ({reason})"]) from None

@@ -7,11 +7,7 @@ from __future__ import annotations
 
 import os
 from datetime import UTC, datetime
-from hashlib import sha256
 from typing import Final
-
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from attestation.appraisal.appraise_verifier import (
     CONFIGURATION,
@@ -24,6 +20,7 @@ from attestation.appraisal.appraise_verifier import (
 from kbs.attested import ATTESTED_PATH, NONCE_SIZE, encode
 from kbs.attested_guest import read_attested_answer, write_attested
 from kbs.messages import WireError
+from kbs.spki import spki_digest
 from kbs.verifier_attest import VerifierAttest
 from sidecar.deadline import Deadline
 from sidecar.errors import SidecarError, UnattestedKeyError
@@ -54,7 +51,10 @@ class VerifierGate:
 
     def vet(self, certificate: bytes) -> None:
         """Look at a new connection's certificate (DER). Raises SidecarError for a key that is not proven."""
-        self._shown = spki_digest(certificate)
+        try:
+            self._shown = spki_digest(certificate)
+        except ValueError as error:
+            raise SidecarError(Reason.VERIFIER_NOT_ATTESTED, f"the verifier shows {error}") from None
         if not self._is_asking and self._shown not in self._proven:
             raise UnattestedKeyError
 
@@ -98,17 +98,6 @@ class VerifierGate:
             policies=encode(result.policies),
         )
         return result
-
-
-def spki_digest(certificate: bytes) -> bytes:
-    """SHA-256 of the certificate's SubjectPublicKeyInfo (DER). Raises SidecarError for a certificate without one."""
-    try:
-        key = x509.load_der_x509_certificate(certificate).public_key()
-        return sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).digest()
-    except Exception:  # the library's parser raises many kinds, its own and others
-        raise SidecarError(
-            Reason.VERIFIER_NOT_ATTESTED, "the verifier's certificate has no key that can be read"
-        ) from None
 
 
 def _refused(result: VerifierResult) -> SidecarError:

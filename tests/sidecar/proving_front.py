@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
 from kbs.attested import ATTESTED_PATH, decode
 from kbs.messages import NONCE_HEADER, read_json
+from kbs.spki import spki_digest
 from tests.attestation.kms import Kms
 from tests.sidecar.front import Fault, Front, Request, Spoilt, front, never
 from tests.support.certificates import make_pair
@@ -23,8 +21,7 @@ NOWHERE = (1, make_pair()[0].decode())
 
 
 def spki_of(pem: str) -> bytes:
-    key = x509.load_pem_x509_certificate(pem.encode()).public_key()
-    return sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).digest()
+    return spki_digest(ssl.PEM_cert_to_DER_cert(pem))
 
 
 def nonce_of(request: Request) -> bytes:

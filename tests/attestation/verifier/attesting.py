@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import ssl
 import urllib.request
@@ -10,8 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from joserfc.jwk import ECKey
 
 from attestation.simulator.hierarchy import Hierarchy
@@ -20,6 +17,7 @@ from attestation.verifier.digests import configuration_digest
 from kbs.attested import ATTESTED_PATH
 from kbs.attested_guest import AttestedAnswer, read_attested_answer, write_attested
 from kbs.references import References, signer_of, write_references
+from kbs.spki import spki_digest
 from kbs.verifier_attest import KmsGuest, SignedReferences, VerifierAttest
 from tests.attestation.kms import kms_guest
 from tests.attestation.verifier.guest import Answer
@@ -74,8 +72,7 @@ class Caller:
         self._connection.connect()
         self._connection.auto_open = False
         der = self._connection.sock.getpeercert(binary_form=True)
-        key = x509.load_der_x509_certificate(der).public_key()
-        self.spki = hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).digest()
+        self.spki = spki_digest(der)
 
     def call(self, method: str = "POST", body: bytes | None = None, path: str = ATTESTED_PATH) -> Answer:
         """One request on this very connection."""
