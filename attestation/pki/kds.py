@@ -102,12 +102,14 @@ class KeyService:
     """One client a process. Its methods raise KeyServiceError and nothing else of their own.
 
     A caller that stops waiting (cancellation, its own deadline) does not stop the request: the next one joins it.
+    `failed` is told the reason of each failure that is then remembered.
     """
 
     session: aiohttp.ClientSession
     base_url: str = DEFAULT_URL
     limits: RequestLimits = field(default_factory=RequestLimits)
     clock: Clock = field(default_factory=Clock)
+    failed: Callable[[str], None] = lambda _: None
     _vceks: _Lane = field(default_factory=lambda: _Lane(spaced=True), init=False)
     _lists: _Lane = field(default_factory=lambda: _Lane(spaced=False), init=False)
     _list_turn: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
@@ -243,6 +245,7 @@ class KeyService:
             return await self._answered(path, lane)
         except KeyServiceError as error:
             self._failed[path] = (self.clock.now() + self.limits.failure_memory, str(error))
+            self.failed(str(error))
             raise
 
     async def _answered(self, path: str, lane: _Lane) -> bytes:
@@ -280,6 +283,10 @@ class KeyService:
             ) as response:
                 body = await _bounded(response.content)
                 return response.status, body, self._retry_after(response.headers.get("Retry-After"))
+        except aiohttp.ClientHttpProxyError as error:
+            raise KeyServiceError(f"the proxy on the way to AMD's key service answered {error.status}") from None
+        except aiohttp.ClientProxyConnectionError:
+            raise KeyServiceError("the proxy on the way to AMD's key service cannot be reached") from None
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise KeyServiceError(f"AMD's key service cannot be reached: {type(error).__name__}") from None
 

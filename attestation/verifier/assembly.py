@@ -51,6 +51,7 @@ from attestation.verifier.provisioning.own_guest import OwnGuest, ReplicaRule
 from attestation.verifier.provisioning.parts import Provisioned, make_provisioned
 from attestation.verifier.provisioning.take_over import TakeOver
 from attestation.verifier.provisioning.vault_relay import Relayed
+from attestation.verifier.rate_limit import RateLimiter
 from attestation.verifier.reasons import RefusedError
 from attestation.verifier.records import RecordStore, read_vouched
 from attestation.verifier.responses import refuse
@@ -89,6 +90,8 @@ _LIMITS = Limits(
     deadline_seconds=20.0,
 )
 _JWKS_SECONDS = 5.0
+_WARNING_SECONDS = 60.0
+_KEY_SERVICE_ADVICE = "HTTPS_PROXY and NO_PROXY count for it; certificates.keyService names a mirror in its place"
 
 
 @dataclass(frozen=True, slots=True)
@@ -456,7 +459,8 @@ def _certificates(configuration: VerifierConfiguration, peers: Peers) -> Certifi
     configured = configuration.certificates
     service = None
     if configured.keyService is not None:
-        service = KeyService(aiohttp.ClientSession(trust_env=True), configured.keyService)
+        session = aiohttp.ClientSession(trust_env=True)
+        service = KeyService(session, configured.keyService, failed=_warner("key_service", _KEY_SERVICE_ADVICE))
         peers.close_too(service.close)
         peers.close_too(service.session.close)
     return CertificateCache(
@@ -465,6 +469,17 @@ def _certificates(configuration: VerifierConfiguration, peers: Peers) -> Certifi
         service,
         load_intermediates(configured),
     )
+
+
+def _warner(event: str, advice: str) -> Callable[[str], None]:
+    """Logs a problem, the same one at most once a minute."""
+    limit = RateLimiter(1, _WARNING_SECONDS, time.monotonic)
+
+    def warn(problem: str) -> None:
+        if limit.take(problem):
+            logs.warning(event, problem=problem, advice=advice)
+
+    return warn
 
 
 def _records(configuration: VerifierConfiguration) -> RecordStore | None:

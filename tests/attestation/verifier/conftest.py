@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import pytest
 
+from attestation.report.products import MILAN
 from attestation.simulator.device import Device
 from attestation.simulator.hierarchy import Hierarchy
+from tests.attestation.conftest import Platform
+from tests.attestation.verifier.key_service import Maker
 from tests.attestation.verifier.process import HOST_DATA, Verifier, make_site, policy, verifier
 from tests.attestation.verifier.tokens import Issuer
 from tests.support.openbao import OpenBao, openbao
@@ -17,6 +21,18 @@ from tests.support.openbao import OpenBao, openbao
 def device(hierarchy: Hierarchy) -> Device:
     """The guest whose HOST_DATA the policies name."""
     return Device(hierarchy, host_data=HOST_DATA)
+
+
+@pytest.fixture(scope="module")
+def platform() -> Platform:
+    """A Milan hierarchy of the tests' own."""
+    return Platform(MILAN, datetime.now(UTC))
+
+
+@pytest.fixture
+def maker(platform: Platform) -> Maker:
+    """A chip of that hierarchy, and its key service."""
+    return Maker(platform)
 
 
 @pytest.fixture(scope="session")

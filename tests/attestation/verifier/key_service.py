@@ -7,6 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
+import socket
+import socketserver
+import ssl
 import subprocess
 import sys
 import threading
@@ -108,8 +112,41 @@ def pem(certificate: Certificate) -> bytes:
 
 
 @contextlib.contextmanager
-def serving(answer: Callable[[str], HttpAnswer]) -> Iterator[str]:
-    """The address of a plain HTTP server."""
+def connect_proxy(target: int, *, refuses: bool = False) -> Iterator[tuple[str, list[str]]]:
+    """A company's proxy: its address, and the hosts that CONNECT has named. All lead to the port `target`."""
+    asked: list[str] = []
+
+    class Proxy(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            asked.append(self.rfile.readline().decode().strip())
+            while self.rfile.readline().strip():
+                pass
+            if refuses:
+                self.wfile.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+                return
+            with socket.create_connection(("127.0.0.1", target)) as beyond:
+                self.wfile.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+                ends = {self.connection: beyond, beyond: self.connection}
+                while True:
+                    readable, _, _ = select.select(list(ends), [], [], 30)
+                    for end in readable:
+                        data = end.recv(65536)
+                        if not data:
+                            return
+                        ends[end].sendall(data)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Proxy) as server:
+        server.daemon_threads = True
+        threading.Thread(target=lambda: server.serve_forever(0.02), daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}", asked
+        finally:
+            server.shutdown()
+
+
+@contextlib.contextmanager
+def serving(answer: Callable[[str], HttpAnswer], tls: ssl.SSLContext | None = None) -> Iterator[str]:
+    """The address of an HTTP server; without `tls` a plain one."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -127,9 +164,11 @@ def serving(answer: Callable[[str], HttpAnswer]) -> Iterator[str]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
     threading.Thread(target=lambda: server.serve_forever(0.02), daemon=True).start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}"
+        yield f"{'http' if tls is None else 'https'}://127.0.0.1:{server.server_port}"
     finally:
         server.shutdown()
         server.server_close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ import pytest
 from attestation.report.products import MILAN
 from attestation.report.tcb import Tcb, encode_tcb
 from attestation.simulator.hierarchy import Hierarchy
-from tests.attestation.conftest import Platform
 from tests.attestation.verifier import key_service
 from tests.attestation.verifier.guest import Answer
 from tests.attestation.verifier.key_service import HttpAnswer, Maker, milan_verifier, serving
@@ -24,16 +22,6 @@ from tests.support.until import until
 
 TENANTS = {"hostile": b"h" * 32, "victim": b"v" * 32}
 PACE = 0.3
-
-
-@pytest.fixture(scope="module")
-def platform() -> Platform:
-    return Platform(MILAN, datetime.now(UTC))
-
-
-@pytest.fixture
-def maker(platform: Platform) -> Maker:
-    return Maker(platform)
 
 
 @pytest.fixture

@@ -3,35 +3,24 @@
 from __future__ import annotations
 
 import os
+import ssl
 import urllib.request
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from attestation.pki.certificates import parse_certificates
-from attestation.report.products import MILAN
 from attestation.simulator.hierarchy import Hierarchy
 from kbs.attested_guest import write_attested
 from tests.attestation.conftest import Platform
 from tests.attestation.verifier.attesting import Caller
-from tests.attestation.verifier.key_service import HOST_DATA, Maker, attest, milan_verifier, serving
+from tests.attestation.verifier.key_service import HOST_DATA, Maker, attest, connect_proxy, milan_verifier, serving
 from tests.attestation.verifier.process import Site, Verifier, make_site, policy
 from tests.attestation.verifier.test_refusals import inside
 from tests.attestation.verifier.tokens import Issuer
 from tests.support.until import until
 
 CRL, VLEK_CRL = "/vcek/v1/Milan/crl", "/vlek/v1/Milan/crl"
-
-
-@pytest.fixture(scope="module")
-def platform() -> Platform:
-    return Platform(MILAN, datetime.now(UTC))
-
-
-@pytest.fixture
-def maker(platform: Platform) -> Maker:
-    return Maker(platform)
 
 
 @pytest.fixture
@@ -128,6 +117,38 @@ def test_an_egress_proxy_is_used_for_the_key_service(site: Site, maker: Maker, i
             assert answer.status == (503 if excepted else 200)
             assert bool(asked) != excepted
             assert all(target.startswith(service) for target in asked)
+
+
+@pytest.mark.parametrize("case", ["used", "excepted", "refuses", "gone"])
+def test_https_to_the_key_service_goes_through_the_proxys_tunnel(
+    site: Site, maker: Maker, issuer: Issuer, case: str
+) -> None:
+    """Nothing listens at the service's own address here, so only the tunnel leads to it."""
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(site.folder / "tls.crt", site.folder / "tls.key")
+    with (
+        serving(maker.key_service, tls) as url,
+        connect_proxy(int(url.rpartition(":")[2]), refuses=case == "refuses") as (proxy, asked),
+    ):
+        address = "http://127.0.0.1:1" if case == "gone" else proxy
+        excepted = "localhost" if case == "excepted" else ""
+        environment = os.environ | {"HTTPS_PROXY": address, "https_proxy": address}
+        environment |= {"NO_PROXY": excepted, "no_proxy": excepted, "SSL_CERT_FILE": str(site.folder / "ca.crt")}
+        with milan_verifier(site, maker, environment=environment, keyService="https://localhost") as running:
+            answer = attest(running, maker, issuer)
+            assert answer.status == (200 if case == "used" else 503)
+            assert bool(asked) == (case in ("used", "refuses"))
+            assert set(asked) <= {"CONNECT localhost:443 HTTP/1.1"}
+            problems = {line["problem"] for line in running.events("key_service")}
+            assert (
+                problems
+                == {
+                    "used": set(),
+                    "excepted": {"AMD's key service cannot be reached: ClientConnectorError"},
+                    "refuses": {"the proxy on the way to AMD's key service answered 403"},
+                    "gone": {"the proxy on the way to AMD's key service cannot be reached"},
+                }[case]
+            )
 
 
 def test_the_verifiers_own_evidence_comes_with_its_whole_chain(site: Site, maker: Maker) -> None:

@@ -34,6 +34,7 @@ from tests.attestation.verifier.test_refusals import Guest
 from tests.attestation.verifier.tokens import Issuer
 from tests.support.processes import listening_ports
 from tests.support.processes import running as running_process
+from tests.support.unfinished_bodies import unfinished_bodies
 
 KIB = 1024
 # With quotes and line ends, as policies have them: its JSON is larger than it is.
@@ -79,52 +80,12 @@ def status(caller: http.client.HTTPSConnection, path: str, body: bytes, headers:
     return answer.status
 
 
-@contextlib.contextmanager
-def unfinished(running: Verifier, count: int, size: int) -> Iterator[None]:
-    """`count` connections of one address, each with a body of `size` bytes but for its last one, again and again.
-
-    A connection that is refused takes less, so that all together use up the room there is.
-    """
-    context = ssl.create_default_context(cafile=str(running.site.folder / "ca.crt"))
-    sent, stop = threading.Semaphore(0), threading.Event()
-
-    def hold() -> None:
-        mine = size
-        while not stop.is_set():
-            head = f"POST {ATTEST_PATH} HTTP/1.1\r\nHost: h\r\nContent-Length: {mine}\r\n\r\n".encode()
-            with contextlib.suppress(OSError):  # it may be refused while it sends
-                plain = socket.create_connection(("127.0.0.1", running.port), source_address=(ATTACKER, 0))
-                with context.wrap_socket(plain, server_hostname="127.0.0.1") as secured:
-                    with contextlib.suppress(OSError):
-                        secured.sendall(head + b" " * (mine - 1))
-                    secured.settimeout(0.5)
-                    sent.release()
-                    while not stop.is_set():
-                        try:
-                            refused = secured.recv(12).endswith((b"413", b"429"))
-                        except TimeoutError:
-                            continue
-                        mine = max(16, mine // 2) if refused else size
-                        break
-
-    threads = [threading.Thread(target=hold, daemon=True) for _ in range(count)]
-    for thread in threads:
-        thread.start()
-    try:
-        for _ in range(count):
-            assert sent.acquire(timeout=60)
-        yield
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join(30)
-
-
 @pytest.mark.parametrize(("count", "size"), [(136, 490 * KIB), (300, MAX_ATTEST_SIZE)])
 def test_unfinished_bodies_keep_no_other_address_out(
     alone: Verifier, device: Device, issuer: Issuer, count: int, size: int
 ) -> None:
-    with unfinished(alone, count, size):
+    ca = alone.site.folder / "ca.crt"
+    with unfinished_bodies(alone.port, ca, ATTEST_PATH, source=ATTACKER, count=count, size=size, shrinks=True):
         caller = connection(alone, OTHER)
         for _ in range(20):
             assert status(caller, AUTH_PATH, write_auth()) == 200
@@ -236,13 +197,10 @@ def test_a_guest_may_send_the_document_that_it_was_launched_with(
     guest = Guest(client, launched, issuer.token(uid="initdata"))
     body = with_document(guest, DOCUMENT)
     assert len(body) > 8 * MAX_ATTEST_SIZE
-    # Nobody can send so much without having asked for a nonce, nor without saying how much it is.
-    with contextlib.suppress(OSError):
-        assert client.attest(body).status == 413
-    client.close()
-    for headers in ({NONCE_HEADER: "A" * 44}, {NONCE_HEADER: guest.nonce, "Transfer-Encoding": "chunked"}):
-        with contextlib.suppress(OSError):
-            assert client.call("POST", ATTEST_PATH, body, headers).status in (400, 413)
+    # Nobody can send so much without having asked for a nonce.
+    for headers in ({}, {NONCE_HEADER: "A" * 44}):
+        with contextlib.suppress(OSError):  # the server closes the connection while it sends
+            assert client.call("POST", ATTEST_PATH, body, headers).status == 413
         client.close()
     assert client.call("POST", ATTEST_PATH, body, {NONCE_HEADER: guest.nonce}).status == 200
     # A small one needs neither.

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import socket
 import ssl
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.paths import REVIEWS
+from tests.support.unfinished_bodies import unfinished_bodies
 from tests.webhook.server.process import CLUSTER, Webhook, webhook
 
 _POD = REVIEWS / "pods-create-payments-by-replicaset-controller.json"
@@ -23,39 +22,9 @@ _ATTACKER, _HONEST = "127.0.0.2", "127.0.0.3"
 
 @contextlib.contextmanager
 def _unfinished(running: Webhook, count: int, size: int) -> Iterator[None]:
-    """`count` connections that send all but the last byte of a body, again and again."""
-    context = ssl.create_default_context(cafile=str(running.certificate / "ca.crt"))
-    head = f"POST /mutate/pod HTTP/1.1\r\nHost: h\r\nContent-Length: {size}\r\n\r\n".encode()
-    body = b" " * (size - 1)
-    sent, stop = threading.Semaphore(0), threading.Event()
-
-    def hold() -> None:
-        while not stop.is_set():
-            with contextlib.suppress(OSError):
-                plain = socket.create_connection(("127.0.0.1", running.port), source_address=(_ATTACKER, 0))
-                with context.wrap_socket(plain, server_hostname="127.0.0.1") as secured:
-                    with contextlib.suppress(OSError):  # it may be refused while it sends
-                        secured.sendall(head + body)
-                    sent.release()
-                    secured.settimeout(0.2)
-                    while not stop.is_set():
-                        try:
-                            secured.recv(12)
-                        except TimeoutError:
-                            continue
-                        break
-
-    threads = [threading.Thread(target=hold, daemon=True) for _ in range(count)]
-    for thread in threads:
-        thread.start()
-    try:
-        for _ in range(count):
-            assert sent.acquire(timeout=60)
+    ca = running.certificate / "ca.crt"
+    with unfinished_bodies(running.port, ca, "/mutate/pod", source=_ATTACKER, count=count, size=size):
         yield
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join(30)
 
 
 @pytest.mark.parametrize("source", [_HONEST, _ATTACKER])
