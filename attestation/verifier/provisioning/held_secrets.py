@@ -33,11 +33,13 @@ class ProvisionRefusedError(Exception):
 class HeldSecrets:
     """What the configuration `needs`, as far as it has come. A value that is held is never replaced.
 
-    A share is not among the held values: OpenBao gets it at once.
+    A share is not among the held values: OpenBao gets it at once. `problem_of_ca`: why a CA of the right form cannot be
+    used; empty when it can.
     """
 
-    def __init__(self, needs: Sequence[SecretName]) -> None:
+    def __init__(self, needs: Sequence[SecretName], problem_of_ca: Callable[[Pair], str] = lambda _: "") -> None:
         self._needs = tuple(needs)
+        self._problem_of_ca = problem_of_ca
         self._values: dict[SecretName, str] = {}
         self._watchers: list[Callable[[SecretName], None]] = []
 
@@ -72,6 +74,7 @@ class HeldSecrets:
             )
         found = {name: normal_form(name, text) for name, text in secrets.items() if name in self._needs}
         found.pop(SecretName.UNSEAL_SHARE, None)
+        self._check_ca(found.get(SecretName.TLS_CA_KEY))
         outcomes = {name: self._outcome(name, text) for name, text in found.items()}
         for name, outcome in outcomes.items():
             if outcome is Outcome.TAKEN:
@@ -79,6 +82,13 @@ class HeldSecrets:
                 for call in self._watchers:
                     call(name)
         return outcomes
+
+    def _check_ca(self, text: str | None) -> None:
+        authority = None if text is None else read_authority(text)
+        if authority is not None and (problem := self._problem_of_ca(authority)):
+            raise ProvisionRefusedError(
+                ProvisionErrorType.UNUSABLE, f"{SecretName.TLS_CA_KEY.value}: {problem}; see provisioning.names"
+            )
 
     def _outcome(self, name: SecretName, text: str) -> Outcome:
         held = self._values.get(name)

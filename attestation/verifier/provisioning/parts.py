@@ -53,8 +53,8 @@ def make_provisioned(
 
     Adds the readiness to `gates`, and what runs beside the server to `background`.
     """
-    held = HeldSecrets(configured.needs)
     leaf = ServingLeaf(configured.names)
+    held = HeldSecrets(configured.needs, leaf.problem)
     background.append(leaf.keep)
     unsealer = None if beside is None else Unsealer(beside)
     if unsealer is not None:

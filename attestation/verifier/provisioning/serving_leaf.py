@@ -7,6 +7,8 @@ and renewed at half its life.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ssl
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -14,6 +16,7 @@ from certs.authority import issue_leaf, self_signed_leaf
 from certs.chain import vouches
 from certs.pem import Pair
 from certs.periods import Periods
+from kbs.trust import trusting
 from server import logs
 from server.tls import HeldCertificate
 
@@ -41,6 +44,19 @@ class ServingLeaf:
             await asyncio.sleep(self._periods.leaf.total_seconds() / 2)
             self._renew()
 
+    def problem(self, authority: Pair) -> str:
+        """Why clients would not accept a leaf below this CA, such as its own limits of names; empty when they do."""
+        held = HeldCertificate()
+        leaf = issue_leaf(authority, self._names, datetime.now(UTC), self._periods)
+        held.replace(leaf.certificate_pem, leaf.key_pem)
+        client = trusting(authority.certificate_pem.decode())
+        try:
+            for name in self._names:
+                _handshake(client, held.front, name)
+        except ssl.SSLCertVerificationError as error:
+            return f"the CA does not vouch for {name}: {error.verify_message}"
+        return ""
+
     def _renew(self) -> None:
         authority, now = self._authority, datetime.now(UTC)
         if authority is None:
@@ -57,3 +73,16 @@ class ServingLeaf:
             self_signed=authority is None,
             ends=leaf.certificate.not_valid_after_utc.isoformat(),
         )
+
+
+def _handshake(client: ssl.SSLContext, server: ssl.SSLContext, name: str) -> None:
+    """Between two ends in memory. Raises SSLCertVerificationError where the client refuses the server."""
+    there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ends = [
+        client.wrap_bio(back, there, server_hostname=name),
+        server.wrap_bio(there, back, server_side=True),
+    ]
+    # TLS 1.3: hello, the server's flight, the client's.
+    for end in (*ends, *ends):
+        with contextlib.suppress(ssl.SSLWantReadError):
+            end.do_handshake()

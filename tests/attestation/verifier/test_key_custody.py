@@ -5,14 +5,21 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from joserfc.jwk import ECKey
 
 from attestation.simulator.hierarchy import Hierarchy
+from attestation.verifier.configuration import load_configuration
+from attestation.verifier.key_custody import check_key_custody
+from kbs.provision import SecretName
+from server.yaml.strict import ConfigurationError
 from tests.attestation.verifier.own_login import write_secret
 from tests.attestation.verifier.process import Site, exemption, make_site, start_command, verifier
+from tests.attestation.verifier.provisioner import provisioning
 from tests.attestation.verifier.tokens import Issuer
 from tests.support.paths import ROOT
 
@@ -75,6 +82,25 @@ def test_production_does_not_start(
 def test_an_exception_is_whole_or_refused(site: Site, change: dict[str, Any], problem: str) -> None:
     site.settings["exceptions"] = [exemption() | change]
     assert any(problem in each for each in problems(site))
+
+
+@pytest.mark.parametrize("signing", [{"transit": {"key": "verifier"}}, {"provisioned": True}, {"generated": True}])
+def test_a_verifier_without_key_files_needs_no_exception(site: Site, signing: dict[str, Any]) -> None:
+    """Vault on the loopback of its guest needs no TLS either: what passes there stays in the guest's memory."""
+    needs = [SecretName.VAULT_ROLE_ID, SecretName.VAULT_SECRET_ID]
+    if "provisioned" in signing:
+        needs.append(SecretName.SIGNING_KEY)
+    site.settings["vault"] = {"url": "http://127.0.0.1:1", "login": {"provisioned": {}}}
+    site.settings["signing"] = signing
+    site.settings["provisioning"] = provisioning(ECKey.generate_key("P-256"), needs=needs)
+    check_key_custody(load_configuration(site.write()), datetime.now(UTC).date())
+
+
+@pytest.mark.parametrize("url", ["http://localhost:1", "http://vault.example:8200", "http://10.0.0.1:8200"])
+def test_in_production_vault_elsewhere_needs_tls(site: Site, url: str) -> None:
+    site.settings["vault"]["url"] = url
+    with pytest.raises(ConfigurationError, match=r"vault\.url: not HTTPS"):
+        load_configuration(site.write())
 
 
 @pytest.mark.parametrize("days", [0, 30])

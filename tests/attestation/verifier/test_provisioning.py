@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -40,8 +40,9 @@ ROLE_ID, SECRET_ID, SHARE, CA, SIGNING = (
 IDS = {ROLE_ID: "canary-role-id", SECRET_ID: "canary-secret-id"}
 
 
-def authority() -> Pair:
-    return make_authority(datetime.now(UTC), Periods())
+def authority(*names: str) -> Pair:
+    """With `names`, a CA that may sign for these DNS names alone."""
+    return make_authority(datetime.now(UTC), Periods(), names)
 
 
 def text_of(pair: Pair) -> str:
@@ -150,6 +151,16 @@ def a_leaf(provisioner: Provisioner, _other: Provisioner) -> bytes:
     return provisioner.text({CA: text_of(issue_leaf(authority(), ["a.example"], datetime.now(UTC), Periods()))})
 
 
+def a_ca_for_other_names(provisioner: Provisioner, _other: Provisioner) -> bytes:
+    """No client would accept a leaf below it, and it could not be replaced."""
+    return provisioner.text({CA: text_of(authority("other.example"))})
+
+
+def an_expired_ca(provisioner: Provisioner, _other: Provisioner) -> bytes:
+    old = make_authority(datetime.now(UTC) - timedelta(days=2), Periods(authority=timedelta(days=1)))
+    return provisioner.text({CA: text_of(old)})
+
+
 def two_words(provisioner: Provisioner, _other: Provisioner) -> bytes:
     return provisioner.text({ROLE_ID: "canary-role\r\nX-Vault-Token: x"})
 
@@ -165,6 +176,8 @@ def two_words(provisioner: Provisioner, _other: Provisioner) -> bytes:
         (swapped, 409, "ProvisionUnusable"),
         (half_a_ca, 409, "ProvisionUnusable"),
         (a_leaf, 409, "ProvisionUnusable"),
+        (a_ca_for_other_names, 409, "ProvisionUnusable"),
+        (an_expired_ca, 409, "ProvisionUnusable"),
         (two_words, 409, "ProvisionUnusable"),
         (lambda *_: b"not.a.jws", 401, "ProvisionerUnknown"),
         (lambda *_: b"{}", 400, "InvalidRequest"),
