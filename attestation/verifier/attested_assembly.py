@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 from typing import Final
 
 from prometheus_client import CollectorRegistry
@@ -18,13 +17,13 @@ from attestation.verifier.metrics import SelfAttestationMetrics
 from attestation.verifier.pinned_files import PinnedFiles
 from attestation.verifier.policies.model import PolicySet
 from attestation.verifier.reasons import RefusedError
-from attestation.verifier.references_file import load_references_file
+from attestation.verifier.references_file import ServedReferences
 from attestation.verifier.self_attestation import Collector, SelfAttestation, keep_probing
 from attestation.verifier.source_pace import SourcePace
 from kbs.attested import encode
 from server import logs
 from server.service import Background
-from server.watched import FileMetrics, Watched
+from server.watched import FileMetrics
 from server.yaml.strict import ConfigurationError
 
 
@@ -63,8 +62,13 @@ def make_attested_call(
         log.called,
     )
     background.append(lambda: keep_probing(attestation, log.works))
-    references = _references(attest.references, files, background)
-    return AttestedCall(attestation, references, clock, pace, metrics)
+    served = None
+    if attest.references is not None:
+        served = ServedReferences(
+            attest.references, lambda: pinned.configuration_digest(configuration), files, registry
+        )
+        background.append(served.watch)
+    return AttestedCall(attestation, lambda: "" if served is None else served.text, clock, pace, metrics)
 
 
 _NO_POLICIES: Final = PolicySet.of(())
@@ -100,14 +104,3 @@ def _check_addresses(attest: Attest) -> None:
             problems.append(f"attest.sources: {error}")
     if problems:
         raise ConfigurationError(problems)
-
-
-def _references(path: Path | None, files: FileMetrics, background: list[Background]) -> Callable[[], str]:
-    if path is None:
-        return lambda: ""
-    watched_paths: Sequence[Path] = (path,)
-    watched: Watched[str] = Watched(
-        "references", read=lambda: load_references_file(path), paths=lambda: watched_paths, metrics=files
-    )
-    background.append(watched.watch)
-    return lambda: watched.value

@@ -25,6 +25,15 @@ def watch_shared_keys(registry: CollectorRegistry, count: Callable[[], int]) -> 
     ).set_function(count)
 
 
+def watch_references(registry: CollectorRegistry, lists: Callable[[], bool]) -> None:
+    """Export whether the signed references list this verifier's configuration."""
+    Gauge(
+        "morphisms_references_list_configuration",
+        "1 while the signed references list this verifier's configuration, else 0: guests refuse it.",
+        registry=registry,
+    ).set_function(lambda: float(lists()))
+
+
 class VerifierMetrics:
     """Attestations and logins by reason, with their durations."""
 

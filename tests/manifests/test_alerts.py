@@ -17,6 +17,7 @@ from attestation.verifier.metrics import (
     SelfAttestationMetrics,
     VerifierMetrics,
     expose_revocation,
+    watch_references,
     watch_shared_keys,
 )
 from attestation.verifier.reasons import Reason
@@ -45,6 +46,7 @@ def _known() -> set[str]:
     SelfAttestationMetrics(registry)
     ProvisioningMetrics(registry, lambda: True)
     watch_shared_keys(registry, lambda: 0)
+    watch_references(registry, lambda: True)
     expose_revocation(registry, CertificateCache(CertificateStore(), TrustAnchors()), lambda: 0.0)
     CertificateMetrics(registry, lambda: False, lambda: 0.0)
     FileMetrics(registry)

@@ -20,6 +20,7 @@ from attestation.appraisal.appraise_verifier import VerifierResult, appraise_ver
 from attestation.simulator.hierarchy import Hierarchy
 from attestation.verifier.digests import policies_digest
 from attestation.verifier.policies.load import load_policies
+from attestation.verifier.policies.model import PolicySet
 from attestation.verifier.self_attestation import MOST_WAITING
 from kbs.attested import encode
 from kbs.attested_guest import AttestedAnswer, read_attested_answer, write_attested
@@ -213,6 +214,43 @@ def test_new_references_are_served_without_a_restart(kms: Kms) -> None:
     until(lambda: kms.first.events("file_not_reloaded"))
     assert caller.prove(bytes(32)).references == compact, "a broken file does not take the last good one away"
     kms.signer.sign(kms.first.site)
+
+
+def test_an_operator_is_told_that_pods_will_refuse_a_changed_configuration(
+    kms: Kms, hierarchy: Hierarchy, issuer: Issuer, machine: str, tmp_path: Path
+) -> None:
+    """The ConfigMap was changed, and nobody signed new references."""
+    site = make_attesting_site(tmp_path, hierarchy, issuer, machine)
+    kms.signer.sign(site)
+    site.settings["vault"]["url"] = "http://127.0.0.1:2"
+    with verifier(site) as running:
+        (line,) = running.events("references_lack_configuration")
+        assert line["configuration"] == encode(digest_of(site))
+        assert metrics(running)["morphisms_references_list_configuration"] == 0
+        caller, nonce = Caller(running), bytes(32)
+        refused = appraised(kms, caller.prove(nonce), nonce, caller.spki)
+        assert [check.id for check in refused.failed] == ["references/configuration"]
+        kms.signer.sign(site, serial=2)
+        until(lambda: appraised(kms, caller.prove(nonce), nonce, caller.spki).accepted)
+        until(lambda: metrics(running)["morphisms_references_list_configuration"] == 1)
+
+
+def test_a_verifier_that_cannot_read_its_policies_yet_attests_that_none_are_in_force(
+    kms: Kms, hierarchy: Hierarchy, issuer: Issuer, machine: str, tmp_path: Path
+) -> None:
+    """A sealed one, whose policies lie in a Vault that it cannot use: people attest it before they unseal it."""
+    site = make_attesting_site(tmp_path, hierarchy, issuer, machine)
+    del site.settings["policies"], site.settings["guests"]
+    (tmp_path / "token").write_text("none")
+    (tmp_path / "token").chmod(0o400)
+    site.settings["vault"]["login"] = {"tokenFile": "token"}
+    site.settings["policyVault"] = {"path": "verifier/policies"}
+    kms.signer.sign(site)
+    with verifier(site) as running:
+        caller, nonce = Caller(running), secrets.token_bytes(32)
+        answer = caller.prove(nonce)
+        assert answer.policies == policies_digest(PolicySet.of(()))
+        assert appraised(kms, answer, nonce, caller.spki).accepted
 
 
 def test_new_policies_change_what_the_report_binds(kms: Kms) -> None:
