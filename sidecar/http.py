@@ -150,8 +150,12 @@ class Client:
         path: str,
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
+        meanwhile: Callable[[], None] | None = None,
     ) -> Answer:
-        """One request and its answer. Raises SidecarError; `retryable` where a later call may succeed."""
+        """One request and its answer. Raises SidecarError; `retryable` where a later call may succeed.
+
+        `meanwhile`: work that can be done while the other side makes its answer.
+        """
         attempt = Deadline(min(deadline.remaining(), ATTEMPT_SECONDS))
         self._is_usable = False
         try:
@@ -163,6 +167,8 @@ class Client:
                 connection.putheader("Content-Type", "application/json")
                 connection.putheader("Content-Length", str(len(body)))
             connection.endheaders(body)
+            if meanwhile is not None:
+                meanwhile()
             with connection.getresponse() as response:
                 return self._read(response)
         except SidecarError:

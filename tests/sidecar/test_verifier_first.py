@@ -31,6 +31,7 @@ from kbs.verifier import seal_token, write_attest_answer, write_auth_answer, wri
 from kbs.verifier_attest import VerifierAttest
 from plan.codec import write_plan
 from plan.document import SecretFile
+from plan.layout import PLAN_VARIABLE
 from sidecar.attest.handshake import Attester
 from sidecar.deadline import Deadline
 from sidecar.errors import SidecarError
@@ -40,7 +41,7 @@ from sidecar.shutdown import ShutdownSignal
 from tests.attestation.kms import Kms, kms_guest
 from tests.attestation.verifier.process import Verifier
 from tests.sidecar.front import Fault, Front, Request, Spoilt, front, never
-from tests.sidecar.pod import CANARY, HOME, Pod, refused
+from tests.sidecar.pod import CANARY, HOME, START, Pod, refused
 from tests.sidecar.proving_front import NOWHERE, Played, asked_only, nonce_of, played
 from tests.sidecar.resident import resident
 from tests.support.certificates import make_pair
@@ -103,39 +104,40 @@ def test_a_plan_that_does_not_demand_it_asks_nothing(pod: Pod, verifier_process:
     assert not any(WIRE_HEADER in each.headers for each in fronted.seen)
 
 
-_IMPORTS = """
-import sys
-from pathlib import Path
-from plan.codec import read_plan
-from sidecar.attest.handshake import Attester
-from sidecar.log import Events
-import sidecar.main, sidecar.vault.client, sidecar.publish.render, sidecar.publish.atomic_writer
-plan = read_plan(sys.argv[1])
-Attester(plan, Path("/token"), Events(Path("/dev/null")))
-print(*sys.modules)
-"""
+_IMPORTS = START.replace("sys.exit(", "code = (") + "print(*sys.modules)\nsys.exit(code)\n"
 _ONLY_FOR_PROOF = (
     "attestation.appraisal",
     "attestation.pki",
     "kbs.attested",
     "kbs.guest_values",
     "kbs.references",
+    "kbs.spki",
     "kbs.verifier_attest",
+    "sidecar.attest.verifier_answer",
     "sidecar.attest.verifier_first",
 )
 _NEVER = ("pydantic", "yaml", "aiohttp", "server", "attestation.verifier", "attestation.simulator", "kbs.verifier")
 
 
 def _imported(pod: Pod) -> set[str]:
-    words = [sys.executable, "-c", _IMPORTS, write_plan(pod.plan)]
-    return set(subprocess.run(words, cwd=ROOT, check=True, capture_output=True, text=True, env={}).stdout.split())
+    """The modules of a whole run, which has to end well."""
+    (pod.root / "token").write_text(pod.new_token())
+    words = [sys.executable, "-c", _IMPORTS, str(pod.root), str(pod.helper)]
+    environment = {PLAN_VARIABLE: write_plan(pod.plan)}
+    done = subprocess.run(words, cwd=ROOT, check=True, capture_output=True, text=True, env=environment)
+    return set(done.stdout.split())
 
 
-def test_only_a_cold_start_that_demands_proof_pays_for_it(pod: Pod, kms: Kms) -> None:
+def test_only_a_cold_start_that_demands_proof_pays_for_it(
+    pod: Pod, kms: Kms, verifier_process: Verifier, tmp_path: Path
+) -> None:
+    pod.change(secrets=FILE)
     found = _imported(pod)
+    assert "sidecar.attest.handshake" in found
     assert not [name for name in found if name.startswith(_ONLY_FOR_PROOF)]
-    pod.change(verifier=replace(pod.plan.verifier, attest=kms.by_signer))
-    found = _imported(pod)
+    with played(tmp_path / "front", (verifier_process.port, pod.plan.verifier.ca), Played(kms)) as fronted:
+        behind(pod, fronted, kms.by_signer)
+        found = _imported(pod)
     assert found.issuperset(_ONLY_FOR_PROOF)
     assert not [name for name in found if any(name == never or name.startswith(f"{never}.") for never in _NEVER)]
 
