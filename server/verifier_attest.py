@@ -7,6 +7,7 @@ themselves. The webhook's configuration has it, and so has any file that says wh
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -41,6 +42,7 @@ from server.yaml.fields import CertificatesText
 _NAME = "verifier"
 # No keys of either form, because they stand beside keys in the places of errors.
 _BY_SIGNER, _BY_VALUES = "by-signer", "by-values"
+MAX_SIZE = 16 * 1024  # a quarter of a plan
 _BASE64URL_32 = "^[A-Za-z0-9_-]{43}$"
 
 
@@ -104,6 +106,12 @@ class _Attest(BaseModel):
             self.plain()
         except GuestValuesError as error:
             raise _wrong(_without("verifier.attest", error)) from None
+        size = len(json.dumps(self.document(), separators=(",", ":")))
+        if size > MAX_SIZE:
+            raise _wrong(
+                f"{size} bytes as JSON, at most {MAX_SIZE} are allowed, because every pod carries them; use the form"
+                " {signer, minSerial}"
+            )
         return self
 
     def as_written(self) -> dict[str, Any]:

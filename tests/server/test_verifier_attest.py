@@ -99,6 +99,13 @@ def test_what_names_less_than_one_verifier_is_refused(document: dict[str, Any], 
     assert problem in str(error.value)
 
 
+def test_what_would_fill_every_pods_plan_is_refused() -> None:
+    chips = [number.to_bytes(64).hex() for number in range(200)]
+    with pytest.raises(ConfigurationError, match="bytes as JSON, at most 16384 are allowed"):
+        read(VALUES | {"chipIds": chips})
+    read(VALUES | {"chipIds": chips[:100]})
+
+
 def test_real_values_beside_a_simulated_root_are_refused(hierarchy: Hierarchy) -> None:
     with pytest.raises(ConfigurationError, match="simulatedRoot: required with product Simulated, and only with it"):
         read(VALUES | {"simulatedRoot": hierarchy.root_path.read_text()})

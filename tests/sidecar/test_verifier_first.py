@@ -278,6 +278,15 @@ def test_a_balancer_that_ends_tls_is_told_nothing(pod: Pod, kms: Kms, tmp_path: 
         asked_only(each)
 
 
+def test_a_connection_that_may_change_its_key_is_not_used(pod: Pod, kms: Kms, tmp_path: Path) -> None:
+    """TLS 1.2 can renegotiate, and show another certificate in the middle of a connection."""
+    with played(tmp_path / "front", NOWHERE, Played(kms)) as fronted:
+        fronted.context.maximum_version = ssl.TLSVersion.TLSv1_2
+        behind(pod, fronted, kms.by_signer)
+        assert attempt(pod, 0.5).exit_code is Exit.VERIFIER_UNREACHABLE
+    assert not fronted.seen
+
+
 @contextmanager
 def in_turn(*fronts: Front) -> Iterator[str]:
     """An address whose first connection goes to the first front, and so on, all later ones to the last; TLS passes."""
