@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from demo.node import Node
 from demo.openbao import OpenBao
 from demo.tokens import Issuer
 from demo.transcript import Transcript, UnexpectedError
-from demo.verifier import Verifier, write_site
+from demo.verifier import HOST_DATA, Verifier, sign_references, write_impostor, write_site
 from demo.webhook import Webhook, configuration
 from webhook.configuration.sections import Sidecar
 
@@ -26,7 +26,10 @@ _APPLICATION = "example.com/payments@sha256:" + "b" * 64
 
 @dataclass(frozen=True)
 class Environment:
-    """The running parts. `has_helper`: without it there are no secrets in variables, only in files."""
+    """The running parts. `has_helper`: without it there are no secrets in variables, only in files.
+
+    `impostor`: makes a second verifier, which runs while it is entered.
+    """
 
     transcript: Transcript
     folder: Path
@@ -37,6 +40,7 @@ class Environment:
     snp: Node
     tampered: Node
     plain: Node
+    impostor: Callable[[], Verifier]
     has_helper: bool
     password: str = field(default_factory=lambda: secrets.token_urlsafe(24), repr=False)
 
@@ -57,9 +61,12 @@ def started(folder: Path, transcript: Transcript) -> Iterator[Environment]:
         openbao = running.enter_context(OpenBao(folder, certificates))
         hardware = running.enter_context(Hardware(machine, "snp-0"))
         tampering = running.enter_context(Hardware(machine, "snp-1", "--tamper", "signature"))
-        site = write_site(folder / "verifier", hardware, openbao, issuer)
+        own = running.enter_context(Hardware(machine, "kms", "--host-data", HOST_DATA))
+        site = write_site(folder / "verifier", hardware, own, openbao, issuer)
+        impostors = write_impostor(folder / "impostor", site, hardware)
+        attest = sign_references([site, impostors], own)
         verifier = running.enter_context(Verifier(site, certificates))
-        settings = configuration(openbao, verifier)
+        settings = configuration(openbao, verifier, attest)
         webhook = running.enter_context(Webhook(folder, certificates, settings, _HERE / "cluster.yaml"))
         helper = build_helper(folder)
         images = {
@@ -73,6 +80,9 @@ def started(folder: Path, transcript: Transcript) -> Iterator[Environment]:
             devices = {} if device is None else {DEVICE: device.socket}
             return Node(folder / name, spaces, issuer, images, devices)
 
+        def impostor() -> Verifier:
+            return Verifier(impostors, certificates)
+
         yield Environment(
             transcript=transcript,
             folder=folder,
@@ -83,5 +93,6 @@ def started(folder: Path, transcript: Transcript) -> Iterator[Environment]:
             snp=node("snp-0", hardware),
             tampered=node("snp-1", tampering),
             plain=node("plain-0", None),
+            impostor=impostor,
             has_helper=helper is not None,
         )

@@ -21,6 +21,7 @@ class Hardware(Process):
         self.root = folder / "root.pem"
         self.crls = folder / "crls"
         self.socket = folder / f"{name}.sock"
+        self.address = f"unix:{self.socket}"
         # From inside its folder: a socket's path has a hundred characters, and a temporary folder may take them all.
         command = morphisms("simulated-hardware", "--dir", ".", "--listen", f"./{name}.sock", *options)
         super().__init__("the simulated machine", command, folder.parent / f"{name}.log", folder=folder)

@@ -6,6 +6,7 @@ import copy
 import hashlib
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from demo.environment import Environment
 from demo.node import Ran
 from demo.process import morphisms, run
 from demo.transcript import UnexpectedError
-from plan.layout import CONTAINER
+from plan.codec import read_plan, write_plan
+from plan.layout import CONTAINER, PLAN_VARIABLE
 from sidecar.reasons import Exit
 
 _HERE = Path(__file__).parent
@@ -37,6 +39,7 @@ def run_all(environment: Environment) -> None:
     _a_tampered_report_is_refused(environment, pod)
     _another_workload_is_refused(environment, pod)
     _a_plain_node_is_refused(environment, pod)
+    _another_verifier_is_refused(environment, pod)
     _the_secret_is_nowhere(environment, pod)
 
 
@@ -145,6 +148,30 @@ def _a_plain_node_is_refused(environment: Environment, pod: dict[str, Any]) -> N
     _sidecar_refused(environment, environment.plain.run(pod), Exit.EVIDENCE)
 
 
+def _another_verifier_is_refused(environment: Environment, pod: dict[str, Any]) -> None:
+    transcript = environment.transcript
+    transcript.title("The verifier, which proves itself to each pod first; then another one in its place")
+    transcript.say(
+        f"`morphisms kms attest` at the verifier, as each of the pods above did: {environment.verifier.attest()}"
+    )
+    with environment.impostor() as impostor:
+        transcript.say("the same pod, led to a verifier with the same keys, certificate and policies in another guest:")
+        _sidecar_refused(environment, environment.snp.run(_led_to(pod, impostor.url)), Exit.VERIFIER_NOT_ATTESTED)
+        transcript.say(f"`morphisms kms attest` there: {impostor.attest()}")
+        if impostor.has_records():
+            raise UnexpectedError("the pod has told the other verifier something about itself")
+
+
+def _led_to(pod: dict[str, Any], url: str) -> dict[str, Any]:
+    """The pod whose plan names this verifier: in place of a network that leads it there."""
+    led = copy.deepcopy(pod)
+    (container,) = (each for each in led["spec"]["initContainers"] if each["name"] == CONTAINER)
+    (variable,) = (each for each in container["env"] if each["name"] == PLAN_VARIABLE)
+    plan = read_plan(variable["value"])
+    variable["value"] = write_plan(replace(plan, verifier=replace(plan.verifier, url=url)))
+    return led
+
+
 def _the_secret_is_nowhere(environment: Environment, pod: dict[str, Any]) -> None:
     environment.transcript.title("Where the password does not appear")
     documents = {
@@ -218,7 +245,7 @@ def _explained(environment: Environment, line: str, expected: str) -> None:
     failed = [
         _short(f"{check['id']} {check['actual']}, required {check['required']}")
         for check in (record.get("verdict") or {}).get("checks", ())
-        if not check["ok"]
+        if check["ok"] is False
     ]
     text = f"{record['reason']}: {'; '.join(failed) or record['detail']}"
     if expected not in text:

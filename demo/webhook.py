@@ -21,16 +21,16 @@ from webhook.configuration.profiles import PRESETS
 PROFILE = "kata-snp-simulated"
 
 
-def configuration(openbao: OpenBao, verifier: Verifier) -> dict[str, Any]:
-    """As `kata-snp`, but on simulated evidence: such a profile counts only where a namespace is given it by name."""
+def configuration(openbao: OpenBao, verifier: Verifier, attest: dict[str, Any]) -> dict[str, Any]:
+    """As `kata-snp`, but on simulated evidence. `attest`: what pods demand of the verifier."""
     preset = next(profile for profile in PRESETS if profile.name == "kata-snp").model_dump(exclude_defaults=True)
     evidence = [{"source": "simulated", "address": EVIDENCE}]
     ca = openbao.ca.read_text()
     return {
         "cluster": CLUSTER,
         "profiles": [json.loads(json.dumps({**preset, "name": PROFILE, "evidence": evidence}))],
-        "namespaces": {"shop": {"profile": PROFILE}},
-        "verifier": {"url": verifier.url, "ca": ca},
+        "defaultProfile": PROFILE,
+        "verifier": {"url": verifier.url, "ca": ca, "attest": attest},
         "vault": {"url": openbao.url, "ca": ca},
         "sidecar": {"deadlineSeconds": 20},
     }

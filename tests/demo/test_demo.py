@@ -38,16 +38,18 @@ sys.exit(code)
 _WRONG_ROOT = """
 from attestation.simulator.hierarchy import open_hierarchy
 write_site = environment.write_site
-def wrong(folder, hardware, openbao, issuer):
+def wrong(folder, hardware, own, openbao, issuer):
     other = folder.parent / "other"
     other.mkdir()
     hardware.root = open_hierarchy(other).root_path
-    return write_site(folder, hardware, openbao, issuer)
+    return write_site(folder, hardware, own, openbao, issuer)
 environment.write_site = wrong
 """
 _NOTHING_TAMPERED = """
 import demo.hardware as hardware
-environment.Hardware = lambda folder, name, *options: hardware.Hardware(folder, name)
+def untampered(folder, name, *options):
+    return hardware.Hardware(folder, name, *(() if "--tamper" in options else options))
+environment.Hardware = untampered
 """
 _POLICY_FOR_ALL = """
 import demo.verifier as verifier
@@ -59,6 +61,15 @@ def node(folder, namespace, issuer, images, devices):
     devices = devices or {"/dev/simulated-sev-guest": folder.parent / "machine/snp-0.sock"}
     return made(folder, namespace, issuer, images, devices)
 made, environment.Node = environment.Node, node
+"""
+_THE_SAME_GUEST = """
+write_impostor = environment.write_impostor
+def same(folder, site, hardware):
+    import yaml
+    (source,) = yaml.safe_load(site.read_text())["attest"]["sources"]
+    hardware.address = source["address"]
+    return write_impostor(folder, site, hardware)
+environment.write_impostor = same
 """
 _TALKATIVE_APPLICATION = """
 import demo.image as image
@@ -190,12 +201,23 @@ def test_a_plain_node_is_refused_three_times(demo: Run) -> None:
     assert "[evidence-no-source]" in step
 
 
+def test_another_verifier_is_told_nothing_in_one_line(demo: Run) -> None:
+    step = demo.step(8)
+    assert "attested · guest key-server · serial 1 · simulated" in step
+    (line,) = (line for line in step.splitlines() if "refused  morphisms-init" in line)
+    assert "the verifier was told nothing" in line
+    assert "guest/host-data" in line
+    assert "references/configuration" not in step
+    assert "there: refused · guest key-server" in step
+    assert "failed: guest/host-data" in step
+
+
 def test_it_searches_files_and_processes_for_the_secret(demo: Run) -> None:
-    assert demo.step(8).count("absent") == 2
-    files = re.search(r"(\d+) files \(all logs\) and (\d+) processes", demo.step(8))
+    assert demo.step(9).count("absent") == 2
+    files = re.search(r"(\d+) files \(all logs\) and (\d+) processes", demo.step(9))
     assert files
     assert int(files[1]) > 10
-    assert int(files[2]) == 6  # the demo, OpenBao, verifier, webhook and two machines
+    assert int(files[2]) == 7  # the demo, OpenBao, verifier, webhook and three machines
 
 
 @pytest.mark.slow
@@ -207,6 +229,7 @@ def test_it_searches_files_and_processes_for_the_secret(demo: Run) -> None:
         pytest.param(_NOTHING_TAMPERED, 5, "morphisms-init exited with 0, not 12", id="report is not tampered with"),
         pytest.param(_POLICY_FOR_ALL, 6, "morphisms-init exited with 14, not 12", id="a policy names the stranger"),
         pytest.param(_PLAIN_NODE_HAS_SNP, 7, "morphisms-init exited with 0, not 11", id="plain node has SNP"),
+        pytest.param(_THE_SAME_GUEST, 8, "morphisms-init exited with 0, not 19", id="the other one is the same guest"),
     ],
 )
 def test_a_step_with_another_result_stops_the_demo_and_is_named(
