@@ -28,6 +28,7 @@ COMMANDS: dict[str, str] = {
     "vault": "cli.commands.vault",
     "certificates": "cli.commands.certificates",
     "kms": "cli.commands.kms",
+    "guards": "cli.commands.guards",
 }
 
 

@@ -514,6 +514,11 @@ def _announce(configuration: VerifierConfiguration, policies: int, anchors: Trus
         policies=policies,
         clusters=[cluster.name for cluster in configuration.clusters],
     )
+    # It has no rights in those clusters, and a cluster's word about its own guards would be worth nothing.
+    clusters = [cluster.name for cluster in configuration.clusters]
+    logs.warning(
+        "cluster_guards_unseen", clusters=clusters, advice="apply components/cluster-guards there, and check it"
+    )
     if configuration.vault.login is None:
         advice = "set vault.login; until then the token of a login lives until it expires"
         logs.warning("withdrawal_ends_no_token", advice=advice)

@@ -102,7 +102,7 @@ class Installation:
         root = os.path.relpath(base, self.overlay)
         service = {"type": "ExternalName", "externalName": "localhost", "ports": [{"name": "https", "port": self.port}]}
         kinds = ("MutatingWebhookConfiguration", "ValidatingWebhookConfiguration")
-        kustomization = {
+        kustomization: dict[str, Any] = {
             "apiVersion": "kustomize.config.k8s.io/v1beta1",
             "kind": "Kustomization",
             "resources": [root],
@@ -122,6 +122,10 @@ class Installation:
                 }
             ],
         }
+        if base == MANIFESTS / "base":
+            # The previous release has these guards among the others.
+            guards = os.path.relpath(MANIFESTS / "components" / "cluster-guards", self.overlay)
+            kustomization["components"] = [guards]
         (self.overlay / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
 
     def install(self) -> None:

@@ -225,7 +225,7 @@ def later(cluster: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> It
 @pytest.mark.parametrize(
     ("path", "rule"),
     [
-        ("/spec/runtimeClassName", "placement/runtime-class"),
+        ("/spec/runtimeClassName", "injection-present.morphisms.dev"),
         ("/spec/affinity/nodeAffinity", "placement/node-affinity"),
         ("/spec/initContainers/0/securityContext", "secrets/init-container"),
         ("/spec/initContainers", "injection-present.morphisms.dev"),

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import base64
 import copy
+import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -38,11 +41,15 @@ def guarded(_programs: None) -> Iterator[ControlPlane]:
     """A control plane of its own with the guards alone, all of them in force."""
     with control_plane("policies") as cluster:
         cluster.kubectl("apply", "--server-side", "-k", MANIFESTS / "base" / "guards")
+        cluster.kubectl("apply", "--server-side", "-k", MANIFESTS / "components" / "cluster-guards")
         cluster.kubectl("apply", "--server-side", "-f", MANIFESTS / "overlays" / "enforce" / "mode-required.yaml")
         rules = [{"apiGroups": _GROUPS, "resources": ["*"], "verbs": _WRITE}]
         cluster.admin.apply(
             {"apiVersion": f"{_RBAC}/v1", "kind": "ClusterRole", "metadata": {"name": "everything"}, "rules": rules}
         )
+        cluster.admin.create(_CLASSES, _runtime_class("kata-qemu-snp", "kata-qemu-snp"))
+        cluster.admin.create(_CLASSES, _runtime_class("runc", "runc"))
+        cluster.admin.create(_NAMESPACES, _new_namespace("morphisms-system", None))
         _bind(cluster.admin, "everything", "mallory", "boss", _OURS, _KNATIVE)
         _bind(cluster.admin, "morphisms-loosen", "boss")
         _bind(cluster.admin, "morphisms-break-glass", "boss")
@@ -81,6 +88,7 @@ def _wait_until_in_force(cluster: ControlPlane) -> None:
         "mode-ratchet": lambda: _label(mallory, enforced, "audit"),
         "configuration-guard": lambda: mallory.request("DELETE", f"{_MUTATING}/morphisms", query=_DRY),
         "runtime-class-guard": lambda: _create(mallory, _CLASSES, _runtime_class("kata-remote", "runc")),
+        "configmap-guard": lambda: _create(mallory, _MAPS, _config_map("morphisms-webhook")),
         "injection-present": lambda: _create(mallory, f"{_NAMESPACES}/{enforced}/pods", make_pod()),
         "knative-labels": lambda: _create_workload(mallory, absent, "Deployment", _FORGED),
         "mode-required": lambda: _create(mallory, _NAMESPACES, _new_namespace("shop", "audit")),
@@ -280,20 +288,22 @@ def _runtime_class(name: str, handler: str, **more: object) -> Object:
 
 def test_a_profiles_runtime_class_keeps_what_it_does(guarded: ControlPlane) -> None:
     scheduling = {"nodeSelector": {"amd.feature.node.kubernetes.io/snp": "true"}}
-    guarded.admin.create(_CLASSES, _runtime_class("kata-qemu-snp", "kata-qemu-snp", scheduling=scheduling))
+    guarded.admin.patch(f"{_CLASSES}/kata-qemu-snp", {"scheduling": scheduling})
     path, mallory = f"{_CLASSES}/kata-qemu-snp", guarded.user("mallory")
     refused: list[Object] = [
         {"scheduling": None},
         {"scheduling": {"nodeSelector": {"amd.feature.node.kubernetes.io/snp": "false"}}},
-        {"overhead": {"podFixed": {"memory": "1Mi"}}},
     ]
     for change in refused:
         assert _refused(_patch(mallory, path, change), "runtime-class-guard"), change
         assert not _refused(_patch(guarded.user("boss"), path, change), "runtime-class-guard"), change
     assert _patch(mallory, path, {"metadata": {"labels": {"note": "x"}}}).status == 200
+    # Kata's own upgrade changes it, and nothing of the isolation depends on it.
+    assert _patch(mallory, path, {"overhead": {"podFixed": {"memory": "1Mi"}}}).status == 200
     assert _refused(mallory.request("DELETE", path, query=_DRY), "runtime-class-guard")
     assert _refused(mallory.request("DELETE", _CLASSES, query=_DRY), "runtime-class-guard")
     assert guarded.user("boss").request("DELETE", path, query=_DRY).status == 200
+    guarded.admin.patch(path, {"scheduling": None})
 
 
 @pytest.mark.parametrize(
@@ -327,20 +337,189 @@ def test_a_pod_that_asks_waits_for_injection_as_the_webhook_reads_it(guarded: Co
         assert _refused(answer, "injection-present") is opted_in, name
 
 
+_TOLD = {"morphisms.dev/inject": "true"}
+_SECRET = {"morphisms.dev/secret-db": "secret/shop/db"}
+_KATA = {"runtimeClassName": "kata-qemu-snp"}
+
+
 @pytest.mark.parametrize("mode", [None, "audit", "inject", "enforce"])
 def test_an_injected_pod_is_let_through(guarded: ControlPlane, mode: str | None) -> None:
     path = f"{_NAMESPACES}/{_namespace(guarded, mode)}/pods"
-    told, measured = {"morphisms.dev/inject": "true"}, {"io.katacontainers.config.hypervisor.cc_init_data": "x"}
-    secret = {"morphisms.dev/secret-db": "secret/shop/db"}
-    for own, init in (
-        (STATUS | told, [INJECTED]),
-        (STATUS | told | secret, [INJECTED]),
-        (STATUS | told | secret | measured, [INJECTED]),
-        (STATUS | told, []),  # a profile without evidence is placement only
-    ):
-        assert _create(guarded.user("mallory"), path, make_pod(own, init=init)).status == 201
-    for own, init in ((told | secret, [INJECTED]), (STATUS | told | secret, []), (measured | told, [])):
-        assert _refused(_create(guarded.user("mallory"), path, make_pod(own, init=init)), "injection-present")
+    measured = {"io.katacontainers.config.hypervisor.cc_init_data": "x"}
+    # The status annotation says nothing in either direction.
+    for own in (_TOLD, STATUS | _TOLD | _SECRET, _TOLD | _SECRET | measured):
+        assert _create(guarded.user("mallory"), path, make_pod(own, init=[INJECTED], more=_KATA)).status == 201, own
+
+
+@pytest.mark.parametrize("mode", [None, "mistyped", "audit", "inject", "enforce"])
+@pytest.mark.parametrize(
+    ("init", "more"),
+    [
+        ([], {}),
+        ([], _KATA),
+        ([INJECTED], {}),
+        ([INJECTED], {"runtimeClassName": "runc"}),
+        ([INJECTED], _KATA | {"nodeName": "plain-0"}),
+        ([INJECTED], _KATA | {"hostNetwork": True}),
+        ([INJECTED], _KATA | {"hostPID": True}),
+        ([INJECTED], _KATA | {"hostIPC": True}),
+        ([{"name": "morphisms-init2", "image": "i"}], _KATA),
+    ],
+    ids=str,
+)
+def test_a_pod_that_only_says_that_it_was_injected_is_refused_without_the_webhook(
+    guarded: ControlPlane, mode: str | None, init: list[Object], more: Object
+) -> None:
+    """The attack: the registration is gone, and the author writes the annotations and names that injection leaves."""
+    path = f"{_NAMESPACES}/{_namespace(guarded, mode)}/pods"
+    for own in (STATUS | _TOLD, STATUS | _TOLD | _SECRET):
+        answer = _create(guarded.user("mallory"), path, make_pod(own, init=init, more=more))
+        assert _refused(answer, "injection-present"), own
+    answer = _create(guarded.user("mallory"), path, make_pod(STATUS, init=init, more=more))
+    carries = any(each["name"] == "morphisms-init" for each in init)
+    is_for_it = mode in ("mistyped", "enforce") or (mode is not None and carries)
+    assert _refused(answer, "injection-present") is is_for_it
+    # Opting out is no way around it in enforce.
+    out = make_pod(STATUS | {"morphisms.dev/inject": "false"}, init=init, more=more)
+    assert _refused(_create(guarded.user("mallory"), path, out), "injection-present") is (
+        mode in ("mistyped", "enforce")
+    )
+
+
+def test_an_author_chooses_no_profile_that_the_configuration_does_not_list(guarded: ControlPlane) -> None:
+    """Pods of profile `system` need no RuntimeClass, those of `peer-pod` another one; neither is listed here."""
+    path = f"{_NAMESPACES}/{_namespace(guarded, 'enforce')}/pods"
+    for profile in ("system", "peer-pod", "kms", "none", ""):
+        pod = make_pod({"morphisms.dev/profile": profile}, init=[INJECTED], more=_KATA)
+        assert _refused(_create(guarded.user("mallory"), path, pod), "injection-present"), profile
+    pod = make_pod({"morphisms.dev/profile": "kata-snp"}, init=[INJECTED], more=_KATA)
+    assert _create(guarded.user("mallory"), path, pod).status == 201
+
+
+def test_a_large_pod_that_does_not_opt_in_is_let_through(guarded: ControlPlane) -> None:
+    """The guard reads 2,000 variables and a megabyte of their text within the API server's cost limit."""
+    path = f"{_NAMESPACES}/{_namespace(guarded, 'audit')}/pods"
+    for variables, length in ((2000, 20), (1000, 1000), (1, 1_000_000)):
+        pod = make_pod({"morphisms.dev/profile": "kata-snp"}, args=["x" * 1000] * 1000)
+        pod["spec"]["containers"][0]["env"] = [{"name": f"V{n}", "value": "x" * length} for n in range(variables)]
+        answer = _create(guarded.user("mallory"), path, pod)
+        assert answer.status == 201, (variables, answer.message)
+    pod["spec"]["containers"][0]["env"] = [{"name": f"V{n}", "value": "x"} for n in range(30_000)]
+    started = time.monotonic()
+    assert _refused(_create(guarded.user("mallory"), path, pod), "injection-present"), "too many to look through"
+    assert time.monotonic() - started < 20
+
+
+_LISTED = """
+version: 1
+namespaces:
+  SHOP: {profiles: [peer-pod, lab]}
+  PLATFORM: {profile: system}
+profiles:
+  - name: lab
+    isolation: pod-vm
+    runtimeClasses: [lab-snp, lab-snp-2]
+    handlers: [lab]
+    evidence: [{source: coco-aa, address: "http://127.0.0.1:8006"}]
+identities: {knative: ["system:serviceaccount:serving:controller"]}
+verifier: {audience: our-verifier}
+"""
+
+
+def test_the_guards_follow_the_configuration(guarded: ControlPlane, tmp_path: Path) -> None:
+    """`morphisms guards --config F`, applied: each namespace's pods need what their profile says, and no other's."""
+    shop, platform, other = (_namespace(guarded, "enforce") for _ in range(3))
+    file = tmp_path / "configuration.yaml"
+    file.write_text(_LISTED.replace("SHOP", shop).replace("PLATFORM", platform))
+    mallory = guarded.user("mallory")
+
+    def create(namespace: str, profile: str | None, more: Object, *, init: bool = True) -> bool:
+        own = {"morphisms.dev/profile": profile} if profile is not None else {}
+        pod = make_pod(own, init=[INJECTED] if init else [], more=more)
+        return _refused(_create(mallory, f"{_NAMESPACES}/{namespace}/pods", pod), "injection-present")
+
+    for name in ("lab-snp", "lab-snp-2", "kata-remote"):
+        handler = "kata-remote" if name == "kata-remote" else "lab"
+        guarded.admin.create(_CLASSES, _runtime_class(name, handler))
+    try:
+        _apply_guards(guarded, file)
+        deadline = time.monotonic() + 30
+        while create(shop, "lab", {"runtimeClassName": "lab-snp"}):  # taken up some time later
+            assert time.monotonic() < deadline
+        assert not create(shop, "lab", {"runtimeClassName": "lab-snp-2"})
+        assert not create(shop, "peer-pod", {"runtimeClassName": "kata-remote"})
+        assert not create(shop, None, _KATA)
+        assert create(shop, "peer-pod", _KATA)
+        assert create(shop, "lab", {"runtimeClassName": "lab-snp"}, init=False)
+        assert create(other, "lab", {"runtimeClassName": "lab-snp"})
+        assert not create(platform, None, {}, init=False)
+        assert create(platform, None, {"hostPID": True}, init=False)
+        assert create(platform, "kata-snp", _KATA)
+        changed = _runtime_class("lab-snp-3", "runc")
+        assert not _refused(_create(mallory, _CLASSES, changed), "runtime-class-guard")
+        assert _refused(mallory.request("DELETE", f"{_CLASSES}/lab-snp", query=_DRY), "runtime-class-guard")
+        token = {
+            "apiVersion": "authentication.k8s.io/v1",
+            "kind": "TokenRequest",
+            "spec": {"audiences": ["our-verifier"]},
+        }
+        account = f"{_NAMESPACES}/{shop}/serviceaccounts/default/token"
+        assert _refused(mallory.request("POST", account, token), "verifier-token")
+        assert _refused(_create_workload(guarded.user(_KNATIVE), shop, "Deployment", _FORGED), "knative-labels")
+    finally:
+        _apply_guards(guarded, None)
+        deadline = time.monotonic() + 30
+        while not create(shop, "lab", {"runtimeClassName": "lab-snp"}):
+            assert time.monotonic() < deadline
+        for name in ("lab-snp", "lab-snp-2", "kata-remote"):
+            guarded.admin.delete(f"{_CLASSES}/{name}")
+
+
+def _apply_guards(cluster: ControlPlane, configuration: Path | None) -> None:
+    command = [sys.executable, "-m", "cli.main", "guards"]
+    command += ["--config", str(configuration)] if configuration is not None else []
+    written = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", input=written)
+
+
+# Morphisms' own ConfigMaps.
+
+_MAPS = f"{_NAMESPACES}/morphisms-system/configmaps"
+
+
+def _config_map(name: str, **data: str) -> Object:
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data}
+
+
+def test_who_writes_in_our_namespace_does_not_write_our_config_maps(guarded: ControlPlane) -> None:
+    """The configuration can loosen each rule, and every replica accepts the templates that stand in theirs."""
+    mallory, boss, ours = (guarded.user(name) for name in ("mallory", "boss", _OURS))
+    for name in ("morphisms-webhook", "morphisms-webhook-templates"):
+        path, is_templates = f"{_MAPS}/{name}", name.endswith("templates")
+        assert _refused(_create(mallory, _MAPS, _config_map(name, a="b")), "configmap-guard")
+        assert _refused(_create(ours, _MAPS, _config_map(name, a="b")), "configmap-guard") is not is_templates
+        # As the manifests have the templates before the first replica starts.
+        empty = {key: value for key, value in _config_map(name).items() if key != "data"}
+        assert _refused(_create(mallory, _MAPS, empty), "configmap-guard") is not is_templates
+        guarded.admin.create(_MAPS, _config_map(name, a="b"))
+        changes: list[Object] = [
+            {"data": {"a": "c"}},
+            {"data": None},
+            {"binaryData": {"x": "eA=="}},
+            {"immutable": True},
+        ]
+        for change in changes:
+            assert _refused(_patch(mallory, path, change), "configmap-guard"), change
+            assert _refused(_patch(ours, path, change), "configmap-guard") is not is_templates, change
+            assert _patch(boss, path, change).status == 200
+        assert _patch(mallory, path, {"metadata": {"labels": {"note": "x"}}, "data": {"a": "b"}}).status == 200
+        for user in (mallory, ours):
+            assert _refused(user.request("DELETE", path, query=_DRY), "configmap-guard")
+            assert _refused(user.request("DELETE", _MAPS, query=_DRY), "configmap-guard")
+        assert boss.request("DELETE", path, query=_DRY).status == 200
+    assert _create(mallory, _MAPS, _config_map("theirs")).status == 201
+    elsewhere = f"{_NAMESPACES}/{_namespace(guarded, 'enforce')}/configmaps"
+    assert _create(mallory, elsewhere, _config_map("morphisms-webhook")).status == 201
 
 
 def test_who_is_exempt_and_who_says_so_only(guarded: ControlPlane) -> None:

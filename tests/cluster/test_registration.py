@@ -501,3 +501,168 @@ def test_the_cluster_starts_without_an_answer_of_ours(
     registered.admin.patch("/api/v1/nodes/plain-0", {"metadata": {"labels": {"seen": manner}}}, MERGE_PATCH)
     # And nobody gets in meanwhile.
     assert _failed(_create(registered.admin, f"{_NAMESPACES}/{audited}/pods", make_pod(_SECRET)))
+
+
+# What the conditions cost the API server.
+
+_LIMIT_PARTS = 4
+_MEGABYTE = 1_000_000
+
+
+def _large(variables: int, length: int, annotations: dict[str, str] | None = None) -> Object:
+    """A pod with a megabyte of arguments and so many variables of that length, none of which is a reference."""
+    pod = make_pod(annotations, args=["x" * 1000] * (_MEGABYTE // 1000), more=_NO_SERVICE_ACCOUNT)
+    pod["spec"]["containers"][0]["env"] = [{"name": f"V{n}", "value": "x" * length} for n in range(variables)]
+    return pod
+
+
+_OURS = {"morphisms.dev/profile": "kata-snp"}
+_LARGE: dict[str, Object] = {
+    "2,000 variables, 1 MB of arguments": _large(2000, 20),
+    "2,000 variables beside an annotation of ours": _large(2000, 20, _OURS),
+    "as many variables as are read": _large(1000, 262, _OURS),
+    "one variable of as many bytes as are read": _large(1, 262_144, _OURS),
+    "one variable of 1 MB": make_pod(_OURS, env=[{"name": "A", "value": "x" * _MEGABYTE}], more=_NO_SERVICE_ACCOUNT),
+    "1 MB in variables": make_pod(
+        _OURS, env=[{"name": f"V{n}", "value": "x" * 1000} for n in range(1000)], more=_NO_SERVICE_ACCOUNT
+    ),
+    "500 annotations": _large(1000, 20, {f"example.org/{n}": "x" * 200 for n in range(500)}),
+    "10,000 annotations": _large(0, 0, {f"example.org/{n}": "x" for n in range(10_000)}),
+    "100,000 arguments": make_pod(args=["x" * 10] * 100_000, more=_NO_SERVICE_ACCOUNT),
+}
+
+
+@pytest.fixture
+def multiplied(registered: ControlPlane, endpoint: Endpoint) -> Iterator[Callable[[int], str]]:
+    """`multiplied(n)`: a namespace for whose pods each condition of every entry is evaluated n times, and must be."""
+    path = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
+    made = []
+
+    def make(times: int) -> str:
+        name = f"times-{times}"
+        namespace = _namespace(registered, None)
+        entries = [
+            {
+                **{key: value for key, value in webhook.items() if key != "reinvocationPolicy"},
+                "name": f"{'mutate' if item['kind'].startswith('M') else 'validate'}.{webhook['name']}",
+                "failurePolicy": "Fail",
+                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
+                "matchConditions": [
+                    {"name": each["name"], "expression": _repeated(each["expression"], times)}
+                    for each in webhook["matchConditions"]
+                ],
+            }
+            for item in _registrations(endpoint)
+            for webhook in item["webhooks"]
+            if "-pod." in webhook["name"] and webhook.get("matchConditions")
+        ]
+        kind = {"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration"}
+        registered.admin.create(path, {**kind, "metadata": {"name": name}, "webhooks": entries})
+        made.append(name)
+        # In force as soon as a pod that opts in is asked about by the entries for each.
+        deadline = time.monotonic() + 30
+        endpoint.take()
+        while len(endpoint.take()) < 3:
+            _create(registered.admin, f"{_NAMESPACES}/{namespace}/pods", make_pod({"morphisms.dev/inject": "true"}))
+            assert time.monotonic() < deadline
+        return namespace
+
+    yield make
+    for name in made:
+        registered.admin.delete(f"{path}/{name}")
+
+
+def _repeated(expression: str, times: int) -> str:
+    """The condition's value, after it was evaluated so often: the API server adds up what that costs."""
+    return f"[{list(range(times))}.map(each, {expression})].exists(values, values[0])"
+
+
+def test_a_large_pod_costs_less_than_a_quarter_of_what_the_api_server_grants(
+    registered: ControlPlane, multiplied: Callable[[int], str]
+) -> None:
+    """Each condition, and all of an entry together, four times: an error of any would refuse the pod."""
+    namespace = multiplied(_LIMIT_PARTS)
+    for name, pod in _LARGE.items():
+        answer = _create(registered.admin, f"{_NAMESPACES}/{namespace}/pods", pod)
+        problem = answer.message if "cost" in answer.message else ""
+        assert not problem, f"{name}: {problem}"
+    # And what would be too much is seen as such.
+    namespace = multiplied(100)
+    answer = _create(registered.admin, f"{_NAMESPACES}/{namespace}/pods", _LARGE["as many variables as are read"])
+    assert "cost limit exceeded" in answer.message
+
+
+def test_an_update_of_a_large_pod_costs_less_than_a_quarter_too(
+    registered: ControlPlane, multiplied: Callable[[int], str]
+) -> None:
+    namespace = multiplied(_LIMIT_PARTS)
+    pod = make_pod({f"example.org/{n}": "x" for n in range(400)}, more=_NO_SERVICE_ACCOUNT)
+    pod["spec"]["containers"][0]["env"] = [{"name": f"V{n}", "value": "x" * 200} for n in range(1000)]
+    pod["metadata"] |= {"name": "app", "finalizers": ["example.org/x"]}
+    path = f"{_NAMESPACES}/{namespace}/pods"
+    created = registered.admin.request("POST", path, pod)
+    assert created.status == 201, created.message
+    changed = {"metadata": {"annotations": {f"example.net/{n}": "y" * 40 for n in range(150)}, "finalizers": None}}
+    answer = registered.admin.request("PATCH", f"{path}/app", changed, content_type=MERGE_PATCH)
+    assert answer.status == 200, answer.message
+
+
+@pytest.mark.parametrize("mode", [None, "audit", "inject", "enforce"])
+def test_a_pod_too_large_to_tell_is_for_the_entry_that_fails_closed(
+    registered: ControlPlane, endpoint: Endpoint, away: Callable[[str], None], mode: str | None
+) -> None:
+    """Its conditions are no error, so the webhook decides; and without the webhook it waits, in labelled namespaces."""
+    path = f"{_NAMESPACES}/{_namespace(registered, mode)}/pods"
+    large = {name: _LARGE[name] for name in ("one variable of 1 MB", "1 MB in variables")}
+    large["2,000 variables"] = _large(2000, 20)
+    large["annotations"] = _LARGE["10,000 annotations"]
+    large["containers"] = make_pod(more=_NO_SERVICE_ACCOUNT)
+    large["containers"]["spec"]["containers"] = [{"name": f"c{n}", "image": "i"} for n in range(300)]
+    for name, pod in large.items():
+        endpoint.take()
+        answer = _create(registered.admin, path, pod)
+        # Some are refused by the API server's own validation, after the mutating entries were called.
+        assert "cost" not in answer.message, (name, answer.message)
+        if mode is not None:
+            assert ("/mutate/pod", "CREATE", "pods") in endpoint.take(), name
+    away("absent")
+    _wait_until_away(registered)
+    for name, pod in large.items():
+        answer = _create(registered.admin, path, pod)
+        if mode is not None:
+            assert "failed calling webhook" in answer.message, name
+            assert "-asks." in answer.message or mode == "enforce", name
+        else:
+            assert "failed calling webhook" not in answer.message, name
+
+
+def test_a_condition_that_cannot_be_evaluated_refuses_where_failures_do_and_skips_where_they_are_ignored(
+    registered: ControlPlane, endpoint: Endpoint
+) -> None:
+    """The API server's own rule, on which the two entries of a mode rest."""
+    path = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
+    namespaces = {policy: _namespace(registered, None) for policy in ("Fail", "Ignore")}
+    entries = [
+        {
+            **_registrations(endpoint)[1]["webhooks"][0],
+            "name": f"{policy.lower()}.morphisms.dev",
+            "failurePolicy": policy,
+            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
+            "matchConditions": [{"name": "error", "expression": "object.spec.containers[9].name == 'x'"}],
+        }
+        for policy, namespace in namespaces.items()
+    ]
+    kind = {"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration"}
+    registered.admin.create(path, {**kind, "metadata": {"name": "unevaluable"}, "webhooks": entries})
+    try:
+        deadline = time.monotonic() + 30
+        while (
+            refused := _create(registered.admin, f"{_NAMESPACES}/{namespaces['Fail']}/pods", make_pod())
+        ).status == 201:
+            assert time.monotonic() < deadline
+        assert (refused.status, "resulted in error" in refused.message) == (403, True)
+        endpoint.take()
+        assert _create(registered.admin, f"{_NAMESPACES}/{namespaces['Ignore']}/pods", make_pod()).status == 201
+        assert endpoint.take() == []
+    finally:
+        registered.admin.delete(f"{path}/unevaluable")

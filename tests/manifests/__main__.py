@@ -1,4 +1,6 @@
-"""`python -m tests.manifests` renders the kustomizations; with `--release` it first keeps what was rendered before.
+"""`python -m tests.manifests` writes the guards and renders the kustomizations.
+
+With `--release` it first keeps what was rendered before.
 
 What is kept, manifests/previous/install.yaml, is what the tests upgrade from.
 """
@@ -8,8 +10,9 @@ from __future__ import annotations
 import shutil
 import sys
 
+from cli.guards import GUARDS
 from tests.cluster.binaries import KUBERNETES, build
-from tests.manifests.rendering import MANIFESTS, PREVIOUS, RENDERED, render
+from tests.manifests.rendering import MANIFESTS, PREVIOUS, RENDERED, guard_file, guard_text, render
 
 
 def main() -> None:
@@ -19,6 +22,11 @@ def main() -> None:
         PREVIOUS.parent.mkdir(exist_ok=True)
         shutil.copyfile(MANIFESTS / "install.yaml", PREVIOUS)
         print("kept manifests/previous/install.yaml")
+    for name in GUARDS:
+        path = guard_file(name)
+        if path.read_text() != (text := guard_text(name)):
+            path.write_text(text)
+            print(f"wrote {path.relative_to(MANIFESTS.parent)}")
     for name, folder in RENDERED.items():
         file, text = MANIFESTS / name, render(MANIFESTS / folder)
         if not file.exists() or file.read_text() != text:

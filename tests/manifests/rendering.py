@@ -8,13 +8,27 @@ from typing import Any, Final
 
 import yaml
 
+from cli.guards import GUARDS, guard
 from tests.cluster.binaries import KUBERNETES, binary
 from tests.support.paths import ROOT
+from webhook.configuration.model import Configuration
 
 MANIFESTS: Final = ROOT / "manifests"
 # Rendered file -> its kustomization.
 RENDERED: Final = {"install.yaml": "base", "install-verifier.yaml": "base/verifier"}
 PREVIOUS: Final = MANIFESTS / "previous" / "install.yaml"
+
+
+def guard_file(name: str) -> Path:
+    """The manifest of a guard that `morphisms guards` writes too."""
+    folder = "base/guards" if name == GUARDS[0] else "components/cluster-guards"
+    return MANIFESTS / folder / f"{name}.yaml"
+
+
+def guard_text(name: str) -> str:
+    """What the manifest should hold: the policy for the default configuration, and the binding that it has."""
+    _, mark, binding = guard_file(name).read_text().partition("---\n")
+    return guard(name, Configuration()) + mark + binding
 
 
 def render(folder: Path) -> str:
