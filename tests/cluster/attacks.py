@@ -82,7 +82,7 @@ def is_confidential(pod: Object) -> bool:
         and bool(keys)
         and all("amd.feature.node.kubernetes.io/snp" in each for each in keys)
         and ("morphisms-init", "morphisms/sidecar:0.1.0") in containers
-        and '"injector":1' in pod["metadata"]["annotations"].get("morphisms.dev/status", "")
+        and '"injector":' in pod["metadata"]["annotations"].get("morphisms.dev/status", "")
     )
 
 
