@@ -52,8 +52,12 @@ def _refused(result: VerifierResult) -> SidecarError:
     elif CONFIGURATION in names:
         reason, words = Reason.VERIFIER_CONFIGURATION, "it runs with a configuration that is not listed"
     elif names == [REPORT_DATA]:
-        reason = Reason.VERIFIER_SPKI
-        words = "its report binds another key than this connection's: something on the way ends TLS"
+        # The two values say nothing to people: both are digests of the whole statement.
+        return SidecarError(
+            Reason.VERIFIER_SPKI,
+            "the verifier was told nothing: its report does not bind this connection's TLS key, so something on the way"
+            f" ends TLS, such as a balancer; {REPORT_DATA} failed",
+        )
     else:
         reason, words = Reason.VERIFIER_NOT_ATTESTED, "it is not the verifier that the plan demands"
     first = failed[0].line() if failed else "nothing was evaluated"

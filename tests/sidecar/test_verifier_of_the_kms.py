@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import socket
+import ssl
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,9 +24,10 @@ from tests.attestation.verifier.tokens import Issuer
 from tests.sidecar.front import front, never
 from tests.sidecar.pod import CANARY, HOME, Pod, refused
 from tests.sidecar.proving_front import asked_only
-from tests.support.certificates import make_pair
+from tests.support.certificates import make_pair, write_pair
 from tests.support.openbao import OpenBao
 from tests.support.simulated_machine import simulated_machine
+from tests.support.until import until
 
 FILE = (SecretFile("password", f"{HOME}/db", "password", key="password"),)
 
@@ -155,6 +160,74 @@ def test_a_verifier_that_proves_nothing_is_told_nothing(pod: Pod, verifier_proce
     use(pod, verifier_process, signer.demand(7))
     refused(pod.run(), Exit.VERIFIER_NOT_ATTESTED, "verifier-no-evidence")
     assert len(verifier_process.events("attestation")) == before
+
+
+class Hold:
+    """A relay that lets a connection's handshake pass, and holds what its client says after it until `release`."""
+
+    def __init__(self, port: int) -> None:
+        self._target = port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._listener.getsockname()[1])
+        self.holds, self.release = threading.Event(), threading.Event()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        self.release.set()
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            near, _ = self._listener.accept()
+            far = socket.create_connection(("127.0.0.1", self._target))
+            threading.Thread(target=self._relay, args=(far, near), daemon=True).start()
+            self._forward_records(near, far)
+
+    def _forward_records(self, near: socket.socket, far: socket.socket) -> None:
+        """TLS 1.3 (RFC 8446, 5.1): a client's first encrypted record is its Finished, the next its first request."""
+        encrypted = 0
+        with near.makefile("rb") as records:
+            while header := records.read(5):
+                body = records.read(int.from_bytes(header[3:], "big"))
+                encrypted += header[0] == 23
+                if encrypted == 2:
+                    self.holds.set()
+                    self.release.wait()
+                far.sendall(header + body)
+        with contextlib.suppress(OSError):
+            far.shutdown(socket.SHUT_WR)
+
+    @staticmethod
+    def _relay(source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+
+
+def test_a_certificate_that_is_rotated_between_handshake_and_answer_stops_no_pod(
+    pod: Pod, sites: Sites, kms_machine: str, signer: Signer, tmp_path: Path
+) -> None:
+    """The verifier's report binds the key that this very handshake showed, not the newest."""
+    site = sites.make(_made(tmp_path / "verifier"), kms_machine)
+    signer.sign(site, serial=7)
+    with verifier(site) as running:
+        address = ("127.0.0.1", running.port)
+        old = ssl.get_server_certificate(address)
+        hold = Hold(running.port)
+        use(pod, running, signer.demand(7))
+        pod.change(deadline_seconds=120)
+        pod.change(verifier=replace(pod.plan.verifier, url=f"https://127.0.0.1:{hold.port}"))
+        process = pod.start()
+        assert hold.holds.wait(60)
+        write_pair(site.folder)
+        until(lambda: ssl.get_server_certificate(address) != old, 60)
+        hold.release.set()
+        ended = pod.end(process)
+        hold.close()
+    assert ended.code == 0, ended.stderr
+    assert len(ended.named("verifier_attested")) == 1
+    assert not ended.named("retry")
 
 
 def _made(folder: Path) -> Path:
