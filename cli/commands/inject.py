@@ -22,7 +22,14 @@ from cli.support.terminal import say, wants_colour
 from server.files import UnusableInputError
 from server.yaml.kubernetes import STDIN, Document, read_documents, write_documents
 from webhook.errors import MalformedError
-from webhook.pod.workloads import knative_kind, template_at, with_template, workload_of
+from webhook.pod.workloads import (
+    knative_kind,
+    template_at,
+    with_owner,
+    with_template,
+    without_owner,
+    workload_of,
+)
 from webhook.request import User
 from webhook.rules import POD
 
@@ -131,5 +138,7 @@ class _Injector:
         if template is None:
             raise MalformedError(f"object.{'.'.join(workload.template)}: not an object")
         user = AUTHOR if workload.creator is None else User(workload.creator, AUTHOR.groups)
-        admitted = self._admission.pod(template, namespace, user)
-        return replace(admitted, object=with_template(item, workload.template, admitted.object))
+        owned = with_owner(item, template)
+        admitted = self._admission.pod(owned, namespace, user)
+        result = admitted.object if owned is template else without_owner(admitted.object, template)
+        return replace(admitted, object=with_template(item, workload.template, result))

@@ -69,6 +69,29 @@ def knative_template(item: dict[str, Any]) -> dict[str, Any] | None:
     return template_at(item, _KNATIVE.get(str(item.get("kind")), _TEMPLATE))
 
 
+def with_owner(item: dict[str, Any], template: dict[str, Any]) -> dict[str, Any]:
+    """The StatefulSet's template as a pod that its controller makes, which names its owner; others as they are."""
+    if _group_kind(item) != ("apps", "StatefulSet"):
+        return template
+    name = (item.get("metadata") or {}).get("name")
+    owner = {"apiVersion": "apps/v1", "kind": "StatefulSet", "name": name, "controller": True}
+    return {**template, "metadata": {**(template.get("metadata") or {}), "ownerReferences": [owner]}}
+
+
+def without_owner(pod: dict[str, Any], template: dict[str, Any]) -> dict[str, Any]:
+    """The pod, with owners as in the template that it came from."""
+    metadata = {**(pod.get("metadata") or {})}
+    metadata.pop("ownerReferences", None)
+    owners = (template.get("metadata") or {}).get("ownerReferences")
+    if owners is not None:
+        metadata["ownerReferences"] = owners
+    return {**pod, "metadata": metadata} if metadata or "metadata" in template else _without_metadata(pod)
+
+
+def _without_metadata(pod: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in pod.items() if key != "metadata"}
+
+
 def with_template(item: dict[str, Any], path: tuple[str, ...], template: dict[str, Any]) -> dict[str, Any]:
     """A copy of the object with another template, members in their old order."""
     if not path:
