@@ -140,8 +140,9 @@ async def test_a_flood_is_refused_before_it_fills_the_server() -> None:
     flood = await ask(attestation, *[OLD] * 8)
     # One call has begun with the first eight, so as many may wait.
     waiting = await ask(attestation, *[OLD] * 9)
-    with pytest.raises(RefusedError) as refused:
-        await waiting[-1]
+    async with asyncio.timeout(30):
+        with pytest.raises(RefusedError) as refused:
+            await waiting[-1]
     assert refused.value.reason is Reason.OVERLOADED
     firmware.answer(None, None)
     assert len(await asyncio.gather(*flood, *waiting[:-1])) == 16
