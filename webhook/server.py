@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -30,6 +31,7 @@ from webhook.errors import ReviewError
 from webhook.metrics import AdmissionMetrics
 from webhook.request import Request
 from webhook.review import read_review, write_review
+from webhook.snapshot import WorkloadsLookup
 from webhook.workload_name import workload_name
 
 if TYPE_CHECKING:
@@ -194,8 +196,12 @@ class Admission:
         if self._templates is not None:
             snapshot = snapshot.with_templates(self._templates.current())
         wanted = lookup(request, configuration, snapshot)
-        if wanted is not None:
-            snapshot = snapshot.with_fetched(await self._cluster.look_up(wanted))
+        if wanted is None:
+            return decide(request, configuration, snapshot)
+        snapshot = snapshot.with_fetched(await self._cluster.look_up(wanted))
+        if isinstance(wanted, WorkloadsLookup):
+            # Hundreds of pods are evaluated; other requests get their turns between.
+            return await asyncio.to_thread(decide, request, configuration, snapshot)
         return decide(request, configuration, snapshot)
 
 

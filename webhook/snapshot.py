@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from webhook.configuration.accepted_templates import AcceptedTemplates
 from webhook.modes import Mode, mode_of_label
@@ -31,14 +31,35 @@ class PodLookup:
 
 
 @dataclass(frozen=True, slots=True)
-class RevisionsLookup:
-    """A decision needs the routable Revisions of this namespace."""
+class WorkloadsLookup:
+    """A decision needs what makes pods in this namespace, and its pods."""
 
     namespace: str
 
 
-Lookup = PodLookup | RevisionsLookup
+LISTED_KINDS: Final[dict[str, tuple[str, str]]] = {
+    "Revision": ("serving.knative.dev/v1", "revisions"),
+    "Deployment": ("apps/v1", "deployments"),
+    "StatefulSet": ("apps/v1", "statefulsets"),
+    "DaemonSet": ("apps/v1", "daemonsets"),
+    "CronJob": ("batch/v1", "cronjobs"),
+    "Job": ("batch/v1", "jobs"),
+    "ReplicaSet": ("apps/v1", "replicasets"),
+    "Pod": ("v1", "pods"),
+}
+"""The kinds that a `WorkloadsLookup` lists: (apiVersion, resource) by kind. Revisions are those with a route."""
+
+Lookup = PodLookup | WorkloadsLookup
 """What one decision needs besides the records. The caller looks it up, bounded in time, and decides afterwards."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Objects of one kind, in parts: `is_whole` False where there are more. `items` None: they could not be listed."""
+
+    kind: str
+    items: tuple[dict[str, Any], ...] | None
+    is_whole: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +67,7 @@ class Fetched:
     """What a look-up found. None: the look-up failed, or was not made."""
 
     pod: dict[str, Any] | None = None
-    revisions: tuple[dict[str, Any], ...] | None = None
+    workloads: tuple[Listing, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +143,7 @@ def runtime_class_record(item: Mapping[str, Any]) -> RuntimeClassRecord:
 def snapshot_of_objects(items: Iterable[Any]) -> Snapshot:
     """The snapshot that a `kind: List` of Namespaces, Nodes and RuntimeClasses gives.
 
-    Objects of other kinds are ignored; Pods and Revisions are for `find_in_objects`.
+    Objects of other kinds are ignored; Pods and what makes them are for `find_in_objects`.
     """
     namespaces, nodes, classes = {}, {}, {}
     for item in items:
@@ -144,4 +165,11 @@ def find_in_objects(items: Iterable[Any], lookup: Lookup) -> Fetched:
     if isinstance(lookup, PodLookup):
         pods = [item for item in found if item.get("kind") == "Pod" and _metadata(item).get("name") == lookup.name]
         return Fetched(pod=pods[-1] if pods else None)
-    return Fetched(revisions=tuple(item for item in found if item.get("kind") == "Revision"))
+    return Fetched(
+        workloads=tuple(
+            Listing(
+                kind, tuple(item for item in found if (item.get("kind"), item.get("apiVersion")) == (kind, version))
+            )
+            for kind, (version, _) in LISTED_KINDS.items()
+        )
+    )

@@ -126,8 +126,8 @@ def test_tightening_names_the_revisions_that_would_fail(cluster: ControlPlane, n
     cluster.admin.until(here.revisions(), lambda items: len([item for item in items if _routed(item)]) == 2)
     done = _platform(cluster).kubectl("label", "namespace", here.name, f"{MODE_LABEL}=enforce", "--overwrite")
     assert done.warnings == [
-        "[mode] 1 of 2 routable Revisions would be refused at their next cold start in mode enforce:",
-        "[mode] bad-00001: secrets/plaintext-env",
+        "[mode] 1 of 2 workloads would be refused at their next start in mode enforce:",
+        "[mode] Revision/bad-00001: secrets/plaintext-env",
     ]
     # And that is what happens, with the reason where Knative's users look.
     for name in ("good", "bad"):

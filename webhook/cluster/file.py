@@ -16,7 +16,7 @@ from server.yaml.kubernetes import read_values
 from server.yaml.nodes import Bounds
 from server.yaml.strict import ConfigurationError
 from webhook.configuration.model import Configuration
-from webhook.snapshot import Fetched, Lookup, Snapshot, find_in_objects, snapshot_of_objects
+from webhook.snapshot import LISTED_KINDS, Fetched, Lookup, Snapshot, find_in_objects, snapshot_of_objects
 
 
 class SnapshotFileError(ConfigurationError):
@@ -84,7 +84,7 @@ class FileCluster:
     def __init__(self, objects: Iterable[Mapping[str, Any]]) -> None:
         objects = list(objects)
         self._snapshot = snapshot_of_objects(objects)
-        self._found = [item for item in objects if item.get("kind") in ("Pod", "Revision")]
+        self._found = [item for item in objects if item.get("kind") in LISTED_KINDS]
 
     @classmethod
     def read(cls, path: Path) -> FileCluster:

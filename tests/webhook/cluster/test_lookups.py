@@ -1,4 +1,4 @@
-"""The two look-ups: made only when a decision needs them, bounded, and None whatever goes wrong."""
+"""The look-ups: made only when a decision needs them, bounded, and None whatever goes wrong."""
 
 from __future__ import annotations
 
@@ -18,18 +18,26 @@ from tests.webhook.cluster.apiserver import ApiServer, Fault, body, hang, namesp
 from tests.webhook.cluster.conftest import Live
 from webhook.cluster.file import FileCluster
 from webhook.cluster.live import LiveCluster
-from webhook.cluster.lookups import MAX_REVISIONS, Lookups
+from webhook.cluster.lookups import MAX_OBJECTS, Lookups
 from webhook.cluster.protocol import Cluster
 from webhook.configuration.model import Configuration
 from webhook.decide import lookup
 from webhook.request import Request, User
-from webhook.snapshot import Fetched, PodLookup, RevisionsLookup, snapshot_of_objects
+from webhook.snapshot import LISTED_KINDS, Fetched, Listing, PodLookup, WorkloadsLookup, snapshot_of_objects
 
 _CONFIGURATION = Configuration()
 _POD_PATH = "/api/v1/namespaces/shop/pods/web-1"
-_REVISIONS_PATH = "/apis/serving.knative.dev/v1/namespaces/shop/revisions"
+_PATHS = {
+    kind: f"/{'apis' if '/' in version else 'api'}/{version}/namespaces/shop/{resource}"
+    for kind, (version, resource) in LISTED_KINDS.items()
+}
 _POD: dict[str, Any] = {"kind": "Pod", "metadata": {"name": "web-1", "namespace": "shop"}, "spec": {"containers": []}}
-_REVISION: dict[str, Any] = {"kind": "Revision", "metadata": {"name": "web-00001", "namespace": "shop"}, "spec": {}}
+_REVISION: dict[str, Any] = {
+    "apiVersion": "serving.knative.dev/v1",
+    "kind": "Revision",
+    "metadata": {"name": "web-00001", "namespace": "shop"},
+    "spec": {},
+}
 _SUITED = node("snp-0", **{"amd.feature.node.kubernetes.io/snp": "true"})
 _OBJECTS = [namespace("shop", "enforce"), namespace("free"), node("plain-0"), _SUITED, _POD, _REVISION]
 _SNAPSHOT = snapshot_of_objects(_OBJECTS)
@@ -60,11 +68,17 @@ _TIGHTENED = Request(
     old_object=namespace("shop", "audit"),
 )
 _THE_POD = PodLookup("shop", "web-1")
-_THE_REVISIONS = RevisionsLookup("shop")
+_THE_WORKLOADS = WorkloadsLookup("shop")
 
 
 def _list(*items: object, **metadata: str) -> Fault:
-    return body(json.dumps({"kind": "RevisionList", "metadata": metadata, "items": items}).encode())
+    return body(json.dumps({"kind": "List", "metadata": metadata, "items": items}).encode())
+
+
+def _listed(fetched: Fetched) -> dict[str, Listing]:
+    assert fetched.workloads is not None
+    assert [each.kind for each in fetched.workloads] == list(LISTED_KINDS)
+    return {each.kind: each for each in fetched.workloads}
 
 
 @pytest.fixture
@@ -78,11 +92,39 @@ async def test_a_look_up_finds_the_pod_of_a_binding(server: ApiServer, lookups: 
     assert await lookups.look_up(_THE_POD) == Fetched(pod=_POD)
 
 
-async def test_a_look_up_finds_the_routable_revisions(server: ApiServer, lookups: Lookups) -> None:
-    server.faults[_REVISIONS_PATH].append(_list(_REVISION, 7))
-    assert await lookups.look_up(_THE_REVISIONS) == Fetched(revisions=(_REVISION,))
-    ((_, query, _headers),) = server.requests
-    assert query == {"labelSelector": "serving.knative.dev/routingState!=reserve", "limit": str(MAX_REVISIONS)}
+async def test_a_look_up_lists_each_kind_of_the_namespace(server: ApiServer, lookups: Lookups) -> None:
+    """The API server leaves the kind of a list's items out; `managedFields` are of no use here."""
+    for kind, path in _PATHS.items():
+        metadata = {"name": kind.lower(), "labels": {"a": "b"}, "managedFields": [{"manager": "x"}], "uid": "1"}
+        server.faults[path].append(_list({"metadata": metadata, "spec": {"of": kind}, "status": {"phase": "Running"}}))
+    found = _listed(await lookups.look_up(_THE_WORKLOADS))
+    for kind, (version, _) in LISTED_KINDS.items():
+        (item,) = found[kind].items or ()
+        assert item["metadata"] == {"name": kind.lower(), "labels": {"a": "b"}}
+        assert (item["apiVersion"], item["kind"], item["spec"]) == (version, kind, {"of": kind})
+        assert item["status"]["phase"] == "Running"
+    queries = {path: query for path, query, _headers in server.requests}
+    routable = {"labelSelector": "serving.knative.dev/routingState!=reserve"}
+    assert queries == {
+        path: {**(routable if kind == "Revision" else {}), "limit": str(MAX_OBJECTS)} for kind, path in _PATHS.items()
+    }
+
+
+async def test_a_kind_that_cannot_be_listed_leaves_the_others(server: ApiServer, lookups: Lookups) -> None:
+    """A cluster without Knative, or an account that may not list pods."""
+    for kind, path in _PATHS.items():
+        server.faults[path].append(status(404) if kind == "Revision" else _list(_REVISION))
+    found = _listed(await lookups.look_up(_THE_WORKLOADS))
+    assert [kind for kind, listing in found.items() if listing.items is None] == ["Revision"]
+
+
+async def test_all_kinds_together_take_no_longer_than_one(server: ApiServer, lookups: Lookups) -> None:
+    for path in _PATHS.values():
+        server.faults[path].append(hang)
+    async with asyncio.timeout(20):
+        found = _listed(await lookups.look_up(_THE_WORKLOADS))
+    assert all(listing.items is None for listing in found.values())
+    assert len(server.requests) < len(_PATHS), "the time of the others was over before their turn"
 
 
 @pytest.mark.parametrize(
@@ -115,7 +157,7 @@ def test_a_legacy_binding_names_its_pod_in_the_object() -> None:
 
 
 def test_tightening_a_namespace_needs_its_revisions() -> None:
-    assert lookup(_TIGHTENED, _CONFIGURATION, _SNAPSHOT) == _THE_REVISIONS
+    assert lookup(_TIGHTENED, _CONFIGURATION, _SNAPSHOT) == _THE_WORKLOADS
 
 
 _BROKEN: list[Fault] = [
@@ -140,12 +182,16 @@ async def test_every_failure_is_none_and_logged_without_content(
 ) -> None:
     caplog.set_level(logging.DEBUG, "morphisms")
     server.faults[_POD_PATH].extend([fault] * 2)
-    server.faults[_REVISIONS_PATH].extend([fault] * 2)
+    for path in _PATHS.values():
+        server.faults[path].extend([fault] * 2)
     async with asyncio.timeout(30):  # a server that hangs does so until the test ends
         assert await lookups.look_up(_THE_POD) == Fetched()
-        assert await lookups.look_up(_THE_REVISIONS) == Fetched()
+        found = _listed(await lookups.look_up(_THE_WORKLOADS))
+    assert [listing.items for listing in found.values()] == [None] * len(LISTED_KINDS)
     logged: list[dict[str, object]] = [record.fields for record in caplog.records if record.msg == "lookup_failed"]  # type: ignore[attr-defined]
-    assert [fields["lookup"] for fields in logged] == ["pod", "revisions"]
+    assert sorted(str(fields["lookup"]) for fields in logged) == sorted(
+        ["pod", *(resource for _, resource in LISTED_KINDS.values())]
+    )
     assert "hunter2" not in repr(logged)
 
 
@@ -160,16 +206,18 @@ async def test_a_slow_body_is_cut_off(server: ApiServer, lookups: Lookups) -> No
     assert await lookups.pod("shop", "web-1") is None
 
 
-async def test_more_revisions_than_fit_one_call_give_no_answer(server: ApiServer, lookups: Lookups) -> None:
-    server.faults[_REVISIONS_PATH].append(_list(_REVISION, **{"continue": "more"}))
-    assert await lookups.revisions("shop") is None
+async def test_more_than_fit_one_call_is_told_apart_from_all(server: ApiServer, lookups: Lookups) -> None:
+    for path in _PATHS.values():
+        server.faults[path].append(_list(_REVISION, **{"continue": "more"}))
+    found = _listed(await lookups.look_up(_THE_WORKLOADS))
+    assert [listing.is_whole for listing in found.values()] == [False] * len(LISTED_KINDS)
 
 
 @pytest.mark.parametrize("name", ["..", "", "a/b", "web-1?x=", "Web", "a" * 300, "web-1\n"])
 async def test_only_valid_names_become_paths(server: ApiServer, lookups: Lookups, name: str) -> None:
     assert await lookups.pod("shop", name) is None
     assert await lookups.pod(name, "web-1") is None
-    assert await lookups.revisions(name) is None
+    assert all(listing.items is None for listing in await lookups.workloads(name))
     assert not server.requests
 
 
@@ -182,13 +230,15 @@ async def test_concurrent_look_ups_are_bounded(server: ApiServer, lookups: Looku
 
 async def test_a_snapshot_file_answers_like_the_cluster(server: ApiServer, lookups: Lookups) -> None:
     server.faults[_POD_PATH].append(body(json.dumps(_POD).encode()))
-    server.faults[_REVISIONS_PATH].append(_list(_REVISION))
+    for kind, path in _PATHS.items():
+        server.faults[path].append(_list(*([_REVISION] if kind == "Revision" else [])))
     file = FileCluster(_OBJECTS)
     assert replace(file.current(), now=None) == _SNAPSHOT
     assert await file.look_up(_THE_POD) == await lookups.look_up(_THE_POD) == Fetched(pod=_POD)
-    assert (
-        await file.look_up(_THE_REVISIONS) == await lookups.look_up(_THE_REVISIONS) == Fetched(revisions=(_REVISION,))
-    )
+    found, live = _listed(await file.look_up(_THE_WORKLOADS)), _listed(await lookups.look_up(_THE_WORKLOADS))
+    assert found["Revision"].items == (_REVISION,)
+    assert live["Revision"].items == ({**_REVISION, "status": {}},)
+    assert found["Deployment"] == live["Deployment"] == Listing("Deployment", ())
     assert await file.look_up(PodLookup("free", "web-1")) == Fetched()
 
 

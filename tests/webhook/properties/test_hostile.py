@@ -21,7 +21,7 @@ from webhook.errors import ReviewError
 from webhook.modes import Mode
 from webhook.request import Request, User
 from webhook.review import read_review, write_review
-from webhook.snapshot import Fetched
+from webhook.snapshot import LISTED_KINDS, Fetched, Listing
 
 Json = dict[str, Any]
 
@@ -241,7 +241,12 @@ def test_random_objects_are_answered_on_every_path(
     operation = data.draw(st.sampled_from(["CREATE", "UPDATE", "DELETE", "CONNECT", ""]))
     item, before = data.draw(objects), data.draw(objects)
     request = Request("u", path, kind, kind, "exec", operation, "x", NAMESPACE, User("u"), item, before)
-    fetched = Fetched(pod=data.draw(objects), revisions=tuple(each for each in (item, before) if each is not None))
+    fetched = Fetched(
+        pod=data.draw(objects),
+        workloads=tuple(
+            Listing(kind, tuple(each for each in (item, before) if each is not None)) for kind in LISTED_KINDS
+        ),
+    )
     write_review("u", decide(request, world.configuration, CLUSTERS[mode].with_fetched(fetched)))
     write_review("u", decide(request, world.configuration, None, offline_mode=mode))
 
