@@ -95,6 +95,18 @@ def test_the_verifier_proves_itself_before_anything_else(
     assert (pod.secrets / "password").read_text().startswith(CANARY)
 
 
+def test_a_new_connection_to_the_proven_key_needs_no_new_proof(
+    pod: Pod, kms: Kms, verifier_process: Verifier, tmp_path: Path
+) -> None:
+    """The verifier closes every connection after one answer, as one that is about to stop does."""
+    target = (verifier_process.port, pod.plan.verifier.ca)
+    with played(tmp_path / "front", target, Played(kms), closes=True) as fronted:
+        behind(pod, fronted, kms.by_signer)
+        ended = pod.run()
+    assert ended.code == 0, ended.stderr
+    assert fronted.paths() == [ATTESTED_PATH, AUTH_PATH, ATTEST_PATH, f"{TOKEN_PATH}/default"]
+
+
 def test_a_plan_that_does_not_demand_it_asks_nothing(pod: Pod, verifier_process: Verifier, tmp_path: Path) -> None:
     """And imports nothing of it: neither appraisal nor the forms of reference values."""
     with front(tmp_path / "front", (verifier_process.port, pod.plan.verifier.ca), never) as fronted:

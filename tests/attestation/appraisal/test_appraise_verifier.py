@@ -25,7 +25,7 @@ from kbs.attested_guest import read_attested_answer
 from kbs.messages import WireError
 from kbs.reference_values import REQUIRE_CRL, TcbFloor
 from kbs.verifier_attest import VerifierAttest
-from tests.attestation.conftest import Platform
+from tests.attestation.conftest import Platform, Vectors
 from tests.attestation.kms import CONFIGURATION, Kms, kms_guest
 
 NONCE, OTHER = b"n" * 32, b"o" * 32
@@ -225,6 +225,27 @@ def test_amds_root_counts_by_its_pinned_digest_and_not_by_its_name(kms: Kms) -> 
     answer = replace(genuine, evidence=write_coco_evidence(report, chain))
     result = appraise_verifier(answer, NONCE, kms.spki, kms.by_signer, LONG_AGO)
     assert failed(result) == ["chain/anchor"]
+
+
+def test_amds_own_root_counts_where_the_answer_brings_it(kms: Kms, vectors: Vectors) -> None:
+    """A real report with AMD's real chain: all that is wrong with it is what it is a report of."""
+    name = vectors.first("milan-v3-routex", "milan-v2-virtee")
+    report, leaf = parse_report(vectors.report(name)), vectors.leaf(name)
+    chain = [TableEntry("VCEK", leaf.der)]
+    for certificate in vectors.certificates:
+        if certificate.subject_name in ("SEV-Milan", "ARK-Milan"):
+            chain.append(TableEntry(certificate.subject_name[:3].replace("SEV", "ASK"), certificate.der))
+    guest = kms_guest(
+        product="Milan", measurements=frozenset({report.measurement}), host_data=frozenset({b"h" * 32}), min_version=2
+    )
+    answer = replace(replace(kms, guests=(guest,)).answer(NONCE), evidence=write_coco_evidence(report, chain))
+    result = appraise_verifier(answer, NONCE, kms.spki, kms.by_signer, LONG_AGO)
+    assert not result.simulated
+    held = {check.id for check in result.checks if check.ok}
+    assert {"chain/anchor", "chain/root", "chain/intermediate", "chain/leaf", "signature/report"} <= held
+    assert {"guest/host-data", "guest/report-data"} <= set(failed(result))
+    without = replace(answer, evidence=write_coco_evidence(report, [each for each in chain if each.kind != "ARK"]))
+    assert "certificates/root" in failed(appraise_verifier(without, NONCE, kms.spki, kms.by_signer, LONG_AGO))
 
 
 # --- every bit -------------------------------------------------------------------------------------------------------
