@@ -88,11 +88,15 @@ class AttestedCall:
 
 
 class CallLog:
-    """What the operator sees of the calls of firmware: a line per change and per call, and the metrics."""
+    """What the operator sees of the calls of firmware: a line for each, and the metrics.
+
+    Calls that fail cost nothing, so anybody could fill the log with them: these get a line per minute and cause.
+    """
 
     def __init__(self, metrics: SelfAttestationMetrics) -> None:
         self._metrics = metrics
         self._works: bool | None = None
+        self._failure_limit = RateLimiter(1, _WARNING_SECONDS, time.monotonic)
 
     def works(self) -> bool:
         """The last call gave a report."""
@@ -104,13 +108,14 @@ class CallLog:
         milliseconds = round(seconds * 1000, 1)
         if isinstance(result, RefusedError):
             self._metrics.fails()
-            logs.error(
-                "cannot_attest_itself",
-                reason=result.reason.value,
-                detail=result.detail,
-                advice="pods whose plan demands the verifier's own evidence wait; others are served",
-                milliseconds=milliseconds,
-            )
+            if self._failure_limit.take((result.reason, result.detail)) or self._works:
+                logs.error(
+                    "cannot_attest_itself",
+                    reason=result.reason.value,
+                    detail=result.detail,
+                    advice="pods whose plan demands the verifier's own evidence wait; others are served",
+                    milliseconds=milliseconds,
+                )
             self._works = False
             return
         self._metrics.works(result.source, simulated=result.simulated)

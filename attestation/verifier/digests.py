@@ -25,8 +25,9 @@ POLICIES_CONTEXT: Final = "morphisms-policies/v1"
 
 # A file in one of these keys decides whom the verifier trusts: its content counts, wherever it lies.
 PINNED: Final = frozenset({"ca", "file", "simulatedRoot"})
-# A file or folder in one of these keys counts by its name as written. Either it holds a secret, or its content changes
-# while the verifier runs and is signed itself, covered by the digest of policies, or kept by the verifier.
+# A file or folder in one of these keys counts by its name as written: it holds a secret, or certificates and lists that
+# AMD has signed, or it is kept by the verifier, or the digest of policies covers it. `nodes` narrows what rests on the
+# control plane anyway, and changes with each node. `references` lists this very digest.
 NAMED: Final = frozenset(
     {
         "token",

@@ -312,6 +312,7 @@ def test_a_verifier_without_evidence_says_so_and_a_pod_waits(
             caller.call(body=write_attested(bytes(32)))
         paced = caller.call(body=write_attested(bytes(32)))
         assert (paced.status, paced.error.problem) == (503, "TemporarilyUnavailable")
+        assert len(running.events("cannot_attest_itself")) == 1, "a flood does not fill the log"
         # The exposition is made once a second.
         until(lambda: metrics(running).get('morphisms_source_refusals_total{call="attested"}') == 1)
         # The pace of this call is its own.
