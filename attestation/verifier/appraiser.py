@@ -1,9 +1,10 @@
 """The decision on one attestation, the cheap steps first; every step is recorded.
 
-Nonce, what the report says by itself, pod token, policy, what the report says against the policy's reference values;
-then the cluster (token review, pod look-up); then certificates, which may cost a request to AMD's key service; then the
-whole appraisal. A step that fails spares all after it, and the record says that their checks were not evaluated.
-Timing may tell a guest that a cheap check has failed.
+Nonce, pod token with the keys at hand and the pod's pace, what the report says by itself, the policy, what the report
+says against the policy's reference values; a token whose key has to be fetched waits for what the report says by
+itself. Then the cluster (token review, pod look-up); then certificates, which may cost a request to AMD's key service;
+then the whole appraisal. A step that fails spares all after it, and the record says that their checks were not
+evaluated. Timing may tell a guest that a cheap check has failed.
 """
 
 from __future__ import annotations
@@ -107,11 +108,20 @@ class Appraiser:
     async def decide(self, attestation: Attestation, request: AttestRequest) -> Grant:
         """The grant; records each step in `attestation`. Raises RefusedError, and nothing else of its own."""
         self.nonces.spend(request.nonce)
+        refusal: RefusedError | None = None
+        if self._tokens.needs_no_request(request.pod_token):
+            try:
+                attestation.pod = await self._identified(request)
+            except RefusedError as error:
+                if error.reason is Reason.POD_TOO_OFTEN:
+                    raise
+                refusal = error  # the record says all the same what the evidence is worth
         evidence = _evidence(request)
         self._check_cheaply(attestation, request, evidence, ())
-        attestation.pod = await self._tokens.identify(request.pod_token)
-        if not self._pod_limit.take((attestation.pod.cluster, attestation.pod.pod_uid)):
-            raise RefusedError(Reason.POD_TOO_OFTEN, f"more than {_POD_BURST} at once, or one in {_POD_SECONDS:g} s")
+        if refusal is not None:
+            raise refusal
+        if attestation.pod is None:
+            attestation.pod = await self._identified(request)
         possible = self._policies().possible(evidence.report.host_data, attestation.pod)
         if len(possible) == 1:
             (attestation.policy,) = possible
@@ -124,6 +134,14 @@ class Appraiser:
             references = self._check_cheaply(attestation, request, evidence, (attestation.policy,))
         endorsements = await self._appraise(attestation, request, evidence, attestation.policy, references)
         return self._granted(attestation, request, evidence, endorsements)
+
+    async def _identified(self, request: AttestRequest) -> PodIdentity:
+        pod = await self._tokens.identify(request.pod_token)
+        if not self._pod_limit.take((pod.cluster, pod.pod_uid)):
+            name = f"{pod.cluster}/{pod.namespace}/{pod.pod_name}"
+            pace = f"more than {_POD_BURST} at once, or one in {_POD_SECONDS:g} s"
+            raise RefusedError(Reason.POD_TOO_OFTEN, f"{name}: {pace}")
+        return pod
 
     async def _enrich_identity(self, pod: PodIdentity, token: str) -> PodIdentity:
         """The identity as the pod's cluster confirms and completes it, where it is configured to."""

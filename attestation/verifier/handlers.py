@@ -147,7 +147,11 @@ class Handlers:
             bearer = self._bearers.issue(await self._appraiser.decide(attestation, request))
         except RefusedError as error:
             attestation.reason, attestation.detail = error.reason, error.detail
-        self._record(attestation, time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        if attestation.reason is Reason.POD_TOO_OFTEN:
+            self._pod_too_often(attestation, seconds)
+        else:
+            self._record(attestation, seconds)
         if not bearer:
             return refused(attestation.reason, attestation.id)
         return Response(200, write_attest_answer(bearer, attestation.id))
@@ -211,6 +215,12 @@ class Handlers:
         if self._warning_limit.take(error.reason):
             logs.warning("clock", reason=error.reason.value, detail=error.detail)
         return refused(error.reason, new_correlation_id())
+
+    def _pod_too_often(self, attestation: Attestation, seconds: float) -> None:
+        """Count it and warn now and then, but keep no record: one pod's flood must not push others' records out."""
+        self._metrics.attested(attestation.reason, seconds)
+        if self._warning_limit.take((attestation.reason, attestation.detail)):
+            logs.warning("pod_too_often", reason=attestation.reason.value, detail=attestation.detail)
 
     def _record(self, attestation: Attestation, seconds: float) -> None:
         result, vouched = attestation.result, attestation.pod is not None

@@ -60,6 +60,10 @@ class KeySet:
             raise RefusedError(Reason.TOKEN_KEY_UNKNOWN, "the cluster's keys are fetched again in a few seconds")
         return key
 
+    def has(self, key_id: str) -> bool:
+        """Whether `key` returns this key without a request to the cluster."""
+        return key_id in self._keys and self._is_younger_than(FRESH_SECONDS)
+
     def listed_since(self) -> dict[str, float]:
         """Thumbprint of each key that the newest set lists → when a fetched set first listed it, monotonic seconds."""
         return dict(self._listed)

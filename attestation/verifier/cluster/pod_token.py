@@ -98,6 +98,16 @@ class PodTokens:
         counts = Counter(each for cluster in self._clusters for each in cluster.keys.listed_since())
         return sum(1 for count in counts.values() if count > 1)
 
+    def needs_no_request(self, token: str) -> bool:
+        """Whether `identify` has the key that the token names, so that it asks no cluster."""
+        try:
+            header, payload = _decode(token)
+        except RefusedError:
+            return False
+        key_id, issuer = header.get("kid"), payload.get("iss")
+        candidates = [cluster for cluster in self._clusters if cluster.issuer == issuer]
+        return isinstance(key_id, str) and bool(candidates) and all(each.keys.has(key_id) for each in candidates)
+
     async def identify(self, token: str) -> PodIdentity:
         """The pod that the token is bound to. Raises RefusedError for the first requirement that is not met."""
         header, payload = _decode(token)

@@ -247,6 +247,21 @@ def test_the_limit_of_an_address_counts_before_a_body_arrives(
         caller.close()
 
 
+def test_a_pods_flood_of_good_evidence_displaces_no_record(alone: Verifier, device: Device, issuer: Issuer) -> None:
+    """It has a valid token, so its records are kept with those that strangers cannot displace."""
+    client = alone.client()
+    guest = Guest(client, device, issuer.token(uid="flood", pod="flood-1"))
+    statuses = []
+    for _ in range(40):
+        guest.nonce = client.nonce()
+        statuses.append(guest.attest().status)
+    client.close()
+    kept = [record for record in alone.site.records() if (record.get("pod") or {}).get("k8s_pod_uid") == "flood"]
+    assert 10 <= len(kept) == statuses.count(200) < 40
+    (line,) = alone.events("pod_too_often")
+    assert line["detail"].startswith("prod/shop/flood-1: more than 10 at once")
+
+
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/.well-known/jwks.json"])
 def test_head_is_answered_as_get_without_a_body(alone: Verifier, path: str) -> None:
     caller = connection(alone, OTHER)
