@@ -25,7 +25,7 @@ from kbs.attested_guest import AttestedAnswer, read_attested_answer, write_attes
 from kbs.guest import EphemeralKey, open_sealed, read_attest_answer, read_auth_answer, write_attest, write_auth
 from kbs.hand_over import PROVISIONED_PATH, PROVISIONED_ROLE, read_secrets, write_replica_evidence
 from kbs.messages import ATTEST_PATH, AUTH_PATH, MAX_ANSWER_SIZE, WireError, binding
-from kbs.provision import PROVISION_PATH, SecretName, read_provision_state
+from kbs.provision import PROVISION_PATH, Outcome, SecretName, read_provision_state
 from server import logs
 
 _SECONDS: Final = 30.0
@@ -70,8 +70,9 @@ class TakeOver:
             except (_NotTakenError, RefusedError, ProvisionRefusedError) as error:
                 self._say(str(address), str(error))
                 continue
-            named = {name.value: outcome.value for name, outcome in outcomes.items()}
-            logs.info("taken_over", peer=str(address), outcomes=named)
+            if Outcome.TAKEN in outcomes.values():  # people may have been faster
+                named = {name.value: outcome.value for name, outcome in outcomes.items()}
+                logs.info("taken_over", peer=str(address), outcomes=named)
 
     async def _ask(self, address: Address) -> Mapping[SecretName, str]:
         replicas, crls = await self._own.replicas()

@@ -21,6 +21,8 @@ PARTIES = {
         "vault-credentials",
         "vault-strange",
     },
+    "VerifierSealed": {"sealed"},
+    "EvidenceUnavailable": {"no-evidence"},
     "ClockOff": {"clock"},
     "ClusterUnavailable": {"keys-unavailable", "pod-unavailable"},
     "CertificatesUnavailable": {"certificates-unavailable"},
