@@ -80,6 +80,26 @@ def test_a_pod_accepts_the_verifier_that_its_plan_names(kms: Kms) -> None:
     assert [each["cert_type"] for each in answer.evidence["cert_chain"]] == ["VCEK", "ASK"]
 
 
+def test_evidence_of_the_guests_agent_is_accepted_too(
+    kms: Kms, hierarchy: Hierarchy, issuer: Issuer, machine: str, tmp_path: Path
+) -> None:
+    """The agent takes text alone, so REPORT_DATA has the other one of its two encodings."""
+    site = make_attesting_site(tmp_path, hierarchy, issuer, machine)
+    site.settings["attest"]["sources"] = [
+        {"source": "sev-guest", "address": str(tmp_path / "no-such-device")},
+        {"source": "coco-aa", "address": machine},
+    ]
+    kms.signer.sign(site)
+    with verifier(site) as running:
+        caller, nonce = Caller(running), secrets.token_bytes(32)
+        answer = caller.prove(nonce)
+        assert bytes(answer.evidence["attestation_report"]["report_data"]).isascii()
+        result = appraised(kms, answer, nonce, caller.spki)
+        assert result.accepted, result.failed
+        until(lambda: running.events("self_attestation"))
+        assert running.events("self_attestation")[0]["source"] == "coco-aa"
+
+
 def test_every_surface_says_that_the_evidence_is_simulated(kms: Kms) -> None:
     answer = Caller(kms.first).call(body=write_attested(bytes(32)))
     assert json.loads(answer.body)["simulated"] is True
