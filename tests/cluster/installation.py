@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 import urllib3
 import yaml
 
+from cli.guards import GUARDS, guard
 from tests.cluster.client import Client, Credentials, Object
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.nodes import KATA, MANIFESTS, RUNTIME_CLASSES
@@ -91,6 +92,7 @@ class Installation:
         self.folder.mkdir()
         self.overlay = self.folder / "overlay"
         self.overlay.mkdir()
+        self._guards = "---\n".join(guard(name, Configuration()) for name in GUARDS)
         self._backends = self.folder / "backends"
         self._backends.touch()
         self.write_overlay(MANIFESTS / folder)
@@ -165,13 +167,22 @@ class Installation:
         text = yaml.safe_dump(settings)
         body = {"data": {"configuration.yaml": text}}
         self.cluster.admin.patch(f"/api/v1/namespaces/{SYSTEM}/configmaps/{NAME}", body)
-        digest = Configuration.model_validate(settings).digest
+        configuration = Configuration.model_validate(settings)
+        self._follow(configuration)
+        digest = configuration.digest
         for replica in self.replicas:
             file = replica.folder / "configuration" / "configuration.yaml"
             unfinished = file.with_suffix(".new")
             unfinished.write_text(text)
             unfinished.replace(file)
             replica.process.wait_until(partial(_has, replica, digest))
+
+    def _follow(self, configuration: Configuration) -> None:
+        """Apply what `morphisms guards --config F` writes, where that is something else than before."""
+        written = "---\n".join(guard(name, configuration) for name in GUARDS)
+        if written != self._guards:
+            self._guards = written
+            self.cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", input=written)
 
     def configuration(self) -> dict[str, Any]:
         """What the ConfigMap holds."""

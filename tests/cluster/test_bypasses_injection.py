@@ -230,7 +230,6 @@ def later(cluster: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> It
         ("/spec/initContainers/0/securityContext", "secrets/init-container"),
         ("/spec/initContainers", "injection-present.morphisms.dev"),
         ("/spec/containers/0/volumeMounts/1", "secrets/consumers"),
-        ("/metadata/annotations/morphisms.dev~1status", "injection-present.morphisms.dev"),
     ],
 )
 def test_c15_later_webhook_that_takes_away(
