@@ -27,6 +27,7 @@ from cli.support.terminal import RED, YELLOW, coloured, say, wants_colour
 from server.files import UnusableInputError
 from server.text import printable
 from server.yaml.kubernetes import STDIN
+from webhook import policy_version
 from webhook.configuration_file import without_effect
 from webhook.errors import MalformedError
 from webhook.modes import Mode
@@ -89,6 +90,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="the mode of every namespace, whatever the snapshot says",
     )
     add_time(parser)
+    parser.add_argument(
+        "--policy",
+        choices=policy_version.RELEASES,
+        help="the release whose rules deny, whatever the configuration says: what the next `policy` would deny",
+    )
     parser.add_argument("-o", "--output", default="text", choices=("text", "json", "sarif"), help="default: text")
 
 
@@ -96,6 +102,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Check every object, then print."""
     try:
         configuration, snapshot = load_configuration(arguments.config), load_snapshot(arguments.snapshot)
+        if arguments.policy is not None:
+            configuration = configuration.model_copy(update={"policy": arguments.policy})
         mode = None if arguments.mode is None else Mode(arguments.mode)
         now = arguments.at or datetime.now(UTC)
         report = _check(arguments.file or [STDIN], arguments.namespace, Checker(configuration, snapshot, mode, now))

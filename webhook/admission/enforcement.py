@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from webhook.configuration.model import Configuration
-from webhook.decision import Decision, as_warnings, deny, summary
+from webhook.decision import Decision, as_warnings, deny, rule_ids, summary
 from webhook.modes import Action, Mode
+from webhook.policy_version import FIRST, denies
 from webhook.rules.rule import Violation, action_of
 
 
@@ -29,6 +30,9 @@ def enforce(
     if denying:
         return deny(mode, "violations", [*denying], audit)
     annotations = summary(mode, "allowed", recorded) | (audit or {})
+    newer = [each for each in recorded if not is_in_force(configuration, each)]
+    if newer:
+        annotations["denied-by-newer-policy"] = rule_ids(newer)
     if mode is not Mode.ENFORCE and recorded and "would-deny" not in annotations:
         would_deny = [each for each in recorded if _denied_in_enforce(configuration, each)]
         if would_deny:
@@ -46,7 +50,15 @@ def enforce(
 def action(configuration: Configuration, violation: Violation, mode: Mode, opted_in: bool) -> Action:
     """The action that this configuration has for a violation."""
     configured = configuration.rules.get(violation.rule.id)
-    return action_of(violation.rule, mode, None if configured is None else configured.of(mode), opted_in)
+    named = None if configured is None else configured.of(mode)
+    if named is None and not is_in_force(configuration, violation):
+        return "record"
+    return action_of(violation.rule, mode, named, opted_in)
+
+
+def is_in_force(configuration: Configuration, violation: Violation) -> bool:
+    """Whether the configuration's policy denies for it; what is newer is recorded, in every mode."""
+    return violation.since == FIRST or denies(violation.since, configuration.policy_in_force)
 
 
 def _denied_in_enforce(configuration: Configuration, violation: Violation) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from webhook.admission.enforcement import action
+from webhook.admission.enforcement import action, is_in_force
 from webhook.admission.exceptions import exceptions_of_pod, split
 from webhook.admission.exempt import exemption
 from webhook.admission.freshness import refuse_when_stale
@@ -56,10 +56,14 @@ def decide(request: Request, configuration: Configuration, snapshot: Snapshot | 
 
 
 def _blocked(patch: Patch, pod: Pod, request: Request, snapshot: Snapshot | None) -> tuple[Violation, ...]:
-    """The violations left after the rewrite. A measured pod must not be changed, so it is checked as it is."""
+    """The violations left after the rewrite that the policy in force denies.
+
+    A measured pod must not be changed, so it is checked as it is.
+    """
     after = pod if pod.is_measured else pod.rewritten(patch.result)
     subject = Subject(after, snapshot, request.user, just_rewritten=after is not pod)
-    return tuple(evaluate(NEEDED_FOR_INJECTION, subject))
+    found = evaluate(NEEDED_FOR_INJECTION, subject)
+    return tuple(each for each in found if is_in_force(pod.configuration, each))
 
 
 def _would_mutate(pod: Pod, request: Request, snapshot: Snapshot | None) -> Decision:

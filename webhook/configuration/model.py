@@ -26,6 +26,7 @@ from webhook.configuration.sections import (
     Vault,
     Verifier,
 )
+from webhook.policy_version import FIRST, is_known, known
 from webhook.wellknown import FORMER_INJECTOR_VERSION, INJECTOR_VERSION, KMS_NAMESPACE, KMS_PROFILE
 
 
@@ -50,6 +51,11 @@ class Configuration(Section):
     sidecar: Sidecar = Field(Sidecar(), description="the container that is injected")
     verifier: Verifier = Field(Verifier(), description="attests the pods")
     vault: Vault = Field(Vault(), description="holds the secrets")
+    policy: str | None = Field(
+        None,
+        description="the release whose rules deny, such as 0.1; what is newer is recorded; left out: the first release",
+        pattern=r"^\d{1,4}\.\d{1,4}$",
+    )
     rules: dict[str, RuleActions] = Field({}, description="by rule id; docs/rules.md lists them")
     exceptions: tuple[PolicyException, ...] = Field(
         (), description="rules that a workload may violate until a date; they end by themselves"
@@ -94,6 +100,21 @@ class Configuration(Section):
                 "unknown_profile", f"unknown profile {', '.join(unknown)}; known are {', '.join(sorted(known))}"
             )
         return self
+
+    @model_validator(mode="after")
+    def _policy_is_known(self) -> Configuration:
+        if self.policy is not None and not is_known(self.policy):
+            raise PydanticCustomError(
+                "unknown_policy",
+                "policy: this release does not know it; write one of {known}, and upgrade before you name a newer one",
+                {"known": known()},
+            )
+        return self
+
+    @property
+    def policy_in_force(self) -> str:
+        """The release whose rules deny."""
+        return self.policy or FIRST
 
     @model_validator(mode="after")
     def _key_server_is_apart(self) -> Configuration:

@@ -10,6 +10,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from webhook.configuration.model import Configuration
 from webhook.modes import Action, Mode
 from webhook.pod.pod import Pod
+from webhook.policy_version import FIRST
 from webhook.request import User
 from webhook.snapshot import Snapshot
 
@@ -64,14 +65,16 @@ class ConnectSubject:
 S = TypeVar("S", Subject, BindingSubject, ConnectSubject)
 
 # Where a rule is violated, and one line: what is wrong and what to do about it. Never a value of the object.
-FieldMessage = tuple[str, str]
+# A third member says since which release this place denies, where it is newer than the rule.
+FieldMessage = tuple[str, str] | tuple[str, str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Rule(Generic[S]):
     """One property that the policy requires.
 
-    `needed_for_injection`: in every mode, a pod that opts in and violates this rule is denied.
+    `needed_for_injection`: in every mode, a pod that opts in and violates this rule is denied. `since`: the release
+    from whose policy on it denies (webhook.policy_version).
     """
 
     id: str
@@ -80,6 +83,7 @@ class Rule(Generic[S]):
     check: Callable[[S], Iterable[FieldMessage]]
     needed_for_injection: bool = False
     needs_cluster: bool = False
+    since: str = FIRST
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +93,7 @@ class Violation:
     rule: Rule[Any]
     field: str
     message: str
+    since: str = FIRST
 
     def __str__(self) -> str:
         return f"[{self.rule.id}] {self.message}"
@@ -97,8 +102,8 @@ class Violation:
 def evaluate(rules: Iterable[Rule[S]], subject: S) -> Iterator[Violation]:
     """Every violation, in the order of the rules."""
     for rule in rules:
-        for field, message in rule.check(subject):
-            yield Violation(rule, field, message)
+        for field, message, *since in rule.check(subject):
+            yield Violation(rule, field, message, since[0] if since else rule.since)
 
 
 def action_of(rule: Rule[Any], mode: Mode, configured: Action | None, opted_in: bool) -> Action:
