@@ -8,9 +8,10 @@ from datetime import datetime
 from typing import Any, Final
 
 from webhook.configuration.accepted_templates import AcceptedTemplates
+from webhook.configuration.templates_map import read_map
 from webhook.modes import Mode, mode_of_label
 from webhook.node_records import NodeRecord, Taint
-from webhook.wellknown import MODE_LABEL
+from webhook.wellknown import MODE_LABEL, TEMPLATES_CONFIG_MAP
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,9 +144,11 @@ def runtime_class_record(item: Mapping[str, Any]) -> RuntimeClassRecord:
 def snapshot_of_objects(items: Iterable[Any]) -> Snapshot:
     """The snapshot that a `kind: List` of Namespaces, Nodes and RuntimeClasses gives.
 
-    Objects of other kinds are ignored; Pods and what makes them are for `find_in_objects`.
+    The ConfigMap with the container templates counts too. Objects of other kinds are ignored; Pods and what makes them
+    are for `find_in_objects`.
     """
     namespaces, nodes, classes = {}, {}, {}
+    templates = None
     for item in items:
         if not isinstance(item, Mapping):
             continue
@@ -156,7 +159,9 @@ def snapshot_of_objects(items: Iterable[Any]) -> Snapshot:
             nodes[name] = node_record(item)
         elif kind == "RuntimeClass":
             classes[name] = runtime_class_record(item)
-    return Snapshot(namespaces, nodes, classes)
+        elif kind == "ConfigMap" and name == TEMPLATES_CONFIG_MAP:
+            templates = read_map(item.get("data")).templates
+    return Snapshot(namespaces, nodes, classes, templates=templates)
 
 
 def find_in_objects(items: Iterable[Any], lookup: Lookup) -> Fetched:

@@ -24,6 +24,9 @@ KMS_PROFILE: Final = "kms"
 POD_TEMPLATE_HASH: Final = "pod-template-hash"
 # Creates the pods of all workloads where the controllers have no service accounts of their own.
 KUBE_CONTROLLER_MANAGER: Final = "system:kube-controller-manager"
+# Where the replicas share the container templates, in their own namespace.
+TEMPLATES_CONFIG_MAP: Final = "morphisms-webhook-templates"
+
 DEFAULT_CONTAINER: Final = "kubectl.kubernetes.io/default-container"
 LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
 MIRROR: Final = "kubernetes.io/config.mirror"

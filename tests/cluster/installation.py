@@ -57,6 +57,13 @@ class Replica:
         except urllib3.exceptions.HTTPError:
             return False
 
+    def why_not_ready(self) -> str:
+        """What its readiness probe reads; empty while nothing listens."""
+        try:
+            return urllib3.request("GET", self._url("readyz"), timeout=2, retries=False).data.decode()
+        except urllib3.exceptions.HTTPError:
+            return ""
+
     def draining(self) -> bool:
         """Whether its readiness probe fails."""
         return not self.ready()

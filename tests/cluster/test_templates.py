@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import re
 import subprocess
@@ -279,7 +280,7 @@ def _cluster(name: str) -> Iterator[ControlPlane]:
         yield cluster
 
 
-@pytest.fixture(params=["base", "overlays/cert-manager"])
+@pytest.fixture(scope="module", params=["base", "overlays/cert-manager"])
 def fleet(_programs: None, request: pytest.FixtureRequest) -> Iterator[Fleet]:
     """Installed by this release, in a control plane of its own; one replica's view of ConfigMaps can be held."""
     kind = Fleet if request.param == "base" else CertManagerFleet
@@ -321,6 +322,50 @@ def test_a_configuration_that_reaches_one_replica_long_after_the_others_fails_no
     assert load.failures == []
     assert set(load.images[:seen]) == {old.sidecar.image}
     assert load.images[-1] == new.sidecar.image
+
+
+def test_a_replica_that_has_never_read_the_templates_is_not_ready(fleet: Fleet) -> None:
+    """It would refuse what the others inject."""
+    late = next(each for each in fleet.replicas if each.pod == fleet.late_pod)
+    assert fleet.late is not None
+    with Load(fleet.cluster) as load:
+        late.process.stop()
+        fleet.late.hold()
+        late.process.start(wait=False)
+        until(lambda: "[-]templates: not read yet" in late.why_not_ready())
+        load.proceed()
+        assert not late.ready()
+        fleet.late.release()
+        late.process.wait_until_ready()
+        load.proceed()
+    assert load.failures == []
+
+
+def test_damage_to_the_templates_stops_no_pod_and_is_mended(fleet: Fleet) -> None:
+    """Entries of a stranger are named and refused; the mark and the templates in force come back."""
+    admin = fleet.cluster.admin
+    until(lambda: fleet.templates().get("current"))
+    current = fleet.templates()["current"]
+    evil = {"a" * 64 + ".json": "{", "b" * 64 + ".json": fleet.templates()[template_key(current)], "x": "y"}
+    with Load(fleet.cluster) as load:
+        admin.patch(_TEMPLATES, {"data": {**evil, "current": "c" * 64}})
+        fleet.await_current(current)
+        load.proceed()
+        admin.patch(_TEMPLATES, {"data": {"current": None, template_key(current): None}})
+        fleet.await_current(current)
+        until(lambda: template_key(current) in fleet.templates())
+        load.proceed()
+        admin.delete(_TEMPLATES)
+        until(lambda: admin.request("GET", _TEMPLATES).status == 200)
+        fleet.await_current(current)
+        load.proceed()
+    assert load.failures == []
+    assert {"x", "a" * 64 + ".json"} <= {
+        event["key"]
+        for replica in fleet.replicas
+        for event in map(json.loads, replica.process.log.read_text().splitlines())
+        if event.get("event") == "template_refused"
+    }
 
 
 def _restart(replica: Replica) -> None:
@@ -402,8 +447,8 @@ def test_the_guard_keeps_the_templates_for_the_webhooks_own_account(fleet: Fleet
     """Who may edit in the webhook's namespace could otherwise put an image of their own into every injected pod."""
     cluster = fleet.cluster
     editor = _editor(cluster)
-    first = Configuration.model_validate(_OLD).former_container_template.digest
-    fleet.await_current(first)
+    until(lambda: fleet.templates().get("current"))
+    first = fleet.templates()["current"]
     evil: dict[str, Any] = {"data": {"current": "0" * 64}}
     for change in (evil, {"data": {first + ".revoked": ""}}, {"data": {template_key(first): None}}):
         with pytest.raises(ApiError, match="break-glass"):

@@ -24,8 +24,8 @@ from webhook.cluster.template_metrics import TemplateMetrics
 from webhook.configuration.accepted_templates import UNREAD, AcceptedTemplates
 from webhook.configuration.model import Configuration
 from webhook.configuration.templates_map import WARN_BYTES, TemplatesMap, known_key, known_text, read_map
+from webhook.wellknown import TEMPLATES_CONFIG_MAP
 
-CONFIG_MAP: Final = "morphisms-webhook-templates"
 LEASE: Final = "morphisms-webhook-templates"
 
 _WATCHING: Final = ReflectorTiming(backoff=(0.5, 15.0))
@@ -55,7 +55,7 @@ class Templates:
         self._is_large = False
         # Each loop has its own: what one of them has taken note of, the other one may not have seen.
         self._to_say, self._to_lead = asyncio.Event(), asyncio.Event()
-        ref = ObjectRef(f"/api/v1/namespaces/{replica.namespace}/configmaps", CONFIG_MAP)
+        ref = ObjectRef(f"/api/v1/namespaces/{replica.namespace}/configmaps", TEMPLATES_CONFIG_MAP)
         self._watched = WatchedObject(ref, self._changed, _WATCHING)
         self._election = LeaderElection(lease_ref(replica.namespace, LEASE), replica.name, self._to_lead.set, timing)
 

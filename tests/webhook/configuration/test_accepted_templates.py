@@ -17,6 +17,7 @@ from webhook.decide import decide
 from webhook.decision import Decision
 from webhook.modes import Mode
 from webhook.review import read_review
+from webhook.snapshot import snapshot_of_objects
 
 _OLD = Configuration.model_validate({"sidecar": {"image": "registry.example/sidecar:1"}})
 _NEW = Configuration.model_validate({"sidecar": {"image": "registry.example/sidecar:2"}})
@@ -136,3 +137,16 @@ def test_a_template_that_an_author_names_has_no_effect_and_is_warned_about(value
     assert decision.allowed
     assert any("morphisms.dev/template" in line and problem in line for line in decision.warnings)
     assert value not in str(decision.warnings)
+
+
+def test_a_snapshot_with_the_templates_gives_offline_what_the_replicas_give() -> None:
+    new = _NEW.container_template
+    data = {f"{new.digest}.json": new.text, "current": new.digest}
+    objects = [
+        {"kind": "Namespace", "metadata": {"name": "shop", "labels": {"morphisms.dev/mode": "inject"}}},
+        {"kind": "RuntimeClass", "metadata": {"name": "kata-qemu-snp"}, "handler": "kata-qemu-snp"},
+        {"kind": "ConfigMap", "metadata": {"name": "morphisms-webhook-templates"}, "data": data},
+    ]
+    request = read_review(review(_pod(), "/mutate/pod"), "/mutate/pod")
+    pod = apply(_pod(), decide(request, _OLD, snapshot_of_objects(objects)).operations)
+    assert pod["spec"]["initContainers"][0]["image"] == "registry.example/sidecar:2"
