@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import resource
 import sys
 from pathlib import Path
 
@@ -34,6 +35,9 @@ def run(arguments: argparse.Namespace) -> int:
         metrics_listen=arguments.metrics_listen,
         lame_duck_seconds=arguments.lame_duck_seconds,
     )
+
+    # Keys and secrets are in this memory alone; a core dump would put them on a disk.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
     def make() -> Application:
         return make_application(settings, load_configuration(arguments.config))

@@ -28,7 +28,7 @@ from kbs.messages import ATTEST_PATH, AUTH_PATH, MAX_ANSWER_SIZE, WireError, bin
 from kbs.provision import PROVISION_PATH, Outcome, SecretName, read_provision_state
 from server import logs
 
-_SECONDS: Final = 30.0
+_SECONDS: Final = 15.0  # a thread that a stopping process waits for
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 10.0
 
 

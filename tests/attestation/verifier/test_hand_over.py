@@ -286,8 +286,14 @@ def test_a_guest_without_initdata_is_no_replica_by_its_measurement_alone(
 
 
 def test_a_sealed_replica_hands_nothing_over_and_attests_itself(replicas: Replicas, tmp_path: Path) -> None:
+    """Also one that cannot read its policies before it has the credential for Vault."""
     own = Replicas(tmp_path, replicas.hierarchy, replicas.issuer, replicas.machine, [])
-    with verifier(own.site("sealed", peers=[])) as process:
+    needs = [name.value for name in (*NEEDS, SecretName.VAULT_ROLE_ID, SecretName.VAULT_SECRET_ID)]
+    site = own.site("sealed", peers=[], needs=needs)
+    site.settings["vault"]["login"] = {"provisioned": {}}
+    site.settings["policyVault"] = {"path": "verifier/policies"}
+    del site.settings["policies"], site.settings["guests"]
+    with verifier(site) as process:
         caller = Provisioner(process.port, PROVISIONER)
         assert caller.call("POST", AUTH_PATH, write_auth()).status == 503
         assert caller.call("GET", PROVISIONED_PATH).status == 503

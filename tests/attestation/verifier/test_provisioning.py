@@ -110,6 +110,12 @@ def test_a_sealed_verifier_serves_probes_and_provisioning_alone(sealed: Verifier
     assert line["waits_for"] == ["vault-role-id", "vault-secret-id", "signing-key", "tls-ca-key"]
 
 
+def test_no_core_dump_would_put_what_it_holds_on_a_disk(sealed: Verifier) -> None:
+    limits = Path(f"/proc/{sealed.process.pid}/limits").read_text()
+    (line,) = [line for line in limits.splitlines() if line.startswith("Max core file size")]
+    assert line.split()[4:6] == ["0", "0"]
+
+
 def test_its_certificate_is_its_own(provisioner: Provisioner) -> None:
     certificate = provisioner.certificate
     certificate.verify_directly_issued_by(certificate)

@@ -14,7 +14,7 @@ from attestation.simulator.hierarchy import Hierarchy
 from kbs.guest import open_token, read_attest_answer
 from kbs.provision import SecretName
 from tests.attestation.verifier.guest import Client
-from tests.attestation.verifier.process import HOST_DATA, Site, terminate, verifier
+from tests.attestation.verifier.process import HOST_DATA, Site, verifier
 from tests.attestation.verifier.provisioner import Provisioner, provisioning
 from tests.attestation.verifier.test_refusals import Guest
 from tests.attestation.verifier.tokens import Issuer
@@ -140,4 +140,4 @@ def test_vault_follows_a_generated_key_through_a_restart(
             guest = Guest(process.client(), device, issuer.token())
             answer: Any = guest.client.token(read_attest_answer(guest.attest().body))
             assert open_token(answer.body, guest.key, guest.nonce).token, run
-            terminate(process)
+            guest.client.close()
