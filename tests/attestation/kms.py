@@ -22,6 +22,16 @@ from kbs.verifier import write_attested_answer
 from kbs.verifier_attest import KmsGuest, PlainReferences, SignedReferences, VerifierAttest
 
 KMS_HOST_DATA = b"k" * 32
+# The same guest as an operator writes it, for `morphisms kms references --guests`.
+KMS_ENTRY: dict[str, Any] = {
+    "product": "Simulated",
+    "measurements": [DEFAULT_MEASUREMENT.hex()],
+    "minTcb": TCB.as_dict(),
+    "policy": {},
+    "vmpl": 0,
+    "hostData": [KMS_HOST_DATA.hex()],
+    "initdata": "enforced",
+}
 CONFIGURATION, POLICIES = b"c" * 32, b"p" * 32
 SERIAL = 7
 _FLOOR = TcbFloor(TCB.bootloader, TCB.tee, TCB.snp, TCB.microcode)

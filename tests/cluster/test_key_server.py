@@ -14,8 +14,10 @@ from tests.cluster.client import Client, Object
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.namespace import Namespace
 from tests.manifests.rendering import MANIFESTS
+from tests.support.until import until
 
 pytestmark = pytest.mark.usefixtures("morphisms")
+_GUARD = "key-server.morphisms.dev"
 _DIGEST = "sha256:" + "d" * 64
 _OWNER = {"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "morphisms-verifier", "controller": True}
 _CONTROLLER = "system:serviceaccount:kube-system:statefulset-controller"
@@ -49,7 +51,7 @@ _PLACED: Object = {
 
 @pytest.fixture(scope="module")
 def here(cluster: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Namespace]:
-    """The overlay, applied as docs/kms.md says: both images by digest."""
+    """The overlay, applied as docs/kms.md says, both images by digest; without its guard, to see the webhook answer."""
     folder = tmp_path_factory.mktemp("kms")
     base = os.path.relpath(MANIFESTS / "overlays" / "kms-in-guests", folder.resolve())
     images = [
@@ -59,10 +61,12 @@ def here(cluster: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Ite
     kustomization = {"kind": "Kustomization", "resources": [base], "images": images}
     (folder / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
     cluster.admin.kubectl("apply", "--server-side", "-k", folder)
+    # It answers before the webhook does; its own test puts it back.
+    cluster.admin.kubectl("delete", "validatingadmissionpolicybinding", _GUARD)
     namespace = Namespace("morphisms-kms", cluster.admin)
     cluster.admin.until(namespace.path("serviceaccounts"), bool)
     yield namespace
-    cluster.admin.kubectl("delete", "--wait=true", "--timeout=60s", "-k", folder)
+    cluster.admin.kubectl("delete", "--wait=true", "--timeout=60s", "--ignore-not-found", "-k", folder)
 
 
 @pytest.fixture(scope="module")
@@ -195,3 +199,35 @@ def test_an_application_elsewhere_never_gets_the_profile(cluster: ControlPlane, 
         assert "placement/profile" in reasons(attacker.request("POST", namespace.pods(), wish, query=DRY))
     finally:
         namespace.delete()
+
+
+@pytest.fixture
+def guarded(here: Namespace, attacker: Client) -> Iterator[None]:
+    """The overlay's guard is in force, also for an API server that took it up a moment ago."""
+    documents = yaml.safe_load_all((MANIFESTS / "overlays" / "kms-in-guests" / "guard.yaml").read_text())
+    (binding,) = (each for each in documents if each["kind"].endswith("Binding"))
+    here.admin.apply(binding)
+    until(lambda: _GUARD in reasons(attacker.request("POST", here.pods(), make_pod(**_PLACED), query=DRY)))
+    yield
+    here.admin.kubectl("delete", "validatingadmissionpolicybinding", _GUARD)
+
+
+@pytest.mark.usefixtures("guarded")
+def test_the_guard_holds_without_the_webhook(
+    cluster: ControlPlane, here: Namespace, pod: Object, attacker: Client
+) -> None:
+    """The API server answers itself: its policies come before any webhook."""
+    name = pod["metadata"]["name"]
+    claims = make_pod(**_PLACED)
+    claims["metadata"]["ownerReferences"] = [{**_OWNER, "uid": pod["metadata"]["ownerReferences"][0]["uid"]}]
+    debug = {"spec": {"ephemeralContainers": [{"name": "debug", "image": IMAGE, **_RESTRICTED}]}}
+    strategic = "application/strategic-merge-patch+json"
+    for answer in (
+        attacker.request("POST", here.pods(), claims, query=DRY),
+        attacker.request("POST", f"{here.pods(name)}/exec", query={"command": "sh", "container": "openbao"}),
+        attacker.request("PATCH", f"{here.pods(name)}/ephemeralcontainers", debug, content_type=strategic, query=DRY),
+    ):
+        assert _GUARD in reasons(answer), answer.message
+    claims["metadata"]["name"] = "morphisms-verifier-1"
+    controller = cluster.user(_CONTROLLER)
+    assert controller.request("POST", here.pods(), claims, query=DRY).status == 201

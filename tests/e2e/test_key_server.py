@@ -20,12 +20,11 @@ from uuid import uuid4
 import pytest
 import yaml
 
-from attestation.simulator.device import DEFAULT_MEASUREMENT
-from attestation.simulator.hierarchy import TCB, Hierarchy
+from attestation.simulator.hierarchy import Hierarchy
 from plan.document import EvidenceSource, Plan, SecretFile, Vault, Workload
 from plan.document import Verifier as VerifierPlan
 from server.verifier_attest import AttestFile
-from tests.attestation.kms import KMS_HOST_DATA
+from tests.attestation.kms import KMS_ENTRY, KMS_HOST_DATA
 from tests.attestation.verifier.process import GUEST, policy
 from tests.attestation.verifier.test_provisioning import authority, text_of
 from tests.attestation.verifier.tokens import ISSUER, Issuer
@@ -191,16 +190,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory, hierarchy: Hierarchy, issuer:
         with volume.running():
             volume.initialise()
             _set_up(desk)
-        kms_guest = {
-            "product": "Simulated",
-            "measurements": [DEFAULT_MEASUREMENT.hex()],
-            "minTcb": TCB.as_dict(),
-            "policy": {},
-            "vmpl": 0,
-            "hostData": [KMS_HOST_DATA.hex()],
-            "initdata": "enforced",
-        }
-        (desk.folder / "guests.yaml").write_text(yaml.safe_dump({"kms-1": kms_guest}))
+        (desk.folder / "guests.yaml").write_text(yaml.safe_dump({"kms-1": KMS_ENTRY}))
         options = ("--guests", desk.folder / "guests.yaml", "--configuration", site / "verifier.yaml", "--serial", "1")
         signer = ("--key", desk.folder / "signer.pem", "--new-key", "--output", site / "references.jws")
         trusting = yaml.safe_load(desk.kms("references", *options, *signer))

@@ -16,10 +16,9 @@ from typing import Any
 import pytest
 import yaml
 
-from attestation.simulator.device import DEFAULT_MEASUREMENT
-from attestation.simulator.hierarchy import TCB, Hierarchy
+from attestation.simulator.hierarchy import Hierarchy
 from cli.main import main
-from tests.attestation.kms import KMS_HOST_DATA
+from tests.attestation.kms import KMS_ENTRY, KMS_HOST_DATA
 from tests.attestation.verifier.process import Site, Verifier, make_site, policy
 from tests.attestation.verifier.test_provisioning import authority, signing_key, text_of
 from tests.attestation.verifier.tokens import Issuer
@@ -28,16 +27,6 @@ from tests.support.ports import free_port
 from tests.support.processes import morphisms, running
 from tests.support.simulated_machine import simulated_machine
 from tests.support.until import until
-
-GUEST: dict[str, Any] = {
-    "product": "Simulated",
-    "measurements": [DEFAULT_MEASUREMENT.hex()],
-    "minTcb": TCB.as_dict(),
-    "policy": {},
-    "vmpl": 0,
-    "hostData": [KMS_HOST_DATA.hex()],
-    "initdata": "enforced",
-}
 
 
 @dataclass
@@ -88,7 +77,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory, hierarchy: Hierarchy, capfd_m
         (folder / f"{name}.json").write_text(capfd_module())
     _write(folder / "tls-ca-key", text_of(authority()))
     _write(folder / "signing-key", signing_key())
-    (folder / "guests.yaml").write_text(yaml.safe_dump({"kms-1": GUEST}))
+    (folder / "guests.yaml").write_text(yaml.safe_dump({"kms-1": KMS_ENTRY}))
     return folder
 
 
@@ -207,7 +196,7 @@ def _changed(kms_site: Kms, name: str, **changes: Any) -> str:
 
 def _by_values(kms_site: Kms, name: str, **changes: Any) -> str:
     root = yaml.safe_load((kms_site.desk / "kms.yaml").read_text())["simulatedRoot"]
-    (kms_site.desk / name).write_text(yaml.safe_dump({**GUEST, "simulatedRoot": root, **changes}))
+    (kms_site.desk / name).write_text(yaml.safe_dump({**KMS_ENTRY, "simulatedRoot": root, **changes}))
     return name
 
 
