@@ -139,9 +139,14 @@ def _configure_connection(parser: argparse.ArgumentParser) -> None:
         "--policies",
         type=Path,
         metavar="DIR",
-        help="with --guests, what the policies in force have to be",
+        help="what the policies in force have to be, with --guests",
     )
-    parser.add_argument("--guests", type=Path, metavar="DIR", help="the reference values that they name")
+    parser.add_argument(
+        "--guests",
+        type=Path,
+        metavar="DIR",
+        help="the reference values that they name; default: guests beside --policies",
+    )
     parser.add_argument("--crls", type=Path, metavar="DIR", help="AMD's revocation lists; without, none is checked")
     parser.add_argument("--timeout", type=_seconds, default=15.0, metavar="SECONDS", help="per address; default 15")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
@@ -255,13 +260,14 @@ def _configuration(arguments: argparse.Namespace) -> bytes | None:
 
 
 def _policies(arguments: argparse.Namespace) -> bytes | None:
-    if (arguments.policies is None) != (arguments.guests is None):
-        raise UnusableInputError("--policies and --guests: the digest is of both folders; name both")
     if arguments.policies is None:
+        if arguments.guests is not None:
+            raise UnusableInputError("--guests: the digest is of both folders; name --policies too")
         return None
+    guests = arguments.guests or arguments.policies.absolute().parent / "guests"
     path = None if arguments.configuration is None else Path(arguments.configuration)
     configuration = None if path is None or not path.exists() else load_configuration(path)
-    return digest_of_policies(arguments.policies, arguments.guests, configuration)
+    return digest_of_policies(arguments.policies, guests, configuration)
 
 
 def _crls(folder: Path | None) -> tuple[RevocationList, ...]:

@@ -158,7 +158,7 @@ def kms_site(site: Site, desk: Path, both: None) -> Iterator[Kms]:
 
 def test_people_attest_and_provision_every_replica(kms_site: Kms, kms: Command) -> None:
     """The whole way: attested by self-signed certificates, provisioned, repeated, then below the provisioned CA."""
-    folders = ("--policies", str(kms_site.site.folder / "policies"), "--guests", str(kms_site.site.folder / "guests"))
+    folders = ("--policies", str(kms_site.site.folder / "policies"))  # guests are beside it
     files = ("--configuration", str(kms_site.site.folder / "verifier.yaml"), *folders)
     code, out, err = kms_site.attest(kms, *files)
     assert code == 0, out + err
@@ -247,6 +247,8 @@ def test_other_files_than_the_operators_are_noticed(one: Kms, kms: Command, tmp_
     url = f"https://127.0.0.1:{one.port}"
     other = tmp_path / "policies"
     other.mkdir()
+    assert one.attest(kms, "--policies", str(other), url=url)[0] == 2, "no guests beside it"
+    assert one.attest(kms, "--guests", str(other), url=url)[0] == 2
     folders = ("--policies", str(other), "--guests", str(one.site.folder / "guests"))
     code, out, _ = one.attest(kms, *folders, url=url)
     assert code == 1
