@@ -114,7 +114,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.output == "json":
         sys.stdout.write(_json(report, skipped))
     elif arguments.output == "sarif":
-        sys.stdout.write(sarif([*report.findings, *report.covered], skipped))
+        sys.stdout.write(sarif([*report.findings, *report.covered], skipped, report.noted))
     else:
         colour = wants_colour(sys.stdout)
         for finding in report.findings:
@@ -158,7 +158,12 @@ class _Report:
     @property
     def notes(self) -> list[tuple[str, str, str]]:
         """(file, object, note) of every note."""
-        return [(manifest.source, manifest.title, note) for manifest, result in self.checked for note in result.notes]
+        return [(manifest.source, manifest.title, note) for manifest, note in self.noted]
+
+    @property
+    def noted(self) -> list[tuple[Manifest, str]]:
+        """(object, note) of every note."""
+        return [(manifest, note) for manifest, result in self.checked for note in result.notes]
 
     @property
     def denied(self) -> int:

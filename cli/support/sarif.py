@@ -10,6 +10,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from cli.support.findings import Finding
+from cli.support.manifests import Manifest
 from plan.layout import VERSION
 from webhook.configuration.exceptions import PolicyException
 from webhook.rules import POD
@@ -27,8 +28,8 @@ _SCORES: Final = {Severity.CRITICAL: "9.5", Severity.HIGH: "8.0", Severity.MEDIU
 _ROOT: Final = "%SRCROOT%"
 
 
-def sarif(findings: Sequence[Finding], not_evaluated: Sequence[str]) -> str:
-    """The log of one run: a description per rule, a result per finding."""
+def sarif(findings: Sequence[Finding], not_evaluated: Sequence[str], notes: Sequence[tuple[Manifest, str]] = ()) -> str:
+    """The log of one run: a description per rule, a result per finding, a notification per note."""
     places = {rule.id: index for index, rule in enumerate(POD)}
     run: dict[str, Any] = {
         "tool": {"driver": {"name": "morphisms", "version": VERSION, "rules": [_rule(rule) for rule in POD]}},
@@ -43,7 +44,8 @@ def sarif(findings: Sequence[Finding], not_evaluated: Sequence[str]) -> str:
                         "associatedRule": {"id": rule, "index": places[rule]},
                     }
                     for rule in not_evaluated
-                ],
+                ]
+                + [_note(manifest, note) for manifest, note in notes],
             }
         ],
         "columnKind": "unicodeCodePoints",
@@ -61,6 +63,21 @@ def _rule(rule: Rule[Any]) -> dict[str, Any]:
     }
 
 
+def _note(manifest: Manifest, note: str) -> dict[str, Any]:
+    return {
+        "level": "note",
+        "message": {"text": f"{manifest.title}: {note}"},
+        "locations": [{"physicalLocation": _place(manifest)}],
+    }
+
+
+def _place(manifest: Manifest) -> dict[str, Any]:
+    return {
+        "artifactLocation": {"uri": _uri(manifest.source), "uriBaseId": _ROOT},
+        "region": {"startLine": manifest.line},
+    }
+
+
 def _result(finding: Finding, index: int) -> dict[str, Any]:
     manifest = finding.manifest
     exception = finding.exception
@@ -72,10 +89,7 @@ def _result(finding: Finding, index: int) -> dict[str, Any]:
         "message": {"text": f"{manifest.title}: {finding.message}"},
         "locations": [
             {
-                "physicalLocation": {
-                    "artifactLocation": {"uri": _uri(manifest.source), "uriBaseId": _ROOT},
-                    "region": {"startLine": manifest.line},
-                },
+                "physicalLocation": _place(manifest),
                 "logicalLocations": [{"fullyQualifiedName": f"{manifest.title}/{finding.field}", "kind": "member"}],
             }
         ],

@@ -459,3 +459,30 @@ def test_an_unnamed_init_container_keeps_the_name_that_knative_gives_it(command:
         }
     }
     assert command("check", "-f", write(tmp_path / "service.yaml", item)).code == 0
+
+
+def test_sarif_carries_the_notes(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    item = pod()
+    item["spec"]["containers"][0]["env"] = [{"name": "A", "value": "vault:secret/db#a"}]
+    write(tmp_path / "pod.yaml", item)
+    (run,) = json.loads(command("check", "-f", "pod.yaml", "-o", "sarif", "--mode", "audit").out)["runs"]
+    notes = [
+        each
+        for each in run["invocations"][0]["toolExecutionNotifications"]
+        if each["message"]["text"].startswith("Pod/shop/app: [annotations] Vault references alone do not opt in")
+    ]
+    assert [each["level"] for each in notes] == ["note"]
+    (place,) = notes[0]["locations"]
+    assert place["physicalLocation"]["artifactLocation"]["uri"] == "pod.yaml"
+
+
+def test_a_token_in_an_annotation_of_the_service_itself_is_found(command: Command, tmp_path: Path) -> None:
+    """Its pods do not inherit it, and etcd keeps it as well."""
+    item = service({})
+    item["metadata"]["annotations"] = {"team.example/hook": "Authorization: Bearer abcdefghijklmnop12345678", "a": "b"}
+    item["spec"]["template"]["metadata"] = {"annotations": {"team.example/dsn": "amqp://app:s3cr3t@mq/"}}
+    assert found(command, write(tmp_path / "service.yaml", item)) == [
+        ("secrets/plaintext-fields", "metadata.annotations[team.example/hook]"),
+        ("secrets/plaintext-fields", "spec.template.metadata.annotations[team.example/dsn]"),
+    ]

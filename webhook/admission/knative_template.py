@@ -14,7 +14,7 @@ from webhook.request import User
 from webhook.rewrite import rewrite
 from webhook.rewrite.template_choice import with_rendered_template
 from webhook.rules import POD
-from webhook.rules.rule import Subject, Violation, evaluate
+from webhook.rules.rule import OF_SOURCE, Subject, Violation, evaluate
 from webhook.snapshot import Snapshot
 from webhook.wellknown import KNATIVE_CONFIGURATION, KNATIVE_SERVICE, LAST_APPLIED
 
@@ -54,6 +54,8 @@ def violations_after_injection(
     def authored(violation: Violation) -> Violation:
         if LAST_APPLIED in violation.field:
             return violation
+        if violation.field.startswith(OF_SOURCE):
+            return replace(violation, field=violation.field.removeprefix(OF_SOURCE))
         return replace(violation, field=prefix + authored_field(violation.field, after.object, pod.object))
 
     prefix = "" if item.get("kind") == "Revision" else "spec.template."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from webhook.configuration.model import Configuration
 from webhook.modes import Action, Mode
@@ -65,6 +65,9 @@ class ConnectSubject:
 S = TypeVar("S", Subject, BindingSubject, ConnectSubject)
 
 # Where a rule is violated, and one line: what is wrong and what to do about it. Never a value of the object.
+OF_SOURCE: Final = "source."
+"""Before a field of `Subject.source` itself; without it a field is the pod's."""
+
 # A third member says since which release this place denies, where it is newer than the rule.
 FieldMessage = tuple[str, str] | tuple[str, str, str]
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from webhook.detection import Detector
 from webhook.pod.container import Container, display_name
 from webhook.pod.walk import field_of, texts
-from webhook.rules.rule import FieldMessage, Rule, Severity, Subject
+from webhook.rules.rule import OF_SOURCE, FieldMessage, Rule, Severity, Subject
 from webhook.rules.secrets.plaintext_env import detector_of
 from webhook.wellknown import INITDATA, LAST_APPLIED, PREFIX
 
@@ -26,13 +27,10 @@ _SHORTEST: Final = 8
 
 
 def check(subject: Subject) -> Iterator[FieldMessage]:
+    yield from _in_source(subject)
     pod = subject.pod
     detector = detector_of(pod.configuration.plaintext)
-    annotations = [
-        (key, value)
-        for key, value in pod.annotations.items()
-        if len(value) >= _SHORTEST and not key.startswith(PREFIX) and key not in _ANNOTATIONS_READ_ELSEWHERE
-    ]
+    annotations = _searched(pod.annotations)
     everything = "\n".join(
         [
             *[value for _, value in annotations],
@@ -47,14 +45,7 @@ def check(subject: Subject) -> Iterator[FieldMessage]:
     # One search for all: most pods hold none. An expansion could begin in one text and end in another.
     if "${" not in everything and detector.find_format(everything) is None:
         return
-    for key, value in annotations:
-        found = detector.find_format(value, name=key)
-        if found is not None:
-            yield (
-                f"metadata.annotations[{display_name(key)}]",
-                f"annotation {display_name(key)} holds what looks like a secret in plain text ({found.detector});"
-                " store it in Vault",
-            )
+    yield from _in_annotations(annotations, detector)
     left = _MOST_SEARCHED
     for container in pod.checked:
         for field, text in _texts(container):
@@ -66,6 +57,39 @@ def check(subject: Subject) -> Iterator[FieldMessage]:
                     f"container {container.label} has what looks like a secret in plain text ({found.detector}) outside"
                     " env; store it in Vault and use a file (secret-NAME) or a reference in env",
                 )
+
+
+def _in_source(subject: Subject) -> Iterator[FieldMessage]:
+    """In annotations of a Service or Configuration itself, which its pods do not inherit; etcd keeps them too."""
+    if subject.source is None or "spec" not in subject.source or "template" not in (subject.source["spec"] or {}):
+        return
+    own = (subject.source.get("metadata") or {}).get("annotations") or {}
+    left = _MOST_SEARCHED
+    annotations = []
+    for key, value in _searched(own):
+        annotations.append((key, value[:left]))
+        left = max(0, left - len(value))
+    for field, message in _in_annotations(annotations, detector_of(subject.pod.configuration.plaintext)):
+        yield OF_SOURCE + field, message
+
+
+def _searched(annotations: dict[str, str]) -> list[tuple[str, str]]:
+    return [
+        (key, value)
+        for key, value in annotations.items()
+        if len(value) >= _SHORTEST and not key.startswith(PREFIX) and key not in _ANNOTATIONS_READ_ELSEWHERE
+    ]
+
+
+def _in_annotations(annotations: list[tuple[str, str]], detector: Detector) -> Iterator[tuple[str, str]]:
+    for key, value in annotations:
+        found = detector.find_format(value, name=key)
+        if found is not None:
+            yield (
+                f"metadata.annotations[{display_name(key)}]",
+                f"annotation {display_name(key)} holds what looks like a secret in plain text ({found.detector});"
+                " store it in Vault",
+            )
 
 
 def _texts(container: Container) -> Iterator[tuple[str, str]]:
