@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -151,6 +152,20 @@ STEP = {"side": "left", "hash": encode(NONCE)}
 )
 def test_an_answer_that_is_not_one(member: str, value: object) -> None:
     with pytest.raises(WireError, match=member):
+        read_attested_answer(json.dumps(json.loads(ANSWER) | {member: value}).encode())
+
+
+@given(
+    st.sampled_from(["evidence", "path", "policies", "configuration", "references"]),
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(max_size=8),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["side", "hash", "x"]), inner),
+        max_leaves=8,
+    ),
+)
+def test_any_other_json_is_refused_by_one_kind_of_error(member: str, value: object) -> None:
+    """The verifier that a guest calls may be anybody's."""
+    with contextlib.suppress(WireError):
         read_attested_answer(json.dumps(json.loads(ANSWER) | {member: value}).encode())
 
 

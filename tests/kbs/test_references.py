@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import rfc8785
+from hypothesis import given
+from hypothesis import strategies as st
 from joserfc import jws
 from joserfc.jwk import ECKey, OctKey
 
@@ -197,6 +200,22 @@ def test_a_demand_that_any_pod_of_an_image_would_meet_or_that_is_none(document: 
     with pytest.raises(GuestValuesError) as refused:
         read_verifier_attest(document)
     assert problem in str(refused.value)
+
+
+ANY_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+MEMBERS = [*write_guest(FULL), "wholeImage", "initdata", "configurations", "simulatedRoot", "signer", "minSerial"]
+
+
+@given(st.sampled_from(MEMBERS), ANY_JSON)
+def test_any_other_json_is_refused_by_one_kind_of_error(member: str, value: object) -> None:
+    for read in (read_verifier_attest, lambda document: read_guest("kms", document)):
+        for document in (value, KMS | {member: value}, {"signer": SIGNER, "minSerial": 1} | {member: value}):
+            with contextlib.suppress(GuestValuesError):
+                read(document)
 
 
 def test_chips_limit_the_guest_and_never_widen_it() -> None:
