@@ -18,6 +18,7 @@ COMMANDS: dict[str, str] = {
     "webhook": "cli.commands.webhook",
     "review": "cli.commands.review",
     "inject": "cli.commands.inject",
+    "capture": "cli.commands.capture",
     "render": "cli.commands.render",
     "check": "cli.commands.check",
     "convert": "cli.commands.convert",

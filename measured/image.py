@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
-_NUMERIC_USER: Final = re.compile(r"(0|[1-9][0-9]{0,9})(?::(?:0|[1-9][0-9]{0,9}))?")
+_NUMERIC_USER: Final = re.compile(r"(0|[1-9][0-9]{0,9})(?::(0|[1-9][0-9]{0,9}))?")
 _LISTS: Final = ("Env", "Entrypoint", "Cmd")
 _TEXTS: Final = ("User", "WorkingDir")
 
@@ -35,6 +35,12 @@ class Image:
             return 0
         match = _NUMERIC_USER.fullmatch(self.user)
         return int(match[1]) if match else None
+
+    @property
+    def gid(self) -> int:
+        """The numeric group beside a numeric user; root's where none is named."""
+        match = _NUMERIC_USER.fullmatch(self.user)
+        return int(match[2]) if match and match[2] else 0
 
 
 def read_image(config: object) -> Image:

@@ -7,7 +7,7 @@ probes, resources, affinity. Source of the forms: kata-containers 4.1, container
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,12 +16,15 @@ from measured.image import Image, digest_of, write_image
 from measured.pod_name import PodName, own_name
 from measured.refusal import Refusals, UnmeasurableError, member, objects
 from measured.volumes import mounts_token
-from plan.layout import CONTAINER
+from plan.codec import read_plan
+from plan.document import PlanError
+from plan.layout import CONTAINER, PLAN_VARIABLE
 
 VERSION: Final = 1
 """The version of the data's form; the rules text of the same number reads it."""
 
 INITDATA_ANNOTATION: Final = "io.katacontainers.config.hypervisor.cc_init_data"
+TEMPLATE_ANNOTATION: Final = "morphisms.dev/template"
 _KATA_PREFIX: Final = "io.katacontainers."
 
 
@@ -58,6 +61,7 @@ def measure(
     )
     containers = _containers(spec, facts, images, refusals)
     found = own_name(metadata, refusals) if name is None else name
+    workload = _workload(spec, refusals)
     if refusals.found:
         raise UnmeasurableError(refusals.found)
     used = {container["image"]["digest"] for container in containers}
@@ -70,6 +74,8 @@ def measure(
             "fsGroup": security.get("fsGroup"),
         },
         "annotations": _kata_annotations(member(metadata, "annotations")),
+        "template": str(member(metadata, "annotations").get(TEMPLATE_ANNOTATION) or ""),
+        "workload": workload,
         "containers": containers,
         "images": {digest: write_image(images[digest]) for digest in sorted(used)},
         "automountsToken": choices.automounts_token,
@@ -99,6 +105,25 @@ def _containers(
         if field == "initContainers":
             earlier.append(name)
     return measured
+
+
+def _workload(spec: Mapping[str, Any], refusals: Refusals) -> dict[str, str] | None:
+    """Who the pod claims to be, by the plan that morphisms-init carries; None without that container."""
+    for container in objects(spec.get("initContainers")):
+        if container.get("name") == CONTAINER:
+            values = [one.get("value") for one in objects(container.get("env")) if one.get("name") == PLAN_VARIABLE]
+            try:
+                workload = read_plan(str(values[0] if values else "")).workload
+            except PlanError as error:
+                refusals.add(f"spec.initContainers[{CONTAINER}].env[{PLAN_VARIABLE}]", str(error))
+                return None
+            return {
+                "cluster": workload.cluster,
+                "namespace": workload.namespace,
+                "service": workload.service,
+                "serviceAccount": workload.service_account,
+            }
+    return None
 
 
 def _in_order(spec: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
@@ -134,8 +159,3 @@ def _kata_annotations(annotations: Mapping[str, Any]) -> dict[str, str]:
         for key, value in sorted(annotations.items())
         if key.startswith(_KATA_PREFIX) and key != INITDATA_ANNOTATION
     }
-
-
-def names_of(data: Mapping[str, Any]) -> Collection[str]:
-    """The names of the containers in a policy's data."""
-    return [container["name"] for container in data["containers"]]

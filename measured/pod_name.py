@@ -28,6 +28,10 @@ class PodName:
     text: str
     is_pattern: bool = False
 
+    def matches(self, name: str) -> bool:
+        """Whether the name is one of these."""
+        return re.fullmatch(self.text, name) is not None if self.is_pattern else name == self.text
+
 
 def own_name(metadata: Mapping[str, Any], refusals: Refusals) -> PodName:
     """The name of a pod that its author names, or whose name the API server generates."""

@@ -15,6 +15,8 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, Final
 
+from measured import rules
+
 _BEGIN: Final = "measured := # data, strict JSON\n"
 _END: Final = "# end of data\n"
 _PIECE: Final = 600
@@ -79,7 +81,7 @@ def rules_text(version: int) -> str:
     """The rules text of a version."""
     if version not in _VERSIONS:
         raise PolicyError("has rules of an unknown version")
-    return files("measured.rules").joinpath(f"v{version}.rego").read_text("ascii")
+    return files(rules).joinpath(f"v{version}.rego").read_text("ascii")
 
 
 @cache

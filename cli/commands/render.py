@@ -6,6 +6,7 @@ import argparse
 import sys
 from typing import Any, Final
 
+from cli.rendering import command
 from cli.support.admission import Admission
 from cli.support.knative import containers_needing_entrypoint, pod_of_service
 from cli.support.manifests import (
@@ -72,11 +73,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="command of the containers that need one and have none",
     )
     parser.add_argument("--initdata", metavar="FILE", help="raw TOML of the initdata document")
+    command.configure(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Render every Service, then print: unusable input prints nothing."""
     try:
+        if arguments.cluster is not None:
+            return command.run(arguments)
+        if arguments.output is not None or arguments.check is not None:
+            raise UnusableInputError("-o and --check need --cluster")
         configuration = load_configuration(arguments.config)
         services = _services(arguments.file, arguments.namespace)
         initdata = None if arguments.initdata is None else _initdata(arguments.initdata, services)

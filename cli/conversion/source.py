@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import yaml
@@ -65,11 +65,23 @@ def _read_back(text: str) -> list[dict[str, Any]] | None:
 
 def _consistent(edits: Iterator[_Edit]) -> list[_Edit]:
     # The same edit twice is one: a node that an alias uses is visited with each use.
-    result = sorted(set(edits))
+    result = sorted(_joined(dict.fromkeys(edits)))
     for before, after in itertools.pairwise(result):
         if after[0] < before[1] or after[:2] == before[:2]:
             raise _CannotEditError
     return result
+
+
+def _joined(edits: Iterable[_Edit]) -> Iterator[_Edit]:
+    """Insertions at one place as one, in their order: what is added to a mapping comes before what follows it."""
+    insertions: dict[int, str] = {}
+    for start, end, text in edits:
+        if start == end and text.endswith("\n"):
+            insertions[start] = insertions.get(start, "") + text
+        else:
+            yield start, end, text
+    for start, text in insertions.items():
+        yield start, start, text
 
 
 class _Editor:

@@ -19,7 +19,7 @@ CONFIG_MAPS: Final = (
 )
 """Those that decide what a pod looks like; `_example` says nothing."""
 
-MINOR_VERSIONS: Final = (23,)
+MINOR_VERSIONS: Final = (22, 23)
 """Knative 1.N whose pods are known. A test compares each with what Knative's own functions make."""
 
 _VERSION: Final = re.compile(r"v?1\.([0-9]{1,3})(\.[0-9]+)?([-+].*)?")

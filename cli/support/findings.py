@@ -159,7 +159,7 @@ class Checker:
         if knative:
             yield from violations_after_injection(item, pod, self._snapshot, None)
             return
-        after = pod if pod.is_measured else pod.rewritten(rewrite(pod, self._snapshot).result)
+        after = pod.rewritten(rewrite(pod, self._snapshot).result)
         yield from evaluate(POD, Subject(after, self._snapshot))
         if item is not pod.object:
             # It stays on the workload, which no pod inherits it from.
@@ -171,9 +171,7 @@ class Checker:
             return violation.field
         prefix = "".join(f"{step}." for step in template_path(item))
         field = violation.field.removeprefix(prefix)
-        if not pod.is_measured:
-            field = authored_field(field, rewrite(pod, self._snapshot).result, pod.object)
-        return prefix + field
+        return prefix + authored_field(field, rewrite(pod, self._snapshot).result, pod.object)
 
 
 def not_evaluated(snapshot: Snapshot | None) -> tuple[str, ...]:

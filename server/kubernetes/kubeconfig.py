@@ -34,10 +34,14 @@ def missing_package() -> str | None:
 
 
 class Kubeconfig:
-    """The current context of a kubeconfig. `path` is as KUBECONFIG has it: one file, or several with `:` between."""
+    """A context of a kubeconfig, the current one without a name.
 
-    def __init__(self, path: str, clock: Callable[[], float] = time.monotonic) -> None:
+    `path` is as KUBECONFIG has it: one file, or several with `:` between.
+    """
+
+    def __init__(self, path: str, clock: Callable[[], float] = time.monotonic, context: str | None = None) -> None:
         self._path = path
+        self._context = context
         self._clock = clock
         self._access: Access | None = None
         self._loaded_at = 0.0
@@ -66,7 +70,12 @@ class Kubeconfig:
         self._loaded_at = self._clock()
         configuration = Configuration()
         try:
-            await load_kube_config(config_file=self._path, client_configuration=configuration, persist_config=False)
+            await load_kube_config(
+                config_file=self._path,
+                context=self._context,
+                client_configuration=configuration,
+                persist_config=False,
+            )
             return await _access(configuration)
         except CredentialsError:
             raise

@@ -65,11 +65,11 @@ def test_c46_init_container_of_his_own(cluster: ControlPlane, here: Namespace) -
 
 
 def test_c46_measured_pod_that_is_none(cluster: ControlPlane, here: Namespace) -> None:
-    """With initdata nothing is added, so all has to be there."""
+    """A document that no guest could read is refused before a guest is started with it."""
     measured = make_pod(
         annotations={"io.katacontainers.config.hypervisor.cc_init_data": base64.b64encode(b"x").decode()}
     )
-    assert "isolation/measured-pod" in reasons(try_pod(developer(cluster), here, measured))
+    assert "isolation/initdata" in reasons(try_pod(developer(cluster), here, measured))
     assert is_confidential(allowed(try_pod(developer(cluster), here, make_pod())))
 
 

@@ -16,6 +16,7 @@ import ssl
 import sys
 import sysconfig
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from tools.images.commands import run
@@ -132,10 +133,18 @@ def _unused(folder: str, names: list[str]) -> set[str]:
 
 
 def _add_our_modules(target: Target, root: Path) -> None:
-    for file in closure(SOURCE, target.modules):
+    for file in _with_texts(closure(SOURCE, target.modules)):
         copy = root / PACKAGES.lstrip("/") / file
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(SOURCE / file, copy)
+
+
+def _with_texts(modules: list[Path]) -> Iterator[Path]:
+    """The modules, and the rules texts that lie beside a package's `__init__.py`."""
+    for file in modules:
+        yield file
+        if file.name == "__init__.py":
+            yield from (text.relative_to(SOURCE) for text in sorted((SOURCE / file).parent.glob("*.rego")))
 
 
 def _add_build_time(root: Path) -> None:

@@ -48,8 +48,8 @@ def _service_name(item: dict[str, Any]) -> str:
 def violations_after_injection(
     item: dict[str, Any], pod: Pod, snapshot: Snapshot | None, user: User | None
 ) -> tuple[Violation, ...]:
-    """What `validate(mutate(pod))` finds. A measured pod is checked as it is, since nothing may be added to it."""
-    after = pod if pod.is_measured else pod.rewritten(rewrite(pod, snapshot).result)
+    """What `validate(mutate(pod))` finds."""
+    after = pod.rewritten(rewrite(pod, snapshot).result)
 
     def authored(violation: Violation) -> Violation:
         if LAST_APPLIED in violation.field:

@@ -56,12 +56,8 @@ def decide(request: Request, configuration: Configuration, snapshot: Snapshot | 
 
 
 def _blocked(patch: Patch, pod: Pod, request: Request, snapshot: Snapshot | None) -> tuple[Violation, ...]:
-    """The violations left after the rewrite that the policy in force denies.
-
-    A measured pod must not be changed, so it is checked as it is.
-    """
-    after = pod if pod.is_measured else pod.rewritten(patch.result)
-    subject = Subject(after, snapshot, request.user, just_rewritten=after is not pod)
+    """The violations left after the rewrite that the policy in force denies."""
+    subject = Subject(pod.rewritten(patch.result), snapshot, request.user, just_rewritten=True)
     found = evaluate(NEEDED_FOR_INJECTION, subject)
     return tuple(each for each in found if is_in_force(pod.configuration, each))
 

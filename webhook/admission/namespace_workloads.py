@@ -50,7 +50,7 @@ class NamespaceWorkload:
         else:
             workloads = workloads_of_object(self.item)
             pod = self.pod
-            after = pod if pod.is_measured else pod.rewritten(rewrite(pod, snapshot).result)
+            after = pod.rewritten(rewrite(pod, snapshot).result)
             found = tuple(evaluate(POD, Subject(after, snapshot)))
         return split(found, in_force(configuration, namespace, workloads, snapshot.now))[0]
 

@@ -26,7 +26,7 @@ def opt_in_notes(pod: Pod, mode: Mode) -> Iterator[str]:
             f' taken literally; annotate the template with {PREFIX}inject: "true"'
         )
     template = pod.own_annotations.get("template")
-    if template is not None:
+    if template is not None and pod.named_template is None:
         yield f"[annotations] {_ignored_template(template)}"
     if mode is Mode.AUDIT and holds_bare_references(pod):
         yield f"[annotations] {bare_references(mode)}"
@@ -37,7 +37,7 @@ def opt_in_notes(pod: Pod, mode: Mode) -> Iterator[str]:
 def _ignored_template(value: str) -> str:
     if not is_template_digest(value):
         return f"{PREFIX}template is not sha256: and 64 hexadecimal digits, so it has no effect; remove it"
-    return f"{PREFIX}template has no effect on a pod that carries no initdata document of Morphisms; remove it"
+    return f"{PREFIX}template has no effect on a pod whose initdata document was not rendered with it; remove it"
 
 
 def holds_bare_references(pod: Pod) -> bool:

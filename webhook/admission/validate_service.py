@@ -38,8 +38,7 @@ def decide(request: Request, configuration: Configuration, snapshot: Snapshot | 
     if mode is Mode.ABSENT and not opted_in:
         warnings = as_warnings((*notes, *annotation_faults(pod, snapshot, request.user)))
         return Decision("allowed", mode, "does-not-ask", warnings=warnings, audit=summary(mode, "allowed", ()))
-    if not pod.is_measured:
-        notes = as_warnings((*notes, *injection_notes(pod)))
+    notes = as_warnings((*notes, *injection_notes(pod)))
     by_knative = request.user.name in configuration.identities.knative
     # What people write as a Configuration or Revision only claims to be a Service's.
     workloads = workloads_of_revision(item) if by_knative else workloads_of_object(item)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from measured.measured_document import MeasuredDocument, document_of_annotation
 from plan import layout
 from plan.document import Plan, Workload
 from webhook.cached_attribute import cached_attribute
@@ -24,6 +25,7 @@ from webhook.pod.plan_cache import plan_of
 from webhook.pod.references import SecretPrefix
 from webhook.wellknown import (
     DEFAULT_CONTAINER,
+    DIGEST_PREFIX,
     INITDATA,
     INJECTED_SIDECARS,
     KNATIVE_CONFIGURATION,
@@ -219,10 +221,19 @@ class Pod:
             return True
         return any(holds_reference(each.object, options.literal_env, own=not any_path) for each in self._with_env)
 
+    @cached_attribute
+    def measured(self) -> MeasuredDocument | None:
+        """What the pod's initdata document measured; None without one, or with one of another policy than ours."""
+        return document_of_annotation(self.annotations.get(INITDATA))
+
     @property
-    def is_measured(self) -> bool:
-        """Whether it carries an initdata document, which names what may run in the guest: nothing may be added then."""
-        return INITDATA in self.annotations
+    def named_template(self) -> str | None:
+        """The digest (hex) of the container template that the pod was measured with."""
+        named = "" if self.measured is None else str(self.measured.data.get("template", ""))
+        # The annotation alone chooses nothing: every author can write it.
+        if not named or self.own_annotations.get("template") != named:
+            return None
+        return named.removeprefix(DIGEST_PREFIX)
 
 
 _NOT_THE_AUTHORS = MESH_PROXIES | INJECTED_SIDECARS | {QUEUE_PROXY}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from measured.users import users_of_data
 from plan import layout
 from plan.document import PlanError
 from webhook.configuration.container_template import security_context
@@ -87,12 +88,20 @@ def sidecar_container(pod: Pod, profile: Profile) -> dict[str, Any]:
         **template.container,
         "env": [{"name": layout.PLAN_VARIABLE, "value": plan_text(make_plan(pod, profile))}],
         "resources": template.guaranteed_resources if _is_guaranteed(pod) else template.resources,
-        "securityContext": security_context(user),
+        "securityContext": _security_context(pod, user),
     }
     if pod.options.agent == "sidecar":
         container["restartPolicy"] = "Always"
         container.update(template.probes)
     return container
+
+
+def _security_context(pod: Pod, user: int) -> dict[str, Any]:
+    """A measured pod names the group too, because the guest's runtime cannot look it up in the image."""
+    if pod.measured is None:
+        return security_context(user)
+    group = users_of_data(pod.measured.data).get(layout.CONTAINER, {}).get("runAsGroup", user)
+    return {**security_context(user), "runAsGroup": group}
 
 
 def is_intact(container: dict[str, Any], wanted: dict[str, Any]) -> bool:

@@ -1,4 +1,4 @@
-"""Step 7: the status annotation, which names the template and the configuration that a pod was rewritten by."""
+"""Step 8: the status annotation, which names the template and the configuration that a pod was rewritten by."""
 
 from __future__ import annotations
 

@@ -47,20 +47,27 @@ def choose_template(
 def with_rendered_template(
     item: dict[str, Any], namespace: str, configuration: Configuration, snapshot: Snapshot | None, service: str = ""
 ) -> Pod:
-    """The pod with the template that new pods get."""
+    """The pod with the template that new pods get, or that it was measured with."""
     if snapshot is None or snapshot.templates is None:
         return Pod(item, namespace, configuration, service)
-    rendered = snapshot.templates.rendered(configuration)
-    pod = Pod(item, namespace, configuration, service, rendered)
-    pod.template_is_usable = rendered is not None
-    return pod
+    pod = Pod(item, namespace, configuration, service, snapshot.templates.rendered(configuration))
+    pod.template_is_usable = snapshot.templates.rendered(configuration) is not None
+    if pod.named_template is None:
+        return pod
+    named = snapshot.templates.by_digest.get(pod.named_template)
+    measured = Pod(item, namespace, configuration, service, named)
+    measured.template_is_usable = named is not None
+    return measured
 
 
 def why_not_accepted(pod: Pod, templates: AcceptedTemplates | None) -> str | None:
     """Why the template that the pod's status names is not accepted; None where it is, or the pod names none."""
-    digest = template_in_status(pod)
+    digest = pod.named_template or template_in_status(pod)
     if templates is None or digest is None or digest in templates.by_digest or digest == pod.template.digest:
         return None
+    if pod.named_template is not None:
+        why = "was revoked" if digest in templates.revoked else "this replica does not know, or that was removed"
+        return f"cannot be injected by container template sha256:{digest[:12]}…, which {why}; render the pod again"
     why = "was revoked" if digest in templates.revoked else "this replica does not know, or that was removed"
     return f"was injected by container template sha256:{digest[:12]}…, which {why}; create the pod again"
 

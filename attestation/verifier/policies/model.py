@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -13,6 +13,8 @@ from attestation.appraisal.result import Assurance
 from attestation.verifier.cluster.pod_token import PodIdentity
 from attestation.verifier.reasons import Reason, RefusedError
 from kbs.reference_values import GuestReference
+from measured.initdata import InitdataError
+from measured.measured_document import document_of_text
 
 _LABEL = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"  # RFC 1123; no slash and no wildcard: these become Vault paths
 _SUBDOMAIN = r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$"
@@ -63,6 +65,13 @@ class AppraisalPolicy(_Section):
     hostData: tuple[Annotated[str, Field(pattern="^[0-9a-f]{64}$")], ...] = Field(
         (), description="digests of the initdata document, old and new during a rollout; empty only with assurance vm"
     )
+    podToken: Literal["required"] = Field("required", description="the pod's own token has to agree with HOST_DATA")
+    document: str | None = Field(
+        None,
+        max_length=512 * 1024,
+        description="the initdata document itself, as morphisms render writes it: its digest stands in hostData, and it"
+        " was measured for this workload; only with assurance workload",
+    )
     guests: tuple[str, ...] = Field(min_length=1, max_length=16, description="names of guest reference values")
     vault: VaultLogin
 
@@ -72,6 +81,24 @@ class AppraisalPolicy(_Section):
             raise PydanticCustomError("host_data", "hostData is empty: assurance workload needs at least one digest")
         if _NO_INITDATA in self.hostData:
             raise PydanticCustomError("host_data", "hostData has all zeros: that is a guest without initdata")
+        return self
+
+    @model_validator(mode="after")
+    def _documented(self) -> AppraisalPolicy:
+        if self.document is None:
+            return self
+        if self.assurance is not Assurance.WORKLOAD:
+            raise PydanticCustomError("document", "document needs assurance: workload")
+        try:
+            measured = document_of_text(self.document.encode())
+        except InitdataError as error:
+            raise PydanticCustomError("document", f"document {error}") from None
+        if measured is None:
+            raise PydanticCustomError("document", "document holds a policy of others; take what morphisms render wrote")
+        if measured.initdata.host_data.hex() not in self.hostData:
+            raise PydanticCustomError("document", "document has a digest that hostData does not list")
+        if measured.data.get("workload") != self.workload.model_dump():
+            raise PydanticCustomError("document", "document was measured for another workload")
         return self
 
     @property

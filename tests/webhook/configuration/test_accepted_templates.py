@@ -126,7 +126,7 @@ def test_an_author_gets_no_token_for_another_accepted_templates_verifier() -> No
 
 @pytest.mark.parametrize(
     ("value", "problem"),
-    [("sha256:" + "0" * 64, "no initdata document"), ("latest", "is not sha256:"), ("sha256:" + "A" * 64, "is not")],
+    [("sha256:" + "0" * 64, "not rendered with it"), ("latest", "is not sha256:"), ("sha256:" + "A" * 64, "is not")],
 )
 def test_a_template_that_an_author_names_has_no_effect_and_is_warned_about(value: str, problem: str) -> None:
     pod = _pod({"morphisms.dev/template": value})

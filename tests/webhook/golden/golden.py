@@ -16,6 +16,8 @@ from typing import Any
 
 import yaml
 
+from measured.initdata import write_initdata
+from measured.measured_document import write_document
 from tests.support.paths import REVIEWS
 from webhook.configuration.exceptions import read_time
 from webhook.configuration.model import Configuration
@@ -25,6 +27,7 @@ from webhook.modes import Mode
 from webhook.review import read_review, write_review
 from webhook.rules.rule import Violation
 from webhook.snapshot import find_in_objects, snapshot_of_objects
+from webhook.wellknown import INITDATA
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 HERE = Path(__file__).parent
@@ -36,6 +39,8 @@ class Case:
     """`review` names a recorded review; `copy` copies within its request, by path.
 
     `request` sets in the request and `set` in its object, by path.
+
+    `rendered`: the pod carries a document of our rules whose data is this, beside what every document says.
 
     `now` is the time of the decision. `wording` lists the rules whose messages `answer` holds whole.
     """
@@ -52,6 +57,7 @@ class Case:
     objects: list[Any]
     now: str
     wording: frozenset[str] = frozenset()
+    rendered: dict[str, Any] | None = None
     answer: dict[str, Any] = field(default_factory=dict)
     recorded: list[dict[str, str]] = field(default_factory=list)
 
@@ -72,6 +78,7 @@ def read_case(path: Path) -> Case:
         objects=case.get("objects", []),
         now=case.get("now", "2027-01-01"),
         wording=frozenset(case.get("wording", ())),
+        rendered=case.get("rendered"),
         answer=case.get("answer", {}),
         recorded=case.get("recorded", []),
     )
@@ -86,6 +93,12 @@ def decision_and_response(case: Case) -> tuple[Decision, dict[str, Any]]:
         _set(review["request"], dotted.split("/"), value)
     for dotted, value in case.set.items():
         _set(review["request"]["object"], dotted.split("/"), value)
+    if case.rendered is not None:
+        _set(
+            review["request"]["object"],
+            ["metadata", "annotations", INITDATA.replace("/", "|")],
+            _document(case.rendered),
+        )
     request = read_review(json.dumps(review).encode(), case.path)
     objects = [*yaml.safe_load((HERE / "cluster.yaml").read_text())["items"], *case.objects]
     snapshot = snapshot_of_objects(objects)
@@ -108,6 +121,11 @@ def decision_and_response(case: Case) -> tuple[Decision, dict[str, Any]]:
             elif operation["path"] == "/metadata/annotations":
                 operation["value"] = {key: _DIGEST.sub("DIGEST", text) for key, text in operation["value"].items()}
     return decision, response
+
+
+def _document(data: dict[str, Any]) -> str:
+    whole = {"version": 1, "containers": [], "images": {}, "automountsToken": True, "pod": {}, **data}
+    return write_initdata(write_document(whole, {}))
 
 
 def answer(case: Case) -> dict[str, Any]:

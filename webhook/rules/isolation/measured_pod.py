@@ -1,32 +1,43 @@
-"""A pod that its author rendered and measured is complete: whatever injection would add was not measured."""
+"""A rendered pod is the one that its initdata document measured: its guest would refuse another, a minute later.
+
+Only what reaches the guest counts. A document with a policy of others is not compared: the guest decides in any case.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from webhook.rewrite import rewrite
+from measured.measured_document import differences
 from webhook.rules.rule import FieldMessage, Rule, Severity, Subject
 from webhook.wellknown import INITDATA
+
+_MOST = 20
+_RENDER = "render it again with morphisms render"
 
 
 def check(subject: Subject) -> Iterator[FieldMessage]:
     pod = subject.pod
-    if not pod.is_measured or subject.old is not None:
+    document = pod.measured
+    # A Service's template is not the whole pod: Knative adds its own container and variables.
+    if document is None or subject.old is not None or subject.source is not None:
         return
-    operations = rewrite(pod, subject.snapshot).operations
-    if operations:
-        parts = ", ".join(sorted({"/".join(operation["path"].split("/")[1:3]) for operation in operations}))
+    named = document.data.get("template")
+    if named and pod.named_template != pod.template.digest:
         yield (
             f"metadata.annotations[{INITDATA}]",
-            f"injection would change the measured pod ({parts}), so it is not the one measured;"
-            " render and measure it again",
+            f"the pod was measured with another container template than it is injected with; {_RENDER}",
         )
+        return
+    metadata = {**pod.metadata, "namespace": pod.namespace}
+    found = differences({**pod.object, "metadata": metadata}, document)
+    for each in found[:_MOST]:
+        yield each.field, f"{each.field}: {each.message}; the guest would refuse the pod, so {_RENDER}"
 
 
 RULE = Rule(
     id="isolation/measured-pod",
     severity=Severity.HIGH,
-    summary="a measured pod needs no change",
+    summary="a rendered pod is the one that its initdata document measured",
     check=check,
     needed_for_injection=True,
 )

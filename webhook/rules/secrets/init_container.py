@@ -26,7 +26,10 @@ def check(subject: Subject) -> Iterator[FieldMessage]:
     templates = subject.snapshot.templates if subject.snapshot is not None else None
     injected = pod.injected
     if injected is None:
-        if templates is not None and not pod.template_is_usable:
+        reason = None if pod.named_template is None else why_not_accepted(pod, templates)
+        if reason is not None:
+            yield "spec.initContainers", f"{layout.CONTAINER} {reason}"
+        elif templates is not None and not pod.template_is_usable:
             yield "spec.initContainers", templates.why_unusable
         else:
             yield "spec.initContainers", _reason_missing(pod, profile)

@@ -1,0 +1,88 @@
+"""The part of `morphisms render` that writes a measured Service."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+from typing import Final
+
+from cli.rendering import outputs
+from cli.rendering.files import Inputs, read_images, read_inputs
+from cli.rendering.rendering import RefusedError, Rendering, render, summary
+from cli.support.manifests import Manifest, manifests_of, read_bytes
+from cli.support.terminal import say
+from server.files import UnusableInputError
+from server.yaml.kubernetes import Document, read_with_text
+from webhook.errors import MalformedError
+from webhook.pod.workloads import knative_kind
+
+_RENDERED, _REFUSED = 0, 1
+_HOST_DATA: Final = re.compile(r"[0-9a-f]{64}")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Options of a measured rendering; each needs --cluster."""
+    group = parser.add_argument_group("a measured Service", "assurance workload: for these, --cluster is needed")
+    group.add_argument("--cluster", metavar="FILE", help="cluster.yaml, as morphisms capture writes it")
+    group.add_argument("--trust", metavar="FILE", help="trust.yaml: what people vouch for; without it, for trying out")
+    group.add_argument("--images", metavar="FILE", help="JSON: {REFERENCE@sha256:…: the config of its OCI image}")
+    group.add_argument(
+        "--previous", nargs="+", action="extend", default=[], metavar="HOSTDATA", help="digests that stay trusted"
+    )
+    group.add_argument(
+        "-o", "--output", metavar="DIR", help="the folder that gets service.yaml, policy.rego, appraisal.yaml"
+    )
+    group.add_argument("--check", metavar="DIR", help="compare with a folder instead of writing: 1 where it differs")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Render, then write or compare. Raises UnusableInputError."""
+    if (arguments.output is None) == (arguments.check is None):
+        raise UnusableInputError("--cluster needs either -o DIR or --check DIR")
+    if bad := [digest for digest in arguments.previous if not _HOST_DATA.fullmatch(digest)]:
+        raise UnusableInputError(f"--previous: {len(bad)} of the digests is not 64 hexadecimal digits in lower case")
+    source, documents = read_with_text(arguments.file)
+    index, manifest = _service(arguments.file, documents, arguments.namespace)
+    trust = None if arguments.trust is None else read_bytes(arguments.trust)
+    inputs = read_inputs(arguments.cluster, read_bytes(arguments.cluster), arguments.trust, trust)
+    images = {} if arguments.images is None else read_images(arguments.images, read_bytes(arguments.images))
+    try:
+        rendering = render(manifest.object, manifest.namespace, inputs, images, arguments.previous)
+    except MalformedError as error:
+        raise manifest.unusable(error) from None
+    except RefusedError as error:
+        for refusal in error.refusals:
+            say(f"{manifest.source}: {manifest.title}: refused: {refusal}")
+        return _REFUSED
+    files = outputs.texts(rendering, inputs, source, documents, index)
+    if arguments.check is not None:
+        return _check(Path(arguments.check), files, rendering)
+    return _write(Path(arguments.output), files, rendering, inputs)
+
+
+def _service(path: str, documents: list[Document], namespace: str | None) -> tuple[int, Manifest]:
+    found = [
+        (index, manifest)
+        for index, document in enumerate(documents)
+        for manifest in manifests_of(document, namespace)
+        if knative_kind(manifest.object) == "Service" and manifest.object is document.object
+    ]
+    if len(found) != 1:
+        raise UnusableInputError(f"{path}: holds {len(found)} Knative Services; a rendering is of one")
+    return found[0]
+
+
+def _write(folder: Path, files: dict[str, str], rendering: Rendering, inputs: Inputs) -> int:
+    lines = [*summary(rendering, inputs), *outputs.changes(folder, rendering)]
+    outputs.write(folder, files)
+    for line in lines:
+        say(line)
+    return _RENDERED
+
+
+def _check(folder: Path, files: dict[str, str], rendering: Rendering) -> int:
+    differing = outputs.differing(folder, files)
+    for line in [*(f"differs         {name}" for name in differing), *outputs.changes(folder, rendering)]:
+        say(line)
+    return _REFUSED if differing else _RENDERED

@@ -1,0 +1,154 @@
+"""The files that `morphisms render` reads beside the manifest: the cluster's capture, what is trusted, images."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from cli.knative.settings import Settings, SettingsError, read_settings
+from measured.image import Image, ImageError, digest_of, read_image
+from server.files import UnusableInputError
+from server.yaml.strict import ConfigurationError, parse
+from webhook.configuration.container_template import ContainerTemplate
+
+_IMAGE = r"^[^\s@]+@sha256:[0-9a-f]{64}$"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+S = TypeVar("S", bound=_Section)
+
+
+class Knative(_Section):
+    """The cluster's Knative Serving."""
+
+    version: str = Field(description="such as v1.23.0")
+    namespace: str = Field("knative-serving", description="of its controllers")
+    configMaps: dict[str, dict[str, str]] = Field({}, description="data of its ConfigMaps, by name, without _example")
+
+
+class ServiceAccount(_Section):
+    """A service account that differs from Kubernetes' defaults."""
+
+    automountServiceAccountToken: bool = Field(True, description="as on the account")
+
+
+class Cluster(_Section):
+    """`cluster.yaml`: what `morphisms capture` found. Nothing in it is trusted."""
+
+    version: Literal[1] = 1
+    knative: Knative
+    template: ContainerTemplate = Field(description="the container template in force")
+    serviceAccounts: dict[str, dict[str, ServiceAccount]] = Field(
+        {}, description="by namespace and name; those not listed have the defaults"
+    )
+
+    def automounts_token(self, namespace: str, account: str) -> bool:
+        """Whether pods of the account get its token unless they say otherwise."""
+        return self.serviceAccounts.get(namespace, {}).get(account, ServiceAccount()).automountServiceAccountToken
+
+    def settings(self) -> Settings:
+        """Knative's settings. Raises SettingsError."""
+        return read_settings(self.knative.version, self.knative.namespace, self.knative.configMaps)
+
+
+class VaultLogin(_Section):
+    """Where the workload logs in to Vault."""
+
+    mount: str
+    role: str
+    namespace: str = ""
+
+
+class Trust(_Section):
+    """`trust.yaml`: what people vouch for. A capture that differs is refused."""
+
+    version: Literal[1] = 1
+    template: ContainerTemplate = Field(description="sidecar image, verifier, Vault and the rest of the template")
+    queueProxy: Annotated[str, Field(pattern=_IMAGE)] = Field(description="Knative's image, by digest")
+    guests: tuple[str, ...] = Field(min_length=1, max_length=16, description="names of guest reference values")
+    vault: VaultLogin = Field(description="mount and role of the workloads' logins")
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """The files as they are used, and the SHA-256 (hex) of each one's bytes."""
+
+    cluster: Cluster
+    settings: Settings
+    trust: Trust | None
+    digests: Mapping[str, str]
+
+
+def read_inputs(cluster_path: str, cluster: bytes, trust_path: str | None, trust: bytes | None) -> Inputs:
+    """Read both files and compare them. Raises UnusableInputError."""
+    captured = _read(cluster_path, cluster, Cluster)
+    trusted = None if trust is None or trust_path is None else _read(trust_path, trust, Trust)
+    try:
+        settings = captured.settings()
+    except SettingsError as error:
+        raise UnusableInputError(f"{cluster_path}: {error}") from None
+    if trusted is not None:
+        _compare(captured, settings, trusted)
+    digests = {"cluster.yaml": hashlib.sha256(cluster).hexdigest()}
+    if trust is not None:
+        digests["trust.yaml"] = hashlib.sha256(trust).hexdigest()
+    return Inputs(captured, settings, trusted, digests)
+
+
+def read_images(path: str, content: bytes) -> dict[str, Image]:
+    """`--images`: `{REFERENCE@sha256:…: CONFIG}` → configurations by digest. Raises UnusableInputError."""
+    try:
+        document = json.loads(content)
+    except (ValueError, RecursionError):
+        raise UnusableInputError(f"{path}: is not JSON") from None
+    if not isinstance(document, dict):
+        raise UnusableInputError(f"{path}: is not an object of image references")
+    images: dict[str, Image] = {}
+    for number, (reference, config) in enumerate(document.items(), 1):
+        digest = digest_of(reference)
+        if digest is None:
+            raise UnusableInputError(f"{path}: entry {number}: the reference has no digest, such as app@sha256:…")
+        try:
+            image = read_image(config)
+        except ImageError as error:
+            raise UnusableInputError(f"{path}: entry {number}: {error}") from None
+        if images.setdefault(digest, image) != image:
+            raise UnusableInputError(f"{path}: entry {number}: another entry gives the same digest another content")
+    return images
+
+
+def _compare(cluster: Cluster, settings: Settings, trust: Trust) -> None:
+    differing = []
+    if digest_of(settings.deployment.queue_image) != digest_of(trust.queueProxy):
+        differing.append("knative.configMaps.config-deployment.queue-sidecar-image")
+    own, trusted = (each.model_dump(mode="json") for each in (cluster.template, trust.template))
+    differing += [f"template.{field}" for field in _differing("", own, trusted)]
+    if differing:
+        raise UnusableInputError(
+            f"the capture differs from what is trusted in {', '.join(differing)}; find out why, then change trust.yaml"
+            " or capture the cluster again"
+        )
+
+
+def _differing(field: str, one: Any, other: Any) -> list[str]:
+    if isinstance(one, dict) and isinstance(other, dict):
+        keys = sorted(one.keys() | other.keys())
+        return [
+            found for key in keys for found in _differing(f"{field}.{key}".strip("."), one.get(key), other.get(key))
+        ]
+    return [] if one == other else [field]
+
+
+def _read(path: str, content: bytes, kind: type[S]) -> S:
+    try:
+        return parse(content, kind, name=path).value
+    except ConfigurationError as error:
+        raise UnusableInputError("; ".join(error.problems)) from None

@@ -1,0 +1,101 @@
+"""The folder that a rendering is written to, compared with, and what differs from the one before, in words."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from cli.conversion.source import rewritten
+from cli.rendering.files import Inputs
+from cli.rendering.rendering import Rendering
+from measured.policy import PolicyError, read_policy
+from server.files import UnusableInputError, read_bounded
+from server.yaml.kubernetes import Document
+
+SERVICE: Final = "service.yaml"
+POLICY: Final = "policy.rego"
+RECORD: Final = "appraisal.yaml"
+NAMES: Final = (SERVICE, POLICY, RECORD)
+_MAX: Final = 4 * 1024 * 1024
+
+
+class _Dumper(yaml.SafeDumper):
+    """Long texts as blocks, so that the document can be read in a review."""
+
+
+def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="|" if "\n" in value else None)
+
+
+_Dumper.add_representer(str, _text)
+
+
+def texts(rendering: Rendering, inputs: Inputs, source: str, documents: list[Document], index: int) -> dict[str, str]:
+    """The files' content by name. The author's comments and order stay; `index`: the Service among the documents."""
+    objects = [document.object for document in documents]
+    objects[index] = rendering.service
+    service, _ = rewritten(source, documents, objects)
+    trusted = "" if inputs.trust is not None else "# Not for production: rendered without --trust.\n"
+    record = yaml.dump(dict(rendering.record), Dumper=_Dumper, sort_keys=False, width=2**30, allow_unicode=True)
+    return {SERVICE: service, POLICY: rendering.policy, RECORD: trusted + record}
+
+
+def write(folder: Path, files: Mapping[str, str]) -> None:
+    """Write the files, each whole or not at all. Raises UnusableInputError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in files.items():
+            aside = folder / f".{name}.new"
+            aside.write_text(text, encoding="utf-8", newline="")
+            os.replace(aside, folder / name)
+    except OSError as error:
+        raise UnusableInputError(f"{folder}: {error.strerror}") from None
+
+
+def differing(folder: Path, files: Mapping[str, str]) -> list[str]:
+    """The names of the files that the folder does not hold just so."""
+    found = []
+    for name, text in files.items():
+        try:
+            content = read_bounded(folder / name, _MAX)
+        except UnusableInputError:
+            content = b""
+        if content != text.encode():
+            found.append(name)
+    return found
+
+
+def changes(folder: Path, rendering: Rendering) -> list[str]:
+    """What the folder's former policy pinned otherwise, a line each; nothing without one."""
+    try:
+        former = read_policy(read_bounded(folder / POLICY, _MAX).decode("ascii")).data
+    except (UnusableInputError, PolicyError, UnicodeDecodeError):
+        return []
+    return [f"changed         {line}" for line in _changes("", former, rendering.data)]
+
+
+def _changes(field: str, one: Any, other: Any) -> list[str]:
+    """Fields that were added, removed or changed; values only where they are short and not a variable's."""
+    if one == other:
+        return []
+    if isinstance(one, dict) and isinstance(other, dict):
+        lines = []
+        for key in sorted(one.keys() | other.keys()):
+            where = f"{field}.{key}" if field else str(key)
+            if key not in one:
+                lines.append(f"{where} is new")
+            elif key not in other:
+                lines.append(f"{where} is gone")
+            else:
+                lines += _changes(where, one[key], other[key])
+        return lines
+    if field == "containers":
+        named = [{container["name"]: container for container in side} for side in (one, other)]
+        return _changes("containers ", *named)
+    if field.endswith("digest"):
+        return [f"{field}: {one} to {other}"]
+    return [f"{field} is another"]
