@@ -16,6 +16,7 @@ class Limits:
     `concurrency`: handlers running at once. The server becomes unready at `high_water` of it, or of `bodies_bytes` in
     complete bodies, and ready again at `low_water`.
     `small_body_bytes`: up to this size a body is small: its request may use the reserves.
+    `turn_body_bytes`: larger bodies take turns, so that those of one client leave the processor to others.
     `reserve`: the part of `bodies_bytes` and of `concurrency` that only preferred requests may use: those with a small
     body, and those that a route's `Intake` vouches for.
     `spare`: the part of both that only peers within their share may use, so that one peer never keeps all others out.
@@ -37,6 +38,7 @@ class Limits:
     connections: int = 512
     concurrency: int = 256
     small_body_bytes: int = 256 << 10
+    turn_body_bytes: int = 64 << 10
     reserve: float = 0.125
     spare: float = 0.0625
     high_water: float = 0.8

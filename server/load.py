@@ -192,6 +192,10 @@ class Load:
             return f"too many bytes at once: request bodies hold {self.bytes_held} of {self._limits.bodies_bytes} bytes"
         return self._refusals.problem(self._now())
 
+    def is_contended(self, peer: str) -> bool:
+        """Whether peers other than this one have handlers running, or had answers in the last seconds."""
+        return self._peers(self._now(), peer) > 1
+
     def _evictable(self, body: HeldBody, size: int) -> HeldBody | None:
         """The body that makes room: the oldest one of the peer that holds most, or a stale one of the same peer."""
         held = self._bytes.of_peer

@@ -23,6 +23,7 @@ from server.messages import Handler, Intake, Refusal, Refuse, RequestInfo, Respo
 from server.metrics import ServerMetrics, new_registry
 from server.routes import Route, Routes
 from server.tls import Certificate, CertificateFiles, HeldCertificate
+from server.turns import Turns
 from server.watched import FileMetrics
 from server.yaml.strict import ConfigurationError
 
@@ -68,6 +69,7 @@ class Service:
         self._app = application
         self._limits = limits = application.limits
         self._load = Load(limits)
+        self._turns = Turns(self._load.is_contended)
         self._lag = Latch(limits.lag_seconds, limits.lag_seconds / 5)
         self._serving = Gate("starting")
         self._health = Health(
@@ -231,6 +233,8 @@ class Service:
                     return self._refuse_overloaded(info, peer)
                 self._load.enter(peer)
                 try:
+                    if len(content) > self._limits.turn_body_bytes:
+                        await self._turns.take(peer)
                     return await route.handler(content, info)
                 finally:
                     self._load.leave(peer)

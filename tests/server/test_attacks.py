@@ -6,6 +6,7 @@ import asyncio
 import json
 import signal
 import socket
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -17,7 +18,9 @@ from prometheus_client import Counter
 from server.connections import Connection, Connections
 from server.limits import Limits
 from server.messages import Intake, RequestInfo, Response
+from server.turns import Turns
 from tests.server.conftest import Client
+from tests.support.until import until_async
 
 KIB = 1 << 10
 MIB = 1 << 20
@@ -131,6 +134,107 @@ async def test_running_handlers_of_one_peer_leave_room_for_another(serve: Any, c
     assert (await honest.request("GET", "/readyz")).body == b"ok\n"
     release.set()
     await asyncio.gather(*waiting)
+
+
+@asynccontextmanager
+async def grinding(connect: Connect, address: Any, peers: list[Any], each: int) -> AsyncIterator[None]:
+    """From each of these peers so many connections that send complete large bodies without a pause."""
+
+    async def grind(peer: Any) -> None:
+        client = await connect(address, local_addr=peer)
+        while True:
+            await client.request("POST", "/grind", b"x" * MIB)
+
+    tasks = [asyncio.create_task(grind(peer)) for peer in peers for _ in range(each)]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class Grinder:
+    """A handler that keeps the processor for a while, and notes whose body it had, as the first byte says."""
+
+    def __init__(self) -> None:
+        self.handled: list[bytes] = []
+
+    async def __call__(self, body: bytes, _info: RequestInfo) -> Response:
+        self.handled.append(body[:1])
+        if len(body) > 100_000:
+            time.sleep(0.02)  # noqa: ASYNC251 - as a decision does
+        return Response(200, b"")
+
+    def longest_run(self) -> int:
+        """How many large bodies of the attackers were handled between two of the honest peer."""
+        runs = b"".join(self.handled).split(b"h")[1:-1]
+        return max(map(len, runs))
+
+
+@pytest.mark.parametrize("size", [KIB, MIB])
+async def test_complete_large_bodies_of_others_leave_the_processor_to_an_honest_peer(
+    serve: Any, connect: Connect, size: int
+) -> None:
+    """Three attackers with eight connections each, which always have a large body there: 24 could be before it."""
+    grinder = Grinder()
+    service = await serve({("POST", "/grind"): grinder}, limits={"bodies_bytes": 64 * MIB})
+    honest = await connect(service.address, local_addr=HONEST)
+    attackers = [(f"127.0.0.{number}", 0) for number in (4, 5, 6)]
+    async with grinding(connect, service.address, attackers, 8):
+        async with asyncio.timeout(60):
+            await until_async(lambda: len(grinder.handled) >= 24)
+            for _ in range(20):
+                assert (await honest.request("POST", "/grind", b"h" + b"y" * (size - 1))).status == 200
+    # What was handled as it arrived, and one of each attacker before a large one's turn.
+    assert grinder.longest_run() <= (5 if size == KIB else 12)
+
+
+async def test_one_peer_alone_is_not_held_up(serve: Any, connect: Connect) -> None:
+    """Behind konnectivity all requests come from one address, large ones too."""
+    grinder = Grinder()
+    service = await serve({("POST", "/grind"): grinder}, limits={"bodies_bytes": 64 * MIB})
+    clients = [await connect(service.address, local_addr=ATTACKER) for _ in range(8)]
+    async with asyncio.timeout(60):
+        answers = await asyncio.gather(*(client.request("POST", "/grind", b"x" * MIB) for client in clients))
+    assert {answer.status for answer in answers} == {200}
+    assert len(grinder.handled) == 8
+
+
+async def test_a_peer_that_gave_up_takes_no_turn() -> None:
+    turns = Turns(lambda _peer: False)
+    order: list[str] = []
+
+    async def request(name: str) -> None:
+        await turns.take(name)
+        order.append(name)
+
+    tasks = [asyncio.create_task(request(name)) for name in ("a", "b", "c")]
+    await asyncio.sleep(0)
+    tasks[1].cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert order == ["a", "c"]
+
+
+async def test_a_newcomer_comes_first_once_and_then_in_turn() -> None:
+    turns = Turns(lambda _peer: False)
+    order: list[str] = []
+
+    async def request(name: str) -> None:
+        await turns.take(name)
+        order.append(name)
+        time.sleep(0.005)  # noqa: ASYNC251 - as a decision does
+
+    old = [asyncio.create_task(request("old")) for _ in range(6)]
+    for _ in range(1000):
+        if len(order) < 3:
+            await asyncio.sleep(0)
+    new = [asyncio.create_task(request("new")) for _ in range(3)]
+    await asyncio.gather(*old, *new)
+    late = order[3:]
+    assert late.index("new") <= 1
+    assert "new" in late[:2]
+    assert "old" in late[late.index("new") : late.index("new") + 3], "and keeps nobody out"
 
 
 async def test_a_path_may_have_a_smaller_bound_a_screen_and_vouched_calls(serve: Any, connect: Connect) -> None:
