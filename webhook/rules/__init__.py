@@ -109,8 +109,8 @@ BY_ID: dict[str, Rule[Any]] = {rule.id: rule for rule in _EVERY}
 HELD_BY_GUARD: frozenset[str] = frozenset(
     {
         "isolation/host-namespaces",
-        "isolation/privileged",
         "placement/node-name",
+        "placement/profile",
         "placement/runtime-class",
         "secrets/init-container",
     }
@@ -126,10 +126,10 @@ _ABOUT_IDENTITY: frozenset[str] = frozenset({"isolation/key-server", "isolation/
 def why_not_excepted(rule_id: str) -> str:
     """Why no exception of the configuration can cover the rule; empty where one can."""
     rule = BY_ID[rule_id]
-    if rule.needed_for_injection:
-        return "injection depends on it"
     if rule_id in HELD_BY_GUARD:
         return "the guard injection-present holds it too, and knows no exceptions"
+    if rule.needed_for_injection:
+        return "injection depends on it"
     if rule_id in _ABOUT_CHANGES:
         return "it is about changes of a running pod, which do not come from the pod's controller"
     if rule_id in _ABOUT_IDENTITY:

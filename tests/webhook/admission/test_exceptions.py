@@ -281,3 +281,18 @@ def test_a_decision_is_the_same_with_and_without_exceptions_of_others() -> None:
 def test_the_time_is_part_of_the_snapshot() -> None:
     snapshot = _snapshot(Mode.ENFORCE)
     assert replace(snapshot, now=ENDS).now == ENDS
+
+
+@pytest.mark.parametrize("kind", ["StatefulSet", "DaemonSet", "Job"])
+def test_another_workload_does_not_bring_knatives_labels_by_the_controllers_common_user(kind: str) -> None:
+    """Without accounts of their own all controllers are one user, and authors may write a ControllerRevision."""
+    review = _pod()
+    review["request"]["userInfo"]["username"] = "system:kube-controller-manager"
+    clean = copy.deepcopy(review)
+    clean["request"]["object"]["spec"]["containers"][0]["env"] = []
+    assert created(clean, Configuration()).allowed
+    version = "batch/v1" if kind == "Job" else "apps/v1"
+    clean["request"]["object"]["metadata"]["ownerReferences"][0] |= {"apiVersion": version, "kind": kind}
+    decision = created(clean, Configuration())
+    assert not decision.allowed
+    assert _rules(decision) == {"isolation/knative-labels"}

@@ -97,10 +97,10 @@ _NODE_AGENT = {"service": None, "owner": "DaemonSet/node-agent"}
         ({"rules": []}, "exceptions"),
         ({"rules": ["images/digest", "images/digest"]}, "names a rule twice"),
         (
-            {"rules": ["placement/runtime-class"]},
-            "no exception covers placement/runtime-class: injection depends on it",
+            {"rules": ["secrets/references"]},
+            "no exception covers secrets/references: injection depends on it",
         ),
-        ({"rules": ["isolation/privileged"]}, "the guard injection-present holds it too"),
+        ({"rules": ["placement/runtime-class"]}, "the guard injection-present holds it too"),
         ({"rules": ["images/replaced"]}, "it is about changes of a running pod"),
         ({"rules": ["isolation/knative-labels"]}, "exceptions themselves depend on it"),
         ({"rules": ["isolation/key-server"]}, "exceptions themselves depend on it"),
