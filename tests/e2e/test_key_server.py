@@ -36,6 +36,7 @@ from tests.support.processes import morphisms, running
 from tests.support.simulated_machine import simulated_machine
 from tests.support.until import until
 
+pytestmark = pytest.mark.slow
 OVERLAY = ROOT / "manifests" / "overlays" / "kms-in-guests"
 CANARY = "canary-of-the-key-server"
 PATH = "secret/data/knative/prod/shop/payments/db"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from joserfc.jwk import ECKey
 
 from attestation.verifier.configuration import load_configuration
 from attestation.verifier.key_custody import check_key_custody
+from cli.main import main
 from server.yaml.strict import ConfigurationError
 from tests.cluster.binaries import KUBERNETES, build
 from tests.manifests.rendering import MANIFESTS, RENDERED, render
@@ -149,6 +151,30 @@ def test_the_key_servers_configuration_is_accepted_once_it_lists_a_provisioner(t
     assert loaded.mode == "production"
     assert not loaded.exceptions
     check_key_custody(loaded, date(2026, 1, 1))
+
+
+def test_the_pages_overlay_of_the_key_server_renders_and_is_clean(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """docs/kms.md, step 2, with files of these names, and what step 5 says of `morphisms check`."""
+    page = (MANIFESTS.parent / "docs" / "kms.md").read_text()
+    block = next(each for each in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL) if "kind: Kustomization" in each)
+    overlay = os.path.relpath(MANIFESTS / "overlays" / "kms-in-guests", tmp_path.resolve())
+    text = block.replace("https://…/manifests/overlays/kms-in-guests", overlay).replace(
+        "sha256:…", "sha256:" + "d" * 64
+    )
+    assert "…" not in text
+    (tmp_path / "kustomization.yaml").write_text(text)
+    for each in yaml.safe_load(text)["configMapGenerator"]:
+        for name in each["files"]:
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).write_text("yours\n")
+    rendered = tmp_path / "rendered.yaml"
+    rendered.write_text(render(tmp_path))
+    objects = {(each["kind"], each["metadata"]["name"]): each for each in yaml.safe_load_all(rendered.read_text())}
+    assert objects["ConfigMap", "morphisms-verifier"]["data"]["references.jws"] == "yours\n"
+    assert "ark-genoa.pem" in objects["ConfigMap", "morphisms-verifier-certificates"]["data"]
+    assert main(["check", "-f", str(rendered), "--mode", "enforce"]) == 0, capsys.readouterr().out
 
 
 def test_examples_are_yaml() -> None:

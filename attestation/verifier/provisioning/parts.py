@@ -69,6 +69,6 @@ def make_provisioned(
     metrics = ProvisioningMetrics(registry, lambda: seal.is_sealed)
     gates["provisioning"] = seal.check
     if relayed is not None:
-        background.append(VaultRelay(relayed, leaf.certificate, lambda: seal.is_sealed).serve)
+        background.append(VaultRelay(relayed, leaf.certificate, lambda: seal.is_sealed, registry).serve)
     calls = ProvisionCalls([each.key() for each in configured.provisioners], held, seal, unsealer, metrics)
     return Provisioned(held, leaf, seal, calls, metrics)

@@ -7,9 +7,11 @@ holds a key for it.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import Counter as Tally
 from collections.abc import Callable
 from dataclasses import dataclass, field
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from server import logs
 from server.peers import peer_address, peer_network
@@ -47,11 +49,22 @@ class Relayed:
 class VaultRelay:
     """Passes bytes on while `serve` runs, and refuses connections while `is_closed`."""
 
-    def __init__(self, relayed: Relayed, certificate: HeldCertificate, is_closed: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        relayed: Relayed,
+        certificate: HeldCertificate,
+        is_closed: Callable[[], bool],
+        registry: CollectorRegistry,
+    ) -> None:
         self._relayed = relayed
         self._certificate = certificate
         self._is_closed = is_closed
         self._open: dict[_Passage, None] = {}  # in the order of their coming
+        count = Gauge("morphisms_relayed_connections", "Guests' connections to OpenBao now.", registry=registry)
+        count.set_function(lambda: float(len(self._open)))
+        self._cut = Counter(
+            "morphisms_relay_cut", "Connections that the relay ended itself.", ["reason"], registry=registry
+        )
 
     async def serve(self) -> None:
         """Listen until cancelled. Raises OSError."""
@@ -75,6 +88,7 @@ class VaultRelay:
         address = (writer.get_extra_info("peername") or ("",))[0]
         passage = _Passage(peer_network(peer_address(str(address))), writer)
         if self._is_closed():
+            self._cut.labels("sealed").inc()
             passage.abort()
             return
         self._make_room(passage.peer)
@@ -90,6 +104,7 @@ class VaultRelay:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
         except (OSError, TimeoutError) as error:
+            self._cut.labels("unreachable").inc()
             logs.warning("vault_relay_failed", error=type(error).__name__)
         finally:
             del self._open[passage]
@@ -101,10 +116,11 @@ class VaultRelay:
         """When there are too many, the peer with the most loses its oldest, so that no peer keeps another one out."""
         if len(self._open) < _MAX_CONNECTIONS:
             return
-        held = Counter(each.peer for each in self._open)
+        held = Tally(each.peer for each in self._open)
         held[peer] += 1
         (greediest, _), *_ = held.most_common(1)
         oldest = next((each for each in self._open if each.peer == greediest), next(iter(self._open)))
+        self._cut.labels("displaced").inc()
         oldest.abort()
 
 

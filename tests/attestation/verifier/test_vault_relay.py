@@ -15,6 +15,7 @@ from joserfc.jwk import ECKey
 
 from attestation.simulator.hierarchy import Hierarchy
 from certs.pem import Pair
+from tests.attestation.verifier.attesting import metrics
 from tests.attestation.verifier.process import Verifier, verifier
 from tests.attestation.verifier.provisioner import Provisioner
 from tests.attestation.verifier.test_provisioning import (
@@ -96,6 +97,7 @@ def _stranger(port: int) -> bytes:
 def test_a_sealed_openbao_is_reached_by_nobody(kms: Kms) -> None:
     """Not even to ask whether it is sealed: those who can ask could also unseal it, or initialise it as theirs."""
     assert kms.told_while_sealed == b""
+    assert metrics(kms.running)['morphisms_relay_cut_total{reason="sealed"}'] == 1
 
 
 def test_once_unsealed_it_is_reached_by_the_verifiers_ca(kms: Kms) -> None:
@@ -126,6 +128,7 @@ def test_connections_beyond_the_bound_make_room_for_others(kms: Kms) -> None:
         assert kms.read() == 200
         # OpenBao itself ends all of them after ten seconds without a header.
         assert [_is_closed(each) for each in (held[0], held[-1])] == [True, False]
+    assert metrics(kms.running)['morphisms_relay_cut_total{reason="displaced"}'] >= 19
 
 
 def _is_closed(connection: ssl.SSLSocket) -> bool:
@@ -145,6 +148,7 @@ def test_a_dead_openbao_ends_the_connection_and_not_the_verifier(kms: Kms) -> No
             kms.read()
         assert kms.running.process.poll() is None
         assert kms.running.events("vault_relay_failed")
+        until(lambda: metrics(kms.running).get('morphisms_relay_cut_total{reason="unreachable"}'))
     finally:
         kms.bao.start()
         kms.bao.unseal()
