@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
@@ -47,16 +47,19 @@ def appraise(
     expectation: Expectation = AUTHENTICITY_ONLY,
     *,
     source: str | None = None,
+    before: AttestationResult | None = None,
 ) -> AttestationResult:
     """Run every check and report them all; one that needs a failed one is reported as not evaluated.
 
-    `now` is aware. `source` is the evidence source's name, by default the envelope's. Raises ValueError for a naive
-    `now`; nothing else.
+    `now` is aware. `source` is the evidence source's name, by default the envelope's. `before`: what
+    `appraise_without_certificates` returned for the same arguments, so that its checks are not made twice. Raises
+    ValueError for a naive `now`; nothing else.
     """
     if now.tzinfo is None:
         raise ValueError("now has no time zone")
     facts = _gather(evidence, endorsements, anchors, now, expectation)
-    return _result(facts, evidence, anchors, now, expectation, source)
+    known = () if before is None else before.checks
+    return _result(facts, evidence, anchors, now, expectation, source, known=known)
 
 
 def appraise_without_certificates(
@@ -84,8 +87,9 @@ def _result(
     expectation: Expectation,
     source: str | None,
     unreached: frozenset[str] = frozenset(),
+    known: Sequence[CheckResult] = (),
 ) -> AttestationResult:
-    checks = evaluated(facts, unreached)
+    checks = evaluated(facts, unreached, known)
     return AttestationResult(
         checks=checks,
         scope=Scope.AUTHENTICITY if expectation.reference is None else Scope.POLICY,
@@ -126,11 +130,19 @@ def _gather(
     )
 
 
-def evaluated(facts: Facts, unreached: frozenset[str] = frozenset()) -> tuple[CheckResult, ...]:
-    """Every check that applies, in order; those in `unreached`, and what needs them, are reported as not evaluated."""
+def evaluated(
+    facts: Facts, unreached: frozenset[str] = frozenset(), known: Sequence[CheckResult] = ()
+) -> tuple[CheckResult, ...]:
+    """Every check that applies, in order; those in `unreached`, and what needs them, are reported as not evaluated.
+
+    `known`: results about the same facts but for certificates and lists; those that were evaluated stand.
+    """
+    made = {result.id: result for result in known if result.ok is not None}
     results: dict[str, CheckResult | None] = {}
     for check in CHECKS:
-        if check.id in unreached:
+        if check.id in made:
+            results[check.id] = made[check.id]
+        elif check.id in unreached:
             results[check.id] = CheckResult(check.id, None, "not reached", "")
         else:
             results[check.id] = _evaluate(check, facts, results)

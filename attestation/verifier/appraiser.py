@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -77,6 +77,15 @@ class Attestation:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """A guest that the checks without certificates leave possible, and what they have shown."""
+
+    reference: GuestReference
+    expectation: Expectation
+    result: AttestationResult
+
+
 class Appraiser:
     """`lookups`: for the clusters whose pods are looked up; `reviewers`: for those that confirm tokens.
 
@@ -117,22 +126,27 @@ class Appraiser:
                     raise
                 refusal = error  # the record says all the same what the evidence is worth
         evidence = _evidence(request)
-        self._check_cheaply(attestation, request, evidence, ())
-        if refusal is not None:
-            raise refusal
+        wanted = Expectation(report_data=accepted(request.digest), initdata=request.initdata)
         if attestation.pod is None:
+            self._check_cheaply(attestation, wanted, evidence, ())
+            if refusal is not None:
+                raise refusal
             attestation.pod = await self._identified(request)
-        possible = self._policies().possible(evidence.report.host_data, attestation.pod)
+        try:
+            possible = self._policies().possible(evidence.report.host_data, attestation.pod)
+        except RefusedError:
+            self._check_cheaply(attestation, wanted, evidence, ())
+            raise
         if len(possible) == 1:
             (attestation.policy,) = possible
-        references = self._check_cheaply(attestation, request, evidence, possible)
+        candidates = self._check_cheaply(attestation, wanted, evidence, possible)
         attestation.pod = await self._enrich_identity(attestation.pod, request.pod_token)
         self._check_node(attestation.pod, evidence)
         attestation.policy = self._policies().find(evidence.report.host_data, attestation.pod)
         # The one policy that was possible has been compared already, unless it was edited meanwhile.
         if possible != (attestation.policy,):
-            references = self._check_cheaply(attestation, request, evidence, (attestation.policy,))
-        endorsements = await self._appraise(attestation, request, evidence, attestation.policy, references)
+            candidates = self._check_cheaply(attestation, wanted, evidence, (attestation.policy,))
+        endorsements = await self._appraise(attestation, evidence, attestation.policy, candidates)
         return self._granted(attestation, request, evidence, endorsements)
 
     async def _identified(self, request: AttestRequest) -> PodIdentity:
@@ -155,17 +169,22 @@ class Appraiser:
             check_chip(chips(), pod, evidence.report.chip_id)
 
     def _check_cheaply(
-        self, attestation: Attestation, request: AttestRequest, evidence: Evidence, policies: Sequence[Policy]
-    ) -> list[GuestReference]:
+        self, attestation: Attestation, wanted: Expectation, evidence: Evidence, policies: Sequence[Policy]
+    ) -> list[_Candidate]:
         """What needs no certificate, against each guest of the policies; the guests that are still possible.
 
         Without a policy, what the report says by itself. Raises RefusedError when no guest is possible.
         """
         expectations = [
-            _expectation(request, policy, reference)
+            replace(
+                wanted,
+                reference=reference,
+                host_data=policy.record.accepted_host_data,
+                assurance=policy.record.assurance,
+            )
             for policy in policies
             for reference in _candidates(policy, evidence)
-        ] or [_expectation(request, None, None)]
+        ] or [wanted]
         results = [
             appraise_without_certificates(evidence, self._certificates.anchors, attestation.at, expectation)
             for expectation in expectations
@@ -174,7 +193,7 @@ class Appraiser:
         if attestation.result.failed:
             raise RefusedError(Reason.VERDICT, ", ".join(sorted(check.id for check in attestation.result.failed)))
         return [
-            expectation.reference
+            _Candidate(expectation.reference, expectation, result)
             for expectation, result in zip(expectations, results, strict=True)
             if expectation.reference is not None and not result.failed
         ]
@@ -182,10 +201,9 @@ class Appraiser:
     async def _appraise(
         self,
         attestation: Attestation,
-        request: AttestRequest,
         evidence: Evidence,
         policy: Policy,
-        references: Sequence[GuestReference],
+        candidates: Sequence[_Candidate],
     ) -> Endorsements:
         """The result goes into `attestation`. Returns what it was reached with. Raises RefusedError."""
         try:
@@ -194,18 +212,19 @@ class Appraiser:
                     evidence,
                     attestation.at,
                     client=policy.record.workload.subject,
-                    line_hint=line_by_name(references[0].product),
+                    line_hint=line_by_name(candidates[0].reference.product),
                 )
         except TimeoutError:
             raise RefusedError(Reason.CERTIFICATES_UNAVAILABLE, "AMD's key service has not answered in time") from None
-        for reference in references:
-            attestation.reference = reference
+        for candidate in candidates:
+            attestation.reference = candidate.reference
             attestation.result = appraise(
                 evidence,
                 endorsements,
                 self._certificates.anchors,
                 attestation.at,
-                _expectation(request, policy, reference),
+                candidate.expectation,
+                before=candidate.result,
             )
             if attestation.result.accepted:
                 self._saw_lists(crl.this_update for crl in endorsements.crls)
@@ -259,17 +278,3 @@ def _candidates(policy: Policy, evidence: Evidence) -> list[GuestReference]:
         and (not guest.measurements or report.measurement in guest.measurements)
     ]
     return found or [policy.guests[0]]
-
-
-def _expectation(request: AttestRequest, policy: Policy | None, reference: GuestReference | None) -> Expectation:
-    report_data = accepted(request.digest)
-    if policy is None:
-        return Expectation(report_data=report_data, initdata=request.initdata)
-    record = policy.record
-    return Expectation(
-        reference,
-        report_data,
-        record.accepted_host_data,
-        assurance=record.assurance,
-        initdata=request.initdata,
-    )

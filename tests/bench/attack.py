@@ -46,7 +46,7 @@ def main() -> None:
         (folder / "site").mkdir()
         site = make_site(folder / "site", hierarchy, issuer, "http://127.0.0.1:1")
         site.write_policy("payments", policy())
-        # The limit of an address would stop the attacker, and the victim with it: this measures what it may do below it.
+        # The limit of an address would stop attacker and victim alike: this measures what an attacker may do below it.
         site.settings["perSource"] = {"burst": 100_000, "perSecond": 10_000}
         device = Device(hierarchy, host_data=HOST_DATA)
         os.sched_setaffinity(0, {_CLIENT_CORE})

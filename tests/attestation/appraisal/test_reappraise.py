@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from attestation.appraisal.appraise import Expectation
+from attestation.appraisal.appraise import Expectation, appraise, appraise_without_certificates
 from attestation.appraisal.reappraise import AttestedReport, reappraise
 from attestation.errors import FormatError
 from attestation.pki.endorsements import Endorsements
@@ -128,12 +128,13 @@ def _crls(platform: Platform, lists: str) -> tuple[Any, ...]:
 @pytest.mark.parametrize("name", REPORTS)
 def test_it_fails_the_same_checks_as_the_whole_appraisal(milan: Platform, name: str, lists: str) -> None:
     evidence, endorsements = _evidence(milan, name)
+    lists_given = _crls(milan, lists)
     appraised = partial(
         milan.appraise,
         evidence,
         endorsements.leaf,
         intermediates=endorsements.intermediates,
-        crls=_crls(milan, lists),
+        crls=lists_given,
     )
     first = appraised(expectation=Expectation(WIDEST))
     assert first.accepted, first.failed
@@ -146,6 +147,18 @@ def test_it_fails_the_same_checks_as_the_whole_appraisal(milan: Platform, name: 
         edited = replace(WIDEST, **edits)
         whole = appraised(expectation=Expectation(edited, host_data=host_data))
         again = reappraise(attested, milan.anchors, edited, host_data)
+        # What was checked without certificates is not checked again, and nothing differs by that.
+        wanted = Expectation(edited, host_data=host_data)
+        cheap = appraise_without_certificates(evidence, milan.anchors, milan.now, wanted)
+        both = appraise(
+            evidence,
+            Endorsements(endorsements.leaf, endorsements.intermediates, lists_given),
+            milan.anchors,
+            milan.now,
+            wanted,
+            before=cheap,
+        )
+        assert both == whole
         # A check that needs a failed one is spared in both, and not every need is the same.
         assert bool(again) is not whole.accepted, (again, whole.failed)
         # The second appraisal knows no more than the first: what it names, the whole one names or spares.
