@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from server.text import printable
 
+_NOT_DATA = ("metadata/", "subkeys/")
 _QUERY = re.compile(r"version=([1-9][0-9]{0,8})")
 
 
@@ -55,6 +56,8 @@ def logical(path: str, mounts: Mapping[str, int]) -> Logical:
                 f"has data/ below {printable(mount)}, where a mount of its own may start; add that mount and its KV"
                 " version to vault.mounts, or write the path without data/"
             )
+        if rest.startswith(_NOT_DATA):
+            problems.append("reads another part of KV-2's API than data/, which no reference here does")
         rest = rest.removeprefix("data/")
     if problems:
         raise NotLogicalError("; it ".join(problems))
