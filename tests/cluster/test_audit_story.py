@@ -1,15 +1,22 @@
-"""A live namespace is labelled `audit` and its pods are restarted: what is not ours stays as it is."""
+"""A live namespace goes through `audit`, `inject` and `enforce`, and all its pods are restarted in each.
+
+In `audit` what is not ours stays as it is; in `inject` what another injector serves does; in `enforce` what complies is
+admitted without one failure, while the configuration changes, and the rest is denied with its reason.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from tests.cluster.attacks import IMAGE
 from tests.cluster.client import Object
 from tests.cluster.controlplane import ControlPlane
+from tests.cluster.installation import Installation
 from tests.cluster.knative import make_service, pod_of
 from tests.cluster.namespace import MODE_LABEL, Namespace
 
@@ -89,8 +96,61 @@ def _said(pod: Object) -> str:
     return text
 
 
-def test_labelling_a_live_namespace_audit_changes_nothing_that_is_not_ours(
-    cluster: ControlPlane, namespace: Make
+# In `inject` a pod is injected unless another injector serves it, it cannot be injected, or it opts out.
+_LEFT_IN_INJECT = {
+    "bank-vaults",
+    "bank-vaults-inline",
+    "bank-vaults-bare",
+    "bank-vaults-bare-kv1",
+    "bank-vaults-no-command",
+    "bank-vaults-template",
+    "bank-vaults-writes",
+    "vault-agent",
+    "opted-out",
+    "mistyped",
+}
+# In `enforce`: what is denied, and a part of the message that says why. `plaintext` has an exception.
+_DENIED = {
+    "bank-vaults": "[secrets/foreign-injector]",
+    "bank-vaults-inline": "[secrets/foreign-injector]",
+    "bank-vaults-writes": "[secrets/foreign-injector]",
+    "vault-agent": "[secrets/foreign-injector]",
+    "bank-vaults-bare": "leave out data/: write secret/shop/db#password",
+    "bank-vaults-bare-kv1": "[secrets/leased]",
+    "bank-vaults-no-command": "[secrets/references] container app gets secrets as env and has no command",
+    "bank-vaults-template": "[secrets/references]",
+    "mistyped": "[secrets/annotations]",
+    # A ciphertext looks random.
+    "bank-vaults-transit": "[secrets/plaintext-env]",
+}
+
+
+def _denied_creates(cluster: ControlPlane, here: Namespace, since: int) -> dict[str, str]:
+    """By the Deployment's name: the last message of those creations of pods that failed."""
+    found = {}
+    for event in cluster.audit.events(since):
+        target, status = event.get("objectRef") or {}, event.get("responseStatus") or {}
+        if (event["verb"], target.get("resource"), target.get("namespace")) != ("create", "pods", here.name):
+            continue
+        if status.get("code", 0) >= 400:
+            found[event["requestObject"]["metadata"]["labels"]["app"]] = status.get("message", "")
+    return found
+
+
+def _restart(here: Namespace, pods: Iterable[Object]) -> set[str]:
+    """Delete the pods; their uids."""
+    for pod in pods:
+        here.admin.delete(here.pods(pod["metadata"]["name"]), gracePeriodSeconds="0")
+    return {pod["metadata"]["uid"] for pod in pods}
+
+
+def _is_injected(pod: Object) -> bool:
+    inits = [each["name"] for each in pod["spec"].get("initContainers", ())]
+    return (pod["spec"].get("runtimeClassName"), inits) == ("kata-qemu-snp", ["morphisms-init"])
+
+
+def test_a_live_namespace_goes_to_enforce_without_a_failed_admission_of_what_complies(
+    cluster: ControlPlane, namespace: Make, morphisms: Installation
 ) -> None:
     here = namespace()
     workloads = [_deployment(here, name, *parts) for name, parts in {**_OTHERS, **_OURS}.items()]
@@ -98,17 +158,58 @@ def test_labelling_a_live_namespace_audit_changes_nothing_that_is_not_ours(
     cluster.user("dev").apply(*workloads, own)
     service = pod_of(here, "own")
     assert "runtimeClassName" not in service["spec"]
-    names = _OTHERS.keys() | _OURS.keys()
+    names = set(_OTHERS) | set(_OURS)
     before = _pods(here, names, set())
-    old = {pod["metadata"]["uid"] for pod in (*before.values(), service)}
 
     done = cluster.admin.kubectl("label", "namespace", here.name, f"{MODE_LABEL}=audit")
-    assert "[mode] own-00001: opts in" in done.warnings
-    for pod in (*before.values(), service):
-        cluster.admin.delete(here.pods(pod["metadata"]["name"]), gracePeriodSeconds="0")
-
+    opting_in = {line for line in done.warnings if line.endswith(": opts in")}
+    # `told-to` opts in where a namespace has no mode, too.
+    assert opting_in == {
+        f"[mode] {name}: opts in" for name in ("Revision/own-00001", "Deployment/file", "Deployment/annotated")
+    }
+    mark = cluster.audit.mark()
+    old = _restart(here, [*before.values(), service])
     after = _pods(here, names, old)
     assert {name for name in _OTHERS if _said(after[name]) != _said(before[name])} == set()
-    for name in _OURS:
-        assert after[name]["spec"].get("runtimeClassName") == "kata-qemu-snp", name
-    assert pod_of(here, "own", besides=old)["spec"]["runtimeClassName"] == "kata-qemu-snp"
+    service = pod_of(here, "own", besides=old)
+    assert {name for name in _OURS if not _is_injected(after[name])} == set()
+    assert _is_injected(service)
+    assert _denied_creates(cluster, here, mark) == {}
+
+    here.label("inject")
+    old |= _restart(here, [*after.values(), service])
+    after, service = _pods(here, names, old), pod_of(here, "own", besides=old)
+    assert {name for name in names if not _is_injected(after[name])} == _LEFT_IN_INJECT
+    assert {name for name in _LEFT_IN_INJECT if _said(after[name]) != _said(before[name])} == set()
+    assert _is_injected(service)
+    assert _denied_creates(cluster, here, mark) == {}
+
+    ends = datetime.now(UTC) + timedelta(days=30)
+    exception = {
+        "namespace": here.name,
+        "owner": "Deployment/plaintext",
+        "rules": ["secrets/plaintext-env"],
+        "reason": "SEC-123",
+        "expires": f"{ends:%Y-%m-%dT%H:%M:%SZ}",
+    }
+    settings = morphisms.configuration()
+    try:
+        morphisms.configure({**settings, "exceptions": [exception]})
+        done = cluster.admin.kubectl("label", "namespace", here.name, f"{MODE_LABEL}=enforce", "--overwrite")
+        assert f"[mode] {len(_DENIED)} of {len(names) + 1} workloads would be refused" in done.warnings[0]
+        # The configuration changes while every pod is created anew.
+        changed = {**settings, "exceptions": [exception], "sidecar": {**settings["sidecar"], "deadlineSeconds": 61}}
+        with ThreadPoolExecutor(1) as pool:
+            configured = pool.submit(morphisms.configure, changed)
+            old |= _restart(here, [*after.values(), service])
+            after, service = _pods(here, names - set(_DENIED), old), pod_of(here, "own", besides=old)
+            configured.result(60)
+        old |= _restart(here, [*after.values(), service])
+        after, service = _pods(here, names - set(_DENIED), old), pod_of(here, "own", besides=old)
+    finally:
+        morphisms.configure(settings)
+    assert {name for name, pod in after.items() if not _is_injected(pod)} == set()
+    assert _is_injected(service)
+    denied = _denied_creates(cluster, here, mark)
+    assert denied.keys() == _DENIED.keys()
+    assert {name for name, part in _DENIED.items() if part not in denied[name]} == set()
