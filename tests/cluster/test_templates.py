@@ -271,6 +271,10 @@ class Load:
                 self.images.append(init["image"])
 
 
+# Whose certificate the webhook serves makes no difference to these.
+_AS_INSTALLED = pytest.mark.parametrize("fleet", ["base"], indirect=True, scope="module")
+
+
 @contextlib.contextmanager
 def _cluster(name: str) -> Iterator[ControlPlane]:
     with control_plane(name) as cluster:
@@ -280,7 +284,7 @@ def _cluster(name: str) -> Iterator[ControlPlane]:
         yield cluster
 
 
-@pytest.fixture(scope="module", params=["base", "overlays/cert-manager"])
+@pytest.fixture(scope="module")
 def fleet(_programs: None, request: pytest.FixtureRequest) -> Iterator[Fleet]:
     """Installed by this release, in a control plane of its own; one replica's view of ConfigMaps can be held."""
     kind = Fleet if request.param == "base" else CertManagerFleet
@@ -293,6 +297,7 @@ def fleet(_programs: None, request: pytest.FixtureRequest) -> Iterator[Fleet]:
                 yield installation
 
 
+@pytest.mark.parametrize("fleet", ["base", "overlays/cert-manager"], indirect=True, scope="module")
 def test_a_configuration_that_reaches_one_replica_long_after_the_others_fails_no_admission(fleet: Fleet) -> None:
     old, new = (Configuration.model_validate(each) for each in (_OLD, _NEW))
     first = old.former_container_template.digest
@@ -324,6 +329,7 @@ def test_a_configuration_that_reaches_one_replica_long_after_the_others_fails_no
     assert load.images[-1] == new.sidecar.image
 
 
+@_AS_INSTALLED
 def test_a_replica_that_has_never_read_the_templates_is_not_ready(fleet: Fleet) -> None:
     """It would refuse what the others inject."""
     late = next(each for each in fleet.replicas if each.pod == fleet.late_pod)
@@ -341,6 +347,7 @@ def test_a_replica_that_has_never_read_the_templates_is_not_ready(fleet: Fleet) 
     assert load.failures == []
 
 
+@_AS_INSTALLED
 def test_damage_to_the_templates_stops_no_pod_and_is_mended(fleet: Fleet) -> None:
     """Entries of a stranger are named and refused; the mark and the templates in force come back."""
     admin = fleet.cluster.admin
@@ -443,6 +450,7 @@ def _tree_before() -> Path:
     return folder
 
 
+@_AS_INSTALLED
 def test_the_guard_keeps_the_templates_for_the_webhooks_own_account(fleet: Fleet) -> None:
     """Who may edit in the webhook's namespace could otherwise put an image of their own into every injected pod."""
     cluster = fleet.cluster

@@ -58,8 +58,9 @@ class AcceptedTemplates:
         known = self.accepted(configuration)
         if configuration.sidecar.injector is not None:
             return next((template for template in known if template == newest), newest)
-        same = next((template for template in known if template.is_same_but_for_injector(newest)), None)
-        return newest if same is None else same
+        same = [template for template in known if template.is_same_but_for_injector(newest)]
+        # The one in force, else what the release before understands, which a rollback may be on its way to.
+        return min(same, key=lambda each: (each.digest != self.current, each.injector), default=newest)
 
     def is_revoked(self, template: ContainerTemplate) -> bool:
         """Whether the template was withdrawn, in this or another injector version."""

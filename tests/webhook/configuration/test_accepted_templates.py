@@ -71,6 +71,10 @@ def test_a_new_webhook_alone_changes_nothing_that_the_sidecars_image_has_to_unde
     assert marked.wanted(_NEW) == _NEW.container_template
     both = _accepting(former, _NEW.container_template, current=_NEW.container_template.digest)
     assert both.wanted(_OLD) is former, "a rollback of the configuration finds what the release before injects"
+    newer = _OLD.container_template
+    all_three = _accepting(newer, former, _NEW.container_template, current=_NEW.container_template.digest)
+    assert all_three.wanted(_OLD) is former
+    assert _accepting(newer, former, current=newer.digest).wanted(_OLD) is newer
 
 
 def test_a_file_that_names_the_version_gets_it_at_once() -> None:
