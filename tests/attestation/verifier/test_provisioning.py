@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -73,14 +74,25 @@ def key() -> ECKey:
     return ECKey.generate_key("P-256")
 
 
+Start = Callable[[str], contextlib.AbstractContextManager[Verifier]]
+
+
 @pytest.fixture(scope="module")
-def sealed(
-    tmp_path_factory: pytest.TempPathFactory, hierarchy: Hierarchy, issuer: Issuer, key: ECKey
-) -> Iterator[Verifier]:
+def start(tmp_path_factory: pytest.TempPathFactory, hierarchy: Hierarchy, issuer: Issuer, key: ECKey) -> Start:
+    """Starts a replica of this name: all have one configuration, and their Vault is not there."""
+
+    def replica(name: str) -> contextlib.AbstractContextManager[Verifier]:
+        needs = [ROLE_ID, SECRET_ID, SIGNING, CA]
+        folder = tmp_path_factory.mktemp(name)
+        return verifier(sealed_site(folder, hierarchy, issuer, key, needs, "http://127.0.0.1:1"))
+
+    return replica
+
+
+@pytest.fixture(scope="module")
+def sealed(start: Start) -> Iterator[Verifier]:
     """Tests leave it sealed: none provisions the CA."""
-    folder = tmp_path_factory.mktemp("sealed")
-    needs = [ROLE_ID, SECRET_ID, SIGNING, CA]
-    with verifier(sealed_site(folder, hierarchy, issuer, key, needs, "http://127.0.0.1:1")) as process:
+    with start("sealed") as process:
         yield process
 
 
@@ -202,13 +214,9 @@ def test_it_takes_nothing_from(
 
 
 @pytest.fixture(scope="module")
-def other_replica(
-    tmp_path_factory: pytest.TempPathFactory, hierarchy: Hierarchy, issuer: Issuer, key: ECKey
-) -> Iterator[Provisioner]:
-    """The same provisioner, at a second replica of the same configuration."""
-    folder = tmp_path_factory.mktemp("second")
-    needs = [ROLE_ID, SECRET_ID, SIGNING, CA]
-    with verifier(sealed_site(folder, hierarchy, issuer, key, needs, "http://127.0.0.1:1")) as process:
+def other_replica(start: Start, key: ECKey) -> Iterator[Provisioner]:
+    """The same provisioner, at a second replica."""
+    with start("second") as process:
         provisioner = Provisioner(process.port, key)
         yield provisioner
         provisioner.close()
@@ -219,7 +227,7 @@ def test_a_body_without_end_is_refused(provisioner: Provisioner) -> None:
 
 
 def test_a_text_is_good_once_and_a_value_stays(sealed: Verifier, provisioner: Provisioner) -> None:
-    """Of a replica of its own, because this one takes something."""
+    """The other tests need it sealed, and it is: no CA comes."""
     text = provisioner.text(IDS)
     assert provisioner.send(text).status == 200
     assert provisioner.refused(text) == (409, "ProvisionNonce")
