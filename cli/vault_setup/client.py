@@ -15,10 +15,12 @@ from typing import Any
 
 import requests
 from hvac.adapters import RawAdapter
+from requests.adapters import HTTPAdapter
 
 from attestation.verifier.configuration import VaultServer
 from cli.vault_setup.own_access import HeldAccess, OwnAccess
 from cli.vault_setup.plan import Capability, Change, Current, Desired, Mount, SetupError
+from kbs.trust import trusting
 
 _FORBIDDEN, _MISSING = 403, 404
 _READ = frozenset({Capability.READ})
@@ -60,9 +62,7 @@ class Operator:
         self._url = server.url.rstrip("/")
         self._timeout = server.timeoutSeconds
         self._token = token
-        self._session = requests.Session()
-        self._session.trust_env = False
-        self._session.verify = _trusted(server)
+        self._session = open_session(server)
 
     def check(self) -> None:
         """Check that the server is Vault or OpenBao, initialised and unsealed."""
@@ -222,13 +222,33 @@ def _lack(path: str, needs: Iterable[Capability]) -> str:
     return f"{' and '.join(sorted(needs))} on {path}"
 
 
-def _trusted(server: VaultServer) -> str | bool:
-    """The configured CA, else the system's store, which the verifier uses too, and not the store of requests."""
+class _Trusting(HTTPAdapter):
+    """Connections by one TLS context. `requests` reads the CA file into it once more, which adds nothing."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self._context = context
+        super().__init__()
+
+    def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
+        super().init_poolmanager(*arguments, **options, ssl_context=self._context)
+
+
+def open_session(server: VaultServer) -> requests.Session:
+    """A session that trusts what the verifier trusts: the configured CA alone, else the system's store.
+
+    Raises SetupError for a CA file that cannot be used.
+    """
+    session = requests.Session()
+    session.trust_env = False
     if server.ca is None:
         paths = ssl.get_default_verify_paths()
-        return paths.cafile or paths.capath or True
+        session.verify = paths.cafile or paths.capath or True
+        return session
     try:
-        ssl.create_default_context(cafile=str(server.ca))
+        context = trusting(server.ca.read_text("utf-8", errors="replace") or "an empty file")
     except (OSError, ValueError):
         raise SetupError(f"{server.ca}: not a readable PEM file with CA certificates") from None
-    return str(server.ca)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    session.verify = str(server.ca)
+    session.mount("https://", _Trusting(context))
+    return session

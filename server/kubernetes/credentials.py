@@ -88,8 +88,9 @@ def tls_context(ca: Path | None) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=None if ca is None else str(ca))
     except (OSError, ValueError):
         raise CredentialsError(f"{ca}: not a readable PEM file with CA certificates") from None
-    # An intermediate CA alone is an anchor too; Python 3.13 made that the default.
+    # The same on every Python: an intermediate CA alone is an anchor too, and extensions are not checked strictly.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
 

@@ -1,4 +1,7 @@
-"""One server, two clients: the sidecar's (http.client) and the verifier's (aiohttp) take the same answers and CAs."""
+"""One server, two clients: the sidecar's (http.client) and the verifier's (aiohttp) take the same answers and CAs.
+
+Two more read CA files: that of `vault setup` (requests), and that of API servers.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from attestation.errors import PeerError
+from attestation.verifier.configuration import VaultServer
 from attestation.verifier.peer import Peer
+from cli.vault_setup.client import open_session
+from cli.vault_setup.plan import SetupError
 from kbs.deadline import Deadline
+from server.kubernetes.client import Client as ApiClient
+from server.kubernetes.credentials import ServiceAccount
+from server.kubernetes.errors import CredentialsError, KubernetesError
 from sidecar.errors import SidecarError
 from sidecar.http import VAULT, Client
 from tests.support.certificates import builder, common_name
@@ -182,7 +192,39 @@ def verifiers(url: str, ca: str, folder: Path) -> bytes:
     return asyncio.run(ask())
 
 
+def setups(url: str, ca: str, folder: Path) -> bytes:
+    """The answer's body by the client of `vault setup`. Raises SetupError or ConnectionError."""
+    (folder / "ca").write_text(ca, encoding="utf-8")
+    with open_session(VaultServer(url=url, ca=folder / "ca")) as session:
+        return session.get(f"{url}/v1/secret", timeout=5).content
+
+
+def clusters(url: str, ca: str, folder: Path) -> bytes:
+    """The answer's body by the client of an API server. Raises CredentialsError or KubernetesError."""
+    (folder / "ca").write_text(ca, encoding="utf-8")
+
+    async def ask() -> bytes:
+        client = ApiClient(ServiceAccount(url, folder / "ca", None))
+        try:
+            return await client.read("/v1/secret", seconds=5, max_bytes=1 << 20)
+        finally:
+            await client.close()
+
+    return asyncio.run(ask())
+
+
 CLIENTS = pytest.mark.parametrize("ask", [sidecars, verifiers])
+# Each reads a CA file that an operator has written.
+READERS = pytest.mark.parametrize("ask", [sidecars, verifiers, setups, clusters])
+REFUSALS = (
+    SidecarError,
+    PeerError,
+    SetupError,
+    requests.ConnectionError,
+    CredentialsError,
+    KubernetesError,
+    ValueError,
+)
 
 
 @CLIENTS
@@ -234,7 +276,7 @@ def _cas(chain: Chain) -> dict[str, str]:
     }
 
 
-@CLIENTS
+@READERS
 @pytest.mark.parametrize("form", _cas(Chain("", "", "", b"")))
 def test_a_ca_is_trusted_however_it_is_written(
     server: Server, chain: Chain, tmp_path: Path, ask: Ask, form: str
@@ -242,7 +284,7 @@ def test_a_ca_is_trusted_however_it_is_written(
     assert ask(f"https://{NAME}:{server.port}", _cas(chain)[form], tmp_path) == BODY
 
 
-@CLIENTS
+@pytest.mark.parametrize("ask", [sidecars, verifiers, setups])
 @pytest.mark.parametrize(
     "damage", ["none", "body", "end", "other", "one of two cut off", "one of two in OpenSSL's own form"]
 )
@@ -256,16 +298,16 @@ def test_a_ca_that_is_none_is_refused(server: Server, chain: Chain, tmp_path: Pa
         "one of two in OpenSSL's own form": chain.root
         + chain.intermediate.replace("CERTIFICATE", "TRUSTED CERTIFICATE"),
     }
-    with pytest.raises((SidecarError, PeerError, ValueError)) as caught:
+    with pytest.raises(REFUSALS) as caught:
         ask(f"https://{NAME}:{server.port}", texts[damage], tmp_path)
     assert not server.hosts
     if isinstance(caught.value, SidecarError):
         assert caught.value.reason is VAULT.ca
 
 
-@CLIENTS
+@READERS
 def test_a_foreign_intermediate_is_not_trusted(server: Server, tmp_path: Path, ask: Ask) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     foreign = _issue("intermediate", "root", key, key, True).public_bytes(serialization.Encoding.PEM).decode()
-    with pytest.raises((SidecarError, PeerError)):
+    with pytest.raises(REFUSALS):
         ask(f"https://{NAME}:{server.port}", foreign, tmp_path)
