@@ -105,6 +105,13 @@ def test_a_stream_of_json_objects_is_read_as_documents() -> None:
     assert json.loads(result.stdout)["summary"]["objects"] == 2
 
 
+@pytest.mark.parametrize(("mode", "code"), [("none", 0), ("audit", 0), ("inject", 0), ("enforce", 1), ("strict", 2)])
+def test_review_takes_the_mode_from_the_path(mode: str, code: int) -> None:
+    text = (REVIEWS / "pods-create-payments-by-replicaset-controller.json").read_text()
+    result = morphisms("review", "--path", f"/validate/pod/{mode}", text=text)
+    assert result.returncode == code, result.stderr
+
+
 def test_review_reads_a_file_with_a_byte_order_mark() -> None:
     text = (REVIEWS / "pods-create-payments-by-replicaset-controller.json").read_text()
     plain, marked = (morphisms("review", "--path", "/mutate/pod", text=mark + text) for mark in ("", "\ufeff"))

@@ -554,7 +554,7 @@ def multiplied(registered: ControlPlane, endpoint: Endpoint) -> Iterator[Callabl
             }
             for item in _registrations(endpoint)
             for webhook in item["webhooks"]
-            if "-pod." in webhook["name"] and webhook.get("matchConditions")
+            if webhook["name"].partition(".")[0].endswith(("-pod", "-service")) and webhook.get("matchConditions")
         ]
         kind = {"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration"}
         registered.admin.create(path, {**kind, "metadata": {"name": name}, "webhooks": entries})
@@ -586,6 +586,14 @@ def test_a_large_pod_costs_less_than_a_quarter_of_what_the_api_server_grants(
         answer = _create(registered.admin, f"{_NAMESPACES}/{namespace}/pods", pod)
         problem = answer.message if "cost" in answer.message else ""
         assert not problem, f"{name}: {problem}"
+    services = f"/apis/serving.knative.dev/v1/namespaces/{namespace}/services"
+    for name, pod in _LARGE.items():
+        for own in ({}, _OURS, {f"example.org/{n}": "x" for n in range(10_000)}):
+            service = _service(own)
+            service["spec"]["template"]["spec"]["containers"] = pod["spec"]["containers"]
+            answer = _create(registered.admin, services, service)
+            problem = answer.message if "cost" in answer.message else ""
+            assert not problem, f"{name}: {problem}"
     # And what would be too much is seen as such.
     namespace = multiplied(100)
     answer = _create(registered.admin, f"{_NAMESPACES}/{namespace}/pods", _LARGE["as many variables as are read"])

@@ -74,3 +74,15 @@ def test_tampering_is_refused(tamper: Tamper) -> None:
 
     check()
     assert refused > 0
+
+
+@settings(max_examples=60)
+@given(pods(), worlds, st.sampled_from(Mode), st.sampled_from(Mode), st.sampled_from(["/mutate/pod", "/validate/pod"]))
+def test_the_path_and_the_view_decide_as_the_stricter_of_both_alone(
+    pod: Json, world: World, path_mode: Mode, seen: Mode, family: str
+) -> None:
+    """Whatever the pod: the other one of the two changes nothing of the answer, and so loosens nothing."""
+    stricter = max(path_mode, seen, key=list(Mode).index)
+    alone = ask(pod, family, world, stricter)
+    assert ask(pod, f"{family}/{path_mode.path_segment}", world, seen) == alone
+    assert ask(pod, f"{family}/{stricter.path_segment}", world, stricter) == alone
