@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import yaml
 
+from certs.authority import make_authority
+from certs.ca_bundle import bundle_patch
+from certs.periods import Periods
 from tests.manifests.rendering import PREVIOUS, rendered
 from webhook.decide import PATHS
 from webhook.modes import mode_of_label
@@ -169,6 +173,15 @@ def test_what_holds_for_every_entry() -> None:
         assert "objectSelector" not in each
         assert "caBundle" not in each["clientConfig"], "it is the leader's to write"
         assert each["clientConfig"]["service"]["port"] == 443
+
+
+def test_the_leader_writes_the_bundle_of_every_entry() -> None:
+    authority = make_authority(datetime.now(UTC).replace(microsecond=0), Periods())
+    for kind in ("MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"):
+        (item,) = (each for each in rendered("install.yaml") if each["kind"] == kind)
+        live = {**item, "metadata": {**item["metadata"], "resourceVersion": "1"}}
+        patched = {each["path"] for each in bundle_patch(live, [authority.certificate]) if each["op"] == "add"}
+        assert patched == {f"/webhooks/{place}/clientConfig/caBundle" for place in range(len(item["webhooks"]))}
 
 
 def test_the_server_answers_before_anybody_gives_up() -> None:
