@@ -339,6 +339,12 @@ class GuestEntry(_Section):
     ] = Field(default_factory=PolicySection, description="POLICY bit by bit, or its exact value")
     vmpl: Vmpls = Field((0,), description="accepted privilege levels")
     hostData: Digests32 | None = Field(None, description="accepted HOST_DATA")
+    initdata: Literal["enforced"] | None = Field(
+        None,
+        description="enforced: by the measured command line and image, nothing runs without an initdata document, and"
+        " a guest whose document's digest is not HOST_DATA ends before it serves a request; needed for assurance"
+        " workload",
+    )
     idKeys: Digests48 | None = Field(None, description="accepted ID_KEY_DIGEST")
     authorKeys: Digests48 | None = Field(None, description="accepted AUTHOR_KEY_DIGEST")
     familyId: Digest16 | None = Field(None, description="required FAMILY_ID")

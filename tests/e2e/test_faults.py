@@ -272,8 +272,8 @@ def test_memory_volume_full(
 def test_plan_of_a_newer_version(published_pod: Pod) -> None:
     from plan.codec import write_plan
 
-    newer = write_plan(published_pod.plan).replace('"version":1,', '"version":2,')
-    assert '"version":2,' in newer
+    newer = write_plan(published_pod.plan).replace('"version":1,', '"version":3,')
+    assert '"version":3,' in newer
     ended = published_pod.run(newer)
     answered("plan of a newer version", published_pod, ended)
     assert "use the sidecar image that the webhook names" in ended.events[-1]["detail"]

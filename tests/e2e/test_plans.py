@@ -44,6 +44,8 @@ _EVERYTHING = golden.Case(
         ],
     },
     copy={},
+    request={},
+    now="2027-01-01",
     configuration={},
     objects=[],
     answer={},

@@ -108,8 +108,15 @@ class PolicyReader:
                 for guest in record.guests
                 if guest not in entries
             ]
-            if any(guest in entries for guest in record.guests):
-                policies.append(_resolve(key, record, entries))
+            problems += [
+                f"{place}: guest {guest} does not state initdata: enforced, which assurance workload needs: a guest"
+                " that runs without its document proves no workload"
+                for guest in record.guests
+                if guest in entries and not _suits(record, entries[guest])
+            ]
+            usable = {guest: entry for guest, entry in entries.items() if _suits(record, entry)}
+            if any(guest in usable for guest in record.guests):
+                policies.append(_resolve(key, record, usable))
         digest = hashlib.sha256("".join(policy.digest for policy in policies).encode()).hexdigest()
         problems = [*found.problems, *problems, *collisions]
         return Loaded(PolicySet.of(policies), digest, tuple(problems[:_MAX_PROBLEMS]))
@@ -318,6 +325,10 @@ def _collision(record: AppraisalPolicy, other: AppraisalPolicy) -> str:
     if shared := set(record.hostData) & set(other.hostData):
         return f"ambiguous: both list hostData {min(shared)[:16]}…; measure each workload's initdata on its own"
     return ""
+
+
+def _suits(record: AppraisalPolicy, entry: GuestEntry) -> bool:
+    return record.assurance is not Assurance.WORKLOAD or entry.initdata == "enforced"
 
 
 def _resolve(name: str, record: AppraisalPolicy, entries: Mapping[str, GuestEntry]) -> Policy:

@@ -103,6 +103,7 @@ class Maker:
         return {
             "product": "Milan",
             "measurements": [MEASUREMENT.hex()],
+            "initdata": "enforced",
             "minTcb": dict(self.platform.tcb.as_dict().items()),
         }
 

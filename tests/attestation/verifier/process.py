@@ -28,6 +28,7 @@ GUEST = {
     "product": "Simulated",
     "measurements": [DEFAULT_MEASUREMENT.hex()],
     "minTcb": TCB.as_dict(),
+    "initdata": "enforced",
 }
 
 

@@ -207,6 +207,15 @@ def test_a_record_elsewhere_than_at_its_workload_is_refused_with_the_right_path(
     assert f"{tmp_path}/policies/" in problems(tmp_path)
 
 
+def test_an_image_that_may_run_without_a_document_proves_no_workload(tmp_path: Path) -> None:
+    stock = {key: value for key, value in GUEST.items() if key != "initdata"}
+    found = problems(tmp_path, policy(), guests={"simulated": stock})
+    assert "does not state initdata: enforced, which assurance workload needs" in found
+    assert load(tmp_path, policy(), guests={"simulated": GUEST}).policies
+    (tmp_path / "vm").mkdir()
+    assert load(tmp_path / "vm", vm("payments", account="payments"), guests={"simulated": stock}).policies
+
+
 @pytest.mark.parametrize(
     ("record", "expected"),
     [
