@@ -27,12 +27,10 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
 
 from kbs.reference_values import (
     NEWEST_REPORT_VERSION,
     OLDEST_REPORT_VERSION,
-    PLATFORM_INFO_BITS,
     REQUIRE_CRL,
     SOFT_CRL,
     TCB_COMPONENTS,
@@ -42,164 +40,32 @@ from kbs.reference_values import (
     RevocationPolicy,
     TcbFloor,
 )
+from server.guest_values import (
+    UNSIGNED_8,
+    UNSIGNED_64,
+    Abi,
+    Boolean,
+    CspIds,
+    Digest16,
+    Digest48,
+    Digests32,
+    Digests48,
+    Digests64,
+    Firmware,
+    PlatformBits,
+    SigningKeys,
+    Unsigned8,
+    Unsigned32,
+    Unsigned64,
+    Vmpls,
+    require_list,
+    wrong,
+)
 from server.yaml.strict import load
 
 Product = Literal["Milan", "Genoa", "Turin", "Simulated"]
 # Bits of POLICY (AMD 56860, table "Guest Policy").
 _SMT, _MUST_BE_ONE, _MIGRATE_MA, _DEBUG, _CXL_ALLOW, _FIRST_RESERVED = 16, 17, 18, 19, 21, 26
-_HEXADECIMAL = "^0[xX][0-9a-fA-F]+$"
-
-
-def _wrong(text: str) -> PydanticCustomError:
-    """The text must hold no value, see `server.yaml.strict`."""
-    return PydanticCustomError("guest_entry", "{text}", {"text": text})
-
-
-class _Number:
-    """A whole number of at most `bits` bits, or the same in hexadecimal digits after 0x, as text."""
-
-    def __init__(self, bits: int) -> None:
-        self._limit = 1 << bits
-        self._bits = bits
-        self.schema = {
-            "anyOf": [
-                {"type": "integer", "minimum": 0, "maximum": self._limit - 1},
-                {"type": "string", "pattern": _HEXADECIMAL},
-            ]
-        }
-
-    def __call__(self, value: object) -> int:
-        if isinstance(value, str) and value[:2] in ("0x", "0X"):
-            try:
-                value = int(value, 16)
-            except ValueError:
-                value = None
-        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < self._limit:
-            raise _wrong(f'required a whole number of at most {self._bits} bits, such as 3 or "0x3"')
-        return value
-
-
-class _Digest:
-    """`size` bytes as hexadecimal digits."""
-
-    def __init__(self, size: int) -> None:
-        self._digits = 2 * size
-        self.schema = {"type": "string", "pattern": f"^[0-9a-fA-F]{{{self._digits}}}$"}
-
-    def __call__(self, value: object) -> bytes:
-        if isinstance(value, str) and len(value) == self._digits:
-            try:
-                found = bytes.fromhex(value)
-            except ValueError:
-                found = b""
-            # `fromhex` passes over spaces, which would leave a shorter digest.
-            if 2 * len(found) == self._digits:
-                return found
-        raise _wrong(f'required {self._digits} hexadecimal digits in quotes, such as "0a1b…"')
-
-
-class _Version:
-    """Numbers from 0 to 255 with dots between them, as text: unquoted, 1.10 would be the number 1.1."""
-
-    def __init__(self, form: str, example: str) -> None:
-        self._form, self._example = form, example
-        self._count = form.count(".") + 1
-        part = r"[0-9]{1,3}"
-        self.schema = {"type": "string", "pattern": f"^{part}{rf'[.]{part}' * (self._count - 1)}$"}
-
-    def __call__(self, value: object) -> tuple[int, ...]:
-        parts = value.split(".") if isinstance(value, str) else []
-        is_numeric = all(part.isascii() and part.isdigit() and len(part) <= 3 for part in parts)
-        if len(parts) != self._count or not is_numeric or max(map(int, parts)) > 0xFF:
-            raise _wrong(f'required {self._form} in quotes, each from 0 to 255, such as "{self._example}"')
-        return tuple(map(int, parts))
-
-
-def _list(value: object) -> object:
-    if not isinstance(value, list):
-        raise _wrong('required a list, such as ["0a1b…"]')
-    return value
-
-
-def _filled_list(value: object) -> object:
-    if _list(value) == []:
-        raise _wrong("the list is empty, so no guest would match; leave the key out to not compare it")
-    return value
-
-
-def _boolean(value: object) -> bool:
-    if not isinstance(value, bool):
-        raise _wrong("required true or false")
-    return value
-
-
-def _vmpls(value: object) -> tuple[int, ...]:
-    values = value if isinstance(value, list) else [value]
-    if not values or any(not isinstance(each, int) or isinstance(each, bool) or not 0 <= each <= 3 for each in values):
-        raise _wrong("required a number from 0 to 3, or a list of them, such as [0, 1]")
-    return tuple(values)
-
-
-def _signing_keys(value: object) -> tuple[str, ...]:
-    if not isinstance(value, list) or not value or any(each not in ("VCEK", "VLEK") for each in value):
-        raise _wrong("required a list of VCEK and VLEK, such as [VCEK]")
-    return tuple(value)
-
-
-def _platform_bits(value: object) -> int:
-    if not isinstance(value, list):
-        return _UNSIGNED_64(value)
-    if any(not isinstance(name, str) or name not in PLATFORM_INFO_BITS for name in value):
-        raise _wrong(f"required a mask, or a list of {', '.join(PLATFORM_INFO_BITS)}")
-    return sum(1 << PLATFORM_INFO_BITS[name] for name in set(value))
-
-
-_UNSIGNED_8, _UNSIGNED_32, _UNSIGNED_64 = _Number(8), _Number(32), _Number(64)
-_DIGEST_16, _DIGEST_32, _DIGEST_48, _DIGEST_64 = map(_Digest, (16, 32, 48, 64))
-_FIRMWARE, _ABI = _Version("MAJOR.MINOR.BUILD", "1.55.40"), _Version("MAJOR.MINOR", "1.51")
-
-Boolean = Annotated[bool, BeforeValidator(_boolean)]
-Unsigned8 = Annotated[int, PlainValidator(_UNSIGNED_8), WithJsonSchema(_UNSIGNED_8.schema)]
-Unsigned32 = Annotated[int, PlainValidator(_UNSIGNED_32), WithJsonSchema(_UNSIGNED_32.schema)]
-Unsigned64 = Annotated[int, PlainValidator(_UNSIGNED_64), WithJsonSchema(_UNSIGNED_64.schema)]
-Digest16 = Annotated[bytes, PlainValidator(_DIGEST_16), WithJsonSchema(_DIGEST_16.schema)]
-Digest32 = Annotated[bytes, PlainValidator(_DIGEST_32), WithJsonSchema(_DIGEST_32.schema)]
-Digest48 = Annotated[bytes, PlainValidator(_DIGEST_48), WithJsonSchema(_DIGEST_48.schema)]
-Digest64 = Annotated[bytes, PlainValidator(_DIGEST_64), WithJsonSchema(_DIGEST_64.schema)]
-CspIds = Annotated[
-    tuple[Annotated[str, Field(min_length=1, max_length=256, pattern="^[ -~]+$")], ...],
-    BeforeValidator(_filled_list),
-    Field(min_length=1),
-]
-Digests32 = Annotated[tuple[Digest32, ...], BeforeValidator(_filled_list), Field(min_length=1)]
-Digests48 = Annotated[tuple[Digest48, ...], BeforeValidator(_filled_list), Field(min_length=1)]
-Digests64 = Annotated[tuple[Digest64, ...], BeforeValidator(_filled_list), Field(min_length=1)]
-Firmware = Annotated[tuple[int, int, int], PlainValidator(_FIRMWARE), WithJsonSchema(_FIRMWARE.schema)]
-Abi = Annotated[tuple[int, int], PlainValidator(_ABI), WithJsonSchema(_ABI.schema)]
-Vmpls = Annotated[
-    tuple[int, ...],
-    PlainValidator(_vmpls),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "integer", "minimum": 0, "maximum": 3},
-                {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 3}, "minItems": 1},
-            ]
-        }
-    ),
-]
-SigningKeys = Annotated[
-    tuple[str, ...],
-    PlainValidator(_signing_keys),
-    WithJsonSchema({"type": "array", "items": {"enum": ["VCEK", "VLEK"]}, "minItems": 1}),
-]
-PlatformBits = Annotated[
-    int,
-    PlainValidator(_platform_bits),
-    WithJsonSchema(
-        {"anyOf": [*_UNSIGNED_64.schema["anyOf"], {"type": "array", "items": {"enum": list(PLATFORM_INFO_BITS)}}]}
-    ),
-]
 
 
 def is_mapping(value: object) -> str:
@@ -223,7 +89,7 @@ class TcbSection(_Section):
     @field_validator("fmc", mode="before")
     @classmethod
     def _no_null(cls, value: object) -> object:
-        return _UNSIGNED_8(value)
+        return UNSIGNED_8(value)
 
     def floor(self) -> TcbFloor:
         """As the plain type."""
@@ -250,7 +116,7 @@ class PolicySection(_Section):
     @classmethod
     def _never_debug(cls, value: bool) -> bool:
         if value:
-            raise _wrong("is true: a guest whose memory the host may read is never accepted; remove the key")
+            raise wrong("is true: a guest whose memory the host may read is never accepted; remove the key")
         return value
 
     def required(self) -> RequiredGuestPolicy:
@@ -269,15 +135,15 @@ class PolicySection(_Section):
 
 
 def _exact_policy(value: object) -> int:
-    policy = _UNSIGNED_64(value)
+    policy = UNSIGNED_64(value)
     if policy >> _DEBUG & 1:
-        raise _wrong("has DEBUG set: a guest whose memory the host may read is never accepted")
+        raise wrong("has DEBUG set: a guest whose memory the host may read is never accepted")
     if policy >> _FIRST_RESERVED or not policy >> _MUST_BE_ONE & 1:
-        raise _wrong("required bit 17 one and bits 63:26 zero, such as 0x30000")
+        raise wrong("required bit 17 one and bits 63:26 zero, such as 0x30000")
     return policy
 
 
-ExactPolicy = Annotated[int, PlainValidator(_exact_policy), WithJsonSchema(_UNSIGNED_64.schema)]
+ExactPolicy = Annotated[int, PlainValidator(_exact_policy), WithJsonSchema(UNSIGNED_64.schema)]
 
 
 class PlatformInfoSection(_Section):
@@ -289,7 +155,7 @@ class PlatformInfoSection(_Section):
     @model_validator(mode="after")
     def _disjoint(self) -> PlatformInfoSection:
         if self.require & self.forbid:
-            raise _wrong("requires and forbids the same bit; remove it from one of the two")
+            raise wrong("requires and forbids the same bit; remove it from one of the two")
         return self
 
 
@@ -309,9 +175,9 @@ class VersionsSection(_Section):
     @model_validator(mode="after")
     def _ordered(self) -> VersionsSection:
         if not OLDEST_REPORT_VERSION <= self.min <= self.max:
-            raise _wrong(f"required min from {OLDEST_REPORT_VERSION} to max, such as {{min: 3, max: 5}}")
+            raise wrong(f"required min from {OLDEST_REPORT_VERSION} to max, such as {{min: 3, max: 5}}")
         if self.max > NEWEST_REPORT_VERSION:
-            raise _wrong(
+            raise wrong(
                 f"required max of at most {NEWEST_REPORT_VERSION}, the newest version whose reserved bytes are known"
             )
         return self
@@ -328,7 +194,7 @@ class GuestEntry(_Section):
     """One named guest: what its report must say."""
 
     product: Product = Field(description="product line of the processor")
-    measurements: Annotated[tuple[Digest48, ...], BeforeValidator(_list)] = Field(
+    measurements: Annotated[tuple[Digest48, ...], BeforeValidator(require_list)] = Field(
         description="launch digests, one of which must match; empty only with idKeys or authorKeys"
     )
     minTcb: TcbSection = Field(description="floor of REPORTED_TCB; not zero in every component")
@@ -394,7 +260,7 @@ class GuestEntry(_Section):
             for key, value in data.items():
                 # A default stands for a key that is left out; pydantic would take null for one as well.
                 if value is None and key in cls.model_fields:
-                    raise _wrong(f"{key} has no value; write one, or leave the key out")
+                    raise wrong(f"{key} has no value; write one, or leave the key out")
         entry = handler(data)
         if isinstance(data, dict):
             entry._written = data
@@ -407,28 +273,26 @@ class GuestEntry(_Section):
         if tcb is None or components is None or (tcb.fmc is not None) == ("fmc" in components):
             return tcb
         problem = "fmc is missing" if tcb.fmc is None else "unknown key fmc"
-        raise _wrong(f"{problem}: the TCB of {info.data['product']} has {', '.join(components)}")
+        raise wrong(f"{problem}: the TCB of {info.data['product']} has {', '.join(components)}")
 
     @field_validator("minTcb")
     @classmethod
     def _is_a_floor(cls, tcb: TcbSection) -> TcbSection:
         if not any((tcb.fmc, tcb.bootloader, tcb.tee, tcb.snp, tcb.microcode)):
-            raise _wrong(
-                "every component is 0, so any firmware would do; `morphisms report show` prints a REPORTED_TCB"
-            )
+            raise wrong("every component is 0, so any firmware would do; `morphisms report show` prints a REPORTED_TCB")
         return tcb
 
     @model_validator(mode="after")
     def _identified(self) -> GuestEntry:
         if not self.measurements and self.idKeys is None and self.authorKeys is None:
-            raise _wrong("measurements is empty, required at least one digest, or idKeys or authorKeys")
+            raise wrong("measurements is empty, required at least one digest, or idKeys or authorKeys")
         if not self.measurements and "minGuestSvn" not in self.model_fields_set:
-            raise _wrong(
+            raise wrong(
                 "minGuestSvn is missing: without measurements any old image by the same key would do; write the least"
                 " GUEST_SVN, such as 1"
             )
         if ("VLEK" in self.signingKeys) != (self.cspIds is not None):
-            raise _wrong(
+            raise wrong(
                 "signingKeys and cspIds do not agree: VLEK needs the providers that count, such as"
                 ' {signingKeys: [VLEK], cspIds: ["CN=cc-us-east-2.amazonaws.com"]}, and only VLEK has any'
             )
@@ -490,7 +354,7 @@ class GuestFile(RootModel[dict[str, GuestEntry]]):
     @model_validator(mode="after")
     def _named(self) -> GuestFile:
         if "" in self.root:
-            raise _wrong("a guest's name is empty; give it one, such as kata-3.21-snp")
+            raise wrong("a guest's name is empty; give it one, such as kata-3.21-snp")
         return self
 
 

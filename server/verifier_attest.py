@@ -36,7 +36,8 @@ from kbs.verifier_attest import (
     write_configurations,
     write_kms_guest,
 )
-from server.guest_entries import Boolean, Digests64, ExactPolicy, GuestEntry, PolicySection, Vmpls, is_mapping
+from server.guest_entries import ExactPolicy, GuestEntry, PolicySection, is_mapping
+from server.guest_values import Boolean, Digests64, Vmpls
 from server.yaml.fields import CertificatesText
 
 _NAME = "verifier"
