@@ -112,6 +112,27 @@ def test_metrics_count_by_rule_mode_and_path_and_logs_name_no_value(enforcing: W
     assert "hunter2" not in json.dumps(enforcing.log())
 
 
+def test_log_and_metrics_report_exceptions_also_one_that_has_ended(tmp_path: Path) -> None:
+    common = {"namespace": "default", "reason": "SEC-123"}
+    exceptions = [
+        common | {"service": "payments", "rules": ["secrets/plaintext-env"], "expires": "9999-01-01"},
+        common | {"owner": "Deployment/web", "rules": ["images/digest"], "expires": "2020-01-01"},
+    ]
+    configuration = tmp_path / "configuration.yaml"
+    configuration.write_text(json.dumps({"exceptions": exceptions}))
+    with webhook(tmp_path, "--snapshot", _snapshot(tmp_path, "audit"), "--config", configuration) as running:
+        assert json.loads(running.post("/validate/pod", _body())[1])["response"]["allowed"]
+        _, text = running.get("/metrics")
+        (line,) = [each for each in running.log() if each["event"] == "decision"]
+        assert line["excepted"] == ["secrets/plaintext-env"]
+        assert "secrets/plaintext-env" not in line["rules"]
+        (ended,) = [each for each in running.log() if each["event"] == "exception_expired"]
+        assert "exceptions[1]: the exception of Deployment/web in namespace default expired" in ended["problem"]
+    assert 'path="/validate/pod",rule="secrets/plaintext-env",workload="Service/payments"' in text
+    left = [each for each in text.splitlines() if each.startswith("morphisms_exception_days_left{")]
+    assert [float(each.split()[-1]) > 0 for each in left] == [True, False]
+
+
 def test_sigterm_under_load_answers_everything_accepted_and_exits_0(tmp_path: Path) -> None:
     arguments = ("--snapshot", _snapshot(tmp_path, "inject"), "--lame-duck-seconds", 600)
     with webhook(tmp_path, *arguments) as running:
