@@ -154,3 +154,26 @@ def test_a_snapshot_with_the_templates_gives_offline_what_the_replicas_give() ->
     request = read_review(review(_pod(), "/mutate/pod"), "/mutate/pod")
     pod = apply(_pod(), decide(request, _OLD, snapshot_of_objects(objects)).operations)
     assert pod["spec"]["initContainers"][0]["image"] == "registry.example/sidecar:2"
+
+
+def test_a_template_of_this_release_reads_the_same_in_the_next() -> None:
+    """A new field with a default of its own would change every former template's text, and so its digest."""
+    content = json.loads(Configuration().container_template.text)
+    assert {key: sorted(value) for key, value in content.items() if isinstance(value, dict)} == {
+        "evidence": ["kata-snp"],
+        "sidecar": [
+            "deadlineSeconds",
+            "fsGroup",
+            "image",
+            "imagePullPolicy",
+            "imagePullSecrets",
+            "injector",
+            "resources",
+            "runAsUser",
+            "runSizeLimit",
+            "secretsSizeLimit",
+        ],
+        "vault": ["ca", "mounts", "namespace", "prefix", "url"],
+        "verifier": ["audience", "ca", "role", "url"],
+    }
+    assert sorted(content) == ["cluster", "evidence", "sidecar", "vault", "verifier", "version"]
