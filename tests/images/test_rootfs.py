@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from measured.policy import rules_text
 from tests.images.conftest import Image
 from tools.images.archive import pack
 from tools.images.rootfs import SOURCE
@@ -94,15 +95,23 @@ def test_the_sidecars_image_has_no_server_admission_or_commands(images: dict[str
     packages = images["sidecar"].packages
     ours = {name for name in _OURS if (packages / name).exists()}
     assert ours == {"attestation", "kbs", "logline", "plan", "sidecar"}
-    assert not any((packages / "attestation" / name).exists() for name in ("verifier", "simulator", "appraisal", "pki"))
+    # It appraises the verifier, so it has the checks; it has neither the verifier nor the key service's client.
+    assert not any((packages / "attestation" / name).exists() for name in ("verifier", "simulator", "pki/kds.py"))
     assert {file.name for file in (packages / "kbs").glob("*.py")} == {
         "__init__.py",
+        "attested.py",
+        "attested_guest.py",
         "bounded_http.py",
         "deadline.py",
         "endpoint.py",
         "guest.py",
+        "guest_values.py",
         "messages.py",
+        "reference_values.py",
+        "references.py",
+        "spki.py",
         "trust.py",
+        "verifier_attest.py",
     }
     assert not any((packages / name).exists() for name in ("aiohttp", "hvac", "pydantic"))
 
@@ -111,7 +120,12 @@ def test_neither_servers_image_has_the_other_server(images: dict[str, Image]) ->
     assert not (images["webhook"].packages / "attestation").exists()
     assert not any((images["webhook"].packages / "kbs" / half).exists() for half in ("guest.py", "verifier.py"))
     assert not (images["verifier"].packages / "webhook").exists()
-    assert not (images["verifier"].packages / "kbs" / "guest.py").exists()
+    assert not (images["verifier"].packages / "sidecar").exists()
+
+
+def test_both_servers_images_carry_the_rules_that_they_know_a_policy_by(images: dict[str, Image]) -> None:
+    for name in ("webhook", "verifier"):
+        assert (images[name].packages / "measured" / "rules" / "v1.rego").read_text() == rules_text(1)
 
 
 def test_the_bill_of_materials_lists_every_locked_package(image: Image) -> None:
