@@ -19,6 +19,7 @@ from tests.cluster.namespace import Namespace
 _ACCOUNT = f"system:serviceaccount:{SYSTEM}:{NAME}"
 _RBAC = "/apis/rbac.authorization.k8s.io/v1"
 _SECRETS = f"/api/v1/namespaces/{SYSTEM}/secrets"
+_CONFIG_MAPS = f"/api/v1/namespaces/{SYSTEM}/configmaps"
 _LEASES = f"/apis/coordination.k8s.io/v1/namespaces/{SYSTEM}/leases"
 
 pytestmark = pytest.mark.usefixtures("knative")
@@ -67,7 +68,8 @@ def _everything_that_takes_a_permission(cluster: ControlPlane, morphisms: Instal
     # Tightening: which Revisions would fail?
     here.label("enforce")
     # What is kept is lost.
-    for path, name in ((_SECRETS, "morphisms-webhook-tls"), (_SECRETS, "morphisms-webhook-ca"), (_LEASES, NAME)):
+    lost = ((_SECRETS, "morphisms-webhook-tls"), (_SECRETS, "morphisms-webhook-ca"), (_LEASES, NAME))
+    for path, name in (*lost, (_CONFIG_MAPS, f"{NAME}-templates")):
         old = admin.delete(f"{path}/{name}")["details"]["uid"]
         admin.until(path, partial(_is_anew, name, old))
     # What is trusted is changed.

@@ -26,6 +26,7 @@ from tests.cluster.attacks import (
 )
 from tests.cluster.client import Object
 from tests.cluster.controlplane import ControlPlane
+from tests.cluster.installation import Installation
 from tests.cluster.namespace import Namespace
 from tests.cluster.pki import Authority
 from tests.support.until import until
@@ -40,6 +41,44 @@ _UNDO = "example.org/undo"
 @pytest.fixture
 def here(namespace: Make) -> Namespace:
     return namespace("enforce")
+
+
+# Without us.
+
+
+@pytest.fixture
+def unregistered(cluster: ControlPlane, morphisms: Installation) -> Iterator[None]:
+    """The registration is gone, as after the first line of the page on emergencies, or a wrong sync."""
+    for kind in ("mutatingwebhookconfigurations", "validatingwebhookconfigurations"):
+        cluster.admin.delete(f"{_REGISTRATION}/{kind}/morphisms")
+    yield
+    morphisms.install()
+    morphisms.wait_until_answered(60)
+
+
+@pytest.mark.usefixtures("unregistered")
+def test_c24_pod_that_says_it_was_injected(cluster: ControlPlane, namespace: Make) -> None:
+    """The author writes what injection leaves. The guard reads the pod, and no annotation about it."""
+    enforced, free = namespace("enforce"), namespace()
+    status = {"morphisms.dev/status": '{"injector":1}'}
+    fake: Object = {"name": "morphisms-init", "image": OTHER_IMAGE}
+    attacks = [
+        (enforced, make_pod(annotations=status, nodeName="plain-0", hostPID=True)),
+        (enforced, make_pod(annotations=status | SECRET, initContainers=[fake])),
+        (enforced, make_pod(annotations=status, runtimeClassName="kata-qemu-snp", hostNetwork=True)),
+        (enforced, make_pod(annotations=status | {"morphisms.dev/profile": "system"})),
+        (free, make_pod(annotations=status | {"morphisms.dev/inject": "true"})),
+        (free, make_pod(annotations=status | SECRET | {"morphisms.dev/inject": "true"}, initContainers=[fake])),
+    ]
+    for here, pod in attacks:
+        # API servers notice a registration's end some time later.
+        until(
+            lambda here=here, pod=pod: (
+                reasons(try_pod(developer(cluster), here, pod))  # type: ignore[misc]
+                == {"injection-present.morphisms.dev"}
+            )
+        )
+    assert not is_confidential(allowed(try_pod(developer(cluster), free, make_pod())))
 
 
 # Before us.
