@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import errno
 import http.client
+import os
 import socket
-from typing import Protocol
+from typing import Final, Protocol
 from urllib.parse import urlsplit
 
 from attestation.evidence.deadline import deadline_missed
@@ -16,6 +17,9 @@ from kbs.deadline import Deadline
 _NOT_THERE = frozenset(
     {errno.ENOENT, errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.ENOTSOCK}
 )
+
+
+_LONGEST_PATH: Final = 107
 
 
 class Address(Protocol):
@@ -51,11 +55,23 @@ class UnixAddress:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             connection.settimeout(deadline.timeout())
-            connection.connect(self.path)
+            self._connect(connection)
         except BaseException:
             connection.close()
             raise
         return connection
+
+    def _connect(self, connection: socket.socket) -> None:
+        """A socket's path has 107 bytes; a longer one is reached through its folder."""
+        if len(os.fsencode(self.path)) <= _LONGEST_PATH:
+            connection.connect(self.path)
+            return
+        folder, _, name = self.path.rpartition("/")
+        opened = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            connection.connect(f"/proc/self/fd/{opened}/{name}")
+        finally:
+            os.close(opened)
 
     @property
     def host_header(self) -> str:

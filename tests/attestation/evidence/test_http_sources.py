@@ -18,11 +18,13 @@ from attestation.evidence import (
     EvidenceSource,
     Kind,
     coco_document,
+    collect_first,
     open_source,
 )
 from attestation.report.abi import parse_report
 from attestation.report.report_data import accepted
 from attestation.simulator.device import Device
+from plan import document
 from tests.attestation.evidence.agent import Respond, Service, attestation_agent, evidence_json, plain, serving
 from tests.attestation.evidence.conftest import appraise_own
 from tests.attestation.reports import UNREAD_ENTRIES
@@ -99,6 +101,19 @@ def test_a_unix_socket_serves_as_well(name: str, device: Device, tmp_path: Path)
     with serving(respond, tmp_path / "socket") as service:
         assert service.address.startswith("unix:/")
         assert collect(name, service).source == name
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_unix_socket_is_reached_by_a_path_that_is_too_long_for_one(name: str, device: Device, tmp_path: Path) -> None:
+    folder = tmp_path / ("a" * 60) / ("b" * 60)
+    folder.mkdir(parents=True)
+    (tmp_path / "short").symlink_to(folder)
+    respond = attestation_agent(device) if name == "coco-aa" else plain("200 OK", simulated_body(device))
+    with serving(respond, tmp_path / "short" / "socket"):
+        found = collect_first([document.EvidenceSource(name, f"unix:{folder}/socket")], DIGEST, timeout=5)
+    assert found.source == name
+    with pytest.raises(EvidenceError, match="nothing listens there"):
+        collect_first([document.EvidenceSource(name, f"unix:{folder}/{'c' * 60}/socket")], DIGEST, timeout=5)
 
 
 @pytest.mark.parametrize("name", NAMES)
