@@ -34,8 +34,8 @@ static void signals(void)
 
 static void descriptors(void)
 {
-    char found[512] = "";
-    for (int descriptor = 0; descriptor < 64; descriptor++) {
+    char found[8192] = "";
+    for (int descriptor = 0; descriptor < 1024; descriptor++) {
         if (dup2(descriptor, descriptor) == descriptor) {
             sprintf(found + strlen(found), "%d ", descriptor);
         }
