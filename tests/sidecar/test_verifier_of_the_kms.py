@@ -7,13 +7,13 @@ import shutil
 import socket
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from attestation.simulator.hierarchy import Hierarchy
+from attestation.simulator.hierarchy import Hierarchy, open_hierarchy
 from kbs.verifier_attest import VerifierAttest
 from plan.document import SecretFile
 from sidecar.reasons import Exit
@@ -131,13 +131,24 @@ def test_a_workload_pod_of_the_same_image_cannot_pose_as_the_verifier(
         heard_nothing(poser)
 
 
+def _other_vault(site: Site, _: Path) -> None:
+    (site.folder / "vault.crt").write_text(make_pair()[0].decode())
+
+
+def _other_root(site: Site, folder: Path) -> None:
+    """A root whose keys the host has: every guest that it makes up would be genuine."""
+    other = open_hierarchy(folder)
+    site.settings["certificates"] |= {"simulatedRoot": str(other.root_path), "crls": [str(other.crl_path)]}
+
+
+@pytest.mark.parametrize("swap", [_other_vault, _other_root])
 def test_a_verifier_whose_configuration_the_host_swapped_is_told_nothing(
-    pod: Pod, sites: Sites, kms_machine: str, signer: Signer, tmp_path: Path
+    pod: Pod, sites: Sites, kms_machine: str, signer: Signer, tmp_path: Path, swap: Callable[[Site, Path], None]
 ) -> None:
-    """The host's ConfigMap names another Vault CA; guest, key and signed values are the KMS's own."""
+    """The host's ConfigMap names another Vault CA or root; guest, key and signed values are the KMS's own."""
     site = sites.make(_made(tmp_path / "swapped"), kms_machine)
     signer.sign(site, serial=7)
-    (site.folder / "vault.crt").write_text(make_pair()[0].decode())
+    swap(site, _made(tmp_path / "other"))
     with verifier(site) as running:
         use(pod, running, signer.demand(7))
         refused(pod.run(), Exit.VERIFIER_NOT_ATTESTED, "verifier-configuration")
