@@ -91,7 +91,7 @@ def main() -> None:
     from sidecar.main import run
     from sidecar.paths import PodPaths
 
-    stages.watch(sidecar.http.Client, "_trust", "TLS: trust stores")
+    stages.watch(sidecar.http.Client, "_trusting", "TLS: trust stores")
     stages.watch(sidecar.http.Client, "_connected", "TLS: two connections")
     stages.watch(sidecar.http.Client, "call", exchange)
     stages.watch(sidecar.attest.handshake, "collect_first", "evidence")
