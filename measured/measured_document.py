@@ -84,7 +84,7 @@ def differences(pod: Mapping[str, Any], document: MeasuredDocument) -> list[Refu
         return list(error.refusals)
     except (KeyError, TypeError, ValueError, AttributeError):
         return [Refusal("metadata.annotations", "the document's policy holds data that no pod can have")]
-    return [Refusal(field, "is not what was measured") for field in _differing("", measured, data)]
+    return [Refusal(field, "is not what was measured") for field in differing_fields("", measured, data)]
 
 
 def _name(pod: Mapping[str, Any], measured: Mapping[str, Any]) -> PodName | None:
@@ -97,17 +97,18 @@ def _name(pod: Mapping[str, Any], measured: Mapping[str, Any]) -> PodName | None
     return None
 
 
-def _differing(field: str, one: Any, other: Any) -> list[str]:
+def differing_fields(field: str, one: Any, other: Any) -> list[str]:
+    """The paths below `field` at which two JSON values differ; containers are compared by name."""
     if one == other:
         return []
     if isinstance(one, dict) and isinstance(other, dict):
         return [
             found
             for key in sorted(one.keys() | other.keys())
-            for found in _differing(f"{field}.{key}" if field else key, one.get(key), other.get(key))
+            for found in differing_fields(f"{field}.{key}" if field else key, one.get(key), other.get(key))
         ]
     if field == "containers" and isinstance(one, list) and isinstance(other, list):
-        return _differing("containers", _by_name(one), _by_name(other))
+        return differing_fields("containers", _by_name(one), _by_name(other))
     return [field]
 
 

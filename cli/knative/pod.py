@@ -13,12 +13,14 @@ from cli.knative.settings import Settings
 from measured.pod_name import PodName, name_of_deployment
 from measured.refusal import member, objects
 
-_REVISION_ONLY: Final = (
+REVISION_ONLY: Final = (
     "containerConcurrency",
     "timeoutSeconds",
     "responseStartTimeoutSeconds",
     "idleTimeoutSeconds",
 )
+"""Members of a RevisionSpec, but of no PodSpec (pkg/apis/serving/v1, RevisionSpec)."""
+
 _NOT_PASSED_ON: Final = (
     "serving.knative.dev/lastPinned",
     "serving.knative.dev/preserved",
@@ -54,7 +56,7 @@ def pod_of(service: Mapping[str, Any], namespace: str, settings: Settings) -> tu
 
 
 def _pod_spec(revision: Revision, settings: Settings) -> dict[str, Any]:
-    spec = {key: value for key, value in revision.spec.items() if key not in _REVISION_ONLY}
+    spec = {key: value for key, value in revision.spec.items() if key not in REVISION_ONLY}
     own = objects(spec.get("containers"))
     containers = [_user_container(one, revision, len(own) == 1) for one in own]
     queue, volumes = queue_proxy(revision, settings)

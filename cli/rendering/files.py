@@ -6,12 +6,13 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from cli.knative.settings import Settings, SettingsError, read_settings
 from measured.image import Image, ImageError, digest_of, read_image
+from measured.measured_document import differing_fields
 from server.files import UnusableInputError
 from server.yaml.strict import ConfigurationError, parse
 from webhook.configuration.container_template import ContainerTemplate
@@ -130,21 +131,12 @@ def _compare(cluster: Cluster, settings: Settings, trust: Trust) -> None:
     if digest_of(settings.deployment.queue_image) != digest_of(trust.queueProxy):
         differing.append("knative.configMaps.config-deployment.queue-sidecar-image")
     own, trusted = (each.model_dump(mode="json") for each in (cluster.template, trust.template))
-    differing += [f"template.{field}" for field in _differing("", own, trusted)]
+    differing += [f"template.{field}" for field in differing_fields("", own, trusted)]
     if differing:
         raise UnusableInputError(
             f"the capture differs from what is trusted in {', '.join(differing)}; find out why, then change trust.yaml"
             " or capture the cluster again"
         )
-
-
-def _differing(field: str, one: Any, other: Any) -> list[str]:
-    if isinstance(one, dict) and isinstance(other, dict):
-        keys = sorted(one.keys() | other.keys())
-        return [
-            found for key in keys for found in _differing(f"{field}.{key}".strip("."), one.get(key), other.get(key))
-        ]
-    return [] if one == other else [field]
 
 
 def _read(path: str, content: bytes, kind: type[S]) -> S:

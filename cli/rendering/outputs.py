@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -12,6 +11,7 @@ import yaml
 from cli.conversion.source import rewritten
 from cli.rendering.files import Inputs
 from cli.rendering.rendering import Rendering
+from cli.support.whole_file import write_whole
 from measured.policy import PolicyError, read_policy
 from server.files import UnusableInputError, read_bounded
 from server.yaml.kubernetes import Document
@@ -48,12 +48,10 @@ def write(folder: Path, files: Mapping[str, str]) -> None:
     """Write the files, each whole or not at all. Raises UnusableInputError."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, text in files.items():
-            aside = folder / f".{name}.new"
-            aside.write_text(text, encoding="utf-8", newline="")
-            os.replace(aside, folder / name)
     except OSError as error:
         raise UnusableInputError(f"{folder}: {error.strerror}") from None
+    for name, text in files.items():
+        write_whole(folder / name, text.encode(), 0o644)
 
 
 def differing(folder: Path, files: Mapping[str, str]) -> list[str]:

@@ -19,7 +19,7 @@ from cli.knative.pod import pod_of
 from cli.rendering.files import Inputs
 from cli.support.admission import Admission
 from measured.guest_files import KeyBroker, attestation_agent, data_hub, repository_of
-from measured.image import Image, digest_of
+from measured.image import Image
 from measured.initdata import Initdata, parse_initdata, write_initdata
 from measured.measured_document import write_document
 from measured.pod import INITDATA_ANNOTATION, TEMPLATE_ANNOTATION, Choices, measure
@@ -258,8 +258,3 @@ def summary(rendering: Rendering, inputs: Inputs) -> list[str]:
         "on the capture  Knative's version and settings, and service accounts' automount, rest on cluster.yaml"
     )
     return lines
-
-
-def queue_proxy_digest(inputs: Inputs) -> str | None:
-    """The digest of Knative's own image; None where the cluster names it by tag."""
-    return digest_of(inputs.settings.deployment.queue_image)

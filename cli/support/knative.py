@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from typing import Any, Final
+from typing import Any
 
+from cli.knative.pod import REVISION_ONLY
 from webhook.configuration.model import Configuration
 from webhook.pod.container import Container, containers_of
 from webhook.pod.pod import Pod
 from webhook.pod.schema import validate_pod_shape
 from webhook.wellknown import KNATIVE_CONFIGURATION, KNATIVE_SERVICE
-
-# Of a RevisionSpec, but of no PodSpec (knative.dev/serving pkg/apis/serving/v1, RevisionSpec).
-_REVISION_ONLY: Final = (
-    "containerConcurrency",
-    "timeoutSeconds",
-    "responseStartTimeoutSeconds",
-    "idleTimeoutSeconds",
-)
 
 
 def pod_of_service(service: dict[str, Any], namespace: str) -> dict[str, Any]:
@@ -32,7 +25,7 @@ def pod_of_service(service: dict[str, Any], namespace: str) -> dict[str, Any]:
     }
     if given.get("annotations"):
         metadata["annotations"] = dict(given["annotations"])
-    spec = deepcopy({key: value for key, value in template["spec"].items() if key not in _REVISION_ONLY})
+    spec = deepcopy({key: value for key, value in template["spec"].items() if key not in REVISION_ONLY})
     if (timeout := template["spec"].get("timeoutSeconds")) is not None:
         # A pod has as long to terminate as a request has to be answered (pkg/reconciler/revision/resources/deploy.go).
         spec["terminationGracePeriodSeconds"] = timeout

@@ -20,6 +20,7 @@ from server.limits import Limits
 from server.messages import Intake, RequestInfo, Response
 from server.turns import Turns
 from tests.server.conftest import Client
+from tests.support.ports import has_ipv6
 from tests.support.until import until_async
 
 KIB = 1 << 10
@@ -395,7 +396,7 @@ async def test_one_address_serves_both_families(serve: Any) -> None:
     service = await serve({}, metrics_listen=("::", 0))
     _, port = service.metrics_address
     assert await _answers("127.0.0.1", port) == b"ok\n"
-    if not _has_ipv6():
+    if not has_ipv6():
         pytest.skip("this machine has no IPv6 loopback address")
     assert await _answers("::1", port) == b"ok\n"
 
@@ -422,12 +423,3 @@ async def test_an_ipv4_peer_of_a_socket_of_both_families_has_its_ipv4_address(se
     service = await serve({("GET", "/who"): who}, listen=("::", 0))
     client = await connect(("127.0.0.1", service.address[1]))
     assert (await client.request("GET", "/who")).body == b"127.0.0.1"
-
-
-def _has_ipv6() -> bool:
-    try:
-        with socket.socket(socket.AF_INET6) as probe:
-            probe.bind(("::1", 0))
-    except OSError:
-        return False
-    return True

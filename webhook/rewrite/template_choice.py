@@ -50,8 +50,9 @@ def with_rendered_template(
     """The pod with the template that new pods get, or that it was measured with."""
     if snapshot is None or snapshot.templates is None:
         return Pod(item, namespace, configuration, service)
-    pod = Pod(item, namespace, configuration, service, snapshot.templates.rendered(configuration))
-    pod.template_is_usable = snapshot.templates.rendered(configuration) is not None
+    rendered = snapshot.templates.rendered(configuration)
+    pod = Pod(item, namespace, configuration, service, rendered)
+    pod.template_is_usable = rendered is not None
     if pod.named_template is None:
         return pod
     named = snapshot.templates.by_digest.get(pod.named_template)

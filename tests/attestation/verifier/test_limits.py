@@ -6,7 +6,6 @@ import contextlib
 import http.client
 import json
 import os
-import socket
 import ssl
 import threading
 import time
@@ -32,6 +31,7 @@ from tests.attestation.verifier.guest import Client
 from tests.attestation.verifier.process import HOST_DATA, Verifier, make_site, policy, start_command, verifier
 from tests.attestation.verifier.test_refusals import Guest
 from tests.attestation.verifier.tokens import Issuer
+from tests.support.ports import has_ipv6
 from tests.support.processes import listening_ports
 from tests.support.processes import running as running_process
 from tests.support.unfinished_bodies import unfinished_bodies
@@ -294,15 +294,6 @@ def test_both_address_families_reach_calls_and_probes(tmp_path: Path, hierarchy:
             probe.request("GET", "/healthz")
             assert probe.getresponse().read() == b"ok\n"
             probe.close()
-
-
-def has_ipv6() -> bool:
-    try:
-        with socket.socket(socket.AF_INET6) as probe:
-            probe.bind(("::1", 0))
-    except OSError:
-        return False
-    return True
 
 
 def _processor_seconds(pid: int) -> float:
