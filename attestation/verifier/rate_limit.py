@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 
+_SECOND = 1_000_000_000
 
 class RateLimiter:
     """Allows `burst` at once and then one every `seconds`, per key. `now`: monotonic seconds.
@@ -14,21 +15,23 @@ class RateLimiter:
     """
 
     def __init__(self, burst: int, seconds: float, now: Callable[[], float], limit: int = 50_000) -> None:
-        self._horizon = burst * seconds
-        self._seconds = seconds
+        # Whole nanoseconds: sums of seconds round, and a full bucket would now and then refuse
+        # the call that fits exactly.
+        self._interval = round(seconds * _SECOND)
+        self._horizon = burst * self._interval
         self._now = now
         self._limit = limit
         # Key -> the time at which its bucket is full again.
-        self._full_at: OrderedDict[Hashable, float] = OrderedDict()
+        self._full_at: OrderedDict[Hashable, int] = OrderedDict()
 
     def take(self, key: Hashable, amount: int = 1) -> bool:
         """Count `amount` for this key and return True; return False and count nothing when that is too many.
 
         An amount above the burst counts as the burst: it needs a full bucket.
         """
-        now = self._now()
+        now = round(self._now() * _SECOND)
         full_at = max(self._full_at.pop(key, now), now)
-        cost = min(amount * self._seconds, self._horizon)
+        cost = min(amount * self._interval, self._horizon)
         allowed = full_at + cost - now <= self._horizon
         self._full_at[key] = full_at + cost if allowed else full_at
         while len(self._full_at) > self._limit:
