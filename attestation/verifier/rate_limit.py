@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable
 
 _SECOND = 1_000_000_000
 
+
 class RateLimiter:
     """Allows `burst` at once and then one every `seconds`, per key. `now`: monotonic seconds.
 
