@@ -19,8 +19,11 @@ CONFIG_MAPS: Final = (
 )
 """Those that decide what a pod looks like; `_example` says nothing."""
 
-MINOR_VERSIONS: Final = (22, 23)
+MINOR_VERSIONS: Final = (21, 22, 23)
 """Knative 1.N whose pods are known. A test compares each with what Knative's own functions make."""
+
+_QUEUE_TLS_SINCE: Final = 22
+"""The first minor version whose queue-proxy is told its TLS versions and ciphers."""
 
 _VERSION: Final = re.compile(r"v?1\.([0-9]{1,3})(\.[0-9]+)?([-+].*)?")
 _LEVELS: Final = ("debug", "info", "warn", "error", "dpanic", "panic", "fatal")
@@ -125,13 +128,14 @@ def minor_version(version: str) -> int:
 
 def read_settings(version: str, system_namespace: str, config_maps: Mapping[str, Mapping[str, str]]) -> Settings:
     """The settings of a cluster. Raises SettingsError."""
+    minor = minor_version(version)
     maps = {name: ConfigMap(name, config_maps.get(name, {})) for name in CONFIG_MAPS}
     logging = maps["config-logging"]
     return Settings(
-        minor=minor_version(version),
+        minor=minor,
         system_namespace=system_namespace,
         defaults=_defaults(maps["config-defaults"]),
-        deployment=_deployment(maps["config-deployment"]),
+        deployment=_deployment(maps["config-deployment"], minor),
         features=_features(maps["config-features"]),
         logging_config=logging.data.get("zap-logger-config", ""),
         queue_log_level=_level(logging),
@@ -157,17 +161,18 @@ def _defaults(data: ConfigMap) -> Defaults:
     )
 
 
-def _deployment(data: ConfigMap) -> Deployment:
+def _deployment(data: ConfigMap, minor: int) -> Deployment:
     image = data.text("queue-sidecar-image", data.text("queueSidecarImage"))
     if not image:
         raise SettingsError("config-deployment: queue-sidecar-image is missing")
-    variables = {
-        "ROOT_CA": "queue-sidecar-rootca",
-        "QUEUE_PROXY_TLS_MIN_VERSION": "queue-sidecar-tls-min-version",
-        "QUEUE_PROXY_TLS_MAX_VERSION": "queue-sidecar-tls-max-version",
-        "QUEUE_PROXY_TLS_CIPHER_SUITES": "queue-sidecar-tls-cipher-suites",
-        "QUEUE_PROXY_TLS_CURVE_PREFERENCES": "queue-sidecar-tls-curve-preferences",
-    }
+    variables = {"ROOT_CA": "queue-sidecar-rootca"}
+    if minor >= _QUEUE_TLS_SINCE:
+        variables |= {
+            "QUEUE_PROXY_TLS_MIN_VERSION": "queue-sidecar-tls-min-version",
+            "QUEUE_PROXY_TLS_MAX_VERSION": "queue-sidecar-tls-max-version",
+            "QUEUE_PROXY_TLS_CIPHER_SUITES": "queue-sidecar-tls-cipher-suites",
+            "QUEUE_PROXY_TLS_CURVE_PREFERENCES": "queue-sidecar-tls-curve-preferences",
+        }
     audiences = {part.strip() for part in data.text("queue-sidecar-token-audiences").split(",")} - {""}
     return Deployment(image, tuple(sorted(audiences)), {name: data.text(key) for name, key in variables.items()})
 

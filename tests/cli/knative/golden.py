@@ -18,7 +18,7 @@ from tests.bench.golang import go
 from tests.cli.knative.cases import inputs
 
 HERE: Final = Path(__file__).parent
-SERVING: Final = {22: "v0.49.0", 23: "v0.50.0"}
+SERVING: Final = {21: "v0.48.1", 22: "v0.49.0", 23: "v0.50.0"}
 """The release of knative.dev/serving for each Knative 1.N."""
 
 
