@@ -64,7 +64,7 @@ def workloads_in(
             validate_metadata_shape(item, "object")
         except MalformedError:
             continue
-        if not _is_looked_at(listing.kind, item):
+        if not is_looked_at(listing.kind, item):
             continue
         try:
             pod = _pod_of(listing.kind, item, namespace, configuration, snapshot)
@@ -86,7 +86,8 @@ def _pod_of(kind: str, item: dict[str, Any], namespace: str, configuration: Conf
     return choose_template(template, namespace, configuration, snapshot).pod
 
 
-def _is_looked_at(kind: str, item: dict[str, Any]) -> bool:
+def is_looked_at(kind: str, item: dict[str, Any]) -> bool:
+    """Whether the object will make pods, and is not itself made by another of the listed kinds."""
     metadata = item.get("metadata") or {}
     if kind == "Revision":
         return (metadata.get("labels") or {}).get(_ROUTING_STATE) != "reserve"

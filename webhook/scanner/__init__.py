@@ -1,0 +1,1 @@
+"""The scanner: judges the workloads of a live cluster by the rules of admission."""
