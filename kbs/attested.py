@@ -29,14 +29,14 @@ a single nonce is its leaf, and its path is empty.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import sha256, sha384
 from typing import Final
+
+from kbs.base64url import encode
 
 ATTESTED_PATH: Final = "/attested"
 STATEMENT_CONTEXT: Final = "morphisms-verifier/v1"
@@ -118,24 +118,6 @@ def build_tree(nonces: Sequence[bytes]) -> NonceTree:
         level = [_node(left, right) for left, right in pairs] + (level[-1:] if len(level) % 2 else [])
         depth += 1
     return NonceTree(level[0], tuple(map(tuple, paths)))
-
-
-def encode(raw: bytes) -> str:
-    """Base64url without padding (RFC 4648, 5)."""
-    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
-
-
-def decode(text: object, size: int) -> bytes:
-    """The `size` bytes that `encode` wrote. Raises ValueError for anything else, also for another spelling of them."""
-    if isinstance(text, str) and text.isascii() and len(text) == -(-size * 4 // 3):
-        try:
-            raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-        except binascii.Error:
-            raw = b""
-        # The last character has bits to spare.
-        if len(raw) == size and encode(raw) == text:
-            return raw
-    raise ValueError(f"required {size} bytes as base64url without padding")
 
 
 def _leaf(nonce: bytes) -> bytes:

@@ -15,10 +15,9 @@ from kbs.attested import (
     Side,
     Step,
     climb,
-    decode,
-    encode,
     statement_digest,
 )
+from kbs.base64url import decode, encode
 from kbs.messages import WireError, read_json, require_object, write_json
 
 

@@ -7,18 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from joserfc import jwe
-from joserfc.errors import JoseError
-from joserfc.jwk import ECKey
-
+from kbs.ephemeral_key import EphemeralKey
 from kbs.messages import (
-    CURVE,
     DEFAULT_ROLE,
     ERROR_BASE,
     HASH,
     JWE_PARTS,
-    JWE_REGISTRY,
-    KEY_ALGORITHM,
     MAX_ANSWER_SIZE,
     NONCE_PATTERN,
     PROTOCOL,
@@ -43,27 +37,6 @@ class ErrorAnswer:
 
     problem: str
     correlation_id: str
-
-
-class EphemeralKey:
-    """The guest's P-256 key pair for one attestation; it never leaves the process that made it."""
-
-    def __init__(self) -> None:
-        self._key = ECKey.generate_key(CURVE)
-
-    @property
-    def public(self) -> dict[str, str]:
-        """The `tee-pubkey` member."""
-        both = self._key.as_dict(private=False)
-        return {"kty": "EC", "crv": CURVE, "alg": KEY_ALGORITHM, "x": str(both["x"]), "y": str(both["y"])}
-
-    def decrypt(self, compact: str) -> tuple[dict[str, Any], bytes]:
-        """Protected header and plaintext of a compact JWE. Raises WireError."""
-        try:
-            opened = jwe.decrypt_compact(compact, self._key, registry=JWE_REGISTRY)
-        except (JoseError, ValueError, TypeError, KeyError):
-            raise WireError("answer cannot be decrypted with the ephemeral key") from None
-        return opened.headers(), opened.plaintext or b""
 
 
 def write_auth() -> bytes:
@@ -139,9 +112,9 @@ def open_sealed(body: bytes, key: EphemeralKey, nonce: str, role: str) -> dict[s
     """The object in the third answer, if it was made for this key, this nonce and this role. Raises WireError."""
     document = _read(body)
     parts = [document.get(name) for name in JWE_PARTS]
-    if not all(isinstance(part, str) and "." not in part for part in parts):
+    if not all(isinstance(part, str) for part in parts):
         raise WireError("answer is not a flattened JWE")
-    header, plaintext = key.decrypt(".".join(map(str, parts)))
+    header, plaintext = key.decrypt(*map(str, parts))
     # Another attestation's answer, or another role's, must not pass for this one.
     if header.get("nonce") != nonce or header.get("role") != role:
         raise WireError("answer is for another nonce or role")

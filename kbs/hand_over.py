@@ -15,7 +15,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from kbs.attested import DIGEST_SIZE, decode, encode
+from kbs.attested import DIGEST_SIZE
+from kbs.base64url import decode, encode
 from kbs.messages import WireError, write_json
 
 PROVISIONED_PATH: Final = "/kbs/v0/resource/kms/provisioned"

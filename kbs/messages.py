@@ -24,10 +24,6 @@ from enum import StrEnum
 from hashlib import sha384
 from typing import Any, Final
 
-import rfc8785
-from joserfc import jwe
-from joserfc.registry import HeaderParameter
-
 AUTH_PATH: Final = "/kbs/v0/auth"
 ATTEST_PATH: Final = "/kbs/v0/attest"
 TOKEN_PATH: Final = "/kbs/v0/resource/vault/token"
@@ -57,13 +53,6 @@ WIRE_VERSION: Final = "2"
 MAX_VAULT_CA_SIZE: Final = 24 * 1024  # PEM; what is left of an answer's 64 KiB after two times base64 and the rest
 NONCE_PATTERN: Final = re.compile(r"[A-Za-z0-9+/]{16,128}={0,2}")
 JWE_PARTS: Final = ("protected", "encrypted_key", "iv", "ciphertext", "tag")  # RFC 7516, section 7.2.2
-JWE_REGISTRY: Final = jwe.JWERegistry(
-    header_registry={
-        "nonce": HeaderParameter("Nonce of the attestation", "str", True),
-        "role": HeaderParameter("Role of the Vault token", "str", True),
-    },
-    algorithms=[KEY_ALGORITHM, CONTENT_ALGORITHM],
-)
 
 
 class WireError(ValueError):
@@ -108,10 +97,10 @@ class VaultToken:
 
 def binding(nonce: str, tee_pubkey: Mapping[str, str], additional_evidence: str) -> bytes:
     """SHA-384 of the canonical JSON (RFC 8785) of what REPORT_DATA binds; `report_data.accepted` encodes it."""
-    canonical = rfc8785.dumps(
-        {"additional-evidence": additional_evidence, "nonce": nonce, "tee-pubkey": {**tee_pubkey}}
-    )
-    return sha384(canonical).digest()
+    bound = {"additional-evidence": additional_evidence, "nonce": nonce, "tee-pubkey": {**tee_pubkey}}
+    # Names and values are ASCII text, for which the standard library writes the canonical form.
+    canonical = json.dumps(bound, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return sha384(canonical.encode()).digest()
 
 
 def write_json(document: Mapping[str, Any]) -> bytes:

@@ -7,7 +7,8 @@ A compact JWS (RFC 7515) with the protected header {"alg": "ES256"} and nothing 
      "configurations": [B, …]}            digests of the verifier's whole configuration, base64url
 
 A KMS that is updated gets a new document with a greater serial, and no Service has to be rendered anew. The verifier
-that serves the document need not be trusted with it: the guest checks it.
+that serves the document need not be trusted with it: the guest checks it, by primitives of `cryptography`, because a
+pod's cold start would pay for a JOSE library. `kbs.references_signing` writes with one.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-import rfc8785
-from joserfc import jws
-from joserfc.errors import JoseError
-from joserfc.jwk import ECKey
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from cryptography.hazmat.primitives.hashes import SHA256
 
 from kbs.attested import MAX_REFERENCES_SIZE
+from kbs.base64url import decode
 from kbs.guest_values import GuestValuesError, Members
 from kbs.messages import WireError, read_json
 from kbs.verifier_attest import (
@@ -29,14 +31,13 @@ from kbs.verifier_attest import (
     read_configurations,
     read_kms_guest,
     serial_number,
-    write_configurations,
-    write_kms_guest,
-    write_signer,
 )
 
 REFERENCES_CONTEXT: Final = "morphisms-references/v1"
-_ALGORITHM: Final = "ES256"
-_HEADER: Final = {"alg": _ALGORITHM}
+ALGORITHM: Final = "ES256"
+HEADER: Final = {"alg": ALGORITHM}
+_PARTS: Final = 3
+_NUMBER_SIZE: Final = 32
 _MOST_GUESTS: Final = 64
 
 
@@ -58,60 +59,34 @@ class References:
 
 def read_references(compact: str, signer: SignerKey) -> References:
     """The values, if `signer` signed them. Raises ReferencesError."""
-    if len(compact) > MAX_REFERENCES_SIZE:
-        raise ReferencesError(f"more than {MAX_REFERENCES_SIZE} characters")
+    protected, payload, signature = _parts(compact)
+    x, y = (int.from_bytes(decode(number), "big") for number in (signer.x, signer.y))
     try:
-        key = ECKey.import_key({**write_signer(signer)})
-    except (JoseError, ValueError, TypeError):
+        key = ec.EllipticCurvePublicNumbers(x, y, ec.SECP256R1()).public_key()
+    except ValueError:
         raise ReferencesError("signer is not a point on P-256") from None
+    r, s = (int.from_bytes(half, "big") for half in (signature[:_NUMBER_SIZE], signature[_NUMBER_SIZE:]))
     try:
-        opened = jws.deserialize_compact(compact, key, algorithms=[_ALGORITHM])
-    except (JoseError, ValueError, TypeError, KeyError):
+        key.verify(encode_dss_signature(r, s), f"{protected}.{payload}".encode(), ec.ECDSA(SHA256()))
+    except InvalidSignature:
         raise ReferencesError("not a compact JWS by the configured signer") from None
-    # A key or an address of one in the header must not look like an offer.
-    if opened.headers() != _HEADER:
-        raise ReferencesError(f"header has other members than alg: {_ALGORITHM}")
     try:
-        return _read(read_json(opened.payload, MAX_REFERENCES_SIZE, "references"))
-    except (WireError, GuestValuesError) as error:
-        raise ReferencesError(str(error)) from None
+        header = read_json(decode(protected), MAX_REFERENCES_SIZE, "header")
+    except (WireError, ValueError):
+        raise ReferencesError("header is not JSON") from None
+    # A key or an address of one in the header must not look like an offer.
+    if header != HEADER:
+        raise ReferencesError(f"header has other members than alg: {ALGORITHM}")
+    return _content(payload)
 
 
 def read_unverified_references(compact: str) -> References:
     """The values, whoever signed them: for a look, never for a decision. Raises ReferencesError."""
-    try:
-        payload = jws.extract_compact(compact.encode()).payload
-        return _read(read_json(payload, MAX_REFERENCES_SIZE, "references"))
-    except (JoseError, WireError, GuestValuesError, ValueError) as error:
-        raise ReferencesError(str(error)) from None
+    return _content(_parts(compact)[1])
 
 
-def write_references(references: References, key: ECKey) -> str:
-    """The compact JWS. `key`: private, P-256. Raises ReferencesError for values that no reader would take."""
-    document: dict[str, Any] = {
-        "context": REFERENCES_CONTEXT,
-        "serial": references.serial,
-        "guests": {guest.reference.name: write_kms_guest(guest) for guest in references.guests},
-        "configurations": write_configurations(references.configurations),
-    }
-    try:
-        if _read(document) != references:
-            raise ReferencesError("guests: not in the order of their names, or a name is there twice")
-    except GuestValuesError as error:
-        raise ReferencesError(str(error)) from None
-    compact = jws.serialize_compact(_HEADER, rfc8785.dumps(document), key, algorithms=[_ALGORITHM])
-    if len(compact) > MAX_REFERENCES_SIZE:
-        raise ReferencesError(f"more than {MAX_REFERENCES_SIZE} characters; name fewer guests")
-    return compact
-
-
-def signer_of(key: ECKey) -> SignerKey:
-    """The public half, as a plan names it."""
-    public = key.as_dict(private=False)
-    return SignerKey(str(public["x"]), str(public["y"]))
-
-
-def _read(document: dict[str, Any]) -> References:
+def read_content(document: dict[str, Any]) -> References:
+    """The values in a payload. Raises GuestValuesError."""
     members = Members(document, "references")
     members.take("context", _context)
     serial = members.take("serial", serial_number)
@@ -119,6 +94,26 @@ def _read(document: dict[str, Any]) -> References:
     configurations = members.take("configurations", read_configurations)
     members.end()
     return References(serial, guests, configurations)
+
+
+def _parts(compact: str) -> tuple[str, str, bytes]:
+    """Header and payload as text, and the signature: its two numbers, one behind the other."""
+    if len(compact) > MAX_REFERENCES_SIZE:
+        raise ReferencesError(f"more than {MAX_REFERENCES_SIZE} characters")
+    parts = compact.split(".")
+    try:
+        if len(parts) != _PARTS:
+            raise ValueError("not three parts")
+        return parts[0], parts[1], decode(parts[2], 2 * _NUMBER_SIZE)
+    except ValueError:
+        raise ReferencesError("not a compact JWS by the configured signer") from None
+
+
+def _content(payload: str) -> References:
+    try:
+        return read_content(read_json(decode(payload), MAX_REFERENCES_SIZE, "references"))
+    except (WireError, GuestValuesError, ValueError) as error:
+        raise ReferencesError(str(error)) from None
 
 
 def _context(value: object, where: str) -> None:

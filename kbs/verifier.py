@@ -11,8 +11,10 @@ import jiter
 from joserfc import jwe
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey
+from joserfc.registry import HeaderParameter
 
-from kbs.attested import MAX_ATTESTED_SIZE, NONCE_SIZE, Step, decode, encode
+from kbs.attested import MAX_ATTESTED_SIZE, NONCE_SIZE, Step
+from kbs.base64url import decode, encode
 from kbs.hand_over import PROVISIONED_ROLE, REPLICA_KEY, read_replica_evidence
 from kbs.messages import (
     CONTENT_ALGORITHM,
@@ -20,7 +22,6 @@ from kbs.messages import (
     ERROR_BASE,
     HASH,
     JWE_PARTS,
-    JWE_REGISTRY,
     KEY_ALGORITHM,
     MAX_ATTEST_SIZE,
     MAX_ATTEST_WITH_INITDATA_SIZE,
@@ -48,6 +49,13 @@ _INITDATA = re.compile(
 # CoCo's evidence with four certificates has 32 containers and 200 quotes; a table of a host has a few more.
 _MAX_CONTAINERS, _MAX_QUOTES = 1024, 4096
 _MAX_ESCAPES = 256 * 1024
+_JWE_REGISTRY = jwe.JWERegistry(
+    header_registry={
+        "nonce": HeaderParameter("Nonce of the attestation", "str", True),
+        "role": HeaderParameter("Role of the Vault token", "str", True),
+    },
+    algorithms=[KEY_ALGORITHM, CONTENT_ALGORITHM],
+)
 _COORDINATE = re.compile(r"[A-Za-z0-9_-]{43}")  # 32 bytes
 
 
@@ -173,7 +181,7 @@ def seal_provisioned(secrets: Mapping[str, str], tee_pubkey: Mapping[str, str], 
 def _sealed(content: Mapping[str, Any], tee_pubkey: Mapping[str, str], nonce: str, role: str) -> bytes:
     header = {"alg": KEY_ALGORITHM, "enc": CONTENT_ALGORITHM, "nonce": nonce, "role": role}
     key = _import_public_key(tee_pubkey)
-    compact = jwe.encrypt_compact(header, write_json(content), key, registry=JWE_REGISTRY)
+    compact = jwe.encrypt_compact(header, write_json(content), key, registry=_JWE_REGISTRY)
     return write_json(dict(zip(JWE_PARTS, compact.split("."), strict=True)))
 
 

@@ -22,7 +22,8 @@ import re
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from kbs.attested import DIGEST_SIZE, decode, encode
+from kbs.attested import DIGEST_SIZE
+from kbs.base64url import decode, encode
 from kbs.guest_values import (
     GuestValuesError,
     Members,

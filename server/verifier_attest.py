@@ -24,7 +24,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from kbs.attested import DIGEST_SIZE, decode
+from kbs.attested import DIGEST_SIZE
+from kbs.base64url import decode
 from kbs.guest_values import GuestValuesError
 from kbs.verifier_attest import (
     MAX_ROOT_SIZE,

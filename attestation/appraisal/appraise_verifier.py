@@ -22,8 +22,8 @@ from attestation.pki.roots import TrustAnchors, amd_trust_anchors
 from attestation.report.envelopes import Evidence, from_coco_document
 from attestation.report.products import line_by_cpuid
 from attestation.report.report_data import accepted
-from kbs.attested import encode
 from kbs.attested_guest import AttestedAnswer
+from kbs.base64url import encode
 from kbs.reference_values import REQUIRE_CRL, SOFT_CRL, GuestReference
 from kbs.references import References, ReferencesError, read_references
 from kbs.verifier_attest import SignedReferences, VerifierAttest

@@ -20,7 +20,7 @@ from attestation.verifier.reasons import RefusedError
 from attestation.verifier.references_file import ServedReferences
 from attestation.verifier.self_attestation import Collector, SelfAttestation, keep_probing
 from attestation.verifier.source_pace import SourcePace
-from kbs.attested import encode
+from kbs.base64url import encode
 from server import logs
 from server.service import Background
 from server.watched import FileMetrics

@@ -16,7 +16,8 @@ from typing import Final
 from prometheus_client import CollectorRegistry
 
 from attestation.verifier.metrics import watch_references
-from kbs.attested import MAX_REFERENCES_SIZE, encode
+from kbs.attested import MAX_REFERENCES_SIZE
+from kbs.base64url import encode
 from kbs.references import References, ReferencesError, read_unverified_references
 from server import logs
 from server.files import UnusableInputError, read_bounded

@@ -23,7 +23,7 @@ from cli.support.revocation_lists import read_crls
 from cli.support.whole_file import write_whole
 from kbs.attested_connection import Address, Connection, UnreachableError
 from kbs.provision import SecretName
-from kbs.references import signer_of
+from kbs.references_signing import signer_of
 from kbs.verifier_attest import write_signer
 from server.files import UnusableInputError, read_bounded
 

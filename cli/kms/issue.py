@@ -8,7 +8,8 @@ from joserfc.jwk import ECKey
 from pydantic import RootModel
 
 from kbs.attested import MAX_REFERENCES_SIZE
-from kbs.references import References, ReferencesError, read_references, signer_of, write_references
+from kbs.references import References, ReferencesError, read_references
+from kbs.references_signing import signer_of, write_references
 from kbs.verifier_attest import KmsGuest
 from server.files import UnusableInputError, read_bounded
 from server.verifier_attest import KmsGuestEntry

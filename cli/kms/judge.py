@@ -12,9 +12,10 @@ from typing import Any
 from attestation.appraisal.appraise_verifier import VerifierResult, appraise_verifier
 from attestation.appraisal.result import CheckResult
 from attestation.pki.crl import RevocationList
-from kbs.attested import ATTESTED_PATH, MAX_ATTESTED_ANSWER_SIZE, NONCE_SIZE, encode
+from kbs.attested import ATTESTED_PATH, MAX_ATTESTED_ANSWER_SIZE, NONCE_SIZE
 from kbs.attested_connection import Connection, UnreachableError
 from kbs.attested_guest import read_attested_answer, write_attested
+from kbs.base64url import encode
 from kbs.messages import WireError
 from kbs.verifier_attest import VerifierAttest
 from server.verifier_attest import AttestFile

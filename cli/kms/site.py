@@ -8,7 +8,8 @@ from pathlib import Path
 from attestation.verifier.configuration import VerifierConfiguration, load_configuration
 from attestation.verifier.digests import configuration_digest, policies_digest
 from attestation.verifier.policies.load import load_policies
-from kbs.attested import DIGEST_SIZE, decode
+from kbs.attested import DIGEST_SIZE
+from kbs.base64url import decode
 from server.files import UnusableInputError, read_bounded
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from attestation.errors import AttestationError
 from attestation.evidence import Code, EvidenceError, Kind, coco_document, collect_first
 from kbs import guest, messages
+from kbs.ephemeral_key import EphemeralKey
 from kbs.trust import same_certificates
 from plan.document import Plan
 from sidecar.deadline import Deadline, retry_until
@@ -85,7 +86,7 @@ class Attester:
 
     def _attest(self, deadline: Deadline, keep: Callable[[messages.VaultToken], None]) -> None:
         pod_token = read_pod_token(self._token_file)
-        key = guest.EphemeralKey()
+        key = EphemeralKey()
         with deadline.shutdown.interruptible():
             answer = self._client.call(deadline, "POST", messages.AUTH_PATH, guest.write_auth())
         nonce = _parsed(guest.read_auth_answer, _accepted(answer))
@@ -124,7 +125,7 @@ class Attester:
         self,
         deadline: Deadline,
         bearer: str,
-        key: guest.EphemeralKey,
+        key: EphemeralKey,
         nonce: str,
         keep: Callable[[messages.VaultToken], None],
     ) -> None:

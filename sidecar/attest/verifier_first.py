@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from kbs.attested import ATTESTED_PATH, NONCE_SIZE, encode
+from kbs.attested import ATTESTED_PATH, NONCE_SIZE
 from kbs.attested_guest import write_attested
+from kbs.base64url import encode
 from kbs.spki import spki_digest
 from kbs.verifier_attest import VerifierAttest
 from sidecar.deadline import Deadline

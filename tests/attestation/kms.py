@@ -17,7 +17,8 @@ from kbs.attested import build_tree, statement_digest
 from kbs.attested_guest import AttestedAnswer, read_attested_answer
 from kbs.messages import write_json
 from kbs.reference_values import GuestReference, TcbFloor
-from kbs.references import References, signer_of, write_references
+from kbs.references import References
+from kbs.references_signing import signer_of, write_references
 from kbs.verifier import write_attested_answer
 from kbs.verifier_attest import KmsGuest, PlainReferences, SignedReferences, VerifierAttest
 

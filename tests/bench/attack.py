@@ -20,7 +20,8 @@ from pathlib import Path
 
 from attestation.simulator.device import Device
 from attestation.simulator.hierarchy import open_hierarchy
-from kbs.guest import EphemeralKey, write_additional_evidence, write_attest
+from kbs.ephemeral_key import EphemeralKey
+from kbs.guest import write_additional_evidence, write_attest
 from kbs.messages import ATTEST_PATH, MAX_ATTEST_SIZE, NONCE_HEADER, binding
 from tests.attestation.verifier.guest import Client, document
 from tests.attestation.verifier.process import HOST_DATA, Verifier, make_site, policy, verifier

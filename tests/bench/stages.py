@@ -95,7 +95,7 @@ def main() -> None:
     stages.watch(sidecar.http.Client, "_connected", "TLS: two connections")
     stages.watch(sidecar.http.Client, "call", exchange)
     stages.watch(sidecar.attest.handshake, "collect_first", "evidence")
-    stages.watch(guest, "EphemeralKey", "ephemeral key")
+    stages.watch(sidecar.attest.handshake, "EphemeralKey", "ephemeral key")
     stages.watch(guest, "open_token", "opening the token")
     stages.watch(sidecar.publish.atomic_writer, "publish", "publication")
     root = Path(ROOT)

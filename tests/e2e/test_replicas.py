@@ -15,14 +15,8 @@ import pytest
 
 from attestation.simulator.device import Device
 from attestation.simulator.hierarchy import Hierarchy
-from kbs.guest import (
-    EphemeralKey,
-    open_token,
-    read_attest_answer,
-    read_correlation_id,
-    write_additional_evidence,
-    write_attest,
-)
+from kbs.ephemeral_key import EphemeralKey
+from kbs.guest import open_token, read_attest_answer, read_correlation_id, write_additional_evidence, write_attest
 from kbs.messages import binding
 from plan.document import EvidenceSource
 from sidecar.reasons import Exit

@@ -14,8 +14,9 @@ import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kbs.attested import MAX_LEVELS, MAX_NONCES, Side, Step, build_tree, climb, decode, encode, statement_digest
+from kbs.attested import MAX_LEVELS, MAX_NONCES, Side, Step, build_tree, climb, statement_digest
 from kbs.attested_guest import AttestedAnswer, read_attested_answer, write_attested
+from kbs.base64url import decode, encode
 from kbs.messages import WireError
 from kbs.verifier import read_attested, write_attested_answer
 

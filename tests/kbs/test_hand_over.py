@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from kbs.guest import EphemeralKey, open_sealed, open_token, write_additional_evidence, write_attest
+from kbs.ephemeral_key import EphemeralKey
+from kbs.guest import open_sealed, open_token, write_additional_evidence, write_attest
 from kbs.hand_over import PROVISIONED_ROLE, read_secrets, write_replica_evidence
 from kbs.messages import WireError, binding
 from kbs.verifier import read_attest, seal_provisioned

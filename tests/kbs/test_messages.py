@@ -11,11 +11,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kbs.ephemeral_key import EphemeralKey
 from kbs.guest import (
-    EphemeralKey,
     ErrorAnswer,
     open_token,
     read_attest_answer,
@@ -53,6 +54,17 @@ def test_the_binding_is_the_canonical_json_of_three_members() -> None:
     assert binding("bm9uY2U=", KEY, additional) == hashlib.sha384(canonical.encode()).digest()
 
 
+_ASCII = st.text(st.characters(codec="ascii"), max_size=40)
+
+
+@given(_ASCII, st.dictionaries(_ASCII, _ASCII, max_size=6), _ASCII)
+def test_the_binding_is_canonical_for_all_text_that_a_message_may_hold(
+    nonce: str, key: dict[str, str], additional: str
+) -> None:
+    canonical = rfc8785.dumps({"additional-evidence": additional, "nonce": nonce, "tee-pubkey": {**key}})
+    assert binding(nonce, key, additional) == hashlib.sha384(canonical).digest()
+
+
 def test_each_bound_member_changes_the_digest() -> None:
     base = binding("n", KEY, "a")
     others = [
@@ -87,7 +99,7 @@ def test_the_answer_is_a_flattened_jwe_as_kbs_clients_read_it() -> None:
     key = EphemeralKey()
     sealed = json.loads(seal_token(TOKEN, key.public, "n", "r"))
     assert set(sealed) == {"protected", "encrypted_key", "iv", "ciphertext", "tag"}
-    header, _ = key.decrypt(".".join(sealed[name] for name in JWE_PARTS))
+    header, _ = key.decrypt(*(sealed[name] for name in JWE_PARTS))
     assert (header["alg"], header["enc"], header["nonce"], header["role"]) == ("ECDH-ES+A256KW", "A256GCM", "n", "r")
     assert header["epk"]["crv"] == "P-256"
 

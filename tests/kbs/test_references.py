@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from joserfc import jws
 from joserfc.jwk import ECKey, OctKey
 
-from kbs.attested import encode
+from kbs.base64url import encode
 from kbs.guest_values import GuestValuesError, read_guest, write_guest
 from kbs.reference_values import (
     SOFT_CRL,
@@ -22,7 +22,8 @@ from kbs.reference_values import (
     RequiredGuestPolicy,
     TcbFloor,
 )
-from kbs.references import References, ReferencesError, read_references, signer_of, write_references
+from kbs.references import References, ReferencesError, read_references
+from kbs.references_signing import signer_of, write_references
 from kbs.verifier_attest import (
     KmsGuest,
     PlainReferences,

@@ -9,8 +9,8 @@ import pytest
 from joserfc.jwk import ECKey
 
 from attestation.simulator.hierarchy import Hierarchy
-from kbs.attested import encode
-from kbs.references import signer_of
+from kbs.base64url import encode
+from kbs.references_signing import signer_of
 from kbs.verifier_attest import PlainReferences, SignedReferences, read_verifier_attest, write_signer
 from server.verifier_attest import AttestFile, KmsGuestEntry
 from server.yaml.strict import ConfigurationError, load, validate

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kbs.attested import ATTESTED_PATH, decode
+from kbs.attested import ATTESTED_PATH
+from kbs.base64url import decode
 from kbs.messages import NONCE_HEADER, read_json
 from kbs.spki import spki_digest
 from tests.attestation.kms import Kms

@@ -23,7 +23,7 @@ from attestation.verifier.reasons import Reason, RefusedError
 from attestation.verifier.records import RecordStore
 from attestation.verifier.responses import new_correlation_id, refused
 from attestation.verifier.session.nonces import Nonces
-from kbs.attested import encode
+from kbs.base64url import encode
 from kbs.hand_over import PROVISIONED_PATH
 from kbs.reference_values import GuestReference
 from kbs.verifier import AttestRequest, seal_provisioned, write_attest_answer

@@ -22,7 +22,8 @@ from attestation.verifier.reasons import RefusedError
 from kbs.attested import ATTESTED_PATH, MAX_ATTESTED_ANSWER_SIZE, NONCE_SIZE
 from kbs.attested_connection import Address, Connection, UnreachableError, addresses_of
 from kbs.attested_guest import AttestedAnswer, read_attested_answer, write_attested
-from kbs.guest import EphemeralKey, open_sealed, read_attest_answer, read_auth_answer, write_attest, write_auth
+from kbs.ephemeral_key import EphemeralKey
+from kbs.guest import open_sealed, read_attest_answer, read_auth_answer, write_attest, write_auth
 from kbs.hand_over import PROVISIONED_PATH, PROVISIONED_ROLE, read_secrets, write_replica_evidence
 from kbs.messages import ATTEST_PATH, AUTH_PATH, MAX_ANSWER_SIZE, WireError, binding
 from kbs.provision import PROVISION_PATH, Outcome, SecretName, read_provision_state

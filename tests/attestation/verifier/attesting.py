@@ -16,7 +16,8 @@ from attestation.verifier.configuration import load_configuration
 from attestation.verifier.digests import configuration_digest
 from kbs.attested import ATTESTED_PATH
 from kbs.attested_guest import AttestedAnswer, read_attested_answer, write_attested
-from kbs.references import References, signer_of, write_references
+from kbs.references import References
+from kbs.references_signing import signer_of, write_references
 from kbs.spki import spki_digest
 from kbs.verifier_attest import KmsGuest, SignedReferences, VerifierAttest
 from tests.attestation.kms import kms_guest

@@ -9,7 +9,7 @@ from attestation.verifier.cluster.pod_token import PodIdentity
 from attestation.verifier.policies.model import Workload
 from attestation.verifier.session.basis import Basis
 from attestation.verifier.session.bearer import Grant
-from kbs.guest import EphemeralKey
+from kbs.ephemeral_key import EphemeralKey
 from tests.attestation.verifier.process import HOST_DATA
 
 _VERSION, _HOST_DATA = LAYOUT["version"][0], LAYOUT["host_data"][0]

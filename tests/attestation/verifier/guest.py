@@ -19,8 +19,8 @@ from attestation.evidence.source import CollectedEvidence
 from attestation.report.certificate_table import parse_certificate_table
 from attestation.report.report_data import ascii_encoded, padded
 from attestation.simulator.device import Device
+from kbs.ephemeral_key import EphemeralKey
 from kbs.guest import (
-    EphemeralKey,
     ErrorAnswer,
     open_token,
     read_attest_answer,

@@ -29,7 +29,8 @@ from attestation.pki.certificates import Certificate
 from attestation.pki.kds import VcekId
 from attestation.report.products import MILAN
 from attestation.report.report_data import padded
-from kbs.guest import EphemeralKey, write_additional_evidence, write_attest
+from kbs.ephemeral_key import EphemeralKey
+from kbs.guest import write_additional_evidence, write_attest
 from kbs.messages import binding
 from tests.attestation.conftest import Platform
 from tests.attestation.verifier.guest import Answer

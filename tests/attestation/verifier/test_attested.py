@@ -22,8 +22,8 @@ from attestation.verifier.digests import policies_digest
 from attestation.verifier.policies.load import load_policies
 from attestation.verifier.policies.model import PolicySet
 from attestation.verifier.self_attestation import MOST_WAITING
-from kbs.attested import encode
 from kbs.attested_guest import AttestedAnswer, read_attested_answer, write_attested
+from kbs.base64url import encode
 from tests.attestation.kms import KMS_HOST_DATA
 from tests.attestation.verifier.attesting import Caller, Signer, digest_of, make_attesting_site, metrics
 from tests.attestation.verifier.process import Verifier, policy, verifier

@@ -17,7 +17,8 @@ import pytest
 from attestation.simulator.device import Device
 from attestation.simulator.hierarchy import Hierarchy
 from attestation.verifier.policies.load import load_policies
-from kbs.guest import EphemeralKey, open_token, read_attest_answer, token_path
+from kbs.ephemeral_key import EphemeralKey
+from kbs.guest import open_token, read_attest_answer, token_path
 from kbs.messages import ERROR_BASE
 from tests.attestation.verifier.process import Site, Verifier, make_site, policy, verifier
 from tests.attestation.verifier.test_refusals import Guest, inside, outside

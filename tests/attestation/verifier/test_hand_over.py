@@ -18,8 +18,8 @@ from attestation.simulator.device import Device, Tamper
 from attestation.simulator.hierarchy import TCB, Hierarchy
 from attestation.verifier.handlers import JWKS_PATH
 from kbs.attested import ATTESTED_PATH
+from kbs.ephemeral_key import EphemeralKey
 from kbs.guest import (
-    EphemeralKey,
     open_sealed,
     read_attest_answer,
     read_auth_answer,
@@ -31,7 +31,8 @@ from kbs.hand_over import PROVISIONED_PATH, PROVISIONED_ROLE, write_replica_evid
 from kbs.messages import ATTEST_PATH, AUTH_PATH, binding
 from kbs.provision import SecretName
 from kbs.reference_values import TcbFloor
-from kbs.references import References, write_references
+from kbs.references import References
+from kbs.references_signing import write_references
 from tests.attestation.kms import BentDevice, kms_guest
 from tests.attestation.verifier.attesting import digest_of, make_attesting_site
 from tests.attestation.verifier.guest import Answer, document

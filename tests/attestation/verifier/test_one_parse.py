@@ -12,7 +12,8 @@ from attestation.simulator.device import Device
 from attestation.simulator.hierarchy import Hierarchy
 from attestation.verifier.assembly import Settings, make_application
 from attestation.verifier.configuration import load_configuration
-from kbs.guest import EphemeralKey, read_auth_answer, write_additional_evidence, write_attest, write_auth
+from kbs.ephemeral_key import EphemeralKey
+from kbs.guest import read_auth_answer, write_additional_evidence, write_attest, write_auth
 from kbs.messages import ATTEST_PATH, AUTH_PATH, binding
 from server.messages import RequestInfo
 from server.tls import CertificateFiles

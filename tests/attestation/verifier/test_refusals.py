@@ -12,7 +12,8 @@ import pytest
 
 from attestation.simulator.device import Device, Tamper
 from attestation.simulator.hierarchy import Hierarchy, open_hierarchy
-from kbs.guest import EphemeralKey, open_token, read_attest_answer, token_path, write_additional_evidence, write_attest
+from kbs.ephemeral_key import EphemeralKey
+from kbs.guest import open_token, read_attest_answer, token_path, write_additional_evidence, write_attest
 from kbs.messages import ERROR_BASE, WireError, binding
 from tests.attestation.verifier.guest import Answer, Client, document
 from tests.attestation.verifier.process import HOST_DATA, Verifier, exemption, make_site, policy, verifier

@@ -24,7 +24,8 @@ from attestation.verifier.session.entitlement import Entitlement
 from attestation.verifier.vault import login as module
 from attestation.verifier.vault.login import JwtAuth
 from attestation.verifier.vault.signing import SigningKeys, load_signing_keys
-from kbs.guest import EphemeralKey, open_token, read_attest_answer
+from kbs.ephemeral_key import EphemeralKey
+from kbs.guest import open_token, read_attest_answer
 from kbs.messages import ERROR_BASE
 from tests.attestation.verifier.process import Verifier, make_site, policy, verifier, write_signing_key
 from tests.attestation.verifier.test_refusals import Guest, inside, outside

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from attestation.verifier.configuration import Provisioner
-from kbs.attested import encode
+from kbs.base64url import encode
 from kbs.references import ReferencesError, read_references
 from kbs.verifier_attest import SignedReferences, SignerKey
 from server.verifier_attest import AttestFile

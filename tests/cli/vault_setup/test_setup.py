@@ -15,7 +15,7 @@ from attestation.verifier.reasons import Reason, RefusedError
 from attestation.verifier.session.entitlement import Entitlement
 from attestation.verifier.vault.login import JWT_SECONDS, JwtAuth, Login
 from attestation.verifier.vault.signing import load_signing_keys
-from kbs.guest import EphemeralKey
+from kbs.ephemeral_key import EphemeralKey
 from tests.attestation.verifier.process import Site, policy, write_signing_key
 from tests.cli.vault_setup.conftest import Setup, everything
 from tests.support.openbao import OpenBao

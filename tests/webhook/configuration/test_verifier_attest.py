@@ -9,7 +9,7 @@ import pytest
 from joserfc.jwk import ECKey
 
 from attestation.simulator.hierarchy import Hierarchy
-from kbs.references import signer_of
+from kbs.references_signing import signer_of
 from kbs.verifier_attest import SignedReferences, write_signer
 from server.yaml.strict import ConfigurationError, validate
 from webhook.configuration.container_template import ContainerTemplate
