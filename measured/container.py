@@ -42,6 +42,7 @@ class PodFacts:
     has_token: bool
     reads_logs: frozenset[str]
     reads_termination: frozenset[str]
+    copies_claims: bool
 
 
 def measure_container(
@@ -74,7 +75,7 @@ def measure_container(
         ),
         "noNewPrivileges": security.get("allowPrivilegeEscalation") is False,
         "readOnly": security.get("readOnlyRootFilesystem") is True,
-        "mounts": mounts(container, facts.volumes, facts.has_token, where, refusals),
+        "mounts": mounts(container, facts.volumes, facts.has_token, facts.copies_claims, where, refusals),
         "termination": {
             "path": str(container.get("terminationMessagePath") or "/dev/termination-log"),
             "policy": str(container.get("terminationMessagePolicy") or "File"),

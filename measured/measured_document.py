@@ -78,6 +78,11 @@ def differences(pod: Mapping[str, Any], document: MeasuredDocument) -> list[Refu
             frozenset(one["name"] for one in containers if one["readLogs"]),
             frozenset(one["name"] for one in containers if one["readTermination"]),
             data["automountsToken"],
+            copies_claims=any(
+                mount["from"] == "copied" and mount["access"] == "rw"
+                for one in containers
+                for mount in one["mounts"].values()
+            ),
         )
         measured = measure(pod, images, _name(pod, data["pod"]), choices)
     except UnmeasurableError as error:

@@ -30,11 +30,16 @@ _KATA_PREFIX: Final = "io.katacontainers."
 
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """What the author of a workload decides beside the pod. Names of containers whose output the host may read."""
+    """What the author of a workload decides beside the pod.
+
+    `reads_*`: names of containers whose output the host may read. `copies_claims`: a persistent volume may be mounted
+    writable, although a guest gets a copy of its files and nothing comes back.
+    """
 
     reads_logs: frozenset[str] = frozenset()
     reads_termination: frozenset[str] = frozenset({CONTAINER})
     automounts_token: bool = True
+    copies_claims: bool = False
 
 
 def measure(
@@ -58,6 +63,7 @@ def measure(
         mounts_token(spec, choices.automounts_token),
         choices.reads_logs,
         choices.reads_termination,
+        choices.copies_claims,
     )
     containers = _containers(spec, facts, images, refusals)
     found = own_name(metadata, refusals) if name is None else name
@@ -70,7 +76,7 @@ def measure(
         "namespace": str(metadata.get("namespace") or "default"),
         "pod": {
             **({"pattern": found.text} if found.is_pattern else {"name": found.text}),
-            "hostname": str(spec.get("hostname") or ""),
+            "hostname": _hostname(metadata, spec),
             "fsGroup": security.get("fsGroup"),
         },
         "annotations": _kata_annotations(member(metadata, "annotations")),
@@ -150,6 +156,12 @@ def _refuse_what_guests_lack(spec: Mapping[str, Any], refusals: Refusals) -> Non
         refusals.add("spec.enableServiceLinks", "adds variables of the host's; write false")
     if member(spec, "os").get("name", "linux") != "linux":
         refusals.add("spec.os.name", "must be linux")
+
+
+def _hostname(metadata: Mapping[str, Any], spec: Mapping[str, Any]) -> str:
+    """Empty where it is the pod's own name: without one, or as a StatefulSet's controller writes it."""
+    hostname = str(spec.get("hostname") or "")
+    return "" if hostname == metadata.get("name") else hostname
 
 
 def _kata_annotations(annotations: Mapping[str, Any]) -> dict[str, str]:

@@ -57,5 +57,5 @@ def name_of_deployment(deployment: str) -> PodName:
 
 
 def name_of_stateful_set(name: str) -> PodName:
-    """The pods of a StatefulSet: its name and an ordinal."""
+    """The pods of a StatefulSet: its name and an ordinal of at most five digits."""
     return PodName(f"{re.escape(name)}-(0|[1-9][0-9]{{0,4}})", is_pattern=True)

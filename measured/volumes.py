@@ -16,12 +16,14 @@ def mounts(
     container: Mapping[str, Any],
     volumes: Mapping[str, Mapping[str, Any]],
     has_token: bool,
+    copies_claims: bool,
     where: str,
     refusals: Refusals,
 ) -> dict[str, dict[str, str]]:
     """Destination → `{from: memory | disk | copied, access: ro | rw}`, with `volume` where the guest tells them apart.
 
-    `has_token`: the API server mounts the service account's token where nothing else is mounted.
+    `has_token`: the API server mounts the service account's token where nothing else is mounted. `copies_claims`: a
+    persistent volume is measured as what a guest without a shared file system gets, a copy of its files.
     """
     found: dict[str, dict[str, str]] = {}
     for mount in objects(container.get("volumeMounts")):
@@ -33,7 +35,7 @@ def mounts(
             refusals.add(at, "is mounted twice")
         else:
             _check_options(mount, at, refusals)
-            measured = _mount(str(mount.get("name", "")), mount, volumes, at, refusals)
+            measured = _mount(str(mount.get("name", "")), mount, volumes, copies_claims, at, refusals)
             if measured is not None:
                 found[destination] = measured
     refusals.unless_empty(
@@ -60,7 +62,12 @@ def _check_options(mount: Mapping[str, Any], at: str, refusals: Refusals) -> Non
 
 
 def _mount(
-    name: str, mount: Mapping[str, Any], volumes: Mapping[str, Mapping[str, Any]], at: str, refusals: Refusals
+    name: str,
+    mount: Mapping[str, Any],
+    volumes: Mapping[str, Mapping[str, Any]],
+    copies_claims: bool,
+    at: str,
+    refusals: Refusals,
 ) -> dict[str, str] | None:
     volume = volumes.get(name)
     if volume is None:
@@ -69,6 +76,8 @@ def _mount(
     access = "ro" if mount.get("readOnly") else "rw"
     if any(is_object(volume.get(kind)) for kind in _COPIED):
         return {"from": "copied", "access": "ro"}
+    if copies_claims and is_object(volume.get("persistentVolumeClaim")):
+        return {"from": "copied", "access": access}
     if "emptyDir" in volume:
         medium = member(volume, "emptyDir").get("medium") or ""
         if medium in ("", "Memory"):

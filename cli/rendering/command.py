@@ -1,4 +1,4 @@
-"""The part of `morphisms render` that writes a measured Service."""
+"""The part of `morphisms render` that writes a measured Service, Pod, Deployment or StatefulSet."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import Final
 
 from cli.rendering import outputs
 from cli.rendering.files import Inputs, read_images, read_inputs
-from cli.rendering.rendering import RefusedError, Rendering, render, summary
+from cli.rendering.refused import RefusedError
+from cli.rendering.rendering import Rendering, render, summary
+from cli.rendering.workload import KINDS, is_workload
 from cli.support.manifests import Manifest, manifests_of, read_bytes
 from cli.support.terminal import say
 from server.files import UnusableInputError
@@ -23,7 +25,9 @@ _HOST_DATA: Final = re.compile(r"[0-9a-f]{64}")
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Options of a measured rendering; each needs --cluster."""
-    group = parser.add_argument_group("a measured Service", "assurance workload: for these, --cluster is needed")
+    group = parser.add_argument_group(
+        "a measured Service, Pod, Deployment or StatefulSet", "assurance workload: for these, --cluster is needed"
+    )
     group.add_argument("--cluster", metavar="FILE", help="cluster.yaml, as morphisms capture writes it")
     group.add_argument("--trust", metavar="FILE", help="trust.yaml: what people vouch for; without it, for trying out")
     group.add_argument("--images", metavar="FILE", help="JSON: {REFERENCE@sha256:…: the config of its OCI image}")
@@ -31,7 +35,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--previous", nargs="+", action="extend", default=[], metavar="HOSTDATA", help="digests that stay trusted"
     )
     group.add_argument(
-        "-o", "--output", metavar="DIR", help="the folder that gets service.yaml, policy.rego, appraisal.yaml"
+        "-o",
+        "--output",
+        metavar="DIR",
+        help="the folder that gets service.yaml (other kinds: workload.yaml), policy.rego, appraisal.yaml",
     )
     group.add_argument("--check", metavar="DIR", help="compare with a folder instead of writing: 1 where it differs")
 
@@ -43,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     if bad := [digest for digest in arguments.previous if not _HOST_DATA.fullmatch(digest)]:
         raise UnusableInputError(f"--previous: {len(bad)} of the digests is not 64 hexadecimal digits in lower case")
     source, documents = read_with_text(arguments.file)
-    index, manifest = _service(arguments.file, documents, arguments.namespace)
+    index, manifest = _rendered(arguments.file, documents, arguments.namespace)
     trust = None if arguments.trust is None else read_bytes(arguments.trust)
     inputs = read_inputs(arguments.cluster, read_bytes(arguments.cluster), arguments.trust, trust)
     images = {} if arguments.images is None else read_images(arguments.images, read_bytes(arguments.images))
@@ -61,15 +68,17 @@ def run(arguments: argparse.Namespace) -> int:
     return _write(Path(arguments.output), files, rendering, inputs)
 
 
-def _service(path: str, documents: list[Document], namespace: str | None) -> tuple[int, Manifest]:
+def _rendered(path: str, documents: list[Document], namespace: str | None) -> tuple[int, Manifest]:
     found = [
         (index, manifest)
         for index, document in enumerate(documents)
         for manifest in manifests_of(document, namespace)
-        if knative_kind(manifest.object) == "Service" and manifest.object is document.object
+        if manifest.object is document.object
+        and (knative_kind(manifest.object) == "Service" or is_workload(manifest.object))
     ]
     if len(found) != 1:
-        raise UnusableInputError(f"{path}: holds {len(found)} Knative Services; a rendering is of one")
+        kinds = ", ".join(KINDS)
+        raise UnusableInputError(f"{path}: holds {len(found)} of Knative's Service, {kinds}; a rendering is of one")
     return found[0]
 
 

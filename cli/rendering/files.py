@@ -18,6 +18,8 @@ from server.yaml.strict import ConfigurationError, parse
 from webhook.configuration.container_template import ContainerTemplate
 
 _IMAGE = r"^[^\s@]+@sha256:[0-9a-f]{64}$"
+_WORKLOAD = r"^[a-z0-9-]{1,63}/(Pod|Deployment|StatefulSet)/[a-z0-9.-]{1,253}$"
+_SERVICE = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 
 
 class _Section(BaseModel):
@@ -76,6 +78,9 @@ class Trust(_Section):
     queueProxy: Annotated[str, Field(pattern=_IMAGE)] = Field(description="Knative's image, by digest")
     guests: tuple[str, ...] = Field(min_length=1, max_length=16, description="names of guest reference values")
     vault: VaultLogin = Field(description="mount and role of the workloads' logins")
+    workloads: dict[Annotated[str, Field(pattern=_WORKLOAD)], Annotated[str, Field(pattern=_SERVICE)]] = Field(
+        {}, description="NAMESPACE/KIND/NAME of another kind than Service → the service that it is; default its name"
+    )
 
 
 @dataclass(frozen=True, slots=True)

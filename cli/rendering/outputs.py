@@ -16,10 +16,10 @@ from measured.policy import PolicyError, read_policy
 from server.files import UnusableInputError, read_bounded
 from server.yaml.kubernetes import Document
 
-SERVICE: Final = "service.yaml"
 POLICY: Final = "policy.rego"
 RECORD: Final = "appraisal.yaml"
-NAMES: Final = (SERVICE, POLICY, RECORD)
+GUEST: Final = "guest.yaml"
+_FOR_A_GUEST: Final = "# For the entry of this guest in the reference values, beside its measurements (docs/kms.md).\n"
 _MAX: Final = 4 * 1024 * 1024
 
 
@@ -35,13 +35,14 @@ _Dumper.add_representer(str, _text)
 
 
 def texts(rendering: Rendering, inputs: Inputs, source: str, documents: list[Document], index: int) -> dict[str, str]:
-    """The files' content by name. The author's comments and order stay; `index`: the Service among the documents."""
+    """The files' content by name. The author's comments and order stay; `index`: the object among the documents."""
     objects = [document.object for document in documents]
-    objects[index] = rendering.service
-    service, _ = rewritten(source, documents, objects)
+    objects[index] = rendering.source.result
+    applied, _ = rewritten(source, documents, objects)
     trusted = "" if inputs.trust is not None else "# Not for production: rendered without --trust.\n"
     record = yaml.dump(dict(rendering.record), Dumper=_Dumper, sort_keys=False, width=2**30, allow_unicode=True)
-    return {SERVICE: service, POLICY: rendering.policy, RECORD: trusted + record}
+    name, head = (RECORD, "") if rendering.source.injects else (GUEST, _FOR_A_GUEST)
+    return {rendering.source.file: applied, POLICY: rendering.policy, name: trusted + head + record}
 
 
 def write(folder: Path, files: Mapping[str, str]) -> None:

@@ -438,7 +438,9 @@ def _volumes(
             base = destination.rsplit("/", 1)[-1]
             folder = _copy(id_, base, host, 0o42777, "Directory")
             copies += [folder, *_content(folder, host)]
-            mounts.append(_bind(destination, folder["request"]["path"], "rbind", "rprivate", "ro"))
+            # A persistent volume's files are copied as well, and nothing is copied back.
+            copied = access if "persistentVolumeClaim" in volume else "ro"
+            mounts.append(_bind(destination, folder["request"]["path"], "rbind", "rprivate", copied))
         elif (volume["emptyDir"] or {}).get("medium") == "Memory":
             source = f"{_SANDBOX}ephemeral/{volume['name']}"
             storages[source] = _memory(source, group)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from webhook.modes import Mode
-from webhook.pod.annotations import is_template_digest
+from webhook.pod.annotations import HOST_READS, is_template_digest
 from webhook.pod.opt_in import requests_injection
 from webhook.pod.other_injectors import claimed_by, has_worked_on
 from webhook.pod.pod import Pod
@@ -28,6 +28,9 @@ def opt_in_notes(pod: Pod, mode: Mode) -> Iterator[str]:
     template = pod.own_annotations.get("template")
     if template is not None and pod.named_template is None:
         yield f"[annotations] {_ignored_template(template)}"
+    for key in HOST_READS if pod.measured is None else ():
+        if key in pod.own_annotations:
+            yield f"[annotations] {PREFIX}{key} has no effect on a pod that was not rendered: its host reads its output"
     if mode is Mode.AUDIT and holds_bare_references(pod):
         yield f"[annotations] {bare_references(mode)}"
     if mode is Mode.ENFORCE and pod.options.inject is False:

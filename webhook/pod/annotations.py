@@ -26,9 +26,13 @@ _SINGLE = (
     "agent",
     "on-change",
     "literal-env",
+    "readable-logs",
+    "readable-termination",
     "status",
     "template",
 )
+HOST_READS = ("readable-logs", "readable-termination")
+"""Containers whose output the host of a measured pod may read; `render` puts them into its document."""
 _FAMILIES = ("secret-", "file-", "mode-", "template-")
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 # A plan with more would exceed its 64 KiB.
@@ -117,6 +121,12 @@ def parse_annotations(own: Mapping[str, str], secret_prefix: SecretPrefix) -> In
     )
 
 
+def container_names(value: str) -> tuple[str, ...] | None:
+    """The names in a comma list of containers; None for a value that is not one."""
+    names = tuple(name.strip() for name in value.split(","))
+    return names if all(_CONTAINER.fullmatch(name) for name in names) else None
+
+
 def is_template_digest(value: str) -> bool:
     """Whether the value is one that the annotation `template` may have."""
     return _TEMPLATE.fullmatch(value) is not None
@@ -165,13 +175,15 @@ class _Reader:
         return value
 
     def containers(self) -> tuple[str, ...] | None:
-        value = self._own.get("containers")
-        if value is None:
-            return None
-        names = tuple(name.strip() for name in value.split(","))
-        if not all(_CONTAINER.fullmatch(name) for name in names):
-            self._problem("containers", "is not a comma list of container names, such as app,worker")
-            return None
+        for key in HOST_READS:
+            self._container_names(key)
+        return self._container_names("containers")
+
+    def _container_names(self, key: str) -> tuple[str, ...] | None:
+        value = self._own.get(key)
+        names = None if value is None else container_names(value)
+        if value is not None and names is None:
+            self._problem(key, "is not a comma list of container names, such as app,worker")
         return names
 
     def literal_env(self) -> frozenset[str]:

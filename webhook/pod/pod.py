@@ -40,7 +40,7 @@ class Pod:
     """A view of one pod object of checked shape; the object is never changed.
 
     Built from a Service's template too, where `service` is the Service's name. Without a container template, the
-    configuration's own.
+    configuration's own. `claims`: the service that a pod of another kind will claim, before its document says so.
     """
 
     def __init__(
@@ -50,6 +50,7 @@ class Pod:
         configuration: Configuration,
         service: str = "",
         template: ContainerTemplate | None = None,
+        claims: str = "",
     ) -> None:
         self.object = pod
         self.namespace = namespace
@@ -63,6 +64,7 @@ class Pod:
         self.labels: dict[str, str] = self.metadata.get("labels") or {}
         self.spec: dict[str, Any] = pod["spec"]
         self._service = service
+        self._claims = claims
         # Every decision reads all of these, so they are computed at once.
         self.containers: tuple[Container, ...] = tuple(containers_of(self.spec))
         """Every container: init containers first, then the others, ephemeral ones last."""
@@ -80,7 +82,7 @@ class Pod:
 
     def rewritten(self, pod: dict[str, Any]) -> Pod:
         """The view of this pod after the rewrite, which changes neither its identity nor its options."""
-        after = Pod(pod, self.namespace, self.configuration, self._service, self.template)
+        after = Pod(pod, self.namespace, self.configuration, self._service, self.template, self._claims)
         after.template_is_usable = self.template_is_usable
         after.__dict__.update({name: getattr(self, name) for name in _KEPT_BY_THE_REWRITE})
         return after
@@ -92,10 +94,17 @@ class Pod:
 
     @cached_attribute
     def workload(self) -> Workload:
-        """Who the pod claims to be."""
-        service = self._service or self.labels.get(KNATIVE_SERVICE) or self.labels.get(KNATIVE_CONFIGURATION) or ""
+        """Who the pod claims to be. Outside Knative its initdata document says so, which HOST_DATA is the digest of."""
+        service = self._service or self.labels.get(KNATIVE_SERVICE) or self.labels.get(KNATIVE_CONFIGURATION)
+        service = service or self._claims or self._measured_service
         account = self.spec.get("serviceAccountName") or "default"
         return Workload(self.template.cluster, self.namespace, service, account)
+
+    @property
+    def _measured_service(self) -> str:
+        workload = None if self.measured is None else self.measured.data.get("workload")
+        service = workload.get("service") if isinstance(workload, dict) else None
+        return service if isinstance(service, str) else ""
 
     @cached_attribute
     def secret_prefix(self) -> SecretPrefix:
