@@ -22,6 +22,7 @@ COMMANDS: dict[str, str] = {
     "render": "cli.commands.render",
     "check": "cli.commands.check",
     "convert": "cli.commands.convert",
+    "migrate": "cli.commands.migrate",
     "report": "cli.commands.report",
     "simulated-hardware": "cli.commands.simulated_hardware",
     "verifier": "cli.commands.verifier",

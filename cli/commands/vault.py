@@ -22,7 +22,8 @@ from attestation.verifier.configuration import (
 from attestation.verifier.policies.load import load_policies
 from attestation.verifier.vault.signing import load_signing_keys
 from cli.support.terminal import CYAN, GREEN, RED, coloured, say, wants_colour
-from cli.vault_setup.client import Operator, operator_token
+from cli.vault_setup.api import operator_token, vault_url
+from cli.vault_setup.client import Operator
 from cli.vault_setup.own_access import (
     HeldAccess,
     OwnAccess,
@@ -32,7 +33,6 @@ from cli.vault_setup.own_access import (
     public_keys,
 )
 from cli.vault_setup.plan import Change, Current, Desired, Keys, SetupError, check_distinct, left, plan
-from kbs.endpoint import http_parts
 from server.files import UnusableInputError, read_bounded
 from server.text import printable
 from server.yaml.strict import ConfigurationError
@@ -57,14 +57,6 @@ def _matching(pattern: str, what: str) -> Callable[[str], str]:
         return text
 
     return parse
-
-
-def _url(text: str) -> str:
-    try:
-        http_parts(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError("expected a URL, such as https://vault.example:8200") from None
-    return text
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -99,7 +91,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="the verifier's own AppRole, and its policy (default %(default)s); where vault.login is set",
     )
     setup.add_argument(
-        "--vault-url", type=_url, metavar="URL", help="Vault as this machine reaches it; default: vault.url"
+        "--vault-url", type=vault_url, metavar="URL", help="Vault as this machine reaches it; default: vault.url"
     )
     setup.add_argument("--vault-ca", type=Path, metavar="FILE", help="PEM, for --vault-url")
 

@@ -16,14 +16,20 @@ _COLOURS = {"+": GREEN, "-": RED, "@": CYAN}
 
 
 def redacted_diff(
-    title: str, before: dict[str, Any], after: dict[str, Any], configuration: Configuration, *, colour: bool = False
+    title: str,
+    before: dict[str, Any],
+    after: dict[str, Any],
+    configuration: Configuration,
+    *,
+    colour: bool = False,
+    becomes: str = "as admitted",
 ) -> str:
-    """The unified diff of both as YAML; empty where they are the same."""
+    """The unified diff of both as YAML; empty where they are the same. `becomes` says what the second one is."""
     if before == after:
         return ""
     redaction = Redaction(configuration, before)
     old, new = (write_documents([redaction.redacted(each)]).splitlines() for each in (before, after))
-    lines = difflib.unified_diff(old, new, title, f"{title} (as admitted)", n=_CONTEXT, lineterm="")
+    lines = difflib.unified_diff(old, new, title, f"{title} ({becomes})", n=_CONTEXT, lineterm="")
     return "".join(
         coloured(line, _COLOURS.get(line[:1], ""), wanted=colour and line[:1] in _COLOURS) + "\n" for line in lines
     )

@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from attestation.errors import PeerError
 from attestation.verifier.configuration import VaultServer
 from attestation.verifier.peer import Peer
-from cli.vault_setup.client import open_session
+from cli.vault_setup.api import open_session
 from cli.vault_setup.plan import SetupError
 from kbs.deadline import Deadline
 from server.kubernetes.client import Client as ApiClient
