@@ -30,6 +30,7 @@ COMMANDS: dict[str, str] = {
     "vault": "cli.commands.vault",
     "certificates": "cli.commands.certificates",
     "kms": "cli.commands.kms",
+    "guest": "cli.commands.guest",
     "guards": "cli.commands.guards",
 }
 

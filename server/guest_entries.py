@@ -52,6 +52,7 @@ from server.guest_values import (
     Digests48,
     Digests64,
     Firmware,
+    MeasurementsByVcpus,
     PlatformBits,
     SigningKeys,
     Unsigned8,
@@ -194,8 +195,13 @@ class GuestEntry(_Section):
     """One named guest: what its report must say."""
 
     product: Product = Field(description="product line of the processor")
-    measurements: Annotated[tuple[Digest48, ...], BeforeValidator(require_list)] = Field(
-        description="launch digests, one of which must match; empty only with idKeys or authorKeys"
+    measurements: Annotated[
+        Annotated[MeasurementsByVcpus, Tag("mapping")]
+        | Annotated[tuple[Digest48, ...], BeforeValidator(require_list), Tag("other")],
+        Discriminator(is_mapping),
+    ] = Field(
+        description="launch digests, one of which must match: a list, or one per number of vCPUs; empty only with"
+        " idKeys or authorKeys"
     )
     minTcb: TcbSection = Field(description="floor of REPORTED_TCB; not zero in every component")
     minCommittedTcb: TcbSection | None = Field(None, description="floor of COMMITTED_TCB; by default minTcb")
@@ -304,7 +310,9 @@ class GuestEntry(_Section):
         return GuestReference(
             name=name,
             product=self.product,
-            measurements=frozenset(self.measurements),
+            measurements=frozenset(
+                self.measurements.values() if isinstance(self.measurements, dict) else self.measurements
+            ),
             min_tcb=min_tcb,
             min_committed_tcb=min_tcb if self.minCommittedTcb is None else self.minCommittedTcb.floor(),
             min_launch_tcb=min_tcb if self.minLaunchTcb is None else self.minLaunchTcb.floor(),

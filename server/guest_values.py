@@ -9,12 +9,13 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field, PlainValidator, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from kbs.reference_values import PLATFORM_INFO_BITS
 
 _HEXADECIMAL = re.compile(r"0[xX][0-9a-fA-F]+")
+_COUNT = re.compile(r"[1-9][0-9]{0,3}")
 
 
 def wrong(text: str) -> PydanticCustomError:
@@ -93,6 +94,19 @@ def _filled_list(value: object) -> object:
     return value
 
 
+def _vcpus(value: object) -> int:
+    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    if not isinstance(text, str) or not _COUNT.fullmatch(text):
+        raise wrong('a key is not a number of vCPUs in quotes, such as "2"')
+    return int(text)
+
+
+def _distinct(measurements: dict[int, bytes]) -> dict[int, bytes]:
+    if len(set(measurements.values())) != len(measurements):
+        raise wrong("two numbers of vCPUs have one digest, but every vCPU is measured; `morphisms guest measure` helps")
+    return measurements
+
+
 def _boolean(value: object) -> bool:
     if not isinstance(value, bool):
         raise wrong("required true or false")
@@ -140,6 +154,17 @@ CspIds = Annotated[
 Digests32 = Annotated[tuple[Digest32, ...], BeforeValidator(_filled_list), Field(min_length=1)]
 Digests48 = Annotated[tuple[Digest48, ...], BeforeValidator(_filled_list), Field(min_length=1)]
 Digests64 = Annotated[tuple[Digest64, ...], BeforeValidator(_filled_list), Field(min_length=1)]
+MeasurementsByVcpus = Annotated[
+    dict[Annotated[int, PlainValidator(_vcpus)], Digest48],
+    AfterValidator(_distinct),
+    WithJsonSchema(
+        {
+            "type": "object",
+            "patternProperties": {f"^{_COUNT.pattern}$": _DIGEST_48.schema},
+            "additionalProperties": False,
+        }
+    ),
+]
 Firmware = Annotated[tuple[int, int, int], PlainValidator(_FIRMWARE), WithJsonSchema(_FIRMWARE.schema)]
 Abi = Annotated[tuple[int, int], PlainValidator(_ABI), WithJsonSchema(_ABI.schema)]
 Vmpls = Annotated[

@@ -31,17 +31,12 @@ from sidecar.publish.render import environments, files, reads
 from sidecar.reasons import Exit, Reason
 from sidecar.shutdown import ShutdownSignal
 from sidecar.vault.client import VaultClient
+from sidecar.well_known_sources import WELL_KNOWN
 
 if TYPE_CHECKING:
     from attestation.appraisal.appraise_verifier import VerifierResult
 
 STEP_SECONDS: Final = 15.0
-# Sources that a guest may have although the plan does not list them.
-WELL_KNOWN: Final = (
-    EvidenceSource("coco-aa", "http://127.0.0.1:8006"),
-    EvidenceSource("configfs-tsm", "/sys/kernel/config/tsm/report"),
-    EvidenceSource("sev-guest", "/dev/sev-guest"),
-)
 _SEAL_STATUS: Final = "/v1/sys/seal-status"  # answered without a token, sealed or not
 
 

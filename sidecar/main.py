@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from typing import Final, Literal
 
 from plan.codec import read_plan
 from plan.document import Plan, PlanError
@@ -17,7 +18,7 @@ from sidecar.paths import PodPaths
 from sidecar.reasons import CAUSES, Exit, Reason
 from sidecar.shutdown import ShutdownSignal
 
-HELP = f"""usage: morphisms-init [--doctor | --version]
+HELP = f"""usage: morphisms-init [--doctor | --report [--json] | --version]
 
 Runs inside a pod, before its application: proves the guest to the verifier, fetches the secrets that the plan
 names from Vault and publishes them on the pod's memory volumes. With agent "sidecar" it then keeps running, renews
@@ -26,10 +27,21 @@ into the environment variable {PLAN_VARIABLE}.
 
 options:
   --doctor   check each step by itself, say what is wrong, publish nothing
+  --report   print MEASUREMENT, TCB and HOST_DATA of this guest, from the plan's evidence sources or, without a plan,
+             from the usual ones; send nothing to a verifier
+  --json     with --report: one JSON document
   --version  print the version
 
 exit codes:
 """
+
+Mode = Literal["provide", "doctor", "report", "report as JSON"]
+_MODES: Final[Mapping[tuple[str, ...], Mode]] = {
+    (): "provide",
+    ("--doctor",): "doctor",
+    ("--report",): "report",
+    ("--report", "--json"): "report as JSON",
+}
 
 
 def main() -> None:
@@ -37,23 +49,26 @@ def main() -> None:
     if sys.argv[1:] == ["--version"]:
         sys.stdout.write(f"morphisms-init {VERSION}\n")
         sys.exit(0)
-    doctor = sys.argv[1:] == ["--doctor"]
-    if sys.argv[1:] and not doctor:
-        sys.exit(usage(sys.argv[1:]))
-    sys.exit(run(os.environ, PodPaths(), doctor=doctor))
+    mode = _MODES.get(tuple(sys.argv[1:]))
+    sys.exit(usage(sys.argv[1:]) if mode is None else run(os.environ, PodPaths(), mode))
 
 
-def run(environment: Mapping[str, str], paths: PodPaths, *, doctor: bool = False) -> int:
-    """One run from plan to files, or to the doctor's report; the exit code. Never raises."""
+def run(environment: Mapping[str, str], paths: PodPaths, mode: Mode = "provide") -> int:
+    """One run from plan to files, or to what the mode prints; the exit code. Never raises."""
     shutdown = ShutdownSignal()
     events = Events(paths.termination_log)
     try:
         shutdown.listen()
         disable_dumps()
-        if doctor:
-            from sidecar.doctor import examine
+        if mode != "provide":
+            optional = _plan(environment) if PLAN_VARIABLE in environment else None
+            if mode == "doctor":
+                from sidecar.doctor import examine
 
-            return examine(_plan(environment) if PLAN_VARIABLE in environment else None, paths, events, shutdown)
+                return examine(optional, paths, events, shutdown)
+            from sidecar.report import show
+
+            return show(optional, as_json=mode == "report as JSON")
         plan = _plan(environment)
         if plan.agent == "sidecar":
             from sidecar.renew.renewer import publish_and_renew

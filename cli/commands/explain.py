@@ -11,6 +11,7 @@ from typing import Any
 from attestation.appraisal.result import result_from_dict
 from attestation.verifier.configuration import load_configuration
 from attestation.verifier.records import find_records
+from cli.guests.refused import entry_of_refused
 from server.yaml.strict import ConfigurationError
 
 HELP = "explain why the verifier accepted or refused a guest, by the correlation id in the guest's log"
@@ -38,11 +39,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="the verifier's log, kept elsewhere: what it says was recorded for ID must be there",
     )
-    parser.add_argument("--json", action="store_true", help="one JSON document per record, on stdout")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="one JSON document per record, on stdout")
+    form.add_argument(
+        "--as-guest",
+        action="store_true",
+        help="the refused guest as a guest entry to review, on stdout: comments alone, which load nowhere",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Exit code: 0 explained, 1 no such record (any more), 2 an unusable option's file or folder, 3 a broken chain."""
+    """Exit code: 0 explained, 1 no such record (any more), or no refused guest, 2 unusable files, 3 a broken chain."""
     try:
         kept = [(folder, find_records(folder, arguments.id)) for folder in _folders(arguments)]
         logged = set() if arguments.log is None else _logged(arguments.log, arguments.id)
@@ -56,8 +63,9 @@ def run(arguments: argparse.Namespace) -> int:
         for place in each.broken:
             print(f"morphisms explain: {folder}: {place} was changed, or the line before it", file=sys.stderr)
     records = sorted((record for _, each in kept for record in each.records), key=lambda record: str(record["at"]))
-    for record in records:
-        print(json.dumps(record, indent=2) if arguments.json else _text(record))
+    if not arguments.as_guest:
+        for record in records:
+            print(json.dumps(record, indent=2) if arguments.json else _text(record))
     if missing := logged - {record["sha256"] for record in records}:
         print(f"morphisms explain: {arguments.log}: records that no folder has: {len(missing)}", file=sys.stderr)
     if missing or any(each.broken for _, each in kept):
@@ -65,6 +73,20 @@ def run(arguments: argparse.Namespace) -> int:
     if not records:
         print("morphisms explain: no such record on this replica, or it was too long ago", file=sys.stderr)
         return NOT_FOUND
+    return _as_guest(records) if arguments.as_guest else FOUND
+
+
+def _as_guest(records: list[dict[str, Any]]) -> int:
+    """Only of records whose chain holds: a line that was slipped in must not become a guest."""
+    attested = [record for record in records if record.get("verdict")]
+    if not attested:
+        print("morphisms explain: the record has no report: nothing was appraised", file=sys.stderr)
+        return NOT_FOUND
+    result = result_from_dict(attested[-1]["verdict"])
+    if result.accepted:
+        print(f"morphisms explain: this guest was believed, as {result.reference}", file=sys.stderr)
+        return NOT_FOUND
+    print("\n".join(entry_of_refused(attested[-1], result)))
     return FOUND
 
 

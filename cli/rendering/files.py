@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from cli.knative.settings import Settings, SettingsError, read_settings
 from measured.image import Image, ImageError, digest_of, read_image
 from measured.measured_document import differing_fields
 from server.files import UnusableInputError
+from server.guest_values import MeasurementsByVcpus
 from server.yaml.strict import ConfigurationError, parse
 from webhook.configuration.container_template import ContainerTemplate
 
@@ -70,13 +71,31 @@ class VaultLogin(_Section):
     namespace: str = ""
 
 
+class TrustedGuest(_Section):
+    """What a guest entry beside the verifier says of one guest, for the summary of a rendering."""
+
+    measurements: MeasurementsByVcpus = Field({}, description="launch digests, one per number of vCPUs")
+    baseVcpus: Annotated[int, Field(ge=0, le=256)] = Field(
+        1, description="default_vcpus of the runtime's configuration, to which Kata adds a pod's CPU limits"
+    )
+
+
+def _guests(value: object) -> object:
+    """Names alone are guests of which nothing is said."""
+    if isinstance(value, list) and all(isinstance(name, str) for name in value):
+        return {name: {} for name in value}
+    return value
+
+
 class Trust(_Section):
     """`trust.yaml`: what people vouch for. A capture that differs is refused."""
 
     version: Literal[1] = 1
     template: ContainerTemplate = Field(description="sidecar image, verifier, Vault and the rest of the template")
     queueProxy: Annotated[str, Field(pattern=_IMAGE)] = Field(description="Knative's image, by digest")
-    guests: tuple[str, ...] = Field(min_length=1, max_length=16, description="names of guest reference values")
+    guests: Annotated[dict[str, TrustedGuest], BeforeValidator(_guests)] = Field(
+        min_length=1, max_length=16, description="guest reference values: their names, or their measurements by name"
+    )
     vault: VaultLogin = Field(description="mount and role of the workloads' logins")
     workloads: dict[Annotated[str, Field(pattern=_WORKLOAD)], Annotated[str, Field(pattern=_SERVICE)]] = Field(
         {}, description="NAMESPACE/KIND/NAME of another kind than Service → the service that it is; default its name"

@@ -17,6 +17,7 @@ from cli.rendering.files import Inputs
 from cli.rendering.refused import RefusedError
 from cli.rendering.service import KnativeService
 from cli.rendering.source import Source
+from cli.rendering.vcpus import measurements_of
 from cli.rendering.workload import Workload, is_workload
 from cli.support.admission import Admission
 from measured.guest_files import KeyBroker, attestation_agent, data_hub, repository_of
@@ -38,12 +39,13 @@ _MAX_ANNOTATIONS: Final = 256 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Rendering:
-    """What came out. `source` holds the object to apply; `data` is what the policy pins.
+    """What came out. `source` holds the object to apply; `data` is what the policy pins of `pod`.
 
     `record` is the verifier's; of a pod that is not injected, `hostData` alone, for the entry of its guest.
     """
 
     source: Source
+    pod: Mapping[str, Any]
     policy: str
     initdata: Initdata
     data: Mapping[str, Any]
@@ -76,7 +78,7 @@ def render(
     source.prove()
     host_data = _host_data(initdata, previous)
     record = _record(data, initdata, inputs, host_data) if source.injects else {"hostData": host_data}
-    return Rendering(source, write_policy(data), initdata, data, record)
+    return Rendering(source, complete, write_policy(data), initdata, data, record)
 
 
 def configuration_of(inputs: Inputs) -> Configuration:
@@ -162,6 +164,7 @@ def summary(rendering: Rendering, inputs: Inputs) -> list[str]:
         rendering.source.summary,
         f"rules           version {data['version']}, sha256 {rules_digest(data['version'])}",
         f"template        {data['template']}",
+        *measurements_of(rendering.pod, {} if inputs.trust is None else inputs.trust.guests),
         *(f"{name:15} sha256 {digest}" for name, digest in inputs.digests.items()),
     ]
     for container in data["containers"]:

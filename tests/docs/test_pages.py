@@ -29,6 +29,7 @@ from webhook.snapshot import Snapshot
 _VERIFIER = (ROOT / "docs" / "verifier.md").read_text()
 _INSTALL = (ROOT / "docs" / "install.md").read_text()
 _DOCTOR = (ROOT / "docs" / "doctor.md").read_text()
+_GUESTS = (ROOT / "docs" / "guests.md").read_text()
 _KMS = (ROOT / "docs" / "kms.md").read_text()
 _README = (ROOT / "README.md").read_text()
 _REFERENCE = (ROOT / "docs" / "reference.md").read_text()
@@ -50,6 +51,14 @@ def test_the_key_servers_reference_values_are_accepted() -> None:
         assert f'{key}: ["…"]' in guest
         guest = guest.replace(f'{key}: ["…"]', f"{key}: [{'ab' * size}]")
     assert KmsGuestFile.model_validate(yaml.safe_load(guest)).root["kms-1"].kms_guest("kms-1")
+
+
+def test_the_commands_of_the_guests_page_are_taken() -> None:
+    lines = re.findall(r"^morphisms .*$", _GUESTS.replace("\\\n", " "), re.MULTILINE)
+    assert len(lines) == 2
+    for line in lines:
+        words = shlex.split(line.partition(">")[0])
+        assert build_parser(words[1]).parse_args(words[1:])
 
 
 def test_the_commands_of_the_key_servers_page_are_taken() -> None:

@@ -109,6 +109,11 @@ def test_all_other_keys() -> None:
     assert guest.csp_ids == {"CN=cc-us-east-2.amazonaws.com"}
 
 
+def test_one_measurement_per_number_of_vcpus_is_as_good_as_a_list() -> None:
+    guest = guest_reference(GUEST | {"measurements": {"1": "aa" * 48, "2": "bb" * 48}})
+    assert guest == guest_reference(GUEST | {"measurements": ["bb" * 48, "aa" * 48]})
+
+
 def test_short_forms() -> None:
     assert guest_reference(GUEST | {"crl": "soft"}).revocation == SOFT_CRL
     assert guest_reference(GUEST | {"crl": "require"}).revocation == REQUIRE_CRL
@@ -144,6 +149,14 @@ def test_short_forms() -> None:
         ({"measurements": ["zz" * 48]}, "g.measurements[0]"),
         ({"measurements": ["aa" * 48, " a" * 48]}, "g.measurements[1]"),
         ({"measurements": [12]}, "g.measurements[0]"),
+        ({"measurements": {}}, "g: measurements is empty, required at least one digest, or idKeys or authorKeys"),
+        ({"measurements": {"1": "aa" * 47}}, "g.measurements.1: required 96 hexadecimal digits in quotes"),
+        ({"measurements": {"1": ["aa" * 48]}}, "g.measurements.1: required 96 hexadecimal digits"),
+        ({"measurements": {"one": "aa" * 48}}, "g.measurements.one: a key is not a number of vCPUs in quotes, such as"),
+        ({"measurements": {"0": "aa" * 48}}, "g.measurements.0: a key is not a number of vCPUs"),
+        ({"measurements": {"01": "aa" * 48}}, "g.measurements.01: a key is not a number of vCPUs"),
+        ({"measurements": {"1\n": "aa" * 48}}, "a key is not a number of vCPUs"),
+        ({"measurements": {"1": "aa" * 48, "2": "AA" * 48}}, "g.measurements: two numbers of vCPUs have one digest"),
         ({"minTcb": {"snp": 8}}, "g.minTcb.bootloader: field required"),
         ({"minTcb": TCB | {"fmc": 1}}, "g.minTcb: unknown key fmc: the TCB of Milan has bootloader, tee"),
         ({"minTcb": TCB | {"fmc": None}}, "g.minTcb.fmc: required a whole number"),

@@ -16,6 +16,7 @@ from attestation.simulator.hierarchy import Hierarchy
 from attestation.verifier.records import SEGMENTS, Kept, RecordStore, find_records
 from cli.main import main
 from kbs.guest import read_attest_answer, read_correlation_id
+from server.guest_entries import load_guests
 from tests.attestation.verifier.process import Verifier, make_site, policy, verifier
 from tests.attestation.verifier.test_refusals import Guest
 from tests.attestation.verifier.tokens import Issuer
@@ -227,3 +228,59 @@ def test_a_torn_line_and_a_full_disk_cost_a_record_and_nothing_else(
     assert kept.broken == ()
     with pytest.raises(OSError):
         find_records(tmp_path / "none", "a")
+
+
+def uncommented(printed: str) -> str:
+    """What a person leaves who removes the marks before the entry."""
+    lines = printed.splitlines()
+    assert all(line.startswith(("# ", "## ")) for line in lines), "something would load unseen"
+    return "\n".join(line.removeprefix("# ") for line in lines if line.startswith("# "))
+
+
+def test_a_refused_guest_becomes_an_entry_to_review_and_loads_only_once_a_person_uncomments_it(
+    running: Verifier, device: Device, issuer: Issuer, tmp_path: Path
+) -> None:
+    wrong = replace(device, measurement=b"\2" * 48)
+    answer = Guest(running.client(), wrong, issuer.token(uid="to-review")).attest()
+    words = (answer.error.correlation_id, "--config", running.site.folder / "verifier.yaml")
+    done = explain("--as-guest", *words)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "## SIMULATED: " in done.stdout
+    assert f"guest/measurement: FAILED: MEASUREMENT {'02' * 48}, required one of" in done.stdout
+    assert "The signature was NOT EVALUATED" in done.stdout
+    path = tmp_path / "guest.yaml"
+    path.write_text(done.stdout)
+    assert load_guests(path) == {}
+    path.write_text(uncommented(done.stdout))
+    (guest,) = load_guests(path).values()
+    assert guest.measurements == {b"\2" * 48}
+    assert (guest.product, guest.vmpl) == ("Simulated", {0})
+    assert path.read_text().count("initdata") == 0
+
+
+def test_a_report_that_nobody_signed_is_called_so(running: Verifier, device: Device, issuer: Issuer) -> None:
+    forged = replace(device, tamper=Tamper.SIGNATURE)
+    answer = Guest(running.client(), forged, issuer.token(uid="forged")).attest()
+    done = explain("--as-guest", answer.error.correlation_id, "--config", running.site.folder / "verifier.yaml")
+    assert done.returncode == 0
+    assert "## NOT AUTHENTIC: the report's signature does not hold." in done.stdout
+
+
+def test_a_believed_guest_is_not_written_as_refused(running: Verifier, device: Device, issuer: Issuer) -> None:
+    body = Guest(running.client(), device, issuer.token(uid="not-refused")).attest().body
+    done = explain("--as-guest", read_correlation_id(body), "--config", running.site.folder / "verifier.yaml")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "this guest was believed, as simulated" in done.stderr
+
+
+def test_a_guest_in_a_broken_chain_is_not_written(tmp_path: Path) -> None:
+    """A line that was slipped into the records must not become a guest."""
+    store = RecordStore(tmp_path, 80_000)
+    for number in range(3):
+        store.add({"id": f"{number:016x}", "at": "now", "call": "attest", "reason": "verdict"}, vouched=True)
+    store.close()
+    path = tmp_path / "vouched.0.jsonl"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([lines[0].replace("verdict", "other"), *lines[1:]]) + "\n")
+    done = explain("--as-guest", f"{1:016x}", "--folder", tmp_path)
+    assert (done.returncode, done.stdout) == (3, "")
