@@ -8,6 +8,8 @@ import os
 import sys
 from collections.abc import Sequence
 
+from cli.completion.candidates import candidates
+from cli.completion.scripts import ASK, FILES_FIT, NO_FILES
 from cli.support.suggestions import SuggestingParser
 from plan.layout import VERSION
 from server.files import UnusableInputError
@@ -32,6 +34,7 @@ COMMANDS: dict[str, str] = {
     "kms": "cli.commands.kms",
     "guest": "cli.commands.guest",
     "guards": "cli.commands.guards",
+    "completion": "cli.commands.completion",
 }
 
 
@@ -62,9 +65,27 @@ def build_parser(command: str | None) -> argparse.ArgumentParser:
     return parser
 
 
+def complete(words: Sequence[str]) -> int:
+    """Print what the last word can become, a line each, and the flag that says whether a file fits."""
+    # One command's module is loaded, or any one for the commands' names: all of them take a second.
+    first = words[0] if len(words) > 1 and words[0] in COMMANDS else "completion"
+    found = candidates(build_parser(first), list(words) or [""])
+    for word, described in found.words:
+        print(f"{word}\t{described}" if described and len(words) > 1 else word)
+    print(FILES_FIT if found.files else NO_FILES)
+    return 0
+
+
+def complete_for_kubectl() -> int:
+    """`kubectl_complete-morphisms WORD…`, which kubectl runs to complete `kubectl morphisms WORD…`."""
+    return complete(sys.argv[1:])
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand; returns its exit code. Unusable arguments exit with 2, as argparse does."""
     words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] == [ASK]:
+        return complete(words[1:])
     arguments = build_parser(words[0] if words else None).parse_args(words)
     try:
         return int(arguments.run(arguments))
