@@ -65,6 +65,31 @@ def test_problems(encoded: str, problem: str) -> None:
         read_initdata(encoded)
 
 
+def test_a_second_gzip_member_is_refused_because_other_readers_would_measure_another_document() -> None:
+    one, other = gzip.compress(_document(), mtime=0), gzip.compress(b"more = 1\n", mtime=0)
+    assert gzip.decompress(one + other) == _document() + b"more = 1\n"
+    for more in (other, gzip.compress(b"", mtime=0), b"\0", b"tail"):
+        with pytest.raises(InitdataError, match="has data after the end of its gzip stream"):
+            read_initdata(base64.b64encode(one + more).decode())
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"\n", b"\r\n"),
+        (b"[data]\n", b'[data]\n"unknown.toml" = "x"\n'),
+        (b"[data]\n", b'[data]\n"aa.toml" = "[token_configs]"\n'),
+        (b"[data]\n", b'[data]\n"cdh.toml" = "[kbc]"\n'),
+        (b"sha256", b"sha384"),
+        (b"false", b"true"),
+    ],
+)
+def test_any_other_byte_is_another_host_data(old: bytes, new: bytes) -> None:
+    changed = _document().replace(old, new)
+    assert changed != _document()
+    assert parse_initdata(changed).host_data != parse_initdata(_document()).host_data
+
+
 def test_a_document_needs_no_policy() -> None:
     assert parse_initdata(b'version = "0.1.0"\nalgorithm = "sha256"\n[data]\n').files == {}
 

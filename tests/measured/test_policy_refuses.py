@@ -161,6 +161,7 @@ CREATE_APP: Final[dict[str, Change]] = {
     "env: HOSTNAME twice": env(lambda entries: [*entries, next(one for one in entries if one.startswith("HOSTNAME="))]),
     "env: one twice instead of another": env(lambda entries: [*entries[:-1], entries[0]]),
     "env: other value": env(lambda entries: [one.replace("PLAIN=a", "PLAIN=b") for one in entries]),
+    "env: value cut at its equals sign": env(lambda entries: [one.replace("PLAIN=a=b", "PLAIN=a") for one in entries]),
     "env: newline appended": env(lambda entries: [f"{one}\n" if one.startswith("PLAIN=") else one for one in entries]),
     "env: value of a second line": env(lambda entries: [one.replace("c\nd", "c") for one in entries]),
     "env: HOSTNAME of another pod": env(lambda entries: [one.replace("HOSTNAME=", "HOSTNAME=x") for one in entries]),
@@ -205,6 +206,7 @@ CREATE_APP: Final[dict[str, Change]] = {
     "read-only path over the application": more("OCI.Linux.ReadonlyPaths", "/srv"),
     "read-only paths: none": set_("OCI.Linux.ReadonlyPaths", []),
     "namespace: cgroup": more("OCI.Linux.Namespaces", {"Type": "cgroup", "Path": ""}),
+    "namespace: cgroup with a path": more("OCI.Linux.Namespaces", {"Type": "cgroup", "Path": "/proc/1/ns/cgroup"}),
     "namespace: of another process": set_("OCI.Linux.Namespaces.0.Path", "/proc/1/ns/ipc"),
     "namespace: none": set_("OCI.Linux.Namespaces", []),
     "namespace: shared process ids": set_("sandbox_pidns", True),
@@ -217,7 +219,7 @@ CREATE_APP: Final[dict[str, Change]] = {
     "host name": set_("OCI.Hostname", "other"),
     "uid mapping": more("OCI.Linux.UIDMappings", {"HostID": 0}),
     "root propagation": set_("OCI.Linux.RootfsPropagation", "shared"),
-    "annotation: unknown": set_(f"{ANNOTATIONS}[cdi.k8s.io/x]", "y"),
+    "annotation: a device by CDI": set_(f"{ANNOTATIONS}[cdi.k8s.io/x]", "vendor.com/gpu=0"),
     "annotation: Kata's, not measured": set_(f"{ANNOTATIONS}[io.katacontainers.config.agent.kernel_modules]", "x"),
     "annotation: unknown of the runtime": set_(f"{ANNOTATIONS}[io.kubernetes.cri.x]", "y"),
     "annotation: other container": set_(f"{ANNOTATIONS}[io.kubernetes.cri.container-name]", "second"),
@@ -234,6 +236,10 @@ CREATE_APP: Final[dict[str, Change]] = {
         f"{ANNOTATIONS}[io.kubernetes.container.terminationMessagePath]", "/srv/x"
     ),
     "mount: one left out": without_mount("/etc/settings"),
+    "mount: the pod's token left out": without_mount("/var/run/secrets/kubernetes.io/serviceaccount"),
+    "mount: the pod's token is another folder": mount(
+        "/var/run/secrets/kubernetes.io/serviceaccount", source=f"{SHARED}/{'1' * 64}-{'a' * 16}-serviceaccount"
+    ),
     "mount: proc left out": without_mount("/proc"),
     "mount: one twice": twice("/etc/settings"),
     "mount: one more": more(
