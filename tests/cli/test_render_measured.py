@@ -43,7 +43,7 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "out"
 
 
-def applied(folder: Path, **changes: str) -> Pod:
+def applied(folder: Path, *, revoked: bool = False, **changes: str) -> Pod:
     """The pod that Knative makes of the rendered Service and the webhook of a cluster injects, with its name."""
     service = yaml.safe_load((folder / "service.yaml").read_text())
     maps = rendering.cluster()["knative"]["configMaps"]
@@ -51,6 +51,8 @@ def applied(folder: Path, **changes: str) -> Pod:
     # Another configuration is in force by now, with the template of the rendering still accepted.
     configuration = Configuration.model_validate({"sidecar": {"image": "morphisms/sidecar:later"}})
     accepted = AcceptedTemplates({template.digest: template})
+    if revoked:
+        accepted = AcceptedTemplates(revoked=frozenset([template.digest]), withdrawn=(template,))
     classes = {"kata-qemu-snp": RuntimeClassRecord("kata-qemu-snp", "kata-qemu-snp")}
     snapshot = Snapshot({"shop": Mode.ENFORCE}, runtime_classes=classes, templates=accepted)
     admission = Admission(configuration, snapshot)
@@ -199,6 +201,11 @@ def test_the_webhook_denies_a_pod_that_differs_with_the_field(rendered: Path, tm
 def test_the_template_of_the_rendering_has_to_be_accepted(rendered: Path) -> None:
     with pytest.raises(AssertionError, match=r"isolation/measured-pod|secrets/init-container"):
         applied(rendered, **{"morphisms.dev/template": f"sha256:{'0' * 64}"})
+
+
+def test_a_pod_of_a_revoked_template_is_refused_by_name(rendered: Path) -> None:
+    with pytest.raises(AssertionError, match=r"container template sha256:[0-9a-f]{12}….* revoked"):
+        applied(rendered, revoked=True)
 
 
 def test_two_renderings_are_equal_to_the_byte(rendered: Path, tmp_path: Path) -> None:

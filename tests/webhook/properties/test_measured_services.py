@@ -25,7 +25,7 @@ from measured.pod import INITDATA_ANNOTATION
 from tests.cli import rendering
 from tests.measured.guest_requests import Host, Request, guest_requests
 from tests.support.policy_engine import Engine
-from tests.webhook.properties.services import Service, services
+from tests.webhook.properties.measured_services import Service, services
 from webhook.request import User
 
 CREATOR: Final = User("system:serviceaccount:kube-system:replicaset-controller", ("system:authenticated",))
@@ -59,7 +59,7 @@ def rendered(service: Service, images: Images) -> tuple[Rendering, Pod]:
     """The rendering, and the pod of its Service once the API server, Knative and the webhook have made it."""
     result = render(copy.deepcopy(service), "shop", inputs(), read_images("images", json.dumps(images).encode()))
     admission = Admission(configuration_of(inputs()))
-    pod, name = pod_of(admission.copied_down(result.service, "shop"), "shop", inputs().settings)
+    pod, name = pod_of(admission.copied_down(result.source.result, "shop"), "shop", inputs().settings)
     _mount_token(pod["spec"])
     admitted = admission.pod(pod, "shop", CREATOR)
     assert admitted.denial is None, admitted.denial
@@ -102,7 +102,7 @@ def shuffled(ask: Request, order: random.Random) -> Request:
     return changed
 
 
-@settings(max_examples=12)
+@settings(max_examples=8)
 @given(services(), st.integers(0, 2**32))
 def test_a_rendered_service_runs_in_every_order_that_an_honest_host_may_choose(
     guest: Engine, made: tuple[Service, Images], seed: int
@@ -126,7 +126,7 @@ def test_a_rendered_service_runs_in_every_order_that_an_honest_host_may_choose(
     assert differences(unseen, document) == []
 
 
-@settings(max_examples=15)
+@settings(max_examples=10)
 @given(services(), st.data())
 def test_each_change_of_what_reaches_the_guest_is_refused_early_with_its_field_and_late_for_real(
     guest: Engine, made: tuple[Service, Images], data: st.DataObject
