@@ -29,10 +29,10 @@ test: setup
 	@$(BIN)/python -m tests.cluster.binaries
 	@$(BIN)/python -m tests.support.vectors
 	@$(BIN)/python -m tests.support.policy_engine
-	$(BIN)/pytest -n 2 --dist loadgroup
+	$(BIN)/pytest -n 3 --dist loadgroup
 
 test-fast: setup
-	$(BIN)/pytest -n 2 --dist loadgroup -m "not slow and not cluster"
+	$(BIN)/pytest -n 3 --dist loadgroup -m "not slow and not cluster"
 
 lint: setup
 	$(BIN)/ruff format --check .

@@ -97,12 +97,22 @@ def build(report: Report, *modules: Module) -> None:
     """Provide every program of the modules, telling `report` a line for each that had to be built."""
     _CACHE.mkdir(parents=True, exist_ok=True)
     for module in modules:
+        if not _missing(module) and all(_kept(module, name).exists() for name, _ in module.yaml):
+            continue
         with only_one(_CACHE / "lock", "another build of the control plane is under way", report):
             _build(module, report)
 
 
+def _missing(module: Module) -> list[Program]:
+    return [p for p in module.programs if _given(p) is None and not (module.folder / p.name).exists()]
+
+
+def _kept(module: Module, name: str) -> Path:
+    return module.folder / name.rpartition("/")[2]
+
+
 def _build(module: Module, report: Report) -> None:
-    missing = [p for p in module.programs if _given(p) is None and not (module.folder / p.name).exists()]
+    missing = _missing(module)
     if missing:
         report(f"building {module.name}: {', '.join(p.name for p in missing)} (once; kept in {module.folder})")
     module.folder.mkdir(parents=True, exist_ok=True)
@@ -119,7 +129,7 @@ def _build(module: Module, report: Report) -> None:
 
 def _keep(module: Module, name: str, parts: tuple[str, ...]) -> None:
     """Copy YAML out of a module, whose folder may be gone from Go's own cache later."""
-    target = module.folder / name.rpartition("/")[2]
+    target = _kept(module, name)
     if target.exists():
         return
     unfinished = target.with_name(f".{target.name}")

@@ -1,4 +1,4 @@
-"""The cluster tier: tests through a real control plane. One a run, a namespace a test.
+"""The cluster tier: tests through a real control plane. One a run, a namespace a test; it ends with the folder's tests.
 
 `cluster`: the running control plane (`tests.cluster.controlplane.ControlPlane`) with the nodes `snp-0`, `snp-1`
 (they host SNP guests) and `plain-0`, and the developer `dev`.
@@ -38,13 +38,13 @@ _HERE = Path(__file__).parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All of this folder is the tier; `make test` gives it to one worker (tests/conftest.py)."""
+    """All of this folder is the tier; which of it stays together: tests/support/spread.py."""
     for item in items:
         if _HERE in item.path.parents:
             item.add_marker("cluster")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def _report(request: pytest.FixtureRequest) -> Report:
     """Shows a line in spite of pytest's capturing."""
     capture = request.config.pluginmanager.getplugin("capturemanager")
@@ -56,12 +56,12 @@ def _report(request: pytest.FixtureRequest) -> Report:
     return report
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def _programs(_report: Report) -> None:
     binaries.build(_report, binaries.KUBERNETES, binaries.KNATIVE)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def cluster(_programs: None) -> Iterator[ControlPlane]:
     """The control plane, with nodes."""
     with control_plane("cluster") as running:
@@ -71,7 +71,7 @@ def cluster(_programs: None) -> Iterator[ControlPlane]:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def knative(cluster: ControlPlane, _report: Report) -> Iterator[Knative]:
     """Stock Knative on it."""
     with alone(_report):
@@ -83,7 +83,7 @@ def knative(cluster: ControlPlane, _report: Report) -> Iterator[Knative]:
             installed.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def morphisms(cluster: ControlPlane) -> Iterator[Installation]:
     """Installed from manifests/, two replicas running."""
     with running(Installation(cluster)) as installation:

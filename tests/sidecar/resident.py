@@ -32,7 +32,8 @@ folders = (root / "secrets", root / "run", root / "token", Path(helper), root / 
 places = PodPaths(*folders, ("127.0.0.1", int(port)), float(seconds))
 sys.exit(run(os.environ, places))
 """
-PATIENCE = 30.0
+PATIENCE = 120.0
+"""Seconds; it only ends a test that hangs, on a machine however busy."""
 
 
 @dataclass

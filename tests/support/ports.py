@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import random
+import re
 import socket
+from typing import Final
 
+# Below those that the kernel gives to outgoing connections, so that one stays free while its server restarts.
+_FIRST, _LAST = 12_000, 32_000
+_MOST_WORKERS: Final = 16
 _given: set[int] = set()
 
 
 def free_port() -> int:
-    """A port on which nothing listens now, and which nobody in this process was given.
+    """A port on which nothing listens now, and which no test of this run was given.
 
-    Below those that the kernel gives to outgoing connections, so that it stays free while its server restarts.
+    The workers of a run share no port: one would take what another has found free and not bound yet.
     """
     while True:
-        port = random.randint(12_000, 32_000)
+        port = random.choice(_own_ports())
         if port in _given:
             continue
         with socket.socket() as probe:
@@ -28,6 +34,13 @@ def free_port() -> int:
                 continue
             _given.add(port)
             return port
+
+
+def _own_ports() -> range:
+    """Each sixteenth, by the number of the worker of xdist; the last are for a process that is not one."""
+    worker = re.fullmatch(r"gw(\d+)", os.environ.get("PYTEST_XDIST_WORKER", ""))
+    number = int(worker[1]) % (_MOST_WORKERS - 1) if worker else _MOST_WORKERS - 1
+    return range(_FIRST + number, _LAST, _MOST_WORKERS)
 
 
 def has_ipv6() -> bool:

@@ -281,4 +281,6 @@ def test_three_megabytes_take_bounded_time(unit: str, length: int) -> None:
             start = time.process_time()
             list(rule.check(subject))
             best = min(best, time.process_time() - start)
+            if best < 0.5:
+                break
         assert best < 0.5

@@ -43,7 +43,7 @@ async def main(url, nodes):
     seconds = time.monotonic() - started
     assert len(cluster.current().nodes) == nodes
     first = resident("VmRSS") - before
-    for _ in range(5):
+    for _ in range(3):
         listed.clear()
         cluster._nodes.relist()
         await listed.wait()
@@ -66,8 +66,9 @@ def _nodes() -> list[dict[str, Any]]:
     base = review["request"]["object"]
     image = {"names": ["registry.example/library/" + "x" * 60 + "@sha256:" + "a" * 64], "sizeBytes": 12345678}
     nodes = []
+    text = json.dumps(base)
     for number in range(NODES_COUNT):
-        item = json.loads(json.dumps(base))
+        item = json.loads(text)
         name = f"node-{number:05}"
         item["metadata"] |= {"name": name, "uid": f"{number:032x}"}
         item["metadata"]["labels"] |= {

@@ -304,8 +304,8 @@ def test_deep_nesting_is_answered_on_every_path(
                 item = {**item["spec"]["template"], "kind": name}
         else:
             item = _rich_pod() if name == "Pod" else {"metadata": {"name": "x"}, "target": {"name": "n"}}
+        spoiled = copy.deepcopy(item)
         for part in _places(item)[1:]:
-            spoiled = copy.deepcopy(item)
             here: Any = spoiled
             for step in part[:-1]:
                 here = here[step]
@@ -319,12 +319,13 @@ def test_deep_nesting_is_answered_on_every_path(
                 "name": "x",
                 "namespace": NAMESPACE,
                 "userInfo": {"username": "u"},
-                "object": spoiled if place != "oldObject" else item,
-                "oldObject": spoiled if place != "object" else item,
+                "object": spoiled,
+                "oldObject": spoiled if place == "both" else item,
             }
             whole = {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request}
             # Compact, as the API server writes it: the reader of other JSON refuses a depth of 200.
             body = json.dumps(whole, separators=(",", ":"))
+            del here["odd"]
             try:
                 parsed = read_review(body.replace(f'"{deep}"', text).encode(), path)
             except ReviewError:
