@@ -1,7 +1,8 @@
 """The engine that guests evaluate their policy with: built once from `tests/measured/engine`, cached outside the tree.
 
-`python -m tests.support.policy_engine` builds it and says so. It needs cargo; where that is missing the tests that
-ask a policy are skipped, and say so.
+`python -m tests.support.policy_engine` builds it and says so. It needs cargo. Where that is missing, `celine-regorus`
+of PyPI stands in: the same crate in nearly the same release, but with all of its builtins, of which guests lack most,
+and without the agent's leniency towards a builtin's error. The test that this matters to is skipped, and says so.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import Any, Final, Self
 
+import jsonpatch
 import pytest
 
 from tests.cluster.binaries import only_one
@@ -28,33 +30,27 @@ _FILES: Final = ("Cargo.toml", "Cargo.lock", "src/main.rs")
 
 
 class Engine:
-    """One guest's policy and its state. `ask` puts a request as kata-agent does."""
+    """One guest's policy and its state. `ask` puts a request as kata-agent does. `binding`: PyPI's stands in."""
 
-    def __init__(self, policy: str) -> None:
-        self._process = subprocess.Popen([program()], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    def __init__(self, policy: str, *, binding: bool = False) -> None:
+        found = None if binding else program()
+        self._engine = _Binding() if found is None else _Process(found)
         self.load(policy)
 
     def load(self, policy: str) -> None:
         """Begin anew with this policy, which must be one that the engine can read."""
-        answer = self._exchange({"policy": policy})
+        answer = self._engine.exchange({"policy": policy})
         assert answer == {"loaded": True}, answer
 
     def ask(self, kind: str, request: dict[str, Any]) -> bool:
         """Whether the guest would carry the request out."""
-        answer = self._exchange({"kind": kind, "request": request})
+        answer = self._engine.exchange({"kind": kind, "request": request})
         self.error = answer.get("error", "")
         return bool(answer["allowed"])
 
     def value(self, query: str, request: dict[str, Any]) -> list[Any]:
         """The values of a query, to see why a request is refused."""
-        return list(self._exchange({"eval": query, "request": request})["values"])
-
-    def _exchange(self, message: dict[str, Any]) -> dict[str, Any]:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(message) + "\n")
-        self._process.stdin.flush()
-        return dict(json.loads(self._process.stdout.readline()))
+        return list(self._engine.exchange({"eval": query, "request": request})["values"])
 
     def __enter__(self) -> Self:
         return self
@@ -62,18 +58,81 @@ class Engine:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._engine.close()
+
+
+class _Process:
+    """The engine that guests use, which reads and writes lines of JSON."""
+
+    def __init__(self, binary: Path) -> None:
+        self._process = subprocess.Popen([binary], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def exchange(self, message: dict[str, Any]) -> dict[str, Any]:
         assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(message) + "\n")
+        self._process.stdin.flush()
+        return dict(json.loads(self._process.stdout.readline()))
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._process.stdin.close()
         self._process.wait(10)
+        self._process.stdout.close()
 
 
-def program() -> Path:
-    """The engine; skips the test where it cannot be built."""
+# The agent takes a builtin's error for undefined. The binding ends the evaluation, so there the question is not asked.
+_LENIENT: Final = "is_empty(value) if count(value) == 0"
+_STRICT: Final = "is_empty(value) if { not is_null(value); count(value) == 0 }"
+
+
+class _Binding:
+    """The same protocol on PyPI's binding. State: `data.pstate`, changed by the patches that rules answer with."""
+
+    def exchange(self, message: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return self._answer(message)
+        except (RuntimeError, ValueError, KeyError, jsonpatch.JsonPatchException) as error:
+            return {"allowed": False, "error": str(error)}
+
+    def close(self) -> None:
+        """Nothing runs."""
+
+    def _answer(self, message: dict[str, Any]) -> dict[str, Any]:
+        if "policy" in message:
+            self._engine, self._state = regorus().Engine(), {"pstate": {}}
+            self._engine.add_policy("agent_policy", message["policy"].replace(_LENIENT, _STRICT))
+            return {"loaded": True}
+        self._engine.clear_data()
+        self._engine.add_data_json(json.dumps(self._state))
+        self._engine.set_input_json(json.dumps(message["request"]))
+        if "eval" in message:
+            return {"values": self._values(message["eval"])}
+        (value,) = self._values(f"data.agent_policy.{message['kind']}")
+        if isinstance(value, bool):
+            return {"allowed": value}
+        if value["allowed"] and value.get("ops"):
+            self._state = jsonpatch.apply_patch(self._state, value["ops"])
+        return {"allowed": bool(value["allowed"])}
+
+    def _values(self, query: str) -> list[Any]:
+        found = json.loads(self._engine.eval_query_as_json(query))
+        return [one["value"] for result in found["result"] for one in result["expressions"]]
+
+
+def regorus() -> ModuleType:
+    """PyPI's binding; skips the test where it is not installed either."""
+    return pytest.importorskip("regorus", reason="needs cargo, or PyPI's celine-regorus, to evaluate guests' policies")
+
+
+def program() -> Path | None:
+    """The engine; None where it cannot be built."""
     source = b"".join((_SOURCE / name).read_bytes() for name in _FILES)
     target = _CACHE / f"engine-{hashlib.sha256(source).hexdigest()[:16]}"
     if not target.exists():
         if shutil.which("cargo") is None:
-            pytest.skip("needs Rust's cargo, which builds the engine that guests evaluate their policy with")
+            return None
         _CACHE.mkdir(parents=True, exist_ok=True)
         with only_one(_CACHE / "lock", "another build of the policy engine", _say):
             if not target.exists():
@@ -107,6 +166,6 @@ def _with_sources(lock: str, work: Path) -> str:
 
 if __name__ == "__main__":
     if shutil.which("cargo") is None:
-        print("no cargo: tests that evaluate a guest's policy will be skipped")
+        print("no cargo: PyPI's binding stands in for the engine that guests evaluate their policy with")
     else:
         program()
