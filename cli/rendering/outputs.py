@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import yaml
 
 from cli.conversion.source import rewritten
+from cli.rendering.changes import in_words
 from cli.rendering.files import Inputs
 from cli.rendering.rendering import Rendering
 from cli.support.whole_file import write_whole
@@ -74,27 +75,8 @@ def changes(folder: Path, rendering: Rendering) -> list[str]:
         former = read_policy(read_bounded(folder / POLICY, _MAX).decode("ascii")).data
     except (UnusableInputError, PolicyError, UnicodeDecodeError):
         return []
-    return [f"changed         {line}" for line in _changes("", former, rendering.data)]
-
-
-def _changes(field: str, one: Any, other: Any) -> list[str]:
-    """Fields that were added, removed or changed; values only where they are short and not a variable's."""
-    if one == other:
-        return []
-    if isinstance(one, dict) and isinstance(other, dict):
-        lines = []
-        for key in sorted(one.keys() | other.keys()):
-            where = f"{field}.{key}" if field else str(key)
-            if key not in one:
-                lines.append(f"{where} is new")
-            elif key not in other:
-                lines.append(f"{where} is gone")
-            else:
-                lines += _changes(where, one[key], other[key])
-        return lines
-    if field == "containers":
-        named = [{container["name"]: container for container in side} for side in (one, other)]
-        return _changes("containers ", *named)
-    if field.endswith("digest"):
-        return [f"{field}: {one} to {other}"]
-    return [f"{field} is another"]
+    try:
+        lines = in_words(former, rendering.data)
+    except (KeyError, TypeError, AttributeError, ValueError):
+        lines = ["the former policy's data has a form that no pod gives"]
+    return [f"changed         {line}" for line in lines]

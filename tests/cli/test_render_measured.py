@@ -43,11 +43,12 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "out"
 
 
-def applied(folder: Path, *, revoked: bool = False, **changes: str) -> Pod:
+def applied(folder: Path, *, revoked: bool = False, captured: dict[str, Any] | None = None, **changes: str) -> Pod:
     """The pod that Knative makes of the rendered Service and the webhook of a cluster injects, with its name."""
     service = yaml.safe_load((folder / "service.yaml").read_text())
-    maps = rendering.cluster()["knative"]["configMaps"]
-    template = ContainerTemplate.model_validate(rendering.cluster()["template"])
+    captured = rendering.cluster() if captured is None else captured
+    maps = captured["knative"]["configMaps"]
+    template = ContainerTemplate.model_validate(captured["template"])
     # Another configuration is in force by now, with the template of the rendering still accepted.
     configuration = Configuration.model_validate({"sidecar": {"image": "morphisms/sidecar:later"}})
     accepted = AcceptedTemplates({template.digest: template})
@@ -252,8 +253,8 @@ def test_the_summary_says_what_changed_without_values(tmp_path: Path, capsys: py
     capsys.readouterr()
     assert main(arguments) == 0
     said = capsys.readouterr().err
-    assert "env.COLOUR is another" in said
-    assert f"image.digest: sha256:{'a' * 64} to sha256:{'b' * 64}" in said
+    assert "container user-container: variable COLOUR has another value" in said
+    assert f"image sha256:{'a' * 64} becomes sha256:{'b' * 64}" in said
     assert "green" not in said
     assert "HOST_DATA" in said
 

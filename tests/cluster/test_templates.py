@@ -7,13 +7,11 @@ played: a ConfigMap reaches one replica after the other, and one replica sees th
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import os
 import re
 import subprocess
 import sys
-import tarfile
 import threading
 from base64 import b64encode
 from collections.abc import Iterator
@@ -35,6 +33,7 @@ from tests.cluster.namespace import Namespace
 from tests.cluster.nodes import add_confidential_node, add_node
 from tests.manifests.rendering import MANIFESTS
 from tests.support.paths import ROOT
+from tests.support.trees import tree
 from tests.support.until import until
 from webhook.configuration.model import Configuration
 from webhook.configuration.templates_map import template_key
@@ -383,11 +382,11 @@ def _restart(replica: Replica) -> None:
 @pytest.fixture
 def upgraded(_programs: None) -> Iterator[Fleet]:
     """The tree of the release before, installed and running."""
-    tree = _tree_before()
+    before = tree(_BEFORE)
     with _cluster("releases") as cluster:
         installation = Fleet(cluster, "base")
-        installation.tree = tree
-        installation.write(tree / "manifests" / "base", "before", _OLD)
+        installation.tree = before
+        installation.write(before / "manifests" / "base", "before", _OLD)
         with running(installation):
             yield installation
 
@@ -434,20 +433,6 @@ def _blocks(title: str) -> list[str]:
     """The commands of a section of the page."""
     section = _PAGE.partition(f"{title}\n")[2].partition("\n## ")[0]
     return re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
-
-
-def _tree_before() -> Path:
-    """The tree of the commit before templates, from the history."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "morphisms" / "trees" / _BEFORE
-    if not (folder / "cli").is_dir():
-        archive = subprocess.run(["git", "archive", _BEFORE], cwd=ROOT, capture_output=True, check=False)
-        if archive.returncode:
-            pytest.skip(f"this checkout's history lacks commit {_BEFORE}, from which the test upgrades")
-        unfinished = folder.with_name(f"{_BEFORE}.{os.getpid()}")
-        with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:
-            files.extractall(unfinished, filter="data")
-        unfinished.rename(folder)
-    return folder
 
 
 @_AS_INSTALLED

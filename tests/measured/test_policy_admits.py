@@ -12,7 +12,7 @@ import pytest
 
 from measured.image import Image, digest_of, read_image
 from measured.pod import Choices, measure
-from measured.policy import read_policy, rules_text, write_policy
+from measured.policy import read_policy, rules_digest, rules_text, write_policy
 from tests.measured import pods
 from tests.measured.guest_requests import Host, Request, end, run, start, stop
 from tests.support.paths import SHARED
@@ -94,6 +94,11 @@ def test_the_rules_can_be_read_by_every_agent() -> None:
     assert "'''" not in text
     assert "print(" not in text
     assert max(map(len, pods.policy().splitlines())) < 1000
+
+
+def test_the_rules_of_a_version_never_change() -> None:
+    """Webhook and verifier know a rendering by its rules' text: a changed one is version 2, beside this."""
+    assert rules_digest(1) == "f022f3ebdd6faf62563c34dd226392dfe325b9f60133df7e159413c9613ad2fb"
 
 
 def allowed(guest: Engine, ask: Request) -> bool:
