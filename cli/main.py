@@ -23,6 +23,7 @@ COMMANDS: dict[str, str] = {
     "capture": "cli.commands.capture",
     "render": "cli.commands.render",
     "check": "cli.commands.check",
+    "audit": "cli.commands.audit",
     "convert": "cli.commands.convert",
     "migrate": "cli.commands.migrate",
     "report": "cli.commands.report",

@@ -17,7 +17,7 @@ from webhook.rules import POD
 from webhook.rules.rule import Rule, Severity
 
 _SCHEMA: Final = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
-_LEVELS: Final = {
+LEVELS: Final = {
     Severity.CRITICAL: "error",
     Severity.HIGH: "error",
     Severity.MEDIUM: "warning",
@@ -31,25 +31,29 @@ _ROOT: Final = "%SRCROOT%"
 def sarif(findings: Sequence[Finding], not_evaluated: Sequence[str], notes: Sequence[tuple[Manifest, str]] = ()) -> str:
     """The log of one run: a description per rule, a result per finding, a notification per note."""
     places = {rule.id: index for index, rule in enumerate(POD)}
+    notifications = [
+        {
+            "level": "note",
+            "message": {"text": f"not evaluated without a snapshot of the cluster: {rule}"},
+            "associatedRule": {"id": rule, "index": places[rule]},
+        }
+        for rule in not_evaluated
+    ]
+    return sarif_log(
+        [_result(finding, places[finding.rule.id]) for finding in findings],
+        [*notifications, *(_note(manifest, note) for manifest, note in notes)],
+        originalUriBaseIds={_ROOT: {"description": {"text": "The folder that the check ran in."}}},
+    )
+
+
+def sarif_log(results: Sequence[Any], notifications: Sequence[Any], **more: Any) -> str:
+    """The log of one run by the rules of pods; `more` are further members of the run."""
     run: dict[str, Any] = {
         "tool": {"driver": {"name": "morphisms", "version": VERSION, "rules": [_rule(rule) for rule in POD]}},
-        "originalUriBaseIds": {_ROOT: {"description": {"text": "The folder that the check ran in."}}},
-        "invocations": [
-            {
-                "executionSuccessful": True,
-                "toolExecutionNotifications": [
-                    {
-                        "level": "note",
-                        "message": {"text": f"not evaluated without a snapshot of the cluster: {rule}"},
-                        "associatedRule": {"id": rule, "index": places[rule]},
-                    }
-                    for rule in not_evaluated
-                ]
-                + [_note(manifest, note) for manifest, note in notes],
-            }
-        ],
+        **more,
+        "invocations": [{"executionSuccessful": True, "toolExecutionNotifications": list(notifications)}],
         "columnKind": "unicodeCodePoints",
-        "results": [_result(finding, places[finding.rule.id]) for finding in findings],
+        "results": list(results),
     }
     return json.dumps({"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]}, indent=2) + "\n"
 
@@ -58,7 +62,7 @@ def _rule(rule: Rule[Any]) -> dict[str, Any]:
     return {
         "id": rule.id,
         "shortDescription": {"text": rule.summary},
-        "defaultConfiguration": {"level": _LEVELS[rule.severity]},
+        "defaultConfiguration": {"level": LEVELS[rule.severity]},
         "properties": {"tags": ["security"], "security-severity": _SCORES[rule.severity]},
     }
 
@@ -81,11 +85,11 @@ def _place(manifest: Manifest) -> dict[str, Any]:
 def _result(finding: Finding, index: int) -> dict[str, Any]:
     manifest = finding.manifest
     exception = finding.exception
-    suppressed = {} if exception is None else {"suppressions": [_suppression(exception)]}
+    suppressed = {} if exception is None else {"suppressions": [suppression(exception)]}
     return {
         "ruleId": finding.rule.id,
         "ruleIndex": index,
-        "level": _LEVELS[finding.rule.severity],
+        "level": LEVELS[finding.rule.severity],
         "message": {"text": f"{manifest.title}: {finding.message}"},
         "locations": [
             {
@@ -97,7 +101,8 @@ def _result(finding: Finding, index: int) -> dict[str, Any]:
     }
 
 
-def _suppression(exception: PolicyException) -> dict[str, Any]:
+def suppression(exception: PolicyException) -> dict[str, Any]:
+    """An exception as a result carries it."""
     return {
         "kind": "external",
         "status": "accepted",

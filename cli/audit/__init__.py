@@ -1,0 +1,1 @@
+"""The findings of a live cluster, in each form that people and programs read."""
