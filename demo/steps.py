@@ -6,7 +6,6 @@ import copy
 import hashlib
 import json
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -168,7 +167,7 @@ def _led_to(pod: dict[str, Any], url: str) -> dict[str, Any]:
     (container,) = (each for each in led["spec"]["initContainers"] if each["name"] == CONTAINER)
     (variable,) = (each for each in container["env"] if each["name"] == PLAN_VARIABLE)
     plan = read_plan(variable["value"])
-    variable["value"] = write_plan(replace(plan, verifier=replace(plan.verifier, url=url)))
+    variable["value"] = write_plan(plan._replace(verifier=plan.verifier._replace(url=url)))
     return led
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from kbs.ephemeral_key import EphemeralKey
 from kbs.messages import (
@@ -31,8 +30,7 @@ _ROLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _CORRELATION_ID = re.compile(r"[0-9a-f]{16}")
 
 
-@dataclass(frozen=True, slots=True)
-class ErrorAnswer:
+class ErrorAnswer(NamedTuple):
     """A refusal as the guest reads it; `correlation_id` is empty when the answer had none."""
 
     problem: str

@@ -19,10 +19,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import sha384
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 AUTH_PATH: Final = "/kbs/v0/auth"
 ATTEST_PATH: Final = "/kbs/v0/attest"
@@ -78,8 +77,7 @@ class ErrorType(StrEnum):
     UNAVAILABLE = "TemporarilyUnavailable"  # 503: the same request may succeed later, see Retry-After
 
 
-@dataclass(frozen=True, slots=True)
-class VaultToken:
+class VaultToken(NamedTuple):
     """The plaintext of the third answer. `lease_seconds` 0: the token does not expire.
 
     `vault_ca`: the CA certificates (PEM) by which the verifier itself trusts Vault; empty where it uses the system's
@@ -87,12 +85,15 @@ class VaultToken:
     plan's.
     """
 
-    token: str = field(repr=False)
+    token: str
     lease_seconds: int
     renewable: bool
     assurance: str
     simulated: bool
     vault_ca: str = ""
+
+    def __repr__(self) -> str:  # without the token
+        return f"VaultToken(assurance={self.assurance!r}, simulated={self.simulated})"
 
 
 def binding(nonce: str, tee_pubkey: Mapping[str, str], additional_evidence: str) -> bytes:

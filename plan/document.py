@@ -8,8 +8,7 @@ with a changed plan. `plan.codec` is its form as text.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:  # most plans have none, and a cold start pays for each module
     from kbs.verifier_attest import VerifierAttest
@@ -31,8 +30,7 @@ class PlanError(ValueError):
     """The document is not a plan; the message names the field and never holds a value."""
 
 
-@dataclass(frozen=True, slots=True)
-class Workload:
+class Workload(NamedTuple):
     """Who the pod claims to be. The verifier does not trust this: it reads the pod's token."""
 
     cluster: str
@@ -41,16 +39,14 @@ class Workload:
     service_account: str
 
 
-@dataclass(frozen=True, slots=True)
-class EvidenceSource:
+class EvidenceSource(NamedTuple):
     """One of EVIDENCE_SOURCES, and its address: a URL or a path."""
 
     name: str
     address: str
 
 
-@dataclass(frozen=True, slots=True)
-class Verifier:
+class Verifier(NamedTuple):
     """The attestation verifier. `ca` is PEM text, empty for the image's own trust store.
 
     `role` is the Vault role that the pod requests; the appraisal policy decides. `attest` is what the verifier has to
@@ -64,8 +60,7 @@ class Verifier:
     attest: VerifierAttest | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Vault:
+class Vault(NamedTuple):
     """Vault or OpenBao. `mounts` gives each KV mount's version, 1 or 2, by name."""
 
     url: str
@@ -74,8 +69,7 @@ class Vault:
     mounts: tuple[tuple[str, int], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class SecretFile:
+class SecretFile(NamedTuple):
     """A secret published as a file below SECRETS_PATH; without `key` the whole secret as JSON."""
 
     name: str
@@ -87,8 +81,7 @@ class SecretFile:
     template: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class EnvVariable:
+class EnvVariable(NamedTuple):
     """A variable of one container: either `value`, a text with `${vault:PATH#KEY}` inside, or `path` and `key`.
 
     In `value`, `$(NAME)` of a NAME in `expand` becomes the container's variable when the container starts.
@@ -103,8 +96,7 @@ class EnvVariable:
     expand: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class EnvFrom:
+class EnvFrom(NamedTuple):
     """Every key of the secret becomes a variable of the container."""
 
     container: str
@@ -112,8 +104,7 @@ class EnvFrom:
     version: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """The whole document. `on_change` is `none` or `signal:SIG…:PROCESS`; `file_mode` one of FILE_MODES."""
 
     workload: Workload

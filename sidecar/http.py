@@ -8,8 +8,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from kbs.bounded_http import NameTimeoutError, TimedSocket, TooLargeError, http_connection, open_connection, read_body
 from kbs.deadline import Deadline
@@ -26,8 +25,7 @@ _CANNOT_NOW: Final = "cannot answer now"
 _BUSY: Final = frozenset({429, 500, 502, 503, 504})
 
 
-@dataclass(frozen=True, slots=True)
-class Busy:
+class Busy(NamedTuple):
     """Why a server cannot answer now, in words that follow its name."""
 
     reason: Reason
@@ -35,8 +33,7 @@ class Busy:
     correlation_id: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Party:
+class Party(NamedTuple):
     """The server on the other side: its name for people, and the reason for each way in which a call can fail.
 
     `try_another`: statuses of a replica that cannot answer where the next one may.
@@ -105,12 +102,14 @@ VAULT: Final = Party(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """An answer that is neither busy nor a redirect."""
 
     status: int
-    body: bytes = field(repr=False)
+    body: bytes
+
+    def __repr__(self) -> str:  # without the body, which may hold a secret
+        return f"Answer(status={self.status})"
 
 
 def json_object(body: bytes) -> dict[str, Any]:

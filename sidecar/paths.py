@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from plan.layout import HEALTH_PORT, RUN_PATH, SECRETS_PATH, TOKEN_FILE, TOKEN_PATH
 
 
-@dataclass(frozen=True, slots=True)
-class PodPaths:
+class PodPaths(NamedTuple):
     """Folders, files and an address; the defaults are the pod's.
 
     `reread_seconds`: after what time a KV secret, which has no lease, is read again. Five minutes are Vault Agent's

@@ -7,8 +7,7 @@ import binascii
 import hmac
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from attestation.errors import FormatError
 from attestation.evidence.errors import Code, EvidenceError
@@ -21,8 +20,7 @@ CERTIFICATE_KINDS = frozenset({"VCEK", "VLEK", "ASK", "ASVK"})
 _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----(.*?)-----END CERTIFICATE-----", re.DOTALL)
 
 
-@dataclass(frozen=True, slots=True)
-class CollectedEvidence:
+class CollectedEvidence(NamedTuple):
     """One report of 1,184 bytes, as `source` gave it.
 
     `certificates`: leaf and intermediate in DER, as far as the platform hands them out. `document`: the CoCo evidence
@@ -30,9 +28,12 @@ class CollectedEvidence:
     """
 
     source: str
-    report: bytes = field(repr=False)
-    certificates: tuple[TableEntry, ...] = field(default=(), repr=False)
-    document: bytes | None = field(default=None, repr=False)
+    report: bytes
+    certificates: tuple[TableEntry, ...] = ()
+    document: bytes | None = None
+
+    def __repr__(self) -> str:  # without the evidence
+        return f"CollectedEvidence(source={self.source!r})"
 
 
 class EvidenceSource(Protocol):

@@ -7,7 +7,6 @@ value, `nonzero_reserved` tells which must-be-zero bytes are set, and versions a
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass, fields
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -43,8 +42,7 @@ class FirmwareVersion(NamedTuple):
         return f"{self.major}.{self.minor}.{self.build}"
 
 
-@dataclass(frozen=True, slots=True)
-class GuestPolicy:
+class GuestPolicy(NamedTuple):
     """POLICY: what the guest's owner demanded at launch and firmware enforces (AMD 56860, table "Guest Policy")."""
 
     value: int
@@ -132,8 +130,7 @@ def platform_info_names(value: int) -> tuple[str, ...]:
     return tuple(by_bit.get(bit, f"bit {bit}") for bit in range(64) if value >> bit & 1)
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(NamedTuple):
     """One report, field by field. Digests and ids are raw bytes; TCBs are eight raw bytes (`tcb.decode_tcb`).
 
     `signature_r` and `signature_s` are 72 bytes each, little-endian, as transmitted. `raw` is what was parsed: the
@@ -268,7 +265,7 @@ def _whole_format() -> struct.Struct:
 
 
 _FORMAT = _whole_format()
-_NAMES = tuple(field.name for field in fields(Report))[:-1]
+_NAMES = Report._fields[:-1]
 
 
 def parse_report(raw: bytes) -> Report:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 import uuid
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from attestation.errors import FormatError
 
@@ -27,8 +27,7 @@ KINDS: dict[uuid.UUID, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class TableEntry:
+class TableEntry(NamedTuple):
     """One blob: `kind` is a name of KINDS, or the GUID as text when it is unknown; `data` is DER or PEM, unparsed."""
 
     kind: str

@@ -7,15 +7,13 @@ floor for the wrong reason.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 TcbLayout = Literal["milan", "turin"]
 _LEAF_ISSUER = re.compile(r"SEV-(?:VLEK-)?([A-Za-z0-9]+)")
 
 
-@dataclass(frozen=True, slots=True)
-class ProductLine:
+class ProductLine(NamedTuple):
     """One product line as AMD's key service names it.
 
     `chip_id_size`: how many leading bytes of CHIP_ID are the hwID (the rest is zero).

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from attestation.errors import FormatError
 from attestation.report.products import TcbLayout
@@ -20,18 +20,22 @@ def components(layout: TcbLayout) -> tuple[str, ...]:
     return tuple(_LAYOUTS[layout])
 
 
-@dataclass(frozen=True, slots=True)
-class Tcb:
-    """Security versions of the firmware components, each 0 to 255. `fmc` exists from Turin on and is None before.
-
-    Has no ordering operators on purpose: versions compare component by component, never as one number.
-    """
-
+class _Versions(NamedTuple):
     bootloader: int
     tee: int
     snp: int
     microcode: int
     fmc: int | None = None
+
+
+class Tcb(_Versions):
+    """Security versions of the firmware components, each 0 to 255. `fmc` exists from Turin on and is None before.
+
+    Has no ordering operators on purpose: versions compare component by component, never as a tuple or one number.
+    """
+
+    __slots__ = ()
+    __lt__ = __le__ = __gt__ = __ge__ = None  # type: ignore[assignment]
 
     def at_least(self, floor: Tcb) -> bool:
         """Every component is at least the floor's; False when only one of the two has an FMC."""

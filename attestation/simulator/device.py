@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import sha384
 
@@ -76,7 +76,7 @@ class Device:
         tcb = encode_tcb(TCB, SIMULATED.tcb_layout)
         reported = tcb
         if self.tamper is Tamper.TCB:
-            reported = encode_tcb(replace(TCB, snp=TCB.snp - 1), SIMULATED.tcb_layout)
+            reported = encode_tcb(TCB._replace(snp=TCB.snp - 1), SIMULATED.tcb_layout)
         family, model, _ = SIMULATED.cpuid[0]
         values: dict[str, int | bytes] = {
             "version": NEWEST_VERSION,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -144,7 +143,7 @@ class Attester:
             keep(token)
             return
         # The token is kept all the same, so that it can be revoked, but nothing is trusted by this CA.
-        keep(replace(token, vault_ca=""))
+        keep(token._replace(vault_ca=""))
         if is_another_ca:
             raise SidecarError(
                 Reason.VAULT_CA_DIFFERS,

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from plan.document import EnvVariable, Plan, SecretFile
 from plan.expansion import escaped, escapes_reference, split_expansions
@@ -27,12 +26,14 @@ _MAX_ENV_FILE: Final = 1024 * 1024
 _MAX_PAIRS: Final = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class File:
+class File(NamedTuple):
     """A file's content and permission bits."""
 
-    content: bytes = field(repr=False)
+    content: bytes
     mode: int
+
+    def __repr__(self) -> str:  # without the content
+        return f"File(mode={self.mode:o})"
 
 
 def reads(plan: Plan) -> list[Read]:

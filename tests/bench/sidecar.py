@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -249,7 +249,7 @@ class Setting:
         for _ in range(count):
             pod = self._pod()
             if proof:
-                pod.change(verifier=replace(pod.plan.verifier, attest=self.demand))
+                pod.change(verifier=pod.plan.verifier._replace(attest=self.demand))
             argv = [_PYTHON, "-IS", "-c", _START, str(pod.root), str(pod.helper), ":".join(_PATHS)]
             jobs.append((_job(pod.root, argv, {layout.PLAN_VARIABLE: write_plan(pod.plan)}), pod.run_folder / "ready"))
         return jobs

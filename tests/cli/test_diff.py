@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import io
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -200,7 +199,7 @@ def test_a_container_like_ours_that_its_author_wrote_is_not_shown() -> None:
     pair = EnvVariable("app", "A", None, "secret/db", "a", None)
     view = Pod(pod(), "shop", Configuration())
     assert view.profile is not None
-    plan = replace(make_plan(view, view.profile), env=(pair,))
+    plan = make_plan(view, view.profile)._replace(env=(pair,))
     before = imitation(args=[SECRET], env=[{"name": "MORPHISMS_PLAN", "value": write_plan(plan)}])
     assert SECRET not in redacted_diff("t", before, {}, Configuration())
 

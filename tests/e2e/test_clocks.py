@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -70,7 +69,7 @@ def test_a_verifier_whose_clock_is_off_serves_no_guest(
             monkeypatch.delenv(name)
         client = running.client()
         until(lambda: client.call("GET", "/readyz").status == 503)
-        pod.change(verifier=replace(pod.plan.verifier, url=f"https://127.0.0.1:{running.port}"), deadline_seconds=4)
+        pod.change(verifier=pod.plan.verifier._replace(url=f"https://127.0.0.1:{running.port}"), deadline_seconds=4)
         event = refused(pod.run(), Exit.VERIFIER_UNREACHABLE, "verifier-clock")
         assert running.events("clock")[0]["detail"].startswith(f"the clock is {offset[0]}")
         client.close()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -141,7 +141,7 @@ class Once:
 def run_with(pod: Pod, bao: RaftOpenBao, folder: Path, once: Once, *, during: Callable[[], object] = int) -> Ended:
     """A run whose way to Vault leads through a front with this fault; `during`: done once the fault has come."""
     with front(folder / "front", (bao.port, bao.ca), once) as fronted:
-        pod.change(vault=replace(pod.plan.vault, url=fronted.url, ca=fronted.ca))
+        pod.change(vault=pod.plan.vault._replace(url=fronted.url, ca=fronted.ca))
         process = pod.start()
         assert once.happened.wait(30)
         during()
@@ -245,7 +245,7 @@ def test_secret_deleted(published_pod: Pod, bao: RaftOpenBao, tmp_path: Path) ->
 def test_version_destroyed(published_pod: Pod, bao: RaftOpenBao, tmp_path: Path) -> None:
     rest = DB.removeprefix("secret/")
     newest = bao.done("GET", f"secret/metadata/{rest}")["data"]["current_version"]
-    published_pod.change(secrets=(replace(published_pod.plan.secrets[0], version=newest),))
+    published_pod.change(secrets=(published_pod.plan.secrets[0]._replace(version=newest),))
 
     def destroy() -> None:
         bao.done("PUT", f"secret/destroy/{rest}", {"versions": [newest]})
@@ -262,7 +262,7 @@ def test_memory_volume_full(
 ) -> None:
     path = f"{DB}-large"
     bao.done("POST", path.replace("secret/", "secret/data/", 1), {"data": {"text": CANARY * 15_000}})
-    large = replace(published_pod.plan.secrets[0], name="large", path=path, file="large", key="text")
+    large = published_pod.plan.secrets[0]._replace(name="large", path=path, file="large", key="text")
     published_pod.change(secrets=(*published_pod.plan.secrets, large))
     answered("memory volume full", published_pod, published_pod.run())
     assert not (published_pod.secrets / "large").exists()

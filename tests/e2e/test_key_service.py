@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -52,7 +51,7 @@ def start_verifier(tmp_path: Path, site: Site, hierarchy: Hierarchy, issuer: Iss
 def on(pod: Pod, running: Verifier, machine: str) -> Pod:
     """The pod, on this machine and with this verifier."""
     url = f"https://127.0.0.1:{running.port}"
-    pod.change(verifier=replace(pod.plan.verifier, url=url), evidence=(EvidenceSource("simulated", machine),))
+    pod.change(verifier=pod.plan.verifier._replace(url=url), evidence=(EvidenceSource("simulated", machine),))
     return pod
 
 

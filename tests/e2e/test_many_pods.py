@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import statistics
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -64,7 +63,7 @@ def test_more_than_the_verifier_takes_from_one_address_come_in_by_turns(
     with verifier(strict) as running:
         pods = [new_pod() for _ in range(16)]
         for each in pods:
-            each.change(verifier=replace(each.plan.verifier, url=f"https://127.0.0.1:{running.port}"))
+            each.change(verifier=each.plan.verifier._replace(url=f"https://127.0.0.1:{running.port}"))
         ends = start_all(pods)
     served(pods, ends)
     waited = [len(ended.named("retry")) for ended in ends]

@@ -27,7 +27,6 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
 from uuid import uuid4
@@ -177,7 +176,7 @@ def test_a_verifier_killed_before_its_pods_come_again(
 ) -> None:
     mortal = replica(site, tmp_path / "mortal", hierarchy, issuer)
     with forwarder() as front:
-        staying.change(verifier=replace(staying.plan.verifier, url=f"https://127.0.0.1:{front.port}"))
+        staying.change(verifier=staying.plan.verifier._replace(url=f"https://127.0.0.1:{front.port}"))
         with contextlib.ExitStack() as first, resident(staying, reread=_REREAD) as sidecar:
             front.targets.append(first.enter_context(verifier(mortal)).port)
             sidecar.wait("published")
@@ -213,7 +212,7 @@ def test_a_verifier_killed_where_there_is_another(
         verifier(replica(site, tmp_path / "first", hierarchy, issuer)) as first,
         forwarder(first.port, verifier_process.port) as front,
     ):
-        staying.change(verifier=replace(staying.plan.verifier, url=f"https://127.0.0.1:{front.port}"))
+        staying.change(verifier=staying.plan.verifier._replace(url=f"https://127.0.0.1:{front.port}"))
         with resident(staying) as sidecar:
             sidecar.wait("published")
             first.process.kill()

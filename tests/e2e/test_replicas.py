@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -67,7 +67,7 @@ def machine_behind(machine: str) -> Iterator[Forwarder]:
 @pytest.fixture
 def served_pod(pod: Pod, replicas: Replicas, machine_behind: Forwarder) -> Pod:
     pod.change(
-        verifier=replace(pod.plan.verifier, url=f"https://127.0.0.1:{replicas.front.port}"),
+        verifier=pod.plan.verifier._replace(url=f"https://127.0.0.1:{replicas.front.port}"),
         evidence=(EvidenceSource("simulated", f"http://127.0.0.1:{machine_behind.port}"),),
     )
     return pod
@@ -207,7 +207,7 @@ def test_many_pods_start_while_one_of_two_dies(new_pod: NewPod, replicas: Replic
     before = bao.accessors()
     pods = [new_pod() for _ in range(12)]
     for each in pods:
-        each.change(verifier=replace(each.plan.verifier, url=f"https://127.0.0.1:{replicas.front.port}"))
+        each.change(verifier=each.plan.verifier._replace(url=f"https://127.0.0.1:{replicas.front.port}"))
     replicas.first_to_vault.hold()
     processes = [each.start() for each in pods]
     assert replicas.first_to_vault.held.wait(30), "one at least is in the middle of it"

@@ -12,7 +12,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
 from uuid import uuid4
@@ -122,8 +121,8 @@ def test_sigterm_at_each_stage(
         forwarder(int(machine.rpartition(":")[2])) as way,
     ):
         busy_pod.change(
-            verifier=replace(plan.verifier, url=verifier.url, ca=verifier.ca),
-            vault=replace(plan.vault, url=vault.url, ca=vault.ca),
+            verifier=plan.verifier._replace(url=verifier.url, ca=verifier.ca),
+            vault=plan.vault._replace(url=vault.url, ca=vault.ca),
             evidence=(EvidenceSource("simulated", f"http://127.0.0.1:{way.port}"),),
         )
         if stage == "evidence":

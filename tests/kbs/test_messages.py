@@ -7,7 +7,6 @@ import hashlib
 import json
 import subprocess
 import sys
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -89,7 +88,7 @@ def test_what_the_guest_writes_the_verifier_reads() -> None:
         "0123456789abcdef",
     )
     assert read_correlation_id(b'{"token":"b.e.r","correlation-id":"x\\ny"}') == ""
-    for token in (TOKEN, replace(TOKEN, vault_ca="-----BEGIN CERTIFICATE-----")):
+    for token in (TOKEN, TOKEN._replace(vault_ca="-----BEGIN CERTIFICATE-----")):
         assert open_token(seal_token(token, key.public, "n", "r"), key, "n", "r") == token
     error = read_error(write_error(ErrorType.REFUSED, "0123456789abcdef"))
     assert error == ErrorAnswer("AttestationRefused", "0123456789abcdef")
@@ -118,7 +117,7 @@ def test_the_answer_is_a_flattened_jwe_as_kbs_clients_read_it() -> None:
 def test_content_of_other_types_is_no_token(change: dict[str, Any]) -> None:
     key = EphemeralKey()
     with pytest.raises(WireError):
-        open_token(seal_token(replace(TOKEN, **change), key.public, "n", "r"), key, "n", "r")
+        open_token(seal_token(TOKEN._replace(**change), key.public, "n", "r"), key, "n", "r")
 
 
 @pytest.mark.parametrize("name", ["protected", "encrypted_key", "iv", "ciphertext", "tag"])

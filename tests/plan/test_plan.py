@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -80,8 +81,10 @@ _secrets = st.builds(
 )
 _expand = st.lists(st.from_regex(r"[ -<>-~]{1,6}", fullmatch=True), max_size=3, unique=True).map(tuple)
 _env = st.one_of(
-    st.builds(EnvVariable, container=_containers, name=_texts, value=_texts, expand=_expand),
-    st.builds(EnvVariable, container=_containers, name=_texts, path=_texts, key=_texts, version=_versions),
+    st.builds(partial(EnvVariable, path=None, key=None, version=None), _containers, _texts, _texts, expand=_expand),
+    st.builds(
+        partial(EnvVariable, value=None, expand=()), _containers, _texts, path=_texts, key=_texts, version=_versions
+    ),
 )
 plans = st.builds(
     Plan,
@@ -122,7 +125,7 @@ def test_the_text_is_canonical_json_without_a_dollar(plan: Plan) -> None:
 
 
 def test_the_wire_form() -> None:
-    assert write_plan(replace(PLAN, secrets=(), env=PLAN.env[:1])) == (
+    assert write_plan(PLAN._replace(secrets=(), env=PLAN.env[:1])) == (
         '{"agent":"init","deadlineSeconds":60,'
         '"env":[{"container":"app","name":"DSN","value":"u:\\u0024{vault:secret/shop/db#password}@h"}],'
         '"envFrom":[{"container":"app","path":"secret/shop/all","version":3}],'
@@ -199,7 +202,7 @@ def test_the_reader_is_strict(members: dict[str, Any], message: str) -> None:
 
 
 def _attesting(attest: VerifierAttest = BY_SIGNER, **changes: Any) -> Plan:
-    return replace(PLAN, verifier=replace(PLAN.verifier, attest=attest), **changes)
+    return PLAN._replace(verifier=PLAN.verifier._replace(attest=attest), **changes)
 
 
 def test_a_plan_that_demands_the_verifiers_proof_is_of_version_2() -> None:
@@ -275,7 +278,7 @@ def test_only_the_canonical_text_is_a_plan(text: str, message: str) -> None:
 
 def test_the_limit_is_exact() -> None:
     def sized(length: int) -> Plan:
-        return replace(PLAN, secrets=(replace(PLAN.secrets[0], template="x" * length),))
+        return PLAN._replace(secrets=(PLAN.secrets[0]._replace(template="x" * length),))
 
     room = MAX_BYTES - len(write_plan(sized(0)))
     assert read_plan(write_plan(sized(room))) == sized(room)
@@ -285,7 +288,7 @@ def test_the_limit_is_exact() -> None:
 
 def test_text_that_utf8_cannot_carry() -> None:
     with pytest.raises(PlanError, match="not valid Unicode"):
-        write_plan(replace(PLAN, agent="\ud800"))
+        write_plan(PLAN._replace(agent="\ud800"))
 
 
 def test_errors_hold_no_value() -> None:

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,7 @@ class Pod:
         return self.root / "run"
 
     def change(self, **changes: Any) -> None:
-        self.plan = replace(self.plan, **changes)
+        self.plan = self.plan._replace(**changes)
 
     def start(self, text: str | None = None) -> subprocess.Popen[str]:
         """The process, with nothing in its environment but the plan."""

@@ -125,8 +125,8 @@ def test_a_missing_volume_is_a_failure_of_its_own(healthy: Pod) -> None:
 def test_servers_that_are_not_there_or_not_trusted_are_each_named(healthy: Pod) -> None:
     plan = healthy.plan
     healthy.change(
-        verifier=replace(plan.verifier, url="https://127.0.0.1:1"),
-        vault=replace(plan.vault, ca=plan.verifier.ca),
+        verifier=plan.verifier._replace(url="https://127.0.0.1:1"),
+        vault=plan.vault._replace(ca=plan.verifier.ca),
     )
     said = doctor(healthy)
     text = "\n".join(said.failures())
@@ -171,7 +171,7 @@ def test_the_doctor_says_how_the_verifier_proved_itself(
 ) -> None:
     kms = Kms(hierarchy)
     with played(tmp_path / "front", (verifier_process.port, healthy.plan.verifier.ca), Played(kms)) as fronted:
-        verifier = replace(healthy.plan.verifier, url=fronted.url, ca=fronted.ca, attest=kms.by_signer)
+        verifier = healthy.plan.verifier._replace(url=fronted.url, ca=fronted.ca, attest=kms.by_signer)
         healthy.change(verifier=verifier)
         said = doctor(healthy)
     assert said.code == 0, said.stdout
@@ -186,7 +186,7 @@ def test_the_doctor_names_the_check_that_the_verifier_fails_and_tells_it_nothing
     kms = Kms(hierarchy)
     other = Played(kms, lambda kms: replace(kms, host_data=b"w" * 32))
     with played(tmp_path / "front", (verifier_process.port, healthy.plan.verifier.ca), other) as fronted:
-        verifier = replace(healthy.plan.verifier, url=fronted.url, ca=fronted.ca, attest=kms.by_signer)
+        verifier = healthy.plan.verifier._replace(url=fronted.url, ca=fronted.ca, attest=kms.by_signer)
         healthy.change(verifier=verifier)
         said = doctor(healthy)
     assert said.code == Exit.VERIFIER_NOT_ATTESTED

@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 import pytest
 
@@ -201,7 +200,7 @@ def slow_verifier(
 
     folder = tmp_path_factory.mktemp("front") / "front"
     with front(folder, (verifier_process.port, pod.plan.verifier.ca), wait) as fronted:
-        pod.change(verifier=replace(pod.plan.verifier, url=fronted.url, ca=fronted.ca))
+        pod.change(verifier=pod.plan.verifier._replace(url=fronted.url, ca=fronted.ca))
         yield allowed
         allowed.set()
 

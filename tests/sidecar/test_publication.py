@@ -6,7 +6,6 @@ import hashlib
 import json
 import stat
 import subprocess
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -109,8 +108,8 @@ def test_servers_that_close_after_each_answer_are_no_obstacle(
         front(tmp_path / "vault", (bao.tls_port, bao.ca), never, closes=True) as vault,
     ):
         pod.change(
-            verifier=replace(pod.plan.verifier, url=verifier.url, ca=comment + verifier.ca),
-            vault=replace(pod.plan.vault, url=vault.url, ca="\ufeff" + vault.ca),
+            verifier=pod.plan.verifier._replace(url=verifier.url, ca=comment + verifier.ca),
+            vault=pod.plan.vault._replace(url=vault.url, ca="\ufeff" + vault.ca),
             secrets=(SecretFile("long", f"{HOME}/long", "long", key="key"),),
         )
         ended = pod.run()

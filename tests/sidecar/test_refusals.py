@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
@@ -38,12 +37,12 @@ FILE = (SecretFile("password", DB, "password", key="password"),)
 
 def through(pod: Pod, fronted: Front) -> None:
     """The pod's Vault is behind the front."""
-    pod.change(vault=replace(pod.plan.vault, url=fronted.url, ca=fronted.ca))
+    pod.change(vault=pod.plan.vault._replace(url=fronted.url, ca=fronted.ca))
 
 
 def verifier_through(pod: Pod, fronted: Front) -> None:
     """The pod's verifier is behind the front."""
-    pod.change(verifier=replace(pod.plan.verifier, url=fronted.url, ca=fronted.ca))
+    pod.change(verifier=pod.plan.verifier._replace(url=fronted.url, ca=fronted.ca))
 
 
 def real_verifier(pod: Pod, verifier_process: Verifier) -> tuple[int, str]:
@@ -91,13 +90,13 @@ def _edited(pod: Pod, **members: Any) -> str:
     ],
 )
 def test_a_url_that_is_not_https_is_refused(pod: Pod, url: str) -> None:
-    pod.change(vault=replace(pod.plan.vault, url=url))
+    pod.change(vault=pod.plan.vault._replace(url=url))
     refused(pod.run(), Exit.CONFIGURATION, "vault-url")
 
 
 @pytest.mark.parametrize("namespace", ["team\nX-Other: 1", "tëam", "команда"], ids=["line", "Latin-1", "Cyrillic"])
 def test_a_namespace_that_no_header_can_carry_is_refused(pod: Pod, namespace: str) -> None:
-    pod.change(secrets=FILE, vault=replace(pod.plan.vault, namespace=namespace))
+    pod.change(secrets=FILE, vault=pod.plan.vault._replace(namespace=namespace))
     ended = pod.run()
     refused(ended, Exit.CONFIGURATION, "vault-namespace")
     assert not ended.named("attested")
@@ -113,7 +112,7 @@ def test_a_container_name_that_leaves_the_folder_is_refused(pod: Pod, container:
 
 
 def test_a_ca_that_is_not_pem_is_refused(pod: Pod) -> None:
-    pod.change(verifier=replace(pod.plan.verifier, ca="not PEM"))
+    pod.change(verifier=pod.plan.verifier._replace(ca="not PEM"))
     refused(pod.run(), Exit.CONFIGURATION, "verifier-ca")
 
 
@@ -181,7 +180,7 @@ def test_another_workloads_token_is_refused_by_the_verifier(pod: Pod, issuer: Is
 
 def test_an_unreachable_verifier_is_retried_until_the_deadline(pod: Pod) -> None:
     url = f"https://127.0.0.1:{closed_port()}"
-    pod.change(verifier=replace(pod.plan.verifier, url=url), deadline_seconds=2)
+    pod.change(verifier=pod.plan.verifier._replace(url=url), deadline_seconds=2)
     started = time.monotonic()
     ended = pod.run()
     refused(ended, Exit.VERIFIER_UNREACHABLE, "verifier-unreachable")
@@ -193,7 +192,7 @@ def test_an_unreachable_verifier_is_retried_until_the_deadline(pod: Pod) -> None
 def test_a_certificate_of_another_ca_is_refused_at_once(pod: Pod, party: str) -> None:
     other = make_pair()[0].decode()
     pod.change(secrets=FILE)
-    pod.change(**{party: replace(getattr(pod.plan, party), ca=other)})
+    pod.change(**{party: getattr(pod.plan, party)._replace(ca=other)})
     ended = pod.run()
     code = Exit.VERIFIER_UNREACHABLE if party == "verifier" else Exit.VAULT_UNREACHABLE
     refused(ended, code, f"{party}-not-trusted")
@@ -313,7 +312,7 @@ def test_a_sealed_vault_is_unreachable_at_the_deadline(pod: Pod, tmp_path: Path)
     pod.change(secrets=FILE, deadline_seconds=3)
     with openbao(tmp_path / "sealed") as sealed:
         sealed.done("PUT", "sys/seal")
-        pod.change(vault=replace(pod.plan.vault, url=f"https://127.0.0.1:{sealed.tls_port}", ca=sealed.ca))
+        pod.change(vault=pod.plan.vault._replace(url=f"https://127.0.0.1:{sealed.tls_port}", ca=sealed.ca))
         ended = pod.run()
     refused(ended, Exit.VAULT_UNREACHABLE, "vault-busy")
     assert ended.named("retry")

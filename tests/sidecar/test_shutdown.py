@@ -10,7 +10,6 @@ import subprocess
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -107,7 +106,7 @@ def test_sigterm_while_the_verifier_logs_in_waits_for_the_token_and_revokes_it(
 
     before = alive(bao)
     with front(tmp_path / "front", (verifier_process.port, busy_pod.plan.verifier.ca), slowly) as fronted:
-        busy_pod.change(verifier=replace(busy_pod.plan.verifier, url=fronted.url, ca=fronted.ca))
+        busy_pod.change(verifier=busy_pod.plan.verifier._replace(url=fronted.url, ca=fronted.ca))
         process = busy_pod.start()
         assert logging_in.wait(20)
         process.send_signal(signal.SIGTERM)
@@ -129,7 +128,7 @@ def test_sigterm_ends_a_wait_at_once(busy_pod: Pod, bao: OpenBao, tmp_path: Path
 
     before = alive(bao)
     with front(tmp_path / "front", (bao.tls_port, bao.ca), mute) as fronted:
-        busy_pod.change(vault=replace(busy_pod.plan.vault, url=fronted.url, ca=fronted.ca))
+        busy_pod.change(vault=busy_pod.plan.vault._replace(url=fronted.url, ca=fronted.ca))
         process = busy_pod.start()
         assert asked.wait(20)
         started = time.monotonic()
@@ -153,7 +152,7 @@ def test_while_it_holds_secrets_the_process_shows_none(busy_pod: Pod, bao: OpenB
         return None
 
     with front(tmp_path / "front", (bao.tls_port, bao.ca), look) as fronted:
-        busy_pod.change(vault=replace(busy_pod.plan.vault, url=fronted.url, ca=fronted.ca))
+        busy_pod.change(vault=busy_pod.plan.vault._replace(url=fronted.url, ca=fronted.ca))
         token.append(busy_pod.new_token())
         busy_pod.new_token = lambda: token[0]
         process = busy_pod.start()

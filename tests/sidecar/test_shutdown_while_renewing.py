@@ -8,7 +8,6 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -125,7 +124,7 @@ def test_a_second_sigterm_changes_nothing(pod: Pod, bao: OpenBao, tmp_path: Path
 
     before = alive(bao)
     with front(tmp_path / "front", (bao.tls_port, bao.ca), slowly) as fronted:
-        pod.change(vault=replace(pod.plan.vault, url=fronted.url, ca=fronted.ca))
+        pod.change(vault=pod.plan.vault._replace(url=fronted.url, ca=fronted.ca))
         with resident(pod) as sidecar:
             sidecar.wait("published")
             sidecar.process.send_signal(signal.SIGTERM)
@@ -151,7 +150,7 @@ def test_sigterm_before_anything_is_published_is_143(pod: Pod, bao: OpenBao, tmp
     before = alive(bao)
     with front(tmp_path / "front", (bao.tls_port, bao.ca), mute) as fronted:
         pod.change(
-            vault=replace(pod.plan.vault, url=fronted.url, ca=fronted.ca),
+            vault=pod.plan.vault._replace(url=fronted.url, ca=fronted.ca),
             secrets=(SecretFile("db", f"{HOME}/db", "db"),),
         )
         with resident(pod) as sidecar:

@@ -8,7 +8,6 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -75,7 +74,7 @@ def kms(tmp_path_factory: pytest.TempPathFactory, sites: Sites, kms_machine: str
 def use(pod: Pod, running: Verifier, attest: VerifierAttest) -> None:
     """The pod's plan names this verifier and demands its proof."""
     ca = (running.site.folder / "ca.crt").read_text()
-    changed = replace(pod.plan.verifier, url=f"https://127.0.0.1:{running.port}", ca=ca, attest=attest)
+    changed = pod.plan.verifier._replace(url=f"https://127.0.0.1:{running.port}", ca=ca, attest=attest)
     pod.change(verifier=changed, secrets=FILE)
 
 
@@ -91,7 +90,7 @@ def test_a_pod_gets_its_secrets_from_the_verifier_that_it_was_told_to_trust(
 ) -> None:
     """Vault's CA in the plan is of last year; the verifier's counts."""
     use(pod, kms, signer.demand(7))
-    pod.change(vault=replace(pod.plan.vault, ca=make_pair()[0].decode()))
+    pod.change(vault=pod.plan.vault._replace(ca=make_pair()[0].decode()))
     ended = pod.run()
     assert ended.code == 0, ended.stderr
     assert (pod.secrets / "password").read_text().startswith(CANARY)
@@ -111,7 +110,7 @@ def test_a_balancer_that_ends_tls_learns_nothing(
         ca = (site.folder / "ca.crt").read_text()
         with front(tmp_path / "front", (running.port, ca), never) as between:
             use(pod, running, signer.demand(7))
-            pod.change(verifier=replace(pod.plan.verifier, url=between.url, ca=between.ca))
+            pod.change(verifier=pod.plan.verifier._replace(url=between.url, ca=between.ca))
             refused(pod.run(), Exit.VERIFIER_NOT_ATTESTED, "verifier-spki")
         asked_only(between)
         heard_nothing(running)
@@ -228,7 +227,7 @@ def test_a_certificate_that_is_rotated_between_handshake_and_answer_stops_no_pod
         hold = Hold(running.port)
         use(pod, running, signer.demand(7))
         pod.change(deadline_seconds=120)
-        pod.change(verifier=replace(pod.plan.verifier, url=f"https://127.0.0.1:{hold.port}"))
+        pod.change(verifier=pod.plan.verifier._replace(url=f"https://127.0.0.1:{hold.port}"))
         process = pod.start()
         assert hold.holds.wait(60)
         write_pair(site.folder)

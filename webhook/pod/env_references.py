@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 from plan.document import EnvVariable, is_variable_name
@@ -234,4 +234,4 @@ def _with_expansions(
             continue
         label = f"env {display_name(variable.name)} names $({display_name(name)})"
         problems.append((f"{container.field}.env[{index}]", f"{label}, which {problem}"))
-    return replace(variable, expand=tuple(expand)) if expand else variable, problems
+    return variable._replace(expand=tuple(expand)) if expand else variable, problems

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from plan.document import EnvFrom, EnvVariable, Plan, PlanError
 from webhook.configuration.profiles import Profile
 from webhook.pod.pod import Pod
@@ -26,8 +24,8 @@ def make_plan(pod: Pod, profile: Profile) -> Plan:
     return Plan(
         workload=pod.workload,
         evidence=parts.evidence,
-        verifier=replace(parts.verifier, role=options.vault_role) if options.vault_role else parts.verifier,
-        vault=replace(parts.vault, namespace=options.vault_namespace) if options.vault_namespace else parts.vault,
+        verifier=parts.verifier._replace(role=options.vault_role) if options.vault_role else parts.verifier,
+        vault=parts.vault._replace(namespace=options.vault_namespace) if options.vault_namespace else parts.vault,
         secrets=options.secrets,
         env=_variables(pod),
         env_from=tuple(
@@ -48,7 +46,7 @@ def _variables(pod: Pod) -> tuple[EnvVariable, ...]:
     expands = pod.template.injector > FORMER_INJECTOR_VERSION
     carried = tuple(variable for variable in (pod.plan.env if pod.plan else ()) if variable.container in names)
     moved = tuple(
-        variable if expands else replace(variable, expand=())
+        variable if expands else variable._replace(expand=())
         for references in pod.references
         if not references.problems and references.container.name in names
         for variable in references.variables

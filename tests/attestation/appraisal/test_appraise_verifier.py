@@ -30,7 +30,7 @@ from tests.attestation.kms import CONFIGURATION, Kms, kms_guest
 
 NONCE, OTHER = b"n" * 32, b"o" * 32
 LONG_AGO = datetime(1999, 1, 1, tzinfo=UTC)
-_LOW = encode_tcb(replace(TCB, snp=TCB.snp - 1), "milan")
+_LOW = encode_tcb(TCB._replace(snp=TCB.snp - 1), "milan")
 
 
 @pytest.fixture(scope="module")

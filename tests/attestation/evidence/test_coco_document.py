@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -71,7 +70,7 @@ def test_reserved_bytes_that_do_not_fit_are_an_error_here_not_a_broken_signature
 
 def test_version_2_of_a_turin_machine_is_told_by_its_chip_id(device: Device) -> None:
     report = parse_report(device.report(bytes(64)))
-    old = replace(report, version=2, chip_id=bytes(range(1, 9)) + bytes(56), cpuid_fam_id=0, cpuid_mod_id=0)
+    old = report._replace(version=2, chip_id=bytes(range(1, 9)) + bytes(56), cpuid_fam_id=0, cpuid_mod_id=0)
     turin = bytes([1, 2, 3, 4, 0, 0, 0, 5])
     values = field_values(old) | dict.fromkeys(_TCBS, turin) | {"launch_mit_vector": 0, "current_mit_vector": 0}
     document = coco_document(CollectedEvidence("sev-guest", encode_report(values)))

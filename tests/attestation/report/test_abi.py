@@ -128,7 +128,7 @@ def test_firmware_versions_compare_by_part():
 
 
 BYTES = st.integers(0, 255)
-MILAN_TCB = st.builds(Tcb, bootloader=BYTES, tee=BYTES, snp=BYTES, microcode=BYTES)
+MILAN_TCB = st.builds(Tcb, bootloader=BYTES, tee=BYTES, snp=BYTES, microcode=BYTES, fmc=st.none())
 TURIN_TCB = st.builds(Tcb, bootloader=BYTES, tee=BYTES, snp=BYTES, microcode=BYTES, fmc=BYTES)
 
 

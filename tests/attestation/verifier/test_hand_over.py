@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -326,4 +326,4 @@ def explained(site: Site, correlation_id: str) -> str:
 
 
 def _older() -> bytes:
-    return encode_tcb(replace(TCB, snp=TCB.snp - 1), SIMULATED.tcb_layout)
+    return encode_tcb(TCB._replace(snp=TCB.snp - 1), SIMULATED.tcb_layout)

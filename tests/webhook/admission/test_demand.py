@@ -66,12 +66,11 @@ def test_the_pod_as_it_was_injected_is_admitted() -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        lambda plan: replace(plan, verifier=replace(plan.verifier, attest=None)),
-        lambda plan: replace(plan, verifier=replace(plan.verifier, attest=_OTHER)),
-        lambda plan: replace(
-            plan,
-            verifier=replace(
-                plan.verifier, attest=replace(plan.verifier.attest, references=replace(_OTHER.references, min_serial=0))
+        lambda plan: plan._replace(verifier=plan.verifier._replace(attest=None)),
+        lambda plan: plan._replace(verifier=plan.verifier._replace(attest=_OTHER)),
+        lambda plan: plan._replace(
+            verifier=plan.verifier._replace(
+                attest=replace(plan.verifier.attest, references=replace(_OTHER.references, min_serial=0))
             ),
         ),
     ],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -98,42 +97,42 @@ def second_init(pod: Json) -> Json:
 def ask_for_another_secret(pod: Json) -> Json:
     plan = plan_of(pod)
     added = SecretFile(name="zz", path="secret/other/team", file="zz")
-    _init(pod)["env"][0]["value"] = write_plan(dataclasses.replace(plan, secrets=(*plan.secrets, added)))
+    _init(pod)["env"][0]["value"] = write_plan(plan._replace(secrets=(*plan.secrets, added)))
     return pod
 
 
 def ask_for_a_whole_secret(pod: Json) -> Json:
     plan = plan_of(pod)
     added = EnvFrom(_own_containers(pod)[0]["name"], "secret/other/team")
-    _init(pod)["env"][0]["value"] = write_plan(dataclasses.replace(plan, env_from=(*plan.env_from, added)))
+    _init(pod)["env"][0]["value"] = write_plan(plan._replace(env_from=(*plan.env_from, added)))
     return pod
 
 
 def another_verifier(pod: Json) -> Json:
     plan = plan_of(pod)
-    verifier = dataclasses.replace(plan.verifier, url="https://verifier.evil.example")
-    _init(pod)["env"][0]["value"] = write_plan(dataclasses.replace(plan, verifier=verifier))
+    verifier = plan.verifier._replace(url="https://verifier.evil.example")
+    _init(pod)["env"][0]["value"] = write_plan(plan._replace(verifier=verifier))
     return pod
 
 
 def another_vault(pod: Json) -> Json:
     plan = plan_of(pod)
-    vault = dataclasses.replace(plan.vault, url="https://vault.evil.example")
-    _init(pod)["env"][0]["value"] = write_plan(dataclasses.replace(plan, vault=vault))
+    vault = plan.vault._replace(url="https://vault.evil.example")
+    _init(pod)["env"][0]["value"] = write_plan(plan._replace(vault=vault))
     return pod
 
 
 def another_workload(pod: Json) -> Json:
     plan = plan_of(pod)
-    workload = dataclasses.replace(plan.workload, service="somebody-else")
-    _init(pod)["env"][0]["value"] = write_plan(dataclasses.replace(plan, workload=workload))
+    workload = plan.workload._replace(service="somebody-else")
+    _init(pod)["env"][0]["value"] = write_plan(plan._replace(workload=workload))
     return pod
 
 
 def simulated_evidence(pod: Json) -> Json:
     plan = plan_of(pod)
-    evidence = (dataclasses.replace(plan.evidence[0], name="simulated"),)
-    _init(pod)["env"][0]["value"] = write_plan(dataclasses.replace(plan, evidence=evidence))
+    evidence = (plan.evidence[0]._replace(name="simulated"),)
+    _init(pod)["env"][0]["value"] = write_plan(plan._replace(evidence=evidence))
     return pod
 
 
