@@ -233,7 +233,7 @@ def test_token_revoked(published_pod: Pod, bao: RaftOpenBao, tmp_path: Path) -> 
 
     ended = run_with(published_pod, bao, tmp_path, Once(revoke))
     answered("token revoked between login and read", published_pod, ended)
-    assert bao.accessors() == before
+    assert bao.accessors() <= before
 
 
 def test_secret_deleted(published_pod: Pod, bao: RaftOpenBao, tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def test_pods_wait_out_a_key_service_that_limits(
         assert len(maker.asked) == 2, "and the answer is kept"
         reasons = [each["reason"] for each in running.events("attestation")]
     assert set(reasons) == {"certificates-unavailable", "believed"}
-    assert bao.accessors() == before
+    assert bao.accessors() <= before
 
 
 def test_a_key_service_that_keeps_refusing_fails_the_pod(

@@ -44,7 +44,7 @@ def test_75_pods_at_once_are_all_served(new_pod: NewPod, verifier_process: Verif
     ends = start_all(pods)
     print(f"{_MANY} at once: all served within {time.monotonic() - started:.1f} s")
     served(pods, ends)
-    assert bao.accessors() == before
+    assert bao.accessors() <= before
     believed = [
         each["correlation_id"] for each in verifier_process.events("attestation") if each["reason"] == "believed"
     ]
@@ -70,4 +70,4 @@ def test_more_than_the_verifier_takes_from_one_address_come_in_by_turns(
     print(f"16 pods, four at once: tries beyond the first {sorted(waited)}, mean {statistics.mean(waited):.1f}")
     assert max(waited) > 0, "the limit was met"
     assert {each["reason"] for ended in ends for each in ended.named("retry")} == {"verifier-busy"}
-    assert bao.accessors() == before
+    assert bao.accessors() <= before

@@ -114,7 +114,7 @@ def test_killed_between_nonce_and_evidence_the_other_is_asked_from_the_beginning
     assert [each["reason"] for each in ended.named("retry")] == ["verifier-unreachable"]
     assert replicas.front.taken[0] == replicas.first.port
     assert replicas.front.taken[-1] == replicas.second.port
-    assert bao.accessors() == before
+    assert bao.accessors() <= before
     clean(ended)
 
 
@@ -135,7 +135,7 @@ def test_killed_while_it_logs_in_the_guest_begins_anew_with_the_other(
     assert [each["reason"] for each in ended.named("retry")] == ["verifier-unreachable", "verifier-session"]
     assert len(replicas.second.events("attestation", identifier)) == 1
     assert len(replicas.second.events("login", identifier)) == 1
-    assert bao.accessors() == before
+    assert bao.accessors() <= before
     clean(ended)
 
 
@@ -197,7 +197,7 @@ def test_a_login_whose_answer_comes_too_late_leaves_no_token(
     ended = served_pod.end(process)
     assert ended.code == 0, ended.stderr
     assert has_its_secret(served_pod)
-    until(lambda: bao.accessors() == before)
+    until(lambda: bao.accessors() <= before)
     (told,) = replicas.first.events("late_login")
     assert told["revoked"] is True
 
@@ -216,4 +216,4 @@ def test_many_pods_start_while_one_of_two_dies(new_pod: NewPod, replicas: Replic
         ended = each.end(process)
         assert ended.code == 0, ended.stderr
         assert has_its_secret(each)
-    assert bao.accessors() == before
+    assert bao.accessors() <= before

@@ -144,7 +144,7 @@ def test_sigterm_at_each_stage(
     assert ended.code == STAGES[stage], ended.stderr
     assert version(busy_pod) == ("second" if ended.code == 0 else "first")
     assert (busy_pod.run_folder / "ready").exists()
-    assert bao.accessors() == before, "a token outlived us"
+    assert bao.accessors() <= before, "a token outlived us"
     clean(ended)
 
 
@@ -199,7 +199,7 @@ def test_sigterm_at_fifty_moments(busy_pod: Pod, bao: RaftOpenBao) -> None:
         clean(ended)
         seen = version(busy_pod)
         assert seen == (str(number) if ended.code == Exit.PUBLISHED else known), where
-        assert bao.accessors() == before, f"{where}: a token outlived us"
+        assert bao.accessors() <= before, f"{where}: a token outlived us"
         codes[ended.code] += 1
         known = seen
     print(f"{_MOMENTS} moments within {whole:.2f} s: {dict(codes)}")

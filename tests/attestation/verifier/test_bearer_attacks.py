@@ -90,7 +90,7 @@ def test_no_file_of_the_verifier_makes_a_bearer(running: Verifier, bao: OpenBao,
     client.close()
     assert {answer.status for answer in answers} == {401}
     assert {outside(answer)["type"] for answer in answers} == {_SESSION_UNKNOWN}
-    assert _tokens(bao) == before
+    assert _tokens(bao) <= before
 
 
 def test_a_bearer_says_nothing_about_its_holder(running: Verifier, device: Device, issuer: Issuer) -> None:
@@ -164,7 +164,7 @@ def test_callers_that_leave_before_the_answer_leave_no_token(
         _leave_early(running, bearer)
     until(lambda: len(running.events("login")) - logins >= _EARLY_LEAVERS)
     assert {line["reason"] for line in running.events("login")[logins:]} == {"caller-gone"}
-    until(lambda: _tokens(bao) == before)
+    until(lambda: _tokens(bao) <= before)
 
 
 def test_callers_that_leave_a_slow_vault_leave_no_token(
@@ -188,4 +188,4 @@ def test_callers_that_leave_a_slow_vault_leave_no_token(
             assert len(_tokens(bao) - before) == _EARLY_LEAVERS, "the attack: tokens that no guest has"
             to_vault.release()
             until(lambda: len(slow.events("late_login")) == _EARLY_LEAVERS)
-    assert _tokens(bao) == before
+    assert _tokens(bao) <= before

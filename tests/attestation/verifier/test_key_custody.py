@@ -69,6 +69,13 @@ def test_production_does_not_start(
     assert problem in told
 
 
+def test_a_start_with_a_key_in_a_file_ends_with_the_problem(site: Site) -> None:
+    done = subprocess.run(start_command(site), capture_output=True, cwd=ROOT, timeout=120)
+    assert done.returncode == 2
+    (line,) = [json.loads(each) for each in done.stderr.splitlines() if b"start_failed" in each]
+    assert line["problems"] == problems(site)
+
+
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
@@ -112,8 +119,7 @@ def test_with_an_exception_it_starts_and_says_so(site: Site, days: int) -> None:
 
 
 def problems(site: Site) -> list[str]:
-    done = subprocess.run(start_command(site), capture_output=True, cwd=ROOT, timeout=60)
-    assert done.returncode == 2
-    (line,) = [json.loads(each) for each in done.stderr.splitlines() if b"start_failed" in each]
-    found: list[str] = line["problems"]
-    return found
+    """What a start in this process finds."""
+    with pytest.raises(ConfigurationError) as error:
+        check_key_custody(load_configuration(site.write()), datetime.now(UTC).date())
+    return list(error.value.problems)
