@@ -30,11 +30,13 @@ listener "tcp" {{
   cluster_address = "127.0.0.1:{cluster_port}"
   tls_cert_file = "{folder}/tls.crt"
   tls_key_file = "{folder}/tls.key"
+  http_read_header_timeout = "10m"
 }}
 listener "tcp" {{
   address = "127.0.0.1:{plain_port}"
   cluster_address = "127.0.0.1:{plain_cluster_port}"
   tls_disable = true
+  http_read_header_timeout = "10m"
 }}
 """
 _ACTIVE, _SEALED, _NEW = 200, 503, 501  # sys/health

@@ -126,7 +126,6 @@ def test_connections_beyond_the_bound_make_room_for_others(kms: Kms) -> None:
             plain = socket.create_connection(("127.0.0.1", kms.port), timeout=30)
             held.append(stack.enter_context(context.wrap_socket(plain, server_hostname="127.0.0.1")))
         assert kms.read() == 200
-        # OpenBao itself ends all of them after ten seconds without a header.
         assert [_is_closed(each) for each in (held[0], held[-1])] == [True, False]
     assert metrics(kms.running)['morphisms_relay_cut_total{reason="displaced"}'] >= 19
 

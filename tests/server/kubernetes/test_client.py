@@ -17,6 +17,7 @@ from tests.webhook.cluster.apiserver import Fault, body, hang, refuse, status
 
 Call = Callable[[Client], Awaitable[object]]
 PATH = "/api/v1/namespaces/shop/secrets/one"
+_PATIENCE = 60.0
 
 
 @pytest.mark.parametrize(
@@ -110,7 +111,7 @@ async def test_an_unusable_answer_is_an_error_without_its_content(
 ) -> None:
     recorder.answers.append(fault)
     with pytest.raises(kind, match=text) as caught:
-        await client.get(PATH, seconds=0.2, max_bytes=150_000)
+        await client.get(PATH, seconds=0.2 if fault is hang else _PATIENCE, max_bytes=150_000)
     assert "hunter2" not in str(caught.value)
     assert recorder.url not in str(caught.value)
 
@@ -150,8 +151,8 @@ async def test_its_clock_follows_the_servers(recorder: Recorder, client: Client)
 # Streams
 
 
-async def _stream(client: Client, idle: float = 5.0) -> list[bytes]:
-    async with client.stream(PATH, (), open_seconds=0.3, idle_seconds=idle, total_seconds=10) as lines:
+async def _stream(client: Client, seconds: float = _PATIENCE) -> list[bytes]:
+    async with client.stream(PATH, (), open_seconds=seconds, idle_seconds=seconds, total_seconds=_PATIENCE) as lines:
         return [line async for line in lines]
 
 
@@ -172,20 +173,20 @@ async def test_a_stream_is_its_whole_lines(recorder: Recorder, client: Client) -
 
 
 @pytest.mark.parametrize(
-    ("fault", "kind"),
+    ("fault", "kind", "seconds"),
     [
-        (status(410), StatusError),
-        (hang, UnreachableError),
-        (_lines(b"one\n", hangs=True), UnreachableError),
-        (_lines(b"x" * (5 << 20)), AnswerError),
+        (status(410), StatusError, _PATIENCE),
+        (hang, UnreachableError, 0.3),
+        (_lines(b"one\n", hangs=True), UnreachableError, 0.3),
+        (_lines(b"x" * (5 << 20)), AnswerError, _PATIENCE),
     ],
 )
 async def test_a_stream_that_fails_raises_one_of_our_errors(
-    recorder: Recorder, client: Client, fault: Fault, kind: type[KubernetesError]
+    recorder: Recorder, client: Client, fault: Fault, kind: type[KubernetesError], seconds: float
 ) -> None:
     recorder.answers.append(fault)
     with pytest.raises(kind):
-        await _stream(client, idle=0.3)
+        await _stream(client, seconds)
 
 
 async def test_a_refused_connection_is_unreachable(recorder: Recorder, client: Client) -> None:
