@@ -22,6 +22,7 @@ COMMANDS: dict[str, str] = {
     "inject": "cli.commands.inject",
     "capture": "cli.commands.capture",
     "render": "cli.commands.render",
+    "entrypoint": "cli.commands.entrypoint",
     "check": "cli.commands.check",
     "audit": "cli.commands.audit",
     "convert": "cli.commands.convert",

@@ -6,7 +6,10 @@ import argparse
 import sys
 from typing import Any, Final
 
-from cli.rendering import command
+from cli.registry.errors import RegistryError
+from cli.registry.process import write_process
+from cli.rendering import command, image_options
+from cli.rendering.images import ImageSource
 from cli.support.admission import Admission
 from cli.support.knative import containers_needing_entrypoint, pod_of_service
 from cli.support.manifests import (
@@ -24,6 +27,7 @@ from server.text import printable
 from server.yaml.kubernetes import read_documents, write_documents
 from webhook.configuration.model import Configuration
 from webhook.errors import MalformedError
+from webhook.pod.container import Container
 from webhook.pod.workloads import knative_kind
 from webhook.request import User
 from webhook.wellknown import INITDATA
@@ -39,14 +43,15 @@ DESCRIPTION = """\
 Prints the pod of each Knative Service in the file, injected, as far as it is known offline. What Knative's controller
 adds from the cluster's own settings is not invented: queue-proxy, the K_* and PORT variables, probes, defaults.
 
---entrypoint is the command of the containers that take Vault references as environment and name none; what Kubernetes
-cannot tell, the image's author can. A word that starts with a dash is written --entrypoint=-jar.
+--entrypoint is the command of the containers that take Vault references as environment and name none; without
+it, the entrypoint of their image is looked up by digest. A word that starts with a dash is written --entrypoint=-jar.
 --initdata adds the measured document to the pod and prints its HOST_DATA on stderr, as a policy of assurance workload
 names it. Such a pod is complete: injection changes nothing of it. Knative itself cannot be handed one yet: its Services
 take no init containers unless the cluster's config-features say so, and only its controllers may make its pods.
 
-Looking entrypoints up in a registry, and generating the agent policy in the document, come later.
-Exit codes: 0 printed, 1 a Service is refused (and not printed), 2 unusable input (nothing is printed)."""
+With --cluster it writes a measured Service, its guest policy and the verifier's record into a folder.
+Exit codes: 0 printed or written, 1 a Service is refused (and not printed), 2 unusable input (nothing is printed), 3 a
+registry does not answer (with --cluster)."""
 
 _DENIED, _UNUSABLE = 1, 2
 # Knative's Deployments come to pods by way of a ReplicaSet.
@@ -73,6 +78,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="command of the containers that need one and have none",
     )
     parser.add_argument("--initdata", metavar="FILE", help="raw TOML of the initdata document")
+    image_options.configure(parser)
     command.configure(parser)
 
 
@@ -86,7 +92,7 @@ def run(arguments: argparse.Namespace) -> int:
         configuration = load_configuration(arguments.config)
         services = _services(arguments.file, arguments.namespace)
         initdata = None if arguments.initdata is None else _initdata(arguments.initdata, services)
-        renderer = _Renderer(configuration, arguments.entrypoint, initdata)
+        renderer = _Renderer(configuration, arguments.entrypoint, initdata, image_options.image_source(arguments))
         pods = [pod for service in services if (pod := renderer.pod(service)) is not None]
     except UnusableInputError as error:
         say(f"morphisms render: {error}")
@@ -121,11 +127,14 @@ def _initdata(path: str, services: list[Manifest]) -> Initdata:
 class _Renderer:
     """Renders Services, and collects the messages about them."""
 
-    def __init__(self, configuration: Configuration, entrypoint: list[str], initdata: Initdata | None) -> None:
+    def __init__(
+        self, configuration: Configuration, entrypoint: list[str], initdata: Initdata | None, images: ImageSource
+    ) -> None:
         self._configuration = configuration
         self._admission = Admission(configuration)
         self._entrypoint = entrypoint
         self._initdata = initdata
+        self._images = images
         self.messages: list[str] = []
 
     def pod(self, manifest: Manifest) -> dict[str, Any] | None:
@@ -154,13 +163,26 @@ class _Renderer:
 
     def _fill_commands(self, pod: dict[str, Any], namespace: str, where: str) -> None:
         """Give the entrypoint to the containers that need one; the pod is ours to change."""
-        if not self._entrypoint:
-            return
         takers = containers_needing_entrypoint(pod, namespace, self._configuration)
+        if not self._entrypoint:
+            for container in takers:
+                self._look_up(container, where)
+            return
         for container in takers:
             container.object["command"] = list(self._entrypoint)
         names = ", ".join(printable(container.name) for container in takers)
         self.messages.append(f"{where}: entrypoint set in {names}" if names else f"{where}: no entrypoint is needed")
+
+    def _look_up(self, container: Container, where: str) -> None:
+        """Write the process of the container's image into it, or say why it is not known: admission then refuses."""
+        own, name = container.object, printable(container.name)
+        try:
+            image = self._images.find(str(own.get("image", "")))
+        except RegistryError as error:
+            self.messages.append(f"{where}: the image of {name}: {error}")
+            return
+        if image is not None and write_process(own, image):
+            self.messages.append(f"{where}: entrypoint of its image set in {name}")
 
     def _measured(self, pod: dict[str, Any], initdata: Initdata, namespace: str, where: str) -> dict[str, Any] | None:
         """The pod with the initdata, once admission has agreed to leave it as it is."""

@@ -7,10 +7,13 @@ import re
 from pathlib import Path
 from typing import Final
 
+from cli.registry.errors import RegistryError, UnreachableError
 from cli.rendering import outputs
-from cli.rendering.files import Inputs, read_images, read_inputs
+from cli.rendering.files import Inputs, read_inputs
+from cli.rendering.image_options import image_source
+from cli.rendering.images import ImageSource, TagError, tried
 from cli.rendering.refused import RefusedError
-from cli.rendering.rendering import Rendering, render, summary
+from cli.rendering.rendering import Rendering, images_of, render, summary
 from cli.rendering.workload import KINDS, is_workload
 from cli.support.manifests import Manifest, manifests_of, read_bytes
 from cli.support.terminal import say
@@ -19,7 +22,7 @@ from server.yaml.kubernetes import Document, read_with_text
 from webhook.errors import MalformedError
 from webhook.pod.workloads import knative_kind
 
-_RENDERED, _REFUSED = 0, 1
+_RENDERED, _REFUSED, _UNUSABLE, _UNREACHABLE = 0, 1, 2, 3
 _HOST_DATA: Final = re.compile(r"[0-9a-f]{64}")
 
 
@@ -30,7 +33,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--cluster", metavar="FILE", help="cluster.yaml, as morphisms capture writes it")
     group.add_argument("--trust", metavar="FILE", help="trust.yaml: what people vouch for; without it, for trying out")
-    group.add_argument("--images", metavar="FILE", help="JSON: {REFERENCE@sha256:…: the config of its OCI image}")
     group.add_argument(
         "--previous", nargs="+", action="extend", default=[], metavar="HOSTDATA", help="digests that stay trusted"
     )
@@ -53,9 +55,11 @@ def run(arguments: argparse.Namespace) -> int:
     index, manifest = _rendered(arguments.file, documents, arguments.namespace)
     trust = None if arguments.trust is None else read_bytes(arguments.trust)
     inputs = read_inputs(arguments.cluster, read_bytes(arguments.cluster), arguments.trust, trust)
-    images = {} if arguments.images is None else read_images(arguments.images, read_bytes(arguments.images))
+    images = image_source(arguments)
     try:
-        rendering = render(manifest.object, manifest.namespace, inputs, images, arguments.previous)
+        if failed := tried(images, images_of(manifest.object, manifest.namespace, inputs)):
+            return _not_looked_up(manifest, failed)
+        rendering = render(manifest.object, manifest.namespace, inputs, images.images, arguments.previous)
     except MalformedError as error:
         raise manifest.unusable(error) from None
     except RefusedError as error:
@@ -65,7 +69,17 @@ def run(arguments: argparse.Namespace) -> int:
     files = outputs.texts(rendering, inputs, source, documents, index)
     if arguments.check is not None:
         return _check(Path(arguments.check), files, rendering)
-    return _write(Path(arguments.output), files, rendering, inputs)
+    return _write(Path(arguments.output), files, rendering, inputs, images)
+
+
+def _not_looked_up(manifest: Manifest, failed: list[tuple[str, RegistryError]]) -> int:
+    """A line for each image that cannot be used; the exit code."""
+    codes = []
+    for field, error in failed:
+        tag, unreachable = isinstance(error, TagError), isinstance(error, UnreachableError)
+        codes.append(_REFUSED if tag else _UNREACHABLE if unreachable else _UNUSABLE)
+        say(f"{manifest.source}: {manifest.title}: {'refused: ' if tag else ''}{field}: {error}")
+    return max(codes)
 
 
 def _rendered(path: str, documents: list[Document], namespace: str | None) -> tuple[int, Manifest]:
@@ -82,8 +96,8 @@ def _rendered(path: str, documents: list[Document], namespace: str | None) -> tu
     return found[0]
 
 
-def _write(folder: Path, files: dict[str, str], rendering: Rendering, inputs: Inputs) -> int:
-    lines = [*summary(rendering, inputs), *outputs.changes(folder, rendering)]
+def _write(folder: Path, files: dict[str, str], rendering: Rendering, inputs: Inputs, images: ImageSource) -> int:
+    lines = [*summary(rendering, inputs, images.sources), *outputs.changes(folder, rendering)]
     outputs.write(folder, files)
     for line in lines:
         say(line)

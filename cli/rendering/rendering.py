@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from cli.rendering.choices import choices_of
+from cli.rendering.commands import with_commands
 from cli.rendering.files import Inputs
 from cli.rendering.refused import RefusedError
 from cli.rendering.service import KnativeService
@@ -28,7 +29,7 @@ from measured.pod import INITDATA_ANNOTATION, Choices, measure
 from measured.pod_name import PodName
 from measured.policy import PolicyError, rules_digest, write_policy
 from measured.refusal import Refusal, UnmeasurableError, objects
-from measured.users import missing_users, users_of_images
+from measured.users import GROUPS, missing_users, users_of_images
 from server.files import UnusableInputError
 from webhook.configuration.model import Configuration
 from webhook.configuration.profiles import PRESETS
@@ -61,9 +62,7 @@ def render(
     item: dict[str, Any], namespace: str, inputs: Inputs, images: Mapping[str, Image], previous: Iterable[str] = ()
 ) -> Rendering:
     """Render one object of a kind that can be. Raises RefusedError, MalformedError and UnusableInputError."""
-    admission = Admission(configuration_of(inputs))
-    kind = Workload if is_workload(item) else KnativeService
-    source: Source = kind(item, namespace, inputs, images, admission)
+    source = _source(item, namespace, inputs, images)
     pod, name = source.pod()
     complete = _with_users(source.injected(), images)
     automounts = inputs.cluster.automounts_token(namespace, _account(pod))
@@ -79,6 +78,27 @@ def render(
     host_data = _host_data(initdata, previous)
     record = _record(data, initdata, inputs, host_data) if source.injects else {"hostData": host_data}
     return Rendering(source, complete, write_policy(data), initdata, data, record)
+
+
+def _source(item: dict[str, Any], namespace: str, inputs: Inputs, images: Mapping[str, Image]) -> Source:
+    admission = Admission(configuration_of(inputs))
+    started = with_commands(item, namespace, images, admission)
+    kind = Workload if is_workload(item) else KnativeService
+    return kind(started, namespace, inputs, images, admission)
+
+
+def images_of(item: dict[str, Any], namespace: str, inputs: Inputs) -> list[tuple[str, str]]:
+    """(field of the pod, reference) of each image whose configuration a rendering needs. Raises as `render`."""
+    source = _source(item, namespace, inputs, {})
+    spec = source.pod()[0]["spec"]
+    named = [
+        (f"spec.{group}[{index}].image ({container.get('name')})", container.get("image"))
+        for group in GROUPS
+        for index, container in enumerate(objects(spec.get(group)))
+    ]
+    if source.injects:
+        named.append(("template.sidecar.image of cluster.yaml", inputs.cluster.template.sidecar.image))
+    return [(field, image) for field, image in named if isinstance(image, str) and image]
 
 
 def configuration_of(inputs: Inputs) -> Configuration:
@@ -156,8 +176,8 @@ def _account(pod: Mapping[str, Any]) -> str:
     return str(pod["spec"].get("serviceAccountName") or "default")
 
 
-def summary(rendering: Rendering, inputs: Inputs) -> list[str]:
-    """What a reviewer wants to know, a line each."""
+def summary(rendering: Rendering, inputs: Inputs, sources: Mapping[str, str]) -> list[str]:
+    """What a reviewer wants to know, a line each. `sources`: where each image configuration came from, by digest."""
     data = rendering.data
     lines = [
         f"HOST_DATA       {rendering.host_data}",
@@ -171,6 +191,8 @@ def summary(rendering: Rendering, inputs: Inputs) -> list[str]:
         lines.append(f"container       {container['name']}: {container['image']['digest']}")
         if read := [name for name, key in _READ.items() if container[key]]:
             lines.append(f"host reads      {container['name']}: {', '.join(read)}")
+    for digest in dict.fromkeys(container["image"]["digest"] for container in data["containers"]):
+        lines.append(f"image           {digest} from {sources[digest]}")
     if inputs.trust is None:
         lines.append("not trusted     no trust.yaml vouches for the capture: rendered without --trust, for trying out")
     lines.append(

@@ -45,10 +45,13 @@ def _name_containers(spec: dict[str, Any]) -> None:
 
 
 def containers_needing_entrypoint(
-    pod: dict[str, Any], namespace: str, configuration: Configuration
+    pod: dict[str, Any], namespace: str, configuration: Configuration, claims: str = ""
 ) -> tuple[Container, ...]:
-    """The containers that get secrets as environment and have no command for the exec helper to run."""
-    view = Pod(pod, namespace, configuration)
+    """The containers that get secrets as environment and have no command for the exec helper to run.
+
+    `claims`: the service that a pod of another kind is.
+    """
+    view = Pod(pod, namespace, configuration, claims=claims)
     takers = {references.container.field for references in view.references if references.variables}
     if view.options.env_from:
         takers |= {consumer.field for consumer in view.consumers}

@@ -68,4 +68,4 @@ def write_inputs(folder: Path) -> list[str]:
     (folder / "trust.yaml").write_text(yaml.safe_dump(trust()))
     (folder / "images.json").write_text(json.dumps(CONFIGURATIONS))
     options = {"-f": "service.yaml", "--cluster": "cluster.yaml", "--trust": "trust.yaml", "--images": "images.json"}
-    return ["render", *(word for name, file in options.items() for word in (name, str(folder / file)))]
+    return ["render", "--offline", *(word for name, file in options.items() for word in (name, str(folder / file)))]

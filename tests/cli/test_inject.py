@@ -130,7 +130,7 @@ def test_a_service_that_needs_a_command_is_refused_with_the_lines_to_add(command
     item = service({"env": [{"name": "PASSWORD", "value": "vault:~/db#password"}]})
     result = command("inject", "-f", write(tmp_path / "service.yaml", item))
     assert (result.code, result.out) == (1, "")
-    assert 'Add it, such as command: ["/path/to/program"]' in result.err
+    assert 'Add it (morphisms entrypoint IMAGE prints it), such as command: ["/path/to/program"]' in result.err
 
 
 @pytest.mark.parametrize("kind", ["Configuration", "Revision"])

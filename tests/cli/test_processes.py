@@ -32,7 +32,10 @@ def test_help_has_an_example(command: str) -> None:
 def test_render_names_the_limits_of_its_knowledge() -> None:
     text = morphisms("render", "--help").stdout
     assert "queue-proxy" in text
-    assert "Looking entrypoints up in a registry, and generating the agent policy in the document, come later." in text
+    assert "it, the entrypoint of their image is looked up by digest." in text
+    assert (
+        "With --cluster it writes a measured Service, its guest policy and the verifier's record into a folder." in text
+    )
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -110,7 +110,7 @@ def test_recorded_services_render_as_the_server_patched_their_pods(name: str, co
 
 
 def test_a_reference_without_a_command_is_refused_without_an_entrypoint(command: Command, tmp_path: Path) -> None:
-    result = command("render", "-f", write(tmp_path / "service.yaml", REFERENCES))
+    result = command("render", "-f", write(tmp_path / "service.yaml", REFERENCES), "--offline")
     assert (result.code, result.out) == (1, "")
     assert "[secrets/references] container user-container gets secrets as env and has no command" in result.err
 

@@ -130,7 +130,8 @@ def missing_command(container: str) -> str:
     """The message about a container that gets variables and has no command: what to add, as its author writes it."""
     return (
         f"container {container} gets secrets as env and has no command; Kubernetes does not know an image's entrypoint."
-        ' Add it, such as command: ["/path/to/program"], or use files: morphisms.dev/secret-NAME'
+        ' Add it (morphisms entrypoint IMAGE prints it), such as command: ["/path/to/program"], or use files:'
+        " morphisms.dev/secret-NAME"
     )
 
 

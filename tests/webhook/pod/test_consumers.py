@@ -149,7 +149,8 @@ def test_a_missing_command_is_reported_with_the_line_to_add() -> None:
     assert where == "spec.containers[0].command"
     assert message == (
         "container app gets secrets as env and has no command; Kubernetes does not know an image's entrypoint."
-        ' Add it, such as command: ["/path/to/program"], or use files: morphisms.dev/secret-NAME'
+        ' Add it (morphisms entrypoint IMAGE prints it), such as command: ["/path/to/program"], or use files:'
+        " morphisms.dev/secret-NAME"
     )
 
 
