@@ -90,6 +90,8 @@ _LIMITS = Limits(
     deadline_seconds=20.0,
 )
 _JWKS_SECONDS = 5.0
+# An API server has the first for its key set and no other; a plain web server may have the second.
+_JWKS_TYPES = "application/jwk-set+json, application/json;q=0.9"
 _WARNING_SECONDS = 60.0
 _KEY_SERVICE_ADVICE = "HTTPS_PROXY and NO_PROXY count for it; certificates.keyService names a mirror in its place"
 
@@ -317,7 +319,7 @@ def _fetcher(jwks: Jwks, peers: Peers, pinned: PinnedFiles) -> Callable[[], Awai
 
     async def get() -> bytes:
         try:
-            return await client.read("", seconds=_JWKS_SECONDS, max_bytes=MAX_JWKS_SIZE)
+            return await client.read("", seconds=_JWKS_SECONDS, max_bytes=MAX_JWKS_SIZE, accept=_JWKS_TYPES)
         except StatusError as error:
             raise PeerError(f"JWKS answered {error.status}") from None
         except KubernetesError as error:

@@ -92,10 +92,16 @@ class Client:
             await self._session.close()
 
     async def read(
-        self, path: str, query: Query = (), *, seconds: float = SECONDS, max_bytes: int = MAX_BYTES
+        self,
+        path: str,
+        query: Query = (),
+        *,
+        seconds: float = SECONDS,
+        max_bytes: int = MAX_BYTES,
+        accept: str = _JSON,
     ) -> bytes:
-        """The body of a GET."""
-        return await self._exchange("GET", path, query, seconds=seconds, max_bytes=max_bytes)
+        """The body of a GET, of a media type in `accept`: the API server answers any other with 406."""
+        return await self._exchange("GET", path, query, seconds=seconds, max_bytes=max_bytes, accept=accept)
 
     async def get(
         self, path: str, query: Query = (), *, seconds: float = SECONDS, max_bytes: int = MAX_BYTES
@@ -162,10 +168,11 @@ class Client:
         *,
         seconds: float = SECONDS,
         max_bytes: int = MAX_BYTES,
+        accept: str = _JSON,
     ) -> bytes:
-        data, headers = None, {}
+        data, headers = None, {"Accept": accept}
         if body is not None:
-            data, headers = json.dumps(body).encode(), {"Content-Type": content_type}
+            data, headers = json.dumps(body).encode(), {**headers, "Content-Type": content_type}
         with _translated(seconds):
             response = await self._send(method, path, query, data, headers, aiohttp.ClientTimeout(total=seconds))
             try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -184,6 +185,29 @@ def test_it_ends_with_its_connections_closed(site: Site, device: Device, issuer:
         assert not {"event_loop", "unraisable", "library"} & set(events)
 
 
+# Strict about media types, as an API server is: its key set has one of its own, and a 406 for whoever takes another.
+_API_SERVER = """
+import http.server, pathlib, sys
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        file = pathlib.Path(sys.argv[1] + self.path)
+        kind = "application/jwk-set+json" if self.path.startswith("/openid/") else "application/json"
+        taken = {part.split(";")[0].strip() for part in self.headers.get("Accept", "").split(",")}
+        status = 406 if not taken & {kind, "*/*"} else 200 if file.is_file() else 404
+        content = file.read_bytes() if status == 200 else b"{}"
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+print("port", server.server_port, "here")
+server.serve_forever()
+"""
+
+
 def test_vm_with_read_back_asks_the_api_server_whose_pod_it_is(
     site: Site, device: Device, issuer: Issuer, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -193,7 +217,7 @@ def test_vm_with_read_back_asks_the_api_server_whose_pod_it_is(
     (pods / "payments-1").write_text(json.dumps(LIVE))
     (folder / "openid/v1").mkdir(parents=True)
     issuer.write_jwks(folder / "openid/v1/jwks")
-    command = ["python3", "-u", "-m", "http.server", "--bind", "127.0.0.1", "--directory", str(folder), "0"]
+    command = [sys.executable, "-u", "-c", _API_SERVER, str(folder)]
     api = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
         assert api.stdout is not None
