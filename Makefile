@@ -3,7 +3,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: setup packages demo test test-fast lint format bench lock schema exec images manifests clean
+.PHONY: setup packages demo demo-cluster demo-cluster-down test test-fast test-node lint format bench lock schema exec images \
+  manifests clean
 
 setup: $(STAMP)
 
@@ -15,21 +16,36 @@ $(STAMP): requirements/dev.txt pyproject.toml
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --no-index --editable .
 	@touch $@
 
-# What tests can use of Debian's, listed with its purpose in tests/packages.txt. As root.
+# What tests can use of Debian's, listed with its purpose in tests/packages.txt; with NODE=1 also what the node tier
+# needs (tests/node/packages.txt). As root.
 packages:
 	@apt-get update -qq
-	@sed -e 's/ *#.*//' -e '/^$$/d' tests/packages.txt | \
+	@sed -e 's/ *#.*//' -e '/^$$/d' tests/packages.txt $(if $(filter-out 0,$(NODE)),tests/node/packages.txt) | \
 	  DEBIAN_FRONTEND=noninteractive xargs apt-get install --yes -qq --no-install-recommends --no-upgrade
 
 demo: setup
 	@$(BIN)/python -m demo
 
-# The control plane's programs are built once, some ten minutes, and kept in ~/.cache/morphisms.
+# A node with Knative, OpenBao, the verifier and Morphisms, to look at. As root; its evidence is simulated.
+demo-cluster: setup
+	@$(BIN)/python -m tests.node up
+
+demo-cluster-down: setup
+	@$(BIN)/python -m tests.node down
+
+# The control plane's programs are built once, some ten minutes, and kept in ~/.cache/morphisms. NODE=1, as root: with the
+# node tier, whose programs and images take some ten minutes more the first time.
 test: setup
 	@$(BIN)/python -m tests.cluster.binaries
 	@$(BIN)/python -m tests.support.vectors
 	@$(BIN)/python -m tests.support.policy_engine
+	@$(if $(filter-out 0,$(NODE)),$(BIN)/python -m tests.node build)
 	$(BIN)/pytest -n 3 --dist loadgroup
+
+# The node tier alone, with its long tests. As root.
+test-node: setup
+	@$(BIN)/python -m tests.node build
+	NODE=all $(BIN)/pytest -m node tests/node
 
 test-fast: setup
 	$(BIN)/pytest -n 3 --dist loadgroup -m "not slow and not cluster"

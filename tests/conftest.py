@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 pytest_plugins = [
+    "tests.node.tier",
     "tests.support.bytecode",
     "tests.support.fixtures",
     "tests.support.signals",

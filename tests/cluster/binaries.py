@@ -24,10 +24,10 @@ from tests.bench.golang import go
 
 _HERE = Path(__file__).parent
 _CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "morphisms" / "cluster"
-_SMALL = "-s -w"
+SMALL = "-s -w"
 # Clients refuse a server that does not tell its version.
 _VERSION = "k8s.io/component-base/version"
-_KUBERNETES = f"{_SMALL} -X {_VERSION}.gitVersion=v1.36.3 -X {_VERSION}.gitMajor=1 -X {_VERSION}.gitMinor=36"
+KUBERNETES_FLAGS = f"{SMALL} -X {_VERSION}.gitVersion=v1.36.3 -X {_VERSION}.gitMajor=1 -X {_VERSION}.gitMinor=36"
 
 Report = Callable[[str], None]
 
@@ -44,20 +44,25 @@ class Program:
 
 @dataclass(frozen=True)
 class Module:
-    """A folder with go.mod and go.sum. `yaml`: (module, folders or files of it) to keep beside the programs."""
+    """A folder with go.mod and go.sum, in `home`. `yaml`: (module, folders or files of it) to keep beside the programs.
+
+    A main package of its own (`.`) counts with its source.
+    """
 
     name: str
     programs: tuple[Program, ...]
     yaml: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    home: Path = _HERE
 
     @property
     def source(self) -> Path:
-        return _HERE / self.name
+        return self.home / self.name
 
     @cached_property
     def folder(self) -> Path:
         """Where its programs are kept: other versions or flags mean another folder."""
         content = b"".join((self.source / name).read_bytes() for name in ("go.mod", "go.sum"))
+        content += b"".join(path.read_bytes() for path in sorted(self.source.glob("*.go")))
         content += repr((self.programs, self.yaml)).encode()
         return _CACHE / f"{self.name}-{hashlib.sha256(content).hexdigest()[:16]}"
 
@@ -65,19 +70,19 @@ class Module:
 KUBERNETES = Module(
     "kubernetes",
     (
-        Program("etcd", "go.etcd.io/etcd/server/v3", _SMALL, envtest=True),
-        Program("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver", _KUBERNETES, envtest=True),
-        Program("kubectl", "k8s.io/kubernetes/cmd/kubectl", _KUBERNETES, envtest=True),
-        Program("kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager", _KUBERNETES),
-        Program("kube-scheduler", "k8s.io/kubernetes/cmd/kube-scheduler", _KUBERNETES),
-        Program("etcdctl", "go.etcd.io/etcd/etcdctl/v3", _SMALL),
+        Program("etcd", "go.etcd.io/etcd/server/v3", SMALL, envtest=True),
+        Program("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver", KUBERNETES_FLAGS, envtest=True),
+        Program("kubectl", "k8s.io/kubernetes/cmd/kubectl", KUBERNETES_FLAGS, envtest=True),
+        Program("kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager", KUBERNETES_FLAGS),
+        Program("kube-scheduler", "k8s.io/kubernetes/cmd/kube-scheduler", KUBERNETES_FLAGS),
+        Program("etcdctl", "go.etcd.io/etcd/etcdctl/v3", SMALL),
     ),
 )
 KNATIVE = Module(
     "knative",
     (
-        Program("webhook", "knative.dev/serving/cmd/webhook", _SMALL),
-        Program("controller", "knative.dev/serving/cmd/controller", _SMALL),
+        Program("webhook", "knative.dev/serving/cmd/webhook", SMALL),
+        Program("controller", "knative.dev/serving/cmd/controller", SMALL),
     ),
     (
         ("knative.dev/serving", ("config/core",)),

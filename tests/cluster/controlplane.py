@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import urllib3
@@ -22,6 +23,24 @@ from tests.support.ports import free_port
 _ISSUER = "https://kubernetes.default.svc"
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a control plane runs: by default on this machine's loopback.
+
+    `prefix` stands before each command; `ports` gives a port that is free there, the API server's first; `names` are
+    further ones of its certificate; `options` follow those of a program, of which the last of a name counts.
+    """
+
+    prefix: tuple[str, ...] = ()
+    ports: Callable[[], int] = free_port
+    names: tuple[str, ...] = ()
+    options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def command(self, name: str, *arguments: str) -> list[str]:
+        """The command line of a program."""
+        return [*self.prefix, binary(KUBERNETES, name), *arguments, *self.options.get(name, ())]
+
+
 class ControlPlane:
     """A running cluster without kubelets. `start`, and `stop` at the end.
 
@@ -29,15 +48,16 @@ class ControlPlane:
     the API server, `audit` is the API server's log. `processes` holds the four programs by name.
     """
 
-    def __init__(self, folder: Path, keeper: Keeper) -> None:
+    def __init__(self, folder: Path, keeper: Keeper, place: Place | None = None) -> None:
         self.folder = folder
         self.keeper = keeper
+        self.place = place or Place()
         self._authority = pki.Authority(folder / "pki")
         self._clients: dict[tuple[str, tuple[str, ...]], Client] = {}
-        self.port = free_port()
+        self.port = self.place.ports()
         self.url = f"https://127.0.0.1:{self.port}"
         self.ca = self._authority.certificate
-        self.etcd = Etcd(f"http://127.0.0.1:{free_port()}", folder / "etcd")
+        self.etcd = Etcd(f"http://127.0.0.1:{self.place.ports()}", folder / "etcd", self.place.prefix)
         self.audit = audit.AuditLog(folder / "audit.log")
         self.admin = self.user("admin", "system:masters")
         self.processes = {
@@ -66,9 +86,9 @@ class ControlPlane:
             self._clients[key] = Client(name, self.url, self.ca, Credentials(pair), self.folder)
         return self._clients[key]
 
-    def server_certificate(self, file: str) -> tuple[Path, Path]:
-        """(certificate, key) of a server on loopback that the cluster's clients trust."""
-        return self._authority.server(file)
+    def server_certificate(self, file: str, *names: str) -> tuple[Path, Path]:
+        """(certificate, key) of a server on loopback, and by these names, that the cluster's clients trust."""
+        return self._authority.server(file, names)
 
     def node(self, name: str) -> Client:
         """A kubelet."""
@@ -88,9 +108,9 @@ class ControlPlane:
         return self.admin.kubectl(*arguments, input=input, check=check)
 
     def _etcd(self) -> Process:
-        peer = f"http://127.0.0.1:{free_port()}"
-        command = [
-            binary(KUBERNETES, "etcd"),
+        peer = f"http://127.0.0.1:{self.place.ports()}"
+        command = self.place.command(
+            "etcd",
             f"--data-dir={self.etcd.folder}",
             f"--listen-client-urls={self.etcd.url}",
             f"--advertise-client-urls={self.etcd.url}",
@@ -99,18 +119,18 @@ class ControlPlane:
             f"--initial-cluster=default={peer}",
             "--unsafe-no-fsync",
             "--log-level=warn",
-        ]
-        return Process(
-            command, self.folder / "etcd.log", self.keeper, ready=lambda: _answers(f"{self.etcd.url}/readyz")
         )
+        # In another network only the API server can ask it, and waits for it.
+        ready = None if self.place.prefix else lambda: _answers(f"{self.etcd.url}/readyz")
+        return Process(command, self.folder / "etcd.log", self.keeper, ready=ready)
 
     def _apiserver(self) -> Process:
-        certificate, key = self._authority.server("apiserver")
+        certificate, key = self._authority.server("apiserver", self.place.names)
         signing = pki.write_signing_key(self.folder / "pki" / "serviceaccount.key")
         policy = self.folder / "audit.yaml"
         policy.write_text(yaml.safe_dump(audit.POLICY))
-        command = [
-            binary(KUBERNETES, "kube-apiserver"),
+        command = self.place.command(
+            "kube-apiserver",
             f"--etcd-servers={self.etcd.url}",
             "--bind-address=127.0.0.1",
             f"--secure-port={self.port}",
@@ -132,7 +152,7 @@ class ControlPlane:
             # Tests may wait for nobody's turn.
             "--enable-priority-and-fairness=false",
             "--shutdown-send-retry-after=true",
-        ]
+        )
         return Process(command, self.folder / "kube-apiserver.log", self.keeper, ready=self._apiserver_ready)
 
     def _apiserver_ready(self) -> bool:
@@ -143,8 +163,8 @@ class ControlPlane:
 
     def _controller_manager(self) -> Process:
         user = self.user("system:kube-controller-manager")
-        command = [
-            binary(KUBERNETES, "kube-controller-manager"),
+        command = self.place.command(
+            "kube-controller-manager",
             f"--kubeconfig={user.kubeconfig}",
             "--use-service-account-credentials=true",
             "--leader-elect=false",
@@ -156,19 +176,19 @@ class ControlPlane:
             "--horizontal-pod-autoscaler-sync-period=1s",
             # No kubelets here, whose heartbeats these would miss.
             "--controllers=*,-node-ipam-controller,-node-lifecycle-controller",
-        ]
+        )
         return Process(command, self.folder / "kube-controller-manager.log", self.keeper)
 
     def _scheduler(self) -> Process:
         user = self.user("system:kube-scheduler")
-        command = [
-            binary(KUBERNETES, "kube-scheduler"),
+        command = self.place.command(
+            "kube-scheduler",
             f"--kubeconfig={user.kubeconfig}",
             "--leader-elect=false",
             "--secure-port=0",
             "--kube-api-qps=500",
             "--kube-api-burst=1000",
-        ]
+        )
         return Process(command, self.folder / "kube-scheduler.log", self.keeper)
 
 

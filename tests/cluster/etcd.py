@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
@@ -13,11 +13,12 @@ from tests.cluster.binaries import KUBERNETES, binary
 
 
 class Etcd:
-    """`url` is where it serves, `folder` its data."""
+    """`url` is where it serves, `folder` its data; `prefix` stands before a command that reaches it."""
 
-    def __init__(self, url: str, folder: Path) -> None:
+    def __init__(self, url: str, folder: Path, prefix: Sequence[str] = ()) -> None:
         self.url = url
         self.folder = folder
+        self._prefix = tuple(prefix)
 
     def keys(self, prefix: str = "/") -> list[str]:
         """All keys below a prefix."""
@@ -39,7 +40,7 @@ class Etcd:
                 yield path, path.read_bytes()
 
     def _etcdctl(self, *arguments: str) -> bytes:
-        command = [binary(KUBERNETES, "etcdctl"), f"--endpoints={self.url}", *arguments]
+        command = [*self._prefix, binary(KUBERNETES, "etcdctl"), f"--endpoints={self.url}", *arguments]
         return subprocess.run(command, capture_output=True, timeout=60, check=True).stdout
 
 

@@ -30,9 +30,9 @@ class Authority:
         )
         self.certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
 
-    def server(self, file: str) -> tuple[Path, Path]:
-        """(certificate, key) for a server on loopback."""
-        names = [x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))]
+    def server(self, file: str, more: Sequence[str] = ()) -> tuple[Path, Path]:
+        """(certificate, key) for a server on loopback, and by these further names and addresses."""
+        names = [_general_name(text) for text in ("localhost", "127.0.0.1", *more)]
         subject = common_name("localhost")
         return self._issue(file, subject, ExtendedKeyUsageOID.SERVER_AUTH, x509.SubjectAlternativeName(names))
 
@@ -55,6 +55,13 @@ class Authority:
         paths[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
         paths[1].write_bytes(_pem(key))
         return paths
+
+
+def _general_name(text: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ip_address(text))
+    except ValueError:
+        return x509.DNSName(text)
 
 
 def write_signing_key(path: Path) -> Path:

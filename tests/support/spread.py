@@ -1,4 +1,4 @@
-"""How a run's tests are spread over its processes: a file stays together, and so do the files of one control plane.
+"""How a run's tests are spread over its processes: a file stays together, as do those of one control plane or node.
 
 Modules share servers through their fixtures. The units that take long come first, so that the workers end together.
 """
@@ -12,6 +12,7 @@ from xdist.remote import Producer  # type: ignore[import-untyped]
 from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]
 
 _CLUSTER: Final = "tests/cluster"
+_NODE: Final = "tests/node"
 # These start a control plane of their own; the others of the tier share one.
 _OWN_CONTROL_PLANE: Final = frozenset(
     f"{_CLUSTER}/test_{name}.py"
@@ -20,6 +21,7 @@ _OWN_CONTROL_PLANE: Final = frozenset(
 # The units that take longest, in this order; the others follow as they were collected.
 _FIRST: Final = (
     _CLUSTER,
+    _NODE,
     f"{_CLUSTER}/test_certificates.py",
     f"{_CLUSTER}/test_templates.py",
     f"{_CLUSTER}/test_registration.py",
@@ -42,6 +44,8 @@ _FOLDERS: Final = (
 def unit_of(nodeid: str) -> str:
     """What stays in one process."""
     file = nodeid.partition("::")[0]
+    if file.startswith(f"{_NODE}/"):
+        return _NODE
     shared = file.startswith(f"{_CLUSTER}/") and file not in _OWN_CONTROL_PLANE
     return _CLUSTER if shared else file
 

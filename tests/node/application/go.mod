@@ -1,0 +1,3 @@
+module morphisms/node/application
+
+go 1.26.0

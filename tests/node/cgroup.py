@@ -1,0 +1,85 @@
+"""A cgroup of a run's own, in every hierarchy: what it started is below it, and is found and ended there."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+_END_SECONDS = 30.0
+_PAUSE_SECONDS = 0.02
+_CONTROLLERS = ("cpuset", "cpu", "memory", "pids", "io")
+
+
+class Cgroup:
+    """`name` below each of the hierarchies. Its daemons are in the child `system`; the kubelet makes more children."""
+
+    def __init__(self, name: str, hierarchies: Sequence[Path]) -> None:
+        self.name = name
+        self._hierarchies = tuple(hierarchies)
+
+    @property
+    def folders(self) -> list[Path]:
+        return [hierarchy / self.name for hierarchy in self._hierarchies]
+
+    def make(self) -> None:
+        """Version 1: a cpuset is empty until it is written. Version 2: the controllers are handed down."""
+        for hierarchy, folder in zip(self._hierarchies, self.folders, strict=True):
+            for made in (folder, folder / "system"):
+                made.mkdir()
+                for file in ("cpuset.cpus", "cpuset.mems"):
+                    if (hierarchy / file).exists():
+                        (made / file).write_text((hierarchy / file).read_text())
+            if (available := hierarchy / "cgroup.controllers").exists():
+                offered = set(available.read_text().split())
+                wanted = " ".join(f"+{name}" for name in _CONTROLLERS if name in offered)
+                for parent in (hierarchy, folder):
+                    (parent / "cgroup.subtree_control").write_text(wanted)
+
+    def joining(self) -> list[str]:
+        """Words before a command that becomes a member, with the same process id."""
+        folders = [str(folder / "system" / "cgroup.procs") for folder in self.folders]
+        joined = 'n=$1; shift; while [ "$n" -gt 0 ]; do echo $$ > "$1"; shift; n=$((n - 1)); done; exec "$@"'
+        return ["sh", "-c", joined, "sh", str(len(folders)), *folders]
+
+    def members(self) -> set[int]:
+        """Process ids of it and all below it."""
+        found: set[int] = set()
+        for folder in self.folders:
+            for file in folder.rglob("cgroup.procs"):
+                with contextlib.suppress(OSError):  # the kubelet removes some meanwhile
+                    found.update(map(int, file.read_text().split()))
+        return found
+
+    def end(self) -> None:
+        """SIGKILL until none is left. Raises RuntimeError when that takes too long."""
+        deadline = time.monotonic() + _END_SECONDS
+        while members := self.members() - {os.getpid()}:
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"processes of {self.name} do not end: {sorted(members)}")
+            for pid in members:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(_PAUSE_SECONDS)
+
+    def remove(self) -> None:
+        """Remove it, empty, in every hierarchy."""
+        for folder in self.folders:
+            children = [path for path in folder.rglob("*") if path.is_dir()] if folder.exists() else []
+            for child in [*sorted(children, key=lambda path: len(path.parts), reverse=True), folder]:
+                _remove(child)
+
+
+def _remove(folder: Path) -> None:
+    """A cgroup stays busy for a moment after its last process."""
+    deadline = time.monotonic() + _END_SECONDS
+    while folder.exists():
+        try:
+            folder.rmdir()
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(_PAUSE_SECONDS)

@@ -1,0 +1,3 @@
+module morphisms/node/pause
+
+go 1.26.0

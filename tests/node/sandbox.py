@@ -1,0 +1,296 @@
+"""What a node is kept in: a network and a mount namespace, a cgroup in every hierarchy, a folder, and a record of them.
+
+The record says what to end and what to put back, so that one whose run has died is removed by the next. In the mount
+namespace /run is memory and /var is a folder of the run's own, and mounts end with their last process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+from tests.cluster.keeper import Keeper
+from tests.node import probe
+from tests.node.cgroup import Cgroup
+from tests.support.paths import ROOT
+from tests.support.until import until
+
+RECORDS: Final = Path("/run/morphisms-node")
+BRIDGE_ADDRESS: Final = "10.123.0.1"
+POD_NETWORK: Final = "10.123.0.0/16"
+SERVICE_NETWORK: Final = "10.96.0.0/16"
+# Those that a kubelet sets, which belong to no namespace.
+_SYSCTLS: Final = (
+    "kernel/panic",
+    "kernel/panic_on_oops",
+    "kernel/keys/root_maxbytes",
+    "kernel/keys/root_maxkeys",
+    "vm/overcommit_memory",
+    "vm/panic_on_oom",
+)
+_SETUP: Final = f"""
+set -e
+mount --make-rshared /
+mount --bind "$0/var" /var
+# Programs here know the cluster's names, as its pods do.
+[ ! -e /etc/resolv.conf ] || mount --bind "$0/resolv.conf" /etc/resolv.conf
+mount -t tmpfs -o mode=755 none /run
+mkdir /run/lock
+ip link set lo up
+ip link add cni0 type bridge
+ip address add {BRIDGE_ADDRESS}/16 dev cni0
+ip link set cni0 up
+echo 1 > /proc/sys/net/ipv4/ip_forward
+echo 1 > /proc/sys/net/bridge/bridge-nf-call-iptables
+echo 1 > /proc/sys/net/ipv4/conf/all/route_localnet
+# Without a route a connection from here to a Service ends before iptables sees it.
+ip route add {SERVICE_NETWORK} dev cni0
+"""
+_CLONE_NEWNET: Final = 0x40000000
+
+
+@dataclass(frozen=True)
+class Record:
+    """What there is of one sandbox, as it lies in RECORDS."""
+
+    name: str
+    folder: str
+    hierarchies: list[str]
+    sysctls: dict[str, str]
+    holder: int
+    stays: bool
+
+    @property
+    def file(self) -> Path:
+        return RECORDS / f"{self.name}.json"
+
+    @property
+    def lock(self) -> Path:
+        """Locked by the guard; apart from the record, which is replaced."""
+        return self.file.with_suffix(".lock")
+
+    @property
+    def cgroup(self) -> Cgroup:
+        return Cgroup(self.name, [Path(path) for path in self.hierarchies])
+
+    def write(self) -> None:
+        RECORDS.mkdir(mode=0o700, exist_ok=True)
+        unfinished = self.file.with_suffix(".new")
+        unfinished.write_text(json.dumps(asdict(self)))
+        unfinished.replace(self.file)
+
+
+class Guard(Keeper):
+    """Removes the sandbox when its run has ended, in whatever way. It holds a lock on the record meanwhile."""
+
+    def __init__(self, record: Record) -> None:
+        command = [sys.executable, "-m", "tests.node.sandbox", record.name]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT, start_new_session=True
+        )
+        assert self._process.stdout is not None
+        self._process.stdout.readline()
+
+
+class _Nobody(Keeper):
+    """For a sandbox that stays until it is removed by name."""
+
+    def __init__(self) -> None:
+        """Nothing to start."""
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+    def _tell(self, line: str) -> None:
+        """Nobody to tell."""
+
+
+class Sandbox:
+    """Namespaces and cgroup; `prefix` stands before each command that runs in them."""
+
+    def __init__(self, record: Record, keeper: Keeper) -> None:
+        self.record = record
+        self.folder = Path(record.folder)
+        self.cgroup = record.cgroup
+        self.keeper = keeper
+
+    @classmethod
+    def make(cls, *, stays: bool = False) -> Sandbox:
+        """A new one, after those have been removed whose runs have died."""
+        remove_leftovers()
+        name = f"morphisms-node-{secrets.token_hex(4)}"
+        hierarchies = probe.hierarchies(Path("/proc/self/mountinfo").read_text())
+        folder = Path(tempfile.mkdtemp(prefix=f"{name}-"))
+        for made in ("var/lib/cni", "var/log", "var/tmp", "var/lib/kubelet"):
+            (folder / made).mkdir(parents=True)
+        (folder / "var/run").symlink_to("/run")
+        (folder / "resolv.conf").write_text("nameserver 10.96.0.10\nsearch cluster.local\n")
+        sysctls = {name: value for name in _SYSCTLS if (value := _sysctl(name)) is not None}
+        record = Record(name, str(folder), [str(path) for path in hierarchies], sysctls, 0, stays)
+        record.write()  # before anything is made that it describes
+        keeper = _Nobody() if stays else Guard(record)
+        record.cgroup.make()
+        isolated = ["unshare", "--net", "--mount", "--propagation", "private", "sleep", "infinity"]
+        holder = subprocess.Popen(
+            [*record.cgroup.joining(), *isolated], stdin=subprocess.DEVNULL, start_new_session=True
+        )
+        until(lambda: _entered(holder.pid))
+        record = Record(name, str(folder), record.hierarchies, sysctls, holder.pid, stays)
+        record.write()
+        made_here = cls(record, keeper)
+        made_here.run("sh", "-c", _SETUP, str(folder))
+        return made_here
+
+    @classmethod
+    def named(cls, name: str) -> Sandbox:
+        """One that stays."""
+        return cls(read_record(RECORDS / f"{name}.json"), _Nobody())
+
+    @property
+    def prefix(self) -> tuple[str, ...]:
+        """Becomes the command that follows: the process id stays."""
+        namespaces = f"/proc/{self.record.holder}/ns"
+        entering = ["nsenter", f"--net={namespaces}/net", f"--mount={namespaces}/mnt", f"--wdns={ROOT}", "--"]
+        return (*self.cgroup.joining(), *entering)
+
+    def run(self, *command: str, check: bool = True, input: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
+        """Run a command in it to its end."""
+        done = subprocess.run([*self.prefix, *command], input=input, capture_output=True, check=False)
+        assert not check or done.returncode == 0, f"{' '.join(command)}: {done.stderr.decode(errors='replace')}"
+        return done
+
+    def connect(self, host: str, port: int, seconds: float = 30) -> socket.socket:
+        """A connection from inside its network."""
+        return connect(self.record.holder, host, port, seconds)
+
+    def root(self, path: str) -> Path:
+        """Where a path of its mount namespace is read from outside."""
+        return Path(f"/proc/{self.record.holder}/root") / path.lstrip("/")
+
+    def remove(self) -> None:
+        """End and remove all of it; the guard does, where there is one."""
+        self.keeper.close()
+        remove(self.record)
+
+
+def connect(holder: int, host: str, port: int, seconds: float = 30) -> socket.socket:
+    """A connection from inside the network namespace of process `holder`. A namespace is entered by a thread alone."""
+    made: list[socket.socket] = []
+    failed: list[OSError] = []
+
+    def enter() -> None:
+        try:
+            with Path(f"/proc/{holder}/ns/net").open() as namespace:
+                if ctypes.CDLL(None, use_errno=True).setns(namespace.fileno(), _CLONE_NEWNET):
+                    raise OSError(ctypes.get_errno(), "setns failed")
+            made.append(socket.create_connection((host, port), seconds))
+        except OSError as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=enter)
+    thread.start()
+    thread.join()
+    if failed:
+        raise failed[0]
+    return made[0]
+
+
+def read_record(file: Path) -> Record:
+    """Raises FileNotFoundError when there is none."""
+    return Record(**json.loads(file.read_text()))
+
+
+def records() -> list[Record]:
+    """All that there are."""
+    found = []
+    for file in sorted(RECORDS.glob("*.json")):
+        with contextlib.suppress(FileNotFoundError):
+            found.append(read_record(file))
+    return found
+
+
+def remove_leftovers() -> None:
+    """Remove each sandbox whose run has died together with its guard."""
+    for record in records():
+        if not record.stays and not _guarded(record):
+            remove(record)
+
+
+def remove(record: Record) -> None:
+    """End its processes; remove cgroups and folder; put the sysctls back; forget it. May be repeated."""
+    record.cgroup.end()
+    record.cgroup.remove()
+    for name, value in record.sysctls.items():
+        if _sysctl(name) != value:
+            (Path("/proc/sys") / name).write_text(value)
+    shutil.rmtree(record.folder, ignore_errors=True)
+    record.file.unlink(missing_ok=True)
+    record.lock.unlink(missing_ok=True)
+
+
+def traces(record: Record) -> list[str]:
+    """What is left of it on this machine, in words; nothing after `remove`."""
+    left = [f"process {pid}" for pid in sorted(record.cgroup.members())]
+    left += [f"cgroup {folder}" for folder in record.cgroup.folders if folder.exists()]
+    mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+    left += [f"mount {line.split()[4]}" for line in mounts if record.folder in line]
+    left += [f"sysctl {name}" for name, value in record.sysctls.items() if _sysctl(name) != value]
+    left += [str(path) for path in (Path(record.folder), record.file, record.lock) if path.exists()]
+    return left
+
+
+def _guarded(record: Record) -> bool:
+    try:
+        with _locked(record):
+            return False
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        return True  # removed meanwhile
+
+
+@contextlib.contextmanager
+def _locked(record: Record) -> Iterator[None]:
+    with record.lock.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+
+
+def _entered(pid: int) -> bool:
+    return os.readlink(f"/proc/{pid}/ns/net") != os.readlink("/proc/self/ns/net") and (
+        Path(f"/proc/{pid}/comm").read_text() == "sleep\n"
+    )
+
+
+def _sysctl(name: str) -> str | None:
+    try:
+        return (Path("/proc/sys") / name).read_text().strip()
+    except OSError:
+        return None
+
+
+def _guard(name: str) -> None:
+    file = RECORDS / f"{name}.json"
+    with _locked(read_record(file)):
+        print("guarding", flush=True)
+        for _ in sys.stdin:
+            pass
+        remove(read_record(file))
+
+
+if __name__ == "__main__":
+    _guard(sys.argv[1])

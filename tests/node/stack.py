@@ -1,0 +1,178 @@
+"""All of it together, once a run: a node, stock Knative, OpenBao, the verifier and Morphisms, and Services on them."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from tests.cluster.binaries import Report, binary
+from tests.cluster.client import Client, Object
+from tests.cluster.knative import NAMESPACE as KNATIVE_NAMESPACE
+from tests.node import images, knative, names, programs, project_images
+from tests.node.cluster import NodeCluster
+from tests.node.images import Image
+from tests.node.morphisms import Morphisms, make_openbao_image
+from tests.node.programs import APPLICATION, PAUSE
+from tests.node.sandbox import Sandbox
+
+SERVICES: Final = (
+    "shop/payments",
+    "shop/orders",
+    "shop/many",
+    "shop/broken",
+    "vault/first",
+)
+"""NAMESPACE/SERVICE that the verifier knows from the start."""
+_ACTIVATOR_PORT: Final = 80
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a Service answered, and after how many seconds."""
+
+    status: int
+    body: str
+    seconds: float
+
+    @property
+    def content(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.body)
+        return found
+
+
+class Stack:
+    """Running from `up` on."""
+
+    def __init__(self, sandbox: Sandbox, cluster: NodeCluster, morphisms: Morphisms, application: Image) -> None:
+        self.sandbox = sandbox
+        self.cluster = cluster
+        self.morphisms = morphisms
+        self.application = application
+
+    @property
+    def admin(self) -> Client:
+        return self.cluster.admin
+
+    def namespace(self, name: str, labels: Mapping[str, str] | None = None) -> None:
+        """Make it, and wait for its default account."""
+        metadata = {"name": name, "labels": dict(labels or {})}
+        self.admin.create("/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
+        self.admin.until(f"/api/v1/namespaces/{name}/serviceaccounts", bool)
+
+    def pods(self, namespace: str, service: str) -> list[Object]:
+        """Pods of a Knative Service."""
+        label = f"serving.knative.dev/service={service}"
+        return self.admin.items(f"/api/v1/namespaces/{namespace}/pods", labelSelector=label)
+
+    def ready_pod(self, namespace: str, service: str, seconds: float = 120) -> Object:
+        """A pod of the Service whose containers are all ready."""
+
+        def ready(pods: list[Object]) -> Object | None:
+            return next((pod for pod in pods if _is_ready(pod)), None)
+
+        label = f"serving.knative.dev/service={service}"
+        path = f"/api/v1/namespaces/{namespace}/pods"
+        return self.admin.until(path, ready, seconds=seconds, labelSelector=label)
+
+    def gone(self, namespace: str, service: str, seconds: float = 180) -> None:
+        """Wait until the Service has no pod."""
+        label = f"serving.knative.dev/service={service}"
+        path = f"/api/v1/namespaces/{namespace}/pods"
+        self.admin.until(path, lambda pods: not pods, seconds=seconds, labelSelector=label)
+
+    def activator(self) -> str:
+        """The address of Knative's activator inside the node's network."""
+        service = self.admin.get(f"/api/v1/namespaces/{KNATIVE_NAMESPACE}/services/activator-service")
+        return str(service["spec"]["clusterIP"])
+
+    def request(self, namespace: str, revision: str, seconds: float = 120) -> Answer:
+        """One request through the activator, with the headers that an ingress of Knative's adds."""
+        host = f"{revision}.{namespace}.svc.cluster.local"
+        headers = {"Host": host, "Knative-Serving-Namespace": namespace, "Knative-Serving-Revision": revision}
+        started = time.monotonic()
+        with self.sandbox.connect(self.activator(), _ACTIVATOR_PORT) as plain:
+            plain.settimeout(seconds)
+            connection = http.client.HTTPConnection(host)
+            connection.sock = plain
+            connection.request("GET", "/", headers=headers)
+            answer = connection.getresponse()
+            body = answer.read().decode(errors="replace")
+            connection.close()
+        return Answer(answer.status, body, time.monotonic() - started)
+
+
+def prepare(report: Report) -> Path:
+    """Build all that is missing; the folder of the project's images."""
+    programs.build(report)
+    return project_images.build(report)
+
+
+def up(report: Report, *, stays: bool = False) -> Stack:
+    """Bring it up. When that fails, nothing is left but what the error says."""
+    built = prepare(report)
+    started = time.monotonic()
+    sandbox = Sandbox.make(stays=stays)
+    try:
+        return _up(sandbox, built, report, started)
+    except BaseException:
+        _keep_logs(sandbox.folder)
+        sandbox.remove()
+        raise
+
+
+def _up(sandbox: Sandbox, built: Path, report: Report, started: float) -> Stack:
+    def took(what: str) -> None:
+        report(f"  {what} after {time.monotonic() - started:.0f} s")
+
+    folder = sandbox.folder / "images"
+    folder.mkdir()
+    pause = images.of_programs("pause", {"/pause": Path(binary(PAUSE, "pause"))}, folder / "pause.tar")
+    cluster = NodeCluster(sandbox, pause)
+    with ThreadPoolExecutor(1) as pool:
+        starting = pool.submit(cluster.start)
+        own = project_images.make_images(folder, built)
+        serving = knative.make_images(folder)
+        dns, openbao = names.make_image(folder), make_openbao_image(folder)
+        program = Path(binary(APPLICATION, "application"))
+        application = images.of_programs("application", {"/application": program}, folder / "application.tar")
+        starting.result()
+    took("node")
+    cluster.load([pause, dns, application, openbao, *serving.values(), *own.values()])
+    took("images loaded")
+    names.install(cluster, dns)
+    knative.install(cluster, serving)
+    morphisms = Morphisms(cluster, own, openbao)
+    morphisms.install(SERVICES)
+    knative.wait(cluster)
+    took("Knative")
+    morphisms.wait()
+    took("Morphisms, OpenBao and verifier (evidence: simulated)")
+    return Stack(sandbox, cluster, morphisms, application)
+
+
+@contextlib.contextmanager
+def running(report: Report) -> Iterator[Stack]:
+    """As `up`; whatever happens, all of it is removed."""
+    stack = up(report)
+    try:
+        yield stack
+    finally:
+        stack.sandbox.remove()
+
+
+def _keep_logs(folder: Path) -> None:
+    """The ends of the programs' logs, for whoever reads the error."""
+    for log in sorted(folder.glob("*.log")):
+        print(f"--- {log.name}\n{log.read_text(errors='replace')[-1500:]}")
+
+
+def _is_ready(pod: Object) -> bool:
+    statuses = pod.get("status", {}).get("containerStatuses", ())
+    return bool(statuses) and all(status["ready"] for status in statuses)
