@@ -25,6 +25,7 @@ COMMANDS: dict[str, str] = {
     "entrypoint": "cli.commands.entrypoint",
     "check": "cli.commands.check",
     "audit": "cli.commands.audit",
+    "preflight": "cli.commands.preflight",
     "convert": "cli.commands.convert",
     "migrate": "cli.commands.migrate",
     "report": "cli.commands.report",

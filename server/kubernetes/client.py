@@ -140,6 +140,19 @@ class Client:
         """
         return _object(await self._exchange("PATCH", path, (("fieldManager", manager),), body, _APPLY_PATCH))
 
+    async def try_out(self, path: str, body: Object, *, seconds: float = SECONDS) -> tuple[int, str]:
+        """Create `body` as a dry run, which stores nothing: the status, and what the server says where it refuses."""
+        data, headers = json.dumps(body).encode(), {"Content-Type": _JSON}
+        query, timeout = (("dryRun", "All"),), aiohttp.ClientTimeout(total=seconds)
+        with _translated(seconds):
+            response = await self._send("POST", path, query, data, headers, timeout)
+            try:
+                content = await _read_bounded(response, MAX_BYTES)
+            finally:
+                response.close()
+        message = _object(content).get("message") if response.status not in _SUCCESS["POST"] else ""
+        return response.status, message if isinstance(message, str) else ""
+
     @asynccontextmanager
     async def stream(
         self, path: str, query: Query, *, open_seconds: float, idle_seconds: float, total_seconds: float

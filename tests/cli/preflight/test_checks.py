@@ -1,0 +1,182 @@
+"""The lines of a preflight, one question each, on what a cluster may hold."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from cli.live.cluster import LiveCluster
+from cli.preflight import checks
+from cli.preflight.lines import Line, State, is_go
+from cli.preflight.next_pod import as_anyones, next_pod, requests
+from tests.cli.audit.found import SNAPSHOT, deployment
+from webhook.configuration.model import Configuration
+from webhook.configuration.templates_map import read_map
+from webhook.node_records import NodeRecord
+from webhook.snapshot import RuntimeClassRecord
+
+Json = dict[str, Any]
+
+CONFIGURATION = Configuration()
+KATA = CONFIGURATION.profile_by_name["kata-snp"]
+SNP = (("amd.feature.node.kubernetes.io/snp", "true"),)
+CLUSTER = LiveCluster(
+    CONFIGURATION, replace(SNAPSHOT, nodes={"snp-0": NodeRecord("snp-0", SNP), "plain": NodeRecord("plain", ())}), {}
+)
+
+
+def _node(name: str, cpu: str, memory: str, **labels: str) -> Json:
+    metadata = {"name": name, "labels": {"amd.feature.node.kubernetes.io/snp": "true"} | labels}
+    return {"metadata": metadata, "status": {"allocatable": {"cpu": cpu, "memory": memory}}}
+
+
+def _states(lines: Any) -> dict[str, State]:
+    return {line.check: line.state for line in lines}
+
+
+@pytest.mark.parametrize(
+    ("states", "allowed", "go"),
+    [
+        ([State.OK, State.NOTE], False, True),
+        ([State.OK, State.NOT_EVALUATED], False, False),
+        ([State.OK, State.NOT_EVALUATED], True, True),
+        ([State.FAILED], True, False),
+        ([], False, True),
+    ],
+)
+def test_what_is_not_known_is_no_go_unless_that_is_allowed(states: list[State], allowed: bool, go: bool) -> None:
+    assert is_go([Line("x", each, "") for each in states], allow_unevaluated=allowed) is go
+
+
+def test_a_profile_needs_its_runtime_class_and_a_node() -> None:
+    assert _states(checks.placement(CLUSTER, [KATA])) == {"runtime-class": State.OK, "nodes": State.NOTE}
+    snapshot = CLUSTER.snapshot
+    assert snapshot is not None
+    without = replace(CLUSTER, snapshot=replace(snapshot, runtime_classes={}, nodes={}))
+    assert _states(checks.placement(without, [KATA])) == {"runtime-class": State.FAILED, "nodes": State.FAILED}
+    other = {"kata-qemu-snp": RuntimeClassRecord("kata-qemu-snp", "runc")}
+    wrong = replace(CLUSTER, snapshot=replace(snapshot, runtime_classes=other))
+    [line] = [each for each in checks.placement(wrong, [KATA]) if each.check == "runtime-class"]
+    assert (line.state, "has handler runc" in line.text) == (State.FAILED, True)
+
+
+def test_without_nodes_nothing_about_placement_is_known() -> None:
+    blind = replace(CLUSTER, snapshot=None, not_read=("nodes: the API server answers 403 to a list",))
+    assert _states(checks.placement(blind, [KATA])) == {"cluster": State.NOT_EVALUATED}
+
+
+def test_a_trusted_label_needs_no_note() -> None:
+    trusted = KATA.model_copy(update={"trustedLabel": "morphisms.node-restriction.kubernetes.io/snp"})
+    labels = (*SNP, ("morphisms.node-restriction.kubernetes.io/snp", "true"))
+    snapshot = CLUSTER.snapshot
+    assert snapshot is not None
+    with_label = replace(CLUSTER, snapshot=replace(snapshot, nodes={"n": NodeRecord("n", labels)}))
+    assert _states(checks.placement(with_label, [trusted]))["nodes"] is State.OK
+
+
+def test_every_replica_has_to_know_the_current_template() -> None:
+    template = CONFIGURATION.container_template
+    digest = template.digest
+    data = {f"{digest}.json": template.text, "current": digest}
+    known = {f"known.{name}": f"2027-01-01T00:00:00Z {digest[:16]}" for name in ("a", "b")}
+    assert _states(checks.templates(replace(CLUSTER, templates=read_map(data | known)))) == {"templates": State.OK}
+    behind = data | known | {"known.b": "2027-01-01T00:00:00Z"}
+    [line] = checks.templates(replace(CLUSTER, templates=read_map(behind)))
+    assert (line.state, line.text.endswith(": b")) == (State.FAILED, True)
+    [line] = checks.templates(replace(CLUSTER, templates=read_map({})))
+    assert line.state is State.FAILED
+    [line] = checks.templates(CLUSTER)
+    assert line.state is State.NOT_EVALUATED
+
+
+def _capacity(node: Json, overhead: Json, *running: Json, container: Json | None = None) -> State:
+    item = deployment("shop", "web", container or {"resources": {"requests": {"cpu": "1", "memory": "1Gi"}}})
+    pod = next_pod(item, "shop", CONFIGURATION, SNAPSHOT)
+    assert pod is not None
+    classes = [{"metadata": {"name": "kata-qemu-snp"}, "overhead": {"podFixed": overhead}}]
+    [line] = checks.capacity([("Deployment/web", pod)], {"kata-snp": KATA}, [node], list(running), classes)
+    return line.state
+
+
+def test_room_on_a_node_counts_requests_overhead_and_what_runs_there() -> None:
+    assert _capacity(_node("n", "2", "2Gi"), {}) is State.OK
+    assert _capacity(_node("n", "1", "1Gi"), {}) is State.OK  # the init container ends before the application starts
+    assert _capacity(_node("n", "1", "1Gi"), {"memory": "1"}) is State.FAILED
+    assert _capacity(_node("n", "999m", "2Gi"), {}) is State.FAILED
+    there = {
+        "spec": {"nodeName": "n", "overhead": {"cpu": "1"}, "containers": [{"resources": {"requests": {"cpu": "1"}}}]}
+    }
+    assert _capacity(_node("n", "3", "2Gi"), {}, there) is State.OK
+    assert _capacity(_node("n", "2500m", "2Gi"), {}, there) is State.FAILED
+    ended = {**there, "status": {"phase": "Succeeded"}}
+    assert _capacity(_node("n", "1", "1Gi"), {}, ended) is State.OK
+    assert _capacity(_node("n", "9", "9Gi", **{"amd.feature.node.kubernetes.io/snp": "false"}), {}) is State.FAILED
+
+
+def test_room_is_not_known_without_the_pods() -> None:
+    [line] = checks.capacity([], {}, [], None, [])
+    assert line.state is State.NOT_EVALUATED
+
+
+def test_requests_are_those_of_the_scheduler() -> None:
+    spec: Json = {
+        "initContainers": [
+            {"restartPolicy": "Always", "resources": {"requests": {"cpu": "1"}}},
+            {"resources": {"requests": {"cpu": "5"}}},
+        ],
+        "containers": [{"resources": {"limits": {"cpu": "2"}}}, {"resources": {"requests": {"memory": "1Gi"}}}],
+    }
+    assert requests(spec, {})["cpu"] == 6
+    assert requests({**spec, "resources": {"requests": {"cpu": "9"}}}, {"cpu": "500m"})["cpu"] == 9 + 0.5
+
+
+@pytest.mark.parametrize(
+    ("issuer", "entries", "state"),
+    [
+        ("https://a", {"cluster": "https://a"}, State.OK),
+        ("https://a", {"cluster": "https://b"}, State.FAILED),
+        ("https://a", {"other": "https://a"}, State.FAILED),
+        (None, {"cluster": "https://a"}, State.NOT_EVALUATED),
+        ("https://a", None, State.NOT_EVALUATED),
+    ],
+)
+def test_cluster_name_and_issuer_are_equal_on_both_sides(
+    issuer: str | None, entries: dict[str, str] | None, state: State
+) -> None:
+    assert _states(checks.same_names("cluster", issuer, entries)) == {"cluster-name": state}
+
+
+def test_a_cluster_that_does_not_call_the_webhook_enforces_nothing() -> None:
+    ours: list[Json] = [{"metadata": {"name": "morphisms"}}]
+    kinds = ("MutatingWebhookConfiguration", "ValidatingWebhookConfiguration")
+    assert [line.state for line in checks.registration(dict.fromkeys(kinds, ours))] == [State.OK, State.OK]
+    missing = {kinds[0]: ours, kinds[1]: [{"metadata": {"name": "other"}}]}
+    assert [line.state for line in checks.registration(missing)] == [State.OK, State.FAILED]
+    assert {line.state for line in checks.registration(dict.fromkeys(kinds, None))} == {State.NOT_EVALUATED}
+
+
+def test_others_plugins_are_named_and_ours_are_not() -> None:
+    names = ("morphisms", "injection-present.morphisms.dev", "kyverno\x1b[2J")
+    items = [{"metadata": {"name": name}} for name in names]
+    [line] = checks.other_plugins({"ValidatingWebhookConfiguration": items})
+    assert line.text == "not looked at: ValidatingWebhookConfiguration kyverno?[2J"
+    [line] = checks.other_plugins({"ValidatingWebhookConfiguration": None})
+    assert line.state is State.NOTE
+
+
+def test_the_pod_that_is_tried_out_claims_no_owner_and_no_label_of_knative() -> None:
+    service = {
+        "apiVersion": "serving.knative.dev/v1",
+        "kind": "Service",
+        "metadata": {"name": "web", "namespace": "shop"},
+        "spec": {"template": {"spec": {"containerConcurrency": 1, "containers": [{"image": "x@sha256:" + "a" * 64}]}}},
+    }
+    pod = next_pod(service, "shop", CONFIGURATION, SNAPSHOT)
+    assert pod is not None
+    tried = as_anyones(pod)
+    assert set(tried["metadata"]) == {"generateName", "labels", "annotations"}
+    assert not any("knative" in key for key in tried["metadata"]["labels"])
+    assert "containerConcurrency" not in tried["spec"]
+    assert [each["name"] for each in tried["spec"]["containers"]] == ["user-container"]

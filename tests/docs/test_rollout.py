@@ -1,0 +1,44 @@
+"""What docs/rollout.md shows is what the commands print."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli.audit.formats import text
+from cli.main import main
+from tests.cli.audit.found import deployment, found
+from tests.support.paths import ROOT
+
+PAGE = (ROOT / "docs" / "rollout.md").read_text()
+
+
+def block(title: str) -> str:
+    """The fenced block behind the line that names it."""
+    match = re.search(rf"^{re.escape(title)}\n\n```[a-z]*\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+    assert match is not None, title
+    return match[1]
+
+
+def test_the_page_shows_what_audit_prints() -> None:
+    plaintext: dict[str, Any] = {"env": [{"name": "DB_PASSWORD", "value": "tr0ub4dor&3-Xx9"}]}
+    shown = found(
+        deployment("bank", "ledger"),
+        deployment("shop", "web", plaintext),
+        deployment("shop", "agent", hostNetwork=True),
+    )
+    shown.modes.pop("lab")
+    assert block("It prints, for instance:") == text(shown, colour=False)
+
+
+def test_the_page_shows_what_migrate_prints(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("service.yaml").write_text(block("With this `service.yaml`"))
+    code = main(["migrate", "-f", "service.yaml", "--vault-path", "secret/shop/payments", "--dry-run"])
+    assert code == 1
+    assert block("the dry run prints:") == capsys.readouterr().out
