@@ -53,7 +53,8 @@ def write_inputs(folder: Path, captured: dict[str, Any], images: dict[str, dict[
     """Write a capture, a trust.yaml that vouches for it, and the images; `morphisms render`'s options for them."""
     folder.mkdir(exist_ok=True)
     (folder / "cluster.yaml").write_text(yaml.safe_dump(captured))
-    trust = {"version": 1, "template": captured["template"], "queueProxy": QUEUE_IMAGE, "guests": ["kata-snp"]}
+    queue = captured["knative"]["configMaps"]["config-deployment"]["queue-sidecar-image"]
+    trust = {"version": 1, "template": captured["template"], "queueProxy": queue, "guests": ["kata-snp"]}
     login = {"mount": "jwt", "role": "knative"}
     (folder / "trust.yaml").write_text(yaml.safe_dump({**trust, "vault": login}))
     (folder / "images.json").write_text(json.dumps(CONFIGURATIONS if images is None else images))

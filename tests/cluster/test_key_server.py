@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
+import random
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+from cli.main import main
+from measured.measured_document import differences, document_of_annotation
+from measured.pod import INITDATA_ANNOTATION
+from tests.cli import rendering
 from tests.cluster.attacks import DRY, IMAGE, is_confidential, make_pod, mallory, reasons
 from tests.cluster.client import Client, Object
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.namespace import Namespace
+from tests.cluster.rendered import write_inputs
 from tests.manifests.rendering import MANIFESTS
+from tests.measured.guest_requests import Host, guest_requests
+from tests.support.policy_engine import Engine
 from tests.support.until import until
 
 pytestmark = pytest.mark.usefixtures("morphisms")
 _GUARD = "key-server.morphisms.dev"
 _DIGEST = "sha256:" + "d" * 64
+_BAO_DIGEST = "sha256:" + "c" * 64
+_CONFIGURATIONS: dict[str, Object] = {
+    f"registry.example/verifier@{_DIGEST}": {"Entrypoint": ["/usr/bin/morphisms"], "User": "65532:65532"},
+    f"openbao/openbao@{_BAO_DIGEST}": {"Env": ["PATH=/bin"], "User": "100:1000"},
+}
 _OWNER = {"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "morphisms-verifier", "controller": True}
 _CONTROLLER = "system:serviceaccount:kube-system:statefulset-controller"
 # The namespace is held to Pod Security's restricted level, and these tests are about what comes on top of it.
@@ -61,23 +77,33 @@ def _deletion(item: Object) -> str:
 
 
 @pytest.fixture(scope="module")
-def here(cluster: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Namespace]:
-    """The overlay, applied as docs/kms.md says, both images by digest; without its guard, to see the webhook answer."""
-    folder = tmp_path_factory.mktemp("kms")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of the rendering."""
+    return tmp_path_factory.mktemp("kms")
+
+
+@pytest.fixture(scope="module")
+def here(cluster: ControlPlane, folder: Path) -> Iterator[Namespace]:
+    """The overlay, rendered and applied as docs/kms.md says; without its guard, to see the webhook answer."""
     base = os.path.relpath(MANIFESTS / "overlays" / "kms-in-guests", folder.resolve())
     images = [
         {"name": "morphisms/verifier", "newName": "registry.example/verifier", "digest": _DIGEST},
-        {"name": "openbao/openbao", "digest": _DIGEST},
+        {"name": "openbao/openbao", "digest": _BAO_DIGEST},
     ]
     # The guard answers before the webhook does, and an API server takes up its removal late. Its own test brings it.
     left_out = [{"target": {"kind": each["kind"]}, "patch": _deletion(each)} for each in _guard()]
     kustomization = {"kind": "Kustomization", "resources": [base], "images": images, "patches": left_out}
     (folder / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
-    cluster.admin.kubectl("apply", "--server-side", "-k", folder)
+    (folder / "kms.yaml").write_text(cluster.admin.kubectl("kustomize", folder).out)
+    # No template of the cluster's is in the document of a pod that is not injected.
+    options = write_inputs(folder / "inputs", rendering.cluster(), _CONFIGURATIONS)
+    assert main(["render", "-f", str(folder / "kms.yaml"), *options, "-o", str(folder / "out")]) == 0
+    rendered = folder / "out" / "workload.yaml"
+    cluster.admin.kubectl("apply", "--server-side", "-f", rendered)
     namespace = Namespace("morphisms-kms", cluster.admin)
     cluster.admin.until(namespace.path("serviceaccounts"), bool)
     yield namespace
-    cluster.admin.kubectl("delete", "--wait=true", "--timeout=60s", "--ignore-not-found", "-k", folder)
+    cluster.admin.kubectl("delete", "--wait=true", "--timeout=60s", "--ignore-not-found", "-f", rendered)
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +128,42 @@ def test_the_key_servers_pod_is_confidential_and_never_injected(pod: Object) -> 
     assert json.loads(pod["metadata"]["annotations"]["morphisms.dev/status"])["profile"] == "kms"
     assert not [each for each in spec["volumes"] if "secret" in each]
     assert not is_confidential(pod)  # in the sense of an application's pod, which has morphisms-init
+
+
+def test_the_key_servers_pod_is_the_one_that_was_measured(pod: Object, folder: Path) -> None:
+    """The signed reference values name its document's digest, and its guest carries out what an honest host asks."""
+    document = document_of_annotation(pod["metadata"]["annotations"][INITDATA_ANNOTATION])
+    assert document is not None
+    assert differences(pod, document) == []
+    guest = yaml.safe_load((folder / "out" / "guest.yaml").read_text())
+    assert guest == {"hostData": [document.initdata.host_data.hex()]}
+    requests = guest_requests(pod, _CONFIGURATIONS, Host(random.Random(1)))
+    with Engine((folder / "out" / "policy.rego").read_text()) as engine:
+        assert [ask["kind"] for ask in requests if not engine.ask(ask["kind"], ask["request"])] == []
+
+
+def test_a_changed_key_server_makes_no_pod(cluster: ControlPlane, here: Namespace, pod: Object) -> None:
+    """The StatefulSet can be changed; its controller then asks for a pod that is not the measured one."""
+    controller = cluster.user(_CONTROLLER)
+    sound = {"apiVersion": "v1", "kind": "Pod", "metadata": dict(pod["metadata"]), "spec": copy.deepcopy(pod["spec"])}
+    for name in ("uid", "resourceVersion", "creationTimestamp", "managedFields"):
+        sound["metadata"].pop(name, None)
+    sound["metadata"]["name"] = sound["spec"]["hostname"] = "morphisms-verifier-1"
+    sound["spec"].pop("nodeName", None)
+    assert controller.request("POST", here.pods(), sound, query=DRY).status == 201
+    verifier, openbao = sound["spec"]["containers"]
+    changes: list[tuple[Object, str, Any]] = [
+        (verifier, "args", ["verifier", "--config", "/tmp/verifier.yaml"]),
+        (verifier, "image", f"registry.example/verifier@sha256:{'e' * 64}"),
+        (verifier, "env", [{"name": "PYTHONPATH", "value": "/var/lib/morphisms"}]),
+        (openbao, "command", ["sh", "-c", "sleep 3600"]),
+        (sound["spec"], "hostname", "other"),
+    ]
+    for target, field, value in changes:
+        before = target.get(field)
+        target[field] = value
+        assert reasons(controller.request("POST", here.pods(), sound, query=DRY)) == {"isolation/measured-pod"}, field
+        target[field] = before
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """The key server in a guest, as docs/kms.md sets it up: from an empty volume to a pod with its secret, and again.
 
-The overlay's own configuration files, `bao`, the commands of the page, a verifier's process and a pod's. The guest is
-simulated, and so are its hardware and its volume: a folder.
+The overlay's own configuration files and rendered StatefulSet, `bao`, the commands of the page, a verifier's process
+and a pod's. The guest is simulated, and so are its hardware, with the StatefulSet's HOST_DATA, and its volume: a folder.
 """
 
 from __future__ import annotations
@@ -21,14 +21,17 @@ import pytest
 import yaml
 
 from attestation.simulator.hierarchy import Hierarchy
+from cli.main import main
 from plan.document import EvidenceSource, Plan, SecretFile, Vault, Workload
 from plan.document import Verifier as VerifierPlan
 from server.verifier_attest import AttestFile
-from tests.attestation.kms import KMS_ENTRY, KMS_HOST_DATA
+from sidecar.reasons import Exit
+from tests.attestation.kms import KMS_ENTRY
 from tests.attestation.verifier.process import GUEST, policy
 from tests.attestation.verifier.test_provisioning import authority, text_of
 from tests.attestation.verifier.tokens import ISSUER, Issuer
-from tests.sidecar.pod import Pod
+from tests.cli import kinds
+from tests.sidecar.pod import Pod, refused
 from tests.support.openbao import binary
 from tests.support.paths import ROOT
 from tests.support.ports import free_port
@@ -111,19 +114,19 @@ class Desk:
         path.chmod(0o400)
         return path
 
-    def provision(self, *names: str) -> str:
+    def provision(self, *names: str, policy: str = "kms.yaml", code: int = 0) -> str:
         secrets = [word for name in names for word in ("--secret", f"{name}={self.folder / name}")]
         for number in (0, 1):
             secrets += ["--secret", f"unseal-share={self.folder / f'share-{number}'}"]
-        options = ("--policy", self.folder / "kms.yaml", "--key", self.folder / "ann.pem", "--timeout", "60")
-        return self.kms("provision", f"https://127.0.0.1:{self.port}", *options, *secrets)
+        options = ("--policy", self.folder / policy, "--key", self.folder / "ann.pem", "--timeout", "60")
+        return self.kms("provision", f"https://127.0.0.1:{self.port}", *options, *secrets, code=code)
 
     @contextlib.contextmanager
-    def guest(self) -> Iterator[Path]:
+    def guest(self, configuration: str = "verifier.yaml") -> Iterator[Path]:
         """Both processes, as the guest starts them: sealed. The verifier's log."""
         log = self.site / "verifier.log"
         log.unlink(missing_ok=True)
-        words = ["--config", self.site / "verifier.yaml", "--listen", f"127.0.0.1:{self.port}"]
+        words = ["--config", self.site / configuration, "--listen", f"127.0.0.1:{self.port}"]
         with self.volume.running(), running(morphisms("verifier", *words), log):
             until(lambda: log.exists() and '"listening"' in log.read_text())
             yield log
@@ -168,21 +171,45 @@ def _settings(hierarchy: Hierarchy, volume: Volume, machine: str, provisioner: M
     return settings
 
 
+def _rendered(folder: Path, item: dict[str, Any]) -> str:
+    """HOST_DATA of the StatefulSet, as `morphisms render` writes it for the reference values."""
+    assert main([*kinds.write_inputs(folder, item), "-o", str(folder / "out")]) == 0
+    (host_data,) = yaml.safe_load((folder / "out" / "guest.yaml").read_text())["hostData"]
+    return str(host_data)
+
+
+def _changed() -> dict[str, Any]:
+    """The overlay's StatefulSet, with a container beside the two that could read their memory."""
+    item = kinds.key_server()
+    item["spec"]["template"]["spec"]["containers"].append({"name": "helper", "image": kinds.OPENBAO, "args": ["sh"]})
+    return item
+
+
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory, hierarchy: Hierarchy, issuer: Issuer) -> Iterator[Desk]:
-    """The first steps of the page: keys, an initialised OpenBao, the configuration, signed references."""
+    """The first steps of the page: keys, an initialised OpenBao, the configuration, signed references.
+
+    The references list a second configuration, of a machine whose guest has the document of a changed StatefulSet.
+    """
     root = tmp_path_factory.mktemp("key-server")
     folders = {name: root / name for name in ("desk", "volume", "site")}
     for folder in folders.values():
         folder.mkdir()
     site = folders["site"]
-    with simulated_machine(hierarchy, KMS_HOST_DATA) as machine:
+    host_data, changed = _rendered(root / "rendered", kinds.key_server()), _rendered(root / "changed", _changed())
+    with (
+        simulated_machine(hierarchy, bytes.fromhex(host_data)) as machine,
+        simulated_machine(hierarchy, bytes.fromhex(changed)) as other,
+    ):
         volume = _bao_configuration(folders["volume"])
         desk = Desk(folders["desk"], site, volume, free_port(), 0)
         provisioner = json.loads(desk.kms("key", desk.folder / "ann.pem", "--new-key"))
         settings = _settings(hierarchy, volume, machine, provisioner)
         desk.vault_port = settings["provisioning"]["vaultPort"]
         (site / "verifier.yaml").write_text(yaml.safe_dump(settings))
+        sources = [{"source": "simulated", "address": other}]
+        elsewhere = {**settings, "attest": {**settings["attest"], "sources": sources}}
+        (site / "changed.yaml").write_text(yaml.safe_dump(elsewhere))
         issuer.write_jwks(site / "prod.jwks")
         (site / "policies" / "prod" / "shop").mkdir(parents=True)
         (site / "guests").mkdir()
@@ -191,12 +218,16 @@ def desk(tmp_path_factory: pytest.TempPathFactory, hierarchy: Hierarchy, issuer:
         with volume.running():
             volume.initialise()
             _set_up(desk)
-        (desk.folder / "guests.yaml").write_text(yaml.safe_dump({"kms-1": KMS_ENTRY}))
-        options = ("--guests", desk.folder / "guests.yaml", "--configuration", site / "verifier.yaml", "--serial", "1")
+        entry = {**KMS_ENTRY, "hostData": [host_data]}
+        (desk.folder / "guests.yaml").write_text(yaml.safe_dump({"kms-1": entry}))
+        both = ("--configuration", site / "verifier.yaml", "--configuration", site / "changed.yaml")
+        options = ("--guests", desk.folder / "guests.yaml", *both, "--serial", "1")
         signer = ("--key", desk.folder / "signer.pem", "--new-key", "--output", site / "references.jws")
         trusting = yaml.safe_load(desk.kms("references", *options, *signer))
         trusting["simulatedRoot"] = hierarchy.root_path.read_text()
         (desk.folder / "kms.yaml").write_text(yaml.safe_dump(trusting))
+        careless = {**entry, "hostData": [changed], "simulatedRoot": trusting["simulatedRoot"]}
+        (desk.folder / "careless.yaml").write_text(yaml.safe_dump(careless))
         yield desk
 
 
@@ -263,6 +294,26 @@ def test_from_an_empty_volume_to_a_pods_secret_and_again_after_a_restart(
     for name in (*ids, "share-0", "share-1"):
         for line in (desk.folder / name).read_text().split():
             assert len(line) < 30 or line not in told, name
+
+
+def test_a_changed_stateful_set_is_told_nothing_and_believed_by_no_pod(
+    tmp_path: Path, desk: Desk, helper: Path, machine: str, issuer: Issuer
+) -> None:
+    """The host's own document on genuine hardware: people send it nothing. Were it provisioned, no pod would use it."""
+    ids = ("vault-role-id", "vault-secret-id", "tls-ca-key")
+    with desk.guest("changed.yaml") as log:
+        options = ("--policy", desk.folder / "kms.yaml", "--timeout", "60")
+        checks = desk.kms("attest", f"https://127.0.0.1:{desk.port}", *options, code=1)
+        failed = [line.split()[1] for line in checks.splitlines() if line.strip().startswith("FAILED")]
+        assert failed == ["guest/host-data"]
+        desk.provision(*ids, code=1)
+        assert '"provisioned"' not in log.read_text()
+        # One person is careless: by reference values of their own, which name the changed document.
+        assert desk.provision(*ids, policy="careless.yaml").rstrip().endswith("serves guests")
+        pod = _pod(tmp_path / "pod", desk, helper, machine, issuer)
+        event = refused(pod.run(), Exit.VERIFIER_NOT_ATTESTED, "verifier-not-attested", CANARY)
+        assert "guest/host-data" in event["detail"]
+        assert pod.published() == []
 
 
 def test_the_hosts_volume_holds_no_secret_in_the_clear(desk: Desk) -> None:
