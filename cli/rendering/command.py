@@ -7,8 +7,10 @@ import re
 from pathlib import Path
 from typing import Final
 
+from cli.proof.engine import VARIABLE
 from cli.registry.errors import RegistryError, UnreachableError
 from cli.rendering import outputs
+from cli.rendering.check import check
 from cli.rendering.files import Inputs, read_inputs
 from cli.rendering.image_options import image_source
 from cli.rendering.images import ImageSource, TagError, tried
@@ -42,13 +44,24 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="the folder that gets service.yaml (other kinds: workload.yaml), policy.rego, appraisal.yaml",
     )
-    group.add_argument("--check", metavar="DIR", help="compare with a folder instead of writing: 1 where it differs")
+    group.add_argument(
+        "--check",
+        nargs="?",
+        const="",
+        metavar="DIR",
+        help="prove the rendering instead of writing it, and compare it with a folder: 1 where it fails or differs",
+    )
+    group.add_argument(
+        "--engine",
+        metavar="FILE",
+        help=f"with --check: a program that evaluates the policy; default ${VARIABLE}, else Python's regorus if there",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Render, then write or compare. Raises UnusableInputError."""
     if (arguments.output is None) == (arguments.check is None):
-        raise UnusableInputError("--cluster needs either -o DIR or --check DIR")
+        raise UnusableInputError("--cluster needs either -o DIR or --check [DIR]")
     if bad := [digest for digest in arguments.previous if not _HOST_DATA.fullmatch(digest)]:
         raise UnusableInputError(f"--previous: {len(bad)} of the digests is not 64 hexadecimal digits in lower case")
     source, documents = read_with_text(arguments.file)
@@ -68,7 +81,11 @@ def run(arguments: argparse.Namespace) -> int:
         return _REFUSED
     files = outputs.texts(rendering, inputs, source, documents, index)
     if arguments.check is not None:
-        return _check(Path(arguments.check), files, rendering)
+        same = not arguments.check or _compare(Path(arguments.check), files, rendering)
+        holds, lines = check(rendering, images.images, arguments.engine)
+        for line in lines:
+            say(line)
+        return _RENDERED if same and holds else _REFUSED
     return _write(Path(arguments.output), files, rendering, inputs, images)
 
 
@@ -104,8 +121,9 @@ def _write(folder: Path, files: dict[str, str], rendering: Rendering, inputs: In
     return _RENDERED
 
 
-def _check(folder: Path, files: dict[str, str], rendering: Rendering) -> int:
+def _compare(folder: Path, files: dict[str, str], rendering: Rendering) -> bool:
+    """Whether the folder holds just this rendering."""
     differing = outputs.differing(folder, files)
     for line in [*(f"differs         {name}" for name in differing), *outputs.changes(folder, rendering)]:
         say(line)
-    return _REFUSED if differing else _RENDERED
+    return not differing

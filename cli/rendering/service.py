@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any, Final
 
+from cli.knative.names import deployment_name
 from cli.knative.pod import pod_of
 from cli.rendering.files import Inputs
 from cli.rendering.refused import RefusedError
-from cli.rendering.source import REPLICA_SETS, admitted, write_users
+from cli.rendering.source import REPLICA_SETS, admitted, names_of_deployment, write_users
 from cli.support.admission import Admission
 from measured.image import Image
 from measured.pod import INITDATA_ANNOTATION, TEMPLATE_ANNOTATION
@@ -62,6 +63,10 @@ class KnativeService:
     def injected(self) -> dict[str, Any]:
         """That pod, injected."""
         return admitted(self._admission, self.pod()[0], self._namespace, REPLICA_SETS)
+
+    def names(self) -> list[str]:
+        """Of the Revision's Deployment."""
+        return names_of_deployment(deployment_name(self._result["spec"]["template"]["metadata"]["name"]))
 
     def prove(self) -> None:
         """Injected with its document."""

@@ -41,11 +41,19 @@ class Source(Protocol):
     def injected(self) -> dict[str, Any]:
         """The pod as the webhook makes it, before there is a document. Raises RefusedError."""
 
+    def names(self) -> list[str]:
+        """Some of the names that its pods can have."""
+
     def prove(self) -> None:
         """Let the webhook judge the pod with its document. Raises RefusedError."""
 
     def annotate(self, key: str, value: str) -> None:
         """Write an annotation into the pods' template."""
+
+
+def names_of_deployment(name: str) -> list[str]:
+    """Pods of a Deployment, by two hashes of its template."""
+    return [f"{name}-{template}-"[:58] + random for template, random in (("5d4f8c7b99", "x2x4z"), ("7c8f9", "b9bqw"))]
 
 
 def write_users(spec: Mapping[str, Any], images: Mapping[str, Image]) -> None:

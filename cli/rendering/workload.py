@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from cli.rendering.files import Inputs
 from cli.rendering.refused import RefusedError
-from cli.rendering.source import REPLICA_SETS, admitted, write_users
+from cli.rendering.source import REPLICA_SETS, admitted, names_of_deployment, write_users
 from cli.support.admission import AUTHOR, Admission
 from measured.image import Image
 from measured.pod import INITDATA_ANNOTATION, TEMPLATE_ANNOTATION
@@ -107,6 +107,12 @@ class Workload:
         if found := [Refusal(each.field, each.message) for each in evaluate(NEEDED_FOR_INJECTION, subject)]:
             raise RefusedError(found)
         return deepcopy(patch.result)
+
+    def names(self) -> list[str]:
+        """By the kind's controller; a Pod has its own."""
+        if self._kind == "Deployment":
+            return names_of_deployment(self._name)
+        return [self._name] if self._kind == "Pod" else [f"{self._name}-{ordinal}" for ordinal in (0, 1, 10000)]
 
     def prove(self) -> None:
         """Admitted with its document. Raises RefusedError."""

@@ -239,7 +239,6 @@ INDEX: Final = {"fieldRef": {"fieldPath": "metadata.labels['apps.kubernetes.io/p
         ("Deployment", _template("containers/0/image", "registry.test/app:v1"), "has no digest; write REPOSITORY@"),
         ("Deployment", _set("metadata/name", "p" * 64), "longer than 63 characters"),
         ("Deployment", _set("metadata", {"namespace": "shop"}), "is missing, or longer"),
-        ("Deployment", _template("containers/0/command", []), "command"),
         ("Deployment", _set("spec/template/metadata/annotations", {"morphisms.dev/inject": "false"}), "opted-out"),
         ("StatefulSet", _set("metadata/name", "p" * 58), "longer than 57 characters"),
         ("StatefulSet", _claim, "persistentVolumeClaim brings the host's content or device"),

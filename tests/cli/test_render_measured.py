@@ -320,7 +320,7 @@ def test_what_cannot_be_measured_is_refused_with_the_line_to_change(
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ([], "needs either -o DIR or --check DIR"),
+        ([], "needs either -o DIR or --check [DIR]"),
         (["-o", "x", "--check", "x"], "needs either"),
         (["-o", "x", "--previous", "AB"], "--previous"),
     ],

@@ -1,7 +1,7 @@
 """The key server in a guest, as docs/kms.md sets it up: from an empty volume to a pod with its secret, and again.
 
 The overlay's own configuration files and rendered StatefulSet, `bao`, the commands of the page, a verifier's process
-and a pod's. The guest is simulated, and so are its hardware, with the StatefulSet's HOST_DATA, and its volume: a folder.
+and a pod's. The guest is simulated, and so are its volume, a folder, and its hardware, with the rendered HOST_DATA.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from typing import Any, Final, Self
 import jsonpatch
 import pytest
 
+from cli.proof.engine import for_the_binding
 from tests.cluster.binaries import only_one
 from tests.support.paths import ROOT
 
@@ -82,11 +83,6 @@ class _Process:
         self._process.stdout.close()
 
 
-# The agent takes a builtin's error for undefined. The binding ends the evaluation, so there the question is not asked.
-_LENIENT: Final = "is_empty(value) if count(value) == 0"
-_STRICT: Final = "is_empty(value) if { not is_null(value); count(value) == 0 }"
-
-
 class _Binding:
     """The same protocol on PyPI's binding. State: `data.pstate`, changed by the patches that rules answer with."""
 
@@ -102,7 +98,7 @@ class _Binding:
     def _answer(self, message: dict[str, Any]) -> dict[str, Any]:
         if "policy" in message:
             self._engine, self._state = regorus().Engine(), {"pstate": {}}
-            self._engine.add_policy("agent_policy", message["policy"].replace(_LENIENT, _STRICT))
+            self._engine.add_policy("agent_policy", for_the_binding(message["policy"]))
             return {"loaded": True}
         self._engine.clear_data()
         self._engine.add_data_json(json.dumps(self._state))
