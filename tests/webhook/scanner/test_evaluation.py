@@ -77,7 +77,7 @@ def test_a_good_workload_is_ready_and_is_told_what_injection_will_do() -> None:
 
 def test_each_finding_names_the_line_in_the_object_that_its_author_wrote() -> None:
     """Injection puts a container first and removes variables, and each kind has its template elsewhere."""
-    env = [{"name": "FROM_VAULT", "value": "vault:~/db#user"}, {"name": "DB_PASSWORD", "value": _PASSWORD}]
+    env = [{"name": "FROM_VAULT", "value": "vault:secret/db#user"}, {"name": "DB_PASSWORD", "value": _PASSWORD}]
     item = _deployment(_container(env=env, command=["app"]), hostNetwork=True)
     item["spec"]["template"]["metadata"]["annotations"] = {"morphisms.dev/inject": "true"}
     fields = {each.rule: each.field for each in _evaluate(item).denying}
@@ -165,6 +165,13 @@ def test_a_stateful_set_with_knatives_labels_is_refused_and_a_replica_set_is_not
     assert _evaluate(item).is_ready
     denying = _evaluate({**item, "kind": "StatefulSet"}).denying
     assert [each.rule for each in denying] == ["isolation/knative-labels"]
+
+
+def test_a_running_pod_is_judged_as_it_would_be_made_again() -> None:
+    """The scheduler wrote the node's name, and enforce refuses one only in a pod that is created with it."""
+    pod = {**_deployment()["spec"]["template"], "apiVersion": "v1", "kind": "Pod"}
+    pod |= {"metadata": {"name": "web-0", "namespace": "shop"}, "spec": {**pod["spec"], "nodeName": "plain-0"}}
+    assert _evaluate(pod).is_ready
 
 
 def test_an_object_that_cannot_be_read_is_not_called_ready() -> None:
