@@ -38,6 +38,7 @@ COMMANDS: dict[str, str] = {
     "guest": "cli.commands.guest",
     "guards": "cli.commands.guards",
     "completion": "cli.commands.completion",
+    "scanner": "cli.commands.scanner",
 }
 
 

@@ -41,7 +41,8 @@ class Application:
     `routes`: the handler per (method, path); a path that ends in `/*` takes one more segment.
     `intakes`: the conditions of a path, where it has any.
     `listen`, `metrics_listen`: (host, port), with port 0 for any free one. The second is without TLS, and serves
-    /healthz, /readyz and /metrics only.
+    /healthz, /readyz and /metrics only. Without a certificate the first is not opened: a process with no routes, which
+    only runs what is in `background`.
     `gates`: what readiness depends on, by name.
     `background`: coroutines that run beside the server until it has drained. When one raises, the server stops with
     exit code 1.
@@ -50,7 +51,7 @@ class Application:
     """
 
     routes: Mapping[tuple[str, str], Handler]
-    certificate: CertificateFiles | HeldCertificate
+    certificate: CertificateFiles | HeldCertificate | None
     intakes: Mapping[str, Intake] = field(default_factory=dict)
     listen: Address = ("::", 8443)
     metrics_listen: Address | None = None
@@ -76,14 +77,16 @@ class Service:
             {"serving": self._serving, "load": self._load.problem, "event-loop": self._check_lag, **application.gates}
         )
         self._metrics = ServerMetrics(application.registry, self._load, self._health, lambda: len(self._connections))
-        self._metrics.watch_certificate(lambda: self._certificate.not_after)
+        self._certificate = certificate = _certificate(application)
+        if certificate is not None:
+            self._metrics.watch_certificate(lambda: certificate.not_after)
         own = {"/healthz": self._health.healthz, "/readyz": self._health.readyz, "/metrics": self._metrics.expose}
         self._routes = Routes(application.routes, own, application.intakes)
         self._own = Routes({}, own)
-        self._certificate = _certificate(application)
         self._connections = Connections(limits, self._metrics.cut)
         self._plain = Connections(limits, self._metrics.cut)
         self._listeners: list[asyncio.AbstractServer] = []
+        self._plain_listener: asyncio.AbstractServer | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = asyncio.Event()
         self._lame_duck_over = asyncio.Event()
@@ -94,15 +97,16 @@ class Service:
     async def start(self) -> None:
         """Listen. Afterwards `address` and `metrics_address` hold the bound ports. Raises OSError."""
         app = self._app
-        main = await self._connections.listen(self._answer, *app.listen, self._certificate.front)
-        self._listeners.append(main)
-        self.address = _bound(main)
+        own: list[Background] = []
+        if self._certificate is not None:
+            main = await self._connections.listen(self._answer, *app.listen, self._certificate.front)
+            self._listeners.append(main)
+            self.address = _bound(main)
+            own.append(self._certificate.watch)
         if app.metrics_listen:
-            plain = await self._plain.listen(self._answer_plain, *app.metrics_listen)
-            self._listeners.append(plain)
-            self.metrics_address = _bound(plain)
-        own: list[Background] = [
-            self._certificate.watch,
+            self._plain_listener = await self._plain.listen(self._answer_plain, *app.metrics_listen)
+            self.metrics_address = _bound(self._plain_listener)
+        own += [
             self._connections.sweep,
             self._plain.sweep,
             lambda: self._metrics.measure_lag(self._lag.update),
@@ -136,15 +140,16 @@ class Service:
             pass
         # This resets connections that the kernel has accepted and the loop has not: the lame duck has to be long enough
         # for no client to open one any more.
-        self._listeners[0].close()
+        for listener in self._listeners:
+            listener.close()
         # The sweep closes the connections that are idle.
         self._connections.idle_seconds = self._limits.drain_idle_seconds
         complete = await self._connections.drained(self._limits.finish_seconds)
         if not complete:
             logs.error("drain_incomplete", connections=len(self._connections), running=self._load.running)
             self._connections.abort()
-        for listener in self._listeners:
-            listener.close()
+        if self._plain_listener is not None:
+            self._plain_listener.close()
         self._plain.abort()
         for task in self._tasks:
             task.cancel()
@@ -263,8 +268,8 @@ class Service:
         return self._app.refuse(refusal, info)
 
 
-def _certificate(app: Application) -> Certificate | HeldCertificate:
-    if isinstance(app.certificate, HeldCertificate):
+def _certificate(app: Application) -> Certificate | HeldCertificate | None:
+    if app.certificate is None or isinstance(app.certificate, HeldCertificate):
         return app.certificate
     return Certificate(app.certificate, app.files or FileMetrics(app.registry))
 

@@ -6,10 +6,10 @@ import argparse
 import os
 import socket
 from pathlib import Path
-from typing import Final
 
 from certs.identity import Identity
 from cli.support.listen_options import add_listening_options, certificate_files
+from cli.support.own_namespace import own_namespace
 from server import service
 from server.files import UnusableInputError
 from server.tls import CertificateFiles
@@ -22,8 +22,6 @@ from webhook.server import WebhookSettings, make_application
 
 HELP = "serve admission over TLS"
 EXAMPLE = "morphisms webhook --listen 127.0.0.1:8443 --tls-cert tls.crt --tls-key tls.key --snapshot cluster.yaml"
-
-_NAMESPACE_FILE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -78,7 +76,7 @@ def _replica(arguments: argparse.Namespace) -> Replica | None:
     name = os.environ.get("POD_NAME")
     if arguments.snapshot is not None or not name:
         return None
-    return Replica(arguments.namespace or _namespace(), name)
+    return Replica(arguments.namespace or own_namespace(), name)
 
 
 def _certificate(arguments: argparse.Namespace) -> CertificateFiles | Identity:
@@ -90,16 +88,7 @@ def _certificate(arguments: argparse.Namespace) -> CertificateFiles | Identity:
     if files != (None, None) or arguments.snapshot is not None:
         raise UnusableInputError("--own-ca lives in a cluster: it goes without --tls-cert, --tls-key and --snapshot")
     replica = os.environ.get("POD_NAME") or socket.gethostname()
-    return Identity(arguments.namespace or _namespace(), arguments.service, replica)
-
-
-def _namespace() -> str:
-    if name := os.environ.get("POD_NAMESPACE"):
-        return name
-    try:
-        return _NAMESPACE_FILE.read_text().strip()
-    except OSError:
-        raise UnusableInputError("in which namespace does the webhook run? give --namespace or POD_NAMESPACE") from None
+    return Identity(arguments.namespace or own_namespace(), arguments.service, replica)
 
 
 def _live(configuration: Configuration, kubeconfig: str | None) -> Cluster:

@@ -60,16 +60,21 @@ TIMING: Final = ReflectorTiming()
 
 @dataclass(frozen=True, slots=True)
 class Collection:
-    """What is followed: `path` in the API, `resource` in logs and metrics, one object's name or None for all."""
+    """What is followed: `path` in the API, `resource` in logs and metrics, one object's name or None for all.
+
+    `fields` is a field selector, such as `reason=FailedCreate`.
+    """
 
     resource: str
     path: str
     name: str | None = None
+    fields: str = ""
 
     @property
     def query(self) -> list[tuple[str, str]]:
-        """The selector of that one object."""
-        return [] if self.name is None else [("fieldSelector", f"metadata.name={self.name}")]
+        """The selector of that one object, or of those with these fields."""
+        fields = self.fields if self.name is None else f"metadata.name={self.name}"
+        return [("fieldSelector", fields)] if fields else []
 
 
 class _ListMetadata(msgspec.Struct, rename={"resource_version": "resourceVersion", "continue_": "continue"}):
@@ -98,18 +103,19 @@ class _RelistError(Exception):
 
 
 class Reflector(Generic[T]):
-    """The records of a collection, by name.
+    """The records of a collection, by name; of one over all namespaces, by `key_of_namespaced`.
 
     `read` makes the record of an object and may raise anything for one that it cannot read. Such an object is left
-    out, and so is its former record: what cannot be read is not known. `changed` is called after each change of the
-    records, and after the first list.
+    out, and so is its former record: what cannot be read is not known. It is left out too where `read` gives None,
+    because nothing about it is wanted. `changed` is called after each change of the records, and after the first list.
     """
 
     def __init__(
         self,
         collection: Collection,
-        read: Callable[[Mapping[str, Any]], T],
+        read: Callable[[Mapping[str, Any]], T | None],
         *,
+        key: Callable[[Mapping[str, Any]], str] | None = None,
         timing: ReflectorTiming = TIMING,
         clock: Monotonic = time.monotonic,
         observe: Observer = lambda _resource, _what: None,
@@ -119,6 +125,7 @@ class Reflector(Generic[T]):
         self.is_listed = False
         self._collection = collection
         self._read = read
+        self._key = _name if key is None else key
         self._timing = timing
         self._clock = clock
         self._observe = observe
@@ -257,7 +264,9 @@ class Reflector(Generic[T]):
     def _add(self, records: dict[str, T], raw: msgspec.Raw) -> None:
         try:
             item = msgspec.json.decode(raw, type=dict[str, Any])
-            records[intern(_name(item))] = self._read(item)
+            key, record = self._key(item), self._read(item)
+            if record is not None:
+                records[intern(key)] = record
         except Exception:  # one unreadable object must not take the others with it
             self._observe(self.resource, "malformed")
 
@@ -290,7 +299,7 @@ class Reflector(Generic[T]):
         if event.type == "BOOKMARK":
             return "bookmark"
         try:
-            name = _name(event.object)
+            name = self._key(event.object)
         except ValueError:
             return "malformed"
         if event.type == "DELETED":
@@ -303,6 +312,9 @@ class Reflector(Generic[T]):
         except Exception:  # see the class
             self._drop(name)
             return "malformed"
+        if record is None:
+            self._drop(name)
+            return event.type.lower()
         # Most events of nodes are heartbeats, which change nothing that is kept.
         self.accept(name, record)
         return event.type.lower()
@@ -322,6 +334,12 @@ def _reason(error: Exception | None) -> str:
     if isinstance(error, _RelistError):
         return str(error)
     return reason_of(error)
+
+
+def key_of_namespaced(item: Mapping[str, Any]) -> str:
+    """NAMESPACE/NAME, for a collection over all namespaces."""
+    name = _name(item)
+    return f"{item['metadata'].get('namespace', '')}/{name}"
 
 
 def _name(item: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ import socket
 import ssl
 import time
 
+import aiohttp
 import pytest
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter
@@ -12,6 +13,7 @@ from prometheus_client import CollectorRegistry, Counter
 from server.connections import Connections
 from server.limits import Latch, Limits
 from server.messages import Response
+from server.service import Application, Service
 
 BODY = b"x" * 12_600
 
@@ -368,3 +370,19 @@ async def test_what_cannot_start_says_so_and_exits_2(process, tmp_path):
     assert child.returncode == 2
     assert line["event"] == "start_failed"
     assert "tls.crt: cannot be read" in line["problems"][0]
+
+
+async def test_without_a_certificate_only_health_and_metrics_are_served():
+    """A process that nothing calls, such as one that watches, opens no other port, and ends without a lame duck."""
+    limits = Limits(lame_duck_seconds=0.0)
+    service = Service(Application(routes={}, certificate=None, metrics_listen=("127.0.0.1", 0), limits=limits))
+    await service.start()
+    host, port = service.metrics_address
+    async with aiohttp.ClientSession() as session, session.get(f"http://{host}:{port}/readyz") as response:
+        assert response.status == 200
+    waiting = asyncio.ensure_future(service.wait())
+    service.stop()
+    assert await waiting == 0
+    with pytest.raises(aiohttp.ClientConnectorError):
+        async with aiohttp.ClientSession() as session, session.get(f"http://{host}:{port}/readyz"):
+            pass

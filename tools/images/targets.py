@@ -60,9 +60,9 @@ TARGETS: Mapping[str, Target] = {
         Target(
             "webhook",
             "requirements/webhook.txt",
-            ("cli.main", "cli.commands.webhook"),
+            ("cli.main", "cli.commands.webhook", "cli.commands.scanner"),
             "usr/bin/morphisms",
-            _command("webhook"),
+            _command("webhook", "scanner"),
         ),
         Target(
             "verifier",

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from server.files import UnusableInputError
@@ -43,6 +43,7 @@ def test_objects_one_after_the_other_are_documents(text: str, expected: list[tup
     assert kinds(text) == expected
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine generates slowly
 @given(st.lists(VALUES, min_size=1, max_size=3), st.sampled_from([None, 2, "\t"]), st.sampled_from(["", "\n", " "]))
 def test_what_is_written_as_json_is_read_unchanged(values: list[Any], indent: Any, between: str) -> None:
     objects = [{"apiVersion": "v1", "kind": "X", "value": value} for value in values]

@@ -1,0 +1,1 @@
+"""Events on Services and owners: why their pods were refused, or got no secrets."""
