@@ -98,7 +98,7 @@ def test_the_paths_are_what_jq_takes_for_paths() -> None:
     without = _deleted(registration, application["jqPathExpressions"][0])
     assert without == _object("MutatingWebhookConfiguration", "morphisms")
 
-    (services,) = (each for each in map(yaml.safe_load, _blocks("gitops", "yaml")) if "kind" not in each)
+    (services,) = (each for each in map(yaml.safe_load, _blocks("gitops", "yaml")) if "ignoreDifferences" in each)
     expression = services["ignoreDifferences"][0]["jqPathExpressions"][0]
     service = {"spec": {"template": {"metadata": {"annotations": {"morphisms.dev/inject": "true", "note": "x"}}}}}
     assert _deleted(service, expression) == {"spec": {"template": {"metadata": {"annotations": {"note": "x"}}}}}
