@@ -95,7 +95,15 @@ def token_path(role: str = DEFAULT_ROLE) -> str:
 
 def open_token(body: bytes, key: EphemeralKey, nonce: str, role: str = DEFAULT_ROLE) -> VaultToken:
     """The Vault token, if it was made for this key, this nonce and this role. Raises WireError."""
-    content = open_sealed(body, key, nonce, role)
+    return _vault_token(open_sealed(body, key, nonce, role))
+
+
+def read_delivered_token(body: bytes) -> VaultToken:
+    """The Vault token that the guest's own data hub has fetched and decrypted. Raises WireError."""
+    return _vault_token(_read(body))
+
+
+def _vault_token(content: Mapping[str, Any]) -> VaultToken:
     try:
         result = VaultToken(**content)
     except TypeError:

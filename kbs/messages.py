@@ -46,6 +46,9 @@ MAX_ANSWER_SIZE: Final = 64 * 1024
 # The second call names its nonce here too: the verifier checks it before it reads the body, and keeps room for such
 # calls. A verifier that does not know the header ignores it.
 NONCE_HEADER: Final = "Morphisms-Nonce"
+# The same nonce as the KBS protocol's cookie, which a guest's own attestation agent sends back: it knows no header of
+# ours, and its second call carries the guest's whole document.
+SESSION_COOKIE: Final = "kbs-session-id"
 # The third call says which form of the answer its guest reads: with version 2 it may hold Vault's CA.
 WIRE_HEADER: Final = "Morphisms-Wire"
 WIRE_VERSION: Final = "2"

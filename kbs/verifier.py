@@ -63,7 +63,8 @@ _COORDINATE = re.compile(r"[A-Za-z0-9_-]{43}")  # 32 bytes
 class AttestRequest:
     """The second call's body. `tee_pubkey` is the JWK as sent: the digest covers each of its members.
 
-    `initdata`: the TOML document that the guest says it was launched with, None if it sent none.
+    `initdata`: the TOML document that the guest says it was launched with, None if it sent none. `pod_token` is empty
+    where the guest's own attestation agent speaks, which has none.
     """
 
     nonce: str = field(repr=False)
@@ -112,6 +113,9 @@ def read_attest(body: bytes) -> AttestRequest:
     additional = evidence.get("additional_evidence")
     if not isinstance(additional, str) or not additional.isascii():
         raise WireError("additional_evidence is not JSON text")
+    if not additional:
+        primary = require_object(evidence.get("primary_evidence"), "primary_evidence")
+        return AttestRequest(nonce, public, primary, additional, "", initdata)
     inner = _read(additional.encode(), 2 * MAX_POD_TOKEN_SIZE, "additional_evidence")
     if REPLICA_KEY in inner:
         primary = require_object(evidence.get("primary_evidence"), "primary_evidence")
@@ -179,7 +183,9 @@ def seal_provisioned(secrets: Mapping[str, str], tee_pubkey: Mapping[str, str], 
 
 
 def _sealed(content: Mapping[str, Any], tee_pubkey: Mapping[str, str], nonce: str, role: str) -> bytes:
-    header = {"alg": KEY_ALGORITHM, "enc": CONTENT_ALGORITHM, "nonce": nonce, "role": role}
+    # In this order, with a place for the key that the library makes: CoCo's clients do not authenticate the header as
+    # sent, but as they write it again, `alg` and `enc` first and the other members sorted (kbs-types, `generate_aad`).
+    header = {"alg": KEY_ALGORITHM, "enc": CONTENT_ALGORITHM, "epk": {}, "nonce": nonce, "role": role}
     key = _import_public_key(tee_pubkey)
     compact = jwe.encrypt_compact(header, write_json(content), key, registry=_JWE_REGISTRY)
     return write_json(dict(zip(JWE_PARTS, compact.split("."), strict=True)))
@@ -248,9 +254,16 @@ def _read(body: bytes, limit: int, name: str) -> dict[str, Any]:
     return require_object(value, name)
 
 
+class _SortedKey(ECKey):
+    """A key whose ephemeral keys are written with their members sorted, for the header's sake."""
+
+    def as_dict(self, *arguments: Any, **options: Any) -> Any:
+        return dict(sorted(super().as_dict(*arguments, **options).items()))
+
+
 def _import_public_key(tee_pubkey: Mapping[str, str]) -> ECKey:
     try:
-        return ECKey.import_key({name: tee_pubkey[name] for name in ("kty", "crv", "x", "y")})
+        return _SortedKey.import_key({name: tee_pubkey[name] for name in ("kty", "crv", "x", "y")})
     except (JoseError, ValueError, TypeError, KeyError):
         raise WireError("tee-pubkey is not a point on the curve") from None
 

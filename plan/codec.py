@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from plan.document import (
     AGENTS,
     ATTEST_VERSION,
+    DATA_HUB,
     EVIDENCE_SOURCES,
     FILE_MODES,
     SIMULATED,
@@ -177,6 +178,7 @@ def _plan(document: dict[str, Any]) -> Plan:
     if not plan.evidence:
         raise PlanError("plan.evidence: empty; name a source, such as coco-aa")
     _check_attest(plan, version)
+    _check_data_hub(plan)
     try:
         parse_reaction(plan.on_change)
     except ValueError as error:
@@ -191,6 +193,18 @@ def _check_attest(plan: Plan, version: int) -> None:
         raise PlanError(f"plan.verifier.attest: {problem} a plan of version {version}")
     if attest is not None and attest.simulated_root and {source.name for source in plan.evidence} != {SIMULATED}:
         raise PlanError(f"plan.verifier.attest.simulatedRoot: only where every source of evidence is {SIMULATED}")
+
+
+def _check_data_hub(plan: Plan) -> None:
+    """It knows one way to one verifier, and no pod token: what cannot hold with it is refused."""
+    if DATA_HUB not in {source.name for source in plan.evidence}:
+        return
+    if len(plan.evidence) > 1:
+        raise PlanError(f"plan.evidence: {DATA_HUB} stands alone")
+    if plan.agent != "init":
+        raise PlanError(f"plan.agent: {DATA_HUB} needs init")
+    if plan.verifier.attest is not None:
+        raise PlanError(f"plan.verifier.attest: not with {DATA_HUB}, which attests no verifier")
 
 
 def _workload(reader: _Reader) -> Workload:

@@ -17,7 +17,9 @@ VERSION: Final = 1
 ATTEST_VERSION: Final = 2
 """Of a plan with `verifier.attest`: a sidecar of an earlier release refuses it instead of passing over the demand."""
 SIMULATED: Final = "simulated"
-EVIDENCE_SOURCES: Final = ("coco-aa", "configfs-tsm", "sev-guest", SIMULATED)
+DATA_HUB: Final = "coco-cdh"
+"""Not a source of reports: the guest's own data hub attests and fetches the Vault token. It stands alone."""
+EVIDENCE_SOURCES: Final = ("coco-aa", "configfs-tsm", "sev-guest", SIMULATED, DATA_HUB)
 AGENTS: Final = ("init", "sidecar")
 FILE_MODES: Final = ("0440", "0400")
 NO_REACTION: Final = "none"
@@ -118,6 +120,12 @@ class Plan(NamedTuple):
     on_change: str = NO_REACTION
     deadline_seconds: int = 60
     file_mode: str = "0440"
+
+    @property
+    def data_hub(self) -> str:
+        """The address of the guest's data hub, where that fetches the Vault token; else empty."""
+        (first, *_) = self.evidence
+        return first.address if first.name == DATA_HUB else ""
 
     @property
     def version(self) -> int:

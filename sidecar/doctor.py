@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from attestation.evidence import EvidenceError, Kind, open_source
 from kbs import guest, messages
-from plan.document import EvidenceSource, Plan
+from plan.document import DATA_HUB, EvidenceSource, Plan
+from sidecar.attest.data_hub import DataHubLogin
 from sidecar.attest.handshake import (
     MAX_CLOCK_SKEW_SECONDS,
-    Attester,
     evidence_reason,
+    login_of,
     make_gate,
     read_pod_token,
     verifier_client,
@@ -83,7 +84,7 @@ def examine(plan: Plan | None, paths: PodPaths, events: Events, shutdown: Shutdo
         report.note("plan", "none in the environment: only the guest itself can be checked")
     else:
         report.ok("plan", _summary(plan))
-    _evidence(report, plan)
+    _evidence(report, plan, events, shutdown)
     if plan is not None:
         vault = VaultClient(plan.vault, events)
         try:
@@ -107,10 +108,10 @@ def _summary(plan: Plan) -> str:
     return f"for {who}: {len(plan.secrets)} files, {variables} variables, agent {plan.agent}"
 
 
-def _evidence(report: Report, plan: Plan | None) -> None:
+def _evidence(report: Report, plan: Plan | None, events: Events, shutdown: ShutdownSignal) -> None:
     """Check each source by itself: the first configured one that is there has to answer; the rest is information."""
     answered = False
-    for source in () if plan is None else plan.evidence:
+    for source in () if plan is None or plan.data_hub else plan.evidence:
         problem = _probe(source)
         if problem is None:
             report.ok("evidence", f"{source.name} at {source.address} gives reports{_label(source)}")
@@ -119,7 +120,12 @@ def _evidence(report: Report, plan: Plan | None) -> None:
         else:
             report.failed("evidence", _evidence_error(problem))
         answered = answered or problem is None
-    if plan is not None and not answered and not report.exit_code:
+    if plan is not None and plan.data_hub:
+        with report.step("evidence"):
+            login = DataHubLogin(plan, events)
+            features = login.features(Deadline(STEP_SECONDS, shutdown))
+            report.ok("evidence", f"{DATA_HUB} at {plan.data_hub} serves {features}; it attests in the step below")
+    elif plan is not None and not answered and not report.exit_code:
         report.failed("evidence", SidecarError(Reason.EVIDENCE_NO_SOURCE, "no configured source is there"))
     for source in WELL_KNOWN:
         if (plan is None or source.name not in {each.name for each in plan.evidence}) and _probe(source) is None:
@@ -222,7 +228,7 @@ def _log_in(
         vault.use(token)
         got.append(token)
 
-    attester = Attester(plan, paths.token, events)
+    attester = login_of(plan, paths.token, events)
     attester.log_in(Deadline(STEP_SECONDS, shutdown), keep)
     (token,) = got
     label = ", SIMULATED" if token.simulated else ""

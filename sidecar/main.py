@@ -90,7 +90,7 @@ def run(environment: Mapping[str, str], paths: PodPaths, mode: Mode = "provide")
 def provide(plan: Plan, paths: PodPaths, events: Events, shutdown: ShutdownSignal) -> None:
     """From plan to published files. Raises SidecarError; revokes the token in any case."""
     # Imported here, so that a plan that cannot be read is reported before TLS and cryptography are loaded.
-    from sidecar.attest.handshake import Attester
+    from sidecar.attest.handshake import login_of
     from sidecar.publish.atomic_writer import publish, read_helper
     from sidecar.publish.render import environments, files, reads
     from sidecar.vault.client import VaultClient
@@ -99,7 +99,7 @@ def provide(plan: Plan, paths: PodPaths, events: Events, shutdown: ShutdownSigna
     events.info("started", service=plan.workload.service, secrets=len(plan.secrets), variables=len(plan.env))
     wanted = reads(plan)
     helper = read_helper(paths.helper)
-    attester = Attester(plan, paths.token, events)
+    attester = login_of(plan, paths.token, events)
     vault = VaultClient(plan.vault, events)
     try:
         attester.log_in(deadline, vault.use)

@@ -110,6 +110,7 @@ class Reason(StrEnum):
     VERIFIER_CLOCK = "verifier-clock", Exit.VERIFIER_UNREACHABLE
     VERIFIER_SESSION = "verifier-session", Exit.VERIFIER_UNREACHABLE
     VERIFIER_REDIRECTS = "verifier-redirects", Exit.VERIFIER_UNREACHABLE
+    VERIFIER_DATA_HUB = "verifier-data-hub", Exit.VERIFIER_UNREACHABLE
     VERIFIER_ANSWER = "verifier-answer", Exit.VERIFIER_UNREACHABLE
     VERIFIER_ANSWER_TOO_LARGE = "verifier-answer-too-large", Exit.VERIFIER_UNREACHABLE
 

@@ -16,7 +16,7 @@ from attestation.evidence import EvidenceError, collect_first
 from attestation.report.abi import Report, parse_report
 from attestation.report.products import ProductLine, line_by_cpuid
 from attestation.report.tcb import decode_tcb
-from plan.document import Plan
+from plan.document import DATA_HUB, Plan
 from sidecar.errors import SidecarError
 from sidecar.reasons import Exit, Reason
 from sidecar.well_known_sources import WELL_KNOWN
@@ -29,6 +29,13 @@ def show(plan: Plan | None, *, as_json: bool) -> Exit:
 
     Raises SidecarError.
     """
+    if plan is not None and plan.data_hub:
+        raise SidecarError(
+            Reason.EVIDENCE_NOT_ENABLED,
+            f"{DATA_HUB} gives no report; start the guest with"
+            " agent.guest_components_rest_api=all and run --report without the plan",
+            exit_code=Exit.EVIDENCE,
+        )
     try:
         evidence = collect_first(WELL_KNOWN if plan is None else plan.evidence, os.urandom(48), timeout=_SECONDS)
         report = parse_report(evidence.report)

@@ -8,11 +8,10 @@ the guest kernel's command line (a part of the launch measurement); with the def
 from __future__ import annotations
 
 import re
-from ipaddress import ip_address
 from urllib.parse import urlencode
 
 from attestation.errors import FormatError
-from attestation.evidence.endpoint import TcpAddress, get, parse_address
+from attestation.evidence.endpoint import get, parse_address, require_loopback
 from attestation.evidence.errors import Code, EvidenceError
 from attestation.evidence.source import CollectedEvidence, accept, require_report_data
 from attestation.report.coco import MAX_EVIDENCE_SIZE, parse_coco_json
@@ -29,9 +28,7 @@ class CocoAttestationAgent:
 
     def __init__(self, address: str) -> None:
         self._address = parse_address(NAME, address)
-        # Another machine's agent attests another machine.
-        if isinstance(self._address, TcpAddress) and not _is_loopback(self._address.host):
-            raise EvidenceError(NAME, Code.BAD_ADDRESS, "the agent's address is not on loopback")
+        require_loopback(NAME, self._address)
 
     def report_data(self, digest: bytes) -> bytes:
         """64 characters of base64url: old agents take the parameter's raw bytes, new ones base64 on request as well.
@@ -59,10 +56,3 @@ class CocoAttestationAgent:
         except FormatError as error:
             raise EvidenceError(NAME, Code.MALFORMED, str(error)) from None
         return accept(NAME, report_data, report, certificates, body)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -6,6 +6,7 @@ import errno
 import http.client
 import os
 import socket
+from ipaddress import ip_address
 from typing import Final, Protocol
 from urllib.parse import urlsplit
 
@@ -94,6 +95,19 @@ def parse_address(source: str, text: str) -> TcpAddress | UnixAddress:
             "address is neither http://HOST:PORT, such as http://127.0.0.1:8006, nor unix:/PATH",
         )
     return TcpAddress(host, port)
+
+
+def require_loopback(source: str, address: Address) -> None:
+    """Another machine's agent attests another machine. Raises EvidenceError(BAD_ADDRESS)."""
+    if isinstance(address, TcpAddress) and not _is_loopback(address.host):
+        raise EvidenceError(source, Code.BAD_ADDRESS, "the agent's address is not on loopback")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def get(source: str, address: Address, target: str, *, timeout: float, limit: int, on_404: Code) -> bytes:

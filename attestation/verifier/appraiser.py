@@ -117,6 +117,8 @@ class Appraiser:
     async def decide(self, attestation: Attestation, request: AttestRequest) -> Grant:
         """The grant; records each step in `attestation`. Raises RefusedError, and nothing else of its own."""
         self.nonces.spend(request.nonce)
+        if not request.pod_token:
+            return await self._decide_without_token(attestation, request)
         refusal: RefusedError | None = None
         if self._tokens.needs_no_request(request.pod_token):
             try:
@@ -147,7 +149,47 @@ class Appraiser:
         if possible != (attestation.policy,):
             candidates = self._check_cheaply(attestation, wanted, evidence, (attestation.policy,))
         endorsements = await self._appraise(attestation, evidence, attestation.policy, candidates)
-        return self._granted(attestation, request, evidence, endorsements)
+        return self._granted(attestation, request, evidence, endorsements, attestation.pod)
+
+    async def _decide_without_token(self, attestation: Attestation, request: AttestRequest) -> Grant:
+        """As `decide`, where HOST_DATA alone finds the record.
+
+        Certificates are looked for, and AMD's key service asked, only for a report that names a record and one of its
+        guests' measurements: nothing else stands between a stranger and that service.
+        """
+        evidence = _evidence(request)
+        report = evidence.report
+        wanted = Expectation(report_data=accepted(request.digest), initdata=request.initdata)
+        try:
+            policy = self._policies().find_without_token(report.host_data)
+            if not any(report.measurement in guest.measurements for guest in policy.guests):
+                raise RefusedError(Reason.NO_POLICY, f"{policy.name} has no guest of this MEASUREMENT")
+        except RefusedError:
+            self._check_cheaply(attestation, wanted, evidence, ())
+            raise
+        attestation.policy = policy
+        workload = policy.record.workload
+        pod = PodIdentity(
+            workload.cluster,
+            workload.namespace,
+            workload.serviceAccount,
+            pod_name="",
+            pod_uid=report.report_id.hex(),
+            without_token=True,
+        )
+        candidates = [
+            candidate
+            for candidate in self._check_cheaply(attestation, wanted, evidence, (policy,))
+            if report.measurement in candidate.reference.measurements
+        ]
+        if not candidates:
+            raise RefusedError(Reason.NO_POLICY, f"{policy.name}: the guest of this MEASUREMENT is another one")
+        self._check_node(pod, evidence)
+        endorsements = await self._appraise(attestation, evidence, policy, candidates)
+        if attestation.result is not None and attestation.result.accepted:
+            # Named only now: the record of a report that no hardware has made must not push others' records out.
+            attestation.pod = pod
+        return self._granted(attestation, request, evidence, endorsements, pod)
 
     async def _identified(self, request: AttestRequest) -> PodIdentity:
         pod = await self._tokens.identify(request.pod_token)
@@ -232,12 +274,16 @@ class Appraiser:
         return endorsements
 
     def _granted(
-        self, attestation: Attestation, request: AttestRequest, evidence: Evidence, endorsements: Endorsements
+        self,
+        attestation: Attestation,
+        request: AttestRequest,
+        evidence: Evidence,
+        endorsements: Endorsements,
+        pod: PodIdentity,
     ) -> Grant:
-        policy, pod, result = attestation.policy, attestation.pod, attestation.result
-        reference = attestation.reference
-        if policy is None or pod is None or result is None or reference is None:
-            raise AssertionError("an attestation without policy, pod, reference or result was not refused")
+        policy, reference, result = attestation.policy, attestation.reference, attestation.result
+        if policy is None or result is None or reference is None:
+            raise AssertionError("an attestation without policy, reference or result was not refused")
         if not result.accepted:
             failed = {check.id for check in result.failed}
             if failed and failed <= _MISSING and self._certificates.service is not None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from attestation.verifier.appraiser import Appraiser, Attestation
 from attestation.verifier.clock import Clock
+from attestation.verifier.cluster.pod_token import PodIdentity
 from attestation.verifier.metrics import VerifierMetrics
 from attestation.verifier.provisioning.hand_over import HandOver
 from attestation.verifier.rate_limit import RateLimiter
@@ -17,10 +18,11 @@ from attestation.verifier.records import RecordStore
 from attestation.verifier.responses import invalid, new_correlation_id, refused, unavailable
 from attestation.verifier.session.basis import InForce
 from attestation.verifier.session.bearer import Bearers, Claimed
-from attestation.verifier.session.entitlement import entitlement
+from attestation.verifier.session.entitlement import Entitlement, entitlement
+from attestation.verifier.session.login_bound import LoginBound
 from attestation.verifier.session.nonces import Nonces
 from attestation.verifier.source_pace import SourcePace
-from attestation.verifier.vault.login import JwtAuth
+from attestation.verifier.vault.login import JwtAuth, Login
 from attestation.verifier.vault.signing import Signer
 from attestation.verifier.withdrawal import LiveLogin, Withdrawals
 from kbs.hand_over import PROVISIONED_PATH
@@ -32,6 +34,7 @@ from kbs.messages import (
     MAX_ATTEST_WITH_INITDATA_SIZE,
     MAX_AUTH_SIZE,
     NONCE_HEADER,
+    SESSION_COOKIE,
     TOKEN_PATH,
     WIRE_HEADER,
     WIRE_VERSION,
@@ -45,6 +48,7 @@ from server.messages import Intake, RequestInfo, Response
 JWKS_PATH = "/.well-known/jwks.json"
 _TOKEN_ROUTE = f"{TOKEN_PATH}/*"
 _WARNING_SECONDS = 60.0
+_KBS_PATH = "/kbs/v0"
 # Logins of one pod: as often as it may attest, and its retries while Vault is sealed.
 _POD_BURST, _POD_SECONDS = 20, 2.0
 
@@ -86,6 +90,7 @@ class Handlers:
         self._keys = keys
         self._pace = pace
         self._pod_limit = RateLimiter(_POD_BURST, _POD_SECONDS, time.monotonic)
+        self._login_bound = LoginBound(time.monotonic)
         self._warning_limit = RateLimiter(1, _WARNING_SECONDS, time.monotonic)
 
     def routes(self) -> dict[tuple[str, str], Callable[[bytes, RequestInfo], Awaitable[Response]]]:
@@ -124,7 +129,9 @@ class Handlers:
             self._clock.require()
         except RefusedError as error:
             return self._clock_off(error)
-        return Response(200, write_auth_answer(self._nonces.issue()))
+        nonce = self._nonces.issue()
+        cookie = {"Set-Cookie": f"{SESSION_COOKIE}={nonce}; Path={_KBS_PATH}; Secure; HttpOnly"}
+        return Response(200, write_auth_answer(nonce), headers=cookie)
 
     async def attest(self, body: bytes, info: RequestInfo) -> Response:
         """Evidence for a bearer."""
@@ -157,7 +164,7 @@ class Handlers:
         return Response(200, write_attest_answer(bearer, attestation.id))
 
     def _brings_a_nonce(self, info: RequestInfo) -> bool:
-        nonce = info.headers.get(NONCE_HEADER)
+        nonce = info.headers.get(NONCE_HEADER) or _cookie(info.headers)
         return nonce is not None and self._nonces.is_unspent(nonce)
 
     async def token(self, _body: bytes, info: RequestInfo) -> Response:
@@ -180,7 +187,7 @@ class Handlers:
             entitled = entitlement(grant, policy)
             if info.tail not in (DEFAULT_ROLE, entitled.vault.role):
                 raise RefusedError(Reason.ROLE_NOT_ALLOWED, f"{entitled.subject} has {entitled.vault.role}")
-            login = await self._vault.log_in(entitled)
+            login = await self._bounded_login(pod, entitled)
             if not info.is_connected():
                 self._vault.revoke(login, entitled)
                 raise RefusedError(Reason.CALLER_GONE, f"before the answer; accessor {login.accessor}")
@@ -203,6 +210,17 @@ class Handlers:
             vault_ca=self._vault_ca() if info.headers.get(WIRE_HEADER) == WIRE_VERSION else "",
         )
         return Response(200, seal_token(token, grant.tee_pubkey, grant.nonce, info.tail))
+
+    async def _bounded_login(self, pod: PodIdentity, entitled: Entitlement) -> Login:
+        if not pod.without_token:
+            return await self._vault.log_in(entitled)
+        self._login_bound.take(pod.pod_uid)
+        try:
+            return await self._vault.log_in(entitled)
+        except RefusedError as error:
+            if error.reason.is_retryable:
+                self._login_bound.give_back(pod.pod_uid)
+            raise
 
     async def jwks(self, _body: bytes, _info: RequestInfo) -> Response:
         """The public signing keys (RFC 7517)."""
@@ -271,6 +289,14 @@ class Handlers:
             kept = self._records.add(record, vouched=claimed is not None)
         log("login", **fields, record=kept, milliseconds=round(seconds * 1000, 1))
         self._metrics.logged_in(reason, seconds)
+
+
+def _cookie(headers: Mapping[str, str]) -> str | None:
+    for pair in headers.get("Cookie", "").split(";"):
+        name, _, value = pair.strip().partition("=")
+        if name == SESSION_COOKIE:
+            return value
+    return None
 
 
 def _bearer(headers: Mapping[str, str]) -> str:

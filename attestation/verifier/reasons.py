@@ -43,6 +43,7 @@ class Reason(StrEnum):
     CLOCK = "clock"  # the verifier's clock is off: before its build or a revocation list, or far from Vault's
     OVERLOADED = "overloaded"
     POD_TOO_OFTEN = "pod-too-often"
+    GUEST_TOO_OFTEN = "guest-too-often"  # logins of one guest without a pod token
     SOURCE_TOO_OFTEN = "source-too-often"
     KEYS_UNAVAILABLE = "keys-unavailable"  # the cluster's JWKS is not available
     TOKEN_KEY_UNKNOWN = "token-key-unknown"  # no cluster's keys, as last fetched, have this id; they are fetched again
@@ -78,6 +79,7 @@ _RETRYABLE = frozenset(
         Reason.CLOCK,
         Reason.OVERLOADED,
         Reason.POD_TOO_OFTEN,
+        Reason.GUEST_TOO_OFTEN,
         Reason.SOURCE_TOO_OFTEN,
         Reason.KEYS_UNAVAILABLE,
         Reason.TOKEN_KEY_UNKNOWN,

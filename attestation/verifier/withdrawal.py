@@ -145,7 +145,11 @@ class Withdrawals:
 
     async def _look_pods_up(self) -> None:
         places = asyncio.Semaphore(_LOOKUPS)
-        pods = {login.basis.pod for login in self._logins.values() if login.basis.pod.cluster in self._lookups}
+        pods = {
+            login.basis.pod
+            for login in self._logins.values()
+            if login.basis.pod.cluster in self._lookups and not login.basis.pod.without_token
+        }
         gone = await asyncio.gather(*(self._is_gone(pod, places) for pod in pods))
         dead = {pod for pod, is_gone in zip(pods, gone, strict=True) if is_gone}
         for login in list(self._logins.values()):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +20,7 @@ from cli.rendering.rendering import Rendering, images_of, render, summary
 from cli.rendering.workload import KINDS, is_workload
 from cli.support.manifests import Manifest, manifests_of, read_bytes
 from cli.support.terminal import say
+from plan.document import DATA_HUB
 from server.files import UnusableInputError
 from server.yaml.kubernetes import Document, read_with_text
 from webhook.errors import MalformedError
@@ -37,6 +39,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--trust", metavar="FILE", help="trust.yaml: what people vouch for; without it, for trying out")
     group.add_argument(
         "--previous", nargs="+", action="extend", default=[], metavar="HOSTDATA", help="digests that stay trusted"
+    )
+    group.add_argument(
+        "--evidence",
+        choices=[DATA_HUB],
+        help="for guests that serve no evidence over HTTP: their data hub fetches the Vault token, without a pod token",
     )
     group.add_argument(
         "-o",
@@ -69,6 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
     trust = None if arguments.trust is None else read_bytes(arguments.trust)
     inputs = read_inputs(arguments.cluster, read_bytes(arguments.cluster), arguments.trust, trust)
     images = image_source(arguments)
+    inputs = replace(inputs, evidence=arguments.evidence or "")
     try:
         if failed := tried(images, images_of(manifest.object, manifest.namespace, inputs)):
             return _not_looked_up(manifest, failed)

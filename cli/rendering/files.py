@@ -104,12 +104,16 @@ class Trust(_Section):
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """The files as they are used, and the SHA-256 (hex) of each one's bytes."""
+    """The files as they are used, and the SHA-256 (hex) of each one's bytes.
+
+    `evidence`: a source in place of the template's own; empty for those.
+    """
 
     cluster: Cluster
     settings: Settings
     trust: Trust | None
     digests: Mapping[str, str]
+    evidence: str = ""
 
 
 def read_inputs(cluster_path: str, cluster: bytes, trust_path: str | None, trust: bytes | None) -> Inputs:

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from cli.rendering.choices import choices_of
 from cli.rendering.commands import with_commands
+from cli.rendering.evidence import with_data_hub
 from cli.rendering.files import Inputs
 from cli.rendering.refused import RefusedError
 from cli.rendering.service import KnativeService
@@ -65,6 +66,8 @@ def render(
     source = _source(item, namespace, inputs, images)
     pod, name = source.pod()
     complete = _with_users(source.injected(), images)
+    if inputs.evidence:
+        complete = with_data_hub(complete)
     automounts = inputs.cluster.automounts_token(namespace, _account(pod))
     choices = choices_of(complete, automounts_token=automounts, copies_claims=not source.injects)
     data = _measured(complete, images, name, choices)
@@ -165,7 +168,7 @@ def _record(data: Mapping[str, Any], initdata: Initdata, inputs: Inputs, host_da
         "workload": data["workload"],
         "assurance": "workload",
         "hostData": host_data,
-        "podToken": "required",
+        "podToken": "absent" if inputs.evidence else "required",
         "guests": [] if trust is None else list(trust.guests),
         "vault": login,
         "document": initdata.toml.decode(),
@@ -193,6 +196,8 @@ def summary(rendering: Rendering, inputs: Inputs, sources: Mapping[str, str]) ->
             lines.append(f"host reads      {container['name']}: {', '.join(read)}")
     for digest in dict.fromkeys(container["image"]["digest"] for container in data["containers"]):
         lines.append(f"image           {digest} from {sources[digest]}")
+    if inputs.evidence:
+        lines.append("identity        every container of the pod: without a pod token each can log in as the workload")
     if inputs.trust is None:
         lines.append("not trusted     no trust.yaml vouches for the capture: rendered without --trust, for trying out")
     lines.append(

@@ -114,7 +114,9 @@ def _is_own(revision: str, service: str) -> bool:
 
 def _revision(service: str, template: Mapping[str, Any], inputs: Inputs) -> str:
     """A name that changes with whatever changes the pod; never with HOST_DATA, which covers the name."""
-    content = {"template": template, "inputs": dict(inputs.digests)}
+    content: dict[str, Any] = {"template": template, "inputs": dict(inputs.digests)}
+    if inputs.evidence:
+        content["evidence"] = inputs.evidence
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return f"{service}-{hashlib.sha256(canonical.encode()).hexdigest()[:10]}"
 

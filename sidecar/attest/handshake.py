@@ -19,6 +19,7 @@ from sidecar.log import Events
 from sidecar.reasons import Reason
 
 if TYPE_CHECKING:
+    from sidecar.attest.data_hub import DataHubLogin
     from sidecar.attest.verifier_first import VerifierGate
 
 MAX_CLOCK_SKEW_SECONDS: Final = 60.0  # the verifier bounds a nonce's age and a token's time more narrowly than that
@@ -162,6 +163,15 @@ class Attester:
         if ahead is None or abs(ahead) < MAX_CLOCK_SKEW_SECONDS:
             return ""
         return f"; this guest's clock is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} the verifier's"
+
+
+def login_of(plan: Plan, token_file: Path, events: Events) -> Attester | DataHubLogin:
+    """What gets this plan's Vault tokens. Raises SidecarError."""
+    if not plan.data_hub:
+        return Attester(plan, token_file, events)
+    from sidecar.attest.data_hub import DataHubLogin  # here, because most plans have another source
+
+    return DataHubLogin(plan, events)
 
 
 def make_gate(plan: Plan, events: Events) -> VerifierGate | None:

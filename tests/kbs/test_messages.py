@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
 import json
@@ -101,6 +102,26 @@ def test_the_answer_is_a_flattened_jwe_as_kbs_clients_read_it() -> None:
     header, _ = key.decrypt(*(sealed[name] for name in JWE_PARTS))
     assert (header["alg"], header["enc"], header["nonce"], header["role"]) == ("ECDH-ES+A256KW", "A256GCM", "n", "r")
     assert header["epk"]["crv"] == "P-256"
+
+
+def test_the_header_is_as_cocos_clients_write_it_again() -> None:
+    """They authenticate what they write from the parsed header: alg, enc, then the others sorted (kbs-types)."""
+    sealed = json.loads(seal_token(TOKEN, EphemeralKey().public, "a/b+c=", "r"))
+    text = base64.urlsafe_b64decode(sealed["protected"] + "==").decode()
+    members = json.loads(text)
+    others = {name: members[name] for name in sorted(members) if name not in ("alg", "enc")}
+    others["epk"] = dict(sorted(others["epk"].items()))
+    again = {"alg": members["alg"], "enc": members["enc"], **others}
+    assert text == json.dumps(again, separators=(",", ":"))
+
+
+def test_a_guests_own_agent_sends_no_pod_token() -> None:
+    """Its additional evidence is the empty text, and what it binds is exactly that."""
+    key = EphemeralKey()
+    body = write_attest("bm9uY2Vub25jZW5vbmNl", key.public, {}, "")
+    request = read_attest(body)
+    assert (request.pod_token, request.additional_evidence) == ("", "")
+    assert request.digest == binding("bm9uY2Vub25jZW5vbmNl", key.public, "")
 
 
 @pytest.mark.parametrize(

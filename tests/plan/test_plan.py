@@ -147,6 +147,8 @@ def _edited(**members: Any) -> str:
 
 _VAULT = {"ca": "", "mounts": {}, "namespace": "", "url": ""}
 _INLINE = {"container": "a", "name": "b", "value": "v"}
+_AGENT = {"name": "coco-aa", "address": "http://127.0.0.1:8006"}
+_HUB = {"name": "coco-cdh", "address": "http://127.0.0.1:8006"}
 _FILE = {"name": "a", "path": "p", "file": "a"}
 
 
@@ -170,6 +172,10 @@ _FILE = {"name": "a", "path": "p", "file": "a"}
         ({"onChange": "signal:9:nginx"}, "plan.onChange: expected none or signal:SIGNAL:PROCESS"),
         ({"evidence": []}, "plan.evidence: empty; name a source"),
         ({"evidence": [{"name": "tdx", "address": ""}]}, r"plan.evidence\[0\].name: not one of"),
+        ({"evidence": [_HUB, _AGENT]}, "plan.evidence: coco-cdh stands alone"),
+        ({"evidence": [_AGENT, _HUB]}, "plan.evidence: coco-cdh stands alone"),
+        ({"evidence": [_HUB, _HUB]}, "plan.evidence: coco-cdh stands alone"),
+        ({"evidence": [_HUB], "agent": "sidecar"}, "plan.agent: coco-cdh needs init"),
         ({"workload": []}, "plan.workload: not an object"),
         ({"workload": {}}, "plan.workload.cluster: missing"),
         ({"vault": {**_VAULT, "mounts": {"secret": 3}}}, "plan.vault.mounts.secret: not between 1 and 2"),
@@ -247,6 +253,14 @@ def test_a_simulated_verifier_counts_only_for_a_simulated_guest() -> None:
     for evidence in (PLAN.evidence, (simulated, *PLAN.evidence)):
         with pytest.raises(PlanError, match="simulatedRoot: only where every source of evidence is simulated"):
             read_plan(write_plan(_attesting(attest, evidence=evidence)))
+
+
+def test_a_data_hub_attests_no_verifier_so_a_plan_cannot_demand_it() -> None:
+    alone = (EvidenceSource("coco-cdh", "http://127.0.0.1:8006"),)
+    assert read_plan(write_plan(PLAN._replace(evidence=alone, agent="init"))).data_hub == alone[0].address
+    assert PLAN.data_hub == ""
+    with pytest.raises(PlanError, match=r"plan\.verifier\.attest: not with coco-cdh"):
+        read_plan(write_plan(_attesting(evidence=alone, agent="init")))
 
 
 @pytest.mark.parametrize(

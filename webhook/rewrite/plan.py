@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from measured.measured_plan import data_hub_of
 from plan.document import EnvFrom, EnvVariable, Plan, PlanError
 from webhook.configuration.profiles import Profile
 from webhook.pod.pod import Pod
@@ -21,9 +22,11 @@ def make_plan(pod: Pod, profile: Profile) -> Plan:
     if len(pod.consumers) * len(options.env_from) > _MAX_ENV_FROM:
         raise PlanError(f"plan: env-from for all containers makes more than {_MAX_ENV_FROM} entries; name fewer")
     parts = pod.template.endpoints(profile)
+    # Rendered for one pod, and measured with it: no configuration chooses this source.
+    data_hub = data_hub_of(pod.measured)
     return Plan(
         workload=pod.workload,
-        evidence=parts.evidence,
+        evidence=parts.evidence if data_hub is None else (data_hub,),
         verifier=parts.verifier._replace(role=options.vault_role) if options.vault_role else parts.verifier,
         vault=parts.vault._replace(namespace=options.vault_namespace) if options.vault_namespace else parts.vault,
         secrets=options.secrets,

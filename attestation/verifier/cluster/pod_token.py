@@ -52,9 +52,11 @@ class TrustedCluster:
 
 @dataclass(frozen=True, slots=True)
 class PodIdentity:
-    """The claims of a pod token; the fields with defaults are set only after looking the pod up.
+    """The claims of a pod token; most fields with defaults are set only after looking the pod up.
 
     `service`: None when the pod was not looked up, empty when it was and has no Knative Service's label.
+    `without_token`: no token was there, and HOST_DATA alone found the record: cluster, namespace and account are the
+    record's, `pod_uid` is the report's REPORT_ID in hex, and nothing is asserted.
     """
 
     cluster: str
@@ -66,9 +68,12 @@ class PodIdentity:
     revision: str | None = None
     images: tuple[str, ...] = ()
     node: str | None = None
+    without_token: bool = False
 
     def claims(self) -> dict[str, str]:
         """Flat strings, `k8s_*`; unknown ones are left out."""
+        if self.without_token:
+            return {}
         claims = {
             "k8s_cluster": self.cluster,
             "k8s_namespace": self.namespace,

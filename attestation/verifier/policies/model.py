@@ -13,8 +13,9 @@ from attestation.appraisal.result import Assurance
 from attestation.verifier.cluster.pod_token import PodIdentity
 from attestation.verifier.reasons import Reason, RefusedError
 from kbs.reference_values import GuestReference
-from measured.initdata import InitdataError
+from measured.initdata import InitdataError, parse_initdata
 from measured.measured_document import document_of_text
+from measured.measured_plan import data_hub_of
 
 _LABEL = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"  # RFC 1123; no slash and no wildcard: these become Vault paths
 _SUBDOMAIN = r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$"
@@ -65,7 +66,12 @@ class AppraisalPolicy(_Section):
     hostData: tuple[Annotated[str, Field(pattern="^[0-9a-f]{64}$")], ...] = Field(
         (), description="digests of the initdata document, old and new during a rollout; empty only with assurance vm"
     )
-    podToken: Literal["required"] = Field("required", description="the pod's own token has to agree with HOST_DATA")
+    podToken: Literal["required", "absent"] = Field(
+        "required",
+        description="required: the pod's own token has to agree with HOST_DATA. absent: HOST_DATA alone finds the"
+        " record, for guests whose data hub fetches the Vault token (morphisms render --evidence coco-cdh); every"
+        " container of the pod is the identity then",
+    )
     document: str | None = Field(
         None,
         max_length=512 * 1024,
@@ -99,11 +105,32 @@ class AppraisalPolicy(_Section):
             raise PydanticCustomError("document", "document has a digest that hostData does not list")
         if measured.data.get("workload") != self.workload.model_dump():
             raise PydanticCustomError("document", "document was measured for another workload")
+        if (data_hub_of(measured) is not None) != (self.podToken == "absent"):
+            raise PydanticCustomError(
+                "pod_token",
+                "podToken does not agree with document: absent is for what morphisms render --evidence coco-cdh wrote,"
+                " and only for that",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _has_a_token_or_a_document(self) -> AppraisalPolicy:
+        if self.podToken == "absent" and self.document is None:
+            raise PydanticCustomError(
+                "pod_token",
+                "podToken: absent needs document, as morphisms render --evidence coco-cdh writes it, and assurance:"
+                " workload",
+            )
         return self
 
     @property
     def host_data(self) -> frozenset[bytes]:
         return frozenset(bytes.fromhex(digest) for digest in self.hostData)
+
+    @property
+    def document_digest(self) -> bytes | None:
+        """The HOST_DATA of the document itself; None without one."""
+        return None if self.document is None else parse_initdata(self.document.encode()).host_data
 
     @property
     def accepted_host_data(self) -> frozenset[bytes] | None:
@@ -131,35 +158,53 @@ class Policy:
 
 @dataclass(frozen=True)
 class PolicySet:
-    """All policies in force, by (cluster, namespace, service account)."""
+    """All policies in force, by (cluster, namespace, service account). `without_token`: by HOST_DATA alone."""
 
     policies: tuple[Policy, ...]
     by_account: Mapping[tuple[str, str, str], tuple[Policy, ...]]
     listed: Mapping[bytes, str]
+    without_token: Mapping[bytes, tuple[Policy, ...]]
 
     @classmethod
     def of(cls, policies: Sequence[Policy]) -> PolicySet:
         """The set of these, no two of which can be meant by one pod."""
         accounts: dict[tuple[str, str, str], tuple[Policy, ...]] = {}
+        without_token: dict[bytes, tuple[Policy, ...]] = {}
         for policy in policies:
             workload = policy.record.workload
+            if policy.record.podToken == "absent":
+                for digest in policy.record.measured_host_data:
+                    without_token[digest] = (*without_token.get(digest, ()), policy)
+                continue
             account = (workload.cluster, workload.namespace, workload.serviceAccount)
             accounts[account] = (*accounts.get(account, ()), policy)
         return cls(
             policies=tuple(policies),
             by_account=accounts,
             listed={digest: policy.name for policy in policies for digest in policy.record.measured_host_data},
+            without_token={digest: _owners(digest, found) for digest, found in without_token.items()},
         )
 
     def find(self, host_data: bytes, pod: PodIdentity) -> Policy:
         """The policy for this HOST_DATA and this pod's account, of assurance `workload` before `vm`.
 
         Another account's record that lists the same HOST_DATA changes nothing: such a digest is public. A guest that is
-        measured for another workload of the same account is refused, not appraised as `vm`. Raises RefusedError.
+        measured for another workload of the same account is refused, not appraised as `vm`. Without a token the digest
+        alone decides, among the records that say so. Raises RefusedError.
         """
+        if pod.without_token:
+            return self.find_without_token(host_data)
         found = self.possible(host_data, pod)
         if len(found) != 1:
             raise RefusedError(Reason.NO_POLICY, "more than one for this pod's service account")
+        return found[0]
+
+    def find_without_token(self, host_data: bytes) -> Policy:
+        """The policy whose record says `podToken: absent` for this HOST_DATA. Raises RefusedError."""
+        found = self.without_token.get(host_data, ())
+        if len(found) != 1:
+            why = "more than one lists this HOST_DATA" if found else "for this HOST_DATA without a pod token"
+            raise RefusedError(Reason.NO_POLICY, why)
         return found[0]
 
     def possible(self, host_data: bytes, pod: PodIdentity) -> tuple[Policy, ...]:
@@ -176,3 +221,9 @@ class PolicySet:
         if host_data in self.listed:
             raise RefusedError(Reason.TOKEN_DISAGREES, f"HOST_DATA is {self.listed[host_data]}'s")
         raise RefusedError(Reason.NO_POLICY, "for this HOST_DATA or this pod")
+
+
+def _owners(digest: bytes, policies: tuple[Policy, ...]) -> tuple[Policy, ...]:
+    """The policies whose own document has this digest, else all: anybody can list a public digest as a former one."""
+    own = tuple(policy for policy in policies if policy.record.document_digest == digest)
+    return own or policies

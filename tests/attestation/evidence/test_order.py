@@ -14,7 +14,7 @@ from attestation.errors import FormatError
 from attestation.evidence import SOURCES, Code, EvidenceError, Kind, collect_first, open_source
 from attestation.evidence.errors import kind_of
 from attestation.simulator.device import Device
-from plan.document import EVIDENCE_SOURCES, EvidenceSource
+from plan.document import DATA_HUB, EVIDENCE_SOURCES, EvidenceSource
 from tests.attestation.evidence.agent import Respond, attestation_agent, plain, serving
 from tests.support.paths import ROOT
 
@@ -121,7 +121,10 @@ def test_another_digest_length_is_refused_before_anything_is_asked() -> None:
 
 
 def test_every_source_of_the_plan_exists() -> None:
-    assert SOURCES == EVIDENCE_SOURCES
+    # The data hub gives no reports; it stands alone in a plan.
+    assert (*SOURCES, DATA_HUB) == EVIDENCE_SOURCES
+    with pytest.raises(EvidenceError, match="required one of"):
+        open_source(DATA_HUB, "http://127.0.0.1:8006")
     addresses = {"coco-aa": "http://127.0.0.1:8006", "simulated": "http://127.0.0.1:8007"}
     for name in SOURCES:
         assert open_source(name, addresses.get(name, "/path")).name == name
