@@ -197,7 +197,7 @@ class Installation:
         settings: dict[str, Any] = yaml.safe_load(held)
         return settings
 
-    def wait_until_answered(self, seconds: float = 20) -> None:
+    def wait_until_answered(self, seconds: float = 60) -> None:
         """Until the API server's own calls succeed: it learns of the configuration a moment after it was written."""
         name = f"ready-{os.getpid()}"
         namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}

@@ -31,8 +31,8 @@ from tests.support import packages
 from webhook.configuration.model import Configuration
 
 Make = Callable[..., Namespace]
-# A controller tries again, and is served, within this time.
-_RECOVERY_SECONDS = 10
+# A controller tries again, and is served, within this time; a second or two on a machine that does nothing else.
+_RECOVERY_SECONDS = 30
 _CREATES, _FEWEST_ROUNDS = 1000, 2
 
 
@@ -152,7 +152,7 @@ def test_one_hanging_replica_costs_a_timeout_and_another_try(repaired: Installat
     with stream:
         repaired.replicas[0].process.signal(signal.SIGSTOP)
         hangs = time.monotonic()
-        stream.until(lambda: any("deadline exceeded" in attempt.message for attempt in stream.failures), 20)
+        stream.until(lambda: any("deadline exceeded" in attempt.message for attempt in stream.failures))
         stream.until(lambda: len(_created_since(stream, hangs)) > 20)
     assert not any(attempt.kind is Kind.BYSTANDER for attempt in stream.failures)
     _recovered(stream)
