@@ -143,7 +143,7 @@ def run_with(pod: Pod, bao: RaftOpenBao, folder: Path, once: Once, *, during: Ca
     with front(folder / "front", (bao.port, bao.ca), once) as fronted:
         pod.change(vault=pod.plan.vault._replace(url=fronted.url, ca=fronted.ca))
         process = pod.start()
-        assert once.happened.wait(30)
+        assert once.happened.wait(120)
         during()
         return pod.end(process)
 

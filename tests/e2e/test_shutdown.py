@@ -130,7 +130,7 @@ def test_sigterm_at_each_stage(
         started = time.monotonic()
         process = terminate.process = busy_pod.start()
         if stage == "evidence":
-            assert way.held.wait(20)
+            assert way.held.wait(120)
             process.send_signal(signal.SIGTERM)
         elif stage == "publication":
             _when_written_aside(busy_pod, process)

@@ -95,7 +95,7 @@ def front(
             self._answer(spoilt or self._real(body))
 
         def _real(self, body: bytes) -> Spoilt:
-            connection = http.client.HTTPSConnection("127.0.0.1", target[0], context=trust, timeout=20)
+            connection = http.client.HTTPSConnection("127.0.0.1", target[0], context=trust, timeout=120)
             connection.request(self.command, self.path, body, dict(self.headers.items()))
             answer = connection.getresponse()
             kept = tuple((k, v) for k, v in answer.getheaders() if k.lower() not in _FRAMING)

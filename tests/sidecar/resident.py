@@ -82,7 +82,7 @@ class Resident:
 
     def probe(self, path: str) -> tuple[int, dict[str, Any]]:
         """As the kubelet asks."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         connection.request("GET", path)
         answer = connection.getresponse()
         body = json.loads(answer.read())

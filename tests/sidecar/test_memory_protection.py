@@ -16,7 +16,7 @@ _CONTAINED = ("setpriv", "--bounding-set=-all", "--inh-caps=-all", "--ambient-ca
 
 
 def _contained(*words: str) -> int:
-    return subprocess.run([*_CONTAINED, *words], capture_output=True, timeout=20).returncode
+    return subprocess.run([*_CONTAINED, *words], capture_output=True, timeout=120).returncode
 
 
 def test_another_process_reads_neither_its_memory_nor_its_pod_token(pod: Pod) -> None:

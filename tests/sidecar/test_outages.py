@@ -168,7 +168,7 @@ def test_vault_that_hangs_does_not_keep_the_kubelet_waiting(
     with resident(raft_pod, reread=0.3) as sidecar:
         sidecar.wait("published")
         way_to_vault.hold()
-        assert way_to_vault.held.wait(20)
+        assert way_to_vault.held.wait(120)
         for _ in range(5):
             assert sidecar.probe("/livez")[0] == 200
         assert not sidecar.named("trouble"), "the sidecar still waits for Vault"

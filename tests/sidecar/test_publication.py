@@ -176,7 +176,7 @@ def test_the_real_helper_becomes_an_application_with_the_secret(pod: Pod, tmp_pa
     digest = "import hashlib, os; print(hashlib.sha256(os.environb[b'PASSWORD']).hexdigest())"
     words: list[str | Path] = [pod.run_folder / "exec", "web", "--", "python3", "-c", digest]
     done = subprocess.run(
-        words, env={"PATH": "/usr/bin:/bin:/usr/local/bin"}, capture_output=True, text=True, timeout=20
+        words, env={"PATH": "/usr/bin:/bin:/usr/local/bin"}, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == hashlib.sha256(f"{CANARY}-two".encode()).hexdigest()

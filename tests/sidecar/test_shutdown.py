@@ -108,7 +108,7 @@ def test_sigterm_while_the_verifier_logs_in_waits_for_the_token_and_revokes_it(
     with front(tmp_path / "front", (verifier_process.port, busy_pod.plan.verifier.ca), slowly) as fronted:
         busy_pod.change(verifier=busy_pod.plan.verifier._replace(url=fronted.url, ca=fronted.ca))
         process = busy_pod.start()
-        assert logging_in.wait(20)
+        assert logging_in.wait(120)
         process.send_signal(signal.SIGTERM)
         ended = busy_pod.end(process)
     refused(ended, Exit.STOPPED, "stopped")
@@ -130,7 +130,7 @@ def test_sigterm_ends_a_wait_at_once(busy_pod: Pod, bao: OpenBao, tmp_path: Path
     with front(tmp_path / "front", (bao.tls_port, bao.ca), mute) as fronted:
         busy_pod.change(vault=busy_pod.plan.vault._replace(url=fronted.url, ca=fronted.ca))
         process = busy_pod.start()
-        assert asked.wait(20)
+        assert asked.wait(120)
         started = time.monotonic()
         process.send_signal(signal.SIGTERM)
         ended = busy_pod.end(process)

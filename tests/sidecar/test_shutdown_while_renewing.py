@@ -128,7 +128,7 @@ def test_a_second_sigterm_changes_nothing(pod: Pod, bao: OpenBao, tmp_path: Path
         with resident(pod) as sidecar:
             sidecar.wait("published")
             sidecar.process.send_signal(signal.SIGTERM)
-            assert revoking.wait(20)
+            assert revoking.wait(120)
             sidecar.process.send_signal(signal.SIGTERM)
             sidecar.process.send_signal(signal.SIGINT)
             go_on.set()
@@ -154,7 +154,7 @@ def test_sigterm_before_anything_is_published_is_143(pod: Pod, bao: OpenBao, tmp
             secrets=(SecretFile("db", f"{HOME}/db", "db"),),
         )
         with resident(pod) as sidecar:
-            assert asked.wait(20)
+            assert asked.wait(120)
             ended = sidecar.stop()
     refused(ended, Exit.STOPPED, "stopped")
     assert alive(bao) - before == set()

@@ -59,7 +59,7 @@ class OpenBao:
 
     def call(self, method: str, path: str, body: Any = None, token: str = ROOT_TOKEN) -> tuple[int, Any]:
         """(status, decoded answer) of one API call."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         content = None if body is None else json.dumps(body)
         connection.request(method, f"/v1/{path}", content, {"X-Vault-Token": token})
         answer = connection.getresponse()

@@ -86,7 +86,7 @@ class Pod:
     ) -> subprocess.CompletedProcess[bytes]:
         """Runs COMMAND, by default the application, through the helper, with `env` and nothing else inherited."""
         words = self.words(*command)
-        return subprocess.run(words, cwd=self.root, env=env or {}, capture_output=True, timeout=30, **options)
+        return subprocess.run(words, cwd=self.root, env=env or {}, capture_output=True, timeout=120, **options)
 
     def report(self, *command: str | Path, env: Mapping[str, str] | None = None, **options: Any) -> Report:
         done = self.start(*command, env=env, **options)

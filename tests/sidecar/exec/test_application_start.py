@@ -23,7 +23,7 @@ PIPE = subprocess.PIPE
 def test_the_application_has_the_helpers_process_id(pod: Pod) -> None:
     pod.publish(b"A=1\0")
     with subprocess.Popen(pod.words(), cwd=pod.root, stdout=PIPE) as process:
-        output, _ = process.communicate(timeout=10)
+        output, _ = process.communicate(timeout=120)
     assert Report.parse(output).pid == process.pid
 
 
@@ -60,7 +60,7 @@ def test_sigterm_reaches_the_application(pod: Pod) -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == b"here\n"
         process.terminate()
-        assert process.wait(timeout=10) == 7
+        assert process.wait(timeout=120) == 7
 
 
 def test_is_process_one_of_its_namespace(pod: Pod) -> None:
@@ -68,7 +68,7 @@ def test_is_process_one_of_its_namespace(pod: Pod) -> None:
     if subprocess.run([*new_namespace, "true"], capture_output=True).returncode:
         pytest.skip("making a process namespace needs root and unshare")
     pod.publish(b"A=1\0")
-    done = subprocess.run([*new_namespace, *pod.words()], cwd=pod.root, capture_output=True, check=True, timeout=10)
+    done = subprocess.run([*new_namespace, *pod.words()], cwd=pod.root, capture_output=True, check=True, timeout=120)
     assert Report.parse(done.stdout).pid == 1
 
 
@@ -158,7 +158,7 @@ def test_too_much_environment_for_linux_is_said(pod: Pod) -> None:
 def test_runs_from_an_empty_root_file_system(empty_root: Callable[..., subprocess.Popen[bytes]]) -> None:
     """As in a distroless image, with the shipped binary at its real place."""
     process = empty_root("/morphisms/run/exec", CONTAINER, "--", "/app/server", "argument")
-    output, errors = process.communicate(timeout=10)
+    output, errors = process.communicate(timeout=120)
     assert errors == b""
     report = Report.parse(output)
     assert report.pid == process.pid
@@ -170,7 +170,7 @@ def test_a_refusal_is_also_the_termination_message(
     empty_root: Callable[..., subprocess.Popen[bytes]], tmp_path: Path
 ) -> None:
     process = empty_root("/morphisms/run/exec", "other", "--", "/app/server")
-    output, errors = process.communicate(timeout=10)
+    output, errors = process.communicate(timeout=120)
     refused(
         subprocess.CompletedProcess([], process.returncode, output, errors), NO_ENV_FILE, "no /morphisms/run/env/other"
     )

@@ -66,6 +66,6 @@ def test_runs_on_aarch64(tmp_path: Path, application: Path, compiler: str) -> No
     (tmp_path / RUN / "env" / CONTAINER).write_bytes(b"A=1\0B=2\0")
     (tmp_path / RUN / "ready").touch()
     words: list[str | Path] = [emulator, helper, CONTAINER, "--", application, "x"]
-    done = subprocess.run(words, cwd=tmp_path, env={"B": "0"}, capture_output=True, check=True, timeout=30)
+    done = subprocess.run(words, cwd=tmp_path, env={"B": "0"}, capture_output=True, check=True, timeout=120)
     assert Report.parse(done.stdout).environment == [b"B=2", b"A=1"]
     assert subprocess.run([emulator, helper], capture_output=True).returncode == USAGE

@@ -78,7 +78,7 @@ def test_files(pod: Pod, case: str) -> None:
 def test_usage(pod: Pod, arguments: tuple[str, ...]) -> None:
     pod.publish(SECRET)
     words: list[str | Path] = [pod.helper, *arguments]
-    done = subprocess.run(words, cwd=pod.root, capture_output=True, timeout=30)
+    done = subprocess.run(words, cwd=pod.root, capture_output=True, timeout=120)
     refused(done, USAGE, "usage: exec CONTAINER -- COMMAND")
 
 
@@ -89,7 +89,7 @@ def test_usage(pod: Pod, arguments: tuple[str, ...]) -> None:
 )
 def test_container_names(pod: Pod, name: str) -> None:
     pod.publish(SECRET)
-    done = subprocess.run([pod.helper, name, "--", pod.application], cwd=pod.root, capture_output=True, timeout=30)
+    done = subprocess.run([pod.helper, name, "--", pod.application], cwd=pod.root, capture_output=True, timeout=120)
     refused(done, NAME, "not a container's name")
 
 
@@ -97,7 +97,7 @@ def test_the_longest_container_name_is_one(pod: Pod) -> None:
     name = "w" * 63
     pod.publish(b"A=1\0", container=name)
     words: list[str | Path] = [pod.helper, name, "--", pod.application]
-    done = subprocess.run(words, cwd=pod.root, env={}, capture_output=True, check=True, timeout=30)
+    done = subprocess.run(words, cwd=pod.root, env={}, capture_output=True, check=True, timeout=120)
     assert done.stdout.endswith(b"\0A=1\0")
 
 

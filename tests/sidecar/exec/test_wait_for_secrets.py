@@ -30,7 +30,7 @@ def test_waits_for_the_marker_even_when_the_pairs_are_there(pod: Pod) -> None:
         await_looks(process, 3)
         (folder / CONTAINER).write_bytes(b"A=1\0")
         (pod.run_folder / "ready").touch()
-        output, errors = process.communicate(timeout=10)
+        output, errors = process.communicate(timeout=120)
     assert errors == b""
     assert Report.parse(output).environment == [b"A=1"]
 

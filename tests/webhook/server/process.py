@@ -34,7 +34,7 @@ class Webhook:
     def connect(self) -> http.client.HTTPSConnection:
         """A connection that trusts the certificate of the moment."""
         context = ssl.create_default_context(cafile=str(self.certificate / "ca.crt"))
-        return http.client.HTTPSConnection("127.0.0.1", self.port, timeout=20, context=context)
+        return http.client.HTTPSConnection("127.0.0.1", self.port, timeout=60, context=context)
 
     def post(self, path: str, body: bytes, connection: http.client.HTTPSConnection | None = None) -> tuple[int, bytes]:
         """(status, body) of one answer."""
@@ -48,7 +48,7 @@ class Webhook:
 
     def get(self, path: str) -> tuple[int, str]:
         """(status, text) from the plain metrics listener."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.metrics_port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", self.metrics_port, timeout=60)
         connection.request("GET", path)
         answer = connection.getresponse()
         result = answer.status, answer.read().decode()

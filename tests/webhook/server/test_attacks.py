@@ -33,7 +33,7 @@ def test_unfinished_bodies_refuse_no_honest_review(tmp_path: Path, source: str) 
     with webhook(tmp_path, "--snapshot", CLUSTER) as running:
         context = ssl.create_default_context(cafile=str(tmp_path / "ca.crt"))
         honest = http.client.HTTPSConnection(
-            "127.0.0.1", running.port, timeout=20, context=context, source_address=(source, 0)
+            "127.0.0.1", running.port, timeout=60, context=context, source_address=(source, 0)
         )
         with _unfinished(running, 5, 16 * _MIB):
             statuses = []
@@ -54,11 +54,11 @@ def test_both_address_families_reach_reviews_and_probes(tmp_path: Path) -> None:
         context = ssl.create_default_context(cafile=str(tmp_path / "ca.crt"))
         context.check_hostname = False
         try:
-            reviews = http.client.HTTPSConnection("::1", running.port, timeout=20, context=context)
+            reviews = http.client.HTTPSConnection("::1", running.port, timeout=60, context=context)
             reviews.connect()
         except OSError:
             pytest.skip("this machine has no IPv6 loopback address")
-        probes = http.client.HTTPConnection("::1", running.metrics_port, timeout=20)
+        probes = http.client.HTTPConnection("::1", running.metrics_port, timeout=60)
         for connection in (reviews, probes):
             connection.request("GET", "/readyz")
             assert connection.getresponse().read() == b"ok\n"

@@ -51,7 +51,7 @@ def test_a_thousand_posts_through_a_rolling_restart_fail_nothing(tmp_path: Path,
     context = ssl.create_default_context(cafile=str(tmp_path / "ca.crt"))
 
     def connect() -> http.client.HTTPSConnection:
-        return http.client.HTTPSConnection("127.0.0.1", port, timeout=20, context=context)
+        return http.client.HTTPSConnection("127.0.0.1", port, timeout=60, context=context)
 
     def answers() -> bool:
         connection = connect()
