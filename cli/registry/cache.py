@@ -14,13 +14,14 @@ from typing import Final
 from cli.support.whole_file import write_whole
 from server.files import UnusableInputError, read_bounded
 
+_PREFIX: Final = "sha256-"
 _MOST_FILES: Final = 2048
 _MOST_BYTES: Final = 128 * 1024 * 1024
 
 
 def default_folder() -> Path:
     """Below XDG_CACHE_HOME."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "morphisms" / "images"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "morphisms" / "registry"
 
 
 class Cache:
@@ -54,7 +55,11 @@ class Cache:
 
     def _shrink(self) -> None:
         with os.scandir(self._folder) as entries:
-            files = [(entry.stat(follow_symlinks=False), entry.path) for entry in entries]
+            files = [
+                (entry.stat(follow_symlinks=False), entry.path)
+                for entry in entries
+                if entry.is_file(follow_symlinks=False) and entry.name.startswith(_PREFIX)
+            ]
         files.sort(key=lambda each: each[0].st_mtime_ns, reverse=True)
         size = 0
         for number, (status, path) in enumerate(files, 1):

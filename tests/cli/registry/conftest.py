@@ -23,7 +23,7 @@ class Home:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.cache = folder / "cache" / "morphisms" / "images"
+        self.cache = folder / "cache" / "morphisms" / "registry"
 
     def docker(self, **members: Any) -> None:
         """Write docker's configuration."""

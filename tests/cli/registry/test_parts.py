@@ -195,6 +195,16 @@ def test_the_cache_stays_within_its_bounds(tmp_path: Path) -> None:
     assert (tmp_path / "cache").stat().st_mode & 0o777 == 0o700
 
 
+def test_the_cache_removes_its_own_files_alone(tmp_path: Path) -> None:
+    (tmp_path / "other").write_text("of another program")
+    (tmp_path / "folder").mkdir()
+    cache = Cache(tmp_path, most_files=1)
+    for content in (b"one", b"two"):
+        cache.put(f"sha256:{hashlib.sha256(content).hexdigest()}", content)
+    assert (tmp_path / "other").exists()
+    assert len(list(tmp_path.glob("sha256-*"))) == 1
+
+
 _WORD = st.text(alphabet=st.sampled_from("$()ab{}"), max_size=6)
 _WORDS = st.lists(_WORD, max_size=3)
 
