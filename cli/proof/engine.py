@@ -60,7 +60,7 @@ def found_engine(program: str | None) -> Iterator[Engine | None]:
     except ImportError:
         yield None
     else:
-        yield _Binding(binding)
+        yield Binding(binding)
 
 
 class _Program:
@@ -91,7 +91,7 @@ class _Program:
         return answer
 
 
-class _Binding:
+class Binding:
     """The Python binding (`celine-regorus`)."""
 
     name = "regorus"

@@ -18,10 +18,9 @@ from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any, Final, Self
 
-import jsonpatch
 import pytest
 
-from cli.proof.engine import for_the_binding
+from cli.proof.engine import Binding
 from tests.cluster.binaries import only_one
 from tests.support.paths import ROOT
 
@@ -35,7 +34,7 @@ class Engine:
 
     def __init__(self, policy: str, *, binding: bool = False) -> None:
         found = None if binding else program()
-        self._engine = _Binding() if found is None else _Process(found)
+        self._engine = _StandIn() if found is None else _Process(found)
         self.load(policy)
 
     def load(self, policy: str) -> None:
@@ -83,38 +82,20 @@ class _Process:
         self._process.stdout.close()
 
 
-class _Binding:
-    """The same protocol on PyPI's binding. State: `data.pstate`, changed by the patches that rules answer with."""
+class _StandIn:
+    """The same protocol on PyPI's binding, as `render --check` uses it. It answers no queries."""
+
+    def __init__(self) -> None:
+        self._engine = Binding(regorus())
 
     def exchange(self, message: dict[str, Any]) -> dict[str, Any]:
-        try:
-            return self._answer(message)
-        except (RuntimeError, ValueError, KeyError, jsonpatch.JsonPatchException) as error:
-            return {"allowed": False, "error": str(error)}
+        if "policy" in message:
+            self._engine.load(message["policy"])
+            return {"loaded": True}
+        return {"allowed": self._engine.ask(message["kind"], message["request"])}
 
     def close(self) -> None:
         """Nothing runs."""
-
-    def _answer(self, message: dict[str, Any]) -> dict[str, Any]:
-        if "policy" in message:
-            self._engine, self._state = regorus().Engine(), {"pstate": {}}
-            self._engine.add_policy("agent_policy", for_the_binding(message["policy"]))
-            return {"loaded": True}
-        self._engine.clear_data()
-        self._engine.add_data_json(json.dumps(self._state))
-        self._engine.set_input_json(json.dumps(message["request"]))
-        if "eval" in message:
-            return {"values": self._values(message["eval"])}
-        (value,) = self._values(f"data.agent_policy.{message['kind']}")
-        if isinstance(value, bool):
-            return {"allowed": value}
-        if value["allowed"] and value.get("ops"):
-            self._state = jsonpatch.apply_patch(self._state, value["ops"])
-        return {"allowed": bool(value["allowed"])}
-
-    def _values(self, query: str) -> list[Any]:
-        found = json.loads(self._engine.eval_query_as_json(query))
-        return [one["value"] for result in found["result"] for one in result["expressions"]]
 
 
 def regorus() -> ModuleType:
