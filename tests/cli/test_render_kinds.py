@@ -104,6 +104,16 @@ def test_without_a_document_a_workload_has_no_name(rendered: dict[str, Path]) ->
     assert "does not belong to a Knative Service" in str(kinds.admitted(*kinds.made(item)).denial)
 
 
+def test_a_command_that_a_workload_lacks_is_its_images(tmp_path: Path) -> None:
+    """Its variables come from Vault, so that the container needs one, and Kubernetes knows no image's entrypoint."""
+    item = kinds.workload("Deployment")
+    item["spec"]["template"]["spec"]["containers"][0]["command"] = []
+    assert main([*kinds.write_inputs(tmp_path, item), "-o", str(tmp_path / "out")]) == 0
+    pod = applied(tmp_path / "out")
+    assert differences(pod, document(pod)) == []
+    assert pod["spec"]["containers"][0]["command"][-1] == "/app"
+
+
 def _set(path: str, value: Any) -> Callable[[Object], None]:
     def change(spec: Object) -> None:
         *parents, last = path.split("/")
