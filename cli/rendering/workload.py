@@ -13,10 +13,10 @@ from cli.support.admission import AUTHOR, Admission
 from measured.image import Image
 from measured.pod import INITDATA_ANNOTATION, TEMPLATE_ANNOTATION
 from measured.pod_name import PodName, name_of_deployment, name_of_stateful_set
-from measured.refusal import Refusal, member, objects
+from measured.refusal import Refusal, member
 from webhook.pod.pod import Pod
 from webhook.pod.schema import validate_pod_shape
-from webhook.pod.workloads import template_at, with_owner, workload_of
+from webhook.pod.workloads import as_made, template_at, workload_of
 from webhook.request import User
 from webhook.rewrite import rewrite
 from webhook.rules import NEEDED_FOR_INJECTION
@@ -91,9 +91,9 @@ class Workload:
                 "apps.kubernetes.io/pod-index": "0",
                 "statefulset.kubernetes.io/pod-name": f"{self._name}-0",
             }
-            metadata["ownerReferences"] = with_owner(self._result, {})["metadata"]["ownerReferences"]
+            made = as_made(self._result, {"metadata": {}, "spec": spec})
+            metadata["ownerReferences"], spec = made["metadata"]["ownerReferences"], dict(made["spec"])
             spec["subdomain"] = str(self._result["spec"].get("serviceName") or "")
-            spec["volumes"] = _with_claims(self._result["spec"], self._name, objects(spec.get("volumes")))
             name = name_of_stateful_set(self._name)
         pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
         validate_pod_shape(pod)
@@ -135,13 +135,3 @@ def _service(kind: str, namespace: str, name: str, inputs: Inputs) -> str:
         )
     named = {} if inputs.trust is None else inputs.trust.workloads
     return named.get(f"{namespace}/{kind}/{name}", name)
-
-
-def _with_claims(spec: Mapping[str, Any], name: str, volumes: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The volumes of the first pod: a claim's takes the place of another one of its name."""
-    claims = [str(member(claim, "metadata").get("name")) for claim in objects(spec.get("volumeClaimTemplates"))]
-    kept = [volume for volume in volumes if volume.get("name") not in claims]
-    return [
-        *({"name": claim, "persistentVolumeClaim": {"claimName": f"{claim}-{name}-0"}} for claim in claims),
-        *kept,
-    ]

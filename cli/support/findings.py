@@ -21,7 +21,7 @@ from webhook.modes import Action, Mode
 from webhook.pod.opt_in import opts_out, requests_injection
 from webhook.pod.pod import Pod
 from webhook.pod.schema import validate_pod_shape
-from webhook.pod.workloads import knative_kind, template_at, template_path, with_owner, workload_of
+from webhook.pod.workloads import as_made, knative_kind, template_at, template_path, workload_of
 from webhook.rewrite import rewrite
 from webhook.rules import BY_ID, POD
 from webhook.rules.rule import Rule, Subject, Violation, evaluate
@@ -153,7 +153,7 @@ class Checker:
         if template is None:
             raise MalformedError(f"{where}: not an object")
         validate_pod_shape(template, where)
-        return Pod(with_owner(item, template), namespace, self._configuration)
+        return Pod(as_made(item, template), namespace, self._configuration)
 
     def _violations(self, item: dict[str, Any], pod: Pod, *, knative: bool) -> Iterator[Violation]:
         if knative:

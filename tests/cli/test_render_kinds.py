@@ -200,6 +200,16 @@ def test_the_key_servers_document_goes_into_the_reference_values(rendered: dict[
     assert again == {"hostData": [*guest["hostData"], "ab" * 32]}
 
 
+def test_a_rendered_workload_passes_the_check_that_people_run(rendered: dict[str, Path], tmp_path: Path) -> None:
+    """Offline, where the cluster's container templates are not known; a StatefulSet's claims are its pods' volumes."""
+    for kind, folder in rendered.items():
+        assert main(["check", "-f", str(folder / "workload.yaml"), "--mode", "enforce"]) == 0, kind
+    changed = yaml.safe_load((rendered["key server"] / "workload.yaml").read_text())
+    del changed["spec"]["volumeClaimTemplates"]
+    (tmp_path / "changed.yaml").write_text(yaml.safe_dump(changed))
+    assert main(["check", "-f", str(tmp_path / "changed.yaml"), "--mode", "enforce"]) == 1
+
+
 KEY_SERVER_CHANGES: Final[dict[str, Callable[[Object], None]]] = {
     "another verifier": _set("containers/0/image", OTHER),
     "another configuration": _set("containers/0/args/2", "/tmp/verifier.yaml"),

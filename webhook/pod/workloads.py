@@ -78,6 +78,28 @@ def with_owner(item: dict[str, Any], template: dict[str, Any]) -> dict[str, Any]
     return {**template, "metadata": {**(template.get("metadata") or {}), "ownerReferences": [owner]}}
 
 
+def claim_volumes(item: dict[str, Any]) -> list[dict[str, Any]]:
+    """The volumes that a StatefulSet's controller adds to its first pod, one for each claim; none of other kinds."""
+    if _group_kind(item) != ("apps", "StatefulSet"):
+        return []
+    own = (item.get("metadata") or {}).get("name")
+    claims = [claim for claim in (item.get("spec") or {}).get("volumeClaimTemplates") or () if isinstance(claim, dict)]
+    names = [(claim.get("metadata") or {}).get("name") for claim in claims]
+    return [{"name": name, "persistentVolumeClaim": {"claimName": f"{name}-{own}-0"}} for name in names]
+
+
+def as_made(item: dict[str, Any], template: dict[str, Any]) -> dict[str, Any]:
+    """The template as a pod that its kind's controller makes: with its owner, and the volumes of its claims."""
+    pod = with_owner(item, template)
+    added = claim_volumes(item)
+    spec = pod.get("spec")
+    if not added or not isinstance(spec, dict):
+        return pod
+    taken = {volume["name"] for volume in added}
+    kept = [volume for volume in spec.get("volumes") or () if volume.get("name") not in taken]
+    return {**pod, "spec": {**spec, "volumes": [*added, *kept]}}
+
+
 def without_owner(pod: dict[str, Any], template: dict[str, Any]) -> dict[str, Any]:
     """The pod, with owners as in the template that it came from."""
     metadata = {**(pod.get("metadata") or {})}
