@@ -66,7 +66,7 @@ def placement(cluster: LiveCluster, profiles: Sequence[Profile]) -> Iterator[Lin
             text = f"no node suits profile {profile.name}, which requires {wanted}"
             yield Line("nodes", State.FAILED, text, _PLACEMENT)
             continue
-        yield Line("nodes", State.OK, f"{len(suitable)} nodes suit profile {profile.name}", _PLACEMENT)
+        yield Line("nodes", State.OK, f"nodes that suit profile {profile.name}: {len(suitable)}", _PLACEMENT)
         if profile.requirements and profile.trustedLabel is None:
             text = f"profile {profile.name} has no trustedLabel: a kubelet can set {wanted} on its own node"
             yield Line("nodes", State.NOTE, text, _PLACEMENT)
@@ -98,7 +98,7 @@ def _templates(found: TemplatesMap | None) -> tuple[State, str]:
     if behind:
         names = ", ".join(map(printable, behind))
         return State.FAILED, f"replicas that do not know the current container template: {names}"
-    return State.OK, f"{len(found.known)} replicas know the current container template"
+    return State.OK, f"replicas that know the current container template: {len(found.known)}"
 
 
 def capacity(
@@ -135,7 +135,7 @@ def capacity(
         wanted = ", ".join(f"{quantity_text(amount, key)} {key}" for key, amount in needed.items())
         yield Line("capacity", State.FAILED, f"{printable(title)}: no suitable node has {wanted} left", _ROLLOUT)
     if fitting:
-        text = f"a suitable node has room for the next pod of each of {fitting} workloads, taken one by one"
+        text = f"workloads whose next pod fits a suitable node, each by itself: {fitting}"
         yield Line("capacity", State.OK, text, _ROLLOUT)
 
 

@@ -133,7 +133,7 @@ async def _tried(client: Client, namespace: str, pods: list[tuple[str, dict[str,
         else:
             lines.append(checks.dry_run(title, status, said or f"status {status}"))
     if admitted:
-        text = f"the API server admits {admitted} injected pods in a dry run: LimitRange, ResourceQuota, Pod Security"
+        text = f"injected pods that LimitRanges, quotas and Pod Security admit, in a dry run: {admitted}"
         lines.append(Line("api-server", State.OK, text, _ROLLOUT))
     if len(pods) > _MOST_TRIED:
         text = f"{len(pods) - _MOST_TRIED} more pods were not tried out"

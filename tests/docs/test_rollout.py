@@ -11,6 +11,7 @@ import pytest
 from cli.audit.formats import text
 from cli.main import main
 from tests.cli.audit.found import deployment, found
+from tests.cli.live.stand_in import ready, serving
 from tests.support.paths import ROOT
 
 PAGE = (ROOT / "docs" / "rollout.md").read_text()
@@ -42,3 +43,13 @@ def test_the_page_shows_what_migrate_prints(
     code = main(["migrate", "-f", "service.yaml", "--vault-path", "secret/shop/payments", "--dry-run"])
     assert code == 1
     assert block("the dry run prints:") == capsys.readouterr().out
+
+
+def test_the_page_shows_what_preflight_prints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cluster = ready()
+    plaintext: dict[str, Any] = {"env": [{"name": "DB_PASSWORD", "value": "tr0ub4dor&3-Xx9"}]}
+    large = deployment("shop", "index", {"resources": {"requests": {"memory": "16Gi"}}})
+    cluster.add("shop", "audit", deployment("shop", "cart"), deployment("shop", "web", plaintext), large)
+    with serving(cluster, tmp_path) as kubeconfig:
+        assert main(["preflight", "shop", "--kubeconfig", str(kubeconfig)]) == 1
+    assert block("It prints a line per question, for instance:") == capsys.readouterr().out

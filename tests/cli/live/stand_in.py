@@ -13,6 +13,7 @@ from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
 from tests.webhook.server.control_plane import write_kubeconfig
+from webhook.configuration.model import Configuration
 from webhook.scanner.kinds import SCANNED_KINDS
 
 Json = dict[str, Any]
@@ -67,6 +68,10 @@ def ready() -> StandIn:
     """A cluster with Morphisms in it, a confidential node and the RuntimeClass."""
     found = StandIn()
     found.objects[f"{SYSTEM}/morphisms-webhook"] = {"data": {"configuration.yaml": "version: 1\ncluster: prod\n"}}
+    template = Configuration(cluster="prod").container_template
+    known = f"2027-01-01T00:00:00Z {template.digest[:16]}"
+    templates = {f"{template.digest}.json": template.text, "current": template.digest, "known.replica-0": known}
+    found.objects[f"{SYSTEM}/morphisms-webhook-templates"] = {"data": templates}
     node_labels = {"amd.feature.node.kubernetes.io/snp": "true"}
     allocatable = {"cpu": "8", "memory": "8Gi"}
     found.lists["/api/v1/nodes"] = [

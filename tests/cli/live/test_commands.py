@@ -106,13 +106,20 @@ def _lines(done: Done, check: str) -> list[tuple[str, str]]:
 
 def test_preflight_is_go_only_when_all_is_known_or_the_rest_is_allowed(run: Run) -> None:
     cluster = _shop(deployment("shop", "web"))
-    # No template is marked in this cluster, so that fails whatever is allowed.
+    assert run(cluster, "preflight", "shop").code == 1
     done = run(cluster, "preflight", "shop", "--allow-unevaluated", "-o", "json")
-    assert (done.code, _lines(done, "templates")[0][0]) == (1, "failed")
+    assert (done.code, json.loads(done.out)["go"], _lines(done, "templates")[0][0]) == (0, True, "ok")
     assert _lines(done, "workload") == [("ok", "1 of 1 workloads comply: enforce admits their next pods")]
     assert [state for state, _ in _lines(done, "registration")] == ["ok", "ok"]
     assert [state for state, _ in _lines(done, "capacity")] == ["ok"]
     assert _lines(done, "verifier")[0][0] == "not-evaluated"
+
+
+def test_what_failed_is_no_go_whatever_is_allowed(run: Run) -> None:
+    cluster = _shop(deployment("shop", "web"))
+    del cluster.objects[f"{SYSTEM}/morphisms-webhook-templates"]
+    done = run(cluster, "preflight", "shop", "--allow-unevaluated", "-o", "json")
+    assert (done.code, _lines(done, "templates")[0][0]) == (1, "failed")
 
 
 def test_preflight_names_each_rule_and_the_page_that_explains_it(run: Run) -> None:
