@@ -383,3 +383,16 @@ async def test_a_registry_with_tls_is_never_asked_without(home: Home, pair: Path
         with pytest.raises(UnreachableError, match="certificate is not accepted"):
             await look_up(home, server.address)
     assert server.asked == []
+
+
+async def test_requests_go_by_the_callers_proxy_but_for_loopback(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    home.registries(registries={"images.test:5000": {"plainHTTP": True}})
+    with serving(serve(MANIFEST, CONFIG)) as proxy, serving(serve(MANIFEST, CONFIG)) as server:
+        monkeypatch.setenv("http_proxy", f"http://{proxy.address}")
+        assert (await look_up(home, "images.test:5000")).entrypoint
+        assert [asked.path.partition("/v2/")[0] for asked in proxy.asked] == ["http://images.test:5000"] * 2
+        for path in home.cache.iterdir():
+            path.unlink()
+        assert (await look_up(home, server.address)).entrypoint
+        assert len(proxy.asked) == 2
+        assert len(server.asked) >= 2

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cli.registry.cache import Cache
@@ -23,6 +23,8 @@ from server.files import UnusableInputError
 from tests.cli.registry.conftest import Home
 
 DIGEST = f"sha256:{'a' * 64}"
+# The same examples in each run, however busy the machine.
+fixed = settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 
 
 @pytest.mark.parametrize(
@@ -84,6 +86,7 @@ def test_what_is_no_reference_never_becomes_an_address(text: str) -> None:
     assert str(caught.value).isprintable()
 
 
+@fixed
 @given(st.text())
 def test_whatever_is_read_as_a_reference_fits_into_an_address(text: str) -> None:
     try:
@@ -120,6 +123,7 @@ def test_challenges(header: str, expected: list[Challenge]) -> None:
     assert read_challenges([header]) == expected
 
 
+@fixed
 @given(st.lists(st.text(max_size=200), max_size=3))
 def test_no_header_breaks_the_reading_of_challenges(headers: list[str]) -> None:
     for challenge in read_challenges(headers):
@@ -209,6 +213,7 @@ _WORD = st.text(alphabet=st.sampled_from("$()ab{}"), max_size=6)
 _WORDS = st.lists(_WORD, max_size=3)
 
 
+@fixed
 @given(_WORDS, _WORDS, _WORDS)
 def test_the_written_process_is_the_one_that_the_image_starts(
     entrypoint: list[str], cmd: list[str], args: list[str]
