@@ -112,12 +112,18 @@ def made(item: Mapping[str, Any], ordinal: int = 0) -> tuple[Object, User]:
 
 def admitted(pod: Object, user: User) -> Admitted:
     """The pod as a cluster's webhook of a later configuration admits it, to whom the rendering's template is known."""
-    template = ContainerTemplate.model_validate(rendering.cluster()["template"])
-    configuration = Configuration.model_validate({"sidecar": {"image": "morphisms/sidecar:later"}})
     namespace = pod["metadata"]["namespace"]
-    snapshot = Snapshot(
+    return Admission(LATER, cluster_of(namespace)).pod(pod, namespace, user)
+
+
+LATER: Final = Configuration.model_validate({"sidecar": {"image": "morphisms/sidecar:later"}})
+
+
+def cluster_of(namespace: str) -> Snapshot:
+    """A cluster that accepts the rendering's template, with this namespace in mode enforce."""
+    template = ContainerTemplate.model_validate(rendering.cluster()["template"])
+    return Snapshot(
         {namespace: Mode.ENFORCE},
         runtime_classes={"kata-qemu-snp": RuntimeClassRecord("kata-qemu-snp", "kata-qemu-snp")},
         templates=AcceptedTemplates({template.digest: template}),
     )
-    return Admission(configuration, snapshot).pod(pod, namespace, user)

@@ -20,7 +20,10 @@ from measured.pod import INITDATA_ANNOTATION
 from tests.cli import kinds, rendering
 from tests.measured.guest_requests import Host, guest_requests, start
 from tests.support.policy_engine import Engine
+from webhook.admission.namespace_workloads import workloads_in
 from webhook.configuration.model import Configuration
+from webhook.scanner.made_pod import made_pod
+from webhook.snapshot import Listing
 
 KINDS: Final = ("Pod", "Deployment", "StatefulSet")
 Object = dict[str, Any]
@@ -208,6 +211,19 @@ def test_a_rendered_workload_passes_the_check_that_people_run(rendered: dict[str
     del changed["spec"]["volumeClaimTemplates"]
     (tmp_path / "changed.yaml").write_text(yaml.safe_dump(changed))
     assert main(["check", "-f", str(tmp_path / "changed.yaml"), "--mode", "enforce"]) == 1
+
+
+def test_a_rendered_workload_is_no_finding_of_a_scan_or_of_a_stricter_mode(rendered: dict[str, Path]) -> None:
+    for kind, folder in rendered.items():
+        item = yaml.safe_load((folder / "workload.yaml").read_text())
+        namespace = item["metadata"]["namespace"]
+        made = made_pod(item).object
+        made["metadata"] = {**made["metadata"], "namespace": namespace}
+        assert "isolation/measured-pod" not in str(kinds.admitted(made, kinds.made(item)[1]).denial), kind
+        snapshot, listing = kinds.cluster_of(namespace), Listing(item["kind"], (item,))
+        (found,) = workloads_in(listing, namespace, kinds.LATER, snapshot)
+        violations = found.violations(kinds.LATER, namespace, snapshot)
+        assert "isolation/measured-pod" not in {each.rule.id for each in violations}, (kind, violations)
 
 
 KEY_SERVER_CHANGES: Final[dict[str, Callable[[Object], None]]] = {

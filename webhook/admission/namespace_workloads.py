@@ -13,7 +13,7 @@ from webhook.errors import MalformedError
 from webhook.pod.container import display_name
 from webhook.pod.pod import Pod
 from webhook.pod.schema import validate_metadata_shape, validate_pod_shape
-from webhook.pod.workloads import template_at, template_path
+from webhook.pod.workloads import template_at, template_path, with_claims
 from webhook.rewrite import rewrite
 from webhook.rewrite.template_choice import choose_template
 from webhook.rules import POD
@@ -83,6 +83,7 @@ def _pod_of(kind: str, item: dict[str, Any], namespace: str, configuration: Conf
     if kind == "Pod":
         spec = {key: value for key, value in template["spec"].items() if key not in _OF_A_RUNNING_POD}
         template = {**template, "spec": spec}
+    template = with_claims(item, template)
     return choose_template(template, namespace, configuration, snapshot).pod
 
 

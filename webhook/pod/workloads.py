@@ -78,8 +78,8 @@ def with_owner(item: dict[str, Any], template: dict[str, Any]) -> dict[str, Any]
     return {**template, "metadata": {**(template.get("metadata") or {}), "ownerReferences": [owner]}}
 
 
-def claim_volumes(item: dict[str, Any]) -> list[dict[str, Any]]:
-    """The volumes that a StatefulSet's controller adds to its first pod, one for each claim; none of other kinds."""
+def _claim_volumes(item: dict[str, Any]) -> list[dict[str, Any]]:
+    """The volumes of its first pod, one for each claim."""
     if _group_kind(item) != ("apps", "StatefulSet"):
         return []
     own = (item.get("metadata") or {}).get("name")
@@ -90,14 +90,18 @@ def claim_volumes(item: dict[str, Any]) -> list[dict[str, Any]]:
 
 def as_made(item: dict[str, Any], template: dict[str, Any]) -> dict[str, Any]:
     """The template as a pod that its kind's controller makes: with its owner, and the volumes of its claims."""
-    pod = with_owner(item, template)
-    added = claim_volumes(item)
-    spec = pod.get("spec")
+    return with_claims(item, with_owner(item, template))
+
+
+def with_claims(item: dict[str, Any], template: dict[str, Any]) -> dict[str, Any]:
+    """The template with the volumes that a StatefulSet's controller adds; others as they are."""
+    added = _claim_volumes(item)
+    spec = template.get("spec")
     if not added or not isinstance(spec, dict):
-        return pod
+        return template
     taken = {volume["name"] for volume in added}
     kept = [volume for volume in spec.get("volumes") or () if volume.get("name") not in taken]
-    return {**pod, "spec": {**spec, "volumes": [*added, *kept]}}
+    return {**template, "spec": {**spec, "volumes": [*added, *kept]}}
 
 
 def without_owner(pod: dict[str, Any], template: dict[str, Any]) -> dict[str, Any]:

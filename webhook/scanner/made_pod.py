@@ -6,7 +6,7 @@ from typing import Any, Final, NamedTuple
 
 from webhook.errors import MalformedError
 from webhook.pod.schema import validate_pod_shape
-from webhook.pod.workloads import template_at, template_path, workload_of
+from webhook.pod.workloads import template_at, template_path, with_claims, workload_of
 from webhook.request import User
 from webhook.wellknown import POD_TEMPLATE_HASH
 
@@ -44,7 +44,8 @@ def made_pod(item: dict[str, Any]) -> MadePod:
     metadata["ownerReferences"] = [{**owner, "controller": True}]
     if item.get("kind") == "Deployment":
         metadata["labels"] = {**(metadata.get("labels") or {}), POD_TEMPLATE_HASH: _HASH}
-    return MadePod({**template, "metadata": metadata}, None if creator is None else User(creator))
+    made = {**with_claims(item, template), "metadata": metadata}
+    return MadePod(made, None if creator is None else User(creator))
 
 
 def _owner(item: dict[str, Any]) -> dict[str, Any]:
