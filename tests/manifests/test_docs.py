@@ -146,3 +146,24 @@ def test_the_overlay_on_the_page_builds_with_the_readers_images_and_configuratio
         each for each in objects if each["kind"] == "ConfigMap" and each["metadata"]["name"] == "morphisms-webhook"
     )
     assert yaml.safe_load(config["data"]["configuration.yaml"])["cluster"] == "prod"
+
+
+@pytest.mark.parametrize("overlay", ["openbao-dev", "kms-in-guests"])
+def test_removing_admission_leaves_the_verifier_its_permissions_and_its_guard(overlay: str) -> None:
+    """What the page deletes by label is admission's: without readBack every pod that attests again would hang."""
+    admission = {(item["kind"], item["metadata"]["name"]) for item in rendered("install.yaml")}
+    objects = list(yaml.safe_load_all(render(MANIFESTS / "overlays" / overlay)))
+    (block,) = re.findall(r"## Remove.*?```sh\n(.*?)```", _PAGES["operations"], re.DOTALL)
+    deleted = set()
+    for kinds, selector in re.findall(r"^kubectl delete (\S+) -l (\S+)$", block, re.MULTILINE):
+        named = [item for item in objects if item["kind"].lower() in kinds.split(",")]
+        deleted |= {(item["kind"], item["metadata"]["name"]) for item in named if _selects(selector, item)}
+    assert deleted <= admission
+    # A selector that picks nothing would pass too.
+    assert overlay != "openbao-dev" or ("ClusterRole", "morphisms-webhook") in deleted
+
+
+def _selects(selector: str, item: dict[str, Any]) -> bool:
+    labels = item["metadata"].get("labels", {})
+    requirements = [re.fullmatch(r"([^!=]+)(!?=)([^!=]+)", part) for part in selector.split(",")]
+    return all(each and (labels.get(each[1]) == each[3]) == (each[2] == "=") for each in requirements)
