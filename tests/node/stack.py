@@ -22,13 +22,7 @@ from tests.node.morphisms import Morphisms, make_openbao_image
 from tests.node.programs import APPLICATION, PAUSE
 from tests.node.sandbox import Sandbox
 
-SERVICES: Final = (
-    "shop/payments",
-    "shop/orders",
-    "shop/many",
-    "shop/broken",
-    "vault/first",
-)
+SERVICES: Final = ("shop/payments", "desk/forgotten", "desk/many", "desk/kept")
 """NAMESPACE/SERVICE that the verifier knows from the start."""
 _ACTIVATOR_PORT: Final = 80
 
@@ -65,6 +59,16 @@ class Stack:
         metadata = {"name": name, "labels": dict(labels or {})}
         self.admin.create("/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
         self.admin.until(f"/api/v1/namespaces/{name}/serviceaccounts", bool)
+
+    def apply(self, service: Object) -> None:
+        """kubectl apply, as an author does."""
+        self.admin.kubectl("apply", "-f", "-", input=service)
+
+    def accessors(self) -> set[str]:
+        """Of all Vault tokens that live."""
+        status, answer = self.morphisms.vault("LIST", "auth/token/accessors")
+        assert status == 200, answer
+        return set(answer["data"]["keys"])
 
     def pods(self, namespace: str, service: str) -> list[Object]:
         """Pods of a Knative Service."""

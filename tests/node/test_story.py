@@ -5,17 +5,16 @@ Evidence is simulated, and the runtime class is plain runc.
 
 from __future__ import annotations
 
-import hashlib
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
 from tests.cluster.client import Object
 from tests.cluster.etcd import forms, holds
+from tests.node.services import RESTRICTED_NAMESPACE, digest, service
 from tests.node.stack import Stack
 
 pytestmark = pytest.mark.node
@@ -27,41 +26,13 @@ TOKEN = "canary-of-the-variable-93be5518d0"
 MARK = "plain-and-known-to-all-1f6a0b"
 
 
-def service(image: str, name: str, annotations: dict[str, str], **container: Any) -> Object:
-    """A Knative Service, as its author writes it."""
-    template = {
-        "metadata": {"annotations": annotations},
-        "spec": {"containers": [{"image": image, **container}]},
-    }
-    return {
-        "apiVersion": "serving.knative.dev/v1",
-        "kind": "Service",
-        "metadata": {"name": name, "namespace": NAMESPACE},
-        "spec": {"template": template},
-    }
-
-
-def digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 @pytest.fixture(scope="module")
 def shop(stack: Stack) -> Stack:
     """A namespace in enforce, whose pods may be restricted ones only."""
-    labels = {"morphisms.dev/mode": "enforce", "pod-security.kubernetes.io/enforce": "restricted"}
-    stack.namespace(NAMESPACE, labels)
+    stack.namespace(NAMESPACE, {"morphisms.dev/mode": "enforce", **RESTRICTED_NAMESPACE})
     stack.morphisms.write_secret("knative/cluster/shop/payments/db", password=PASSWORD)
     stack.morphisms.write_secret("knative/cluster/shop/payments/api", token=TOKEN)
     return stack
-
-
-RESTRICTED = {
-    "runAsNonRoot": True,
-    "readOnlyRootFilesystem": True,
-    "allowPrivilegeEscalation": False,
-    "capabilities": {"drop": ["ALL"]},
-    "seccompProfile": {"type": "RuntimeDefault"},
-}
 
 
 @pytest.fixture(scope="module")
@@ -69,15 +40,10 @@ def payments(shop: Stack) -> Object:
     """Applied with kubectl; its first pod, ready."""
     applied = service(
         shop.application.pinned,
-        "payments",
+        f"{NAMESPACE}/payments",
         {"morphisms.dev/secret-db": "~/db#password", "example.dev/mark": MARK},
         command=["/application"],
-        env=[
-            {"name": "FILES", "value": "/morphisms/secrets/db"},
-            {"name": "API_TOKEN", "value": "vault:~/api#token"},
-            {"name": "VARIABLES", "value": "API_TOKEN"},
-        ],
-        securityContext=RESTRICTED,
+        env={"FILES": "/morphisms/secrets/db", "API_TOKEN": "vault:~/api#token", "VARIABLES": "API_TOKEN"},
     )
     shop.admin.kubectl("apply", "-f", "-", input=yaml.safe_dump(applied))
     return shop.ready_pod(NAMESPACE, "payments")

@@ -1,0 +1,41 @@
+"""A node whose run is killed while it comes up leaves nothing, and another one comes up afterwards."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.node.sandbox import records, traces
+from tests.node.stack import Stack
+from tests.support.paths import ROOT
+from tests.support.until import until
+
+pytestmark = [pytest.mark.node, pytest.mark.slow]
+
+_RUN = """
+import sys
+from tests.node.stack import up
+up(lambda line: print(line, flush=True))
+"""
+
+
+def test_a_node_that_was_killed_half_way_leaves_nothing(stack: Stack) -> None:
+    """The cluster of this run goes on beside it."""
+    before = {record.name for record in records()}
+    run = subprocess.Popen([sys.executable, "-c", _RUN], stdout=subprocess.PIPE, cwd=ROOT, text=True)
+    assert run.stdout is not None
+    try:
+        # The node is ready by then, and pods are being started.
+        lines = iter(run.stdout.readline, "")
+        assert any("images loaded" in line for line in lines)
+        (record,) = [record for record in records() if record.name not in before]
+        assert len(record.cgroup.members()) > 5
+    finally:
+        run.kill()
+        run.wait()
+        run.stdout.close()
+    until(lambda: not record.file.exists(), 240)
+    assert traces(record) == []
+    assert stack.admin.items("/api/v1/nodes")
