@@ -289,7 +289,7 @@ def load(hook: OwnCa, namespace: str, clients: int = 4) -> Iterator[Load]:
                 result.asked += 1
                 if problem is not None:
                     result.failures.append(f"{time.strftime('%H:%M:%S')} {problem}")
-            stop.wait(0.02)
+            stop.wait(0.05)
 
     threads = [
         threading.Thread(target=ask, args=(hook.cluster.user(f"client-{number}", "system:masters"),), daemon=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import signal
 import time
@@ -40,6 +41,12 @@ def bare(_programs: None) -> Iterator[ControlPlane]:
 @pytest.fixture
 def install(bare: ControlPlane) -> Iterator[Callable[..., OwnCa]]:
     """`install(periods, replicas=2)`: a webhook whose replicas are ready, its configurations registered."""
+    with _installing(bare) as make:
+        yield make
+
+
+@contextlib.contextmanager
+def _installing(bare: ControlPlane) -> Iterator[Callable[..., OwnCa]]:
     made: list[OwnCa] = []
 
     def make(periods: dict[str, int], replicas: int = 2, **options: Any) -> OwnCa:
@@ -52,14 +59,22 @@ def install(bare: ControlPlane) -> Iterator[Callable[..., OwnCa]]:
             replica.process.wait_until_ready()
         return hook
 
-    yield make
-    for hook in made:
-        hook.close()
+    try:
+        yield make
+    finally:
+        for hook in made:
+            hook.close()
 
 
 @pytest.fixture
 def workloads(bare: ControlPlane) -> Iterator[Callable[[OwnCa], str]]:
     """`workloads(hook)`: a namespace whose pods go to that webhook, once the API server knows it."""
+    with _making_namespaces(bare) as make:
+        yield make
+
+
+@contextlib.contextmanager
+def _making_namespaces(bare: ControlPlane) -> Iterator[Callable[[OwnCa], str]]:
     made: list[str] = []
 
     def make(hook: OwnCa) -> str:
@@ -73,9 +88,11 @@ def workloads(bare: ControlPlane) -> Iterator[Callable[[OwnCa], str]]:
         until(lambda: _admitted(hook, name))
         return name
 
-    yield make
-    for name in made:
-        bare.admin.request("DELETE", f"/api/v1/namespaces/{name}")
+    try:
+        yield make
+    finally:
+        for name in made:
+            bare.admin.request("DELETE", f"/api/v1/namespaces/{name}")
 
 
 def _admitted(hook: OwnCa, namespace: str) -> bool:
@@ -153,33 +170,45 @@ def test_secrets_that_are_not_there_are_made_by_name_alone(install: Callable[...
     assert hook.account.request("PUT", f"{leases}/other", lease).status == 403
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        "ca deleted",
-        "tls deleted",
-        "both deleted",
-        "ca garbage",
-        "tls garbage",
-        "ca half",
-        "tls half",
-        "ca of another",
-        "tls weak",
-    ],
-)
-def test_damage_is_repaired_and_fails_no_admission(
-    install: Callable[..., OwnCa], workloads: Callable[[OwnCa], str], damage: str
-) -> None:
-    hook = install(SLOW)
-    namespace = workloads(hook)
-    before = hook.secret(AUTHORITY).get("ca.crt"), hook.secret(LEAF).get("tls.crt")
-    with load(hook, namespace) as pods:
-        _hurt(hook, damage)
-        until(lambda: _whole(hook) and (hook.secret(AUTHORITY)["ca.crt"], hook.secret(LEAF)["tls.crt"]) != before)
-        until(lambda: len(_serials(hook)) == 1 and _served_is(hook))
-        asked = pods.asked
-        until(lambda: pods.asked > asked + 50)
-    assert pods.failures == []
+@pytest.fixture(scope="class")
+def damaged(bare: ControlPlane) -> Iterator[OwnCa]:
+    with _installing(bare) as make:
+        yield make(SLOW)
+
+
+@pytest.fixture(scope="class")
+def its_workloads(bare: ControlPlane, damaged: OwnCa) -> Iterator[str]:
+    with _making_namespaces(bare) as make:
+        yield make(damaged)
+
+
+class TestDamage:
+    """One installation, damaged in one way after the other: each finds the replicas that repaired the one before."""
+
+    @pytest.mark.parametrize(
+        "damage",
+        [
+            "ca deleted",
+            "tls deleted",
+            "both deleted",
+            "ca garbage",
+            "tls garbage",
+            "ca half",
+            "tls half",
+            "ca of another",
+            "tls weak",
+        ],
+    )
+    def test_it_is_repaired_and_fails_no_admission(self, damaged: OwnCa, its_workloads: str, damage: str) -> None:
+        hook = damaged
+        before = hook.secret(AUTHORITY).get("ca.crt"), hook.secret(LEAF).get("tls.crt")
+        with load(hook, its_workloads) as pods:
+            _hurt(hook, damage)
+            until(lambda: _whole(hook) and (hook.secret(AUTHORITY)["ca.crt"], hook.secret(LEAF)["tls.crt"]) != before)
+            until(lambda: len(_serials(hook)) == 1 and _served_is(hook))
+            asked = pods.asked
+            until(lambda: pods.asked > asked + 50)
+        assert pods.failures == []
 
 
 def _hurt(hook: OwnCa, damage: str) -> None:

@@ -69,6 +69,7 @@ class Creating:
                 self.created += 1
                 if answer.status != 201:
                     self.failures.append(answer.message)
+                self._stop.wait(0.02)  # it leaves the machine to the upgrade
 
 
 def test_an_upgrade_from_the_release_before_fails_no_admission(upgraded: Installation) -> None:

@@ -13,6 +13,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 from base64 import b64encode
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -41,6 +42,9 @@ from webhook.configuration.templates_map import template_key
 pytestmark = pytest.mark.slow
 
 _BEFORE = "81b92c2"
+# At each tick all threads create a pod, and then rest: they leave the machine to the rollout that is waited for, and no
+# connection stays unused for a lame duck, whose end it would meet.
+_TICK_SECONDS = 0.1
 _TEMPLATES = f"/api/v1/namespaces/{SYSTEM}/configmaps/{NAME}-templates"
 _PAGE = (ROOT / "docs" / "operations.md").read_text()
 _IMAGE = f"registry.example/app@sha256:{'a' * 64}"
@@ -247,6 +251,7 @@ class Load:
         while not self._stop.is_set():
             for own, container in (*_WAYS, ({}, {})) if injects_all else _WAYS:
                 self._create(place, own, container)
+                self._stop.wait(_TICK_SECONDS - time.monotonic() % _TICK_SECONDS)
             with self._changed:
                 self.rounds[index] += 1
                 self._changed.notify_all()
