@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from server.text import did_you_mean
 from server.yaml.strict import ConfigurationError, Loaded, load
 from webhook.configuration.model import Configuration
 from webhook.detection import DETECTORS
 from webhook.rules import BY_ID, why_not_excepted
+
+if TYPE_CHECKING:
+    from server.watched import FileMetrics, Watched
 
 
 def load_configuration(path: Path) -> Loaded[Configuration]:
@@ -24,6 +28,19 @@ def load_configuration(path: Path) -> Loaded[Configuration]:
     if problems:
         raise ConfigurationError(problems)
     return Loaded(configuration, configuration.digest)
+
+
+def watched_configuration(
+    path: Path | None, files: FileMetrics, changed: Callable[[Configuration], None]
+) -> Watched[Configuration] | None:
+    """The configuration in the file, loaded again when it changes; None without a file. Raises ConfigurationError."""
+    if path is None:
+        return None
+    from server.watched import Watched  # the commands read a file once, and need no metrics for it
+
+    return Watched(
+        "configuration", read=lambda: load_configuration(path), paths=lambda: [path], metrics=files, changed=changed
+    )
 
 
 def _unknown(what: str, names: Iterable[str], known: Iterable[str]) -> Iterator[str]:

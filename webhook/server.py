@@ -20,11 +20,11 @@ from server.messages import Handler, RequestInfo, Response
 from server.metrics import new_registry
 from server.service import Address, Application, Background
 from server.tls import CertificateFiles, HeldCertificate
-from server.watched import FileMetrics, Watched
+from server.watched import FileMetrics
 from webhook.cluster.protocol import Cluster
 from webhook.cluster.replica import Replica
 from webhook.configuration.model import Configuration
-from webhook.configuration_file import load_configuration, without_effect
+from webhook.configuration_file import watched_configuration, without_effect
 from webhook.decide import PATHS, decide, lookup
 from webhook.decision import Decision, refuse
 from webhook.errors import ReviewError
@@ -65,7 +65,7 @@ def make_application(settings: WebhookSettings, make_cluster: Callable[[Configur
     files = FileMetrics(registry)
     background: list[Background] = []
     # `admission` is made below, from what is loaded here.
-    watched = _watched(settings.configuration, files, lambda new: admission.reconfigure(new))  # noqa: PLW0108
+    watched = watched_configuration(settings.configuration, files, lambda new: admission.reconfigure(new))  # noqa: PLW0108
     if watched is not None:
         background.append(watched.watch)
     default = Configuration()
@@ -132,16 +132,6 @@ def _templates(
     from webhook.cluster.templates import Templates
 
     return Templates(replica, connect=lambda: connect(settings.kubeconfig), configuration=current, registry=registry)
-
-
-def _watched(
-    path: Path | None, files: FileMetrics, changed: Callable[[Configuration], None]
-) -> Watched[Configuration] | None:
-    if path is None:
-        return None
-    return Watched(
-        "configuration", read=lambda: load_configuration(path), paths=lambda: [path], metrics=files, changed=changed
-    )
 
 
 class Admission:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import socket
+from pathlib import Path
+from typing import Final
 
 from cli.support.listen_options import address
 from cli.support.own_namespace import own_namespace
@@ -15,21 +18,42 @@ from webhook.cluster.replica import Replica
 HELP = "watch the cluster, and tell on Services and workloads why their pods do not start"
 EXAMPLE = "morphisms scanner --events --metrics-listen '[::]:9090'"
 DESCRIPTION = """\
-Watches pods, ReplicaSets and Events of all namespaces, and writes Events on the Knative Service, or else on the
-Deployment or other owner:
+Watches a cluster, and tells what it sees where people look. Of several replicas one writes, the holder of the Lease
+morphisms-scanner. The scanner reads no Secret, and nothing calls it: it serves health and metrics alone. Run it with
+manifests/components/scanner, and for reports scanner-reports too.
+
+--events writes Events on the Knative Service, or else on the Deployment or other owner:
 
   MorphismsDenied      the webhook or a guard refuses the workload's pods; the message is that of the denial
   MorphismsInitFailed  morphisms-init ended without secrets; the message has its reason and its correlation id
 
-There is one Event for each object and code, counted up when it happens again. Of several replicas one writes, the
-holder of the Lease morphisms-scanner. The scanner reads no Secret, and nothing calls it: it serves health and metrics
-alone. Run it with manifests/components/scanner."""
+There is one Event for each object and code, counted up when it happens again.
+
+--reports evaluates every workload of the namespaces with a mode, as in mode enforce, and writes a report for each and
+one of the cluster, in the kinds of openreports.io or wgpolicyk8s.io, whichever the cluster has. docs/operations.md says
+what the results mean."""
+
+_LONGEST_SCAN_SECONDS: Final = 86_400.0
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
     parser.description = DESCRIPTION
-    parser.add_argument("--events", action="store_true", help="write Events; without it there is nothing to do")
+    parser.add_argument("--events", action="store_true", help="write Events")
+    parser.add_argument("--reports", action="store_true", help="write reports")
+    parser.add_argument(
+        "--config-maps",
+        action="store_true",
+        help="with --reports: look for secrets in ConfigMaps that workloads take variables from",
+    )
+    parser.add_argument("--config", type=Path, metavar="FILE", help="configuration; without it the documented defaults")
+    parser.add_argument(
+        "--scan-seconds",
+        type=scan_seconds,
+        default=300.0,
+        metavar="SECONDS",
+        help="with --reports: from the end of one pass over the cluster to the next; default %(default)g",
+    )
     parser.add_argument(
         "--kubeconfig",
         metavar="FILE",
@@ -44,13 +68,32 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Watch until SIGTERM."""
-    if not arguments.events:
-        raise UnusableInputError("nothing to do: give --events")
+    if not (arguments.events or arguments.reports):
+        raise UnusableInputError("nothing to do: give --events, --reports or both")
     from server.kubernetes.connect import connect, unusable  # import aiohttp
     from webhook.scanner.application import ScannerSettings, make_application
 
     if problem := unusable(arguments.kubeconfig):
         raise UnusableInputError(problem)
     name = os.environ.get("POD_NAME") or f"{socket.gethostname()}-{os.getpid()}"
-    settings = ScannerSettings(Replica(arguments.namespace or own_namespace(), name), arguments.metrics_listen)
+    settings = ScannerSettings(
+        Replica(arguments.namespace or own_namespace(), name),
+        arguments.metrics_listen,
+        events=arguments.events,
+        reports=arguments.reports,
+        configuration=arguments.config,
+        scan_seconds=arguments.scan_seconds,
+        config_maps=arguments.config_maps,
+    )
     return service.run(lambda: make_application(settings, lambda: connect(arguments.kubeconfig)))
+
+
+def scan_seconds(text: str) -> float:
+    """Seconds, from 1 to a day."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 1 <= seconds <= _LONGEST_SCAN_SECONDS:
+        raise argparse.ArgumentTypeError("expected seconds from 1 to 86400, such as 300")
+    return seconds

@@ -35,7 +35,7 @@ SECONDS: Final = 10.0
 MAX_BYTES: Final = 8 << 20
 """Of one answer, unless the caller says otherwise: several times what etcd stores of an object."""
 
-_SUCCESS: Final = {"GET": (200,), "POST": (200, 201), "PUT": (200, 201), "PATCH": (200, 201)}
+_SUCCESS: Final = {"GET": (200,), "POST": (200, 201), "PUT": (200, 201), "PATCH": (200, 201), "DELETE": (200, 202)}
 
 # What waits for a connection counts into its deadline.
 _CONNECTIONS: Final = 64
@@ -132,6 +132,10 @@ class Client:
     async def patch(self, path: str, content_type: str, body: object) -> Object:
         """Patch the object; `content_type` is MERGE_PATCH or JSON_PATCH."""
         return _object(await self._exchange("PATCH", path, (), body, content_type))
+
+    async def delete(self, path: str) -> Object:
+        """Delete the object, or begin to."""
+        return _object(await self._exchange("DELETE", path, ()))
 
     async def apply(self, path: str, body: Object, manager: str) -> Object:
         """Server-side apply. With nothing but a name in `body`, create the object when it is absent, and else keep it.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from tests.bench import admission, attack, attested, cluster, report, sidecar, verifier
+from tests.bench import admission, attack, attested, cluster, report, scanner, sidecar, verifier
 
 PARTS = {
     "admission": admission.main,
@@ -14,6 +14,7 @@ PARTS = {
     "report": report.main,
     "sidecar": sidecar.main,
     "cluster": cluster.main,
+    "scanner": scanner.main,
 }
 
 

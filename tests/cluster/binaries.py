@@ -91,6 +91,8 @@ KNATIVE = Module(
     ),
 )
 
+REPORTS = Module("reports", (), (("github.com/openreports/reports-api", ("config/crd",)),))
+
 
 def binary(module: Module, name: str) -> str:
     """The path of a program that `build` has provided."""
@@ -139,6 +141,8 @@ def _keep(module: Module, name: str, parts: tuple[str, ...]) -> None:
         return
     unfinished = target.with_name(f".{target.name}")
     shutil.rmtree(unfinished, ignore_errors=True)
+    # A module without programs was not downloaded by a build.
+    subprocess.run([go(), "mod", "download", name], cwd=module.source, check=True)
     command = [go(), "list", "-m", "-f", "{{.Dir}}", name]
     source = Path(subprocess.run(command, cwd=module.source, capture_output=True, text=True, check=True).stdout.strip())
     for part in parts:
@@ -168,4 +172,4 @@ def only_one(file: Path, other: str, report: Report) -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    build(lambda line: print(line, file=sys.stderr, flush=True), KUBERNETES, KNATIVE)
+    build(lambda line: print(line, file=sys.stderr, flush=True), KUBERNETES, KNATIVE, REPORTS)

@@ -58,7 +58,7 @@ def _report(request: pytest.FixtureRequest) -> Report:
 
 @pytest.fixture(scope="package")
 def _programs(_report: Report) -> None:
-    binaries.build(_report, binaries.KUBERNETES, binaries.KNATIVE)
+    binaries.build(_report, binaries.KUBERNETES, binaries.KNATIVE, binaries.REPORTS)
 
 
 @pytest.fixture(scope="package")

@@ -6,67 +6,38 @@ Knative shows neither a denial of a later pod nor the end of morphisms-init on t
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 
 import pytest
-import urllib3
 
 from tests.cluster.client import Client, Object
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.installation import SYSTEM
 from tests.cluster.knative import Knative, make_service, pod_of, settled
 from tests.cluster.namespace import Namespace
-from tests.cluster.nodes import MANIFESTS
 from tests.cluster.process import Process
-from tests.support.ports import free_port
+from tests.cluster.scanner import ACCOUNT, Scanner, scanner_account
 from tests.support.until import until
 
 Make = Callable[..., Namespace]
 
 pytestmark = pytest.mark.usefixtures("morphisms")
 
-_ACCOUNT = "morphisms-scanner"
 _DIGEST = "registry.example/app@sha256:" + "a" * 64
-
-
-def _scanner(cluster: ControlPlane, name: str, client: Client) -> Process:
-    port = free_port()
-    command = [sys.executable, "-m", "cli.main", "scanner", "--events", "--kubeconfig", str(client.kubeconfig)]
-    return Process(
-        [*command, "--namespace", SYSTEM, "--metrics-listen", f"127.0.0.1:{port}"],
-        cluster.folder / f"{name}.log",
-        cluster.keeper,
-        environment={"POD_NAME": name},
-        ready=partial(_ready, port),
-    )
-
-
-def _ready(port: int) -> bool:
-    try:
-        return urllib3.request("GET", f"http://127.0.0.1:{port}/readyz", timeout=2, retries=False).status == 200
-    except urllib3.exceptions.HTTPError:
-        return False
 
 
 @pytest.fixture(scope="module")
 def account(cluster: ControlPlane) -> Client:
     """The identity that the component's manifests give the scanner."""
-    cluster.kubectl("apply", "-f", MANIFESTS / "components" / "scanner" / "access.yaml")
-    client = cluster.service_account(SYSTEM, _ACCOUNT)
-    # The API server authorises by a copy of its own.
-    until(lambda: client.can("watch", "pods"))
-    until(lambda: client.can("get", "leases", SYSTEM, "coordination.k8s.io", "morphisms-scanner"))
-    return client
+    return scanner_account(cluster, "scanner")
 
 
 @pytest.fixture(scope="module")
 def scanners(cluster: ControlPlane, account: Client) -> Iterator[list[Process]]:
     """Two replicas."""
-    running = [_scanner(cluster, f"scanner-{number}", account) for number in range(2)]
+    running: list[Process] = [Scanner(cluster, account, f"scanner-{number}", "--events") for number in range(2)]
     for each in running:
         each.start()
     yield running
@@ -211,3 +182,31 @@ def test_trouble_is_told_after_the_api_server_was_away(cluster: ControlPlane, na
     here = namespace("enforce")
     cluster.user("dev").apply(_deployment(here, hostNetwork=True))
     assert _told(here, "Deployment", "web")["reason"] == "MorphismsDenied"
+
+
+@pytest.mark.usefixtures("scanners")
+def test_the_scanner_asks_for_nothing_that_it_may_not_have_and_may_read_no_secret(
+    cluster: ControlPlane, account: Client
+) -> None:
+    name = f"system:serviceaccount:{SYSTEM}:{ACCOUNT}"
+    events = [event for event in cluster.audit.events() if event["user"].get("username") == name]
+    assert events
+    uses = {_use(event) for event in events if event["responseStatus"].get("code") != 403}
+    # An API server that has just started refuses everything, until it has read the roles.
+    refused = {_use(event) for event in events if event["responseStatus"].get("code") == 403}
+    assert refused <= uses
+    granted = {
+        *(("pods", verb) for verb in ("list", "watch")),
+        *(("replicasets", verb) for verb in ("list", "watch", "get")),
+        ("services", "get"),
+        *(("events", verb) for verb in ("list", "watch", "get", "create", "patch")),
+        *(("leases", verb) for verb in ("get", "update")),
+    }
+    assert granted - uses == set(), "granted and not used"
+    for verb in ("get", "list", "watch"):
+        assert not account.can(verb, "secrets", "default")
+        assert not account.can(verb, "configmaps", "default")
+
+
+def _use(event: Object) -> tuple[str, str]:
+    return event["objectRef"]["resource"], event["verb"]

@@ -53,8 +53,8 @@ class Evaluator:
     """
 
     def __init__(self, configuration: Configuration, snapshot: Snapshot | None) -> None:
-        self._configuration = configuration
         self._snapshot = snapshot
+        self.configuration = configuration
         self._not_evaluated = tuple(rule for rule in POD if rule.needs_cluster) if snapshot is None else ()
 
     def evaluate(
@@ -92,9 +92,7 @@ class Evaluator:
         if opts_out(pod, target):
             return Evaluation(identity, mode, target, exempt="the pod opts out", notes=notes)
         left = self._after_injection(source)
-        violations, covered = split(
-            left, in_force(self._configuration, identity.namespace, source.workloads, self._now)
-        )
+        violations, covered = split(left, in_force(self.configuration, identity.namespace, source.workloads, self._now))
         ids = {each.rule.id for each in left}
         before = [each for each in self._before_injection(source) if each.rule.id not in ids]
 
@@ -111,7 +109,7 @@ class Evaluator:
                 identity,
                 violation.field,
                 violation.message,
-                does or action(self._configuration, violation, target, opted_in),
+                does or action(self.configuration, violation, target, opted_in),
                 does or self._action_now(violation, pod, mode),
                 exception,
             )
@@ -134,11 +132,11 @@ class Evaluator:
         kind = knative_kind(item)
         if kind is not None:
             validate_template_owner_shape(item)
-            pod = template_pod(item, namespace, self._configuration, self._snapshot)
+            pod = template_pod(item, namespace, self.configuration, self._snapshot)
             workloads = workloads_of_object(item) if kind == "Service" else workloads_of_revision(item)
             return _Source(item, pod, None, workloads, True)
         made = made_pod(item)
-        pod = choose_template(made.object, namespace, self._configuration, self._snapshot).pod
+        pod = choose_template(made.object, namespace, self.configuration, self._snapshot).pod
         workloads = () if made.user is None else workloads_of_pod(made.user, pod)
         return _Source(item, pod, made.user, workloads, False)
 
@@ -165,7 +163,7 @@ class Evaluator:
         opted_in = requests_injection(pod, mode)
         if (mode is Mode.ABSENT and not opted_in) or opts_out(pod, mode):
             return "ignore"
-        return action(self._configuration, violation, mode, opted_in)
+        return action(self.configuration, violation, mode, opted_in)
 
 
 def _authored(violation: Violation, source: _Source, pod: Pod) -> Violation:

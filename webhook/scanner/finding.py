@@ -16,7 +16,7 @@ class FindingClass(enum.StrEnum):
     """Who has to act on a finding. Only the last two keep a workload from being ready."""
 
     FIXED_BY_INJECTION = "fixed-by-injection"
-    """The webhook mends it in every pod that it injects."""
+    """The webhook corrects it in every pod that it injects."""
     YOURS_TO_CHANGE = "yours-to-change"
     """It is still there after injection, so the author has to change the object."""
     NOT_EVALUATED = "not-evaluated"
@@ -115,6 +115,8 @@ class Evaluation:
 
 def link_of(rule: str) -> str:
     """Where the documentation explains the rule: the page, and the heading with the rule's id."""
+    if rule.startswith(("scan/", "cluster/")):
+        return "docs/operations.md#what-reports-say"
     return f"docs/rules.md#{rule.replace('/', '')}"
 
 

@@ -38,6 +38,9 @@ SCANNED_KINDS: Final[tuple[ScannedKind, ...]] = (
 )
 """Services first: what belongs to one comes after it."""
 
+CONTROLLER_REVISION: Final = ScannedKind("apps/v1", "ControllerRevision", "controllerrevisions")
+"""Makes no pods; a former template of a StatefulSet or DaemonSet stays in it."""
+
 
 def counts(item: Mapping[str, Any]) -> bool:
     """Whether the object is to be evaluated by itself.

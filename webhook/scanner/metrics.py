@@ -1,13 +1,17 @@
-"""Metrics of the scanner. No label is a name that an author can write."""
+"""Metrics of the scanner. Only the names of namespaces that have a mode are labels, and of those a bounded number."""
 
 from __future__ import annotations
 
 from collections import Counter as Count
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from webhook.scanner.events.trouble import DENIED, INIT_FAILED, Trouble
+from webhook.scanner.scan import NamespaceState
+
+_MOST_NAMESPACES: Final = 100
 
 
 class ScannerMetrics:
@@ -26,6 +30,24 @@ class ScannerMetrics:
         self._troubles = Gauge(
             "morphisms_scanner_troubles", "Objects whose pods do not start, by reason.", ["reason"], registry=registry
         )
+        self._reports = Counter(
+            "morphisms_scanner_reports", "Reports, by what became of them.", ["outcome"], registry=registry
+        )
+        self._has_reports = Gauge(
+            "morphisms_scanner_reports_served", "1 where the cluster has a kind for reports.", registry=registry
+        )
+        self._scans = Counter("morphisms_scanner_scans", "Passes over the cluster.", ["outcome"], registry=registry)
+        self._seconds = Gauge("morphisms_scanner_scan_seconds", "How long the last pass took.", registry=registry)
+        self._objects = Gauge("morphisms_scanner_scan_objects", "Objects in the last pass.", registry=registry)
+        self._scanned_at = Gauge(
+            "morphisms_scanner_scanned_timestamp_seconds", "When the last pass ended.", registry=registry
+        )
+        self._workloads = Gauge(
+            "morphisms_scanner_workloads",
+            "Workloads in namespaces with a mode; all namespaces beyond the first hundred are `other`.",
+            ["workload_namespace", "mode", "state"],
+            registry=registry,
+        )
         self.leader = Gauge("morphisms_scanner_leader", "1 on the replica that writes.", registry=registry)
 
     def observe(self, resource: str, what: str) -> None:
@@ -36,6 +58,32 @@ class ScannerMetrics:
     def wrote(self, reason: str, outcome: str) -> None:
         """Count one Event."""
         self._events.labels(reason, outcome).inc()
+
+    def reported(self, outcome: str) -> None:
+        """Count one report."""
+        self._reports.labels(outcome).inc()
+
+    def scan_failed(self) -> None:
+        """Count a pass that ended early."""
+        self._scans.labels("failed").inc()
+
+    def scanned(
+        self, objects: int, seconds: float, namespaces: Mapping[str, NamespaceState], *, has_reports: bool
+    ) -> None:
+        """Report a pass."""
+        self._scans.labels("done").inc()
+        self._objects.set(objects)
+        self._seconds.set(seconds)
+        self._scanned_at.set_to_current_time()
+        self._has_reports.set(has_reports)
+        counts: Count[tuple[str, str, str]] = Count()
+        for number, (name, state) in enumerate(namespaces.items()):
+            label = name if number < _MOST_NAMESPACES else "other"
+            counts[label, state.mode.value, "ready"] += state.ready
+            counts[label, state.mode.value, "not-ready"] += state.workloads - state.ready
+        self._workloads.clear()
+        for labels, count in counts.items():
+            self._workloads.labels(*labels).set(count)
 
     def troubled(self, troubles: Iterable[Trouble]) -> None:
         """Report what there is now."""

@@ -1,0 +1,62 @@
+"""The scanner on the control plane: its account as the components' manifests make it, and replicas as processes."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from typing import Final
+
+import urllib3
+
+from tests.cluster.client import Client
+from tests.cluster.controlplane import ControlPlane
+from tests.cluster.installation import SYSTEM
+from tests.cluster.nodes import MANIFESTS
+from tests.cluster.process import Process
+from tests.support.ports import free_port
+from tests.support.until import until
+
+ACCOUNT: Final = "morphisms-scanner"
+
+
+def scanner_account(cluster: ControlPlane, *components: str) -> Client:
+    """The identity that these components give the scanner."""
+    for component in components:
+        cluster.kubectl("apply", "-f", MANIFESTS / "components" / component / "access.yaml")
+    client = cluster.service_account(SYSTEM, ACCOUNT)
+    # The API server authorises by a copy of its own.
+    until(lambda: client.can("watch", "pods"))
+    until(lambda: client.can("get", "leases", SYSTEM, "coordination.k8s.io", ACCOUNT))
+    if "scanner-reports" in components:
+        until(lambda: client.can("list", "cronjobs", group="batch"))
+        until(lambda: client.can("watch", "configmaps", SYSTEM, name="morphisms-webhook-templates"))
+    return client
+
+
+class Scanner(Process):
+    """One replica. `metrics` are its metrics now, by name with labels."""
+
+    def __init__(self, cluster: ControlPlane, client: Client, name: str, *options: str) -> None:
+        self.port = free_port()
+        super().__init__(
+            [
+                *(sys.executable, "-m", "cli.main", "scanner", "--kubeconfig", str(client.kubeconfig)),
+                *("--namespace", SYSTEM, "--metrics-listen", f"127.0.0.1:{self.port}", *options),
+            ],
+            cluster.folder / f"{name}.log",
+            cluster.keeper,
+            environment={"POD_NAME": name},
+            ready=partial(_ready, self.port),
+        )
+
+    def metric(self, name: str) -> float:
+        """The metric's value; 0 for one that is not there."""
+        text = urllib3.request("GET", f"http://127.0.0.1:{self.port}/metrics", timeout=10, retries=False).data.decode()
+        return next((float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(f"{name} ")), 0.0)
+
+
+def _ready(port: int) -> bool:
+    try:
+        return urllib3.request("GET", f"http://127.0.0.1:{port}/readyz", timeout=2, retries=False).status == 200
+    except urllib3.exceptions.HTTPError:
+        return False

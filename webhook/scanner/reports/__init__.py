@@ -1,0 +1,1 @@
+"""Reports in the cluster's own formats, which existing dashboards read."""

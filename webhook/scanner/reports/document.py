@@ -1,0 +1,120 @@
+"""A report as the API keeps it, and what of an old one goes on in a new one. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from webhook.scanner.finding import ObjectId
+from webhook.scanner.reports.api import ReportAPI
+from webhook.scanner.reports.results import SOURCE, Result
+from webhook.wellknown import PREFIX
+
+MANAGED_BY: Final = ("app.kubernetes.io/managed-by", "morphisms")
+CONTENT: Final = f"{PREFIX}content"
+CLEAN_SINCE: Final = f"{PREFIX}clean-since"
+CLEAN_FORM: Final = "%Y-%m-%dT%H:%M:%SZ"
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is kept of a report that the cluster has: the digest of its content, and since when it is clean."""
+
+    content: str
+    clean_since: str
+
+    @classmethod
+    def of(cls, report: Mapping[str, Any]) -> Known:
+        """The report's own."""
+        annotations = (report.get("metadata") or {}).get("annotations") or {}
+        return cls(str(annotations.get(CONTENT) or ""), str(annotations.get(CLEAN_SINCE) or ""))
+
+
+def name_of(workload: ObjectId) -> str:
+    """Other producers name their reports by the uid alone."""
+    return f"morphisms-{workload.uid}" if workload.uid else "morphisms"
+
+
+def make_report(
+    api: ReportAPI,
+    workload: ObjectId | None,
+    results: Sequence[Result],
+    summary: Mapping[str, int],
+    *,
+    is_clean: bool,
+    known: Known | None,
+    now: datetime,
+) -> dict[str, Any] | None:
+    """The report; None where the one that is known says the same. Without a workload it is the cluster's.
+
+    A result's time is when the report changed. `clean-since` stays while the workload stays clean.
+    """
+    content = _digest(results, summary)
+    if known is not None and known.content == content and bool(known.clean_since) == is_clean:
+        return None
+    clean_since = (known.clean_since if known is not None else "") or now.strftime(CLEAN_FORM)
+    seconds = {"seconds": int(now.timestamp()), "nanos": 0}
+    properties = {"cleanSince": clean_since} if is_clean else {}
+    entries = [
+        {
+            "source": SOURCE,
+            "policy": SOURCE,
+            "rule": each.rule,
+            "category": each.category,
+            "severity": each.severity,
+            "result": each.result,
+            "scored": each.result in ("pass", "fail"),
+            "message": each.message,
+            "timestamp": seconds,
+            "properties": {**dict(each.properties), **properties},
+            **({} if each.resource is None else {"resources": [_reference(each.resource)]}),
+        }
+        for each in results
+    ]
+    metadata: dict[str, Any] = {
+        "name": "morphisms",
+        "labels": {MANAGED_BY[0]: MANAGED_BY[1]},
+        # In a merge patch None takes the annotation away.
+        "annotations": {CONTENT: content, **({CLEAN_SINCE: clean_since} if is_clean else {})},
+    }
+    if known is not None and known.clean_since and not is_clean:
+        metadata["annotations"][CLEAN_SINCE] = None
+    report: dict[str, Any] = {"apiVersion": api.api_version, "kind": api.cluster_kind}
+    if workload is not None:
+        scope = _reference(workload)
+        owner = {key: value for key, value in scope.items() if key != "namespace"}
+        metadata |= {"name": name_of(workload), "namespace": workload.namespace, "ownerReferences": [owner]}
+        report |= {"kind": api.kind, "scope": scope}
+    if api.has_source:
+        report["source"] = SOURCE
+    return {**report, "metadata": metadata, "summary": dict(summary), "results": entries}
+
+
+def clean_since(known: Known | None) -> datetime | None:
+    """When the workload became clean, by its report; None while it is not."""
+    if known is None or not known.clean_since:
+        return None
+    try:
+        return datetime.strptime(known.clean_since, CLEAN_FORM).replace(tzinfo=UTC)
+    except ValueError:
+        return None
+
+
+def _reference(identity: ObjectId) -> dict[str, str]:
+    members = {
+        "apiVersion": identity.api_version,
+        "kind": identity.kind,
+        "namespace": identity.namespace,
+        "name": identity.name,
+        "uid": identity.uid,
+    }
+    return {key: value for key, value in members.items() if value}
+
+
+def _digest(results: Sequence[Result], summary: Mapping[str, int]) -> str:
+    text = json.dumps([list(results), sorted(summary.items())], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
