@@ -79,7 +79,9 @@ def _deployment(here: Namespace, name: str, **spec: Any) -> Object:
 
 
 def _reports(here: Namespace, api: ReportAPI) -> dict[str, Object]:
-    return {each["scope"]["name"]: each for each in here.admin.items(api.path(here.name))}
+    # A definition that was just made is answered with 404 and 429 for a moment.
+    answer = here.admin.request("GET", api.path(here.name))
+    return {each["scope"]["name"]: each for each in answer.body.get("items", ())} if answer.status == 200 else {}
 
 
 def _failed(report: Object) -> dict[str, Object]:
