@@ -8,10 +8,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from aiohttp import web
 
 from server.kubernetes.client import Client
 from server.kubernetes.credentials import ServiceAccount
+from tests.webhook.scanner.store import Store, running
 from webhook.scanner.events.recorder import AGAIN_SECONDS, REMIND_SECONDS, EventRecorder
 from webhook.scanner.events.trouble import DENIED, INIT_FAILED, Trouble
 from webhook.scanner.finding import ObjectId
@@ -31,44 +31,6 @@ _TROUBLE = Trouble(
 )
 
 
-class Store:
-    """Objects by path, as an API server keeps them; `writes` counts by method, `fails` are statuses to answer with."""
-
-    def __init__(self) -> None:
-        self.objects: dict[str, Json] = {}
-        self.writes: Counter[str] = Counter()
-        self.fails: list[int] = []
-        self.url = ""
-
-    def put(self, path: str, **item: Any) -> None:
-        self.objects[path] = item
-
-    @property
-    def events(self) -> list[Json]:
-        return [item for path, item in self.objects.items() if "/events/" in path]
-
-    async def handle(self, request: web.Request) -> web.Response:
-        path = request.path
-        if request.method == "GET":
-            return self._answer(self.objects.get(path))
-        if self.fails:
-            return web.json_response({"kind": "Status"}, status=self.fails.pop())
-        self.writes[request.method] += 1
-        body = await request.json()
-        if request.method == "POST":
-            path = f"{path}/{body['metadata']['name']}"
-            if path in self.objects:
-                return web.json_response({"kind": "Status"}, status=409)
-            self.objects[path] = body
-        elif path in self.objects:
-            old = self.objects[path]
-            self.objects[path] = {**old, **body, "metadata": {**old["metadata"], **body["metadata"]}}
-        return self._answer(self.objects.get(path))
-
-    def _answer(self, item: Json | None) -> web.Response:
-        return web.json_response(item or {"kind": "Status"}, status=404 if item is None else 200)
-
-
 class Clock:
     def __init__(self) -> None:
         self.now = 100.0
@@ -84,14 +46,8 @@ async def store() -> AsyncIterator[Store]:
     owner = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web", "uid": "u-dep", "controller": True}
     store.put("/apis/apps/v1/namespaces/shop/replicasets/web-5d9f", metadata={**metadata, "ownerReferences": [owner]})
     store.put("/apis/serving.knative.dev/v1/namespaces/shop/services/web", metadata={"name": "web", "uid": "u-svc"})
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", store.handle)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    store.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    yield store
-    await runner.cleanup()
+    async with running(store):
+        yield store
 
 
 @pytest.fixture
