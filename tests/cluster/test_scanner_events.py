@@ -18,7 +18,7 @@ from tests.cluster.installation import SYSTEM
 from tests.cluster.knative import Knative, make_service, pod_of, settled
 from tests.cluster.namespace import Namespace
 from tests.cluster.process import Process
-from tests.cluster.scanner import ACCOUNT, Scanner, scanner_account
+from tests.cluster.scanner import Scanner, scanner_account
 from tests.support.until import until
 
 Make = Callable[..., Namespace]
@@ -182,35 +182,3 @@ def test_trouble_is_told_after_the_api_server_was_away(cluster: ControlPlane, na
     here = namespace("enforce")
     cluster.user("dev").apply(_deployment(here, hostNetwork=True))
     assert _told(here, "Deployment", "web")["reason"] == "MorphismsDenied"
-
-
-@pytest.mark.usefixtures("scanners")
-def test_the_scanner_asks_for_nothing_that_it_may_not_have_and_may_read_no_secret(
-    cluster: ControlPlane, account: Client, namespace: Make
-) -> None:
-    here = namespace("enforce")
-    of_a_service = _deployment(here, hostNetwork=True)
-    of_a_service["spec"]["template"]["metadata"]["labels"]["serving.knative.dev/service"] = "web"
-    cluster.user("dev").apply(of_a_service)
-    _told(here, "Deployment", "web")
-    name = f"system:serviceaccount:{SYSTEM}:{ACCOUNT}"
-    events = [event for event in cluster.audit.events() if event["user"].get("username") == name]
-    assert events
-    uses = {_use(event) for event in events if event["responseStatus"].get("code") != 403}
-    # An API server that has just started refuses everything, until it has read the roles.
-    refused = {_use(event) for event in events if event["responseStatus"].get("code") == 403}
-    assert refused <= uses
-    # Events are not in the audit log; the other tests read those that were written.
-    granted = {
-        *(("pods", verb) for verb in ("list", "watch")),
-        *(("replicasets", verb) for verb in ("list", "watch", "get")),
-        ("services", "get"),
-        *(("leases", verb) for verb in ("get", "update")),
-    }
-    assert granted - uses == set(), "granted and not used"
-    for verb in ("get", "list", "watch"):
-        assert not account.can(verb, "secrets", "default")
-
-
-def _use(event: Object) -> tuple[str, str]:
-    return event.get("objectRef", {}).get("resource", ""), event["verb"]

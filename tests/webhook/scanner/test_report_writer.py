@@ -15,7 +15,7 @@ from webhook.modes import Mode
 from webhook.rules.rule import Severity
 from webhook.scanner.finding import Evaluation, Finding, FindingClass, ObjectId
 from webhook.scanner.reports.api import OPEN_REPORTS, POLICY_REPORTS, ReportAPI, served_api
-from webhook.scanner.reports.results import WorkloadResults, summary_of
+from webhook.scanner.reports.results import Result, WorkloadResults, summary_of
 from webhook.scanner.reports.writer import ReportWriter
 
 _WEB = ObjectId("apps/v1", "Deployment", "shop", "web", "u-web")
@@ -48,7 +48,8 @@ async def _pass(client: Client, now: datetime, **workloads: tuple[Finding, ...])
         gathered.add(Evaluation(workload, Mode.AUDIT, Mode.ENFORCE, findings))
         results = gathered.results
         await writer.write(workload, results, summary_of(results), is_clean=gathered.is_ready)
-    await writer.write(None, (), {"pass": 0}, is_clean=True)
+    about = Result("ready", "pass", "info", "all", (), ObjectId("v1", "Namespace", "", "shop"))
+    await writer.write(None, (about,), {"pass": 1}, is_clean=True)
     await writer.prune()
 
 
@@ -57,7 +58,8 @@ async def test_a_report_is_made_changed_and_deleted_with_what_passes_find(store:
     report = store.objects[_PATH]
     assert [each["rule"] for each in report["results"]] == ["images/digest"]
     assert "morphisms.dev/clean-since" not in report["metadata"]["annotations"]
-    assert "/apis/openreports.io/v1alpha1/clusterreports/morphisms" in store.objects
+    (about,) = store.objects["/apis/openreports.io/v1alpha1/clusterreports/morphisms"]["results"]
+    assert about["resources"] == [{"apiVersion": "v1", "kind": "Namespace", "name": "shop"}]
     made = store.writes.copy()
     assert made == {"POST": 3}
     await _pass(client, _SECOND, web=(_BAD,), job=())

@@ -116,5 +116,5 @@ def _reference(identity: ObjectId) -> dict[str, str]:
 
 
 def _digest(results: Sequence[Result], summary: Mapping[str, int]) -> str:
-    text = json.dumps([list(results), sorted(summary.items())], sort_keys=True)
+    text = json.dumps([list(results), sorted(summary.items())], default=_reference)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
