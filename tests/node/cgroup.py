@@ -36,7 +36,8 @@ class Cgroup:
             if (available := hierarchy / "cgroup.controllers").exists():
                 offered = set(available.read_text().split())
                 wanted = " ".join(f"+{name}" for name in _CONTROLLERS if name in offered)
-                for parent in (hierarchy, folder):
+                # None are left beside hierarchies of version 1.
+                for parent in (hierarchy, folder) if wanted else ():
                     (parent / "cgroup.subtree_control").write_text(wanted)
 
     def joining(self) -> list[str]:

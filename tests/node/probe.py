@@ -67,7 +67,18 @@ def _cgroups() -> str | None:
 
 
 def hierarchies(mountinfo: str) -> list[Path]:
-    """Where cgroups are made: each hierarchy of version 1 with controllers, else the one of version 2."""
+    """Where limits are set: each hierarchy of version 1, else the one of version 2."""
+    first, second = _mounted(mountinfo)
+    return first or second[:1]
+
+
+def all_hierarchies(mountinfo: str) -> list[Path]:
+    """As `hierarchies`, and beside those of version 1 that of version 2, in which runc makes cgroups too."""
+    first, second = _mounted(mountinfo)
+    return first + second[:1]
+
+
+def _mounted(mountinfo: str) -> tuple[list[Path], list[Path]]:
     first: list[Path] = []
     second: list[Path] = []
     for line in mountinfo.splitlines():
@@ -77,7 +88,7 @@ def hierarchies(mountinfo: str) -> list[Path]:
             first.append(Path(fields[4]))
         elif kind == "cgroup2":
             second.append(Path(fields[4]))
-    return first or second[:1]
+    return first, second
 
 
 def unusable_cgroups(mountinfo: str) -> str | None:

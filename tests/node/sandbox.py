@@ -133,7 +133,7 @@ class Sandbox:
         """A new one, after those have been removed whose runs have died."""
         remove_leftovers()
         name = f"morphisms-node-{secrets.token_hex(4)}"
-        hierarchies = probe.hierarchies(Path("/proc/self/mountinfo").read_text())
+        hierarchies = probe.all_hierarchies(Path("/proc/self/mountinfo").read_text())
         folder = Path(tempfile.mkdtemp(prefix=f"{name}-"))
         for made in ("var/lib/cni", "var/log", "var/tmp", "var/lib/kubelet"):
             (folder / made).mkdir(parents=True)

@@ -51,12 +51,14 @@ def test_cgroups_of_either_version(tmp_path: Path) -> None:
     for name in ("cpu,cpuacct", "cpuset", "memory", "pids"):
         (tmp_path / name).mkdir()
     assert [path.name for path in probe.hierarchies(first)] == ["cpu,cpuacct", "cpuset", "memory", "pids"]
+    assert [path.name for path in probe.all_hierarchies(first)][-2:] == ["pids", "unified"]
     assert probe.unusable_cgroups(first) is None
     assert not list((tmp_path / "memory").iterdir())
     assert (
         probe.unusable_cgroups("".join(first.splitlines(keepends=True)[:-2])) == "it needs the cgroup controllers pids"
     )
     second = _SECOND.format(folder=tmp_path)
+    assert probe.hierarchies(second) == probe.all_hierarchies(second) == [tmp_path]
     (tmp_path / "cgroup.controllers").write_text("cpuset cpu io memory pids\n")
     assert probe.unusable_cgroups(second) is None
     (tmp_path / "cgroup.controllers").write_text("cpu io\n")
