@@ -9,8 +9,10 @@ from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any, Final
 
+from cli.knative.defaults import fill_in
 from cli.knative.names import deployment_name
 from cli.knative.pod import pod_of
+from cli.knative.settings import Settings
 from cli.rendering.files import Inputs
 from cli.rendering.refused import RefusedError
 from cli.rendering.source import REPLICA_SETS, admitted, names_of_deployment, write_users
@@ -18,7 +20,7 @@ from cli.support.admission import Admission
 from measured.image import Image
 from measured.pod import INITDATA_ANNOTATION, TEMPLATE_ANNOTATION
 from measured.pod_name import PodName
-from measured.refusal import Refusal, member
+from measured.refusal import Refusal, member, objects
 
 _LONGEST_SERVICE: Final = 52
 """The Revision's name is the Service's, a dash and ten digits; 63 characters at most."""
@@ -44,7 +46,7 @@ class KnativeService:
         self._admission = admission
         self._named = _prepared(admission.copied_down(service, namespace), inputs, images)
         # The same changes on the author's object, which the API server will copy annotations down in again.
-        self._result = _with_template_fields(service, self._named)
+        self._result = _with_template_fields(service, self._named, inputs.settings)
 
     @property
     def result(self) -> dict[str, Any]:
@@ -121,8 +123,12 @@ def _revision(service: str, template: Mapping[str, Any], inputs: Inputs) -> str:
     return f"{service}-{hashlib.sha256(canonical.encode()).hexdigest()[:10]}"
 
 
-def _with_template_fields(service: dict[str, Any], prepared: Mapping[str, Any]) -> dict[str, Any]:
-    """The author's Service with what was written into its template, without annotations that the webhook copies."""
+def _with_template_fields(service: dict[str, Any], prepared: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
+    """The author's Service with what was written into its template, without annotations that the webhook copies.
+
+    And with Knative's defaults: where a Revision's name is explicit and unchanged, Knative's webhook fills in none, and
+    would take the Service, applied once more as it is, for one that lost them ("changes without a name change").
+    """
     result = deepcopy(service)
     template, written = result["spec"]["template"], prepared["spec"]["template"]
     metadata = template.setdefault("metadata", {}) or {}
@@ -135,4 +141,7 @@ def _with_template_fields(service: dict[str, Any], prepared: Mapping[str, Any]) 
     for own, other in zip(template["spec"]["containers"], written["spec"]["containers"], strict=True):
         if "securityContext" in other:
             own["securityContext"] = deepcopy(other["securityContext"])
+    fill_in(template["spec"], settings)
+    for container in (*objects(template["spec"].get("containers")), *objects(template["spec"].get("initContainers"))):
+        container.setdefault("resources", {})
     return result

@@ -99,6 +99,14 @@ def test_the_pod_that_knative_makes_is_the_one_that_was_measured(applied: Applie
         assert [ask["kind"] for ask in requests if not guest.ask(ask["kind"], ask["request"])] == []
 
 
+def test_a_rendered_service_of_a_repository_is_what_the_cluster_has(cluster: ControlPlane, applied: Applied) -> None:
+    developer, file = cluster.user("dev"), applied.out / "service.yaml"
+    for options in ((), ("--server-side", "--force-conflicts")):
+        developer.kubectl("-n", applied.here.name, "apply", *options, "-f", file)
+        same = developer.kubectl("-n", applied.here.name, "diff", *options, "-f", file, check=False)
+        assert (same.code, same.out) == (0, ""), same
+
+
 def test_a_service_that_was_changed_after_its_rendering_gets_no_pod_and_is_told_the_field(
     cluster: ControlPlane, applied: Applied
 ) -> None:
