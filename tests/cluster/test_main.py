@@ -4,19 +4,28 @@ never sees its secrets."""
 from __future__ import annotations
 
 import secrets
+import shutil
 import signal
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+import yaml
 
+from cli.main import main
+from sidecar.reasons import Exit
 from tests.cluster.client import Client, Object
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.etcd import holds
 from tests.cluster.installation import Installation
 from tests.cluster.keyserver import KeyServer, key_server
-from tests.cluster.knative import Knative, make_service, pod_of, revisions, settled
+from tests.cluster.knative import APP_IMAGE, Knative, make_service, pod_of, revisions, settled
 from tests.cluster.namespace import Namespace
+from tests.cluster.rendered import SIDECAR, capture, write_inputs
+from tests.e2e.forwarder import Forwarder, forwarder
 from tests.support import packages
+from tests.support.simulated_machine import simulated_machine
+from tests.support.until import until
 
 Make = Callable[..., Namespace]
 
@@ -107,6 +116,73 @@ def _is_rewritten(pod: Object) -> None:
     assert queue["name"] == "queue-proxy"
     assert not any("morphisms" in mount["name"] for mount in queue.get("volumeMounts", ()))
     assert pod["metadata"]["annotations"]["morphisms.dev/status"]
+
+
+_RENDERED = f"""\
+apiVersion: serving.knative.dev/v1
+kind: Service
+metadata:
+  name: payments
+  annotations:
+    morphisms.dev/secret-tls: ~/tls#certificate
+spec:
+  template:
+    spec:
+      containers:
+        - image: {APP_IMAGE}
+          command: [/app]
+          env:
+            - name: DB_PASSWORD
+              value: vault:~/db#password
+"""
+
+
+@pytest.fixture
+def machine(morphisms: Installation, keys: KeyServer) -> Iterator[Forwarder]:
+    """Where the default profile's guests get their reports: which machine that is, each test says."""
+    before = morphisms.configuration()
+    with forwarder() as address:
+        settings = keys.configuration()
+        source = {"source": "simulated", "address": f"http://127.0.0.1:{address.port}"}
+        settings["profiles"][0] |= {"name": "kata-snp", "evidence": [source]}
+        morphisms.configure({**settings, "sidecar": {**settings["sidecar"], "image": SIDECAR}})
+        yield address
+        morphisms.configure(before)
+
+
+def test_a_rendered_service_gets_its_secrets_in_the_guest_of_its_document_and_in_no_other(
+    cluster: ControlPlane, knative: Knative, keys: KeyServer, machine: Forwarder, namespace: Make, tmp_path: Path
+) -> None:
+    here, canary = namespace("enforce"), secrets.token_hex(16)
+    keys.write(here.name, "payments", "db", password=canary)
+    keys.write(here.name, "payments", "tls", certificate=canary)
+    options = write_inputs(tmp_path, capture(cluster))
+    trust = yaml.safe_load((tmp_path / "trust.yaml").read_text())
+    trust |= {"guests": ["simulated"], "vault": {"mount": "jwt-prod", "role": "knative"}}
+    (tmp_path / "trust.yaml").write_text(yaml.safe_dump(trust))
+    (tmp_path / "service.yaml").write_text(_RENDERED)
+    options += ["-f", str(tmp_path / "service.yaml"), "-o", str(tmp_path / "out")]
+    assert main(["render", "-n", here.name, *options]) == 0
+    cluster.user("dev").kubectl("-n", here.name, "apply", "-f", tmp_path / "out" / "service.yaml")
+    service = yaml.safe_load((tmp_path / "out" / "service.yaml").read_text())
+    pod = pod_of(here, service["spec"]["template"]["metadata"]["name"])
+
+    record = yaml.safe_load((tmp_path / "out" / "appraisal.yaml").read_text())
+    before = len(keys.judge.events("file_reloaded"))
+    keys.judge.site.write_policy("payments", record)
+    until(lambda: len(keys.judge.events("file_reloaded")) > before)
+    own = bytes.fromhex(record["hostData"][0])
+    for host_data, code in ((own, Exit.PUBLISHED), (bytes(reversed(own)), Exit.VERIFIER_REFUSED)):
+        with simulated_machine(keys.judge.site.hierarchy, host_data) as address:
+            machine.targets[:] = [int(address.rpartition(":")[2])]
+            ended = keys.start(pod)
+        assert ended.code == code, ended.said
+        if code == Exit.PUBLISHED:
+            assert ended.file("tls") == canary
+            assert ended.variables("user-container") == {"DB_PASSWORD": canary}
+        else:
+            assert not [each for each in ended.folder.rglob("*") if each.is_file() and canary in each.read_text()]
+        shutil.rmtree(ended.folder)
 
 
 def test_without_us_the_same_secret_is_all_over_the_store(
