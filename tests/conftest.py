@@ -6,6 +6,7 @@ pytest_plugins = [
     "tests.node.tier",
     "tests.support.bytecode",
     "tests.support.fixtures",
+    "tests.support.hypothesis_profiles",
     "tests.support.signals",
     "tests.support.skips",
     "tests.support.spread",

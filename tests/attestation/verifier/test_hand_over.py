@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -260,7 +260,8 @@ def test_a_sealed_replica_takes_nothing_from_who_is_none(
     """The host runs a verifier of its own, with its own initdata and keys, at a peer's address."""
     own = Replicas(tmp_path, hierarchy, replicas.issuer, replicas.machine, [free_port()])
     with simulated_machine(hierarchy, b"e" * 32) as elsewhere:
-        poser = Replicas(tmp_path, hierarchy, replicas.issuer, elsewhere, own.ports).site("poser", own.ports[0])
+        # It looks for no peers itself, because it would find itself, and hand over to itself.
+        poser = replace(own, machine=elsewhere).site("poser", own.ports[0], peers=[])
         with verifier(poser) as evil, verifier(own.site("victim")) as victim:
             Provisioner(evil.port, PROVISIONER).provision(secrets_of())
             until(lambda: any("not a replica" in line["detail"] for line in victim.events("not_taken_over")))

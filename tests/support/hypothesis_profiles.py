@@ -1,4 +1,8 @@
-"""Every run uses the same examples; `HYPOTHESIS_PROFILE=search` searches for new ones."""
+"""Every run uses the same examples, and no example has a deadline, which a busy machine would miss.
+
+`HYPOTHESIS_PROFILE=search` searches for new ones. Loaded before any test module, because `settings` of a test take what
+is in force when its module is imported.
+"""
 
 from __future__ import annotations
 
