@@ -207,7 +207,7 @@ def _pause(pod: Mapping[str, Any], sandbox: str, host: Host) -> list[Request]:
         "io.kubernetes.cri.sandbox-cpu-quota": "50000",
         "io.kubernetes.cri.sandbox-cpu-shares": "25",
         "io.kubernetes.cri.sandbox-memory": "134217728",
-        "io.kubernetes.cri.podsandbox.image-name": "registry.k8s.io/pause:3.10",
+        "io.kubernetes.cri.podsandbox.image-name": "registry.example/pause:3.10",
         "nerdctl/network-namespace": "/run/netns/cni-0c1e51c5",
     }
     copy = _copy(sandbox, "resolv.conf", host)

@@ -145,11 +145,11 @@ def test_an_update_is_refused_only_for_violations_that_it_adds() -> None:
 
 
 def test_platform_images_may_have_tags_if_configured() -> None:
-    proxy = {"name": "istio-proxy", "image": "docker.io/istio/proxyv2:1.26"}
+    proxy = {"name": "istio-proxy", "image": "mesh.example/istio/proxyv2:1.26"}
     request = _request("/validate/pod", _OTHER)
     assert request.object is not None
     request.object["spec"]["containers"].append(proxy)
-    for globs, found in (([], True), (["docker.io/istio/proxyv2:*"], False)):
+    for globs, found in (([], True), (["mesh.example/istio/proxyv2:*"], False)):
         configuration = Configuration.model_validate({"platformImages": globs})
         decision = decide(request, configuration, _snapshot(Mode.ENFORCE))
         assert ("images/digest" in {violation.rule.id for violation in decision.violations}) is found
