@@ -73,13 +73,12 @@ def main() -> None:
     # What this file itself has imported, the run would import too.
     stages = Stages(UP, "import: standard library")
     stages.spent["interpreter"] = (UP - float(STARTED)) * 1000
-    for module in ("ssl", "http.client", "json", "urllib.parse", "hashlib", "dataclasses"):
+    for module in ("ssl", "http.client", "json", "urllib.parse", "hashlib"):
         __import__(module)
     stages.next("import: cryptography, as far as we use it")
-    __import__("cryptography.hazmat.primitives.asymmetric.ec")
-    stages.next("import: joserfc, and what it wants of cryptography")
-    __import__("joserfc.jwe")
-    stages.next("import: ours, rfc8785")
+    for module in ("asymmetric.ec", "ciphers.aead", "keywrap"):
+        __import__(f"cryptography.hazmat.primitives.{module}")
+    stages.next("import: ours")
     for module in ("main", "attest.handshake", "publish.atomic_writer", "publish.render", "vault.client"):
         __import__(f"sidecar.{module}")
     stages.next("everything else")
