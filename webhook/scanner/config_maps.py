@@ -16,6 +16,7 @@ from webhook.pod.workloads import knative_kind, knative_template, template_at, t
 from webhook.rules.rule import Severity
 from webhook.rules.secrets.plaintext_env import detector_of
 from webhook.scanner.finding import Finding, FindingClass, ObjectId
+from webhook.scanner.untyped import mapping, text
 
 CONFIG_MAP: Final = "scan/config-map"
 
@@ -66,18 +67,10 @@ def config_map_findings(
 
 def _of_container(container: Mapping[str, Any]) -> Iterator[Reference]:
     for source in container.get("envFrom") or ():
-        if name := _text(_mapping(_mapping(source).get("configMapRef")).get("name")):
+        if name := text(mapping(mapping(source).get("configMapRef")).get("name")):
             yield Reference(name)
     for variable in container.get("env") or ():
-        reference = _mapping(_mapping(variable.get("valueFrom")).get("configMapKeyRef"))
-        name, key = _text(reference.get("name")), _text(reference.get("key"))
+        reference = mapping(mapping(variable.get("valueFrom")).get("configMapKeyRef"))
+        name, key = text(reference.get("name")), text(reference.get("key"))
         if name and key:
             yield Reference(name, key, variable["name"])
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else ""

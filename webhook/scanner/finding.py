@@ -10,6 +10,7 @@ from typing import Any
 from webhook.configuration.exceptions import PolicyException
 from webhook.modes import Action, Mode
 from webhook.rules.rule import Severity
+from webhook.scanner.untyped import text
 
 
 class FindingClass(enum.StrEnum):
@@ -39,12 +40,16 @@ class ObjectId:
         metadata = item.get("metadata")
         known: Mapping[str, Any] = metadata if isinstance(metadata, Mapping) else {}
         return cls(
-            _text(item.get("apiVersion")),
-            _text(item.get("kind")),
-            _text(known.get("namespace")),
-            _text(known.get("name")),
-            _text(known.get("uid")),
+            text(item.get("apiVersion")),
+            text(item.get("kind")),
+            text(known.get("namespace")),
+            text(known.get("name")),
+            text(known.get("uid")),
         )
+
+    def owner_by(self, reference: Mapping[str, Any]) -> ObjectId | None:
+        """The object in the same namespace that an ownerReference of this one names; None for an empty reference."""
+        return ObjectId.of({**reference, "metadata": {**reference, "namespace": self.namespace}}) if reference else None
 
     def __str__(self) -> str:
         return f"{self.kind}/{self.name}"
@@ -118,7 +123,3 @@ def link_of(rule: str) -> str:
     if rule.startswith(("scan/", "cluster/")):
         return "docs/operations.md#what-reports-say"
     return f"docs/rules.md#{rule.replace('/', '')}"
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from webhook.admission.namespace_workloads import is_looked_at
+from webhook.scanner.untyped import controller_of
 from webhook.snapshot import LISTED_KINDS
 from webhook.wellknown import KNATIVE_GROUP
 
@@ -60,8 +61,5 @@ def counts(item: Mapping[str, Any]) -> bool:
 
 def _controller(metadata: Mapping[str, Any]) -> str:
     """The kind of the controlling owner; empty without one."""
-    references = metadata.get("ownerReferences")
-    for each in references if isinstance(references, list) else ():
-        if isinstance(each, Mapping) and each.get("controller") is True:
-            return str(each.get("kind"))
-    return ""
+    owner = controller_of(metadata)
+    return str(owner.get("kind")) if owner else ""

@@ -8,6 +8,7 @@ from webhook.errors import MalformedError
 from webhook.pod.schema import validate_pod_shape
 from webhook.pod.workloads import template_at, template_path, with_claims, workload_of
 from webhook.request import User
+from webhook.scanner.untyped import controller_of
 from webhook.wellknown import POD_TEMPLATE_HASH
 
 # Of a pod that runs already: the scheduler chose the node, and the kubelet keeps the others.
@@ -60,8 +61,8 @@ def _owner(item: dict[str, Any]) -> dict[str, Any]:
 
 def _creator_of_pod(pod: dict[str, Any]) -> User | None:
     """Who creates such a pod again: its owner's controller, or without an owner a person."""
-    for reference in (pod.get("metadata") or {}).get("ownerReferences") or ():
-        if reference.get("controller") is True:
-            owner = workload_of(reference)
-            return None if owner is None or owner.creator is None else User(owner.creator)
-    return _AUTHOR
+    reference = controller_of(pod.get("metadata") or {})
+    if not reference:
+        return _AUTHOR
+    owner = workload_of(dict(reference))
+    return None if owner is None or owner.creator is None else User(owner.creator)

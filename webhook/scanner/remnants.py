@@ -19,6 +19,7 @@ from webhook.rules import BY_ID
 from webhook.rules.rule import Severity, Subject, evaluate
 from webhook.scanner.finding import Finding, FindingClass, ObjectId
 from webhook.scanner.kinds import CONTROLLER_REVISION
+from webhook.scanner.untyped import controller_of, mapping
 from webhook.wellknown import KNATIVE_GROUP, KNATIVE_REVISION, KNATIVE_SERVICE
 
 REMNANT: Final = "scan/remnant"
@@ -62,8 +63,8 @@ def _former(
     item: Mapping[str, Any], identity: ObjectId
 ) -> tuple[tuple[str, str], str, Mapping[str, Any], int | None] | None:
     """(workload, path of the template, template, version) of what may be a former version; None for what is not one."""
-    metadata, spec = _mapping(item.get("metadata")), _mapping(item.get("spec"))
-    labels = _mapping(metadata.get("labels"))
+    metadata, spec = mapping(item.get("metadata")), mapping(item.get("spec"))
+    labels = mapping(metadata.get("labels"))
     if identity.kind == "Revision" and identity.api_version.startswith(f"{KNATIVE_GROUP}/"):
         if labels.get(f"{KNATIVE_GROUP}/routingState") != _RESERVE:
             return None
@@ -75,9 +76,9 @@ def _former(
         # A Revision's own is deleted with it; one with replicas is in use.
         if KNATIVE_REVISION in labels or spec.get("replicas") != 0:
             return None
-        return owner, "spec.template.", _mapping(spec.get("template")), None
+        return owner, "spec.template.", mapping(spec.get("template")), None
     if identity.kind == CONTROLLER_REVISION.kind:
-        template = _mapping(_mapping(_mapping(item.get("data")).get("spec")).get("template"))
+        template = mapping(mapping(mapping(item.get("data")).get("spec")).get("template"))
         number = item.get("revision")
         return owner, "data.spec.template.", template, number if type(number) is int else 0
     return None
@@ -95,12 +96,5 @@ def _field_of_plaintext(template: Mapping[str, Any], namespace: str, configurati
 
 
 def _owner(metadata: Mapping[str, Any]) -> tuple[str, str] | None:
-    references = metadata.get("ownerReferences")
-    for each in references if isinstance(references, list) else ():
-        if isinstance(each, Mapping) and each.get("controller") is True:
-            return str(each.get("kind")), str(each.get("name"))
-    return None
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
+    owner = controller_of(metadata)
+    return (str(owner.get("kind")), str(owner.get("name"))) if owner else None

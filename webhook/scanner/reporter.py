@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -28,6 +27,7 @@ from webhook.scanner.reports.document import CLEAN_FORM
 from webhook.scanner.reports.results import READY, Result, summary_of
 from webhook.scanner.reports.writer import ReportWriter
 from webhook.scanner.scan import NOT_LISTED, NamespaceState, ScanResult, scan
+from webhook.scanner.untyped import is_name
 from webhook.snapshot import Snapshot
 from webhook.wellknown import TEMPLATES_CONFIG_MAP
 
@@ -41,8 +41,6 @@ _RETRY_SECONDS: Final = 30.0
 _MOST_NAMESPACES: Final = 1000
 _MOST_FINDINGS: Final = 200
 _MOST_CONFIG_MAPS: Final = 5000
-# Names become path segments, and `..` would be another path (RFC 1123 subdomain).
-_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 
 
 class Reporter:
@@ -127,7 +125,7 @@ class Reporter:
     async def _look_at_config_maps(self, client: Client, found: ScanResult) -> None:
         """Look at those that workloads take variables from. None of their values is kept."""
         for (namespace, name), users in list(found.config_maps.items())[:_MOST_CONFIG_MAPS]:
-            if not (_NAME.fullmatch(namespace) and _NAME.fullmatch(name)):
+            if not (is_name(namespace) and is_name(name)):
                 continue
             item = await client.find(f"/api/v1/namespaces/{namespace}/configmaps/{name}") or {}
             for key, references in users.items():

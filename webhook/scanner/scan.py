@@ -18,6 +18,7 @@ from webhook.scanner.kinds import CONTROLLER_REVISION, SCANNED_KINDS, ScannedKin
 from webhook.scanner.lister import AbsentKindError, Lister
 from webhook.scanner.remnants import Remnant, remnant_of
 from webhook.scanner.reports.results import WorkloadResults
+from webhook.scanner.untyped import controller_of
 from webhook.snapshot import Snapshot
 from webhook.wellknown import KNATIVE_GROUP, KNATIVE_SERVICE
 
@@ -127,10 +128,10 @@ async def scan(
 def _note_newest(item: Mapping[str, Any], newest: dict[_Key, int]) -> None:
     """Which ControllerRevision is its workload's present one."""
     metadata, revision = item.get("metadata") or {}, item.get("revision")
-    for owner in metadata.get("ownerReferences") or ():
-        if owner.get("controller") is True and type(revision) is int:
-            key = (str(metadata.get("namespace", "")), str(owner.get("kind")), str(owner.get("name")))
-            newest[key] = max(newest.get(key, 0), revision)
+    owner = controller_of(metadata)
+    if owner and type(revision) is int:
+        key = (str(metadata.get("namespace", "")), str(owner.get("kind")), str(owner.get("name")))
+        newest[key] = max(newest.get(key, 0), revision)
 
 
 def _take(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from server.kubernetes.errors import KubernetesError
+from webhook.scanner.untyped import mappings
 from webhook.wellknown import KMS_NAMESPACE
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ async def read_facts(client: Client) -> ClusterFacts:
         except KubernetesError:
             unread.append(what)
             return ()
-        return tuple(each for each in items if isinstance(each, Mapping)) if isinstance(items, list) else ()
+        return tuple(mappings(items))
 
     async def by_name(what: str, resource: str, names: tuple[str, ...], suffix: str) -> dict[str, Object]:
         found = {name: await one(what, f"{_REGISTRATION}/{resource}/{name}{suffix}") for name in names}

@@ -15,6 +15,7 @@ from webhook.pod.container import display_name
 from webhook.scanner.cluster.facts import CLUSTER_GUARDS, GUARDS, ClusterFacts
 from webhook.scanner.finding import ObjectId, link_of
 from webhook.scanner.reports.results import Result
+from webhook.scanner.untyped import mapping, mappings
 from webhook.snapshot import Snapshot
 from webhook.wellknown import KMS_NAMESPACE
 
@@ -31,7 +32,7 @@ _ENTRIES: Final = {
         "validate-connect": ("enforce", "inject", "audit"),
     },
 }
-_LEFT_OUT: Final = frozenset({"morphisms-system", "kube-system", "kube-node-lease"})
+LEFT_OUT: Final = frozenset({"morphisms-system", "kube-system", "kube-node-lease"})
 _DATA_PATH: Final = frozenset({"activator", "queue-proxy", "autoscaler"})
 _MOST_NAMES: Final = 10
 
@@ -74,18 +75,18 @@ def _registration(facts: ClusterFacts) -> Iterator[Result]:
             message = "is absent, so nothing is injected and nothing is refused; apply the manifests again"
             yield _result("cluster/registration", "fail", "critical", message, resource)
             continue
-        entries = {str(each.get("name")): each for each in _mappings(found.get("webhooks"))}
+        entries = {str(each.get("name")): each for each in mappings(found.get("webhooks"))}
         for name, (path, policy) in registered_entries(kind).items():
             entry = entries.get(name)
             if entry is None:
                 message = f"the entry {name} is absent, so its requests are not reviewed; apply the manifests again"
                 yield _result("cluster/registration", "fail", "critical", message, resource)
                 continue
-            client = _mapping(entry.get("clientConfig"))
+            client = mapping(entry.get("clientConfig"))
             if policy == "Fail" and entry.get("failurePolicy") != "Fail":
                 message = f"the entry {name} fails open: while the webhook is away, pods pass; set failurePolicy: Fail"
                 yield _result("cluster/fails-open", "fail", "critical", message, resource)
-            if _mapping(client.get("service")).get("path") != path:
+            if mapping(client.get("service")).get("path") != path:
                 message = f"the entry {name} calls another path than {path}; apply the manifests again"
                 yield _result("cluster/registration", "fail", "critical", message, resource)
             if not client.get("caBundle"):
@@ -93,17 +94,17 @@ def _registration(facts: ClusterFacts) -> Iterator[Result]:
                     f"the entry {name} has no caBundle, so the API server cannot call it; see docs/certificates.md"
                 )
                 yield _result("cluster/registration", "fail", "high", message, resource)
-            left_out = sorted(_left_out(entry) - _LEFT_OUT)
+            left_out = sorted(_left_out(entry) - LEFT_OUT)
             if left_out:
                 message = f"the entry {name} leaves out namespaces: {_names(left_out)}; nothing is reviewed there"
                 yield _result("cluster/registration", "warn", "high", message, resource)
 
 
 def _left_out(entry: Mapping[str, Any]) -> set[str]:
-    expressions = _mapping(entry.get("namespaceSelector")).get("matchExpressions")
+    expressions = mapping(entry.get("namespaceSelector")).get("matchExpressions")
     return {
         str(value)
-        for each in _mappings(expressions)
+        for each in mappings(expressions)
         if each.get("key") == "kubernetes.io/metadata.name" and each.get("operator") == "NotIn"
         for value in (each.get("values") or ())
     }
@@ -124,7 +125,7 @@ def _guards(facts: ClusterFacts) -> Iterator[Result]:
             message = f"the {what} of the guard {name} is absent, so it holds nothing; apply {where}"
             yield _result("cluster/guard", "fail", severity, message, resource)
             continue
-        spec, bound = _mapping(policy.get("spec")), _mapping(binding.get("spec"))
+        spec, bound = mapping(policy.get("spec")), mapping(binding.get("spec"))
         edited = [
             what
             for what, is_so in (
@@ -217,9 +218,9 @@ def _system_pods(configuration: Configuration, snapshot: Snapshot, facts: Cluste
         return
     plain = []
     for pod in facts.system_pods:
-        metadata, spec = _mapping(pod.get("metadata")), _mapping(pod.get("spec"))
+        metadata, spec = mapping(pod.get("metadata")), mapping(pod.get("spec"))
         node = snapshot.nodes.get(str(spec.get("nodeName")))
-        if _mapping(metadata.get("labels")).get("app") in _DATA_PATH and node is not None and not profile.suits(node):
+        if mapping(metadata.get("labels")).get("app") in _DATA_PATH and node is not None and not profile.suits(node):
             plain.append(str(metadata.get("name")))
     if plain:
         message = (
@@ -239,15 +240,15 @@ def _key_server(configuration: Configuration, facts: ClusterFacts) -> Iterator[R
         )
         yield _result("cluster/verifier-unattested", "warn", "high", message)
     for workload in facts.key_server:
-        spec = _mapping(_mapping(_mapping(workload.get("spec")).get("template")).get("spec"))
+        spec = mapping(mapping(mapping(workload.get("spec")).get("template")).get("spec"))
         secrets = [
-            _mapping(each.get("secret")).get("secretName")
-            for each in _mappings(spec.get("volumes"))
+            mapping(each.get("secret")).get("secretName")
+            for each in mappings(spec.get("volumes"))
             if each.get("secret")
         ]
         if secrets:
-            metadata = _mapping(workload.get("metadata"))
-            kind = "StatefulSet" if "serviceName" in _mapping(workload.get("spec")) else "Deployment"
+            metadata = mapping(workload.get("metadata"))
+            kind = "StatefulSet" if "serviceName" in mapping(workload.get("spec")) else "Deployment"
             message = (
                 f"takes keys from Kubernetes Secrets ({_names(sorted(map(str, secrets)))}), so etcd and its backups"
                 " hold them; see docs/kms.md for a key server without keys in files"
@@ -266,11 +267,11 @@ def _encryption_at_rest(facts: ClusterFacts) -> Iterator[Result]:
         yield _result("cluster/encryption-at-rest", "error", "medium", message)
         return
     without = [
-        str(_mapping(pod.get("metadata")).get("name"))
+        str(mapping(pod.get("metadata")).get("name"))
         for pod in facts.api_servers
         if not any(
             str(argument).startswith("--encryption-provider-config")
-            for container in _mappings(_mapping(pod.get("spec")).get("containers"))
+            for container in mappings(mapping(pod.get("spec")).get("containers"))
             for argument in (*(container.get("command") or ()), *(container.get("args") or ()))
         )
     ]
@@ -290,11 +291,3 @@ def _names(names: list[str]) -> str:
     shown = [display_name(name) for name in names[:_MOST_NAMES]]
     more = len(names) - len(shown)
     return ", ".join(shown) + (f" and {more} more" if more else "")
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _mappings(value: Any) -> Iterator[Mapping[str, Any]]:
-    return (each for each in (value if isinstance(value, list) else ()) if isinstance(each, Mapping))

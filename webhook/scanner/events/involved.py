@@ -5,19 +5,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from webhook.scanner.events.trouble import Trouble
 from webhook.scanner.finding import ObjectId
+from webhook.scanner.untyped import controller_of, is_name, text
 from webhook.wellknown import KNATIVE_GROUP, KNATIVE_SERVICE
 
 if TYPE_CHECKING:
     from server.kubernetes.client import Client
 
-# Names become path segments, and `..` would be another path (RFC 1123 subdomain).
-_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 _REPLICA_SET: Final = ("apps/v1", "ReplicaSet")
 
 
@@ -43,22 +41,18 @@ async def involved_object(client: Client, trouble: Trouble) -> ObjectId | None:
         of_knative = await _get(client, f"/apis/{KNATIVE_GROUP}/v1", source.namespace, "services", service)
         if of_knative is not None:
             return ObjectId(f"{KNATIVE_GROUP}/v1", "Service", source.namespace, service, _uid(of_knative))
-    for owner in metadata.get("ownerReferences") or ():
-        if owner.get("controller") is True:
-            return ObjectId.of({**owner, "metadata": {**owner, "namespace": source.namespace}})
-    return replica_set
+    return source.owner_by(controller_of(metadata)) or replica_set
 
 
 async def _get(client: Client, root: str, namespace: str, resource: str, name: str) -> Mapping[str, Any] | None:
-    if not _NAME.fullmatch(namespace) or not _NAME.fullmatch(name):
+    if not is_name(namespace) or not is_name(name):
         return None
     found = await client.find(f"{root}/namespaces/{namespace}/{resource}/{name}")
     return found if found is not None and isinstance(found.get("metadata"), Mapping) else None
 
 
 def _uid(item: Mapping[str, Any]) -> str:
-    uid = item["metadata"].get("uid")
-    return uid if isinstance(uid, str) else ""
+    return text(item["metadata"].get("uid"))
 
 
 def _kind(identity: ObjectId) -> tuple[str, str]:

@@ -8,20 +8,18 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from server import logs
+from server.kubernetes.client import MERGE_PATCH, Client
 from server.kubernetes.errors import CONFLICT, KubernetesError, StatusError, reason_of, status_of
 from webhook.scanner.events.involved import involved_object
 from webhook.scanner.events.trouble import Trouble
 from webhook.scanner.finding import ObjectId
+from webhook.scanner.untyped import text
 from webhook.wellknown import PREFIX
 
-if TYPE_CHECKING:
-    from server.kubernetes.client import Client
-
 COMPONENT: Final = "morphisms-scanner"
-MERGE_PATCH: Final = "application/merge-patch+json"
 # A pod that fails again and again is told again after its back-off, which begins with 10 s.
 AGAIN_SECONDS: Final = 10.0
 # An API server keeps Events for an hour, and what lasts is told before that.
@@ -132,7 +130,7 @@ class EventRecorder:
             # A scanner before this one wrote it.
             found = await self._client.find(f"{path}/{name}")
             count = _count(found)
-            if found is not None and _text(found, "lastTimestamp") >= trouble.at:
+            if found is not None and text(found.get("lastTimestamp")) >= trouble.at:
                 return count
         else:
             count = before.count
@@ -198,8 +196,3 @@ def _changing(trouble: Trouble, now: datetime) -> dict[str, Any]:
 def _count(item: Mapping[str, Any] | None) -> int:
     count = None if item is None else item.get("count")
     return count if type(count) is int else 1
-
-
-def _text(item: Mapping[str, Any], key: str) -> str:
-    value = item.get(key)
-    return value if isinstance(value, str) else ""

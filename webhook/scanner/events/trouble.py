@@ -6,13 +6,14 @@ Authors write most of these objects, so every text is bounded and printable, and
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from plan import layout
 from server.text import printable
 from webhook.scanner.finding import ObjectId
+from webhook.scanner.untyped import controller_of, mapping, mappings, text
 from webhook.wellknown import KNATIVE_SERVICE
 
 DENIED: Final = "MorphismsDenied"
@@ -57,29 +58,29 @@ class Trouble:
 
 def trouble_of_pod(pod: Mapping[str, Any]) -> Trouble | None:
     """The failure of the pod's `morphisms-init`; None where it has not failed, or runs again."""
-    metadata = _mapping(pod.get("metadata"))
+    metadata = mapping(pod.get("metadata"))
     if metadata.get("deletionTimestamp"):
         return None
-    for status in _mappings(_mapping(pod.get("status")).get("initContainerStatuses")):
+    for status in mappings(mapping(pod.get("status")).get("initContainerStatuses")):
         if status.get("name") == layout.CONTAINER:
             found = _init_failure(status)
             if found is None:
                 return None
             code, message, at, correlation_id = found
-            at = at or _text(metadata.get("creationTimestamp"))
+            at = at or text(metadata.get("creationTimestamp"))
             return _trouble(INIT_FAILED, code, message, ("v1", "Pod"), metadata, at, correlation_id)
     return None
 
 
 def trouble_of_replica_set(replica_set: Mapping[str, Any]) -> Trouble | None:
     """The denial of the ReplicaSet's pods by this webhook or its guards; None for none, or another's."""
-    for condition in _mappings(_mapping(replica_set.get("status")).get("conditions")):
+    for condition in mappings(mapping(replica_set.get("status")).get("conditions")):
         if condition.get("type") == "ReplicaFailure" and condition.get("status") == "True":
-            found = _denial(_text(condition.get("message")))
+            found = _denial(text(condition.get("message")))
             if found is None:
                 return None
-            metadata = _mapping(replica_set.get("metadata"))
-            at = _text(condition.get("lastTransitionTime"))
+            metadata = mapping(replica_set.get("metadata"))
+            at = text(condition.get("lastTransitionTime"))
             return _trouble(DENIED, *found, ("apps/v1", "ReplicaSet"), metadata, at)
     return None
 
@@ -90,35 +91,35 @@ def trouble_of_event(event: Mapping[str, Any]) -> Trouble | None:
     A ReplicaSet's condition keeps its first message, so a later one is in its Events only. Other controllers' Events
     are on the object already that people look at.
     """
-    about = _mapping(event.get("involvedObject"))
+    about = mapping(event.get("involvedObject"))
     if (about.get("apiVersion"), about.get("kind"), event.get("reason")) != ("apps/v1", "ReplicaSet", "FailedCreate"):
         return None
-    found = _denial(_text(event.get("message")))
+    found = _denial(text(event.get("message")))
     if found is None:
         return None
-    at = _text(event.get("lastTimestamp")) or _text(event.get("eventTime"))
+    at = text(event.get("lastTimestamp")) or text(event.get("eventTime"))
     code, message = found
-    source = ObjectId("apps/v1", "ReplicaSet", *(_text(about.get(key)) for key in ("namespace", "name", "uid")))
+    source = ObjectId("apps/v1", "ReplicaSet", *(text(about.get(key)) for key in ("namespace", "name", "uid")))
     return Trouble(DENIED, code, message, source, None, "", at, is_state=False)
 
 
 def _init_failure(status: Mapping[str, Any]) -> tuple[str, str, str, str] | None:
     """(code, message, when, correlation id)"""
-    state = _mapping(status.get("state"))
-    waiting = _mapping(state.get("waiting"))
-    if (why := _text(waiting.get("reason"))) in _PULLING:
+    state = mapping(status.get("state"))
+    waiting = mapping(state.get("waiting"))
+    if (why := text(waiting.get("reason"))) in _PULLING:
         return "image-pull", f"{layout.CONTAINER}: its image cannot be pulled: {why}", "", ""
-    ended = _mapping(state.get("terminated")) or (
-        _mapping(_mapping(status.get("lastState")).get("terminated")) if waiting else {}
+    ended = mapping(state.get("terminated")) or (
+        mapping(mapping(status.get("lastState")).get("terminated")) if waiting else {}
     )
     exit_code = ended.get("exitCode")
     if type(exit_code) is not int or exit_code in _NOT_A_FAILURE:
         return None
-    at = _text(ended.get("finishedAt"))
-    message = _line(_text(ended.get("message")))
+    at = text(ended.get("finishedAt"))
+    message = _line(text(ended.get("message")))
     if (code := _CODE.search(message)) is not None:
         return code[1], message, at, code[2] or ""
-    why = _text(ended.get("reason")) or "Error"
+    why = text(ended.get("reason")) or "Error"
     return _word(why), message or f"{layout.CONTAINER} ended with exit code {exit_code} ({_line(why)})", at, ""
 
 
@@ -148,15 +149,8 @@ def _trouble(
     correlation_id: str = "",
 ) -> Trouble:
     source = ObjectId.of({"apiVersion": kind[0], "kind": kind[1], "metadata": metadata})
-    owner = next(
-        (
-            ObjectId.of({**each, "metadata": {**each, "namespace": source.namespace}})
-            for each in _mappings(metadata.get("ownerReferences"))
-            if each.get("controller") is True
-        ),
-        None,
-    )
-    service = _text(_mapping(metadata.get("labels")).get(KNATIVE_SERVICE))
+    owner = source.owner_by(controller_of(metadata))
+    service = text(mapping(metadata.get("labels")).get(KNATIVE_SERVICE))
     return Trouble(reason, code, message, source, owner, service, at, correlation_id)
 
 
@@ -169,15 +163,3 @@ def _word(text: str) -> str:
     """The text as a code, such as `oom-killed` of OOMKilled."""
     words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z0-9]+", text[:64])
     return "-".join(word.lower() for word in words) or "error"
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _mappings(value: Any) -> Iterator[Mapping[str, Any]]:
-    return (each for each in (value if isinstance(value, list) else ()) if isinstance(each, Mapping))
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else ""

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
 
 from server import logs
+from server.kubernetes.client import MERGE_PATCH, Client
 from server.kubernetes.errors import KubernetesError, reason_of, status_of
 from webhook.scanner.finding import ObjectId
 from webhook.scanner.reports.api import ReportAPI
 from webhook.scanner.reports.document import MANAGED_BY, Known, make_report, name_of
 from webhook.scanner.reports.results import Result
 
-if TYPE_CHECKING:
-    from server.kubernetes.client import Client
-
-MERGE_PATCH: Final = "application/merge-patch+json"
 _PAGE_ITEMS: Final = 200
 _MAX_PAGE_BYTES: Final = 64 << 20
 _NOT_FOUND: Final = 404

@@ -1,0 +1,35 @@
+"""Objects as the API returns them, read without trust in their shape: their authors write most of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+# Names become path segments, and `..` would be another path (RFC 1123 subdomain).
+_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
+
+
+def mapping(value: object) -> Mapping[str, Any]:
+    """The object; an empty one in place of anything else."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def mappings(value: object) -> Iterator[Mapping[str, Any]]:
+    """The objects of a list; none of anything else."""
+    return (each for each in (value if isinstance(value, list) else ()) if isinstance(each, Mapping))
+
+
+def text(value: object) -> str:
+    """The text; an empty one in place of anything else."""
+    return value if isinstance(value, str) else ""
+
+
+def is_name(value: str) -> bool:
+    """Whether it can be the name of an object in a path."""
+    return _NAME.fullmatch(value) is not None
+
+
+def controller_of(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The ownerReference of the controller; empty without one. The API server allows one at most."""
+    return next((each for each in mappings(metadata.get("ownerReferences")) if each.get("controller") is True), {})
