@@ -17,7 +17,6 @@ from plan.document import DATA_HUB, EvidenceSource, Plan
 from sidecar.attest.data_hub import DataHubLogin
 from sidecar.attest.handshake import (
     MAX_CLOCK_SKEW_SECONDS,
-    evidence_reason,
     login_of,
     make_gate,
     read_pod_token,
@@ -29,7 +28,7 @@ from sidecar.http import VAULT, VERIFIER, Answer, Client, Party, json_object
 from sidecar.log import Events
 from sidecar.paths import PodPaths
 from sidecar.publish.render import environments, files, reads
-from sidecar.reasons import Exit, Reason
+from sidecar.reasons import Exit, Reason, evidence_reason
 from sidecar.shutdown import ShutdownSignal
 from sidecar.vault.client import VaultClient
 from sidecar.well_known_sources import WELL_KNOWN

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from enum import IntEnum, StrEnum
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:  # a start pays for each module
+    from attestation.evidence.errors import Code
 
 
 class Exit(IntEnum):
@@ -142,3 +145,8 @@ class Reason(StrEnum):
 
     INTERNAL_ERROR = "internal-error", Exit.INTERNAL
     STOPPED = "stopped", Exit.STOPPED
+
+
+def evidence_reason(code: Code) -> Reason:
+    """The reason that stands for an evidence source's error code."""
+    return Reason[f"EVIDENCE_{code.name}"]

@@ -18,7 +18,7 @@ from attestation.report.products import ProductLine, line_by_cpuid
 from attestation.report.tcb import decode_tcb
 from plan.document import DATA_HUB, Plan
 from sidecar.errors import SidecarError
-from sidecar.reasons import Exit, Reason
+from sidecar.reasons import Exit, Reason, evidence_reason
 from sidecar.well_known_sources import WELL_KNOWN
 
 _SECONDS: Final = 15.0
@@ -41,7 +41,7 @@ def show(plan: Plan | None, *, as_json: bool) -> Exit:
         report = parse_report(evidence.report)
     except EvidenceError as error:
         raise SidecarError(
-            Reason[f"EVIDENCE_{error.code.name}"], f"{error.source}: {error.detail}", exit_code=Exit.EVIDENCE
+            evidence_reason(error.code), f"{error.source}: {error.detail}", exit_code=Exit.EVIDENCE
         ) from None
     except FormatError as error:
         raise SidecarError(Reason.EVIDENCE_MALFORMED, str(error), exit_code=Exit.EVIDENCE) from None

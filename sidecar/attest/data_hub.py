@@ -19,7 +19,7 @@ from plan.document import DATA_HUB, Plan
 from sidecar.deadline import Deadline, retry_until
 from sidecar.errors import SidecarError
 from sidecar.log import Events
-from sidecar.reasons import Reason
+from sidecar.reasons import Reason, evidence_reason
 
 _RESOURCE: Final = "/cdh/resource/vault/token"
 _INFO_SIZE: Final = 16 * 1024
@@ -76,7 +76,7 @@ class DataHubLogin:
             if error.code is Code.AGENT_ERROR:
                 raise SidecarError(Reason.VERIFIER_DATA_HUB, _FAILED, retryable=True) from None
             raise SidecarError(
-                Reason[f"EVIDENCE_{error.code.name}"],
+                evidence_reason(error.code),
                 f"{error.source}: {error.detail}",
                 retryable=error.kind is Kind.BUSY,
             ) from None

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from attestation.errors import AttestationError
-from attestation.evidence import Code, EvidenceError, Kind, coco_document, collect_first
+from attestation.evidence import EvidenceError, Kind, coco_document, collect_first
 from kbs import guest, messages
 from kbs.ephemeral_key import EphemeralKey
 from kbs.trust import same_certificates
@@ -16,7 +16,7 @@ from sidecar.deadline import Deadline, retry_until
 from sidecar.errors import SidecarError, UnattestedKeyError
 from sidecar.http import VERIFIER, Answer, Client
 from sidecar.log import Events
-from sidecar.reasons import Reason
+from sidecar.reasons import Reason, evidence_reason
 
 if TYPE_CHECKING:
     from sidecar.attest.data_hub import DataHubLogin
@@ -191,11 +191,6 @@ def verifier_client(plan: Plan, gate: VerifierGate | None) -> Client:
     from kbs.attested import MAX_ATTESTED_ANSWER_SIZE
 
     return Client(VERIFIER, verifier.url, verifier.ca, limit=MAX_ATTESTED_ANSWER_SIZE, vet=gate.vet)
-
-
-def evidence_reason(code: Code) -> Reason:
-    """The reason that stands for an evidence source's error code."""
-    return Reason[f"EVIDENCE_{code.name}"]
 
 
 def read_pod_token(path: Path) -> str:
