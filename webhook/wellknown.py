@@ -17,6 +17,9 @@ SUPPORTED_INJECTOR_VERSIONS: Final = frozenset({FORMER_INJECTOR_VERSION, INJECTO
 
 # The key server's: the verifier and its OpenBao in one guest. manifests/overlays/kms-in-guests has the same names.
 KMS_NAMESPACE: Final = "morphisms-kms"
+SYSTEM_NAMESPACE: Final = "morphisms-system"
+# manifests/base/webhook: the registration calls the webhook for none of them.
+UNREVIEWED_NAMESPACES: Final = frozenset({SYSTEM_NAMESPACE, "kube-system", "kube-node-lease"})
 KMS_STATEFUL_SET: Final = "morphisms-verifier"
 KMS_PROFILE: Final = "kms"
 

@@ -19,13 +19,10 @@ from webhook.modes import Mode
 from webhook.scanner.kinds import ScannedKind
 from webhook.scanner.lister import AbsentKindError, ClusterLister
 from webhook.snapshot import Snapshot, snapshot_of_objects
-from webhook.wellknown import TEMPLATES_CONFIG_MAP
+from webhook.wellknown import SYSTEM_NAMESPACE, TEMPLATES_CONFIG_MAP
 
-SYSTEM: Final = "morphisms-system"
 CONFIGURATION: Final = "morphisms-webhook"
 _KEY: Final = "configuration.yaml"
-# The registration calls the webhook for none of them (manifests/base/webhook/mutating.yaml).
-OUTSIDE: Final = frozenset({SYSTEM, "kube-system", "kube-node-lease"})
 
 NAMESPACES: Final = ScannedKind("v1", "Namespace", "namespaces")
 NODES: Final = ScannedKind("v1", "Node", "nodes")
@@ -69,10 +66,10 @@ async def read_cluster(
     objects[NAMESPACES.kind] = await _namespaces(client, lister, namespace)
     templates = None
     try:
-        found = await client.find(f"/api/v1/namespaces/{SYSTEM}/configmaps/{TEMPLATES_CONFIG_MAP}")
+        found = await client.find(f"/api/v1/namespaces/{SYSTEM_NAMESPACE}/configmaps/{TEMPLATES_CONFIG_MAP}")
         templates = read_map(member(found or {}, "data"))
     except StatusError as error:
-        not_read.append(f"ConfigMap {SYSTEM}/{TEMPLATES_CONFIG_MAP}: the API server answers {error.status}")
+        not_read.append(f"ConfigMap {SYSTEM_NAMESPACE}/{TEMPLATES_CONFIG_MAP}: the API server answers {error.status}")
     whole = snapshot_of_objects([item for items in objects.values() for item in items])
     known = {NODES.kind, RUNTIME_CLASSES.kind} <= objects.keys()
     accepted = None if templates is None or not templates.templates.by_digest else templates.templates
@@ -104,17 +101,18 @@ async def _namespaces(client: Client, lister: ClusterLister, namespace: str | No
 
 async def _configuration(client: Client) -> Configuration:
     try:
-        found = await client.find(f"/api/v1/namespaces/{SYSTEM}/configmaps/{CONFIGURATION}")
+        found = await client.find(f"/api/v1/namespaces/{SYSTEM_NAMESPACE}/configmaps/{CONFIGURATION}")
     except StatusError as error:
         raise UnusableInputError(
-            f"ConfigMap {SYSTEM}/{CONFIGURATION} cannot be read ({error.status}); give the file with --config"
+            f"ConfigMap {SYSTEM_NAMESPACE}/{CONFIGURATION} cannot be read ({error.status}); give the file with --config"
         ) from None
     text = member(found or {}, "data").get(_KEY)
     if not isinstance(text, str):
         raise UnusableInputError(
-            f"there is no ConfigMap {SYSTEM}/{CONFIGURATION} with {_KEY}; install Morphisms, or give --config FILE"
+            f"there is no ConfigMap {SYSTEM_NAMESPACE}/{CONFIGURATION} with {_KEY}; install Morphisms, or give --config"
+            " FILE"
         )
     try:
-        return parse(text.encode(), Configuration, name=f"ConfigMap {SYSTEM}/{CONFIGURATION}").value
+        return parse(text.encode(), Configuration, name=f"ConfigMap {SYSTEM_NAMESPACE}/{CONFIGURATION}").value
     except ConfigurationError as error:
         raise UnusableInputError("; ".join(error.problems)) from None

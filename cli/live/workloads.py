@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
-from cli.live.cluster import OUTSIDE, LiveCluster
+from cli.live.cluster import LiveCluster
 from server.kubernetes.client import Client
 from server.kubernetes.errors import StatusError
 from webhook.modes import Mode
@@ -13,6 +13,7 @@ from webhook.scanner.evaluation import Evaluator
 from webhook.scanner.finding import Evaluation, Finding
 from webhook.scanner.kinds import SCANNED_KINDS, counts
 from webhook.scanner.lister import AbsentKindError, ClusterLister
+from webhook.wellknown import UNREVIEWED_NAMESPACES
 
 
 @dataclass(slots=True)
@@ -51,7 +52,7 @@ async def evaluate_cluster(
     target: Mode,
     namespace: str | None,
     progress: Callable[[str, int], None] = lambda kind, objects: None,
-    outside: Collection[str] = OUTSIDE,
+    outside: Collection[str] = UNREVIEWED_NAMESPACES,
 ) -> Evaluations:
     """Evaluate each workload. A kind that the API server does not list is named, never left out in silence."""
     evaluator = Evaluator(cluster.configuration, cluster.snapshot)

@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from cli.audit.words import mode_word
 from cli.live.cluster import LiveCluster
+from cli.preflight.injected_pod import requests
 from cli.preflight.lines import Line, State
-from cli.preflight.next_pod import requests
 from server.text import printable
 from webhook.configuration.profiles import Profile
 from webhook.configuration.templates_map import TemplatesMap

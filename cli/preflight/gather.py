@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
-from cli.live.cluster import NODES, OUTSIDE, RUNTIME_CLASSES, LiveCluster, every
+from cli.live.cluster import NODES, RUNTIME_CLASSES, LiveCluster, every
 from cli.preflight import checks
+from cli.preflight.injected_pod import as_anyones, injected_pod
 from cli.preflight.lines import Line, State
-from cli.preflight.next_pod import as_anyones, next_pod
 from server.kubernetes.client import Client
 from server.kubernetes.errors import KubernetesError, StatusError
 from webhook.configuration.profiles import Profile
@@ -17,6 +17,7 @@ from webhook.scanner.evaluation import Evaluator
 from webhook.scanner.finding import Evaluation
 from webhook.scanner.kinds import SCANNED_KINDS, ScannedKind, counts
 from webhook.scanner.lister import AbsentKindError, ClusterLister
+from webhook.wellknown import UNREVIEWED_NAMESPACES
 
 _PODS: Final = ScannedKind("v1", "Pod", "pods")
 _ADMISSION: Final = "admissionregistration.k8s.io/v1"
@@ -42,7 +43,7 @@ async def preflight(
     progress: Callable[[str, int, int], None],
 ) -> list[Line]:
     """Every line, in the order in which they are best read. Raises the client's errors, but for refusals."""
-    if namespace in OUTSIDE:
+    if namespace in UNREVIEWED_NAMESPACES:
         return [Line("namespace", State.FAILED, f"admission never looks at namespace {namespace}", _ROLLOUT)]
     lister = ClusterLister(client)
     items, lines = await _workloads(lister, namespace, progress)
@@ -93,7 +94,7 @@ async def _workloads(
 
 def _pods(cluster: LiveCluster, namespace: str, items: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
     for item in items:
-        pod = next_pod(item, namespace, cluster.configuration, cluster.snapshot)
+        pod = injected_pod(item, namespace, cluster.configuration, cluster.snapshot)
         if pod is not None:
             yield "/".join(_key(item)), pod
 

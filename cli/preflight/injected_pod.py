@@ -7,32 +7,25 @@ from decimal import Decimal
 from typing import Any
 
 from cli.knative.pod import REVISION_ONLY
-from webhook.admission.knative_template import template_pod, validate_template_owner_shape
+from cli.support.pod_resources import most_at_once
 from webhook.configuration.model import Configuration
 from webhook.errors import MalformedError
 from webhook.pod.container import containers_of
-from webhook.pod.workloads import knative_kind
 from webhook.quantity import amount_of
 from webhook.rewrite import rewrite
-from webhook.rewrite.template_choice import choose_template
-from webhook.scanner.made_pod import made_pod
+from webhook.scanner.made_pod import next_pod
 from webhook.snapshot import Snapshot
 from webhook.wellknown import KNATIVE_GROUP
 
 _RESOURCES = ("cpu", "memory")
 
 
-def next_pod(
+def injected_pod(
     item: dict[str, Any], namespace: str, configuration: Configuration, snapshot: Snapshot | None
 ) -> dict[str, Any] | None:
     """The pod; None for an object that cannot be read, which is a finding of its own."""
     try:
-        if knative_kind(item) is not None:
-            validate_template_owner_shape(item)
-            pod = template_pod(item, namespace, configuration, snapshot)
-        else:
-            pod = choose_template(made_pod(item).object, namespace, configuration, snapshot).pod
-        return rewrite(pod, snapshot).result
+        return rewrite(next_pod(item, namespace, configuration, snapshot).pod, snapshot).result
     except MalformedError:
         return None
 
@@ -62,16 +55,7 @@ def requests(spec: dict[str, Any], overhead: dict[str, Any]) -> dict[str, Decima
 
 def _reserved(spec: dict[str, Any], name: str) -> Decimal:
     own = amount_of(((spec.get("resources") or {}).get("requests") or {}).get(name))
-    if own is not None:
-        return own
-    beside = most = Decimal(0)
-    for each in spec.get("initContainers") or ():
-        amount = _amount(each, name)
-        most = max(most, beside + amount)
-        if each.get("restartPolicy") == "Always":
-            beside += amount
-    running = sum((_amount(each, name) for each in spec.get("containers") or ()), Decimal(0))
-    return max(most, beside + running)
+    return own if own is not None else most_at_once(spec, lambda container: _amount(container, name))
 
 
 def _amount(container: dict[str, Any], name: str) -> Decimal:

@@ -10,11 +10,11 @@ from server.files import UnusableInputError
 from server.kubernetes.client import Client
 from server.kubernetes.errors import StatusError
 from webhook.configuration.templates_map import read_map
+from webhook.wellknown import SYSTEM_NAMESPACE
 from webhook.wellknown import TEMPLATES_CONFIG_MAP as TEMPLATES
 
 _PAGE: Final = 500
 _VERSION_LABEL: Final = "app.kubernetes.io/version"
-_SYSTEM: Final = "morphisms-system"
 
 
 async def capture(client: Client, knative: str, version: str | None) -> dict[str, Any]:
@@ -54,12 +54,13 @@ async def _config_maps(client: Client, namespace: str) -> dict[str, dict[str, st
 
 
 async def _template(client: Client) -> dict[str, Any]:
-    config_map = await client.find(f"/api/v1/namespaces/{_SYSTEM}/configmaps/{TEMPLATES}")
+    config_map = await client.find(f"/api/v1/namespaces/{SYSTEM_NAMESPACE}/configmaps/{TEMPLATES}")
     templates = read_map(member(config_map or {}, "data")).templates
     current = None if templates.current is None else templates.by_digest.get(templates.current)
     if current is None:
         raise UnusableInputError(
-            f"ConfigMap {_SYSTEM}/{TEMPLATES} marks no container template as current; is the webhook running there?"
+            f"ConfigMap {SYSTEM_NAMESPACE}/{TEMPLATES} marks no container template as current; is the webhook running"
+            " there?"
         )
     return current.model_dump(mode="json", exclude_none=True)
 
@@ -85,5 +86,5 @@ def explain(error: StatusError) -> str:
     """A refusal of the API server, with what the command needs."""
     return (
         f"the API server refused ({error.status}); capture reads Deployments and ConfigMaps of Knative's namespace, one"
-        f" ConfigMap of {_SYSTEM}, and lists ServiceAccounts: see docs/workload-identity.md for the role"
+        f" ConfigMap of {SYSTEM_NAMESPACE}, and lists ServiceAccounts: see docs/workload-identity.md for the role"
     )

@@ -15,7 +15,7 @@ from cli.support.knative import containers_needing_entrypoint, pod_of_service
 from measured.image import Image, digest_of
 from measured.refusal import member
 from webhook.pod.schema import validate_pod_shape
-from webhook.pod.workloads import knative_kind, template_at, workload_of
+from webhook.pod.workloads import knative_kind, template_at, template_path
 
 
 def with_commands(
@@ -23,9 +23,7 @@ def with_commands(
 ) -> dict[str, Any]:
     """The object with these commands, as far as the images are known. Raises MalformedError."""
     result = deepcopy(item)
-    found = workload_of(item)
-    path = ("spec", "template") if knative_kind(item) == "Service" else () if found is None else found.template
-    template = template_at(result, path)
+    template = template_at(result, template_path(item))
     if template is None or not isinstance(template.get("spec"), dict):
         return result
     name = str(member(item, "metadata").get("name") or "")

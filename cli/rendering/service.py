@@ -21,6 +21,7 @@ from measured.image import Image
 from measured.pod import INITDATA_ANNOTATION, TEMPLATE_ANNOTATION
 from measured.pod_name import PodName
 from measured.refusal import Refusal, member, objects
+from measured.users import GROUPS
 
 _LONGEST_SERVICE: Final = 52
 """The Revision's name is the Service's, a dash and ten digits; 63 characters at most."""
@@ -142,6 +143,7 @@ def _with_template_fields(service: dict[str, Any], prepared: Mapping[str, Any], 
         if "securityContext" in other:
             own["securityContext"] = deepcopy(other["securityContext"])
     fill_in(template["spec"], settings)
-    for container in (*objects(template["spec"].get("containers")), *objects(template["spec"].get("initContainers"))):
-        container.setdefault("resources", {})
+    for group in GROUPS:
+        for container in objects(template["spec"].get(group)):
+            container.setdefault("resources", {})
     return result

@@ -17,6 +17,8 @@ from webhook.request import User
 
 REPLICA_SETS = User("system:serviceaccount:kube-system:replicaset-controller", ("system:authenticated",))
 """Who creates the pods of Deployments, Knative's among them."""
+A_TEMPLATE_HASH = "5d4f8c7b99"
+"""Like those that a Deployment's controller puts behind its name."""
 
 
 class Source(Protocol):
@@ -53,7 +55,8 @@ class Source(Protocol):
 
 def names_of_deployment(name: str) -> list[str]:
     """Pods of a Deployment, by two hashes of its template."""
-    return [f"{name}-{template}-"[:58] + random for template, random in (("5d4f8c7b99", "x2x4z"), ("7c8f9", "b9bqw"))]
+    hashes = ((A_TEMPLATE_HASH, "x2x4z"), ("7c8f9", "b9bqw"))
+    return [f"{name}-{template}-"[:58] + random for template, random in hashes]
 
 
 def write_users(spec: Mapping[str, Any], images: Mapping[str, Image]) -> None:

@@ -14,24 +14,15 @@ from decimal import ROUND_CEILING, Decimal
 from typing import Any
 
 from cli.rendering.files import TrustedGuest
-from measured.refusal import member, objects
+from cli.support.pod_resources import most_at_once
+from measured.refusal import member
 from webhook.quantity import amount_of, quantity_text
 
 
 def cpu_limit(pod: Mapping[str, Any]) -> Decimal:
     """Of the whole pod, in cores."""
     spec = member(pod, "spec")
-    whole = _limit(spec)
-    if whole:
-        return whole
-    sidecars = most = Decimal(0)
-    for container in objects(spec.get("initContainers")):
-        if container.get("restartPolicy") == "Always":
-            sidecars += _limit(container)
-            most = max(most, sidecars)
-        else:
-            most = max(most, sidecars + _limit(container))
-    return max(most, sidecars + sum(map(_limit, objects(spec.get("containers"))), Decimal(0)))
+    return _limit(spec) or most_at_once(spec, _limit)
 
 
 def vcpus(pod: Mapping[str, Any], base: int) -> int:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from cli.rendering.files import Inputs
 from cli.rendering.refused import RefusedError
-from cli.rendering.source import REPLICA_SETS, admitted, names_of_deployment, write_users
+from cli.rendering.source import A_TEMPLATE_HASH, REPLICA_SETS, admitted, names_of_deployment, write_users
 from cli.support.admission import AUTHOR, Admission
 from measured.image import Image
 from measured.pod import INITDATA_ANNOTATION, TEMPLATE_ANNOTATION
@@ -16,11 +16,12 @@ from measured.pod_name import PodName, name_of_deployment, name_of_stateful_set
 from measured.refusal import Refusal, member
 from webhook.pod.pod import Pod
 from webhook.pod.schema import validate_pod_shape
-from webhook.pod.workloads import as_made, template_at, workload_of
+from webhook.pod.workloads import as_made, template_at, template_path, workload_of
 from webhook.request import User
 from webhook.rewrite import rewrite
 from webhook.rules import NEEDED_FOR_INJECTION
 from webhook.rules.rule import Subject, evaluate
+from webhook.wellknown import POD_TEMPLATE_HASH
 
 KINDS: Final = ("Pod", "Deployment", "StatefulSet")
 _LONGEST: Final = {"Pod": 63, "Deployment": 63, "StatefulSet": 57}
@@ -48,8 +49,7 @@ class Workload:
         self._result = deepcopy(item)
         self._name = str(member(item, "metadata").get("name") or "")
         self._service = _service(self._kind, namespace, self._name, inputs)
-        found = workload_of(item)
-        template = template_at(self._result, () if found is None else found.template)
+        template = template_at(self._result, template_path(item))
         if template is None or not isinstance(template.get("spec"), dict):
             raise RefusedError([Refusal("spec.template", "is missing")])
         self._template = template
@@ -81,8 +81,8 @@ class Workload:
         spec = deepcopy(self._template["spec"])
         name = None
         if self._kind == "Deployment":
-            metadata["generateName"] = f"{self._name}-5d4f8c7b99-"
-            metadata["labels"] = {**(metadata.get("labels") or {}), "pod-template-hash": "5d4f8c7b99"}
+            metadata["generateName"] = f"{self._name}-{A_TEMPLATE_HASH}-"
+            metadata["labels"] = {**(metadata.get("labels") or {}), POD_TEMPLATE_HASH: A_TEMPLATE_HASH}
             name = name_of_deployment(self._name)
         elif self._kind == "StatefulSet":
             metadata["name"] = spec["hostname"] = f"{self._name}-0"

@@ -14,11 +14,11 @@ import yaml
 
 from attestation.verifier.policies.model import AppraisalPolicy
 from cli.main import main
+from cli.proof.guest_requests import Host, guest_requests, start
 from cli.support.admission import Admission
 from measured.measured_document import MeasuredDocument, differences, document_of_annotation
 from measured.pod import INITDATA_ANNOTATION
 from tests.cli import kinds, rendering
-from tests.measured.guest_requests import Host, guest_requests, start
 from tests.support.policy_engine import Engine
 from webhook.admission.namespace_workloads import workloads_in
 from webhook.configuration.model import Configuration

@@ -19,11 +19,11 @@ from attestation.verifier.policies.model import AppraisalPolicy
 from cli.knative.pod import pod_of
 from cli.knative.settings import read_settings
 from cli.main import main
+from cli.proof.guest_requests import Host, guest_requests
 from cli.support.admission import Admission
 from measured.measured_document import differences, document_of_annotation
 from measured.pod import INITDATA_ANNOTATION
 from tests.cli import rendering
-from tests.measured.guest_requests import Host, guest_requests
 from tests.support.policy_engine import Engine
 from webhook.configuration.accepted_templates import AcceptedTemplates
 from webhook.configuration.container_template import ContainerTemplate

@@ -16,13 +16,13 @@ import yaml
 
 from attestation.verifier.policies.model import AppraisalPolicy
 from cli.main import main
+from cli.proof.guest_requests import Host, guest_requests
 from measured.measured_document import differences, document_of_annotation, document_of_text
 from measured.pod import INITDATA_ANNOTATION, TEMPLATE_ANNOTATION
 from plan.codec import read_plan
 from plan.layout import CONTAINER, PLAN_VARIABLE
 from tests.cli import rendering
 from tests.cli.test_render_measured import applied
-from tests.measured.guest_requests import Host, guest_requests
 from tests.support.policy_engine import Engine
 from tests.support.trees import tree
 

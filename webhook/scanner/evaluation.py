@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 from webhook.admission.authored_fields import authored_field
 from webhook.admission.enforcement import action
 from webhook.admission.exceptions import in_force, split, workloads_of_object, workloads_of_pod, workloads_of_revision
-from webhook.admission.knative_template import template_pod, validate_template_owner_shape, violations_after_injection
+from webhook.admission.knative_template import violations_after_injection
 from webhook.admission.opt_in_notes import bare_references, holds_bare_references, opt_in_notes
 from webhook.configuration.exceptions import PolicyException
 from webhook.configuration.model import Configuration
@@ -22,11 +22,10 @@ from webhook.pod.schema import validate_metadata_shape
 from webhook.pod.workloads import knative_kind, template_path, workload_of
 from webhook.request import User
 from webhook.rewrite import rewrite
-from webhook.rewrite.template_choice import choose_template
 from webhook.rules import BY_ID, POD
 from webhook.rules.rule import OF_SOURCE, Rule, Severity, Subject, Violation, evaluate
 from webhook.scanner.finding import Evaluation, Finding, FindingClass, ObjectId
-from webhook.scanner.made_pod import made_pod
+from webhook.scanner.made_pod import next_pod
 from webhook.snapshot import Snapshot
 from webhook.wellknown import LAST_APPLIED, MIRROR
 
@@ -129,16 +128,13 @@ class Evaluator:
         return None if self._snapshot is None else self._snapshot.now
 
     def _source(self, item: dict[str, Any], namespace: str) -> _Source:
+        pod, user = next_pod(item, namespace, self.configuration, self._snapshot)
         kind = knative_kind(item)
         if kind is not None:
-            validate_template_owner_shape(item)
-            pod = template_pod(item, namespace, self.configuration, self._snapshot)
             workloads = workloads_of_object(item) if kind == "Service" else workloads_of_revision(item)
-            return _Source(item, pod, None, workloads, True)
-        made = made_pod(item)
-        pod = choose_template(made.object, namespace, self.configuration, self._snapshot).pod
-        workloads = () if made.user is None else workloads_of_pod(made.user, pod)
-        return _Source(item, pod, made.user, workloads, False)
+        else:
+            workloads = () if user is None else workloads_of_pod(user, pod)
+        return _Source(item, pod, user, workloads, kind is not None)
 
     def _after_injection(self, source: _Source) -> tuple[Violation, ...]:
         """What is violated in the pod that injection yields, with fields of the object as it was written."""

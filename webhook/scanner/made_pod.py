@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
+from webhook.admission.knative_template import template_pod, validate_template_owner_shape
+from webhook.configuration.model import Configuration
 from webhook.errors import MalformedError
+from webhook.pod.pod import Pod
 from webhook.pod.schema import validate_pod_shape
-from webhook.pod.workloads import template_at, template_path, with_claims, workload_of
+from webhook.pod.workloads import knative_kind, template_at, template_path, with_claims, workload_of
 from webhook.request import User
+from webhook.rewrite.template_choice import choose_template
 from webhook.scanner.untyped import controller_of
+from webhook.snapshot import Snapshot
 from webhook.wellknown import POD_TEMPLATE_HASH
 
 # Of a pod that runs already: the scheduler chose the node, and the kubelet keeps the others.
@@ -25,6 +30,25 @@ class MadePod(NamedTuple):
 
     object: dict[str, Any]
     user: User | None
+
+
+class NextPod(NamedTuple):
+    """`user` is None for Knative's kinds too, whose pods a Deployment's controller creates."""
+
+    pod: Pod
+    user: User | None
+
+
+def next_pod(item: dict[str, Any], namespace: str, configuration: Configuration, snapshot: Snapshot | None) -> NextPod:
+    """The next pod of any workload before injection, with the container template that it gets.
+
+    Raises MalformedError.
+    """
+    if knative_kind(item) is not None:
+        validate_template_owner_shape(item)
+        return NextPod(template_pod(item, namespace, configuration, snapshot), None)
+    made = made_pod(item)
+    return NextPod(choose_template(made.object, namespace, configuration, snapshot).pod, made.user)
 
 
 def made_pod(item: dict[str, Any]) -> MadePod:

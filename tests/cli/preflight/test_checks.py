@@ -9,8 +9,8 @@ import pytest
 
 from cli.live.cluster import LiveCluster
 from cli.preflight import checks
+from cli.preflight.injected_pod import as_anyones, injected_pod, requests
 from cli.preflight.lines import Line, State, is_go
-from cli.preflight.next_pod import as_anyones, next_pod, requests
 from tests.cli.audit.found import SNAPSHOT, deployment
 from webhook.configuration.model import Configuration
 from webhook.configuration.templates_map import read_map
@@ -93,7 +93,7 @@ def test_every_replica_has_to_know_the_current_template() -> None:
 
 def _capacity(node: Json, overhead: Json, *running: Json, container: Json | None = None) -> State:
     item = deployment("shop", "web", container or {"resources": {"requests": {"cpu": "1", "memory": "1Gi"}}})
-    pod = next_pod(item, "shop", CONFIGURATION, SNAPSHOT)
+    pod = injected_pod(item, "shop", CONFIGURATION, SNAPSHOT)
     assert pod is not None
     classes = [{"metadata": {"name": "kata-qemu-snp"}, "overhead": {"podFixed": overhead}}]
     [line] = checks.capacity([("Deployment/web", pod)], {"kata-snp": KATA}, [node], list(running), classes)
@@ -173,7 +173,7 @@ def test_the_pod_that_is_tried_out_claims_no_owner_and_no_label_of_knative() -> 
         "metadata": {"name": "web", "namespace": "shop"},
         "spec": {"template": {"spec": {"containerConcurrency": 1, "containers": [{"image": "x@sha256:" + "a" * 64}]}}},
     }
-    pod = next_pod(service, "shop", CONFIGURATION, SNAPSHOT)
+    pod = injected_pod(service, "shop", CONFIGURATION, SNAPSHOT)
     assert pod is not None
     tried = as_anyones(pod)
     assert set(tried["metadata"]) == {"generateName", "labels", "annotations"}

@@ -17,7 +17,7 @@ from webhook.scanner.finding import ObjectId, link_of
 from webhook.scanner.reports.results import Result
 from webhook.scanner.untyped import mapping, mappings
 from webhook.snapshot import Snapshot
-from webhook.wellknown import KMS_NAMESPACE
+from webhook.wellknown import KMS_NAMESPACE, UNREVIEWED_NAMESPACES
 
 _OUT_OF_A_KUBELETS_REACH: Final = "node-restriction.kubernetes.io/"
 _ENTRIES: Final = {
@@ -32,7 +32,6 @@ _ENTRIES: Final = {
         "validate-connect": ("enforce", "inject", "audit"),
     },
 }
-LEFT_OUT: Final = frozenset({"morphisms-system", "kube-system", "kube-node-lease"})
 _DATA_PATH: Final = frozenset({"activator", "queue-proxy", "autoscaler"})
 _MOST_NAMES: Final = 10
 
@@ -94,7 +93,7 @@ def _registration(facts: ClusterFacts) -> Iterator[Result]:
                     f"the entry {name} has no caBundle, so the API server cannot call it; see docs/certificates.md"
                 )
                 yield _result("cluster/registration", "fail", "high", message, resource)
-            left_out = sorted(_left_out(entry) - LEFT_OUT)
+            left_out = sorted(_left_out(entry) - UNREVIEWED_NAMESPACES)
             if left_out:
                 message = f"the entry {name} leaves out namespaces: {_names(left_out)}; nothing is reviewed there"
                 yield _result("cluster/registration", "warn", "high", message, resource)
