@@ -15,12 +15,13 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from tests.bench.golang import go
+from tests.support.shown import Report
 
 _HERE = Path(__file__).parent
 _CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "morphisms" / "cluster"
@@ -28,8 +29,6 @@ SMALL = "-s -w"
 # Clients refuse a server that does not tell its version.
 _VERSION = "k8s.io/component-base/version"
 KUBERNETES_FLAGS = f"{SMALL} -X {_VERSION}.gitVersion=v1.36.3 -X {_VERSION}.gitMajor=1 -X {_VERSION}.gitMinor=36"
-
-Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)

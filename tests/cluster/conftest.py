@@ -19,20 +19,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.cluster import binaries
-from tests.cluster.binaries import Report
 from tests.cluster.controlplane import ControlPlane, control_plane
 from tests.cluster.installation import Installation, running
 from tests.cluster.knative import Knative, alone
 from tests.cluster.namespace import Namespace
 from tests.cluster.nodes import add_confidential_node, add_node
+from tests.support.shown import Report, report_of
 
 _HERE = Path(__file__).parent
 
@@ -46,14 +44,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="package")
 def _report(request: pytest.FixtureRequest) -> Report:
-    """Shows a line in spite of pytest's capturing."""
-    capture = request.config.pluginmanager.getplugin("capturemanager")
-
-    def report(line: str) -> None:
-        with capture.global_and_fixture_disabled() if capture else contextlib.nullcontext():
-            print(f"\n{line}", file=sys.stderr, flush=True)
-
-    return report
+    return report_of(request.config)
 
 
 @pytest.fixture(scope="package")

@@ -26,6 +26,33 @@ CONFIGURATIONS: Final[dict[str, dict[str, Any]]] = {
     QUEUE_IMAGE: {"Entrypoint": ["/ko-app/queue"], "User": "65532:65532"},
     SIDECAR: {"Entrypoint": ["/usr/bin/morphisms-init"], "User": "65532:65532"},
 }
+SERVICE: Final = f"""\
+apiVersion: serving.knative.dev/v1
+kind: Service
+metadata:
+  name: payments
+  annotations:
+    morphisms.dev/secret-tls: ~/tls#certificate
+spec:
+  template:
+    spec:
+      containers:
+        - image: {APP_IMAGE}
+          command: [/app]
+          env:
+            - name: DB_PASSWORD
+              value: vault:~/db#password
+            - name: COLOUR
+              value: blue
+          securityContext: {{readOnlyRootFilesystem: true, capabilities: {{drop: [ALL]}}}}
+          volumeMounts:
+            - {{name: scratch, mountPath: /scratch}}
+            - {{name: settings, mountPath: /etc/settings, readOnly: true}}
+      volumes:
+        - {{name: scratch, emptyDir: {{}}}}
+        - {{name: settings, configMap: {{name: settings}}}}
+"""
+"""Files and an environment variable from Vault, and volumes; named payments."""
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from cli.main import main
+from cli.proof.guest_requests import Host, guest_requests
 from measured.measured_document import differences, document_of_annotation
 from measured.pod import INITDATA_ANNOTATION
 from tests.cli import rendering
@@ -23,7 +24,6 @@ from tests.cluster.controlplane import ControlPlane
 from tests.cluster.namespace import Namespace
 from tests.cluster.rendered import write_inputs
 from tests.manifests.rendering import MANIFESTS
-from tests.measured.guest_requests import Host, guest_requests
 from tests.support.policy_engine import Engine
 from tests.support.until import until
 

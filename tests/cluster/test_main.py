@@ -19,9 +19,9 @@ from tests.cluster.controlplane import ControlPlane
 from tests.cluster.etcd import holds
 from tests.cluster.installation import Installation
 from tests.cluster.keyserver import KeyServer, key_server
-from tests.cluster.knative import APP_IMAGE, Knative, make_service, pod_of, revisions, settled
+from tests.cluster.knative import Knative, make_service, pod_of, revisions, settled
 from tests.cluster.namespace import Namespace
-from tests.cluster.rendered import SIDECAR, capture, write_inputs
+from tests.cluster.rendered import SERVICE, SIDECAR, capture, write_inputs
 from tests.e2e.forwarder import Forwarder, forwarder
 from tests.support import packages
 from tests.support.simulated_machine import simulated_machine
@@ -118,25 +118,6 @@ def _is_rewritten(pod: Object) -> None:
     assert pod["metadata"]["annotations"]["morphisms.dev/status"]
 
 
-_RENDERED = f"""\
-apiVersion: serving.knative.dev/v1
-kind: Service
-metadata:
-  name: payments
-  annotations:
-    morphisms.dev/secret-tls: ~/tls#certificate
-spec:
-  template:
-    spec:
-      containers:
-        - image: {APP_IMAGE}
-          command: [/app]
-          env:
-            - name: DB_PASSWORD
-              value: vault:~/db#password
-"""
-
-
 @pytest.fixture
 def machine(morphisms: Installation, keys: KeyServer) -> Iterator[Forwarder]:
     """Where the default profile's guests get their reports: which machine that is, each test says."""
@@ -160,7 +141,7 @@ def test_a_rendered_service_gets_its_secrets_in_the_guest_of_its_document_and_in
     trust = yaml.safe_load((tmp_path / "trust.yaml").read_text())
     trust |= {"guests": ["simulated"], "vault": {"mount": "jwt-prod", "role": "knative"}}
     (tmp_path / "trust.yaml").write_text(yaml.safe_dump(trust))
-    (tmp_path / "service.yaml").write_text(_RENDERED)
+    (tmp_path / "service.yaml").write_text(SERVICE)
     options += ["-f", str(tmp_path / "service.yaml"), "-o", str(tmp_path / "out")]
     assert main(["render", "-n", here.name, *options]) == 0
     cluster.user("dev").kubectl("-n", here.name, "apply", "-f", tmp_path / "out" / "service.yaml")

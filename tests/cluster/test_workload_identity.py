@@ -13,45 +13,17 @@ import pytest
 import yaml
 
 from cli.main import main
+from cli.proof.guest_requests import Host, guest_requests
 from measured.measured_document import differences, document_of_annotation
 from measured.pod import INITDATA_ANNOTATION
 from plan.layout import CONTAINER
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.installation import Installation
-from tests.cluster.knative import APP_IMAGE, pod_of
+from tests.cluster.knative import pod_of
 from tests.cluster.namespace import Namespace
-from tests.cluster.rendered import CONFIGURATIONS, capture, found, pinned_sidecar, write_inputs
-from tests.measured.guest_requests import Host, guest_requests
+from tests.cluster.rendered import CONFIGURATIONS, SERVICE, capture, found, pinned_sidecar, write_inputs
 from tests.support.policy_engine import Engine
 from tests.webhook.properties.test_measured_services import FOREIGN, Change, changes
-
-SERVICE: Final = """\
-apiVersion: serving.knative.dev/v1
-kind: Service
-metadata:
-  name: payments
-  annotations:
-    morphisms.dev/secret-tls: ~/tls#certificate
-spec:
-  template:
-    spec:
-      containers:
-        - image: {image}
-          command: [/app]
-          env:
-            - name: DB_PASSWORD
-              value: vault:~/db#password
-            - name: COLOUR
-              value: blue
-          securityContext: {{readOnlyRootFilesystem: true, capabilities: {{drop: [ALL]}}}}
-          volumeMounts:
-            - {{name: scratch, mountPath: /scratch}}
-            - {{name: settings, mountPath: /etc/settings, readOnly: true}}
-      volumes:
-        - {{name: scratch, emptyDir: {{}}}}
-        - {{name: settings, configMap: {{name: settings}}}}
-"""
-
 
 DRY_RUN: Final = {"dryRun": "All"}
 
@@ -80,7 +52,7 @@ def applied(
     with pinned_sidecar(morphisms):
         here = Namespace.make(cluster.admin, "enforce", {})
         options = write_inputs(folder, capture(cluster))
-        (folder / "service.yaml").write_text(SERVICE.format(image=APP_IMAGE))
+        (folder / "service.yaml").write_text(SERVICE)
         options += ["-f", str(folder / "service.yaml")]
         assert main(["render", "-n", here.name, *options, "-o", str(folder / "out")]) == 0
         service = yaml.safe_load((folder / "out" / "service.yaml").read_text())

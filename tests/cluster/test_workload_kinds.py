@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from cli.main import main
+from cli.proof.guest_requests import Host, guest_requests
 from measured.measured_document import differences, document_of_annotation
 from measured.pod import INITDATA_ANNOTATION
 from tests.cli import kinds
@@ -22,7 +23,6 @@ from tests.cluster.installation import Installation
 from tests.cluster.knative import APP_IMAGE, QUEUE_IMAGE
 from tests.cluster.namespace import Namespace
 from tests.cluster.rendered import CONFIGURATIONS, capture, failures, pinned_sidecar, write_inputs
-from tests.measured.guest_requests import Host, guest_requests
 from tests.support.policy_engine import Engine
 
 _CLAIMED: Final = ("Pod", "Deployment", "StatefulSet")

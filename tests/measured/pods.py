@@ -6,10 +6,10 @@ import copy
 import random
 from typing import Any, Final
 
+from cli.proof.guest_requests import Host, Request, guest_requests
 from measured.image import Image, digest_of, read_image
 from measured.pod import Choices, measure
 from measured.policy import write_policy
-from tests.measured.guest_requests import Host, Request, guest_requests
 
 APP: Final = f"registry.test/app:v1@sha256:{'a' * 64}"
 TOOL: Final = f"registry.test/tool@sha256:{'b' * 64}"

@@ -10,11 +10,11 @@ from typing import Any, Final
 
 import pytest
 
+from cli.proof.guest_requests import Host, Request, end, run, start, stop
 from measured.image import Image, digest_of, read_image
 from measured.pod import Choices, measure
 from measured.policy import read_policy, rules_digest, rules_text, write_policy
 from tests.measured import pods
-from tests.measured.guest_requests import Host, Request, end, run, start, stop
 from tests.support.paths import SHARED
 from tests.support.policy_engine import Engine
 

@@ -13,9 +13,9 @@ from typing import Any, Final
 
 import pytest
 
+from cli.proof.guest_requests import Request
 from measured.policy import rules_text
 from tests.measured import pods
-from tests.measured.guest_requests import Request
 from tests.measured.test_policy_admits import allowed, container_of
 from tests.support.policy_engine import Engine
 

@@ -7,27 +7,18 @@ handler is plain runc: no test here says anything about VMs or SNP.
 
 from __future__ import annotations
 
-import contextlib
-import sys
 from collections.abc import Iterator
 
 import pytest
 
-from tests.cluster.binaries import Report
 from tests.node import programs
 from tests.node.stack import Stack, running
+from tests.support.shown import Report, report_of
 
 
 @pytest.fixture(scope="session")
 def report(request: pytest.FixtureRequest) -> Report:
-    """Shows a line in spite of pytest's capturing."""
-    capture = request.config.pluginmanager.getplugin("capturemanager")
-
-    def show(line: str) -> None:
-        with capture.global_and_fixture_disabled() if capture else contextlib.nullcontext():
-            print(f"\n{line}", file=sys.stderr, flush=True)
-
-    return show
+    return report_of(request.config)
 
 
 @pytest.fixture(scope="session")

@@ -17,13 +17,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cli.knative.pod import pod_of
+from cli.proof.guest_requests import Host, Request, guest_requests
 from cli.rendering.files import Inputs, read_images, read_inputs
 from cli.rendering.rendering import Rendering, configuration_of, render
 from cli.support.admission import Admission
 from measured.measured_document import differences, document_of_annotation
 from measured.pod import INITDATA_ANNOTATION
 from tests.cli import rendering
-from tests.measured.guest_requests import Host, Request, guest_requests
 from tests.support.policy_engine import Engine
 from tests.webhook.properties.measured_services import Service, services
 from webhook.request import User
