@@ -20,6 +20,9 @@ from typing import Final
 # Kubernetes allows 256 KiB for all annotations; a generated policy was seen at 75 KB plain.
 _MAX_ENCODED: Final = 256 * 1024
 _MAX_PLAIN: Final = 512 * 1024
+# The member OS of gzip's header (RFC 1952, 2.3), which Python 3.11 sets to Unix and 3.13 to unknown.
+_SYSTEM_AT: Final = 9
+_UNIX: Final = b"\x03"
 # No key of the format has more parts; the time to read one grows with the square of them.
 _MANY_PARTS: Final = re.compile(rb"(?:[A-Za-z0-9_\"' \t-]{1,64}\.){8}")
 _MAX_OUTSIDE: Final = 8 * 1024
@@ -61,8 +64,9 @@ def _read(encoded: str) -> Initdata:
 
 
 def write_initdata(toml: bytes) -> str:
-    """The annotation's value for a document; the same bytes for the same document."""
-    return base64.b64encode(gzip.compress(toml, 9, mtime=0)).decode()
+    """The annotation's value for a document; the same bytes for the same document, by every Python with one zlib."""
+    compressed = gzip.compress(toml, 9, mtime=0)
+    return base64.b64encode(compressed[:_SYSTEM_AT] + _UNIX + compressed[_SYSTEM_AT + 1 :]).decode()
 
 
 def parse_initdata(toml: bytes) -> Initdata:
