@@ -29,6 +29,8 @@ POD_TEMPLATE_HASH: Final = "pod-template-hash"
 KUBE_CONTROLLER_MANAGER: Final = "system:kube-controller-manager"
 # Where the replicas share the container templates, in their own namespace.
 TEMPLATES_CONFIG_MAP: Final = "morphisms-webhook-templates"
+# Where the scanner publishes what it reached, in the same namespace.
+PROBES_CONFIG_MAP: Final = "morphisms-probes"
 
 DEFAULT_CONTAINER: Final = "kubectl.kubernetes.io/default-container"
 LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"

@@ -33,7 +33,8 @@ pods need: RuntimeClass and nodes, a container template that all replicas know, 
 and overhead, and the API server's own answer to each injected pod: LimitRange, ResourceQuota and Pod Security.
 
 It stores nothing. For that answer it creates pods as a dry run, which needs the right to create pods; without it the
-line is `not-evaluated`. What only pods of the cluster can reach (verifier, Vault, key set) is `not-evaluated` too.
+line is `not-evaluated`. What only the cluster can reach (verifier, Vault, names, key set) it reads from the scanner's
+probes (docs/operations.md); without them it is `not-evaluated` too.
 A line that is not evaluated is no-go, unless --allow-unevaluated. Other admission plug-ins are named as not looked at.
 
 -o json prints one object:

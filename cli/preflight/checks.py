@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
 
@@ -16,12 +17,20 @@ from webhook.configuration.templates_map import TemplatesMap
 from webhook.modes import Mode
 from webhook.quantity import amount_of, quantity_text
 from webhook.scanner.finding import Evaluation
+from webhook.scanner.probes.published import Check, Published
 from webhook.snapshot import RuntimeClassRecord, node_record
 
 _PLACEMENT: Final = "docs/install.md"
 _RULES: Final = "docs/rules.md"
 _ROLLOUT: Final = "docs/rollout.md#what-preflight-looks-at"
 _TEMPLATES: Final = "docs/operations.md#container-templates"
+_PROBES: Final = "docs/operations.md#what-only-the-cluster-reaches"
+_ONLY_FROM_WITHIN: Final = {
+    Check.VERIFIER: ("whether pods reach the verifier and trust its certificate", _PROBES),
+    Check.VAULT: ("whether pods reach Vault and trust its certificate", _PROBES),
+    Check.CLUSTER_NAME: ("whether the verifier knows this cluster and its issuer", "docs/verifier.md"),
+    Check.KEY_SET: ("whether the verifier has the cluster's present token keys", _PROBES),
+}
 # Our registrations and guards are called so (manifests/).
 _OURS: Final = "morphisms"
 
@@ -180,27 +189,33 @@ def other_plugins(objects: Mapping[str, Sequence[dict[str, Any]] | None]) -> Ite
             yield Line("other-plugins", State.NOTE, text, _ROLLOUT)
 
 
-def only_from_within() -> Iterator[Line]:
-    """What this command cannot know, because only the cluster reaches it."""
-    for what, question in (
-        ("verifier", "whether pods reach the verifier and trust its certificate"),
-        ("vault", "whether pods reach Vault and trust its certificate"),
-        ("key-set", "whether the verifier has the cluster's present token keys"),
-    ):
-        text = f"{question} is not known from here; look at the pods of a first workload"
-        yield Line(what, State.NOT_EVALUATED, text, "docs/doctor.md")
+def only_from_within(
+    published: Published | None, problem: str, about: str, now: datetime, *, names: bool
+) -> Iterator[Line]:
+    """What only the cluster reaches, by the scanner's probes. `problem` says why there are none.
+
+    `about` is the digest of what this configuration has probed; `names`: also cluster name and issuer.
+    """
+    if published is not None:
+        problem = published.why_not_counted(about, now)
+    for check, (question, link) in _ONLY_FROM_WITHIN.items():
+        if check is Check.CLUSTER_NAME and not names:
+            continue
+        probe = None if published is None or problem else published.probes.get(check)
+        if probe is None:
+            text = f"{question} is not known from here: {problem or 'the scanner has not probed it'}"
+            yield Line(check.value, State.NOT_EVALUATED, text, link)
+        else:
+            yield Line(check.value, State(probe.state.value), printable(probe.text), link)
 
 
-def same_names(cluster: str, issuer: str | None, entries: Mapping[str, str] | None) -> Iterator[Line]:
-    """Whether the verifier's configuration names this cluster and its tokens' issuer. None: it was not given."""
+def same_names(cluster: str, issuer: str | None, entries: Mapping[str, str]) -> Iterator[Line]:
+    """Whether the verifier's configuration, by its clusters' names and issuers, has this cluster and its issuer."""
     state, text = _same_names(cluster, issuer, entries)
     yield Line("cluster-name", state, text, "docs/verifier.md")
 
 
-def _same_names(cluster: str, issuer: str | None, entries: Mapping[str, str] | None) -> tuple[State, str]:
-    if entries is None:
-        text = "cluster name and issuer are not compared with the verifier's: give its file with --verifier-config"
-        return State.NOT_EVALUATED, text
+def _same_names(cluster: str, issuer: str | None, entries: Mapping[str, str]) -> tuple[State, str]:
     if cluster not in entries:
         known = ", ".join(map(printable, sorted(entries))) or "none"
         return State.FAILED, f"the verifier knows no cluster {cluster}; it knows {known}"

@@ -17,7 +17,8 @@ from webhook.scanner.evaluation import Evaluator
 from webhook.scanner.finding import Evaluation
 from webhook.scanner.kinds import SCANNED_KINDS, ScannedKind, counts
 from webhook.scanner.lister import AbsentKindError, ClusterLister
-from webhook.wellknown import UNREVIEWED_NAMESPACES
+from webhook.scanner.probes.published import Published, about, read_published
+from webhook.wellknown import PROBES_CONFIG_MAP, SYSTEM_NAMESPACE, UNREVIEWED_NAMESPACES
 
 _PODS: Final = ScannedKind("v1", "Pod", "pods")
 _ADMISSION: Final = "admissionregistration.k8s.io/v1"
@@ -67,8 +68,11 @@ async def preflight(
     lines += await _capacity(lister, cluster, pods, profiles)
     progress("the API server's own admission", 2, 3)
     lines += await _tried(client, namespace, pods)
-    lines += checks.same_names(cluster.configuration.cluster, await _issuer(client), entries)
-    lines += checks.only_from_within()
+    if entries is not None:
+        lines += checks.same_names(cluster.configuration.cluster, await _issuer(client), entries)
+    published, problem = await _published(client)
+    subject, now = about(cluster.configuration), client.clock.now()
+    lines += checks.only_from_within(published, problem, subject, now, names=entries is None)
     lines += checks.other_plugins(plugins)
     return lines
 
@@ -140,6 +144,23 @@ async def _tried(client: Client, namespace: str, pods: list[tuple[str, dict[str,
         text = f"{len(pods) - _MOST_TRIED} more pods were not tried out"
         lines.append(Line("api-server", State.NOT_EVALUATED, text, _ROLLOUT))
     return lines
+
+
+async def _published(client: Client) -> tuple[Published | None, str]:
+    """What the scanner publishes; without it, the reason."""
+    what = f"ConfigMap {SYSTEM_NAMESPACE}/{PROBES_CONFIG_MAP}"
+    try:
+        found = await client.find(f"/api/v1/namespaces/{SYSTEM_NAMESPACE}/configmaps/{PROBES_CONFIG_MAP}")
+    except StatusError as error:
+        return None, f"{what}: the API server answers {error.status}"
+    except KubernetesError as error:
+        return None, f"{what}: {error}"
+    if found is None:
+        return None, "the scanner publishes no probes; add the component scanner-probes"
+    try:
+        return read_published(found.get("data")), ""
+    except ValueError as error:
+        return None, f"{what} {error}"
 
 
 async def _issuer(client: Client) -> str | None:

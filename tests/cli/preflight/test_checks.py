@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -12,9 +14,20 @@ from cli.preflight import checks
 from cli.preflight.injected_pod import as_anyones, injected_pod, requests
 from cli.preflight.lines import Line, State, is_go
 from tests.cli.audit.found import SNAPSHOT, deployment
+from tests.support.certificates import make_pair
 from webhook.configuration.model import Configuration
 from webhook.configuration.templates_map import read_map
 from webhook.node_records import NodeRecord
+from webhook.scanner.probes.published import (
+    KEY,
+    Check,
+    Probe,
+    ProbeState,
+    Published,
+    about,
+    read_published,
+    write_published,
+)
 from webhook.snapshot import RuntimeClassRecord
 
 Json = dict[str, Any]
@@ -139,13 +152,92 @@ def test_requests_are_those_of_the_scheduler() -> None:
         ("https://a", {"cluster": "https://b"}, State.FAILED),
         ("https://a", {"other": "https://a"}, State.FAILED),
         (None, {"cluster": "https://a"}, State.NOT_EVALUATED),
-        ("https://a", None, State.NOT_EVALUATED),
     ],
 )
 def test_cluster_name_and_issuer_are_equal_on_both_sides(
-    issuer: str | None, entries: dict[str, str] | None, state: State
+    issuer: str | None, entries: dict[str, str], state: State
 ) -> None:
     assert _states(checks.same_names("cluster", issuer, entries)) == {"cluster-name": state}
+
+
+_NOW = datetime(2027, 1, 1, 12, tzinfo=UTC)
+_ABOUT = about(CONFIGURATION)
+
+
+def _probes(*, minutes: int = 1, digest: str = _ABOUT, **states: ProbeState) -> Published:
+    said = {check: Probe(states.get(check.name, ProbeState.OK), f"{check} was seen") for check in Check}
+    return Published(_NOW - timedelta(minutes=minutes), digest, said)
+
+
+def _reached(published: Published | None, problem: str = "", *, names: bool = True) -> list[Line]:
+    return list(checks.only_from_within(published, problem, _ABOUT, _NOW, names=names))
+
+
+def test_what_the_scanner_reached_is_said_as_it_was() -> None:
+    published = _probes(VAULT=ProbeState.FAILED, KEY_SET=ProbeState.NOT_EVALUATED)
+    assert read_published({KEY: write_published(published)}) == published
+    lines = _reached(read_published({KEY: write_published(published)}))
+    states = {"verifier": State.OK, "cluster-name": State.OK, "vault": State.FAILED, "key-set": State.NOT_EVALUATED}
+    assert _states(lines) == states
+    assert {line.text for line in lines} == {f"{check} was seen" for check in Check}
+    assert all(line.link for line in lines)
+    assert "cluster-name" not in _states(_reached(published, names=False))
+
+
+@pytest.mark.parametrize(
+    ("published", "says"),
+    [
+        (None, "no such ConfigMap"),
+        (_probes(minutes=16), "16 minutes old"),
+        (_probes(minutes=-30), "from the future"),
+        (_probes(digest="0" * 64), "another configuration"),
+        (replace(_probes(), probes={}), "the scanner has not probed it"),
+    ],
+    ids=["absent", "old", "future", "of another configuration", "of another release"],
+)
+def test_probes_that_say_nothing_about_now_are_not_evaluated(published: Published | None, says: str) -> None:
+    lines = _reached(published, "no such ConfigMap")
+    assert {line.state for line in lines} == {State.NOT_EVALUATED}
+    assert {line.check for line in lines} == set(Check)
+    assert all(says in line.text for line in lines)
+
+
+_GOOD = write_published(_probes())
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        *(None, [], {}, {KEY: 1}, {KEY: ""}, {KEY: "[" * 100_000}, {KEY: "x" * (1 << 20)}),
+        *({KEY: json.dumps(each)} for each in (None, [], {}, {"version": 1})),
+        *(
+            {KEY: _GOOD.replace(*change)}
+            for change in (
+                ('"version": 1', '"version": 2'),
+                ('"ok"', '"admitted"'),
+                (_ABOUT, "x"),
+                ("2027-01-01T", "yesterday "),
+                ("was seen", "x" * 401),
+                ('"state"', '"stat"'),
+                ('{"verifier": {', '{"verifier": ["", {'),
+            )
+        ),
+    ],
+)
+def test_what_another_writer_left_in_the_config_map_is_no_probe(data: Any) -> None:
+    with pytest.raises(ValueError, match=r"probes\.json"):
+        read_published(data)
+
+
+def test_a_probe_of_another_address_ca_or_name_says_nothing_of_this_configuration() -> None:
+    changes: list[Json] = [
+        {"cluster": "other"},
+        *({"verifier": {name: value}} for name, value in (("url", "https://other"), ("audience", "other"))),
+        {"vault": {"url": "https://other:8200"}},
+        {"vault": {"ca": make_pair()[0].decode()}},
+        {"verifier": {"ca": make_pair()[0].decode()}},
+    ]
+    assert len({about(Configuration.model_validate(change)) for change in ({}, *changes)}) == len(changes) + 1
 
 
 def test_a_cluster_that_does_not_call_the_webhook_enforces_nothing() -> None:
