@@ -62,8 +62,11 @@ def assemble(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Image]
     subprocess.run([python, "-m", "pip", "install", *options, *locked], check=True)
 
     def make(name: str) -> Image:
-        root = tmp_path_factory.mktemp(name) / "rootfs"
-        subprocess.run([python, "-m", "tools.images.rootfs", name, root], cwd=SOURCE, check=True)
+        folder = tmp_path_factory.mktemp(name)
+        root = folder / "rootfs"
+        for part in ("foundation", "own"):
+            words = [part, name, str(root), str(folder / "environment")]
+            subprocess.run([python, "-m", "tools.images.rootfs", *words], cwd=SOURCE, check=True)
         return Image(TARGETS[name], root)
 
     return make

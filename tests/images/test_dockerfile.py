@@ -61,12 +61,30 @@ def test_every_base_is_pinned_by_digest() -> None:
 def test_a_final_stage_has_files_and_a_user_only(name: str) -> None:
     stage = _stages()[name]
     assert stage.base == "scratch"
-    assert [instruction for instruction, _ in stage.instructions] == ["LABEL", "COPY", "USER", "ENTRYPOINT"]
-    assert stage.values("COPY") == [f"--from={name}-files /rootfs /"]
+    assert [instruction for instruction, _ in stage.instructions] == ["LABEL", "COPY", "COPY", "USER", "ENTRYPOINT"]
+    assert stage.values("COPY") == [f"--from={name}-foundation /rootfs /", f"--from={name}-files /own /"]
     assert stage.values("USER") == ["65532:65532"]
     assert json.loads(stage.values("ENTRYPOINT")[0]) == [f"/{TARGETS[name].entrypoint}"]
-    [assembled] = _stages()[f"{name}-files"].values("RUN")
-    assert assembled.endswith(f"/opt/tools/bin/python -m tools.images.rootfs {name} /rootfs")
+    for part, folder in (("foundation", "/rootfs"), ("own", "/own")):
+        [assembled] = _stages()[f"{name}-{'files' if part == 'own' else part}"].values("RUN")
+        wanted = f"/opt/tools/bin/python -m tools.images.rootfs {part} {name} {folder} /opt/environment"
+        assert assembled.endswith(wanted)
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_a_change_of_our_modules_leaves_the_foundations_layer(name: str) -> None:
+    """It is laid before our modules are copied, and before the commit's time is known."""
+    stages = _stages()
+    foundation = stages[f"{name}-foundation"]
+    assert foundation.base == "tools"
+    copied = stages["tools"].values("COPY") + foundation.values("COPY")
+    assert {value.split()[0] for value in copied} == {
+        "tools/images/generator.txt",
+        "tools/__init__.py",
+        "tools/images",
+        TARGETS[name].requirements,
+    }
+    assert not stages["tools"].values("ARG") + foundation.values("ARG")
 
 
 def test_packages_are_installed_by_hash_and_never_built() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -16,9 +17,9 @@ from tools.images.targets import TARGETS
 
 SOURCE = Path(__file__).parents[2]
 _BUILD = SOURCE / "build" / "images"
-# The contents of the Dockerfile's base, from Debian's own packages.
-_BASE = "localhost/morphisms-base"
+# The contents of the Dockerfile's base, from Debian's own packages; another list is another base.
 _BASE_PACKAGES = "binutils,ca-certificates,gcc,libc6-dev,make,python3,python3-pip,python3-venv"
+_BASE = f"localhost/morphisms-base:{hashlib.sha256(_BASE_PACKAGES.encode()).hexdigest()[:12]}"
 # pip trusts this machine's authorities; those of the images have another source.
 _AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt"
 _BUILDAH = ("buildah", "--storage-driver", "overlay")
@@ -77,12 +78,20 @@ def _without_engine(build: Build) -> None:
     _BUILD.mkdir(parents=True, exist_ok=True)
     for target in TARGETS:
         archive = _BUILD / f"{target}.tar"
-        archive.unlink(missing_ok=True)
+        written, found = archive.with_suffix(".written"), archive.with_suffix(".id")
         run(
-            *(*_BUILDAH, "bud", "--isolation", "chroot", "--pull-never", "--from", _BASE, "--timestamp", build.epoch),
-            *("--layers", "--volume", f"{_AUTHORITIES}:{_AUTHORITIES}:ro", *build.options(target), str(SOURCE)),
+            # The time of every layer is the same, so one from the cache is the one that would be built.
+            *(*_BUILDAH, "bud", "--isolation", "chroot", "--pull-never", "--from", _BASE, "--timestamp", "0"),
+            *("--layers", "--volume", f"{_AUTHORITIES}:{_AUTHORITIES}:ro", "--iidfile", str(found)),
+            *(*build.options(target), str(SOURCE)),
         )
-        run(*_BUILDAH, "push", "--quiet", build.tag(target), f"oci-archive:{archive}:{build.tag(target)}")
+        # What says which image the archive holds is written after it, and taken away before.
+        holds = f"{build.tag(target)} {found.read_text().strip()}"
+        if not (archive.exists() and written.exists() and written.read_text() == holds):
+            written.unlink(missing_ok=True)
+            archive.unlink(missing_ok=True)
+            run(*_BUILDAH, "push", "--quiet", build.tag(target), f"oci-archive:{archive}:{build.tag(target)}")
+            written.write_text(holds)
         print(f"{build.tag(target)}: {archive.relative_to(SOURCE)}, {archive.stat().st_size / 1e6:.1f} MB compressed")
     print("The base was this machine's Debian, not the digest that the Dockerfile names: for trying out.")
 

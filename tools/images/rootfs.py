@@ -1,8 +1,10 @@
 """One image's root file system: interpreter, libraries, locked packages, our modules. No shell, no package manager.
 
-    python -m tools.images.rootfs sidecar FOLDER
+    python -m tools.images.rootfs foundation sidecar FOLDER ENVIRONMENT
+    python -m tools.images.rootfs own sidecar FOLDER ENVIRONMENT
 
-Two runs from the same inputs give the same bytes: order, times and modes are fixed, and nothing holds a build path.
+The foundation depends on the image's lock alone, so an engine keeps its layer while our modules change. Two runs from
+the same inputs give the same bytes: order, times and modes are fixed, and nothing holds a build path.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import ssl
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from tools.images.commands import run
@@ -48,27 +50,33 @@ _ETC = {
 }
 
 
-def assemble(target: Target, root: Path) -> None:
-    """Fill `root`, which must not exist."""
+def lay_foundation(target: Target, root: Path, environment: Path) -> None:
+    """All that our sources do not change. Fills `root` and `environment`, neither of which may exist."""
     root.mkdir(parents=True)
     for link, folder in (("bin", "usr/bin"), ("lib", "usr/lib"), ("lib64", "usr/lib64")):
         (root / folder).mkdir(parents=True)
         (root / link).symlink_to(folder)
-    with tempfile.TemporaryDirectory() as scratch:
-        environment = _install(target, Path(scratch))
-        _add_packages(environment, root)
-        _add_bill_of_materials(target, environment, root)
-        if target.exec_helper:
-            _add_helper(Path(scratch), root)
+    (root / "tmp").mkdir()  # a place to mount a volume on
+    _install(target, environment)
+    _add_packages(environment, root)
     _add_interpreter(root)
-    _add_our_modules(target, root)
-    _add_build_time(root)
     _add_libraries(root)
     _add_certificates(root)
     for name, text in _ETC.items():
         _write(root / "etc" / name, text)
+    _compile(root, "usr/lib/" + PYTHON, PACKAGES)
+    _settle(root, _epoch())
+
+
+def add_own(target: Target, root: Path, environment: Path) -> None:
+    """Our modules, and what describes this version of them. `environment` is the foundation's."""
+    _add_bill_of_materials(target, environment, root)
+    if target.exec_helper:
+        _add_helper(root)
+    _add_our_modules(target, root)
+    _add_build_time(root)
     _write(root / target.entrypoint, target.launcher, executable=True)
-    _compile(root)
+    _compile(root, PACKAGES)
     _settle(root, _epoch())
 
 
@@ -77,16 +85,14 @@ def _epoch() -> int:
     return int(os.environ.get("SOURCE_DATE_EPOCH", "0"))
 
 
-def _install(target: Target, scratch: Path) -> Path:
+def _install(target: Target, environment: Path) -> None:
     """A virtual environment of the locked packages and nothing else, not even pip."""
-    environment = scratch / "environment"
     run(sys.executable, "-m", "venv", "--without-pip", str(environment))
     run(
         *(sys.executable, "-m", "pip", "--python", str(environment), "install", "--quiet", "--no-compile"),
         *("--disable-pip-version-check", "--require-hashes", "--only-binary", ":all:"),
         *("--requirement", str(SOURCE / target.requirements)),
     )
-    return environment
 
 
 def _add_packages(environment: Path, root: Path) -> None:
@@ -108,12 +114,13 @@ def _add_bill_of_materials(target: Target, environment: Path, root: Path) -> Non
     )
 
 
-def _add_helper(scratch: Path, root: Path) -> None:
+def _add_helper(root: Path) -> None:
     helper = root / "usr/libexec/morphisms/exec"
-    run("make", "--silent", "-C", str(SOURCE / "sidecar/exec"), f"BUILD={scratch / 'helper'}")
-    (helper).parent.mkdir(parents=True)
-    shutil.copyfile(scratch / "helper/exec", helper)
-    (helper).chmod(0o755)
+    helper.parent.mkdir(parents=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        run("make", "--silent", "-C", str(SOURCE / "sidecar/exec"), f"BUILD={scratch}/helper")
+        shutil.copyfile(f"{scratch}/helper/exec", helper)
+    helper.chmod(0o755)
 
 
 def _add_interpreter(root: Path) -> None:
@@ -183,9 +190,9 @@ def _add_certificates(root: Path) -> None:
     _write(root / place.lstrip("/"), "".join(file.read_text() for file in authorities))
 
 
-def _compile(root: Path) -> None:
+def _compile(root: Path, *folders: str) -> None:
     """Compile ahead, because the root is read-only; unchecked at run time, because the image cannot change."""
-    for folder in (root / "usr/lib" / PYTHON, root / PACKAGES.lstrip("/")):
+    for folder in (root / name.lstrip("/") for name in folders):
         compiled = compileall.compile_dir(
             folder,
             quiet=1,
@@ -199,13 +206,13 @@ def _compile(root: Path) -> None:
 
 
 def _settle(root: Path, epoch: int) -> None:
-    """Modes and times of everything, children before their folders. /tmp is a place to mount a volume on."""
-    (root / "tmp").mkdir()
+    """Modes and times of everything, children before their folders."""
     for path in sorted(root.rglob("*"), reverse=True):
         if not path.is_symlink():
             path.chmod(0o755 if path.is_dir() or _is_program(path) else 0o644)
         os.utime(path, (epoch, epoch), follow_symlinks=False)
-    (root / "tmp").chmod(0o1777)
+    if (temporary := root / "tmp").exists():
+        temporary.chmod(0o1777)
     root.chmod(0o755)
     os.utime(root, (epoch, epoch))
 
@@ -221,13 +228,19 @@ def _write(file: Path, text: str, *, executable: bool = False) -> None:
     file.chmod(0o755 if executable else 0o644)
 
 
+_PARTS: Mapping[str, Callable[[Target, Path, Path], None]] = {"foundation": lay_foundation, "own": add_own}
+
+
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m tools.images.rootfs", description="Assemble an image's files.")
+    parser.add_argument("part", choices=_PARTS)
     parser.add_argument("target", choices=TARGETS)
-    parser.add_argument("folder", type=Path, help="made by this command")
+    parser.add_argument("folder", type=Path, help="what the part adds to")
+    parser.add_argument("environment", type=Path, help="the locked packages; made with the foundation")
     arguments = parser.parse_args()
-    assemble(TARGETS[arguments.target], arguments.folder.absolute())
+    part = _PARTS[arguments.part]
+    part(TARGETS[arguments.target], arguments.folder.absolute(), arguments.environment.absolute())
 
 
 if __name__ == "__main__":
