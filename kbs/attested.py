@@ -31,10 +31,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import sha256, sha384
-from typing import Final
+from typing import Final, NamedTuple
 
 from kbs.base64url import encode
 
@@ -60,16 +59,14 @@ class Side(StrEnum):
     RIGHT = "right"
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """One level on the way up: the other half of the node above, 32 bytes, and its side."""
 
     side: Side
     hash: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class NonceTree:
+class NonceTree(NamedTuple):
     """The root over some nonces, and the path of each, in their order."""
 
     root: bytes

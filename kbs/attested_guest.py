@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from kbs.attested import (
     DIGEST_SIZE,
@@ -21,19 +20,21 @@ from kbs.base64url import decode, encode
 from kbs.messages import WireError, read_json, require_object, write_json
 
 
-@dataclass(frozen=True, slots=True)
-class AttestedAnswer:
+class AttestedAnswer(NamedTuple):
     """The verifier's answer: shapes are checked, nothing in it is trusted yet.
 
     `evidence`: as `attestation.report.coco.parse_coco_evidence` reads it. `policies`, `configuration`: 32 bytes.
     `references`: compact JWS for `kbs.references.read_references`; empty where the verifier has none.
     """
 
-    evidence: Mapping[str, Any] = field(repr=False)
+    evidence: Mapping[str, Any]
     path: tuple[Step, ...]
     policies: bytes
     configuration: bytes
-    references: str = field(repr=False)
+    references: str
+
+    def __repr__(self) -> str:  # without evidence and references, which are long
+        return f"AttestedAnswer(policies={self.policies.hex()}, configuration={self.configuration.hex()})"
 
     def digest(self, nonce: bytes, spki: bytes) -> bytes:
         """What the report's REPORT_DATA must bind. `nonce`: the 32 bytes sent. `spki`: as the handshake showed it."""

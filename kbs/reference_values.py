@@ -7,10 +7,9 @@ reads what operators write and yields these types; `attestation.appraisal` compa
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Final
+from typing import Final, NamedTuple
 
 _MILAN_TCB = ("bootloader", "tee", "snp", "microcode")
 
@@ -46,8 +45,7 @@ class RevocationAction(StrEnum):
     ACCEPT = "accept"
 
 
-@dataclass(frozen=True, slots=True)
-class RevocationPolicy:
+class RevocationPolicy(NamedTuple):
     """A revoked certificate and a forged list are refused always; only these two are a choice."""
 
     missing: RevocationAction = RevocationAction.REFUSE
@@ -58,8 +56,7 @@ REQUIRE_CRL: Final = RevocationPolicy()
 SOFT_CRL: Final = RevocationPolicy(RevocationAction.ACCEPT, RevocationAction.ACCEPT)
 
 
-@dataclass(frozen=True, slots=True)
-class TcbFloor:
+class TcbFloor(NamedTuple):
     """The least security version of each firmware component, 0 to 255. `fmc` is None before Turin."""
 
     bootloader: int
@@ -69,8 +66,7 @@ class TcbFloor:
     fmc: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class RequiredGuestPolicy:
+class RequiredGuestPolicy(NamedTuple):
     """What the report's POLICY may and must say. DEBUG has no switch: such a guest is never accepted.
 
     `exact`: POLICY equals this value. `smt`, `migrate_ma`, `cxl_allow`: True allows the bit, False forbids it.
@@ -89,8 +85,7 @@ class RequiredGuestPolicy:
     min_abi: tuple[int, int] = (0, 0)
 
 
-@dataclass(frozen=True, slots=True)
-class GuestReference:
+class GuestReference(NamedTuple):
     """One named guest. None for a set means "not looked at"; an empty set never occurs except in `measurements`.
 
     `product`: the product line's name, a key of TCB_COMPONENTS. Digests are raw bytes: `measurements`, `id_keys` and

@@ -13,8 +13,7 @@ pod's cold start would pay for a JOSE library. `kbs.references_signing` writes w
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -45,8 +44,7 @@ class ReferencesError(ValueError):
     """Not references, or not by this signer. The text names the member, never its value."""
 
 
-@dataclass(frozen=True, slots=True)
-class References:
+class References(NamedTuple):
     """One issue of the KMS's reference values: at least one guest, in the order of their names, and one configuration.
 
     `configurations`: SHA-256 digests, see `kbs.attested`.

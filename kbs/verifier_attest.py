@@ -19,8 +19,7 @@ simulated-hardware`'s root, which makes every result of this worthless but for t
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from kbs.attested import DIGEST_SIZE
 from kbs.base64url import decode, encode
@@ -47,40 +46,35 @@ _COORDINATE: Final = re.compile("[A-Za-z0-9_-]{43}")
 _ALGORITHM: Final = "ES256"
 
 
-@dataclass(frozen=True, slots=True)
-class SignerKey:
+class SignerKey(NamedTuple):
     """A public P-256 key that signs references: the coordinates of a JWK, base64url. Its point is not checked yet."""
 
     x: str
     y: str
 
 
-@dataclass(frozen=True, slots=True)
-class KmsGuest:
+class KmsGuest(NamedTuple):
     """Reference values of a guest that runs the verifier. `host_data` is not None, or `whole_image` is true."""
 
     reference: GuestReference
     whole_image: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class SignedReferences:
+class SignedReferences(NamedTuple):
     """The values come with the verifier's answer, signed by this key, with this serial or a later one."""
 
     signer: SignerKey
     min_serial: int
 
 
-@dataclass(frozen=True, slots=True)
-class PlainReferences:
+class PlainReferences(NamedTuple):
     """The values. `configurations`: accepted digests, 32 bytes each; None accepts any."""
 
     guest: KmsGuest
     configurations: frozenset[bytes] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class VerifierAttest:
+class VerifierAttest(NamedTuple):
     """The whole demand. `chip_ids` None does not limit the chips. `simulated_root`: PEM, empty for AMD's roots."""
 
     references: SignedReferences | PlainReferences
@@ -92,7 +86,7 @@ class VerifierAttest:
         own = guest.reference.chip_ids
         if self.chip_ids is None:
             return guest.reference
-        return replace(guest.reference, chip_ids=self.chip_ids if own is None else self.chip_ids & own)
+        return guest.reference._replace(chip_ids=self.chip_ids if own is None else self.chip_ids & own)
 
 
 def read_verifier_attest(value: object) -> VerifierAttest:

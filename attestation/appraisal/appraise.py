@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
+from typing import NamedTuple
 
 from attestation.appraisal.checks import CHECKS, Check, Facts
 from attestation.appraisal.result import Assurance, AttestationResult, CheckResult, Scope, revocation
@@ -16,8 +16,7 @@ from attestation.report.envelopes import Evidence
 from kbs.reference_values import REQUIRE_CRL, GuestReference, RevocationPolicy
 
 
-@dataclass(frozen=True, slots=True)
-class Expectation:
+class Expectation(NamedTuple):
     """What the caller requires beyond authenticity; None everywhere means "not looked at".
 
     `report_data`: the accepted 64-byte values, see `report_data.accepted`. `host_data`: the accepted 32-byte values.

@@ -8,9 +8,8 @@ because signed ones come with the answer.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Final
+from typing import Final, NamedTuple
 
 from attestation.appraisal.appraise import Expectation, appraise
 from attestation.appraisal.result import AttestationResult, CheckResult
@@ -36,8 +35,7 @@ REPORT_DATA: Final = "guest/report-data"
 _ROOT: Final = "ARK"
 
 
-@dataclass(frozen=True, slots=True)
-class VerifierResult:
+class VerifierResult(NamedTuple):
     """The decision on one answer, and every check behind it.
 
     `report`: the appraisal of the verifier's report; None where the answer had no values to compare it with, or no
@@ -106,11 +104,11 @@ def appraise_verifier(
     evidence = _evidence(answer, checks)
     if evidence is not None and guests:
         anchors = _anchors(evidence, attest)
-        endorsements = replace(guest_supplied(evidence), crls=tuple(crls))
+        endorsements = guest_supplied(evidence)._replace(crls=tuple(crls))
         digest = accepted(answer.digest(nonce, spki))
         for guest in _candidates(guests, evidence):
             expectation = Expectation(
-                guest if crls else replace(guest, revocation=None),
+                guest if crls else guest._replace(revocation=None),
                 digest,
                 revocation=REQUIRE_CRL if crls else SOFT_CRL,
                 trusts_clock=trusts_clock,

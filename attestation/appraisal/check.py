@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple, TypeVar
 
@@ -19,8 +18,7 @@ from kbs.reference_values import GuestReference, RevocationPolicy
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Facts:
+class Facts(NamedTuple):
     """All that checks may look at; gathered before the first one runs, and nothing in it is trusted yet.
 
     `line`: the layout that TCBs are decoded in, by CPUID or else by the leaf's issuer. `crls`: those that name the root
@@ -70,8 +68,7 @@ class CheckOutcome(NamedTuple):
 Evaluate = Callable[[Facts], CheckOutcome | None]
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
+class Check(NamedTuple):
     """`needs`: ids of checks that must hold first; otherwise this one is reported as not evaluated.
 
     If a needed check does not apply to this report, neither does this one. `with_reference`: applies only when there

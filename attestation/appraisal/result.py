@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 CHECKED, UNCHECKED = "checked", "unchecked"
 # Checks that together show that the certificates in use are not revoked.
@@ -28,8 +27,7 @@ class Assurance(StrEnum):
     WORKLOAD = "workload"
 
 
-@dataclass(frozen=True, slots=True)
-class CheckResult:
+class CheckResult(NamedTuple):
     """One property. `ok` is None when it was not evaluated; `actual` then names the checks that it needs.
 
     `advice` is a remark that decides nothing.
@@ -55,8 +53,7 @@ class CheckResult:
         return fields | ({"advice": self.advice} if self.advice else {})
 
 
-@dataclass(frozen=True, slots=True)
-class AttestationResult:
+class AttestationResult(NamedTuple):
     """The decision on one report, and the reason: an Attestation Result (RFC 9334).
 
     `claims`: flat strings out of the report, `snp_*`; attested only when `accepted`. `source`: the evidence source's

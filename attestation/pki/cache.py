@@ -12,7 +12,7 @@ import os
 import tempfile
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -164,8 +164,8 @@ class CertificateCache:
             return found
         if found.issuer_of_leaf() is None:
             stored = await self._chain(line, vlek=vlek, ask_service=ask_service)
-            found = replace(found, intermediates=(*found.intermediates, *stored))
-        return replace(found, crls=(*self.crls, *await self._crl(line, vlek=vlek, now=now, ask_service=ask_service)))
+            found = found._replace(intermediates=(*found.intermediates, *stored))
+        return found._replace(crls=(*self.crls, *await self._crl(line, vlek=vlek, now=now, ask_service=ask_service)))
 
     async def _vcek(self, report: Report, line: ProductLine, client: str | None) -> Certificate | None:
         if not any(report.chip_id):

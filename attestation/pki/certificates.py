@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
+from typing import NamedTuple
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives._serialization import Encoding  # as in kbs.spki
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
-from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.utils import CryptographyDeprecationWarning
 
 from attestation.errors import CertificateError, FormatError
@@ -52,8 +52,7 @@ _PSS = padding.PSS(mgf=padding.MGF1(hashes.SHA384()), salt_length=48)
 REQUIRED_SIGNATURE_ALGORITHM = "RSASSA-PSS SHA-384 MGF1-SHA-384 salt 48"
 
 
-@dataclass(frozen=True, slots=True)
-class VekExtensions:
+class VekExtensions(NamedTuple):
     """AMD's extensions of a leaf; None where absent. `spl`: component -> version 0 to 255. `hwid`: raw bytes."""
 
     struct_version: int | None
@@ -75,8 +74,7 @@ class VekExtensions:
         return Tcb(**{name: self.spl[name] for name in wanted})
 
 
-@dataclass(frozen=True)
-class Certificate:
+class Certificate(NamedTuple):
     """One certificate, read. Times are aware, in UTC; `sha256` is the lower-case hexadecimal digest of `der`."""
 
     der: bytes

@@ -7,13 +7,13 @@ the root; a report needs the list of its own kind of leaf.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
+from typing import NamedTuple
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives._serialization import Encoding  # as in kbs.spki
 
 from attestation.errors import CertificateError
 from attestation.pki.certificates import common_name, pem_blocks, signature_algorithm
@@ -21,8 +21,7 @@ from attestation.pki.certificates import common_name, pem_blocks, signature_algo
 MAX_CRL_SIZE = 64 * 1024  # real ones have 0.9 KB
 
 
-@dataclass(frozen=True)
-class RevocationList:
+class RevocationList(NamedTuple):
     """One CRL, read. `next_update` is None when the list names no end: such a list is never fresh.
 
     `for_vleks`: it is the list for VLEKs and ASVKs, else the one for VCEKs and ASKs.
@@ -48,7 +47,7 @@ def parse_crl(data: bytes, *, for_vleks: bool = False) -> RevocationList:
     """Read one CRL, DER or PEM. Raises CertificateError. Results are cached by content."""
     if len(data) > MAX_CRL_SIZE:
         raise CertificateError(f"CRL has {len(data)} bytes, required at most {MAX_CRL_SIZE}")
-    return replace(_parse(bytes(data)), for_vleks=for_vleks)
+    return _parse(bytes(data))._replace(for_vleks=for_vleks)
 
 
 @lru_cache(maxsize=64)

@@ -6,7 +6,7 @@ No root: that comes from the trust anchors alone. No revocation list from the gu
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from attestation.errors import CertificateError
 from attestation.pki.certificates import Certificate, is_signed_by, parse_certificates
@@ -21,8 +21,7 @@ _INTERMEDIATES = ("ASK", "ASVK")
 MAX_GUEST_INTERMEDIATES = 4  # one is needed; each costs a signature check
 
 
-@dataclass(frozen=True)
-class Endorsements:
+class Endorsements(NamedTuple):
     """`leaf` is a VCEK or VLEK, `intermediates` any number of ASKs and ASVKs in order of preference."""
 
     leaf: Certificate | None = None

@@ -7,8 +7,8 @@ trusts another root (the simulated one, a test's own) has to pass it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import NamedTuple
 
 from attestation.errors import CertificateError
 from attestation.pki.certificates import Certificate
@@ -24,15 +24,14 @@ AMD_ARKS: Mapping[str, str] = MappingProxyType(
 )
 
 
-@dataclass(frozen=True)
-class TrustAnchors:
+class TrustAnchors(NamedTuple):
     """`pins`: product line -> SHA-256 of its root. `certificates`: product line -> the operator's file for it.
 
     A file whose digest is not the pinned one stays in: the check `chain/anchor` refuses it and says what it saw.
     """
 
-    pins: Mapping[str, str] = field(default_factory=lambda: AMD_ARKS)
-    certificates: Mapping[str, Certificate] = field(default_factory=dict)
+    pins: Mapping[str, str] = AMD_ARKS
+    certificates: Mapping[str, Certificate] = MappingProxyType({})
 
     def is_foreign(self, line: str) -> bool:
         """This line rests on a root that is not AMD's; every result under it is a simulated one."""
@@ -59,4 +58,4 @@ def amd_trust_anchors(certificates: Iterable[Certificate]) -> TrustAnchors:
         line = by_name.get(certificate.subject_name)
         if line is not None and (line not in found or certificate.sha256 == AMD_ARKS.get(line)):
             found[line] = certificate
-    return TrustAnchors(certificates=found)
+    return TrustAnchors(AMD_ARKS, found)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from attestation.errors import FormatError
 from attestation.report.abi import REPORT_SIZE, Report, parse_report
@@ -42,8 +42,7 @@ class Envelope(StrEnum):
     AZURE_HCL = "Azure HCL"
 
 
-@dataclass(frozen=True, slots=True)
-class Evidence:
+class Evidence(NamedTuple):
     """A report, parsed once here, and what came with it. `report.raw` holds its 1,184 bytes.
 
     `runtime_data_digest`: of an Azure envelope, what REPORT_DATA must start with (rest zero); None for all others.

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -218,8 +218,7 @@ class Appraiser:
         Without a policy, what the report says by itself. Raises RefusedError when no guest is possible.
         """
         expectations = [
-            replace(
-                wanted,
+            wanted._replace(
                 reference=reference,
                 host_data=policy.record.accepted_host_data,
                 assurance=policy.record.assurance,

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from kbs.attested import ATTESTED_PATH, NONCE_SIZE
 from kbs.attested_guest import write_attested
 from kbs.base64url import encode
-from kbs.spki import spki_digest
 from kbs.verifier_attest import VerifierAttest
 from sidecar.deadline import Deadline
 from sidecar.errors import SidecarError, UnattestedKeyError
@@ -33,7 +32,7 @@ class VerifierGate:
         self._attest = attest
         self._events = events
         self._proven: set[bytes] = set()
-        self._shown = b""
+        self._shown = b""  # the certificate of the newest connection, DER
         self._is_asking = False
 
     def close(self) -> None:
@@ -41,12 +40,12 @@ class VerifierGate:
         self._proven.clear()
 
     def vet(self, certificate: bytes) -> None:
-        """Look at a new connection's certificate (DER). Raises SidecarError for a key that is not proven."""
-        try:
-            self._shown = spki_digest(certificate)
-        except ValueError as error:
-            raise SidecarError(Reason.VERIFIER_NOT_ATTESTED, f"the verifier shows {error}") from None
-        if not self._is_asking and self._shown not in self._proven:
+        """Look at a new connection's certificate (DER). Raises SidecarError for a key that is not proven.
+
+        While the verifier is asked for its proof, nothing but a nonce is sent, and `attest` looks at the key.
+        """
+        self._shown = certificate
+        if not self._is_asking and not self._is_proven():
             raise UnattestedKeyError
 
     def attest(self, client: Client, deadline: Deadline) -> VerifierResult | None:
@@ -59,7 +58,7 @@ class VerifierGate:
         try:
             with deadline.shutdown.interruptible():
                 client.connect(deadline)
-                if self._shown in self._proven:
+                if self._is_proven():
                     return None
                 nonce = os.urandom(NONCE_SIZE)
                 answer = client.call(deadline, "POST", ATTESTED_PATH, write_attested(nonce), meanwhile=_load_appraisal)
@@ -67,8 +66,9 @@ class VerifierGate:
             self._is_asking = False
         from sidecar.attest.verifier_answer import appraised  # here: see _load_appraisal
 
-        result = appraised(answer, nonce, self._shown, self._attest)
-        self._proven.add(self._shown)
+        spki = _spki(self._shown)
+        result = appraised(answer, nonce, spki, self._attest)
+        self._proven.add(spki)
         self._events.info(
             "verifier_attested",
             guest=result.guest,
@@ -79,7 +79,21 @@ class VerifierGate:
         )
         return result
 
+    def _is_proven(self) -> bool:
+        # Most runs get here with nothing proven yet, and read the certificate while the verifier makes its report.
+        return bool(self._proven) and _spki(self._shown) in self._proven
+
+
+def _spki(certificate: bytes) -> bytes:
+    from kbs.spki import spki_digest  # here: see _load_appraisal
+
+    try:
+        return spki_digest(certificate)
+    except ValueError as error:
+        raise SidecarError(Reason.VERIFIER_NOT_ATTESTED, f"the verifier shows {error}") from None
+
 
 def _load_appraisal() -> None:
     """Import what the answer is appraised with, which takes about as long as the verifier's firmware needs."""
+    from kbs import spki  # noqa: F401
     from sidecar.attest import verifier_answer  # noqa: F401

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from joserfc.jwk import ECKey
@@ -59,7 +59,7 @@ def kms_guest(**changes: Any) -> KmsGuest:
         _FLOOR,
         host_data=frozenset({KMS_HOST_DATA}),
     )
-    return KmsGuest(replace(reference, **changes), changes.get("host_data", True) is None)
+    return KmsGuest(reference._replace(**changes), changes.get("host_data", True) is None)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -66,10 +65,10 @@ FULL = GuestReference(
     max_version=4,
     revocation=SOFT_CRL,
 )
-EXACT = replace(PLAIN, policy=RequiredGuestPolicy(exact=0x30000))
+EXACT = PLAIN._replace(policy=RequiredGuestPolicy(exact=0x30000))
 KMS = write_guest(PLAIN) | {"initdata": "enforced"}
 KEY = ECKey.generate_key("P-256")
-ISSUE = References(3, (KmsGuest(PLAIN), KmsGuest(replace(FULL, name="kms-2"))), frozenset({b"c" * 32}))
+ISSUE = References(3, (KmsGuest(PLAIN), KmsGuest(FULL._replace(name="kms-2"))), frozenset({b"c" * 32}))
 
 
 @pytest.mark.parametrize("guest", [PLAIN, FULL, EXACT], ids=["plain", "full", "exact"])
@@ -152,14 +151,14 @@ def test_what_a_guest_cannot_leave_out(member: str) -> None:
     [
         VerifierAttest(SignedReferences(signer_of(KEY), 0)),
         VerifierAttest(SignedReferences(signer_of(KEY), 3), frozenset({b"c" * 64}), "-----BEGIN"),
-        VerifierAttest(PlainReferences(KmsGuest(replace(PLAIN, name="verifier")))),
+        VerifierAttest(PlainReferences(KmsGuest(PLAIN._replace(name="verifier")))),
         VerifierAttest(
             PlainReferences(
-                KmsGuest(replace(PLAIN, name="verifier", host_data=None), whole_image=True), frozenset({b"c" * 32})
+                KmsGuest(PLAIN._replace(name="verifier", host_data=None), whole_image=True), frozenset({b"c" * 32})
             )
         ),
         VerifierAttest(
-            PlainReferences(KmsGuest(replace(PLAIN, name="verifier", product="Simulated"))), None, "-----BEGIN"
+            PlainReferences(KmsGuest(PLAIN._replace(name="verifier", product="Simulated"))), None, "-----BEGIN"
         ),
     ],
 )
@@ -185,11 +184,11 @@ SIGNER: dict[str, Any] = {"kty": "EC", "crv": "P-256", "x": "x" * 43, "y": "y" *
         ({"signer": SIGNER | {"x": "x" * 44}, "minSerial": 1}, "coordinate"),
         ({"signer": SIGNER, "minSerial": 1, "measurements": ["00" * 48]}, "unknown member 'measurements'"),
         ({"signer": SIGNER, "minSerial": 1, "chipIds": []}, "chipIds: not a list"),
-        (write_guest(replace(PLAIN, host_data=None)), "wholeImage: true"),
+        (write_guest(PLAIN._replace(host_data=None)), "wholeImage: true"),
         (write_guest(PLAIN), "initdata: enforced is required"),
         (KMS | {"hostData": ["00" * 32]}, "without initdata"),
         (KMS | {"initdata": "optional"}, "initdata: not enforced"),
-        (write_guest(replace(PLAIN, host_data=None)) | {"wholeImage": True, "initdata": "enforced"}, "only with it"),
+        (write_guest(PLAIN._replace(host_data=None)) | {"wholeImage": True, "initdata": "enforced"}, "only with it"),
         (KMS | {"configurations": []}, "configurations: not a list"),
         (KMS | {"configurations": ["00" * 32]}, "32 bytes as base64url"),
         (KMS | {"simulatedRoot": "-----BEGIN"}, "only with it"),
@@ -223,9 +222,9 @@ def test_chips_limit_the_guest_and_never_widen_it() -> None:
     own, other = b"a" * 64, b"b" * 64
     attest = VerifierAttest(SignedReferences(signer_of(KEY), 0), frozenset({own}))
     assert attest.limited(KmsGuest(PLAIN)).chip_ids == {own}
-    assert attest.limited(KmsGuest(replace(PLAIN, chip_ids=frozenset({own, other})))).chip_ids == {own}
-    assert attest.limited(KmsGuest(replace(PLAIN, chip_ids=frozenset({other})))).chip_ids == frozenset()
-    assert replace(attest, chip_ids=None).limited(KmsGuest(PLAIN)).chip_ids is None
+    assert attest.limited(KmsGuest(PLAIN._replace(chip_ids=frozenset({own, other})))).chip_ids == {own}
+    assert attest.limited(KmsGuest(PLAIN._replace(chip_ids=frozenset({other})))).chip_ids == frozenset()
+    assert attest._replace(chip_ids=None).limited(KmsGuest(PLAIN)).chip_ids is None
 
 
 def test_references_are_read_as_they_were_signed() -> None:
@@ -302,11 +301,11 @@ def test_a_member_twice_has_no_meaning() -> None:
 @pytest.mark.parametrize(
     "issue",
     [
-        replace(ISSUE, guests=()),
-        replace(ISSUE, configurations=frozenset()),
-        replace(ISSUE, serial=-1),
-        replace(ISSUE, guests=ISSUE.guests[::-1]),
-        replace(ISSUE, guests=(KmsGuest(replace(PLAIN, host_data=None)),)),
+        ISSUE._replace(guests=()),
+        ISSUE._replace(configurations=frozenset()),
+        ISSUE._replace(serial=-1),
+        ISSUE._replace(guests=ISSUE.guests[::-1]),
+        ISSUE._replace(guests=(KmsGuest(PLAIN._replace(host_data=None)),)),
     ],
 )
 def test_what_no_guest_would_read_is_not_signed(issue: References) -> None:

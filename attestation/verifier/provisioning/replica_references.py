@@ -7,7 +7,7 @@ cases a TCB that is not lower in any component, and a chip that the configuratio
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 from attestation.report.abi import Report, SigningKey
@@ -102,8 +102,7 @@ class Replicas:
         reported, committed, launch = self._floors(line)
         return [
             (
-                replace(
-                    each.reference,
+                each.reference._replace(
                     min_tcb=_higher(each.reference.min_tcb, reported),
                     min_committed_tcb=_higher(each.reference.min_committed_tcb, committed),
                     min_launch_tcb=_higher(each.reference.min_launch_tcb, launch),

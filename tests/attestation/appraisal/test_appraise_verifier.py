@@ -71,10 +71,10 @@ def test_many_guests_share_one_report(kms: Kms, count: int) -> None:
 
 def test_one_of_several_signed_guests_is_enough(kms: Kms) -> None:
     """During an update two images of the KMS run: both are signed."""
-    old = replace(
-        kms_guest(), reference=replace(kms_guest().reference, name="a-old", measurements=frozenset({b"x" * 48}))
+    old = kms_guest()._replace(
+        reference=kms_guest().reference._replace(name="a-old", measurements=frozenset({b"x" * 48}))
     )
-    stricter = replace(kms_guest(), reference=replace(kms_guest().reference, name="b-strict", vmpl=frozenset({2})))
+    stricter = kms_guest()._replace(reference=kms_guest().reference._replace(name="b-strict", vmpl=frozenset({2})))
     result = appraised(replace(kms, guests=(old, stricter, kms_guest())))
     assert result.accepted
     assert result.guest == "kms"
@@ -128,7 +128,7 @@ def test_a_swapped_configuration_is_refused(kms: Kms) -> None:
 
 
 def test_a_claimed_configuration_that_is_not_the_running_one_is_refused(kms: Kms) -> None:
-    answer = replace(replace(kms, configuration=b"w" * 32).answer(NONCE), configuration=CONFIGURATION)
+    answer = replace(kms, configuration=b"w" * 32).answer(NONCE)._replace(configuration=CONFIGURATION)
     assert failed(appraise_verifier(answer, NONCE, kms.spki, kms.by_signer, LONG_AGO)) == ["guest/report-data"]
 
 
@@ -147,7 +147,7 @@ def test_values_that_were_replaced_since_are_refused(kms: Kms) -> None:
 
 
 def test_a_verifier_without_signed_values_is_refused(kms: Kms) -> None:
-    answer = replace(kms.answer(NONCE), references="")
+    answer = kms.answer(NONCE)._replace(references="")
     assert failed(appraise_verifier(answer, NONCE, kms.spki, kms.by_signer, LONG_AGO)) == ["references/signature"]
 
 
@@ -177,13 +177,13 @@ def test_another_guest_than_the_kms_is_refused(kms: Kms, attack: str, form: str)
 
 def test_a_genuine_machine_of_a_chip_that_is_not_listed_is_refused(kms: Kms) -> None:
     """Somebody with an SNP machine of their own runs the KMS's very image and initdata there."""
-    attest = replace(kms.by_signer, chip_ids=frozenset({b"c" * 64}))
+    attest = kms.by_signer._replace(chip_ids=frozenset({b"c" * 64}))
     assert failed(appraised(kms, attest)) == ["guest/chip-id"]
     signed = replace(kms, guests=(kms_guest(chip_ids=frozenset({b"c" * 64})),))
     assert failed(appraised(signed)) == ["guest/chip-id"]
     own = kms.hierarchy.vcek.vek.hwid or b""
-    assert appraised(kms, replace(kms.by_signer, chip_ids=frozenset({own}))).accepted
-    assert failed(appraised(signed, replace(kms.by_signer, chip_ids=frozenset({own})))) == ["guest/chip-id"]
+    assert appraised(kms, kms.by_signer._replace(chip_ids=frozenset({own}))).accepted
+    assert failed(appraised(signed, kms.by_signer._replace(chip_ids=frozenset({own})))) == ["guest/chip-id"]
 
 
 def test_a_floor_that_rose_refuses_older_firmware(kms: Kms) -> None:
@@ -196,12 +196,12 @@ def test_a_floor_that_rose_refuses_older_firmware(kms: Kms) -> None:
 
 
 def test_simulated_hardware_is_refused_unless_the_plan_names_its_root(kms: Kms) -> None:
-    assert "product/line" in failed(appraised(kms, replace(kms.by_signer, simulated_root="")))
+    assert "product/line" in failed(appraised(kms, kms.by_signer._replace(simulated_root="")))
     line = line_by_name("Simulated")
     assert line is not None
     other = ssl.DER_cert_to_PEM_cert(Platform(line).ark.der)
     assert {"chain/intermediate", "signature/report"} & set(
-        failed(appraised(kms, replace(kms.by_signer, simulated_root=other)))
+        failed(appraised(kms, kms.by_signer._replace(simulated_root=other)))
     )
 
 
@@ -214,15 +214,14 @@ def test_amds_root_counts_by_its_pinned_digest_and_not_by_its_name(kms: Kms) -> 
     ask = platform.ask()
     guest = kms_guest(product="Milan", measurements=frozenset({b"m" * 48}), host_data=frozenset({b"h" * 32}))
     floor = TcbFloor(1, 0, 1, 1)
-    guest = replace(
-        guest,
-        reference=replace(guest.reference, min_tcb=floor, min_committed_tcb=floor, min_launch_tcb=floor),
+    guest = guest._replace(
+        reference=guest.reference._replace(min_tcb=floor, min_committed_tcb=floor, min_launch_tcb=floor),
     )
     genuine = replace(kms, guests=(guest,)).answer(NONCE)
     digest = genuine.digest(NONCE, kms.spki)
     report = parse_report(platform.report(key, report_data=digest.ljust(64, b"\0")))
     chain = [TableEntry("VCEK", leaf.der), TableEntry("ASK", ask.der), TableEntry("ARK", platform.ark.der)]
-    answer = replace(genuine, evidence=write_coco_evidence(report, chain))
+    answer = genuine._replace(evidence=write_coco_evidence(report, chain))
     result = appraise_verifier(answer, NONCE, kms.spki, kms.by_signer, LONG_AGO)
     assert failed(result) == ["chain/anchor"]
 
@@ -238,13 +237,13 @@ def test_amds_own_root_counts_where_the_answer_brings_it(kms: Kms, vectors: Vect
     guest = kms_guest(
         product="Milan", measurements=frozenset({report.measurement}), host_data=frozenset({b"h" * 32}), min_version=2
     )
-    answer = replace(replace(kms, guests=(guest,)).answer(NONCE), evidence=write_coco_evidence(report, chain))
+    answer = replace(kms, guests=(guest,)).answer(NONCE)._replace(evidence=write_coco_evidence(report, chain))
     result = appraise_verifier(answer, NONCE, kms.spki, kms.by_signer, LONG_AGO)
     assert not result.simulated
     held = {check.id for check in result.checks if check.ok}
     assert {"chain/anchor", "chain/root", "chain/intermediate", "chain/leaf", "signature/report"} <= held
     assert {"guest/host-data", "guest/report-data"} <= set(failed(result))
-    without = replace(answer, evidence=write_coco_evidence(report, [each for each in chain if each.kind != "ARK"]))
+    without = answer._replace(evidence=write_coco_evidence(report, [each for each in chain if each.kind != "ARK"]))
     assert "certificates/root" in failed(appraise_verifier(without, NONCE, kms.spki, kms.by_signer, LONG_AGO))
 
 

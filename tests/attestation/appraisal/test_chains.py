@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -199,12 +198,12 @@ def test_a_vlek_of_any_provider_is_not_enough(milan, providers, refusal):
     leaf, key = milan.leaf(vlek=True)
     floor = TcbFloor(3, 0, 8, 115)
     guest = GuestReference("g", "Milan", frozenset({b"m" * 48}), floor, floor, floor)
-    guest = replace(guest, signing_keys=frozenset({"VLEK"}), csp_ids=frozenset(providers))
+    guest = guest._replace(signing_keys=frozenset({"VLEK"}), csp_ids=frozenset(providers))
     result = milan.appraise(milan.report(key, vlek=True), leaf, expectation=Expectation(guest))
     assert [check.id for check in result.failed] == refusal
     assert result.claims["snp_csp_id"] == "CN=test"
     vcek, vcek_key = milan.leaf()
-    expectation = Expectation(replace(guest, signing_keys=frozenset({"VCEK"})))
+    expectation = Expectation(guest._replace(signing_keys=frozenset({"VCEK"})))
     result = milan.appraise(milan.report(vcek_key), vcek, expectation=expectation)
     assert result.accepted
     assert "snp_csp_id" not in result.claims

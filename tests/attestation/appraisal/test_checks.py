@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
 
 import pytest
 
@@ -214,7 +213,7 @@ def test_a_later_version_may_use_reserved_bytes(appraise_own, failed):
     """No guest entry accepts one."""
     expectation = reference()
     assert appraise_own(
-        replace(expectation, reference=replace(expectation.reference, max_version=9)), version=9, patch={0x208: b"\1"}
+        expectation._replace(reference=expectation.reference._replace(max_version=9)), version=9, patch={0x208: b"\1"}
     ).accepted
     assert failed(appraise_own(version=9)) == ["report/version"]
 

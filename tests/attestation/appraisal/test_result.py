@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 
 import pytest
@@ -25,7 +24,7 @@ def refused(milan):
 
 
 def test_immutable(accepted):
-    with pytest.raises(dataclasses.FrozenInstanceError):
+    with pytest.raises(AttributeError):
         accepted.scope = "policy"
     with pytest.raises(TypeError):
         accepted.claims["snp_vmpl"] = "3"
@@ -48,9 +47,9 @@ def test_no_truth_value(accepted):
 
 
 def test_nothing_checked_is_nothing_accepted(accepted):
-    assert not dataclasses.replace(accepted, checks=()).accepted
+    assert not accepted._replace(checks=()).accepted
     unknown = CheckResult("x", None, "needs y", "")
-    assert not dataclasses.replace(accepted, checks=(*accepted.checks, unknown)).accepted
+    assert not accepted._replace(checks=(*accepted.checks, unknown)).accepted
 
 
 def test_one_line_a_check(refused):
