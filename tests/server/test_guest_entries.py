@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import FrozenInstanceError
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +63,7 @@ def test_an_entry_with_five_keys() -> None:
     assert guest.policy == RequiredGuestPolicy(smt=False)
     assert guest.vmpl == {0}
     assert (guest.min_version, guest.max_version, guest.revocation) == (3, 5, None)
-    with pytest.raises(FrozenInstanceError):
+    with pytest.raises(AttributeError):
         guest.vmpl = frozenset({1})  # type: ignore[misc]
 
 
