@@ -126,6 +126,7 @@ def _document(plan: Plan) -> dict[str, Any]:
         "onChange": plan.on_change,
         "deadlineSeconds": plan.deadline_seconds,
         "fileMode": plan.file_mode,
+        **_present(rereadSeconds=plan.reread_seconds),
     }
 
 
@@ -173,6 +174,7 @@ def _plan(document: dict[str, Any]) -> Plan:
         on_change=top.text("onChange"),
         deadline_seconds=top.integer("deadlineSeconds", 1, 3600),
         file_mode=top.choice("fileMode", FILE_MODES),
+        reread_seconds=top.integer("rereadSeconds", 1, 86400) if "rereadSeconds" in top.members else None,
     )
     top.finish()
     if not plan.evidence:

@@ -107,7 +107,10 @@ class EnvFrom(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """The whole document. `on_change` is `none` or `signal:SIG…:PROCESS`; `file_mode` one of FILE_MODES."""
+    """The whole document. `on_change` is `none` or `signal:SIG…:PROCESS`; `file_mode` one of FILE_MODES.
+
+    `reread_seconds`: after what time `agent: sidecar` reads a KV secret again; None leaves it to the sidecar.
+    """
 
     workload: Workload
     evidence: tuple[EvidenceSource, ...]
@@ -120,6 +123,7 @@ class Plan(NamedTuple):
     on_change: str = NO_REACTION
     deadline_seconds: int = 60
     file_mode: str = "0440"
+    reread_seconds: int | None = None
 
     @property
     def data_hub(self) -> str:

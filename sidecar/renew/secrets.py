@@ -33,7 +33,7 @@ class PublishedSecrets:
         """Those below no KV mount: reading one makes credentials with a lease."""
         self.changing = [read for read in self.wanted if read[1] is None]
         """All but pinned versions."""
-        self._reread_seconds = paths.reread_seconds
+        self._reread_seconds = plan.reread_seconds or paths.reread_seconds
         self._publisher = Publisher(plan, paths, events)
         self._outages = outages
 

@@ -32,6 +32,7 @@ WEBHOOK_NAMESPACE: Final = "morphisms-system"
 KMS_NAMESPACE: Final = "morphisms-kms"
 CLUSTER: Final = "cluster"
 _HARDWARE_PORT: Final = 8007
+_REREAD_SECONDS: Final = 5
 _MOUNT: Final = "jwt-cluster"
 _OPENBAO: Final = f"openbao.{KMS_NAMESPACE}.svc"
 _VERIFIER: Final = f"morphisms-verifier.{KMS_NAMESPACE}.svc"
@@ -86,7 +87,7 @@ class Morphisms:
 
     def wait(self, seconds: float = 180) -> None:
         """Until all is rolled out; then what Vault needs is made by `morphisms vault setup`."""
-        for namespace, count in ((KMS_NAMESPACE, 2), (WEBHOOK_NAMESPACE, 1)):
+        for namespace, count in ((KMS_NAMESPACE, 2), (WEBHOOK_NAMESPACE, 2)):
             self.cluster.admin.until(
                 f"/apis/apps/v1/namespaces/{namespace}/deployments",
                 lambda items, count=count: (
@@ -157,7 +158,9 @@ class Morphisms:
             "apiVersion": "kustomize.config.k8s.io/v1beta1",
             "kind": "Kustomization",
             "resources": [os.path.relpath(_BASE, overlay)],
-            "components": [os.path.relpath(MANIFESTS / "components" / "cluster-guards", overlay)],
+            "components": [
+                os.path.relpath(MANIFESTS / "components" / name, overlay) for name in ("cluster-guards", "scanner")
+            ],
             "configMapGenerator": [
                 _merged("morphisms-webhook", WEBHOOK_NAMESPACE, ["configuration.yaml"]),
                 _merged("morphisms-verifier", KMS_NAMESPACE, ["verifier.yaml"]),
@@ -172,6 +175,7 @@ class Morphisms:
     def _configuration(self, ca: str) -> dict[str, Any]:
         configuration: dict[str, Any] = yaml.safe_load((_BASE / "configuration.yaml").read_text())
         configuration["sidecar"]["image"] = self._images["sidecar"].pinned
+        configuration["sidecar"]["rereadSeconds"] = _REREAD_SECONDS
         configuration["verifier"]["ca"] = configuration["vault"]["ca"] = ca
         # The preset but for its evidence: no guest's agent answers here.
         configuration["profiles"] = [

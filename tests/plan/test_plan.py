@@ -107,6 +107,7 @@ plans = st.builds(
     on_change=st.sampled_from(["none", "signal:SIGHUP:nginx"]),
     deadline_seconds=st.integers(1, 3600),
     file_mode=st.sampled_from(["0440", "0400"]),
+    reread_seconds=st.one_of(st.none(), st.integers(1, 86400)),
 )
 
 
@@ -169,6 +170,8 @@ _FILE = {"name": "a", "path": "p", "file": "a"}
         ({"fileMode": "0444"}, "plan.fileMode: not one of 0440, 0400"),
         ({"deadlineSeconds": 0}, "plan.deadlineSeconds: not between 1 and 3600"),
         ({"deadlineSeconds": True}, "plan.deadlineSeconds: not an integer"),
+        ({"rereadSeconds": 0}, "plan.rereadSeconds: not between 1 and 86400"),
+        ({"rereadSeconds": None}, "plan.rereadSeconds: not an integer"),
         ({"onChange": "signal:9:nginx"}, "plan.onChange: expected none or signal:SIGNAL:PROCESS"),
         ({"evidence": []}, "plan.evidence: empty; name a source"),
         ({"evidence": [{"name": "tdx", "address": ""}]}, r"plan.evidence\[0\].name: not one of"),

@@ -70,6 +70,17 @@ def test_it_renews_then_attests_again_at_two_thirds_and_drops_the_old_token(
     assert alive(bao) - before == set()
 
 
+def test_the_plan_says_how_often_a_secret_is_read_again(rotating: Pod, bao: OpenBao) -> None:
+    rotating.change(reread_seconds=1)
+    with resident(rotating, reread=300.0) as sidecar:
+        sidecar.wait("published")
+        write_secret(bao, "rotated", {"password": f"{CANARY}-second"})
+        sidecar.wait("published", 2)
+        assert (rotating.secrets / "password").read_text() == f"{CANARY}-second"
+        ended = sidecar.stop()
+    clean(ended)
+
+
 def test_a_changed_secret_is_published_at_once_and_the_application_told(
     rotating: Pod, bao: OpenBao, tmp_path: Path
 ) -> None:

@@ -66,6 +66,13 @@ class Sidecar(Section):
     deadlineSeconds: int = Field(
         60, ge=5, le=500, description="for attestation and all secrets; far below Knative's progress deadline of 600 s"
     )
+    rereadSeconds: int | None = Field(
+        None,
+        ge=5,
+        le=86400,
+        description="after what time `agent: sidecar` reads a KV secret again, up to a tenth earlier; left out: 300, as"
+        " Vault Agent does. Each pod reads each of its secrets so often",
+    )
     runAsUser: int = Field(
         65532, ge=1, description="its user; where all containers with secrets share one user, that one instead"
     )

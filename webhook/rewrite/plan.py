@@ -40,6 +40,7 @@ def make_plan(pod: Pod, profile: Profile) -> Plan:
         on_change=options.on_change,
         deadline_seconds=pod.template.sidecar.deadlineSeconds,
         file_mode="0440" if pod.file_owner is None else "0400",
+        reread_seconds=pod.template.sidecar.rereadSeconds,
     )
 
 

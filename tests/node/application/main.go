@@ -1,10 +1,12 @@
 // An application of a test: it answers each request with digests of its secrets and never with a secret.
 //
 // FILES and VARIABLES name, separated by commas, the files and the variables that it reads anew for each request. It
-// counts the hangups that it was sent. An image holds nothing but this program.
+// counts the hangups that it was sent. `?hold=2s` makes an answer late, `?eat=64` takes so many MiB of memory. Without
+// a PORT, as a Job's, it ends after one look. An image holds nothing but this program.
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -12,6 +14,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -62,6 +65,9 @@ func main() {
 			os.Exit(1)
 		}
 	}
+	if os.Getenv("PORT") == "" {
+		return
+	}
 	var hangups atomic.Int64
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, syscall.SIGHUP)
@@ -73,7 +79,14 @@ func main() {
 	ending, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	server := &http.Server{Addr: ":" + os.Getenv("PORT"), ReadHeaderTimeout: 10 * time.Second}
-	http.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
+	var eaten [][]byte
+	http.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		if held, err := time.ParseDuration(r.URL.Query().Get("hold")); err == nil {
+			time.Sleep(held)
+		}
+		if size, err := strconv.Atoi(r.URL.Query().Get("eat")); err == nil {
+			eaten = append(eaten, bytes.Repeat([]byte{1}, size<<20))
+		}
 		w.Header().Set("Content-Type", "application/json")
 		json.NewEncoder(w).Encode(look(hangups.Load()))
 	})

@@ -30,6 +30,7 @@ _STATUS = "morphisms.dev/status"
 _CHANGES: dict[str, Json] = {
     "image": {"sidecar": {"image": "registry.example/other@sha256:" + "b" * 64}},
     "deadline": {"sidecar": {"deadlineSeconds": 61}},
+    "period": {"sidecar": {"rereadSeconds": 60}},
     "resources": {"sidecar": {"resources": {"requests": {"cpu": "20m"}, "limits": {"cpu": "1", "memory": "256Mi"}}}},
     "user": {"sidecar": {"runAsUser": 4711}},
     "volumes": {"sidecar": {"secretsSizeLimit": "17Mi", "runSizeLimit": "5Mi"}},
