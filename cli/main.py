@@ -26,6 +26,7 @@ COMMANDS: dict[str, str] = {
     "check": "cli.commands.check",
     "audit": "cli.commands.audit",
     "preflight": "cli.commands.preflight",
+    "graduate": "cli.commands.graduate",
     "convert": "cli.commands.convert",
     "migrate": "cli.commands.migrate",
     "report": "cli.commands.report",

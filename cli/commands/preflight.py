@@ -5,23 +5,20 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 
-from attestation.verifier.configuration import load_configuration as load_verifier
 from cli.live.cluster import read_cluster
 from cli.live.connection import UNREACHABLE, add_cluster, with_cluster
+from cli.preflight import formats
 from cli.preflight.gather import preflight
-from cli.preflight.lines import Line, State, is_go
+from cli.preflight.lines import Line, is_go
+from cli.preflight.options import add_questions, issuers
 from cli.support.progress import Progress
-from cli.support.terminal import CYAN, GREEN, RED, YELLOW, coloured, say, wants_colour
+from cli.support.terminal import GREEN, RED, coloured, say, wants_colour
 from server.files import UnusableInputError
 from server.kubernetes.client import Client
 from server.text import printable
-from server.yaml.strict import ConfigurationError
-from webhook import policy_version
 from webhook.modes import Mode
 
 HELP = "whether a namespace can be switched to enforce, and what would break; exit 0 go, 1 no-go"
@@ -44,7 +41,6 @@ A line that is not evaluated is no-go, unless --allow-unevaluated. Other admissi
 Exit codes: 0 go; 1 no-go; 2 unusable input; 3 no answer."""
 
 GO, NO_GO, UNUSABLE = 0, 1, 2
-_COLOURS = {State.OK: GREEN, State.FAILED: RED, State.NOT_EVALUATED: YELLOW, State.NOTE: CYAN}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -58,25 +54,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="to which; default: %(default)s",
     )
     add_cluster(parser)
-    parser.add_argument(
-        "--policy", choices=policy_version.RELEASES, help="the release whose rules deny, whatever `policy` says"
-    )
-    parser.add_argument(
-        "--verifier-config",
-        type=Path,
-        metavar="FILE",
-        help="the verifier's configuration, to compare the cluster's name and issuer with",
-    )
-    parser.add_argument(
-        "--allow-unevaluated", action="store_true", help="go, though something is not known; failures stay no-go"
-    )
+    add_questions(parser)
     parser.add_argument("-o", "--output", default="text", choices=("text", "json"), help="default: text")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Read, judge, print."""
     try:
-        entries = None if arguments.verifier_config is None else _entries(arguments.verifier_config)
+        entries = issuers(arguments.verifier_config)
         lines = with_cluster(arguments, "preflight", lambda client: _lines(client, arguments, entries))
     except UnusableInputError as error:
         say(f"morphisms preflight: {error}")
@@ -89,13 +74,6 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         _print(lines, arguments, go)
     return GO if go else NO_GO
-
-
-def _entries(path: Path) -> Mapping[str, str]:
-    try:
-        return {each.name: each.issuer for each in load_verifier(path).clusters}
-    except ConfigurationError as error:
-        raise UnusableInputError("; ".join(error.problems)) from None
 
 
 async def _lines(client: Client, arguments: argparse.Namespace, entries: Mapping[str, str] | None) -> list[Line]:
@@ -112,22 +90,14 @@ def _json(lines: Sequence[Line], arguments: argparse.Namespace, go: bool) -> str
         "namespace": arguments.namespace,
         "mode": arguments.mode,
         "go": go,
-        "lines": [
-            {"check": each.check, "state": each.state.value, "text": each.text, "link": each.link} for each in lines
-        ],
+        "lines": formats.objects(lines),
     }
     return json.dumps(document, indent=2) + "\n"
 
 
 def _print(lines: Sequence[Line], arguments: argparse.Namespace, go: bool) -> None:
     colour = wants_colour(sys.stdout)
-    for line in lines:
-        state = coloured(f"{line.state.value:13}", _COLOURS[line.state], wanted=colour)
-        needs_page = line.state in (State.FAILED, State.NOT_EVALUATED)
-        print(f"{state} {line.check:13} {printable(line.text)}" + (f" [{line.link}]" if needs_page else ""))
-    count = Counter(each.state for each in lines)
+    for line in formats.text(lines, colour=colour):
+        print(line)
     word = coloured("go" if go else "no-go", GREEN if go else RED, wanted=colour)
-    print(
-        f"{word}: namespace {printable(arguments.namespace)} to {arguments.mode}: {count[State.FAILED]} failed,"
-        f" {count[State.NOT_EVALUATED]} not evaluated"
-    )
+    print(f"{word}: namespace {printable(arguments.namespace)} to {arguments.mode}: {formats.counts(lines)}")

@@ -18,6 +18,7 @@ from webhook.configuration.templates_map import TemplatesMap, read_map
 from webhook.modes import Mode
 from webhook.scanner.kinds import ScannedKind
 from webhook.scanner.lister import AbsentKindError, ClusterLister
+from webhook.scanner.untyped import is_name
 from webhook.snapshot import Snapshot, snapshot_of_objects
 from webhook.wellknown import SYSTEM_NAMESPACE, TEMPLATES_CONFIG_MAP
 
@@ -93,7 +94,7 @@ async def every(
 async def _namespaces(client: Client, lister: ClusterLister, namespace: str | None) -> tuple[dict[str, Any], ...]:
     if namespace is None:
         return tuple([item async for item in every(lister, NAMESPACES)])
-    found = await client.find(f"/api/v1/namespaces/{namespace}")
+    found = await client.find(f"/api/v1/namespaces/{namespace}") if is_name(namespace) else None
     if found is None:
         raise UnusableInputError(f"namespace {namespace} does not exist")
     return ({**found, "apiVersion": "v1", "kind": "Namespace"},)

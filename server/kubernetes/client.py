@@ -129,9 +129,9 @@ class Client:
         """
         return _object(await self._exchange("PUT", path, (), body, _JSON))
 
-    async def patch(self, path: str, content_type: str, body: object) -> Object:
+    async def patch(self, path: str, content_type: str, body: object, query: Query = ()) -> Object:
         """Patch the object; `content_type` is MERGE_PATCH or JSON_PATCH."""
-        return _object(await self._exchange("PATCH", path, (), body, content_type))
+        return _object(await self._exchange("PATCH", path, query, body, content_type))
 
     async def delete(self, path: str) -> Object:
         """Delete the object, or begin to."""

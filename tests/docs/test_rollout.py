@@ -11,6 +11,7 @@ import pytest
 from cli.audit.formats import text
 from cli.main import main
 from tests.cli.audit.found import deployment, found
+from tests.cli.live.reported import REPORT, report, reported
 from tests.cli.live.stand_in import ready, serving
 from tests.support.paths import ROOT
 
@@ -53,3 +54,16 @@ def test_the_page_shows_what_preflight_prints(tmp_path: Path, capsys: pytest.Cap
     with serving(cluster, tmp_path) as kubeconfig:
         assert main(["preflight", "shop", "--kubeconfig", str(kubeconfig)]) == 1
     assert block("It prints a line per question, for instance:") == capsys.readouterr().out
+
+
+def test_the_page_shows_what_graduate_prints_when_it_refuses(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plaintext: dict[str, Any] = {"env": [{"name": "DB_PASSWORD", "value": "tr0ub4dor&3-Xx9"}]}
+    cluster = reported(deployment("shop", "web", plaintext), mode="inject")
+    cluster.objects[REPORT] = report("inject", 0, "fail")
+    with serving(cluster, tmp_path) as kubeconfig:
+        assert main(["graduate", "shop", "--kubeconfig", str(kubeconfig)]) == 1
+    printed = capsys.readouterr().out.splitlines(keepends=True)
+    left = [line for line in printed if line.startswith("failed ")] + printed[-2:]
+    assert block("Otherwise nothing is written, and the output ends with what is left, for instance:") == "".join(left)

@@ -1,11 +1,11 @@
-"""A stand-in of an API server that lists and gets what a test gives it, refuses what it forbids, and stores nothing."""
+"""A stand-in of an API server: it lists and gets what a test gives it, refuses what it forbids, stores a mode alone."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -28,19 +28,24 @@ class StandIn:
     """`lists` by path of the collection, `objects` by path; `forbidden` paths answer 403.
 
     `refusals` are what it says to the next pods that are tried out, by the image of their first container.
+    `meanwhile` is called before each request is answered: what others do at that time.
     """
 
     lists: dict[str, list[Json]] = field(default_factory=dict)
     objects: dict[str, Json] = field(default_factory=dict)
     forbidden: set[str] = field(default_factory=set)
     refusals: dict[str, tuple[int, str]] = field(default_factory=dict)
+    meanwhile: Callable[[str, str], None] = lambda method, path: None
+    patched: list[tuple[str, Json]] = field(default_factory=list)
     tried: list[Json] = field(default_factory=list)
     asked: list[tuple[str, str]] = field(default_factory=list)
 
     def add(self, namespace: str, mode: str | None, *items: Json) -> None:
         """A namespace, and workloads in it."""
         labels = {} if mode is None else {"morphisms.dev/mode": mode}
-        made: Json = {"metadata": {"name": namespace, "labels": labels}}
+        made: Json = {
+            "metadata": {"name": namespace, "uid": f"uid-{namespace}", "resourceVersion": "1", "labels": labels}
+        }
         self.objects[f"/api/v1/namespaces/{namespace}"] = made
         self.lists.setdefault("/api/v1/namespaces", []).append(made)
         for kind in SCANNED_KINDS:
@@ -51,6 +56,7 @@ class StandIn:
     def answer(self, method: str, path: str, query: dict[str, list[str]], body: Json) -> tuple[int, Json]:
         """Status and body."""
         self.asked.append((method, path))
+        self.meanwhile(method, path)
         if path in self.forbidden:
             return 403, {"message": "forbidden: User cannot create resource" if method == "POST" else "forbidden"}
         if method == "POST":
@@ -59,9 +65,21 @@ class StandIn:
             self.tried.append(body)
             refusal = self.refusals.get(body["spec"]["containers"][0]["image"])
             return (201, body) if refusal is None else (refusal[0], {"message": refusal[1]})
+        if method == "PATCH":
+            return self._patch(path, query, body)
         if path in self.lists:
             return 200, {"metadata": {}, "items": self.lists[path]}
         return (200, self.objects[path]) if path in self.objects else (404, {})
+
+    def _patch(self, path: str, query: dict[str, list[str]], body: Json) -> tuple[int, Json]:
+        found = self.objects[path]["metadata"]
+        if body["metadata"].get("resourceVersion") not in (None, found["resourceVersion"]):
+            return 409, {"message": "the object has been modified"}
+        if "dryRun" not in query:
+            self.patched.append((path, body))
+            found["labels"] = {**found["labels"], **body["metadata"]["labels"]}
+            found["resourceVersion"] = str(int(found["resourceVersion"]) + 1)
+        return 200, self.objects[path]
 
 
 def ready() -> StandIn:
@@ -91,6 +109,7 @@ def serving(stand_in: StandIn, folder: Path) -> Iterator[Path]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # headers and body are two writes, and a reader would wait 40 ms between them
 
         def do_GET(self) -> None:
             parts = urlsplit(self.path)
@@ -105,7 +124,7 @@ def serving(stand_in: StandIn, folder: Path) -> Iterator[Path]:
             self.end_headers()
             self.wfile.write(content)
 
-        do_POST = do_GET  # noqa: N815 - the server's own spelling
+        do_POST = do_PATCH = do_GET  # noqa: N815 - the server's own spelling
 
         def log_message(self, *_: Any) -> None:
             pass

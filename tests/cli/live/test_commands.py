@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,31 +10,11 @@ import pytest
 
 from cli.main import main
 from tests.cli.audit.found import IMAGE, PASSWORD, deployment
+from tests.cli.live.conftest import Done, Run
 from tests.cli.live.stand_in import SYSTEM, StandIn, ready, serving
 
 Json = dict[str, Any]
 PLAINTEXT: Json = {"env": [{"name": "DB_PASSWORD", "value": PASSWORD}]}
-
-
-class Done:
-    """One run."""
-
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-        assert PASSWORD not in out + err
-
-
-Run = Callable[..., Done]
-
-
-@pytest.fixture
-def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
-    def call(cluster: StandIn, *words: str) -> Done:
-        with serving(cluster, tmp_path) as kubeconfig:
-            code = main([words[0], "--kubeconfig", str(kubeconfig), *words[1:]])
-        return Done(code, *capsys.readouterr())
-
-    return call
 
 
 def _shop(*items: Json) -> StandIn:
@@ -173,7 +152,7 @@ def test_preflight_compares_the_issuer_with_the_verifiers(run: Run) -> None:
     cluster = _shop(deployment("shop", "web"))
     cluster.objects["/.well-known/openid-configuration"] = {"issuer": "https://issuer.example"}
     [(state, text)] = _lines(run(cluster, "preflight", "shop", "-o", "json"), "cluster-name")
-    assert (state, "--verifier-config" in text) == ("not-evaluated", True)
+    assert (state, "the scanner publishes no probes" in text) == ("not-evaluated", True)
 
 
 def test_a_namespace_that_admission_never_looks_at_is_no_go(run: Run) -> None:

@@ -15,6 +15,9 @@ from webhook.scanner.reports.results import SOURCE, Result
 from webhook.wellknown import PREFIX
 
 MANAGED_BY: Final = ("app.kubernetes.io/managed-by", "morphisms")
+CLUSTER_REPORT: Final = "morphisms"
+"""The name of the cluster's report."""
+
 CONTENT: Final = f"{PREFIX}content"
 CLEAN_SINCE: Final = f"{PREFIX}clean-since"
 CLEAN_FORM: Final = "%Y-%m-%dT%H:%M:%SZ"
@@ -76,7 +79,7 @@ def make_report(
         for each in results
     ]
     metadata: dict[str, Any] = {
-        "name": "morphisms",
+        "name": CLUSTER_REPORT,
         "labels": {MANAGED_BY[0]: MANAGED_BY[1]},
         # In a merge patch None takes the annotation away.
         "annotations": {CONTENT: content, **({CLEAN_SINCE: clean_since} if is_clean else {})},

@@ -13,7 +13,7 @@ from server.kubernetes.client import MERGE_PATCH, Client
 from server.kubernetes.errors import KubernetesError, reason_of, status_of
 from webhook.scanner.finding import ObjectId
 from webhook.scanner.reports.api import ReportAPI
-from webhook.scanner.reports.document import MANAGED_BY, Known, make_report, name_of
+from webhook.scanner.reports.document import CLUSTER_REPORT, MANAGED_BY, Known, make_report, name_of
 from webhook.scanner.reports.results import Result
 
 _PAGE_ITEMS: Final = 200
@@ -120,4 +120,4 @@ class ReportWriter:
 
 
 def _key(workload: ObjectId | None) -> tuple[str, str]:
-    return ("", "morphisms") if workload is None else (workload.namespace, name_of(workload))
+    return ("", CLUSTER_REPORT) if workload is None else (workload.namespace, name_of(workload))

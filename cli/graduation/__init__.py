@@ -1,0 +1,1 @@
+"""Takes a namespace to a stricter mode step by step, each only when nothing would break."""
