@@ -19,6 +19,7 @@ from typing import Any, Final
 from plan.layout import LIVENESS_PATH, STARTUP_PATH
 from sidecar.errors import SidecarError
 from sidecar.reasons import Reason
+from sidecar.shutdown import HANDLED
 
 MAX_CONNECTIONS: Final = 32
 _TAKEN: Final = (errno.EADDRINUSE, errno.EACCES)
@@ -79,7 +80,7 @@ class HealthServer:
         """Answer in a thread, until the process ends."""
         thread = threading.Thread(target=self._serve, name="health", daemon=True)
         # A signal delivered to this thread would not wake the main thread.
-        previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+        previous = signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
         thread.start()
         signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
