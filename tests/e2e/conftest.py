@@ -58,7 +58,7 @@ def new_pod(
         ),
         vault=Vault(bao.url, bao.ca, "", (("secret", 2),)),
         secrets=PASSWORD,
-        deadline_seconds=30,
+        deadline_seconds=60,
     )
 
     def make() -> Pod:

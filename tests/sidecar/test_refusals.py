@@ -31,7 +31,7 @@ from tests.support.paths import ROOT
 
 DB = f"{HOME}/db"
 # Far beyond the deadline of 2 s of the tests that use it, and far below what they would take without one.
-_LONG = 15
+_LONG = 60
 FILE = (SecretFile("password", DB, "password", key="password"),)
 
 

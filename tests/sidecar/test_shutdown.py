@@ -134,7 +134,7 @@ def test_sigterm_ends_a_wait_at_once(busy_pod: Pod, bao: OpenBao, tmp_path: Path
         started = time.monotonic()
         process.send_signal(signal.SIGTERM)
         ended = busy_pod.end(process)
-    assert time.monotonic() - started < 10, "1000 bytes at this rate take 100 s, and the deadline is 20 s"
+    assert time.monotonic() - started < 45, "1000 bytes at this rate take 100 s, and the deadline is 60 s"
     refused(ended, Exit.STOPPED, "stopped")
     assert alive(bao) - before == set()
 
