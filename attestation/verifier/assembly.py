@@ -24,6 +24,7 @@ from attestation.verifier.attested_assembly import make_attested_call
 from attestation.verifier.attested_call import AttestedCall
 from attestation.verifier.clock import Clock, build_time
 from attestation.verifier.cluster.jwks import MAX_JWKS_SIZE, KeySet
+from attestation.verifier.cluster.known import KnownClusters
 from attestation.verifier.cluster.node_chips import NodeChips, load_node_chips
 from attestation.verifier.cluster.pod_lookup import PodLookup
 from attestation.verifier.cluster.pod_token import PodTokens, TrustedCluster
@@ -147,7 +148,8 @@ def make_application(settings: Settings, configuration: VerifierConfiguration) -
         for entry in configuration.clusters
         if entry.nodes is not None
     }
-    tokens = PodTokens([_cluster(entry, peers, pinned) for entry in configuration.clusters], time.time)
+    clusters = [_cluster(entry, peers, pinned) for entry in configuration.clusters]
+    tokens = PodTokens(clusters, time.time)
     watch_shared_keys(registry, tokens.shared_keys)
     appraiser = Appraiser(
         Nonces(time.monotonic),
@@ -206,7 +208,8 @@ def make_application(settings: Settings, configuration: VerifierConfiguration) -
     expose_exceptions(registry, configuration.exceptions, lambda: datetime.now(UTC).date())
     background.append(PermissiveGuests(registry, policies).watch)
     background += [crls.watch, lambda: certificates.keep_crls(lambda: datetime.now(UTC)), peers.close_at_end]
-    routes, intakes = handlers.routes(), handlers.intakes()
+    known = KnownClusters(clusters, pace)
+    routes, intakes = handlers.routes() | known.routes(), handlers.intakes() | known.intakes()
     if attested is not None:
         routes, intakes = routes | attested.routes(), intakes | attested.intakes()
     if sealed is not None:

@@ -31,9 +31,15 @@ There is one Event for each object and code, counted up when it happens again.
 
 --reports evaluates every workload of the namespaces with a mode, as in mode enforce, and writes a report for each and
 one of the cluster, in the kinds of openreports.io or wgpolicyk8s.io, whichever the cluster has. docs/operations.md says
-what the results mean."""
+what the results mean.
+
+--probes tries whether the verifier and Vault are reached and trusted as the configuration says, and whether the
+verifier knows this cluster and its token keys. It publishes the results in the ConfigMap morphisms-probes, where
+`morphisms preflight` reads them."""
 
 _LONGEST_SCAN_SECONDS: Final = 86_400.0
+# preflight counts no results older than 15 minutes.
+_LONGEST_PROBE_SECONDS: Final = 600.0
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -45,6 +51,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--config-maps",
         action="store_true",
         help="with --reports: look for secrets in ConfigMaps that workloads take variables from",
+    )
+    parser.add_argument("--probes", action="store_true", help="probe the verifier and Vault, and publish the results")
+    parser.add_argument(
+        "--probe-seconds",
+        type=probe_seconds,
+        default=300.0,
+        metavar="SECONDS",
+        help="with --probes: between two rounds, from 10 to 600; default %(default)g",
     )
     parser.add_argument("--config", type=Path, metavar="FILE", help="configuration; without it the documented defaults")
     parser.add_argument(
@@ -68,8 +82,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Watch until SIGTERM."""
-    if not (arguments.events or arguments.reports):
-        raise UnusableInputError("nothing to do: give --events, --reports or both")
+    if not (arguments.events or arguments.reports or arguments.probes):
+        raise UnusableInputError("nothing to do: give --events, --reports or --probes")
     from server.kubernetes.connect import connect, unusable  # import aiohttp
     from webhook.scanner.application import ScannerSettings, make_application
 
@@ -84,16 +98,27 @@ def run(arguments: argparse.Namespace) -> int:
         configuration=arguments.config,
         scan_seconds=arguments.scan_seconds,
         config_maps=arguments.config_maps,
+        probes=arguments.probes,
+        probe_seconds=arguments.probe_seconds,
     )
     return service.run(lambda: make_application(settings, lambda: connect(arguments.kubeconfig)))
 
 
 def scan_seconds(text: str) -> float:
     """Seconds, from 1 to a day."""
+    return _seconds(text, 1, _LONGEST_SCAN_SECONDS)
+
+
+def probe_seconds(text: str) -> float:
+    """Seconds, from 10 to ten minutes."""
+    return _seconds(text, 10, _LONGEST_PROBE_SECONDS)
+
+
+def _seconds(text: str, least: float, longest: float) -> float:
     try:
         seconds = float(text)
     except ValueError:
         seconds = math.nan
-    if not 1 <= seconds <= _LONGEST_SCAN_SECONDS:
-        raise argparse.ArgumentTypeError("expected seconds from 1 to 86400, such as 300")
+    if not least <= seconds <= longest:
+        raise argparse.ArgumentTypeError(f"expected seconds from {least:g} to {longest:g}, such as 300")
     return seconds

@@ -20,7 +20,7 @@ Object = dict[str, Any]
 # By the cluster tier's kubectl.
 pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster")]
 
-_COMPONENTS = ("scanner", "scanner-reports", "scanner-config-maps")
+_COMPONENTS = ("scanner", "scanner-reports", "scanner-config-maps", "scanner-probes")
 
 
 @pytest.fixture(scope="module")
@@ -62,30 +62,41 @@ def test_the_scanner_runs_in_the_webhooks_image_with_an_account_of_its_own(overl
     assert security["capabilities"] == {"drop": ["ALL"]}
     assert pod["securityContext"]["runAsNonRoot"] is True
     options = build_parser("scanner").parse_args(container["args"])
-    assert (options.events, options.reports, options.config_maps) == (True, True, True)
+    assert (options.events, options.reports, options.config_maps, options.probes) == (True, True, True, True)
     assert str(options.config).startswith(container["volumeMounts"][0]["mountPath"])
     # No selector of the webhook's Service, budget or autoscaler may take its pods for the webhook's.
     assert deployment["spec"]["template"]["metadata"]["labels"]["app.kubernetes.io/component"] == "scanner"
 
 
-def test_its_account_reads_no_secret_and_writes_events_reports_and_one_lease(overlaid: list[Object]) -> None:
+def test_its_account_reads_no_secret_and_writes_events_reports_one_lease_and_one_config_map(
+    overlaid: list[Object],
+) -> None:
     writes = set()
     for role in (each for each in overlaid if each["kind"] in ("Role", "ClusterRole")):
         for rule in role["rules"]:
+            if "nonResourceURLs" in rule:
+                assert (rule["verbs"], any("*" in each for each in rule["nonResourceURLs"])) == (["get"], False)
+                continue
             assert "secrets" not in rule["resources"]
             assert "*" not in (*rule["verbs"], *rule["resources"], *rule["apiGroups"])
             if set(rule["verbs"]) & {"create", "update", "patch", "delete"}:
                 writes |= set(rule["resources"])
             if "configmaps" in rule["resources"]:
                 assert rule.get("resourceNames") or rule["verbs"] == ["get"]
-    assert writes == {"events", "leases", "reports", "clusterreports", "policyreports", "clusterpolicyreports"}
+            if rule["resources"] == ["configmaps"] and "patch" in rule["verbs"]:
+                assert (role["kind"], rule["resourceNames"]) == ("Role", ["morphisms-probes"])
+    reports = {"reports", "clusterreports", "policyreports", "clusterpolicyreports"}
+    assert writes == {"events", "leases", "configmaps", *reports}
     subjects = {(each["name"], each["namespace"]) for item in overlaid for each in item.get("subjects", ())}
     assert subjects == {("morphisms-scanner", "morphisms-system")}
 
 
-def test_nothing_calls_it_and_it_calls_the_api_servers_alone(overlaid: list[Object]) -> None:
+def test_nothing_calls_it_and_without_probes_it_calls_the_api_servers_alone(overlaid: list[Object]) -> None:
     assert not [each for each in overlaid if each["kind"] == "Service"]
-    (policy,) = (each for each in overlaid if each["kind"] == "NetworkPolicy")
-    assert policy["spec"]["policyTypes"] == ["Egress"]
-    (rule,) = policy["spec"]["egress"]
+    policies = {each["metadata"]["name"]: each["spec"] for each in overlaid if each["kind"] == "NetworkPolicy"}
+    assert policies.keys() == {"morphisms-scanner", "morphisms-scanner-probes"}
+    assert {tuple(each["policyTypes"]) for each in policies.values()} == {("Egress",)}
+    (rule,) = policies["morphisms-scanner"]["egress"]
     assert {each["port"] for each in rule["ports"]} == {443, 6443}
+    ports = {each["port"] for rule in policies["morphisms-scanner-probes"]["egress"] for each in rule["ports"]}
+    assert ports == {53, 443, 8443, 8200}

@@ -23,6 +23,7 @@ from webhook.configuration.model import Configuration
 from webhook.configuration_file import watched_configuration
 from webhook.scanner.events.watcher import EventWatcher
 from webhook.scanner.metrics import ScannerMetrics
+from webhook.scanner.probes.prober import Prober
 from webhook.scanner.reporter import Reporter
 
 LEASE: Final = "morphisms-scanner"
@@ -32,8 +33,9 @@ LEASE: Final = "morphisms-scanner"
 class ScannerSettings:
     """The command line's settings. `replica`: which process this is, by the pod's name.
 
-    `events`, `reports`: what it writes. `scan_seconds`: the time between two passes for reports.
-    `config_maps`: whether these look at ConfigMaps that workloads take variables from.
+    `events`, `reports`, `probes`: what it writes. `scan_seconds`: the time between two passes for reports.
+    `probe_seconds`: the time between two rounds of probes. `config_maps`: whether reports look at ConfigMaps that
+    workloads take variables from.
     """
 
     replica: Replica
@@ -43,6 +45,8 @@ class ScannerSettings:
     configuration: Path | None = None
     scan_seconds: float = 300.0
     config_maps: bool = False
+    probes: bool = False
+    probe_seconds: float = 300.0
     lease: LeaseTiming = TIMING
     watching: ReflectorTiming = WATCHING
 
@@ -57,7 +61,7 @@ def make_application(settings: ScannerSettings, connect: Callable[[], Awaitable[
         lambda: _led(),  # noqa: PLW0108 - made below
         settings.lease,
     )
-    parts: list[EventWatcher | Reporter] = []
+    parts: list[EventWatcher | Reporter | Prober] = []
     gates: dict[str, Check] = {}
     background: list[Background] = []
     files = FileMetrics(registry)
@@ -65,17 +69,25 @@ def make_application(settings: ScannerSettings, connect: Callable[[], Awaitable[
         events = EventWatcher(metrics, lambda: election.is_leader, settings.watching)
         parts.append(events)
         gates["watches"] = events.problem
+    namespace, watched = settings.replica.namespace, None
+    if settings.reports or settings.probes:
+        watched = watched_configuration(settings.configuration, files, lambda new: configured(new))  # noqa: PLW0108
+    default = Configuration()
+
+    def current() -> Configuration:
+        return default if watched is None else watched.value
+
+    if watched is not None:
+        background.append(watched.watch)
+    if settings.probes:
+        parts.append(
+            Prober(current, metrics, lambda: election.is_leader, namespace=namespace, seconds=settings.probe_seconds)
+        )
+    cluster: LiveCluster | None = None
     if settings.reports:
-        watched = watched_configuration(settings.configuration, files, lambda new: cluster.configured(new))  # noqa: PLW0108
-        default = Configuration()
-
-        def current() -> Configuration:
-            return default if watched is None else watched.value
-
         cluster = LiveCluster(current(), connect=connect, timing=settings.watching, observe=metrics.observe)
         gates["cluster"] = cluster.problem
-        background += [cluster.run, *([] if watched is None else [watched.watch])]
-        namespace = settings.replica.namespace
+        background.append(cluster.run)
         parts.append(
             Reporter(
                 current,
@@ -88,6 +100,10 @@ def make_application(settings: ScannerSettings, connect: Callable[[], Awaitable[
                 timing=settings.watching,
             )
         )
+
+    def configured(new: Configuration) -> None:
+        if cluster is not None:
+            cluster.configured(new)
 
     def _led() -> None:
         metrics.leader.set(election.is_leader)

@@ -48,6 +48,12 @@ class ScannerMetrics:
             ["workload_namespace", "mode", "state"],
             registry=registry,
         )
+        self._probes = Gauge(
+            "morphisms_scanner_probes",
+            "1 for the state that the last probe of each check had.",
+            ["check", "state"],
+            registry=registry,
+        )
         self.leader = Gauge("morphisms_scanner_leader", "1 on the replica that writes.", registry=registry)
 
     def observe(self, resource: str, what: str) -> None:
@@ -84,6 +90,12 @@ class ScannerMetrics:
         self._workloads.clear()
         for labels, count in counts.items():
             self._workloads.labels(*labels).set(count)
+
+    def probed(self, states: Mapping[str, str]) -> None:
+        """Report a round of probes, by check."""
+        self._probes.clear()
+        for check, state in states.items():
+            self._probes.labels(check, state).set(1)
 
     def troubled(self, troubles: Iterable[Trouble]) -> None:
         """Report what there is now."""
