@@ -106,7 +106,7 @@ def make_application(settings: ScannerSettings, connect: Callable[[], Awaitable[
             cluster.configured(new)
 
     def _led() -> None:
-        metrics.leader.set(election.is_leader)
+        metrics.led(leads=election.is_leader)
         for part in parts:
             part.wake()
 

@@ -1,4 +1,7 @@
-"""Metrics of the scanner. Only the names of namespaces that have a mode are labels, and of those a bounded number."""
+"""Metrics of the scanner. Only the names of namespaces that have a mode are labels, and of those a bounded number.
+
+A name of a namespace is the API server's to check, so a label can hold no other text than a DNS label.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,13 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from webhook.scanner.events.trouble import DENIED, INIT_FAILED, Trouble
-from webhook.scanner.scan import NamespaceState
+from webhook.scanner.scan import NamespaceState, ScanResult
 
-_MOST_NAMESPACES: Final = 100
+MOST_NAMESPACES: Final = 100
+"""The most namespaces with series of their own."""
+
+OTHER: Final = "other"
+"""The label of all other namespaces. One that has this name is counted with them."""
 
 
 class ScannerMetrics:
@@ -42,18 +49,13 @@ class ScannerMetrics:
         self._scanned_at = Gauge(
             "morphisms_scanner_scanned_timestamp_seconds", "When the last pass ended.", registry=registry
         )
-        self._workloads = Gauge(
-            "morphisms_scanner_workloads",
-            "Workloads in namespaces with a mode; all namespaces beyond the first hundred are `other`.",
-            ["workload_namespace", "mode", "state"],
-            registry=registry,
-        )
         self._probes = Gauge(
             "morphisms_scanner_probes",
             "1 for the state that the last probe of each check had.",
             ["check", "state"],
             registry=registry,
         )
+        self._namespaces = NamespaceMetrics(registry)
         self.leader = Gauge("morphisms_scanner_leader", "1 on the replica that writes.", registry=registry)
 
     def observe(self, resource: str, what: str) -> None:
@@ -73,23 +75,20 @@ class ScannerMetrics:
         """Count a pass that ended early."""
         self._scans.labels("failed").inc()
 
-    def scanned(
-        self, objects: int, seconds: float, namespaces: Mapping[str, NamespaceState], *, has_reports: bool
-    ) -> None:
+    def scanned(self, found: ScanResult, seconds: float, *, has_reports: bool) -> None:
         """Report a pass."""
         self._scans.labels("done").inc()
-        self._objects.set(objects)
+        self._objects.set(found.objects)
         self._seconds.set(seconds)
         self._scanned_at.set_to_current_time()
         self._has_reports.set(has_reports)
-        counts: Count[tuple[str, str, str]] = Count()
-        for number, (name, state) in enumerate(namespaces.items()):
-            label = name if number < _MOST_NAMESPACES else "other"
-            counts[label, state.mode.value, "ready"] += state.ready
-            counts[label, state.mode.value, "not-ready"] += state.workloads - state.ready
-        self._workloads.clear()
-        for labels, count in counts.items():
-            self._workloads.labels(*labels).set(count)
+        self._namespaces.scanned(found.namespaces(), found.obstacles())
+
+    def led(self, *, leads: bool) -> None:
+        """Report whether this replica leads. One that does not makes no pass, so it knows no namespace."""
+        self.leader.set(leads)
+        if not leads:
+            self._namespaces.forget()
 
     def probed(self, states: Mapping[str, str]) -> None:
         """Report a round of probes, by check."""
@@ -102,3 +101,59 @@ class ScannerMetrics:
         counts = Count(each.reason for each in troubles)
         for reason in (DENIED, INIT_FAILED):
             self._troubles.labels(reason).set(counts[reason])
+
+
+class NamespaceMetrics:
+    """Whether each namespace is ready for mode enforce, as of the last pass."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._ready = Gauge(
+            "morphisms_scanner_namespace_ready",
+            "1 where all workloads of a namespace with a mode were looked at, and none of their next pods would be"
+            " denied in mode enforce. Namespaces beyond the first hundred are one, `other`.",
+            ["workload_namespace", "mode"],
+            registry=registry,
+        )
+        self._workloads = Gauge(
+            "morphisms_scanner_workloads",
+            "Workloads in namespaces with a mode; all namespaces beyond the first hundred are `other`.",
+            ["workload_namespace", "mode", "state"],
+            registry=registry,
+        )
+        self._obstacles = Gauge(
+            "morphisms_scanner_obstacles",
+            "Workloads in namespaces with a mode for which this rule stands in the way of mode enforce.",
+            ["rule"],
+            registry=registry,
+        )
+        self._named: list[str] = []
+
+    def scanned(self, namespaces: Mapping[str, NamespaceState], obstacles: Mapping[str, int]) -> None:
+        """Replace all series, so that a namespace that is gone, or has another mode, leaves none behind."""
+        self._name(namespaces)
+        ready: dict[tuple[str, str], bool] = {}
+        counts: Count[tuple[str, str, str]] = Count()
+        named = frozenset(self._named)
+        for name, state in namespaces.items():
+            label, mode = name if name in named else OTHER, state.mode.value
+            ready[label, mode] = ready.get((label, mode), True) and state.is_ready
+            counts[label, mode, "ready"] += state.ready
+            counts[label, mode, "not-ready"] += state.workloads - state.ready
+        for gauge in (self._ready, self._workloads, self._obstacles):
+            gauge.clear()
+        for labels, is_ready in ready.items():
+            self._ready.labels(*labels).set(is_ready)
+        for each, count in counts.items():
+            self._workloads.labels(*each).set(count)
+        for rule, count in obstacles.items():
+            self._obstacles.labels(rule).set(count)
+
+    def forget(self) -> None:
+        """Remove all series."""
+        self.scanned({}, {})
+
+    def _name(self, namespaces: Mapping[str, NamespaceState]) -> None:
+        """Choose whose series bear a name: whose did before goes on, whatever names come to sort before it."""
+        kept = [name for name in self._named if name in namespaces]
+        new = sorted(namespaces.keys() - set(kept))
+        self._named = (kept + new)[:MOST_NAMESPACES]

@@ -112,8 +112,8 @@ class Reporter:
         if api is None and not self._said_absent:
             logs.warning("reports_absent", advice="install the CustomResourceDefinitions of openreports.io")
         self._said_absent = api is None
-        namespaces = found.namespaces()
-        self._metrics.scanned(found.objects, time.monotonic() - started, namespaces, has_reports=api is not None)
+        if self._is_leader():  # else another replica's numbers are newer
+            self._metrics.scanned(found, time.monotonic() - started, has_reports=api is not None)
         logs.info(
             "scanned",
             objects=found.objects,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -78,6 +79,14 @@ class ScanResult:
             )
             for name, each in sorted(found.items())
         }
+
+    def obstacles(self) -> dict[str, int]:
+        """By rule, how many workloads of these namespaces are not ready because of it."""
+        counts: Counter[str] = Counter()
+        for each in self.workloads.values():
+            if each.workload.namespace in self.modes:
+                counts.update(each.obstacles)
+        return dict(counts)
 
 
 async def scan(

@@ -81,7 +81,12 @@ class WorkloadResults:
     @property
     def is_ready(self) -> bool:
         """Whether its next pods are admitted in the target mode, and all of it was looked at."""
-        return not self._more and not any(key.result in ("fail", "error") for key in self._found)
+        return not self._more and not self.obstacles
+
+    @property
+    def obstacles(self) -> frozenset[str]:
+        """The ids of what stands in the way, as far as it is kept."""
+        return frozenset(key.rule for key in self._found if key.result in ("fail", "error"))
 
     @property
     def results(self) -> list[Result]:
