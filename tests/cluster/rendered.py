@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 import yaml
 
 from cli.main import main
-from tests.cluster.client import Object
+from tests.cluster.client import Client, Object
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.installation import Installation
 from tests.cluster.knative import APP_IMAGE, QUEUE_IMAGE
@@ -64,14 +64,14 @@ def pinned_sidecar(morphisms: Installation) -> Iterator[None]:
     morphisms.configure(settings)
 
 
-def capture(cluster: ControlPlane) -> dict[str, Any]:
-    """What `morphisms capture` finds, once the pinned sidecar's template is in force."""
-    return found(lambda: _captured(cluster))
+def capture(cluster: ControlPlane, user: Client | None = None) -> dict[str, Any]:
+    """What `morphisms capture` finds for the user, once the pinned sidecar's template is in force."""
+    return found(lambda: _captured(user or cluster.admin))
 
 
-def _captured(cluster: ControlPlane) -> dict[str, Any] | None:
+def _captured(user: Client) -> dict[str, Any] | None:
     with contextlib.redirect_stdout(io.StringIO()) as written:
-        code = main(["capture", "--kubeconfig", str(cluster.admin.kubeconfig), "--knative-version", "v1.23.0"])
+        code = main(["capture", "--kubeconfig", str(user.kubeconfig), "--knative-version", "v1.23.0"])
     document = yaml.safe_load(written.getvalue()) if code == 0 else None
     return document if document and document["template"]["sidecar"]["image"] == SIDECAR else None
 

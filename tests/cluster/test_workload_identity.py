@@ -17,11 +17,13 @@ from cli.proof.guest_requests import Host, guest_requests
 from measured.measured_document import differences, document_of_annotation
 from measured.pod import INITDATA_ANNOTATION
 from plan.layout import CONTAINER
+from tests.cluster.audit import Event
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.installation import Installation
 from tests.cluster.knative import pod_of
 from tests.cluster.namespace import Namespace
 from tests.cluster.rendered import CONFIGURATIONS, SERVICE, capture, found, pinned_sidecar, write_inputs
+from tests.support.paths import ROOT
 from tests.support.policy_engine import Engine
 from tests.webhook.properties.test_measured_services import FOREIGN, Change, changes
 
@@ -60,6 +62,48 @@ def applied(
         pod = pod_of(here, service["spec"]["template"]["metadata"]["name"])
         yield Applied(here, folder / "out", service, pod)
         here.delete()
+
+
+def test_a_capture_needs_what_the_page_grants_and_reads_nothing_else(
+    cluster: ControlPlane, applied: Applied, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ci, mark = cluster.user("ci"), cluster.audit.mark()
+    refused = ["capture", "--kubeconfig", str(ci.kubeconfig)]
+    assert main(refused) == 2
+    assert "the API server refused (403)" in capsys.readouterr().err
+    page = (ROOT / "docs" / "workload-identity.md").read_text()
+    (block,) = [each for each in page.split("```yaml\n") if "name: morphisms-capture" in each]
+    roles = list(yaml.safe_load_all(block.partition("```")[0]))
+    for role in roles:
+        cluster.admin.apply(role)
+        cluster.admin.apply(_bound(role, "ci"))
+    assert capture(cluster, ci) == capture(cluster)
+    assert main(refused) == 2
+    assert "does not say Knative's version" in capsys.readouterr().err, "the role lets it look for the Deployment"
+
+    def is_last(event: Event) -> bool:
+        return event["user"]["username"] == "ci" and event["objectRef"]["resource"] == "deployments"
+
+    cluster.audit.until(lambda event: is_last(event) and event["responseStatus"]["code"] == 404, mark)
+    asked = [each for each in cluster.audit.events(mark) if each["user"]["username"] == "ci"]
+    assert {(each["verb"], each["objectRef"]["resource"]) for each in asked} == {
+        ("get", "configmaps"),
+        ("get", "deployments"),
+        ("list", "serviceaccounts"),
+    }
+    for role in roles:
+        cluster.kubectl("delete", "-f", "-", input=[_bound(role, "ci"), role])
+
+
+def _bound(role: dict[str, Any], user: str) -> dict[str, Any]:
+    group = "rbac.authorization.k8s.io"
+    return {
+        "apiVersion": f"{group}/v1",
+        "kind": f"{role['kind']}Binding",
+        "metadata": role["metadata"],
+        "roleRef": {"apiGroup": group, "kind": role["kind"], "name": role["metadata"]["name"]},
+        "subjects": [{"apiGroup": group, "kind": "User", "name": user}],
+    }
 
 
 def test_the_pod_that_knative_makes_is_the_one_that_was_measured(applied: Applied) -> None:
