@@ -361,7 +361,7 @@ async def _main(make: Callable[[], Application]) -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, service.stop)
         await service.start()
-        _tune_garbage_collector()
+        tune_garbage_collector()
     except ConfigurationError as error:
         loop.set_exception_handler(_ignore_loop_failure)
         logs.error("start_failed", problems=error.problems)
@@ -373,7 +373,7 @@ async def _main(make: Callable[[], Application]) -> int:
     return await service.wait()
 
 
-def _tune_garbage_collector() -> None:
+def tune_garbage_collector() -> None:
     """Exempt the objects made at start-up from cyclic garbage collection, and collect less often.
 
     A parsed body consists of some hundred containers without cycles, which reference counts free. With the default

@@ -132,7 +132,8 @@ def decide(
     more = {} if snapshot is not None else {"not-evaluated": _CLUSTER_DEPENDENT}
     if workload := str(workload_name(request)):
         more["workload"] = workload
-    return replace(decision, audit={**decision.audit, **more}) if more else decision
+    decision.audit.update(more)  # the decision was made for this request, and nothing else has it yet
+    return decision
 
 
 def lookup(request: Request, configuration: Configuration, snapshot: Snapshot) -> Lookup | None:

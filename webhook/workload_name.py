@@ -16,7 +16,7 @@ _POD: Final = ("", "v1", "Pod")
 # DNS subdomains, and the characters that RBAC's and other path-segment names have besides.
 _NAME: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
 _PREFIX: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,252}")
-_KIND: Final = re.compile(r"[A-Za-z][A-Za-z0-9]{0,62}")
+_LONGEST_KIND: Final = 63
 
 
 class WorkloadName(NamedTuple):
@@ -51,9 +51,20 @@ def workload_name(request: Request) -> WorkloadName:
 def _owner(references: Any) -> str:
     for reference in references if isinstance(references, list) else ():
         if isinstance(reference, dict) and reference.get("controller") is True:
-            kind, name = _matching(_KIND, reference.get("kind")), _matching(_NAME, reference.get("name"))
-            return f"{kind}/{name}" if kind and name else ""
+            kind, name = reference.get("kind"), _matching(_NAME, reference.get("name"))
+            return f"{kind}/{name}" if name and _is_kind(kind) else ""
     return ""
+
+
+def _is_kind(value: Any) -> bool:
+    """Whether it is a letter, with letters and digits after it."""
+    return (
+        isinstance(value, str)
+        and 0 < len(value) <= _LONGEST_KIND
+        and value.isascii()
+        and value.isalnum()
+        and value[0].isalpha()
+    )
 
 
 def _matching(pattern: re.Pattern[str], value: Any) -> str:

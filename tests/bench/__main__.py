@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 
-from tests.bench import admission, attack, attested, cluster, report, scanner, sidecar, verifier
+from tests.bench import admission, admission_stages, attack, attested, cluster, report, scanner, sidecar, verifier
 
 PARTS = {
     "admission": admission.main,
+    "admission-stages": admission_stages.main,
     "verifier": verifier.main,
     "attested": attested.main,
     "attack": attack.main,

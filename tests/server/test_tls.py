@@ -129,6 +129,15 @@ async def test_resumption_does_not_bring_the_old_certificate_back(serve, new_pai
     await until(verified)
 
 
+async def test_a_client_is_handed_no_session_to_resume(serve, connect, new_pair, tmp_path):
+    """It would pay for a ticket in each handshake. A client reads tickets before the answer, so none comes later."""
+    service = await serve({("POST", "/echo"): echo}, certificate=new_pair().write(tmp_path))
+    client = await connect(service.address)
+    assert (await client.request("POST", "/echo", BODY)).status == 200
+    session = client.writer.get_extra_info("ssl_object").session
+    assert session is None or not session.has_ticket
+
+
 async def test_a_handler_is_told_the_key_that_its_own_connection_showed(serve, connect, new_pair, tmp_path):
     """Also on a connection that is older than the pair served now, which is another key."""
     old, new = new_pair("ec"), new_pair("ec")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from webhook.admission.enforcement import action, is_in_force
 from webhook.admission.exceptions import exceptions_of_pod, split
 from webhook.admission.exempt import exemption
@@ -14,7 +16,7 @@ from webhook.pod.opt_in import opts_out, requests_injection
 from webhook.pod.pod import Pod
 from webhook.request import Request
 from webhook.rewrite import rewrite
-from webhook.rewrite.patch import Patch
+from webhook.rewrite.patch import Patch, Step
 from webhook.rewrite.template_choice import choose_template
 from webhook.rules import NEEDED_FOR_INJECTION, POD
 from webhook.rules.rule import Subject, Violation, evaluate
@@ -83,4 +85,9 @@ def patch_summary(patch: Patch) -> str:
     """The number of operations and the parts of the pod that they change; no value."""
     if not patch.operations:
         return "none"
-    return f"{len(patch.operations)} operations on {','.join('/'.join(map(str, part)) for part in patch.parts)}"
+    return f"{len(patch.operations)} operations on {_names(tuple(patch.parts))}"
+
+
+@lru_cache(maxsize=256)
+def _names(parts: tuple[tuple[Step, ...], ...]) -> str:
+    return ",".join("/".join(map(str, part)) for part in parts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import count
 from typing import Any, Final, NamedTuple
 
@@ -38,14 +38,17 @@ class Container(NamedTuple):
         return (self.object.get("command") or [])[:3] == [EXEC_HELPER, self.name, "--"]
 
 
-def containers_of(spec: dict[str, Any]) -> Iterator[Container]:
+def containers_of(spec: dict[str, Any]) -> tuple[Container, ...]:
     """Every container of a pod spec of checked shape: init containers first, then the others, ephemeral ones last."""
+    found: list[Container] = []
     for group in _GROUPS:
-        containers = spec.get(group) or ()
+        containers = spec.get(group)
+        if not containers:
+            continue
         names = [container.get("name") for container in containers]
         named = names if all(names) else _with_knative_defaults(names, group, spec)
-        for index, container in enumerate(containers):
-            yield Container(group, index, named[index], container)
+        found += [Container(group, index, named[index], each) for index, each in enumerate(containers)]
+    return tuple(found)
 
 
 def _with_knative_defaults(names: Sequence[str | None], group: str, spec: dict[str, Any]) -> list[str]:

@@ -32,6 +32,7 @@ from webhook.pod.references import (
 _SERVICE_VARIABLE = re.compile(
     r"[A-Z][A-Z0-9_]*_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_[0-9]+_[A-Z]+(_[A-Z]+)?)?)"
 )
+_EXPANDS: Final = "$("
 PROBES: Final = ("startupProbe", "livenessProbe", "readinessProbe")
 
 
@@ -69,6 +70,19 @@ class Spelling:
         if self.refuses_incomplete:
             return is_incomplete(value) or is_wrapped(value)
         return f"{SCHEME}~/" in value and is_wrapped(value)
+
+
+def names_scheme(container: dict[str, Any]) -> bool:
+    """Whether `vault:` stands anywhere in the container's env, command or args: all that a closer look is needed at."""
+    for variable in container.get("env") or ():
+        value = variable.get("value")
+        if value and SCHEME in value:
+            return True
+    for member in ("command", "args"):
+        for word in container.get(member) or ():
+            if SCHEME in word:
+                return True
+    return False
 
 
 def holds_reference(container: dict[str, Any], literal: frozenset[str], *, own: bool) -> bool:
@@ -156,7 +170,7 @@ def _variable(container: str, name: str, value: str, secret_prefix: SecretPrefix
 
 def _given_twice(container: Container, names: set[str]) -> list[tuple[str, str]]:
     """Variables given twice, one of them a reference: injection would change which of the two wins."""
-    given = Counter(variable["name"] for variable in container.object.get("env") or ()) if names else Counter[str]()
+    given = Counter([each["name"] for each in container.object.get("env") or () if each["name"] in names])
     return [
         (f"{container.field}.env", f"env {display_name(name)} of container {container.label} is given twice; keep one")
         for name in sorted(names)
@@ -185,7 +199,7 @@ def _expanded_references(container: Container, names: set[str]) -> list[tuple[st
 
 
 def _expanded_texts(container: Container) -> Iterator[tuple[str, str, str]]:
-    """Every text in which the kubelet expands `$(NAME)`: its field, itself, what to write in place of a reference.
+    """Every text with a `$(` that the kubelet expands: its field, itself, what to write in place of a reference.
 
     Kubernetes' own list: pkg/kubelet/container/helpers.go (command, args, env, subPathExpr, and probes' commands).
     """
@@ -193,15 +207,20 @@ def _expanded_texts(container: Container) -> Iterator[tuple[str, str, str]]:
     field, spec = container.field, container.object
     for member in ("command", "args"):
         for word in spec.get(member) or ():
-            yield f"{field}.{member}", word, inline
+            if _EXPANDS in word:
+                yield f"{field}.{member}", word, inline
     for index, variable in enumerate(spec.get("env") or ()):
-        yield f"{field}.env[{index}]", variable.get("value") or "", inline
+        value = variable.get("value")
+        if value and _EXPANDS in value:
+            yield f"{field}.env[{index}]", value, inline
     for index, mount in enumerate(spec.get("volumeMounts") or ()):
-        path = mount.get("subPathExpr") or ""
-        yield f"{field}.volumeMounts[{index}].subPathExpr", path, "name a plain variable, a path is no secret"
+        path = mount.get("subPathExpr")
+        if path and _EXPANDS in path:
+            yield f"{field}.volumeMounts[{index}].subPathExpr", path, "name a plain variable, a path is no secret"
     for probe in PROBES:
         for word in ((spec.get(probe) or {}).get("exec") or {}).get("command") or ():
-            yield f"{field}.{probe}.exec.command", word, "let the probe's program read the secret from a file"
+            if _EXPANDS in word:
+                yield f"{field}.{probe}.exec.command", word, "let the probe's program read the secret from a file"
 
 
 def _with_expansions(

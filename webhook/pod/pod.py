@@ -19,6 +19,7 @@ from webhook.pod.env_references import (
     Spelling,
     holds_reference,
     mentions_reference,
+    names_scheme,
     read_env_references,
 )
 from webhook.pod.plan_cache import plan_of
@@ -66,7 +67,7 @@ class Pod:
         self._service = service
         self._claims = claims
         # Every decision reads all of these, so they are computed at once.
-        self.containers: tuple[Container, ...] = tuple(containers_of(self.spec))
+        self.containers: tuple[Container, ...] = containers_of(self.spec)
         """Every container: init containers first, then the others, ephemeral ones last."""
         self.injected: Container | None = _injected(self.containers)
         """`morphisms-init`, ours or one whose author took the name; rules tell them apart."""
@@ -163,6 +164,8 @@ class Pod:
     @cached_attribute
     def consumers(self) -> tuple[Container, ...]:
         """The containers that get secrets."""
+        if not self.options.for_all_consumers and not self._containers_with_references:
+            return ()
         return choose_consumers(self.application, self.options, self._containers_with_references, self.default_consumer)
 
     @property
@@ -198,6 +201,8 @@ class Pod:
     @cached_attribute
     def references(self) -> tuple[EnvReferences, ...]:
         """The references of each application container that holds any."""
+        if not self.with_scheme:
+            return ()
         spelling = Spelling(self.secret_prefix, self.options.literal_env, self.opts_in)
         return tuple(
             read_env_references(container, spelling)
@@ -205,10 +210,15 @@ class Pod:
             if mentions_reference(container.object, spelling)
         )
 
+    @cached_attribute
+    def with_scheme(self) -> tuple[Container, ...]:
+        """The application containers in whose environment or command `vault:` stands at all: mostly none."""
+        return tuple([each for each in self.application if names_scheme(each.object)])
+
     @property
     def _with_env(self) -> list[Container]:
-        """The application containers whose environment is the author's to write."""
-        return [each for each in self.application if each.group != "ephemeralContainers"]
+        """Those of them whose environment is the author's to write."""
+        return [each for each in self.with_scheme if each.group != "ephemeralContainers"]
 
     @property
     def names_secrets(self) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -15,7 +16,7 @@ from webhook.pod.pod import Pod
 from webhook.rewrite.patch import Patch
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Mesh:
     """A mesh by its containers: which redirects by iptables, which shows that a CNI plugin does, which is the proxy.
 
@@ -30,6 +31,11 @@ class Mesh:
     outbound: str
     inbound: str
     by_cni: bool = True
+
+    @cached_property
+    def containers(self) -> frozenset[str]:
+        """The names of its containers."""
+        return frozenset({self.redirects, self.validates, *self.proxies}) - {""}
 
 
 MESHES: Final = (
@@ -68,6 +74,7 @@ MESHES: Final = (
     ),
 )
 
+_CONTAINERS: Final = frozenset(name for mesh in MESHES for name in mesh.containers)
 # The annotations that exclude ports, of every mesh.
 EXCLUDED_PORTS: Final = frozenset(key for mesh in MESHES for key in (mesh.outbound, mesh.inbound))
 
@@ -92,8 +99,11 @@ def warnings_of(pod: Pod) -> Iterator[str]:
 
 def _missing(pod: Pod) -> Iterator[tuple[Mesh, str, list[str]]]:
     """(mesh, annotation, ports that it lacks) of each mesh in the pod."""
+    names = _CONTAINERS.intersection([each.name for each in pod.containers])
+    if not names:
+        return
     for mesh in MESHES:
-        if not any(each.name in {mesh.redirects, mesh.validates, *mesh.proxies} for each in pod.containers):
+        if names.isdisjoint(mesh.containers):
             continue
         for key, ports in ((mesh.outbound, _outbound_ports(mesh, pod)), (mesh.inbound, _inbound_ports(pod))):
             present = {part.strip() for part in pod.annotations.get(key, "").split(",")}

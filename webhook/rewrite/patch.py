@@ -8,6 +8,7 @@ differ from what the patch says.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 Step = str | int
@@ -51,8 +52,10 @@ class Patch:
         if not present:
             self.add(path, list(missing))
             return
+        first = (*path, len(present))
+        self._parent(first).extend(missing)
         for offset, element in enumerate(missing):
-            self.add((*path, len(present) + offset), element)
+            self._record("add", (*path, len(present) + offset) if offset else first, element)
 
     def annotate(self, base: tuple[Step, ...], key: str, value: str) -> None:
         """Set an annotation of the object at `base` (the empty path: the whole object)."""
@@ -75,15 +78,18 @@ class Patch:
     def _parent(self, path: tuple[Step, ...]) -> Any:
         """The dict or list that holds the last step; each one on the way down is copied before its first change."""
         here: Any = self.result
+        owned = self._owned
         for step in path[:-1]:
             child = here[step]
-            if id(child) not in self._owned:
+            if id(child) not in owned:
                 child = here[step] = child.copy()
-                self._owned[id(child)] = child
+                owned[id(child)] = child
             here = child
         return here
 
 
+# The same few paths are written into every pod.
+@lru_cache(maxsize=1024)
 def pointer(path: tuple[Step, ...]) -> str:
     """RFC 6901."""
     text = "/" + "/".join(map(str, path))

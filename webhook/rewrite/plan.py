@@ -46,6 +46,8 @@ def make_plan(pod: Pod, profile: Profile) -> Plan:
 
 def _variables(pod: Pod) -> tuple[EnvVariable, ...]:
     names = {container.name for container in pod.consumers}
+    if not names:
+        return ()
     # A sidecar of the former version takes `$(NAME)` beside an inline reference for text.
     expands = pod.template.injector > FORMER_INJECTOR_VERSION
     carried = tuple(variable for variable in (pod.plan.env if pod.plan else ()) if variable.container in names)

@@ -53,8 +53,11 @@ def check(subject: Subject) -> Iterator[FieldMessage]:
 
 def _may_name_ours(container: Container) -> bool:
     """A quick look at the bytes of the container without its mounts and words; most containers name nothing of ours."""
-    rest = {key: value for key, value in container.object.items() if key not in _NAMES_OURS}
+    whole = container.object
     try:
+        if b"morphisms" not in _ENCODER.encode(whole):
+            return False
+        rest = {key: value for key, value in whole.items() if key not in _NAMES_OURS}
         return b"morphisms" in _ENCODER.encode(rest)
     except (TypeError, ValueError, OverflowError, RecursionError):
         return True  # such as a number that JSON cannot hold

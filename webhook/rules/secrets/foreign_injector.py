@@ -22,7 +22,7 @@ def check(subject: Subject) -> Iterator[FieldMessage]:
     for injector in has_worked_on(pod.spec):
         if injector not in claims:
             yield "spec.initContainers", f"{injector} has changed the pod; exempt the pod from it"
-    for container in pod.application:
+    for container in pod.with_scheme:
         for index, variable in enumerate(container.object.get("env") or ()):
             value = variable.get("value")
             if value and writes_secret(value) and variable["name"] not in pod.options.literal_env:

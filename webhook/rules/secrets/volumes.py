@@ -12,16 +12,16 @@ from webhook.rules.rule import FieldMessage, Rule, Severity, Subject
 
 def check(subject: Subject) -> Iterator[FieldMessage]:
     pod = subject.pod
-    audiences = _audiences(subject)
-    for position, each in enumerate(pod.spec.get("volumes") or ()):
-        if each.get("projected") and each.get("name") != TOKEN_VOLUME and _has_token_for(audiences, each):
+    volumes = pod.spec.get("volumes") or ()
+    for position, each in enumerate(volumes):
+        if each.get("projected") and each.get("name") != TOKEN_VOLUME and _has_token_for(_audiences(subject), each):
             yield (
                 f"spec.volumes[{position}]",
                 "remove this service account token for the verifier's audience: only morphisms-init may hold one",
             )
     if pod.profile is None or not pod.profile.injects or pod.injected is None:
         return
-    present = {volume.get("name"): (index, volume) for index, volume in enumerate(pod.spec.get("volumes") or ())}
+    present = {volume.get("name"): (index, volume) for index, volume in enumerate(volumes)}
     for wanted in pod.template.volumes:
         index, volume = present.get(wanted["name"], (None, None))
         if volume is None:

@@ -1,5 +1,5 @@
 // A minimal admission server in Go: it decodes the review and its pod into Kubernetes' own types, as every Go webhook
-// does, and answers "allowed".
+// does, and answers "allowed". It prints its ports with and without TLS.
 package main
 
 import (
@@ -37,10 +37,19 @@ func main() {
 		review.Request = nil
 		_ = json.NewEncoder(w).Encode(review)
 	})
+	http.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
+	secure, plain := listen(), listen()
+	fmt.Println(port(secure), port(plain))
+	go func() { log.Fatal(http.Serve(plain, nil)) }()
+	log.Fatal(http.ServeTLS(secure, nil, *cert, *key))
+}
+
+func listen() net.Listener {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		log.Fatal(err)
 	}
-	fmt.Println(listener.Addr().(*net.TCPAddr).Port)
-	log.Fatal(http.ServeTLS(listener, nil, *cert, *key))
+	return listener
 }
+
+func port(listener net.Listener) int { return listener.Addr().(*net.TCPAddr).Port }

@@ -1,4 +1,5 @@
-// A bounded load: CONNECTIONS keep-alive connections post one body over TLS for SECONDS; prints rate and latencies.
+// A bounded load: CONNECTIONS connections post one body for SECONDS, or get where there is none; prints rate and
+// latencies. Connections are kept, unless every request is to have its own; those resume sessions where asked to.
 package main
 
 import (
@@ -21,16 +22,28 @@ func main() {
 	file := flag.String("body", "", "")
 	connections := flag.Int("connections", 16, "")
 	seconds := flag.Float64("seconds", 3, "")
+	fresh := flag.Bool("fresh", false, "a connection for each request")
+	resume := flag.Bool("resume", false, "resume the TLS session of a former connection")
 	most := flag.Int("most", 1<<30, "stop after so many requests")
 	flag.Parse()
-	body, err := os.ReadFile(*file)
-	check(err)
-	pem, err := os.ReadFile(*ca)
-	check(err)
+	method, body := "GET", []byte(nil)
+	if *file != "" {
+		read, err := os.ReadFile(*file)
+		check(err)
+		method, body = "POST", read
+	}
 	pool := x509.NewCertPool()
-	pool.AppendCertsFromPEM(pem)
+	if *ca != "" {
+		pem, err := os.ReadFile(*ca)
+		check(err)
+		pool.AppendCertsFromPEM(pem)
+	}
+	settings := &tls.Config{RootCAs: pool, ServerName: "localhost"}
+	if *resume {
+		settings.ClientSessionCache = tls.NewLRUClientSessionCache(0)
+	}
 	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
-		TLSClientConfig:     &tls.Config{RootCAs: pool, ServerName: "localhost"},
+		TLSClientConfig: settings, DisableKeepAlives: *fresh,
 		MaxIdleConnsPerHost: *connections, MaxConnsPerHost: *connections, ForceAttemptHTTP2: false,
 		TLSNextProto: map[string]func(string, *tls.Conn) http.RoundTripper{},
 	}}
@@ -53,7 +66,10 @@ func main() {
 					return
 				}
 				start := time.Now()
-				response, err := client.Post(*url, "application/json", bytes.NewReader(body))
+				request, err := http.NewRequest(method, *url, bytes.NewReader(body))
+				check(err)
+				request.Header.Set("Content-Type", "application/json")
+				response, err := client.Do(request)
 				ok := err == nil && response.StatusCode == 200
 				if err == nil {
 					_, _ = io.Copy(io.Discard, response.Body)
