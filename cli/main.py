@@ -27,6 +27,7 @@ COMMANDS: dict[str, str] = {
     "audit": "cli.commands.audit",
     "preflight": "cli.commands.preflight",
     "graduate": "cli.commands.graduate",
+    "doctor": "cli.commands.doctor",
     "convert": "cli.commands.convert",
     "migrate": "cli.commands.migrate",
     "report": "cli.commands.report",

@@ -70,7 +70,7 @@ async def preflight(
     lines += await _tried(client, namespace, pods)
     if entries is not None:
         lines += checks.same_names(cluster.configuration.cluster, await _issuer(client), entries)
-    published, problem = await _published(client)
+    published, problem = await published_probes(client)
     subject, now = about(cluster.configuration), client.clock.now()
     lines += checks.only_from_within(published, problem, subject, now, names=entries is None)
     lines += checks.other_plugins(plugins)
@@ -146,7 +146,7 @@ async def _tried(client: Client, namespace: str, pods: list[tuple[str, dict[str,
     return lines
 
 
-async def _published(client: Client) -> tuple[Published | None, str]:
+async def published_probes(client: Client) -> tuple[Published | None, str]:
     """What the scanner publishes; without it, the reason."""
     what = f"ConfigMap {SYSTEM_NAMESPACE}/{PROBES_CONFIG_MAP}"
     try:
