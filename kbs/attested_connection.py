@@ -6,14 +6,13 @@ opened again by itself: another one would be another handshake, perhaps with ano
 
 from __future__ import annotations
 
-import http.client
 import socket
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Self
 
-from kbs.bounded_http import TimedSocket, TooLargeError, http_connection, open_connection, read_body
+from kbs.bounded_http import HttpConnection, HttpError, TooLargeError, host_field, open_connection
 from kbs.deadline import Deadline, DeadlineExceededError
 from kbs.endpoint import https_parts
 from kbs.spki import spki_digest
@@ -79,24 +78,20 @@ class Connection:
         except ValueError as error:
             self._socket.close()
             raise UnreachableError(f"{address}: it shows {error}") from None
-        self._http = http_connection(address.host, address.port)
-        self._http.auto_open = 0
-        self._http.default_port = 443
-        # `http.client` uses of a socket what TimedSocket has.
-        self._http.sock = TimedSocket(self._socket, self._deadline)
+        self._http = HttpConnection(self._socket, host_field(address.host, address.port, 443), self._deadline)
 
     def request(
         self, method: str, path: str, body: bytes = b"", *, limit: int, headers: Mapping[str, str] = _NONE
     ) -> Answer:
         """One exchange on this very connection. Raises UnreachableError, also where the other end has closed it."""
         try:
+            if not self._http.is_ready:
+                raise UnreachableError(f"{self._address}: the connection was closed; nothing more was sent")
             sent = {**headers, **(_JSON if body else {})}
-            self._http.request(method, self._address.prefix + path, body or None, sent)
-            response = self._http.getresponse()
-            return Answer(response.status, read_body(response, limit))
-        except http.client.NotConnected:
-            raise UnreachableError(f"{self._address}: the connection was closed; nothing more was sent") from None
-        except (OSError, http.client.HTTPException, DeadlineExceededError, TooLargeError) as error:
+            self._http.send(method, self._address.prefix + path, sent.items(), body or None)
+            head = self._http.receive_head()
+            return Answer(head.status, self._http.receive_body(head, limit))
+        except (OSError, HttpError, DeadlineExceededError, TooLargeError) as error:
             raise UnreachableError(f"{self._address}: {_cause(error)}") from None
 
     def close(self) -> None:

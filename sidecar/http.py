@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import socket
 import ssl
@@ -10,10 +9,18 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
-from kbs.bounded_http import NameTimeoutError, TimedSocket, TooLargeError, http_connection, open_connection, read_body
+from kbs.bounded_http import (
+    HttpConnection,
+    HttpError,
+    NameTimeoutError,
+    TooLargeError,
+    host_field,
+    open_connection,
+)
 from kbs.deadline import Deadline
 from kbs.endpoint import FORM, https_parts
 from kbs.guest import read_error
+from kbs.http_date import seconds_since_1970
 from kbs.messages import ErrorType
 from kbs.trust import tls_name, trusting
 from sidecar.errors import SidecarError
@@ -137,7 +144,7 @@ class Client:
         self._ca, self._whose = ca, "the plan's"
         self._limit = limit
         self._context: ssl.SSLContext | None = None
-        self._connection: http.client.HTTPConnection | None = None
+        self._connection: HttpConnection | None = None
         self._is_usable = False
         self.clock_ahead: float | None = None
         """Seconds by which this clock is ahead of the party's, by its last answer's Date; None without one."""
@@ -159,17 +166,13 @@ class Client:
         self._is_usable = False
         try:
             connection = self._connected(attempt)
-            connection.putrequest(method, self._prefix + path, skip_accept_encoding=True)
-            for name, value in (headers or {}).items():
-                connection.putheader(name, value)
+            fields = [*(headers or {}).items()]
             if body is not None:
-                connection.putheader("Content-Type", "application/json")
-                connection.putheader("Content-Length", str(len(body)))
-            connection.endheaders(body)
+                fields.append(("Content-Type", "application/json"))
+            connection.send(method, self._prefix + path, fields, body)
             if meanwhile is not None:
                 meanwhile()
-            with connection.getresponse() as response:
-                return self._read(response)
+            return self._read(connection)
         except SidecarError:
             if not self._is_usable:
                 self.close()
@@ -192,15 +195,13 @@ class Client:
             self._connection.close()
             self._connection = None
 
-    def _connected(self, attempt: Deadline) -> http.client.HTTPConnection:
+    def _connected(self, attempt: Deadline) -> HttpConnection:
         if self._connection is None:
             if self._context is None:
                 self._context = self._trusting(self._ca, self._whose)
             secured = self._handshake(self._context, attempt)
-            self._connection = http_connection(self._host, self._port)
-            self._connection.default_port = 443
-            self._timed = self._connection.sock = TimedSocket(secured, attempt)
-        self._timed.deadline = attempt
+            self._connection = HttpConnection(secured, host_field(self._host, self._port, 443), attempt)
+        self._connection.deadline = attempt
         return self._connection
 
     def _handshake(self, context: ssl.SSLContext, attempt: Deadline) -> ssl.SSLSocket:
@@ -243,16 +244,17 @@ class Client:
             context.minimum_version = ssl.TLSVersion.TLSv1_3
         return context
 
-    def _read(self, response: http.client.HTTPResponse) -> Answer:
-        self._compare_clocks(response.headers.get("Date"))
-        status = response.status
+    def _read(self, connection: HttpConnection) -> Answer:
+        head = connection.receive_head()
+        self._compare_clocks(head.fields.get("date"))
+        status = head.status
         if 300 <= status < 400 and status not in self.party.try_another:
             raise SidecarError(
                 self.party.redirects,
                 f"{self.party.name} answers HTTP {status} ; a redirect is never followed",
             )
         try:
-            body = read_body(response, self._limit)
+            body = connection.receive_body(head, self._limit)
         except TooLargeError:
             raise SidecarError(
                 self.party.answer_too_large,
@@ -261,20 +263,20 @@ class Client:
         if status in _BUSY | self.party.try_another:
             explain = self.party.explain
             busy = Busy(self.party.busy, _CANNOT_NOW) if explain is None else explain(body)
-            self._is_usable = self.party.stays and not response.will_close
+            self._is_usable = self.party.stays and connection.is_ready
             raise SidecarError(
                 busy.reason,
                 f"{self.party.name} {busy.words} (HTTP {status})",
                 correlation_id=busy.correlation_id,
                 retryable=True,
-                retry_after=_retry_after(response.headers.get("Retry-After")),
+                retry_after=_retry_after(head.fields.get("retry-after")),
             )
-        if response.will_close:
+        if not connection.is_ready:
             self.close()
         return Answer(status, body)
 
     def _compare_clocks(self, date: str | None) -> None:
-        seconds = _http_date(date)
+        seconds = None if date is None else seconds_since_1970(date)
         self.clock_ahead = None if seconds is None else time.time() - seconds
 
     def _translated(self, error: BaseException) -> BaseException:
@@ -296,7 +298,9 @@ class Client:
             words = "its name is not known"
         elif isinstance(error, ssl.SSLError):
             words = "TLS failed"
-        elif isinstance(error, (http.client.HTTPException, OSError)):
+        elif isinstance(error, HttpError):
+            words = str(error)
+        elif isinstance(error, OSError):
             words = type(error).__name__
         else:
             return error
@@ -316,17 +320,5 @@ def _retry_after(value: str | None) -> float | None:
         return None
     if value.isascii() and value.isdigit():
         return float(value[:9])
-    seconds = _http_date(value)
+    seconds = seconds_since_1970(value)
     return None if seconds is None else max(0.0, seconds - time.time())
-
-
-def _http_date(value: str | None) -> float | None:
-    """Seconds since 1970 of an HTTP date."""
-    if value is None:
-        return None
-    from email.utils import parsedate_to_datetime
-
-    try:
-        return parsedate_to_datetime(value).timestamp()
-    except (ValueError, OverflowError):
-        return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Mapping
@@ -61,6 +62,7 @@ def run(environment: Mapping[str, str], paths: PodPaths, mode: Mode = "provide")
         shutdown.listen()
         disable_dumps()
         if mode != "provide":
+            gc.enable()
             optional = _plan(environment) if PLAN_VARIABLE in environment else None
             if mode == "doctor":
                 from sidecar.doctor import examine
@@ -73,6 +75,7 @@ def run(environment: Mapping[str, str], paths: PodPaths, mode: Mode = "provide")
         if plan.agent == "sidecar":
             from sidecar.renew.renewer import publish_and_renew
 
+            _collect_garbage()
             publish_and_renew(plan, paths, events, shutdown)
         else:
             provide(plan, paths, events, shutdown)
@@ -95,6 +98,7 @@ def provide(plan: Plan, paths: PodPaths, events: Events, shutdown: ShutdownSigna
     from sidecar.publish.render import environments, files, reads
     from sidecar.vault.client import VaultClient
 
+    _collect_garbage()
     deadline = Deadline(plan.deadline_seconds, shutdown)
     events.info("started", service=plan.workload.service, secrets=len(plan.secrets), variables=len(plan.env))
     wanted = reads(plan)
@@ -115,6 +119,12 @@ def provide(plan: Plan, paths: PodPaths, events: Events, shutdown: ShutdownSigna
         raise
     finally:
         vault.revoke()
+
+
+def _collect_garbage() -> None:
+    """From now on, and not among what the modules have made: looking through that costs a tenth of a cold start."""
+    gc.freeze()
+    gc.enable()
 
 
 def usage(arguments: list[str]) -> int:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -60,7 +59,7 @@ class ConfigfsTsm:
 
     @contextmanager
     def _entry(self) -> Iterator[str]:
-        entry = f"{self._path}/morphisms-{uuid.uuid4().hex}"
+        entry = f"{self._path}/morphisms-{os.urandom(16).hex()}"
         try:
             os.mkdir(entry, 0o700)
         except OSError as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import http.client
 import os
 import socket
 from ipaddress import ip_address
@@ -12,7 +11,15 @@ from urllib.parse import urlsplit
 
 from attestation.evidence.deadline import deadline_missed
 from attestation.evidence.errors import Code, EvidenceError
-from kbs.bounded_http import TimedSocket, TooLargeError, http_connection, open_connection, read_body
+from kbs.bounded_http import (
+    HttpConnection,
+    HttpError,
+    IncompleteError,
+    NoAnswerError,
+    TooLargeError,
+    host_field,
+    open_connection,
+)
 from kbs.deadline import Deadline
 
 _NOT_THERE = frozenset(
@@ -43,7 +50,7 @@ class TcpAddress:
 
     @property
     def host_header(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return host_field(self.host, self.port)
 
 
 class UnixAddress:
@@ -125,31 +132,26 @@ def get(source: str, address: Address, target: str, *, timeout: float, limit: in
         raise EvidenceError(source, Code.DEVICE_ERROR, f"cannot connect: {_name(error)}") from None
     with connection:
         try:
-            return _exchange(source, TimedSocket(connection, deadline), address, target, limit, on_404)
+            return _exchange(source, HttpConnection(connection, address.host_header, deadline), target, limit, on_404)
         except TimeoutError:
             raise deadline_missed(source, timeout) from None
         except TooLargeError as error:
             raise EvidenceError(source, Code.TOO_LARGE, str(error)) from None
-        except http.client.IncompleteRead:
+        except IncompleteError:
             raise EvidenceError(source, Code.SHORT_ANSWER, "answer ends before its announced length") from None
-        except (http.client.RemoteDisconnected, ConnectionError):
+        except (NoAnswerError, ConnectionError):
             raise EvidenceError(source, Code.AGENT_ERROR, "connection ended without an answer") from None
-        except (http.client.HTTPException, ValueError):
+        except (HttpError, ValueError):
             raise EvidenceError(source, Code.MALFORMED, "answer is not HTTP") from None
         except OSError as error:
             raise EvidenceError(source, Code.DEVICE_ERROR, f"connection failed: {_name(error)}") from None
 
 
-def _exchange(source: str, timed: TimedSocket, address: Address, target: str, limit: int, on_404: Code) -> bytes:
-    request = http_connection("localhost")
-    request.sock = timed
-    request.putrequest("GET", target, skip_host=True, skip_accept_encoding=True)
-    request.putheader("Host", address.host_header)
-    request.putheader("Connection", "close")
-    request.endheaders()
-    with request.getresponse() as response:
-        _require_ok(source, response.status, on_404)
-        return read_body(response, limit)
+def _exchange(source: str, connection: HttpConnection, target: str, limit: int, on_404: Code) -> bytes:
+    connection.send("GET", target, [("Connection", "close")])
+    head = connection.receive_head()
+    _require_ok(source, head.status, on_404)
+    return connection.receive_body(head, limit)
 
 
 def _require_ok(source: str, status: int, on_404: Code) -> None:

@@ -6,7 +6,6 @@ configfs-tsm's `auxblob` and the buffer of SNP_GET_EXT_REPORT hold one. Everythi
 from __future__ import annotations
 
 import struct
-import uuid
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -17,13 +16,13 @@ MAX_ENTRIES = 16
 _ENTRY = struct.Struct("<16sII")
 
 # GUID -> kind. CRL: virtee/sev's number; EXTRA_PLATFORM_INFO: google/go-sev-guest's.
-KINDS: dict[uuid.UUID, str] = {
-    uuid.UUID("63da758d-e664-4564-adc5-f4b93be8accd"): "VCEK",
-    uuid.UUID("a8074bc2-a25a-483e-aae6-39c045a0b8a1"): "VLEK",
-    uuid.UUID("4ab7b379-bbac-4fe4-a02f-05aef327c782"): "ASK",
-    uuid.UUID("c0b406a4-a803-4952-9743-3fb6014cd0ae"): "ARK",
-    uuid.UUID("92f81bc3-5811-4d3d-97ff-d19f88dc67ea"): "CRL",
-    uuid.UUID("ecae0c0f-9502-43b1-afa2-0ae2e0d565b6"): "EXTRA_PLATFORM_INFO",
+KINDS: dict[str, str] = {
+    "63da758d-e664-4564-adc5-f4b93be8accd": "VCEK",
+    "a8074bc2-a25a-483e-aae6-39c045a0b8a1": "VLEK",
+    "4ab7b379-bbac-4fe4-a02f-05aef327c782": "ASK",
+    "c0b406a4-a803-4952-9743-3fb6014cd0ae": "ARK",
+    "92f81bc3-5811-4d3d-97ff-d19f88dc67ea": "CRL",
+    "ecae0c0f-9502-43b1-afa2-0ae2e0d565b6": "EXTRA_PLATFORM_INFO",
 }
 
 
@@ -55,14 +54,14 @@ def parse_certificate_table(raw: bytes) -> tuple[TableEntry, ...]:
             raise FormatError(
                 f"certificate table entry {number} ends at {offset + length}, required at most {len(raw)}"
             )
-        identifier = uuid.UUID(bytes=guid)  # stored in the order it is printed, not as EFI does
-        entries.append(TableEntry(KINDS.get(identifier, str(identifier)), raw[offset : offset + length]))
+        identifier = _text(guid)
+        entries.append(TableEntry(KINDS.get(identifier, identifier), raw[offset : offset + length]))
     raise FormatError(f"certificate table has more than {MAX_ENTRIES} entries")
 
 
 def encode_certificate_table(entries: Iterable[TableEntry]) -> bytes:
     """A table with the entries in order. Raises FormatError for an unknown kind or a table that gets too large."""
-    by_kind = {kind: identifier.bytes for identifier, kind in KINDS.items()}
+    by_kind = {kind: bytes.fromhex(identifier.replace("-", "")) for identifier, kind in KINDS.items()}
     listed = list(entries)
     offset = (len(listed) + 1) * _ENTRY.size
     head, body = b"", b""
@@ -75,3 +74,9 @@ def encode_certificate_table(entries: Iterable[TableEntry]) -> bytes:
     if len(raw) > MAX_TABLE_SIZE or len(listed) > MAX_ENTRIES:
         raise FormatError(f"certificate table has {len(raw)} bytes, {len(listed)} entries")
     return raw
+
+
+def _text(guid: bytes) -> str:
+    """A GUID as text; stored in the order it is printed, not as EFI does. `uuid` would bring `platform` along."""
+    digits = guid.hex()
+    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))

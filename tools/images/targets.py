@@ -22,6 +22,10 @@ sys.path.append("{PACKAGES}")
 _INIT = (
     _START
     + """\
+import gc
+
+gc.disable()  # while modules are loaded: none of what they make is garbage; `run` enables it again
+
 from sidecar.main import main
 
 main()
