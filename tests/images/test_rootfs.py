@@ -108,6 +108,7 @@ def test_the_sidecars_image_has_no_server_admission_or_commands(images: dict[str
         "ephemeral_key.py",
         "guest.py",
         "guest_values.py",
+        "http_date.py",
         "messages.py",
         "reference_values.py",
         "references.py",
