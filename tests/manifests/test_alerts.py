@@ -31,6 +31,7 @@ from server.watched import FileMetrics
 from tests.manifests.rendering import MANIFESTS
 from webhook.cluster.template_metrics import TemplateMetrics
 from webhook.metrics import AdmissionMetrics
+from webhook.scanner.metrics import ScannerMetrics
 
 _DAY = date(2027, 3, 31)
 _OTHERS = {"up", "apiserver_admission_webhook_fail_open_count"}
@@ -52,6 +53,7 @@ def _known() -> set[str]:
     FileMetrics(registry)
     expose_exceptions(registry, [Exemption(id="key-files", reason="a test", expires=_DAY)], lambda: _DAY)
     TemplateMetrics(registry)
+    ScannerMetrics(registry)
     names = set()
     for metric in registry.collect():
         suffixes = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"]}.get(metric.type, [""])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import shutil
 from typing import Final
 
@@ -12,6 +13,8 @@ from tests.support.paths import ROOT
 
 FILE: Final = ROOT / "tests" / "packages.txt"
 _WITHOUT: Final = "needs Debian's package "
+# CI installs them, and nothing else shows what these tests do: a skip there would go unseen.
+_IN_CI: Final = frozenset({"chromium-headless-shell", "prometheus"})
 
 
 @functools.cache
@@ -34,9 +37,14 @@ def named_in(reason: str) -> str | None:
 
 
 def require(**programs: str) -> None:
-    """Skip the test when a program is not on PATH. Keyword: the program; value: the package that has it."""
+    """Skip the test when a program is not on PATH. Keyword: the program; value: the package that has it.
+
+    A browser or a Prometheus that CI (which sets CI) lacks is a failure.
+    """
     for program, package in programs.items():
         if shutil.which(program) is None:
+            if package in _IN_CI and os.environ.get("CI"):
+                pytest.fail(without(package))
             pytest.skip(without(package))
 
 

@@ -85,10 +85,11 @@ class ScannerMetrics:
         self._namespaces.scanned(found.namespaces(), found.obstacles())
 
     def led(self, *, leads: bool) -> None:
-        """Report whether this replica leads. One that does not makes no pass, so it knows no namespace."""
+        """Report whether this replica leads. One that does not makes no pass and no probe, so it knows neither."""
         self.leader.set(leads)
         if not leads:
             self._namespaces.forget()
+            self._probes.clear()
 
     def probed(self, states: Mapping[str, str]) -> None:
         """Report a round of probes, by check."""

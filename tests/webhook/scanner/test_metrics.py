@@ -136,10 +136,12 @@ def test_a_pass_says_which_rules_stand_in_the_way_and_a_former_leader_says_nothi
         found.workloads[namespace, "Deployment", "web"] = _results(namespace, *rules)
     metrics.led(leads=True)
     metrics.scanned(found, 1.5, has_reports=True)
+    metrics.probed({"vault": "failed"})
     assert _series(registry, _READY) == {("audit", "shop"): 0}
     assert _series(registry, "morphisms_scanner_obstacles") == {("images/digest",): 1, ("isolation/exec",): 1}
     metrics.led(leads=False)
     assert not _series(registry, _READY)
     assert not _series(registry, _WORKLOADS)
     assert not _series(registry, "morphisms_scanner_obstacles")
+    assert not _series(registry, "morphisms_scanner_probes")
     assert _series(registry, "morphisms_scanner_leader") == {(): 0}
