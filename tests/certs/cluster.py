@@ -96,9 +96,10 @@ class Cluster:
         self.look()
 
     def look(self) -> None:
+        leaf, live = self._secret(LEAF_SECRET), self.live()
         for replica in self.replicas:
             if replica.connected:
-                replica.serving.reconcile(self._secret(LEAF_SECRET), self.live(), self.now)
+                replica.serving.reconcile(leaf, live, self.now)
 
     def set_bundles(self, bundles: dict[str, list[bytes]]) -> None:
         self.history.append((self.now, dict(self.bundles)))
