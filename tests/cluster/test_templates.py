@@ -206,7 +206,7 @@ class CertManagerFleet(Fleet):
 
 
 class Load:
-    """Creates pods that comply in namespaces of all modes until it is left.
+    """Creates pods that comply in namespaces of all modes, with a thread for each, until it is left.
 
     `failures`: what was not admitted. `images`: which sidecar those that were injected got.
     """
@@ -217,9 +217,8 @@ class Load:
         self._stop = threading.Event()
         self._changed = threading.Condition()
         self._threads = [
-            threading.Thread(target=self._run, args=(place, number, mode in ("inject", "enforce")), daemon=True)
+            threading.Thread(target=self._run, args=(place, mode in ("inject", "enforce")), daemon=True)
             for mode, place in self._places.items()
-            for number in range(2)
         ]
         self.rounds = [0] * len(self._threads)
         self.failures: list[str] = []
@@ -246,7 +245,7 @@ class Load:
                 lambda: all(now >= wanted for now, wanted in zip(self.rounds, goal, strict=True)), 120
             )
 
-    def _run(self, place: Namespace, number: int, injects_all: bool) -> None:
+    def _run(self, place: Namespace, injects_all: bool) -> None:
         index = int(threading.current_thread().name)
         while not self._stop.is_set():
             for own, container in (*_WAYS, ({}, {})) if injects_all else _WAYS:
