@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from webhook.pod.container import display_name
+from webhook.pod.workloads import knative_kind
 from webhook.rules.rule import FieldMessage, Rule, Severity, Subject
 from webhook.rules.secrets.plaintext_env import detector_of
 from webhook.wellknown import LAST_APPLIED
@@ -16,10 +17,27 @@ _MOST_SEARCHED: Final = 512 * 1024
 
 
 def check(subject: Subject) -> Iterator[FieldMessage]:
-    source = subject.source if subject.source is not None else subject.pod.object
-    text = ((source.get("metadata") or {}).get("annotations") or {}).get(LAST_APPLIED)
-    if not text:
-        return
+    for field, text in _kept(subject):
+        yield from _secrets(subject, f"{field}[{LAST_APPLIED}]", text)
+
+
+def _kept(subject: Subject) -> Iterator[tuple[str, str]]:
+    """The annotation of the object, and of a Knative Service's template, which its pods inherit."""
+    source, pod = subject.source, subject.pod.object
+    text = _annotation(pod if source is None else source)
+    if text:
+        yield "metadata.annotations", text
+    if source is not None and knative_kind(source) in ("Service", "Configuration"):
+        inherited = _annotation(pod)
+        if inherited:
+            yield "spec.template.metadata.annotations", inherited
+
+
+def _annotation(item: dict[str, Any]) -> Any:
+    return ((item.get("metadata") or {}).get("annotations") or {}).get(LAST_APPLIED)
+
+
+def _secrets(subject: Subject, field: str, text: str) -> Iterator[FieldMessage]:
     detector = detector_of(subject.pod.configuration.plaintext)
     left = _MOST_SEARCHED
     for name, value in _texts(_parsed(text)):
@@ -32,7 +50,7 @@ def check(subject: Subject) -> Iterator[FieldMessage]:
             found, what = detector.find(name, value), f"env {display_name(name)}"
         if found is not None:
             yield (
-                f"metadata.annotations[{LAST_APPLIED}]",
+                field,
                 f"last-applied-configuration keeps {what}, which looks like a secret;"
                 " rotate the secret, then apply the manifest without it or use server-side apply",
             )
