@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 
 from cli.audit.words import CLASSES, SEVERITIES, mode_word
 from cli.live.workloads import Evaluations
+from cli.support.junit import xml_document, xml_text
 from cli.support.sarif import LEVELS, sarif_log, suppression
 from cli.support.terminal import GREEN, RED, YELLOW, coloured
 from server.text import printable
@@ -164,17 +165,20 @@ def junit(found: Evaluations, fail_on: Severity) -> str:
     root = ElementTree.Element("testsuites", name="morphisms audit")
     for namespace in found.namespaces:
         workloads = found.of(namespace)
-        suite = ElementTree.SubElement(root, "testsuite", name=_xml(namespace), tests=str(len(workloads)))
+        suite = ElementTree.SubElement(root, "testsuite", name=xml_text(namespace), tests=str(len(workloads)))
         failures = 0
         for each in workloads:
             case = ElementTree.SubElement(
-                suite, "testcase", classname=_xml(f"{namespace}.{each.object.kind}"), name=_xml(each.object.name)
+                suite,
+                "testcase",
+                classname=xml_text(f"{namespace}.{each.object.kind}"),
+                name=xml_text(each.object.name),
             )
             against = [finding for finding in each.findings if counts_against(finding, fail_on)]
             if against:
                 failures += 1
                 failure = ElementTree.SubElement(case, "failure", message=f"{len(against)} findings")
-                failure.text = _xml(
+                failure.text = xml_text(
                     "\n".join(f"[{one.rule}] {one.message} ({one.field or 'object'})" for one in against)
                 )
         suite.set("failures", str(failures))
@@ -182,11 +186,6 @@ def junit(found: Evaluations, fail_on: Severity) -> str:
         suite = ElementTree.SubElement(root, "testsuite", name="not looked at", tests=str(len(found.not_read)))
         suite.set("errors", str(len(found.not_read)))
         for what in found.not_read:
-            case = ElementTree.SubElement(suite, "testcase", classname="not looked at", name=_xml(what))
+            case = ElementTree.SubElement(suite, "testcase", classname="not looked at", name=xml_text(what))
             ElementTree.SubElement(case, "error", message="not looked at")
-    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
-
-
-def _xml(value: str) -> str:
-    """The text without the characters that XML 1.0 has no form for."""
-    return "".join(each if each in "\n\t" or each.isprintable() else "?" for each in value)
+    return xml_document(root)

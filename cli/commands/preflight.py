@@ -36,7 +36,9 @@ A line that is not evaluated is no-go, unless --allow-unevaluated. Other admissi
 
 -o json prints one object:
   {"version": 1, "namespace", "mode", "go", "lines": [{"check", "state", "text", "link"}]}
-`state` is ok, failed, not-evaluated or note. Later versions may add members, and keep the meaning of these.
+`state` is ok, failed, not-evaluated or note. Later versions may add members, and keep the meaning of these. SARIF has a
+result for each failed and each not evaluated line, JUnit a case per line (with --allow-unevaluated the latter are
+skipped), HTML is one file that needs no network.
 
 Exit codes: 0 go; 1 no-go; 2 unusable input; 3 no answer."""
 
@@ -55,7 +57,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     add_cluster(parser)
     add_questions(parser)
-    parser.add_argument("-o", "--output", default="text", choices=("text", "json"), help="default: text")
+    parser.add_argument(
+        "-o", "--output", default="text", choices=("text", "json", "sarif", "junit", "html"), help="default: text"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -69,10 +73,11 @@ def run(arguments: argparse.Namespace) -> int:
     if lines is None:
         return UNREACHABLE
     go = is_go(lines, allow_unevaluated=arguments.allow_unevaluated)
-    if arguments.output == "json":
-        sys.stdout.write(_json(lines, arguments, go))
-    else:
+    if arguments.output == "text":
         _print(lines, arguments, go)
+    else:
+        sys.stdout.write(_written(lines, arguments, go))
+        say(_verdict(lines, arguments, go))
     return GO if go else NO_GO
 
 
@@ -82,6 +87,22 @@ async def _lines(client: Client, arguments: argparse.Namespace, entries: Mapping
         now = datetime.now(UTC)
         cluster = await read_cluster(client, arguments.config, name, now, policy=arguments.policy)
         return await preflight(client, cluster, name, Mode(arguments.mode), entries, progress)
+
+
+def _written(lines: Sequence[Line], arguments: argparse.Namespace, go: bool) -> str:
+    name, allowed = arguments.namespace, arguments.allow_unevaluated
+    if arguments.output == "sarif":
+        return formats.sarif(lines, name)
+    if arguments.output == "junit":
+        return formats.junit(lines, name, allow_unevaluated=allowed)
+    if arguments.output == "html":
+        return formats.html(lines, name, arguments.mode, datetime.now(UTC), go=go)
+    return _json(lines, arguments, go)
+
+
+def _verdict(lines: Sequence[Line], arguments: argparse.Namespace, go: bool, *, colour: bool = False) -> str:
+    word = coloured("go" if go else "no-go", GREEN if go else RED, wanted=colour)
+    return f"{word}: namespace {printable(arguments.namespace)} to {arguments.mode}: {formats.counts(lines)}"
 
 
 def _json(lines: Sequence[Line], arguments: argparse.Namespace, go: bool) -> str:
@@ -99,5 +120,4 @@ def _print(lines: Sequence[Line], arguments: argparse.Namespace, go: bool) -> No
     colour = wants_colour(sys.stdout)
     for line in formats.text(lines, colour=colour):
         print(line)
-    word = coloured("go" if go else "no-go", GREEN if go else RED, wanted=colour)
-    print(f"{word}: namespace {printable(arguments.namespace)} to {arguments.mode}: {formats.counts(lines)}")
+    print(_verdict(lines, arguments, go, colour=colour))

@@ -43,12 +43,11 @@ def workloads(evaluations: Sequence[Evaluation], target: Mode) -> Iterator[Line]
         for finding in each.denying:
             place = f" ({finding.field})" if finding.field else ""
             text = f"{title}: [{finding.rule}] {finding.message}{place}"
-            yield Line("workload", State.FAILED, text, finding.link)
+            yield Line("workload", State.FAILED, text, finding.link, finding.rule)
         for finding in each.not_evaluated:
             if finding not in each.denying:
-                yield Line(
-                    "workload", State.NOT_EVALUATED, f"{title}: [{finding.rule}] {finding.message}", finding.link
-                )
+                text = f"{title}: [{finding.rule}] {finding.message}"
+                yield Line("workload", State.NOT_EVALUATED, text, finding.link, finding.rule)
         if each.exempt:
             yield Line("workload", State.NOTE, f"{title}: outside the policy: {each.exempt}", _RULES)
         ready += each.is_ready

@@ -18,12 +18,16 @@ class State(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """`check` is a stable word for programs. `text` holds no value of the cluster; `link` is a page of docs/."""
+    """`check` is a stable word for programs. `text` holds no value of the cluster; `link` is a page of docs/.
+
+    `rule` is the id of the rule of admission that a line is about, where it is about one.
+    """
 
     check: str
     state: State
     text: str
     link: str = ""
+    rule: str = ""
 
 
 def is_go(lines: Iterable[Line], *, allow_unevaluated: bool) -> bool:
