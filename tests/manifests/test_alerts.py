@@ -3,62 +3,17 @@
 from __future__ import annotations
 
 import re
-from datetime import date
 from typing import Any
 
 import yaml
 
-from attestation.pki.cache import CertificateCache, CertificateStore
-from attestation.pki.roots import TrustAnchors
-from attestation.verifier.configuration import Exemption
-from attestation.verifier.key_custody import expose_exceptions
-from attestation.verifier.metrics import (
-    ProvisioningMetrics,
-    SelfAttestationMetrics,
-    VerifierMetrics,
-    expose_revocation,
-    watch_references,
-    watch_shared_keys,
-)
 from attestation.verifier.reasons import Reason
-from certs.metrics import CertificateMetrics
-from server.health import Health
-from server.limits import Limits
-from server.load import Load
 from server.messages import Refusal
-from server.metrics import ServerMetrics, new_registry
-from server.watched import FileMetrics
+from tests.manifests.exported import exported
 from tests.manifests.rendering import MANIFESTS
-from webhook.cluster.template_metrics import TemplateMetrics
-from webhook.metrics import AdmissionMetrics
-from webhook.scanner.metrics import ScannerMetrics
 
-_DAY = date(2027, 3, 31)
 _OTHERS = {"up", "apiserver_admission_webhook_fail_open_count"}
 _FUNCTIONS = {"absent", "min", "max", "sum", "rate", "increase", "count", "by", "time", "histogram_quantile"}
-
-
-def _known() -> set[str]:
-    """Names of all samples: a counter's ends in _total, a histogram has three."""
-    registry = new_registry()
-    ServerMetrics(registry, Load(Limits()), Health({}), lambda: 0).watch_certificate(lambda: 0.0)
-    AdmissionMetrics(registry, lambda: 0.0)
-    VerifierMetrics(registry, lambda: 0)
-    SelfAttestationMetrics(registry)
-    ProvisioningMetrics(registry, lambda: True)
-    watch_shared_keys(registry, lambda: 0)
-    watch_references(registry, lambda: True)
-    expose_revocation(registry, CertificateCache(CertificateStore(), TrustAnchors()), lambda: 0.0)
-    CertificateMetrics(registry, lambda: False, lambda: 0.0)
-    FileMetrics(registry)
-    expose_exceptions(registry, [Exemption(id="key-files", reason="a test", expires=_DAY)], lambda: _DAY)
-    TemplateMetrics(registry)
-    ScannerMetrics(registry)
-    names = set()
-    for metric in registry.collect():
-        suffixes = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"]}.get(metric.type, [""])
-        names |= {metric.name + suffix for suffix in suffixes}
-    return names
 
 
 def _rules() -> list[dict[str, Any]]:
@@ -70,7 +25,7 @@ def _rules() -> list[dict[str, Any]]:
 
 
 def test_alerts_ask_for_metrics_that_exist() -> None:
-    known = _known()
+    known = exported().keys()
     assert len(_rules()) > 15
     for rule in _rules():
         expression = re.sub(r'"[^"]*"', "", re.sub(r"\{[^}]*\}|\[[^\]]*\]|by \([^)]*\)", "", rule["expr"]))

@@ -55,12 +55,15 @@ class ApiServer:
     """Objects with resourceVersions, a history of their changes, and open watches.
 
     `faults[path]` are answers to the next requests of that path, before the true ones; `requests` is what was asked.
+    `served`: the paths of the collections that there are.
     """
 
     def __init__(self) -> None:
         self.objects: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
         self.faults: dict[str, deque[Fault]] = defaultdict(deque)
+        self.served: set[str] = set(_KINDS)
         self.requests: list[tuple[str, dict[str, str], dict[str, str]]] = []
+        self._written: dict[str, dict[str, Any]] = {}
         self.gone_as_event = False
         self.page_limit = 10_000
         self.url = ""
@@ -74,6 +77,7 @@ class ApiServer:
     async def start(self, tls: ssl.SSLContext | None = None) -> None:
         app = web.Application()
         app.router.add_get("/{path:.*}", self._handle)
+        app.router.add_put("/{path:.*}", self._handle)
         self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=tls)
@@ -169,7 +173,11 @@ class ApiServer:
         faults = self.faults[request.path]
         if faults:
             return await faults.popleft()(request)
-        if request.path not in _KINDS:
+        if request.method == "PUT":  # such as a Lease, which is read back by its path
+            self._written[request.path] = await request.json()
+        if (written := self._written.get(request.path)) is not None:
+            return web.json_response(written)
+        if request.path not in self.served:
             return await status(404)(request)
         if request.query.get("watch") == "true":
             return await self._watch(request)
@@ -190,7 +198,9 @@ class ApiServer:
         metadata = {"resourceVersion": str(version)}
         if end < len(items):
             metadata |= {"continue": f"{version}-{end}", "remainingItemCount": str(len(items) - end)}
-        return web.json_response({"kind": _KINDS[request.path], "metadata": metadata, "items": items[start:end]})
+        return web.json_response(
+            {"kind": _KINDS.get(request.path, "List"), "metadata": metadata, "items": items[start:end]}
+        )
 
     async def _watch(self, request: web.Request) -> web.StreamResponse:
         path, since = request.path, int(request.query["resourceVersion"])

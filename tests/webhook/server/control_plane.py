@@ -40,6 +40,7 @@ def _serving(objects: dict[str, list[dict[str, Any]]], tls: ssl.SSLContext | Non
     thread.start()
     server = ApiServer()
     for path, items in objects.items():
+        server.served.add(path)
         for item in items:
             server.put(path, item)
     asyncio.run_coroutine_threadsafe(server.start(tls), loop).result(30)
