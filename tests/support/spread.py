@@ -29,7 +29,7 @@ _FIRST: Final = (
     f"{_CLUSTER}/test_lifecycle.py",
     f"{_CLUSTER}/test_policies.py",
 )
-# Then whole folders whose files start processes, before those that only compute.
+# Then whole folders whose files start processes, before those that only compute, of which the first takes longest.
 _FOLDERS: Final = (
     "tests/e2e/",
     "tests/demo/",
@@ -38,6 +38,7 @@ _FOLDERS: Final = (
     "tests/webhook/server/",
     "tests/images/",
     "tests/cli/",
+    "tests/webhook/properties/",
 )
 
 

@@ -27,6 +27,7 @@ def test_a_worker_begins_with_control_planes_and_ends_with_what_only_computes() 
         "tests/cluster/test_certificates.py",
         "tests/e2e/test_shutdown.py",
         "tests/sidecar/test_refusals.py",
+        "tests/webhook/properties/test_policy.py",
         "tests/webhook/golden/test_golden.py",
     ]
     units = random.sample(expected, len(expected))
