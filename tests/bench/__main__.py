@@ -4,16 +4,29 @@ from __future__ import annotations
 
 import sys
 
-from tests.bench import admission, admission_stages, attack, attested, cluster, report, scanner, sidecar, verifier
+from tests.bench import (
+    admission,
+    admission_stages,
+    attack,
+    attested,
+    cluster,
+    report,
+    scanner,
+    sidecar,
+    verifier,
+    verifier_stages,
+)
 
 PARTS = {
     "admission": admission.main,
     "admission-stages": admission_stages.main,
     "verifier": verifier.main,
+    "verifier-stages": verifier_stages.main,
     "attested": attested.main,
     "attack": attack.main,
     "report": report.main,
     "sidecar": sidecar.main,
+    "sidecar-stages": sidecar.stages,
     "cluster": cluster.main,
     "scanner": scanner.main,
 }

@@ -17,7 +17,7 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +47,12 @@ from tests.support.simulated_machine import simulated_machine
 _HERE = Path(__file__).parent
 _LEVELS = {1: 15, 25: 3, 50: 3, 75: 3}  # processes at once -> rounds; the levels are those of the paper
 _STAGES_RUNS = 15
+_MODULES = 15
+_PACKAGES = {
+    "ours": frozenset({"attestation", "kbs", "logline", "plan", "sidecar"}),
+    "cryptography": frozenset({"_cffi_backend", "_openssl", "cryptography"}),
+    "the standard library": frozenset(sys.stdlib_module_names),
+}
 _PROOF_RUNS = 25
 _REPORT_MILLISECONDS = 30  # of the verifier's own machine
 _PROCESSORS = os.cpu_count() or 1
@@ -105,7 +111,7 @@ Rounds = Sequence[Sequence[Run]]
 
 
 def main() -> None:
-    """Beside `bao agent` at each level; then where our milliseconds go, and what the verifier's proof adds."""
+    """Beside `bao agent` at each level; then what the verifier's proof adds."""
     with tempfile.TemporaryDirectory(dir=_memory_backed()) as name, ExitStack() as stack:
         setting = stack.enter_context(_setting(Path(name)))
         spawner = stack.enter_context(_spawner())
@@ -118,8 +124,15 @@ def main() -> None:
                 ours.append(_at_once(spawner, setting.ours(level)))
                 theirs.append(_at_once(spawner, setting.agents(level)))
             _print_level(level, ours, theirs)
-        _print_stages([setting.stages() for _ in range(_STAGES_RUNS)])
         _measure_proof(spawner, setting)
+
+
+def stages() -> None:
+    """Where our milliseconds go: by stage of a run, and by the module that is imported."""
+    with tempfile.TemporaryDirectory(dir=_memory_backed()) as name, _setting(Path(name)) as setting:
+        setting.stages()  # bytecode and page cache
+        _print_stages([setting.stages() for _ in range(_STAGES_RUNS)])
+        _print_imports([setting.imports() for _ in range(_STAGES_RUNS)])
 
 
 def _measure_proof(spawner: subprocess.Popen[str], setting: Setting) -> None:
@@ -173,14 +186,24 @@ def _share(runs: Sequence[Run]) -> float:
 
 
 def _print_stages(runs: Sequence[dict[str, float]]) -> None:
-    """Medians, so that they need not add up to the median of the whole."""
+    """The least of all runs, which other programs on the machine have lengthened least; so they need not add up."""
     names = list(dict.fromkeys(name for run in runs for name in run))
     before = [sum(spent for name, spent in run.items() if name != "revocation") for run in runs]
-    print(
-        f"where the milliseconds go, {statistics.median(before):.0f} ms to the publication; {len(runs)} runs, medians"
-    )
+    print(f"where the milliseconds go, {min(before):.0f} ms to the publication; {len(runs)} runs, the least of each")
     for name in names:
-        print(f"  {name:52} {statistics.median(run.get(name, 0.0) for run in runs):6.1f} ms")
+        print(f"  {name:52} {min(run.get(name, 0.0) for run in runs):6.1f} ms")
+
+
+def _print_imports(runs: Sequence[Mapping[str, float]]) -> None:
+    """Each module's own time, without what it imports; the interpreter's noting of it is in every figure."""
+    own = {name: min(run[name] for run in runs) for name in runs[0]}
+    print(f"imports, {len(own)} modules, {sum(own.values()):.0f} ms")
+    for whose, packages in _PACKAGES.items():
+        each = [spent for name, spent in own.items() if name.partition(".")[0] in packages]
+        print(f"  {whose:52} {sum(each):6.1f} ms, {len(each)} modules")
+    print("those of the most time")
+    for name in sorted(own, key=own.__getitem__, reverse=True)[:_MODULES]:
+        print(f"  {name:52} {own[name]:6.1f} ms")
 
 
 def _percentile(values: Sequence[float], percent: int) -> float:
@@ -281,6 +304,15 @@ class Setting:
             raise RuntimeError(done.stderr)
         spent: dict[str, float] = answer["spent"]
         return spent
+
+    def imports(self) -> dict[str, float]:
+        """Milliseconds of each module's own that one run imports."""
+        ((job, _),) = self.ours(1)
+        words = [*job["argv"][:2], "-X", "importtime", *job["argv"][2:]]
+        done = subprocess.run(words, env=job["env"], capture_output=True, text=True, check=True)
+        lines = [line.split("|") for line in done.stderr.splitlines() if line.startswith("import time:")]
+        # The first line is the head of the columns.
+        return {name.strip(): int(own.removeprefix("import time:")) / 1000 for own, _, name in lines[1:]}
 
     def _pod(self) -> Pod:
         uid = str(uuid4())

@@ -49,9 +49,11 @@ def main() -> None:
                 pin(running.process.pid, 0)
                 pin(bao.process.pid, 1)
                 device = Device(hierarchy, host_data=HOST_DATA)
-                _round(running, device, issuer, 50, with_login=False)
-                without = [_round(running, device, issuer, _PER_ROUND, with_login=False) for _ in range(_ROUNDS)]
-                with_login = [_round(running, device, issuer, _PER_ROUND // 3, with_login=True) for _ in range(_ROUNDS)]
+                attest_round(running, device, issuer, 50, with_login=False)
+                without = [attest_round(running, device, issuer, _PER_ROUND, with_login=False) for _ in range(_ROUNDS)]
+                with_login = [
+                    attest_round(running, device, issuer, _PER_ROUND // 3, with_login=True) for _ in range(_ROUNDS)
+                ]
                 resident = _resident_mb(running.process.pid)
                 floor = attestations_per_second(device, len(_prepare(running, device, issuer, 1)[0]))
     print(f"attestations, one core, warm certificates, without login: {spread(without, '/s')}")
@@ -61,7 +63,7 @@ def main() -> None:
     print(f"  resident after them: {resident:.0f} MB")
 
 
-def _round(running: Verifier, device: Device, issuer: Issuer, count: int, *, with_login: bool) -> float:
+def attest_round(running: Verifier, device: Device, issuer: Issuer, count: int, *, with_login: bool) -> float:
     """Attestations a second of processor time the verifier used, so that clients' own work does not count."""
     prepared = _prepare(running, device, issuer, count)
     failed: list[int] = []
