@@ -18,6 +18,7 @@ import yaml
 
 from measured.initdata import write_initdata
 from measured.measured_document import write_document
+from server.yaml.nodes import SafeLoader
 from tests.support.paths import REVIEWS
 from webhook.configuration.exceptions import read_time
 from webhook.configuration.model import Configuration
@@ -64,7 +65,7 @@ class Case:
 
 def read_case(path: Path) -> Case:
     """The case in a file."""
-    case = yaml.safe_load(path.read_text())
+    case = yaml.load(path.read_text(), SafeLoader)
     return Case(
         name=path.stem,
         review=case["review"],
@@ -100,7 +101,7 @@ def decision_and_response(case: Case) -> tuple[Decision, dict[str, Any]]:
             _document(case.rendered),
         )
     request = read_review(json.dumps(review).encode(), case.path)
-    objects = [*yaml.safe_load((HERE / "cluster.yaml").read_text())["items"], *case.objects]
+    objects = [*yaml.load((HERE / "cluster.yaml").read_text(), SafeLoader)["items"], *case.objects]
     snapshot = snapshot_of_objects(objects)
     namespaces = {**snapshot.namespaces, request.namespace: Mode(case.mode)}
     snapshot = replace(snapshot, namespaces=namespaces, now=read_time(case.now))
