@@ -9,17 +9,19 @@ from datetime import UTC, datetime
 from typing import Any
 
 from cli.diagnosis.installation import installation
+from cli.diagnosis.job import SECONDS, job_of, run_job
 from cli.diagnosis.pod import examine
-from cli.live.cluster import read_cluster
+from cli.live.cluster import LiveCluster, read_cluster
 from cli.live.connection import UNREACHABLE, add_cluster, with_cluster
 from cli.preflight import formats
-from cli.preflight.lines import Line, is_go
+from cli.preflight.lines import Line, State, is_go
 from cli.support.terminal import GREEN, RED, coloured, say, wants_colour
 from server.files import UnusableInputError
 from server.kubernetes.client import Client
 from server.kubernetes.errors import StatusError
 from server.text import printable
 from webhook.modes import Mode
+from webhook.scanner.evaluation import Evaluator
 from webhook.scanner.untyped import is_name, mapping, mappings
 
 HELP = "why a pod got no secrets, and whom to ask; without a pod, whether the installation works"
@@ -32,8 +34,10 @@ verifier's operators find it. The pages that it names say what to do.
 Without POD it looks at the installation: registration, guards, RuntimeClasses, nodes, container templates, the way to
 the verifier and Vault as the scanner probed it, and what else the guarantees rest on.
 
-It gets and lists alone, no Secret among it, and changes nothing. What runs in a guest it does not see: `morphisms-init
---doctor`, as a Job in the pod's namespace, checks each step there (docs/doctor.md).
+It gets and lists alone, no Secret among it, and changes nothing. With --job it also runs `morphisms-init --doctor` in a
+guest: it creates a Job in the pod's namespace, with the pod's plan and service account, prints what the doctor found,
+and deletes the Job. That needs create and delete on jobs, and get on pods/log. A refusal of the Job's own pod by the
+verifier is skipped: it says nothing about the workload's pods (docs/doctor.md).
 
 -o json prints one object:
   {"version": 1, "pod", "namespace", "healthy", "lines": [{"check", "state", "text", "link"}]}
@@ -49,6 +53,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.description = DESCRIPTION
     parser.add_argument("pod", metavar="POD", nargs="?", help="that got no secrets; without it: the installation")
     parser.add_argument("-n", "--namespace", metavar="NAME", default="default", help="the pod's; default: %(default)s")
+    parser.add_argument(
+        "--job", action="store_true", help="create a Job that checks each step in a guest; deleted after"
+    )
     add_cluster(parser)
     parser.add_argument(
         "--allow-unevaluated", action="store_true", help="exit with 0 though something is not known; failures stay 1"
@@ -92,6 +99,8 @@ def _print(lines: list[Line], arguments: argparse.Namespace, healthy: bool) -> N
 async def _lines(client: Client, arguments: argparse.Namespace) -> list[Line]:
     now = datetime.now(UTC)
     if arguments.pod is None:
+        if arguments.job:
+            raise UnusableInputError("--job needs the pod whose plan is checked, such as: morphisms doctor POD --job")
         return await installation(client, await read_cluster(client, arguments.config, None, now))
     namespace, name = arguments.namespace, arguments.pod
     cluster = await read_cluster(client, arguments.config, namespace, now)
@@ -105,7 +114,25 @@ async def _lines(client: Client, arguments: argparse.Namespace) -> list[Line]:
     mode = cluster.modes.get(namespace, Mode.ABSENT)
     events = await _events(client, namespace, name, mapping(pod.get("metadata")).get("uid"))
     item = {**pod, "apiVersion": "v1", "kind": "Pod"}
-    return list(examine(item, events, mode, cluster.configuration, cluster.snapshot))
+    lines = list(examine(item, events, mode, cluster.configuration, cluster.snapshot))
+    if arguments.job:
+        lines += await _job(client, cluster, item, mode)
+    return lines
+
+
+async def _job(client: Client, cluster: LiveCluster, pod: dict[str, Any], mode: Mode) -> list[Line]:
+    page = "docs/doctor.md#the-doctor"
+    job, namespace = job_of(pod, mode), str(pod["metadata"]["namespace"])
+    if job is None:
+        return [Line("job", State.NOT_EVALUATED, "there is no plan to check: the pod has no morphisms-init", page)]
+    metadata = {**job["metadata"], "namespace": namespace, "name": "morphisms-doctor"}
+    evaluator = Evaluator(cluster.configuration, cluster.snapshot)
+    evaluation = evaluator.evaluate({**job, "metadata": metadata}, target=mode, mode=mode)
+    for finding in () if evaluation is None else evaluation.denying:
+        words = f"the namespace would refuse the doctor's Job: [{finding.rule}] {finding.message}"
+        return [Line("job", State.NOT_EVALUATED, words, finding.link, finding.rule)]
+    say(f"creating a Job in namespace {printable(namespace)}, which takes up to {SECONDS} s")
+    return await run_job(client, namespace, job, mode)
 
 
 async def _events(client: Client, namespace: str, name: str, uid: object) -> list[Any] | None:

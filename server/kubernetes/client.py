@@ -133,9 +133,9 @@ class Client:
         """Patch the object; `content_type` is MERGE_PATCH or JSON_PATCH."""
         return _object(await self._exchange("PATCH", path, query, body, content_type))
 
-    async def delete(self, path: str) -> Object:
+    async def delete(self, path: str, query: Query = ()) -> Object:
         """Delete the object, or begin to."""
-        return _object(await self._exchange("DELETE", path, ()))
+        return _object(await self._exchange("DELETE", path, query))
 
     async def apply(self, path: str, body: Object, manager: str) -> Object:
         """Server-side apply. With nothing but a name in `body`, create the object when it is absent, and else keep it.

@@ -53,8 +53,8 @@ class StandIn:
             self.lists.setdefault(kind.path(), []).extend(found)
             self.lists[kind.path(namespace)] = found
 
-    def answer(self, method: str, path: str, query: dict[str, list[str]], body: Json) -> tuple[int, Json]:
-        """Status and body."""
+    def answer(self, method: str, path: str, query: dict[str, list[str]], body: Json) -> tuple[int, Json | str]:
+        """Status and body; a text is sent as it is."""
         self.asked.append((method, path))
         self.meanwhile(method, path)
         if path in self.forbidden:
@@ -117,14 +117,14 @@ def serving(stand_in: StandIn, folder: Path) -> Iterator[Path]:
             body = json.loads(self.rfile.read(length)) if length else {}
             query = parse_qs(parts.query)
             status, answer = stand_in.answer(self.command, parts.path, query, body)
-            content = json.dumps(answer).encode()
+            content = answer.encode() if isinstance(answer, str) else json.dumps(answer).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             self.wfile.write(content)
 
-        do_POST = do_PATCH = do_GET  # noqa: N815 - the server's own spelling
+        do_POST = do_PATCH = do_DELETE = do_GET  # noqa: N815 - the server's own spelling
 
         def log_message(self, *_: Any) -> None:
             pass
