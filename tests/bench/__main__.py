@@ -11,6 +11,7 @@ from tests.bench import (
     attested,
     cluster,
     report,
+    scale,
     scanner,
     sidecar,
     verifier,
@@ -29,6 +30,7 @@ PARTS = {
     "sidecar-stages": sidecar.stages,
     "cluster": cluster.main,
     "scanner": scanner.main,
+    "scale": scale.main,
 }
 
 

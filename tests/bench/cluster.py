@@ -1,6 +1,6 @@
-"""Pods created through a real API server, with and without the webhook in turn, at growing rates.
+"""Pods created through a real API server, without a webhook, with ours and with one in Go in turn, at growing rates.
 
-Everything shares this machine: API server, etcd, both replicas, the balancer in place of kube-proxy, and who asks. The
+Everything shares this machine: API server, etcd, the replicas, the balancers in place of kube-proxy, and who asks. The
 scheduler and the controllers are paused, for what they do with new pods would be measured too.
 """
 
@@ -24,6 +24,7 @@ from typing import Any
 
 import yaml
 
+from tests.bench import peer
 from tests.bench.golang import binary
 from tests.bench.histogram import Histogram
 from tests.cluster import binaries
@@ -41,10 +42,17 @@ _ROUNDS, _SECONDS = 3, 5
 # Then doubled until a round is not carried: one fails, that many are under way, or one in a hundred takes that long.
 _MOST_RATE, _MOST_SECONDS = 1600, 3
 _MOST_UNDER_WAY, _TOO_LATE_MS = 1000, 1000
-_PROGRAMS = ("kube-apiserver", "etcd", "webhook", "balancer")
+_PROGRAMS = ("kube-apiserver", "etcd", "webhook", "balancer", "peer", "peer's balancer")
+# The namespaces of each kind of round: their mode and further labels.
+_Variant = tuple[str | None, dict[str, str]]
+_WITHOUT: _Variant = (None, {})
+_OURS: _Variant = ("enforce", {})
+_PEER: _Variant = (None, peer.LABEL)
+# The budget holds up to the highest rate at which the bare API server uses less of the machine's processors than this.
+_BUSY, _BUDGET = 0.7, 1.25
 _CALLS = {
-    "mutating": ("mutate-pod.enforce.morphisms.dev", "/mutate/pod"),
-    "validating": ("validate-pod.enforce.morphisms.dev", "/validate/pod"),
+    "mutating": ("mutate-pod.enforce.morphisms.dev", "/mutate/pod/enforce"),
+    "validating": ("validate-pod.enforce.morphisms.dev", "/validate/pod/enforce"),
 }
 
 
@@ -52,18 +60,28 @@ def main() -> None:
     """Added latency, processor time, and how much this machine carries."""
     binaries.build(lambda line: print(line, file=sys.stderr, flush=True), binaries.KUBERNETES)
     with _installed() as installation:
-        bench = _Bench(installation)
-        bench.round("enforce", _RATES[0])  # warms up
-        for rate in _RATES:
-            without, added = _Figures(), _Figures()
-            for _ in range(_ROUNDS):
-                without.rounds.append(bench.round(None, rate))
-                added.rounds.append(bench.round("enforce", rate))
-            _print(rate, without, added)
-            if not added.carried:
-                break
-        for name, mode in (("without", None), ("with", "enforce")):
-            _print_most(bench, name, mode)
+        pod = _pod()
+        with peer.running(installation, pod) as beside:
+            bench = _Bench(installation, beside, pod)
+            for variant in (_OURS, _PEER):
+                bench.round(variant, _RATES[0])  # warms up
+            for rate in _RATES:
+                without, ours, its = _Figures(), _Figures(), _Figures()
+                for _ in range(_ROUNDS):
+                    without.rounds.append(bench.round(_WITHOUT, rate))
+                    ours.rounds.append(bench.round(_OURS, rate))
+                    its.rounds.append(bench.round(_PEER, rate))
+                _print(rate, without, ours, its)
+                if not ours.carried:
+                    break
+            for name, variant in (("without a webhook", _WITHOUT), ("with ours", _OURS), ("with the peer", _PEER)):
+                _print_most(bench, name, variant)
+
+
+def _pod() -> Object:
+    pod = make_pod(Kind.CONFIDENTIAL, "unused")
+    pod["metadata"] = {"generateName": "bench-", "annotations": pod["metadata"]["annotations"]}
+    return pod
 
 
 _Call = tuple[Histogram, Histogram]
@@ -115,56 +133,59 @@ class _Figures:
         return reduce(operator.add, ours), reduce(operator.add, its_own)
 
 
-def _print(rate: int, without: _Figures, added: _Figures) -> None:
-    note = "" if added.carried and without.carried else "; NOT CARRIED by this machine"
-    failed = sum(each.failed for figures in (without, added) for each in figures.rounds)
+def _print(rate: int, without: _Figures, added: _Figures, its: _Figures) -> None:
+    note = "" if added.carried and without.carried and its.carried else "; NOT CARRIED by this machine"
+    failed = sum(each.failed for figures in (without, added, its) for each in figures.rounds)
     print(f"{rate} pods a second, {_ROUNDS} rounds of {_SECONDS} s each; failed {failed}{note}")
     for share, name in ((0.5, "p50"), (0.99, "p99")):
-        less, more = without.at(share), added.at(share)
-        budget = "; budget 5 ms below saturation" if name == "p99" else ""
-        print(f"  {name}: without {less:.1f} ms, with {more:.1f} ms, added {more - less:.1f} ms{budget}")
+        less, more, beside = without.at(share), added.at(share), its.at(share)
+        ratio = (more - less) / (beside - less) if beside > less else float("nan")
+        print(f"  {name}: without {less:.1f} ms; added by ours {more - less:.1f} ms, by the Go webhook", end=" ")
+        print(f"{beside - less:.1f} ms: {ratio:.2f}x; budget {_BUDGET}x where the first is below {_BUSY:.0%} processor")
     for program in _PROGRAMS:
-        print(f"  {program}: {without.processor(program):.1f} -> {added.processor(program):.1f} ms of processor a pod")
-    ours = [sum(figures.busy(name) for name in (*_PROGRAMS, "asking")) for figures in (without, added)]
-    others = [figures.busy("all") - own for figures, own in zip((without, added), ours, strict=True)]
-    print(f"  processors busy: {ours[0]:.2f} -> {ours[1]:.2f} of {os.cpu_count()}, with who asks;", end=" ")
-    print(f"with what else this machine does {others[0]:.2f}, {others[1]:.2f}")
+        spent = [figures.processor(program) for figures in (without, added, its)]
+        print(f"  {program}: {spent[0]:.1f} -> {spent[1]:.1f} (Go {spent[2]:.1f}) ms of processor a pod")
+    three = (without, added, its)
+    ours = [sum(figures.busy(name) for name in (*_PROGRAMS, "asking")) for figures in three]
+    others = [figures.busy("all") - own for figures, own in zip(three, ours, strict=True)]
+    print(f"  processors busy: {ours[0]:.2f} -> {ours[1]:.2f} (Go {ours[2]:.2f}) of {os.cpu_count()},", end=" ")
+    print(f"with who asks; with what else this machine does {others[0]:.2f}, {others[1]:.2f}, {others[2]:.2f}")
     for call in _CALLS:
         api_server, webhook = added.called(call)
         print(f"  {call} call, to the API server: {api_server}; of it in the webhook: {webhook}")
 
 
-def _print_most(bench: _Bench, name: str, mode: str | None) -> None:
+def _print_most(bench: _Bench, name: str, variant: _Variant) -> None:
     """The greatest of the doubled rates that is carried."""
     carried, rate = 0, _RATES[0]
-    while rate <= _MOST_RATE and bench.round(mode, rate, _MOST_SECONDS).carried:
+    while rate <= _MOST_RATE and bench.round(variant, rate, _MOST_SECONDS).carried:
         carried, rate = rate, rate * 2
     beyond = f", not {rate}" if rate <= _MOST_RATE else ""
-    print(f"{name} the webhook this machine carries {carried} pods a second{beyond}")
+    print(f"{name} this machine carries {carried} pods a second{beyond}")
 
 
 class _Bench:
     """Rounds on one installation, each in a namespace of its own."""
 
-    def __init__(self, installation: Installation) -> None:
+    def __init__(self, installation: Installation, beside: peer.Peer, pod: Object) -> None:
         self._installation = installation
+        self._peer = beside
         self._cluster = installation.cluster
         user = self._cluster.user("bench", "system:masters")
         self._credentials = json.loads(user.kubeconfig.read_text())["users"][0]["user"]
         self._body = self._cluster.folder / "pod.json"
-        pod = make_pod(Kind.CONFIDENTIAL, "unused")
-        pod["metadata"] = {"generateName": "bench-", "annotations": pod["metadata"]["annotations"]}
         self._body.write_text(json.dumps(pod))
         self._monitor = self._cluster.user("monitor", "system:masters")
 
-    def round(self, mode: str | None, rate: int, seconds: float = _SECONDS) -> _Round:
+    def round(self, variant: _Variant, rate: int, seconds: float = _SECONDS) -> _Round:
         """One, with everything else at rest."""
-        namespace = Namespace.make(self._cluster.admin, mode, {})
+        mode, labels = variant
+        namespace = Namespace.make(self._cluster.admin, mode, labels)
         with _paused(self._cluster.processes["kube-scheduler"], self._cluster.processes["kube-controller-manager"]):
             called, before = self._called(), self._settled()
             result = self._send(namespace, rate, seconds)
             after, called_after = self._processor(), self._called()
-        self._check(namespace.admin, namespace.pods(), mode)
+        self._check(namespace.admin, namespace.pods(), injected=variant is not _WITHOUT)
         return _Round(
             result["latencies_ms"],
             result["failed"],
@@ -185,10 +206,10 @@ class _Bench:
             print(f"  {result['failed']} of {rate} a second failed, the last: {result['problem'][:300]}")
         return result
 
-    def _check(self, admin: Client, path: str, mode: str | None) -> None:
+    def _check(self, admin: Client, path: str, *, injected: bool) -> None:
         """What was measured is what it says."""
         for pod in admin.get(path, limit="5")["items"]:
-            assert ("initContainers" in pod["spec"]) is (mode is not None)
+            assert ("initContainers" in pod["spec"]) is injected
 
     def _settled(self) -> dict[str, float]:
         """The processor time so far, once nothing of a former round holds up the API server any more."""
@@ -209,6 +230,8 @@ class _Bench:
             "etcd": processes["etcd"].cpu_seconds(),
             "webhook": sum(replica.process.cpu_seconds() for replica in self._installation.replicas),
             "balancer": self._installation.balancer.cpu_seconds(),
+            "peer": self._peer.cpu_seconds(),
+            "peer's balancer": self._peer.balancer.cpu_seconds(),
             "asking": asking.ru_utime + asking.ru_stime,
             "all": _all_seconds(),
         }

@@ -1,5 +1,6 @@
 // A minimal admission server in Go: it decodes the review and its pod into Kubernetes' own types, as every Go webhook
-// does, and answers "allowed". It prints its ports with and without TLS.
+// does, and answers "allowed", with the JSON Patch of a file where it was given one. It prints its ports with and
+// without TLS.
 package main
 
 import (
@@ -10,6 +11,7 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"os"
 	"runtime"
 
 	admissionv1 "k8s.io/api/admission/v1"
@@ -19,9 +21,18 @@ import (
 func main() {
 	cert := flag.String("tls-cert", "", "")
 	key := flag.String("tls-key", "", "")
+	file := flag.String("patch", "", "")
 	flag.Parse()
 	runtime.GOMAXPROCS(1)
-	http.HandleFunc("/mutate/pod", func(w http.ResponseWriter, r *http.Request) {
+	var patch []byte
+	if *file != "" {
+		read, err := os.ReadFile(*file)
+		if err != nil {
+			log.Fatal(err)
+		}
+		patch = read
+	}
+	answer := func(w http.ResponseWriter, r *http.Request, patch []byte) {
 		body, _ := io.ReadAll(r.Body)
 		var review admissionv1.AdmissionReview
 		if err := json.Unmarshal(body, &review); err != nil {
@@ -34,10 +45,19 @@ func main() {
 			return
 		}
 		review.Response = &admissionv1.AdmissionResponse{UID: review.Request.UID, Allowed: true}
+		// Another mutating webhook makes the API server ask again about a pod that has been patched.
+		if patch != nil && len(pod.Spec.InitContainers) == 0 {
+			kind := admissionv1.PatchTypeJSONPatch
+			review.Response.Patch, review.Response.PatchType = patch, &kind
+		}
 		review.Request = nil
 		_ = json.NewEncoder(w).Encode(review)
-	})
-	http.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
+	}
+	http.HandleFunc("/mutate/pod", func(w http.ResponseWriter, r *http.Request) { answer(w, r, patch) })
+	http.HandleFunc("/validate/pod", func(w http.ResponseWriter, r *http.Request) { answer(w, r, nil) })
+	healthy := func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") }
+	http.HandleFunc("/healthz", healthy)
+	http.HandleFunc("/readyz", healthy)
 	secure, plain := listen(), listen()
 	fmt.Println(port(secure), port(plain))
 	go func() { log.Fatal(http.Serve(plain, nil)) }()
