@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from cli.guards import GUARDS
+from cli.guards import GUARDS, guard
 from tests.manifests.rendering import MANIFESTS, rendered
 from webhook.configuration.model import Configuration
 from webhook.configuration.templates_map import TemplatesMap, read_map
@@ -19,6 +19,7 @@ from webhook.node_records import NodeRecord
 from webhook.scanner.cluster.facts import CLUSTER_GUARDS, ClusterFacts
 from webhook.scanner.cluster.facts import GUARDS as BASE_GUARDS
 from webhook.scanner.cluster.findings import cluster_findings, registered_entries
+from webhook.scanner.cluster.guard_texts import DIGESTS, digest_of
 from webhook.scanner.reports.results import Result
 from webhook.snapshot import RuntimeClassRecord, Snapshot
 
@@ -100,6 +101,72 @@ def test_the_entries_looked_for_are_those_of_the_manifests() -> None:
         entries.pop("validate-namespace.morphisms.dev", None)  # it warns alone
         assert registered_entries(kind) == entries
     assert {*BASE_GUARDS, *CLUSTER_GUARDS} == _by_guard("ValidatingAdmissionPolicy").keys()
+
+
+def test_the_guards_texts_are_those_of_the_manifests() -> None:
+    policies = _by_guard("ValidatingAdmissionPolicy")
+    assert {name: digest_of(policy) for name, policy in policies.items()} == DIGESTS
+
+
+@pytest.mark.parametrize("name", GUARDS)
+def test_a_guard_that_follows_another_configuration_was_not_edited(name: str) -> None:
+    configuration = Configuration.model_validate(
+        {
+            "namespaces": {"shop": {"profiles": ["peer-pod", "kata-snp"]}, "bank": {"profile": "peer-pod"}},
+            "verifier": {"audience": "it's [another], {one}"},
+            "identities": {
+                "knative": [],
+                "podControllers": ["system:serviceaccount:kube-system:replicaset-controller"],
+            },
+        }
+    )
+    assert digest_of(yaml.safe_load(guard(name, configuration))) == DIGESTS[name]
+
+
+def _narrowed(spec: Json) -> None:
+    spec["matchConstraints"]["resourceRules"][0]["operations"] = ["DELETE"]
+
+
+_NOBODY = {"matchLabels": {"nobody": "has-this"}}
+_EDITS: dict[str, Callable[[Json], Any]] = {
+    "what it holds": lambda spec: spec["validations"][0].update(expression="true"),
+    "one way more out": lambda spec: spec["validations"][0].update(
+        expression=f"request.userInfo.username == 'eve' || {spec['validations'][0]['expression']}"
+    ),
+    "a validation fewer": lambda spec: spec["validations"].pop(),
+    "another condition": lambda spec: spec.setdefault("matchConditions", []).append(
+        {"name": "x", "expression": "false"}
+    ),
+    "a condition's text": lambda spec: spec["matchConditions"][-1].update(expression="false"),
+    "a variable": lambda spec: spec.setdefault("variables", []).insert(0, {"name": "x", "expression": "true"}),
+    "fewer operations": _narrowed,
+    "an exception": lambda spec: spec["matchConstraints"].update(excludeResourceRules=[{"resources": ["*"]}]),
+    "other namespaces": lambda spec: spec["matchConstraints"].update(namespaceSelector=_NOBODY),
+    "other objects": lambda spec: spec["matchConstraints"].update(objectSelector=_NOBODY),
+}
+
+
+@pytest.mark.parametrize("edit", sorted(_EDITS))
+@pytest.mark.parametrize("name", sorted(DIGESTS))
+def test_an_edited_guard_is_found(name: str, edit: str) -> None:
+    facts = _sound()
+    policies = deepcopy(dict(facts.policies))
+    spec = policies[name]["spec"]
+    _EDITS[edit](spec)
+    (found,) = _found(replace(facts, policies=policies))
+    assert (found.rule, found.result) == ("cluster/guard", "fail")
+    assert f"the guard {name} was edited" in found.message
+
+
+def test_what_an_api_server_fills_in_is_no_edit() -> None:
+    policies = _by_guard("ValidatingAdmissionPolicy")
+    for policy in policies.values():
+        matched = policy["spec"]["matchConstraints"]
+        matched.setdefault("namespaceSelector", {})
+        matched.setdefault("objectSelector", {})
+        matched["matchPolicy"] = "Equivalent"
+        policy["status"] = {"typeChecking": {}}
+    assert _found(replace(_sound(), policies=policies)) == []
 
 
 def _entry(change: Callable[[Json], Any]) -> Callable[[ClusterFacts], ClusterFacts]:

@@ -13,6 +13,7 @@ from webhook.configuration.model import Configuration
 from webhook.configuration.templates_map import TemplatesMap
 from webhook.pod.container import display_name
 from webhook.scanner.cluster.facts import CLUSTER_GUARDS, GUARDS, ClusterFacts
+from webhook.scanner.cluster.guard_texts import DIGESTS, digest_of
 from webhook.scanner.finding import ObjectId, link_of
 from webhook.scanner.reports.results import Result
 from webhook.scanner.untyped import mapping, mappings
@@ -130,6 +131,7 @@ def _guards(facts: ClusterFacts) -> Iterator[Result]:
             for what, is_so in (
                 ("failurePolicy is not Fail", spec.get("failurePolicy") != "Fail"),
                 ("the policy has no validations", not spec.get("validations")),
+                ("the policy's text is not that of this release", digest_of(policy) != DIGESTS[name]),
                 ("the binding does not deny", "Deny" not in (bound.get("validationActions") or ())),
                 ("the binding is for another policy", bound.get("policyName") != f"{name}.morphisms.dev"),
                 ("the binding leaves objects out", bool(bound.get("matchResources"))),
