@@ -30,6 +30,10 @@ def scanner_account(cluster: ControlPlane, *components: str) -> Client:
     if "scanner-reports" in components:
         until(lambda: client.can("list", "cronjobs", group="batch"))
         until(lambda: client.can("watch", "configmaps", SYSTEM, name="morphisms-webhook-templates"))
+    if "scanner-config-maps" in components:
+        until(lambda: client.can("get", "configmaps"))
+    if "scanner-probes" in components:
+        until(lambda: client.can("patch", "configmaps", SYSTEM, name="morphisms-probes"))
     return client
 
 

@@ -51,7 +51,7 @@ def _events(here: Namespace, kind: str, name: str) -> list[Object]:
     return here.admin.items(here.path("events"), fieldSelector=fields)
 
 
-def _told(here: Namespace, kind: str, name: str, seconds: float = 90) -> Object:
+def told(here: Namespace, kind: str, name: str, seconds: float = 90) -> Object:
     """The scanner's one Event about the object."""
     fields = f"involvedObject.kind={kind},involvedObject.name={name},source=morphisms-scanner"
     (event,) = here.admin.until(here.path("events"), list, seconds=seconds, fieldSelector=fields)
@@ -72,7 +72,7 @@ def _deployment(here: Namespace, **spec: Any) -> Object:
     }
 
 
-def _fail(here: Namespace, pod: Object, correlation_id: str, **state: Any) -> None:
+def fail_init(here: Namespace, pod: Object, correlation_id: str, **state: Any) -> None:
     """Report, as a kubelet does, that the pod's morphisms-init has ended."""
     message = f"morphisms-init: the verifier refused this guest [verifier-refused, correlation id {correlation_id}]"
     ended = {
@@ -99,7 +99,7 @@ def _fail(here: Namespace, pod: Object, correlation_id: str, **state: Any) -> No
 def test_a_denied_pod_of_a_deployment_is_told_on_the_deployment(cluster: ControlPlane, namespace: Make) -> None:
     here = namespace("enforce")
     cluster.user("dev").apply(_deployment(here, hostNetwork=True))
-    event = _told(here, "Deployment", "web")
+    event = told(here, "Deployment", "web")
     assert event["reason"] == "MorphismsDenied"
     assert "[isolation/host-namespaces]" in event["message"]
     assert event["metadata"]["annotations"]["morphisms.dev/reason-code"] == "isolation/host-namespaces"
@@ -122,7 +122,7 @@ def test_a_service_that_enforce_refuses_as_it_comes_back_from_zero_says_so(
     pod = pod_of(here, "web")
     here.label("enforce")
     here.admin.delete(here.pods(pod["metadata"]["name"]), gracePeriodSeconds="0")
-    event = _told(here, "Service", "web")
+    event = told(here, "Service", "web")
     assert event["reason"] == "MorphismsDenied"
     assert "hunter2" not in str(event)
     described = cluster.user("dev").kubectl("-n", here.name, "describe", "ksvc", "web").out
@@ -136,8 +136,8 @@ def test_a_service_whose_pods_get_no_secrets_says_why_and_which_correlation_id_t
     here = namespace("inject")
     cluster.user("dev").apply(make_service("web", here, annotations={"morphisms.dev/secret-tls": "~/tls#certificate"}))
     pod = pod_of(here, "web")
-    _fail(here, pod, "first-id")
-    event = _told(here, "Service", "web")
+    fail_init(here, pod, "first-id")
+    event = told(here, "Service", "web")
     assert (event["reason"], event["count"]) == ("MorphismsInitFailed", 1)
     annotations = event["metadata"]["annotations"]
     assert annotations["morphisms.dev/reason-code"] == "verifier-refused"
@@ -145,7 +145,7 @@ def test_a_service_whose_pods_get_no_secrets_says_why_and_which_correlation_id_t
     described = cluster.user("dev").kubectl("-n", here.name, "describe", "ksvc", "web").out
     assert "the verifier refused this guest [verifier-refused, correlation id first-id]" in described
     # It tries again, and fails again: the same Event, with the newer id.
-    _fail(here, pod, "second-id", waiting={"reason": "CrashLoopBackOff"})
+    fail_init(here, pod, "second-id", waiting={"reason": "CrashLoopBackOff"})
     fields = "involvedObject.name=web,source=morphisms-scanner"
     (again,) = here.admin.until(
         here.path("events"), lambda found: found if "second-id" in str(found) else None, fieldSelector=fields
@@ -160,13 +160,13 @@ def test_another_replica_goes_on_where_the_leader_ends_and_what_was_told_is_not_
 ) -> None:
     here = namespace("enforce")
     cluster.user("dev").apply(_deployment(here, hostNetwork=True))
-    before = _told(here, "Deployment", "web")
+    before = told(here, "Deployment", "web")
     leader = _leader(cluster)
     next(each for each in scanners if each.name == leader).stop()
     until(lambda: _leader(cluster) not in ("", leader))
     other = namespace("enforce")
     cluster.user("dev").apply(_deployment(other, hostPID=True))
-    assert _told(other, "Deployment", "web")["reason"] == "MorphismsDenied"
+    assert told(other, "Deployment", "web")["reason"] == "MorphismsDenied"
     (after,) = _events(here, "Deployment", "web")
     assert after["metadata"]["uid"] == before["metadata"]["uid"]
 
@@ -181,4 +181,4 @@ def test_trouble_is_told_after_the_api_server_was_away(cluster: ControlPlane, na
     cluster.processes["kube-apiserver"].restart()
     here = namespace("enforce")
     cluster.user("dev").apply(_deployment(here, hostNetwork=True))
-    assert _told(here, "Deployment", "web")["reason"] == "MorphismsDenied"
+    assert told(here, "Deployment", "web")["reason"] == "MorphismsDenied"

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from pathlib import Path
+from typing import Any
 
 import pytest
-import yaml
 
-from tests.cluster.binaries import REPORTS
 from tests.cluster.client import Object
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.definitions import wait_until_established
+from tests.cluster.knative import make_service, settled
 from tests.cluster.namespace import Namespace
+from tests.cluster.report_definitions import report_definitions
+from tests.cluster.scanner import Scanner, scanner_account
 from tests.support.until import until
 from webhook.modes import Mode
 from webhook.rules.rule import Severity
@@ -29,23 +30,131 @@ pytestmark = pytest.mark.usefixtures("morphisms")
 _IMAGE = "registry.example/app@sha256:" + "a" * 64
 
 
-def _definitions(api: ReportAPI) -> list[Object]:
-    """The published definitions; those of wgpolicyk8s.io are the same but for names, and what openreports.io added."""
-    folder: Path = REPORTS.folder / "reports-api" / "config" / "crd"
-    found = [yaml.safe_load(file.read_text()) for file in sorted(folder.glob("*.yaml"))]
-    if api is POLICY_REPORTS:
-        for definition in found:
-            is_cluster = definition["spec"]["names"]["kind"] == "ClusterReport"
-            plural = api.cluster_resource if is_cluster else api.resource
-            kind = api.cluster_kind if is_cluster else api.kind
-            definition["metadata"]["name"] = f"{plural}.wgpolicyk8s.io"
-            names = {"kind": kind, "listKind": f"{kind}List", "plural": plural, "singular": kind.lower()}
-            definition["spec"] |= {"group": "wgpolicyk8s.io", "names": names}
-            (version,) = definition["spec"]["versions"]
-            version["name"] = "v1alpha2"
-            for added in ("source", "configuration"):
-                version["schema"]["openAPIV3Schema"]["properties"].pop(added, None)
-    return found
+@pytest.fixture(scope="module")
+def scanner(cluster: ControlPlane) -> Iterator[Scanner]:
+    """One that passes over the cluster each second."""
+    account = scanner_account(cluster, "scanner", "scanner-reports", "scanner-config-maps")
+    running = Scanner(cluster, account, "scanner-reports", "--reports", "--config-maps", "--scan-seconds", "1")
+    running.start()
+    yield running
+    running.stop()
+
+
+def _next_pass(scanner: Scanner) -> None:
+    """Wait until a pass has begun after now, and ended."""
+    goal = scanner.metric('morphisms_scanner_scans_total{outcome="done"}') + 2
+    until(lambda: scanner.metric('morphisms_scanner_scans_total{outcome="done"}') >= goal)
+
+
+def _deployment(here: Namespace, name: str, **spec: Any) -> Object:
+    labels = {"app": name}
+    pod = {"containers": [{"name": "app", "image": _IMAGE}], **spec}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": name, "namespace": here.name},
+        "spec": {"selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels}, "spec": pod}},
+    }
+
+
+def _reports(here: Namespace, api: ReportAPI) -> dict[str, Object]:
+    # A definition that was just made is answered with 404 and 429 for a moment.
+    answer = here.admin.request("GET", api.path(here.name))
+    return {each["scope"]["name"]: each for each in answer.body.get("items", ())} if answer.status == 200 else {}
+
+
+def _failed(report: Object) -> dict[str, Object]:
+    return {each["rule"]: each for each in report["results"] if each["result"] == "fail"}
+
+
+@pytest.mark.usefixtures("knative")
+def test_reports_appear_in_the_api_that_the_cluster_has_and_follow_the_workloads(
+    cluster: ControlPlane, scanner: Scanner, namespace: Make
+) -> None:
+    here, dev = namespace("audit"), cluster.user("dev")
+    dev.apply(_deployment(here, "good"), _deployment(here, "bad", hostNetwork=True))
+    config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings", "namespace": here.name}}
+    here.admin.create(here.path("configmaps"), {**config, "data": {"DB_PASSWORD": "hunter2-Tr0ub4dor"}})
+    with_settings = _deployment(here, "configured")
+    container = with_settings["spec"]["template"]["spec"]["containers"][0]
+    container["envFrom"] = [{"configMapRef": {"name": "settings"}}]
+    dev.apply(with_settings)
+    service = make_service("web", here)
+    service["spec"]["template"]["spec"]["containers"][0]["env"] = [
+        {"name": "DB_PASSWORD", "value": "hunter2-Tr0ub4dor"}
+    ]
+    dev.apply(service)
+    settled(here, "web")
+    # Neither API: that is said, and the scanner goes on.
+    for api in (POLICY_REPORTS, OPEN_REPORTS):
+        cluster.admin.kubectl("delete", "--ignore-not-found", "-f", "-", input=report_definitions(api))
+    _next_pass(scanner)
+    assert scanner.metric("morphisms_scanner_reports_served") == 0
+    assert "reports_absent" in scanner.log.read_text()
+    for api in (POLICY_REPORTS, OPEN_REPORTS):
+        cluster.admin.kubectl("apply", "--server-side", "-f", "-", input=report_definitions(api))
+        wait_until_established(cluster.admin)
+        until(lambda api=api: len(_reports(here, api)) == 4)  # type: ignore[misc]
+        reports = _reports(here, api)
+        assert reports.keys() == {"good", "bad", "configured", "web"}
+        fault = _failed(reports["bad"])["isolation/host-namespaces"]
+        assert (fault["severity"], fault["source"], fault["scored"]) == ("critical", "morphisms", True)
+        assert fault["properties"]["field"] == "spec.template.spec.hostNetwork"
+        assert fault["properties"]["class"] == "yours-to-change"
+        assert reports["bad"]["summary"]["fail"] == 1
+        (owner,) = reports["bad"]["metadata"]["ownerReferences"]
+        deployment = here.admin.get(here.deployments("bad"))
+        assert (owner["kind"], owner["uid"]) == ("Deployment", deployment["metadata"]["uid"])
+        assert (
+            "cleanSince" in next(each for each in reports["good"]["results"] if each["rule"] == "ready")["properties"]
+        )
+        assert "secrets/plaintext-env" in _failed(reports["web"])
+        assert "scan/config-map" in {each["rule"] for each in reports["configured"]["results"]}
+        assert "hunter2" not in str(reports)
+        result = _of_cluster(cluster, api, here)
+        assert (result["result"], result["properties"]["ready"], result["properties"]["workloads"]) == (
+            "fail",
+            "2",
+            "4",
+        )
+    api = OPEN_REPORTS
+    # What says the same is not written again.
+    before = {name: each["metadata"]["resourceVersion"] for name, each in _reports(here, api).items()}
+    _next_pass(scanner)
+    assert {name: each["metadata"]["resourceVersion"] for name, each in _reports(here, api).items()} == before
+    clean = _reports(here, api)["good"]["metadata"]["annotations"]["morphisms.dev/clean-since"]
+    # After the advice is followed, all is ready, and stays clean since then.
+    dev.apply(_deployment(here, "bad"))
+    dev.kubectl("-n", here.name, "delete", "ksvc", "web")
+    until(lambda: "web" not in _reports(here, api))
+    until(lambda: not _failed(_reports(here, api)["bad"]))
+    assert "morphisms.dev/clean-since" in _reports(here, api)["bad"]["metadata"]["annotations"]
+    assert _reports(here, api)["good"]["metadata"]["annotations"]["morphisms.dev/clean-since"] == clean
+    until(lambda: _of_cluster(cluster, api, here)["result"] == "pass")
+    assert "cleanSince" in _of_cluster(cluster, api, here)["properties"]
+    # A namespace that is not looked at any more has no reports.
+    here.label(None)
+    until(lambda: not _reports(here, api))
+
+
+def _of_cluster(cluster: ControlPlane, api: ReportAPI, here: Namespace) -> Object:
+    """What the cluster's report says of the namespace."""
+
+    def found() -> Object | None:
+        answer = cluster.admin.request("GET", f"{api.path('')}/morphisms")
+        return next(
+            (
+                each
+                for each in answer.body.get("results", ())
+                if here.name in [resource["name"] for resource in each.get("resources", ())]
+            ),
+            None,
+        )
+
+    until(found)
+    result = found()
+    assert result is not None
+    return result
 
 
 @pytest.mark.parametrize("api", [POLICY_REPORTS, OPEN_REPORTS], ids=lambda api: api.api_version)
@@ -53,7 +162,7 @@ def test_a_report_has_no_member_that_the_published_definition_lacks(
     cluster: ControlPlane, namespace: Make, api: ReportAPI
 ) -> None:
     """An API server drops unknown members in silence, and dashboards would miss them."""
-    cluster.admin.kubectl("apply", "--server-side", "-f", "-", input=_definitions(api))
+    cluster.admin.kubectl("apply", "--server-side", "-f", "-", input=report_definitions(api))
     wait_until_established(cluster.admin)
     here = namespace()
     workload = ObjectId("apps/v1", "Deployment", here.name, "web", "u-1")
