@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -250,7 +249,7 @@ def test_the_demand_is_read_strictly(members: dict[str, Any], message: str) -> N
 
 
 def test_a_simulated_verifier_counts_only_for_a_simulated_guest() -> None:
-    attest = replace(BY_SIGNER, simulated_root="-----BEGIN CERTIFICATE-----")
+    attest = BY_SIGNER._replace(simulated_root="-----BEGIN CERTIFICATE-----")
     simulated = EvidenceSource("simulated", "http://127.0.0.1:1")
     assert read_plan(write_plan(_attesting(attest, evidence=(simulated,)))).verifier.attest == attest
     for evidence in (PLAN.evidence, (simulated, *PLAN.evidence)):

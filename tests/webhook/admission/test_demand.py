@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import jsonpatch
@@ -70,7 +69,7 @@ def test_the_pod_as_it_was_injected_is_admitted() -> None:
         lambda plan: plan._replace(verifier=plan.verifier._replace(attest=_OTHER)),
         lambda plan: plan._replace(
             verifier=plan.verifier._replace(
-                attest=replace(plan.verifier.attest, references=replace(_OTHER.references, min_serial=0))
+                attest=plan.verifier.attest._replace(references=_OTHER.references._replace(min_serial=0))
             ),
         ),
     ],
