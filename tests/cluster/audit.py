@@ -7,6 +7,9 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
+
+from tests.cluster.client import Client
 
 Event = dict[str, Any]
 
@@ -62,7 +65,7 @@ class AuditLog:
                 if line.endswith(b"\n"):
                     yield json.loads(line)
 
-    def until(self, condition: Callable[[Event], bool], since: int = 0, seconds: float = 15) -> Event:
+    def until(self, condition: Callable[[Event], bool], since: int = 0, seconds: float = 60) -> Event:
         """The first event that fits. An event is written a moment after its answer."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
@@ -71,3 +74,9 @@ class AuditLog:
                     return event
             time.sleep(0.1)
         raise TimeoutError("no such audit event")
+
+    def until_now(self, admin: Client) -> None:
+        """Return when what was answered before this call is in the log: a request of our own is, which came after."""
+        mark, name = self.mark(), f"mark-{uuid4()}"
+        admin.request("GET", f"/api/v1/namespaces/{name}")
+        self.until(lambda event: event.get("objectRef", {}).get("name") == name, mark)

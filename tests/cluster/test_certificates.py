@@ -144,7 +144,7 @@ def test_a_first_install_with_empty_secrets_is_trusted_and_changes_bundles_only(
 
 def _patches(bare: ControlPlane, hook: OwnCa, kind: str, mark: int) -> list[dict[str, Any]]:
     """The account's writes of a configuration since `mark`; they are in the log a moment after their answers."""
-    time.sleep(0.5)
+    bare.audit.until_now(bare.admin)
     return [
         event
         for event in bare.audit.events(mark)

@@ -180,7 +180,7 @@ def test_a_subresource_is_no_way_around_the_ratchet(guarded: ControlPlane, subre
 def test_the_verb_in_one_namespace_is_none_in_another(guarded: ControlPlane) -> None:
     mine, other = _namespace(guarded, "enforce"), _namespace(guarded, "enforce")
     _bind(guarded.admin, "morphisms-loosen", "mallory", namespace=mine)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while _refused(_label(guarded.user("mallory"), mine, None), "mode-ratchet"):  # RBAC is told a little later
         assert time.monotonic() < deadline
         time.sleep(0.1)
@@ -443,7 +443,7 @@ def test_the_guards_follow_the_configuration(guarded: ControlPlane, tmp_path: Pa
         guarded.admin.create(_CLASSES, _runtime_class(name, handler))
     try:
         _apply_guards(guarded, file)
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while create(shop, "lab", {"runtimeClassName": "lab-snp"}):  # taken up some time later
             assert time.monotonic() < deadline
         assert not create(shop, "lab", {"runtimeClassName": "lab-snp-2"})
@@ -468,7 +468,7 @@ def test_the_guards_follow_the_configuration(guarded: ControlPlane, tmp_path: Pa
         assert _refused(_create_workload(guarded.user(_KNATIVE), shop, "Deployment", _FORGED), "knative-labels")
     finally:
         _apply_guards(guarded, None)
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while not create(shop, "lab", {"runtimeClassName": "lab-snp"}):
             assert time.monotonic() < deadline
         for name in ("lab-snp", "lab-snp-2", "kata-remote"):

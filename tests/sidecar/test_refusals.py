@@ -28,6 +28,7 @@ from tests.sidecar.secrets import write_secret
 from tests.support.certificates import make_pair
 from tests.support.openbao import OpenBao, openbao
 from tests.support.paths import ROOT
+from tests.support.ports import free_port
 
 DB = f"{HOME}/db"
 # Far beyond the deadline of 2 s of the tests that use it, and far below what they would take without one.
@@ -143,14 +144,8 @@ def test_a_version_of_a_mount_without_versions_is_refused(pod: Pod) -> None:
 
 
 def test_a_guest_without_an_evidence_source_is_refused(pod: Pod) -> None:
-    pod.change(evidence=(EvidenceSource("simulated", f"http://127.0.0.1:{closed_port()}"),))
+    pod.change(evidence=(EvidenceSource("simulated", f"http://127.0.0.1:{free_port()}"),))
     refused(pod.run(), Exit.EVIDENCE, "evidence-no-source")
-
-
-def closed_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_evidence_that_never_comes_ends_with_the_deadline(pod: Pod) -> None:
@@ -179,7 +174,7 @@ def test_another_workloads_token_is_refused_by_the_verifier(pod: Pod, issuer: Is
 
 
 def test_an_unreachable_verifier_is_retried_until_the_deadline(pod: Pod) -> None:
-    url = f"https://127.0.0.1:{closed_port()}"
+    url = f"https://127.0.0.1:{free_port()}"
     pod.change(verifier=pod.plan.verifier._replace(url=url), deadline_seconds=2)
     started = time.monotonic()
     ended = pod.run()
@@ -296,9 +291,7 @@ def test_a_clock_that_is_minutes_off_is_named(
 
 
 def test_names_resolve_and_proxies_are_ignored(pod: Pod, verifier_process: Verifier, tmp_path: Path) -> None:
-    pod.environment = {
-        name: f"http://127.0.0.1:{closed_port()}" for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY")
-    }
+    pod.environment = {name: f"http://127.0.0.1:{free_port()}" for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY")}
     with front(tmp_path / "front", real_verifier(pod, verifier_process), never, host="localhost") as fronted:
         verifier_through(pod, fronted)
         assert pod.run().code == 0

@@ -61,7 +61,7 @@ def behind(pod: Pod, fronted: Front, attest: VerifierAttest | None) -> None:
     pod.change(verifier=pod.plan.verifier._replace(url=fronted.url, ca=fronted.ca, attest=attest))
 
 
-def attempt(pod: Pod, seconds: float = 5.0) -> SidecarError:
+def attempt(pod: Pod, seconds: float = 30.0) -> SidecarError:
     """One log-in in this process, which spares its start; the error it ends with."""
     (pod.root / "token").write_text(pod.new_token())
     tokens: list[VaultToken] = []

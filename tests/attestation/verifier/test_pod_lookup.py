@@ -58,7 +58,7 @@ async def api() -> AsyncIterator[tuple[Api, str]]:
     await runner.cleanup()
 
 
-async def read(url: str, pod: PodIdentity = POD, token: Path | None = None, seconds: float = 2.0) -> PodIdentity:
+async def read(url: str, pod: PodIdentity = POD, token: Path | None = None, seconds: float = 30.0) -> PodIdentity:
     client = Client(ServiceAccount(url, token=token))
     try:
         return await PodLookup(client, seconds).look_up(pod)

@@ -74,7 +74,7 @@ async def api(tmp_path: Path) -> AsyncIterator[tuple[ApiServer, str]]:
     await runner.cleanup()
 
 
-async def confirm(server: ApiServer, url: str, seconds: float = 5.0) -> Reason:
+async def confirm(server: ApiServer, url: str, seconds: float = 30.0) -> Reason:
     """The reason of the refusal, BELIEVED without one."""
     client = Client(ServiceAccount(url, server.folder / "ca.crt", server.folder / "token"))
     try:

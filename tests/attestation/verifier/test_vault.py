@@ -89,12 +89,12 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> SigningKeys:
     return load_signing_keys([path]).value
 
 
-def vault(url: str, keys: SigningKeys, seconds: float = 2.0) -> tuple[JwtAuth, Peer]:
+def vault(url: str, keys: SigningKeys, seconds: float = 30.0) -> tuple[JwtAuth, Peer]:
     peer = Peer(url, timeout=seconds)
     return JwtAuth(peer, "morphisms-verifier", "vault", lambda: keys, lambda: NOW), peer
 
 
-async def reason(url: str, keys: SigningKeys, seconds: float = 2.0) -> Reason:
+async def reason(url: str, keys: SigningKeys, seconds: float = 30.0) -> Reason:
     client, peer = vault(url, keys, seconds)
     with pytest.raises(RefusedError) as caught:
         await client.log_in(GRANT)
