@@ -2,7 +2,8 @@
 
 `python -m tests.support.balancer PORT FILE` listens on loopback. FILE has one line `PORT HEALTH-PORT` per replica. Four
 times a second the balancer reads FILE and probes the replicas, so an endpoint takes up to `UPDATE_SECONDS` to be
-withdrawn. Open connections stay where they are.
+withdrawn. The last ready one is withdrawn after three failed probes, as the kubelet does with all: a busy machine fails
+one probe of a replica that serves. Open connections stay where they are.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import random
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import cast
 
@@ -17,6 +19,7 @@ import uvloop
 
 _LOOK_SECONDS = 0.25
 _PROBE_SECONDS = 1.0
+_FAILURES = 3
 UPDATE_SECONDS = _LOOK_SECONDS + _PROBE_SECONDS
 """How long it may take until no new connection goes to a replica that is not ready any more."""
 
@@ -81,6 +84,7 @@ class Balancer:
     def __init__(self, file: Path) -> None:
         self._file = file
         self._ready: list[int] = []
+        self._failures = Counter[int]()
 
     def choose(self) -> int | None:
         """A ready replica's port."""
@@ -92,7 +96,11 @@ class Balancer:
             lines = self._file.read_text().splitlines()
             replicas = [(int(port), int(health)) for port, _, health in (line.partition(" ") for line in lines)]
             answers = await asyncio.gather(*(_is_ready(health) for _, health in replicas))
-            self._ready = [port for (port, _), ready in zip(replicas, answers, strict=True) if ready]
+            ready = [port for (port, _), is_ready in zip(replicas, answers, strict=True) if is_ready]
+            for port, _ in replicas:
+                self._failures[port] = 0 if port in ready else self._failures[port] + 1
+            kept = [port for port, _ in replicas if port in self._ready and self._failures[port] < _FAILURES]
+            self._ready = ready or kept
             await asyncio.sleep(_LOOK_SECONDS)
 
 
