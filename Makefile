@@ -40,7 +40,7 @@ test: setup
 	@$(BIN)/python -m tests.support.vectors
 	@$(BIN)/python -m tests.support.policy_engine
 	@$(if $(filter-out 0,$(NODE)),$(BIN)/python -m tests.node build)
-	$(BIN)/pytest -n 4 --dist loadgroup
+	$(BIN)/pytest -n 3 --dist loadgroup
 
 # The node tier alone, with its long tests. As root.
 test-node: setup
@@ -48,7 +48,7 @@ test-node: setup
 	NODE=all $(BIN)/pytest -m node tests/node
 
 test-fast: setup
-	$(BIN)/pytest -n 4 --dist loadgroup -m "not slow and not cluster"
+	$(BIN)/pytest -n 3 --dist loadgroup -m "not slow and not cluster"
 
 lint: setup
 	$(BIN)/ruff format --check .
