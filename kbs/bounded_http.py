@@ -23,7 +23,9 @@ _MAX_SIZE_DIGITS: Final = 15
 _MAX_INTERIM: Final = 8
 _TOKEN: Final = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"  # RFC 9110, 5.6.2
 _END_OF_LINE: Final = b"\r\n"
-_ADDRESS_SECONDS: Final = 5.0  # for one of several addresses: a host with a dead IPv6 route still has an IPv4 one
+# For each address: a dead IPv6 route leaves time for IPv4. Where packets are swallowed, the kernel waits ever longer
+# before it tries again: a new attempt meets a peer sooner that is back, and is logged.
+_ADDRESS_SECONDS: Final = 5.0
 
 
 class NameTimeoutError(DeadlineExceededError):
@@ -245,8 +247,7 @@ def open_connection(host: str, port: int, deadline: Deadline) -> socket.socket:
     for family, kind, protocol, _, address in addresses:
         connection = socket.socket(family, kind, protocol)
         try:
-            left = deadline.timeout()
-            connection.settimeout(min(left, _ADDRESS_SECONDS) if len(addresses) > 1 else left)
+            connection.settimeout(min(deadline.timeout(), _ADDRESS_SECONDS))
             connection.connect(address)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             return connection

@@ -333,6 +333,23 @@ def test_an_address_that_refuses_leaves_the_others_their_turn(monkeypatch: pytes
             assert connection.getpeername() == listener.getsockname()
 
 
+def test_an_address_that_swallows_packets_does_not_take_the_whole_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A queue that is full drops what would open another connection, as a firewall does."""
+    monkeypatch.setattr("kbs.bounded_http._ADDRESS_SECONDS", 0.1)
+    deadline = Deadline(600)
+    with socket.socket() as listener, contextlib.ExitStack() as opened:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+
+        def connect_until_full() -> None:
+            while True:
+                opened.enter_context(open_connection("127.0.0.1", listener.getsockname()[1], deadline))
+
+        with pytest.raises(TimeoutError):
+            connect_until_full()
+    assert deadline.remaining() > 300
+
+
 def test_a_call_without_a_timeout_of_its_own_is_left_behind() -> None:
     release = threading.Event()
     started = time.monotonic()

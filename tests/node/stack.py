@@ -22,7 +22,12 @@ from tests.node.morphisms import Morphisms, make_openbao_image
 from tests.node.programs import APPLICATION, PAUSE
 from tests.node.sandbox import Sandbox
 
-SERVICES: Final = ("shop/payments", "desk/forgotten", "desk/many", "desk/kept")
+SERVICES: Final = (
+    *("shop/payments", "desk/forgotten", "desk/many", "desk/kept"),
+    *("story/everything", "story/several", "story/scaled", "story/split", "story/rotated"),
+    *("failing/sealed", "failing/memory", "failing/killed", "failing/restarted", "failing/absent"),
+    *("attack/victim", "attack/second"),
+)
 """NAMESPACE/SERVICE that the verifier knows from the start."""
 _ACTIVATOR_PORT: Final = 80
 
@@ -96,7 +101,7 @@ class Stack:
         service = self.admin.get(f"/api/v1/namespaces/{KNATIVE_NAMESPACE}/services/activator-service")
         return str(service["spec"]["clusterIP"])
 
-    def request(self, namespace: str, revision: str, seconds: float = 120) -> Answer:
+    def request(self, namespace: str, revision: str, seconds: float = 120, path: str = "/") -> Answer:
         """One request through the activator, with the headers that an ingress of Knative's adds."""
         host = f"{revision}.{namespace}.svc.cluster.local"
         headers = {"Host": host, "Knative-Serving-Namespace": namespace, "Knative-Serving-Revision": revision}
@@ -105,7 +110,7 @@ class Stack:
             plain.settimeout(seconds)
             connection = http.client.HTTPConnection(host)
             connection.sock = plain
-            connection.request("GET", "/", headers=headers)
+            connection.request("GET", path, headers=headers)
             answer = connection.getresponse()
             body = answer.read().decode(errors="replace")
             connection.close()
@@ -175,6 +180,15 @@ def _keep_logs(folder: Path) -> None:
     """The ends of the programs' logs, for whoever reads the error."""
     for log in sorted(folder.glob("*.log")):
         print(f"--- {log.name}\n{log.read_text(errors='replace')[-1500:]}")
+
+
+def initial_message(pod: Object) -> str:
+    """What morphisms-init left when it ended without success."""
+    for status in pod.get("status", {}).get("initContainerStatuses", ()):
+        for state in (status.get("state", {}), status.get("lastState", {})):
+            if (ended := state.get("terminated")) and ended["exitCode"]:
+                return str(ended.get("message", ""))
+    return ""
 
 
 def _is_ready(pod: Object) -> bool:

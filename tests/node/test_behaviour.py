@@ -11,7 +11,7 @@ import pytest
 
 from tests.cluster.client import Object
 from tests.node.services import RESTRICTED_NAMESPACE, digest, service
-from tests.node.stack import Stack
+from tests.node.stack import Stack, initial_message
 from tests.support.until import until
 
 pytestmark = pytest.mark.node
@@ -34,7 +34,7 @@ def test_a_secret_that_is_missing_is_named_by_the_pod_and_nothing_starts(desk: S
     desk.apply(service(desk.application.pinned, f"{NAMESPACE}/forgotten", _SECRET, env=_FILE))
 
     def told(pods: list[Object]) -> tuple[Object, str] | None:
-        return next(((pod, text) for pod in pods if (text := _message(pod))), None)
+        return next(((pod, text) for pod in pods if (text := initial_message(pod))), None)
 
     path = f"/api/v1/namespaces/{NAMESPACE}/pods"
     pod, message = desk.admin.until(path, told, seconds=_PATIENCE_SECONDS)
@@ -97,15 +97,6 @@ def test_no_one_looks_inside_a_pod_in_enforce(desk: Stack, kept: Object, command
     done = desk.admin.kubectl("-n", NAMESPACE, *words, check=False)
     assert done.code != 0
     assert "isolation/exec" in done.err
-
-
-def _message(pod: Object) -> str:
-    """What morphisms-init left when it ended without success."""
-    for status in pod.get("status", {}).get("initContainerStatuses", ()):
-        for state in (status.get("state", {}), status.get("lastState", {})):
-            if (ended := state.get("terminated")) and ended["exitCode"]:
-                return str(ended.get("message", ""))
-    return ""
 
 
 def _initialised(pod: Object) -> bool:

@@ -1,0 +1,216 @@
+"""What goes wrong on a node, as a developer sees it, and that a running application goes on.
+
+Evidence is simulated, and the runtime class is plain runc.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.client import Object
+from tests.node.morphisms import KMS_NAMESPACE, WEBHOOK_NAMESPACE
+from tests.node.services import digest, service
+from tests.node.stack import Stack, initial_message
+from tests.support.until import until
+
+pytestmark = [pytest.mark.node, pytest.mark.slow]
+
+NAMESPACE = "failing"
+_HOME = f"knative/cluster/{NAMESPACE}"
+_PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
+_PATIENCE_SECONDS = 300.0
+_SECRET = {"morphisms.dev/secret-db": "~/db#password"}
+_FILE = "/morphisms/secrets/db"
+
+
+@pytest.fixture(scope="module")
+def failing(stack: Stack) -> Stack:
+    """A namespace in inject."""
+    stack.namespace(NAMESPACE, {"morphisms.dev/mode": "inject"})
+    return stack
+
+
+def test_a_refusal_is_on_the_service_with_what_to_ask_the_operator(failing: Stack) -> None:
+    """The verifier has no record of this Service."""
+    _apply(failing, "stranger")
+    message = _told(failing, "stranger")
+    assert "[verifier-refused, correlation id " in message
+    assert re.search(r"morphisms explain \w+ \[verifier-refused", _described(failing, "stranger", "verifier-refused"))
+    (pod,) = failing.pods(NAMESPACE, "stranger")
+    assert all("running" not in status["state"] for status in pod["status"]["containerStatuses"])
+
+
+def test_a_secret_that_is_missing_is_on_the_service(failing: Stack) -> None:
+    _apply(failing, "memory", {"autoscaling.knative.dev/min-scale": "1"}, password=None)
+    assert "[secret-missing, " in _told(failing, "memory")
+    assert f"{_HOME}/memory/db" in _described(failing, "memory", "secret-missing")
+
+
+def test_an_application_that_takes_too_much_memory_comes_back_with_its_secrets(failing: Stack) -> None:
+    failing.morphisms.write_secret(f"{_HOME}/memory/db", password="of memory")
+    pod = failing.ready_pod(NAMESPACE, "memory", seconds=_PATIENCE_SECONDS)
+    failing.request(NAMESPACE, "memory-00001", path="/?eat=200", seconds=_PATIENCE_SECONDS)
+
+    def killed(pods: list[Object]) -> bool:
+        return any(
+            status["lastState"].get("terminated", {}).get("reason") == "OOMKilled"
+            for each in pods
+            if each["metadata"]["uid"] == pod["metadata"]["uid"]
+            for status in each["status"]["containerStatuses"]
+        )
+
+    failing.admin.until(_PODS, killed, seconds=_PATIENCE_SECONDS)
+    until(lambda: _file(failing, "memory-00001") == digest("of memory"), _PATIENCE_SECONDS)
+
+
+def test_a_sealed_vault_is_named_and_waited_for(failing: Stack) -> None:
+    key = _unseal_key(failing)
+    failing.morphisms.write_secret(f"{_HOME}/sealed/db", password="of sealed")
+    assert failing.morphisms.vault("PUT", "sys/seal")[0] == 204
+    try:
+        _apply(failing, "sealed", password=None)
+        assert "[verifier-vault-sealed" in _told(failing, "sealed")
+        _described(failing, "sealed", "verifier-vault-sealed")
+    finally:
+        assert failing.morphisms.vault("PUT", "sys/unseal", {"key": key})[1]["sealed"] is False
+    failing.ready_pod(NAMESPACE, "sealed", seconds=_PATIENCE_SECONDS)
+    assert _file(failing, "sealed-00001") == digest("of sealed")
+
+
+@pytest.fixture(scope="module")
+def resident(failing: Stack) -> Object:
+    """The one pod of a Service that keeps renewing, ready."""
+    _apply(failing, "killed", {"morphisms.dev/agent": "sidecar", "autoscaling.knative.dev/min-scale": "1"})
+    return failing.ready_pod(NAMESPACE, "killed", seconds=_PATIENCE_SECONDS)
+
+
+def test_a_sidecar_that_is_killed_comes_back_beside_the_running_application(failing: Stack, resident: Object) -> None:
+    for pid in _processes(failing, resident, "morphisms-init"):
+        os.kill(pid, signal.SIGKILL)
+
+    def back(pods: list[Object]) -> bool:
+        (init,) = next(
+            each["status"]["initContainerStatuses"]
+            for each in pods
+            if each["metadata"]["uid"] == resident["metadata"]["uid"]
+        )
+        return init["restartCount"] > 0 and bool(init["ready"])
+
+    failing.admin.until(_PODS, back, seconds=_PATIENCE_SECONDS)
+    assert _file(failing, "killed-00001") == digest("of killed")
+    assert _restarts(failing, resident) == {"user-container": 0, "queue-proxy": 0}
+
+
+def test_kubelet_and_containerd_are_restarted_and_pods_go_on(failing: Stack, resident: Object) -> None:
+    for daemon in (failing.cluster.kubelet, failing.cluster.containerd):
+        daemon.stop()
+    for daemon in (failing.cluster.containerd, failing.cluster.kubelet):
+        daemon.start(wait=False)
+    _apply(failing, "restarted")
+    failing.ready_pod(NAMESPACE, "restarted", seconds=_PATIENCE_SECONDS)
+    assert _file(failing, "killed-00001") == digest("of killed")
+    assert _restarts(failing, resident) == {"user-container": 0, "queue-proxy": 0}
+
+
+def test_a_request_waits_for_the_webhook_when_none_runs(failing: Stack) -> None:
+    _apply(failing, "absent")
+    failing.ready_pod(NAMESPACE, "absent", seconds=_PATIENCE_SECONDS)
+    failing.gone(NAMESPACE, "absent", seconds=_PATIENCE_SECONDS)
+    with ThreadPoolExecutor(1) as pool:
+        with _no_webhook(failing):
+            asked = pool.submit(failing.request, NAMESPACE, "absent-00001", _PATIENCE_SECONDS)
+            _described(failing, "absent", "the webhook of Morphisms does not answer, so this pod waits")
+            assert failing.pods(NAMESPACE, "absent") == []
+        answer = asked.result()
+    assert (answer.status, answer.content["files"]) == (200, {_FILE: digest("of absent")})
+
+
+def _apply(
+    failing: Stack,
+    name: str,
+    annotations: dict[str, str] | None = None,
+    *,
+    password: str | None = "",
+) -> None:
+    """A Service of this name with one secret, which is written first unless `password` is None."""
+    if password is not None:
+        failing.morphisms.write_secret(f"{_HOME}/{name}/db", password=password or f"of {name}")
+    limits = {"limits": {"memory": "100Mi"}}
+    written = {**_SECRET, **(annotations or {})}
+    failing.apply(
+        service(failing.application.pinned, f"{NAMESPACE}/{name}", written, env={"FILES": _FILE}, resources=limits)
+    )
+
+
+def _told(failing: Stack, name: str) -> str:
+    """The termination message of the Service's morphisms-init."""
+
+    def ended(pods: list[Object]) -> str:
+        return next((text for pod in pods if (text := initial_message(pod))), "")
+
+    label = f"serving.knative.dev/service={name}"
+    return failing.admin.until(_PODS, ended, seconds=_PATIENCE_SECONDS, labelSelector=label)
+
+
+def _described(failing: Stack, name: str, reason: str) -> str:
+    """What `kubectl describe ksvc` says, once it names the reason."""
+    told: list[str] = []
+
+    def named() -> bool:
+        told.append(failing.admin.kubectl("-n", NAMESPACE, "describe", "ksvc", name).out)
+        return reason in told[-1]
+
+    until(named, _PATIENCE_SECONDS)
+    return told[-1]
+
+
+def _file(failing: Stack, revision: str) -> str:
+    answer = failing.request(NAMESPACE, revision, seconds=_PATIENCE_SECONDS)
+    return str(answer.content["files"][_FILE]) if answer.status == 200 else ""
+
+
+def _restarts(failing: Stack, pod: Object) -> dict[str, int]:
+    now = failing.admin.get(f"{_PODS}/{pod['metadata']['name']}")
+    return {status["name"]: status["restartCount"] for status in now["status"]["containerStatuses"]}
+
+
+def _unseal_key(failing: Stack) -> str:
+    """Which OpenBao in development mode prints."""
+    log = failing.admin.kubectl("-n", KMS_NAMESPACE, "logs", "deployment/openbao").out
+    found = re.search(r"Unseal Key: (\S+)", log)
+    assert found is not None
+    return found[1]
+
+
+@contextlib.contextmanager
+def _no_webhook(failing: Stack) -> Iterator[None]:
+    """No replica of the webhook runs."""
+    deployment = f"/apis/apps/v1/namespaces/{WEBHOOK_NAMESPACE}/deployments/morphisms-webhook"
+    pods = f"/api/v1/namespaces/{WEBHOOK_NAMESPACE}/pods"
+    failing.admin.patch(deployment, {"spec": {"replicas": 0}})
+    try:
+        label = "app.kubernetes.io/component=webhook"
+        failing.admin.until(pods, lambda found: not found, seconds=_PATIENCE_SECONDS, labelSelector=label)
+        yield
+    finally:
+        failing.admin.patch(deployment, {"spec": {"replicas": 1}})
+
+
+def _processes(failing: Stack, pod: Object, name: str) -> list[int]:
+    """The pod's processes whose command line has this name."""
+    uid = pod["metadata"]["uid"]
+    found = []
+    for pid in failing.sandbox.cgroup.members():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            folder = Path(f"/proc/{pid}")
+            if uid in (folder / "cgroup").read_text() and name.encode() in (folder / "cmdline").read_bytes():
+                found.append(pid)
+    return found
