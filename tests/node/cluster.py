@@ -31,6 +31,7 @@ DNS_ADDRESS: Final = "10.96.0.10"
 DOMAIN: Final = "cluster.local"
 _START_SECONDS: Final = 180.0
 _SOCKET: Final = "/run/containerd/containerd.sock"
+_LEASE: Final = f"/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{NAME}"
 _CRI: Final = 'plugins."io.containerd.grpc.v1.cri"'
 
 
@@ -64,13 +65,37 @@ class NodeCluster:
         """Up, the node ready."""
         self.containerd.start(wait=False)
         self.control_plane.start()
-        until(self._is_containerd_ready, _START_SECONDS)
-        self.kubelet.start(wait=False)
+        self._start_kubelet()
         self.kube_proxy.start(wait=False)
         self.admin.until(NODES, lambda nodes: any(_is_ready(node) for node in nodes), seconds=_START_SECONDS)
         self._label()
         # The overhead is that of a VM, which does not run here.
         self.admin.create(RUNTIME_CLASSES, {key: value for key, value in KATA.items() if key != "overhead"})
+
+    def restart_daemons(self) -> None:
+        """Stop kubelet and containerd, and start both again."""
+        for daemon in (self.kubelet, self.containerd):
+            daemon.stop()
+        self.containerd.start(wait=False)
+        self._start_kubelet()
+
+    def _start_kubelet(self) -> None:
+        """As its service manager does, again where it has ended: the CRI comes up a moment after containerd does."""
+        before = self._renewed()
+
+        def is_up() -> bool:
+            if not self.kubelet.running:
+                self.kubelet.stop()
+                self.kubelet.start(wait=False)
+            return self._renewed() != before
+
+        until(self._is_containerd_ready, _START_SECONDS)
+        until(is_up, _START_SECONDS)
+
+    def _renewed(self) -> str | None:
+        """When the kubelet last renewed the node's Lease; None before it first did."""
+        answer = self.admin.request("GET", _LEASE)
+        return str(answer.body["spec"]["renewTime"]) if answer.status == 200 else None
 
     def load(self, images: Sequence[Image]) -> None:
         """Give images to containerd."""
