@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-from kbs.messages import WireError, read_json, write_json
+from kbs.messages import WireError, read_json, require_object, write_json
 
 CLUSTER_PATH: Final = "/cluster"
 MAX_CLUSTER_SIZE: Final = 16 * 1024
@@ -67,10 +67,9 @@ def write_cluster_answer(answer: ClusterAnswer) -> bytes:
     return write_json({"cluster": answer.cluster, "issuer": answer.issuer, "audience": answer.audience, "keys": keys})
 
 
-def read_cluster_answer(document: Any) -> ClusterAnswer:
+def read_cluster_answer(value: Any) -> ClusterAnswer:
     """The answer, of a decoded object. Raises WireError."""
-    if not isinstance(document, dict):
-        raise WireError("answer is not an object")
+    document = require_object(value, "answer")
     keys = document.get("keys", "")
     return ClusterAnswer(
         _flag(document, "cluster"),

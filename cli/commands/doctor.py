@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from cli.diagnosis.installation import installation
-from cli.diagnosis.job import SECONDS, job_of, run_job
+from cli.diagnosis.job import PAGE, SECONDS, job_of, run_job
 from cli.diagnosis.pod import examine
 from cli.live.cluster import LiveCluster, read_cluster
 from cli.live.connection import UNREACHABLE, add_cluster, with_cluster
@@ -121,10 +121,9 @@ async def _lines(client: Client, arguments: argparse.Namespace) -> list[Line]:
 
 
 async def _job(client: Client, cluster: LiveCluster, pod: dict[str, Any], mode: Mode) -> list[Line]:
-    page = "docs/doctor.md#the-doctor"
     job, namespace = job_of(pod, mode), str(pod["metadata"]["namespace"])
     if job is None:
-        return [Line("job", State.NOT_EVALUATED, "there is no plan to check: the pod has no morphisms-init", page)]
+        return [Line("job", State.NOT_EVALUATED, "there is no plan to check: the pod has no morphisms-init", PAGE)]
     metadata = {**job["metadata"], "namespace": namespace, "name": "morphisms-doctor"}
     evaluator = Evaluator(cluster.configuration, cluster.snapshot)
     evaluation = evaluator.evaluate({**job, "metadata": metadata}, target=mode, mode=mode)

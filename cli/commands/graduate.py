@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -117,7 +118,7 @@ def run(arguments: argparse.Namespace) -> int:
     return DONE if may else REFUSED
 
 
-async def _graduate(client: Client, goal: Goal, done: Any) -> Mode:
+async def _graduate(client: Client, goal: Goal, done: Callable[[Step], None]) -> Mode:
     with Progress() as progress:
         return await graduate(client, goal, progress, done)
 

@@ -18,10 +18,12 @@ from webhook.scanner.events.trouble import trouble_of_pod
 from webhook.scanner.untyped import is_name, mapping, mappings, text
 from webhook.wellknown import PREFIX
 
+PAGE: Final = "docs/doctor.md#the-doctor"
+"""Where a line about the Job is explained."""
+
 SECONDS: Final = 180
 """How long its pod may take, from the node that is found for it to its last line."""
 
-_PAGE: Final = "docs/doctor.md#the-doctor"
 _POLL_SECONDS: Final = 0.5
 _MAX_LOG_BYTES: Final = 64 << 10
 _STATES: Final = {"ok": State.OK, "FAIL": State.FAILED, "-": State.NOTE, "?": State.NOT_EVALUATED}
@@ -115,7 +117,7 @@ async def run_job(client: Client, namespace: str, job: dict[str, Any], mode: Mod
         made = await client.post(collection, job)
     except StatusError as error:
         words = f"the API server answers {error.status} to creating the doctor's Job; this needs create on jobs"
-        return [Line("job", State.NOT_EVALUATED, words, _PAGE)]
+        return [Line("job", State.NOT_EVALUATED, words, PAGE)]
     name = text(mapping(made.get("metadata")).get("name"))
     try:
         pod = await _ended(client, namespace, name)
@@ -160,12 +162,12 @@ def read(pod: Mapping[str, Any], log: str, mode: Mode) -> Iterator[Line]:
     trouble = trouble_of_pod(pod)
     if trouble is not None:
         refused = trouble.code == "verifier-refused"
-        yield _skipped("attestation") if refused else Line("job", State.FAILED, trouble.message, _PAGE)
+        yield _skipped("attestation") if refused else Line("job", State.FAILED, trouble.message, PAGE)
     elif not log:
         words = "the doctor's Job gave no line in time; `kubectl describe` of a later one says why"
-        yield Line("job", State.NOT_EVALUATED, words, _PAGE)
+        yield Line("job", State.NOT_EVALUATED, words, PAGE)
     elif mode is Mode.ENFORCE:
-        yield Line("attestation", State.OK, "accepted, from the Job's own pod", _PAGE)
+        yield Line("attestation", State.OK, "accepted, from the Job's own pod", PAGE)
     for raw in log.splitlines():
         # As sidecar/doctor.py writes them: a mark, the step and a text, in columns.
         mark, what, words = raw[:4].strip(), raw[6:18].strip().replace(" ", "-").lower(), printable(raw[20:])
@@ -176,9 +178,9 @@ def read(pod: Mapping[str, Any], log: str, mode: Mode) -> Iterator[Line]:
         elif mark == "FAIL" and mode is Mode.ENFORCE and _OF_INJECTION_ALONE.search(words):
             continue  # the doctor holds neither here, and its pod's morphisms-init has passed both
         else:
-            yield Line(what, _STATES[mark], words, _PAGE)
+            yield Line(what, _STATES[mark], words, PAGE)
 
 
 def _skipped(what: str) -> Line:
     words = "skipped: the Job's pod is not one of the workload's, so the verifier's refusal says nothing about those"
-    return Line(what, State.NOTE, words, _PAGE)
+    return Line(what, State.NOTE, words, PAGE)

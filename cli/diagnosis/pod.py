@@ -14,7 +14,7 @@ from webhook.errors import MalformedError
 from webhook.modes import Mode
 from webhook.pod.opt_in import opts_out, requests_injection
 from webhook.scanner.evaluation import Evaluator
-from webhook.scanner.events.trouble import trouble_of_pod
+from webhook.scanner.events.trouble import time_of_event, trouble_of_pod
 from webhook.scanner.finding import FindingClass
 from webhook.scanner.made_pod import next_pod
 from webhook.scanner.untyped import mapping, mappings, text
@@ -152,13 +152,9 @@ def _events(events: Iterable[Mapping[str, Any]] | None) -> Iterator[Line]:
         yield Line("events", State.NOT_EVALUATED, "the Events of the pod could not be listed", _PAGE)
         return
     warnings = [each for each in events if each.get("type") == "Warning"]
-    newest: Sequence[Mapping[str, Any]] = sorted(warnings, key=_time)[-_MOST_EVENTS:]
+    newest: Sequence[Mapping[str, Any]] = sorted(warnings, key=time_of_event)[-_MOST_EVENTS:]
     for event in newest:
         yield Line("events", State.NOTE, f"{_short(event.get('reason'))}: {_short(event.get('message'))}", _PAGE)
-
-
-def _time(event: Mapping[str, Any]) -> str:
-    return text(event.get("lastTimestamp")) or text(event.get("eventTime"))
 
 
 def _short(value: object) -> str:

@@ -16,9 +16,9 @@ from server.text import printable
 from webhook.modes import Mode
 from webhook.scanner.application import LEASE
 from webhook.scanner.reports.api import served_api
-from webhook.scanner.reports.document import CLEAN_FORM, CLUSTER_REPORT
+from webhook.scanner.reports.document import CLUSTER_REPORT
 from webhook.scanner.reports.results import READY
-from webhook.scanner.untyped import mapping, mappings, text
+from webhook.scanner.untyped import TIME_FORM, mapping, mappings, text
 from webhook.wellknown import MODE_LABEL, SYSTEM_NAMESPACE
 
 _PAGE: Final = "docs/rollout.md#from-audit-to-enforce"
@@ -71,7 +71,7 @@ def of(report: Mapping[str, Any], namespace: str) -> Reported | str:
         if result.get("rule") != READY or about != {("Namespace", namespace)}:
             continue
         properties = mapping(result.get("properties"))
-        since = _time(text(properties.get("cleanSince")), CLEAN_FORM) if result.get("result") == "pass" else None
+        since = _time(text(properties.get("cleanSince")), TIME_FORM) if result.get("result") == "pass" else None
         return Reported(text(properties.get("mode")), text(result.get("message")), since)
     return f"the scanner has not looked at namespace {namespace} yet; it does so every few minutes"
 
@@ -84,7 +84,7 @@ def mode_since(namespace: Mapping[str, Any]) -> datetime | None:
 def _writes(metadata: Mapping[str, Any]) -> Iterator[datetime]:
     for entry in mappings(metadata.get("managedFields")):
         labels = mapping(mapping(mapping(entry.get("fieldsV1")).get("f:metadata")).get("f:labels"))
-        written = _time(text(entry.get("time")), CLEAN_FORM)
+        written = _time(text(entry.get("time")), TIME_FORM)
         if f"f:{MODE_LABEL}" in labels and written is not None:
             yield written
 

@@ -125,8 +125,10 @@ def send(url: str, folder: Path, *options: object, seconds: float, most: int = 1
 
 def resident_mb(pid: int) -> float:
     """What a process holds in memory."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024  # type: ignore[index]
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) / 1024
+    raise ValueError(f"process {pid} has no memory of its own")
 
 
 def processor_seconds(pid: int) -> float:

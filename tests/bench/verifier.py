@@ -24,6 +24,7 @@ from tests.attestation.verifier.process import HOST_DATA, Verifier, make_site, p
 from tests.attestation.verifier.tokens import Issuer
 from tests.bench.figures import spread
 from tests.bench.floor import attestations_per_second
+from tests.bench.served import resident_mb
 from tests.support.openbao import openbao
 
 _ROUNDS = 3
@@ -54,7 +55,7 @@ def main() -> None:
                 with_login = [
                     attest_round(running, device, issuer, _PER_ROUND // 3, with_login=True) for _ in range(_ROUNDS)
                 ]
-                resident = _resident_mb(running.process.pid)
+                resident = resident_mb(running.process.pid)
                 floor = attestations_per_second(device, len(_prepare(running, device, issuer, 1)[0]))
     print(f"attestations, one core, warm certificates, without login: {spread(without, '/s')}")
     ratio = statistics.median(without) / floor
@@ -117,13 +118,6 @@ def pin(pid: int, core: int) -> None:
 def _processor_seconds(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def _resident_mb(pid: int) -> float:
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) / 1024
-    return 0.0
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -13,25 +12,16 @@ from tests.cluster.attacks import IMAGE
 from tests.cluster.client import Object
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.namespace import Namespace
+from tests.support.done import Done
 
 PASSWORD = "tr0ub4dor&3-Xx9"
 PLAINTEXT: Object = {"env": [{"name": "DB_PASSWORD", "value": PASSWORD}]}
-
-
-@dataclass(frozen=True)
-class Done:
-    """One run of a command, which printed no value of the cluster."""
-
-    code: int
-    out: str
-    err: str
-
 
 Run = Callable[..., Done]
 
 
 def runner(cluster: ControlPlane, capsys: pytest.CaptureFixture[str]) -> Run:
-    """`run(COMMAND, option, …)` as the cluster's administrator, or as another `user`."""
+    """`run(COMMAND, option, …)` as the administrator, or as another `user`; it may print no value of the cluster."""
 
     def call(command: str, *options: str, user: Any = None) -> Done:
         capsys.readouterr()

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from tests.cluster.client import ApiError, Client, Object
-from tests.cluster.commands import PLAINTEXT, Done, create, make_deployment, runner
+from tests.cluster.commands import PLAINTEXT, create, make_deployment, runner
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.definitions import wait_until_established
 from tests.cluster.installation import Installation
@@ -17,6 +17,7 @@ from tests.cluster.namespace import MODE_LABEL, Namespace
 from tests.cluster.report_definitions import report_definitions
 from tests.cluster.scanner import Scanner, scanner_account
 from tests.docs.test_rollout import block
+from tests.support.done import Done
 from tests.support.until import until
 from webhook.scanner.reports.api import OPEN_REPORTS
 

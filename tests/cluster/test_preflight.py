@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from tests.cluster.client import ApiError, Client, Object
-from tests.cluster.commands import PLAINTEXT, Done, Run, create, make_deployment, runner
+from tests.cluster.commands import PLAINTEXT, Run, create, make_deployment, runner
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.installation import Installation
 from tests.cluster.namespace import MODE_LABEL, Namespace
+from tests.support.done import Done
 from tests.support.until import until
 
 Make = Callable[..., Namespace]

@@ -23,11 +23,10 @@ from webhook.scanner.finding import Evaluation, ObjectId
 from webhook.scanner.lister import ClusterLister
 from webhook.scanner.metrics import ScannerMetrics
 from webhook.scanner.reports.api import served_api
-from webhook.scanner.reports.document import CLEAN_FORM
 from webhook.scanner.reports.results import READY, Result, summary_of
 from webhook.scanner.reports.writer import ReportWriter
 from webhook.scanner.scan import NOT_LISTED, NamespaceState, ScanResult, scan
-from webhook.scanner.untyped import is_name
+from webhook.scanner.untyped import TIME_FORM, is_name
 from webhook.snapshot import Snapshot
 from webhook.wellknown import TEMPLATES_CONFIG_MAP
 
@@ -197,7 +196,7 @@ def _clean_since(report: Mapping[str, Any], states: Mapping[str, NamespaceState]
         for resource in result.get("resources") or ():
             before[str(resource.get("name"))] = str((result.get("properties") or {}).get("cleanSince", ""))
     return {
-        name: before.get(name) or now.astimezone(UTC).strftime(CLEAN_FORM)
+        name: before.get(name) or now.astimezone(UTC).strftime(TIME_FORM)
         for name, state in states.items()
         if state.is_ready
     }

@@ -10,6 +10,10 @@ from typing import Any, Final
 _NAME: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 
 
+TIME_FORM: Final = "%Y-%m-%dT%H:%M:%SZ"
+"""How the API writes a time (metav1.Time), which is UTC."""
+
+
 def mapping(value: object) -> Mapping[str, Any]:
     """The object; an empty one in place of anything else."""
     return value if isinstance(value, Mapping) else {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -11,23 +10,14 @@ import pytest
 from cli.main import main
 from tests.cli.audit.found import PASSWORD
 from tests.cli.live.stand_in import StandIn, serving
-
-
-@dataclass(frozen=True)
-class Done:
-    """One run, which printed no value of the cluster."""
-
-    code: int
-    out: str
-    err: str
-
+from tests.support.done import Done
 
 Run = Callable[..., Done]
 
 
 @pytest.fixture
 def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
-    """`run(CLUSTER, COMMAND, word, …)`."""
+    """`run(CLUSTER, COMMAND, word, …)`, which may print no value of the cluster."""
 
     def call(cluster: StandIn, *words: str) -> Done:
         with serving(cluster, tmp_path) as kubeconfig:

@@ -10,8 +10,9 @@ import pytest
 
 from cli.main import main
 from tests.cli.audit.found import IMAGE, PASSWORD, deployment
-from tests.cli.live.conftest import Done, Run
+from tests.cli.live.conftest import Run
 from tests.cli.live.stand_in import SYSTEM, StandIn, ready, serving
+from tests.support.done import Done
 
 Json = dict[str, Any]
 PLAINTEXT: Json = {"env": [{"name": "DB_PASSWORD", "value": PASSWORD}]}

@@ -10,8 +10,9 @@ import pytest
 from cli.diagnosis.pod import WHOM_TO_ASK
 from sidecar.reasons import Exit
 from tests.cli.audit.found import IMAGE, PASSWORD
-from tests.cli.live.conftest import Done, Run
+from tests.cli.live.conftest import Run
 from tests.cli.live.stand_in import StandIn, ready
+from tests.support.done import Done
 from tests.support.paths import ROOT
 
 Json = dict[str, Any]

@@ -16,8 +16,9 @@ from sidecar.doctor import Report
 from sidecar.errors import SidecarError
 from sidecar.reasons import Reason
 from tests.cli.audit.found import IMAGE, SNAPSHOT
-from tests.cli.live.conftest import Done, Run
+from tests.cli.live.conftest import Run
 from tests.cli.live.stand_in import SYSTEM, StandIn, ready
+from tests.support.done import Done
 from webhook.configuration.model import Configuration
 from webhook.modes import Mode
 from webhook.request import User

@@ -10,9 +10,10 @@ import pytest
 
 from cli.commands.graduate import duration
 from tests.cli.audit.found import PASSWORD, deployment
-from tests.cli.live.conftest import Done, Run
+from tests.cli.live.conftest import Run
 from tests.cli.live.reported import API, LEASE, NAMESPACE, REPORT, report, reported
 from tests.cli.live.stand_in import StandIn
+from tests.support.done import Done
 from webhook.wellknown import MODE_LABEL
 
 Json = dict[str, Any]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from attestation.simulator.hierarchy import Hierarchy, open_hierarchy
 from cli.main import main
 from tests.attestation.verifier.process import Site, policy
 from tests.attestation.verifier.tokens import Issuer
+from tests.support.done import Done
 from tests.support.openbao import ROOT_TOKEN, OpenBao, openbao
 
 
@@ -34,15 +34,6 @@ def hierarchy(tmp_path_factory: pytest.TempPathFactory) -> Hierarchy:
 @pytest.fixture(scope="session")
 def issuer() -> Issuer:
     return Issuer()
-
-
-@dataclass(frozen=True)
-class Done:
-    """One run of the command."""
-
-    code: int
-    out: str
-    err: str
 
 
 Setup = Callable[..., Done]

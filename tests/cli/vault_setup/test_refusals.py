@@ -14,8 +14,9 @@ from typing import ClassVar
 import pytest
 
 from tests.attestation.verifier.process import Site, policy
-from tests.cli.vault_setup.conftest import Done, Setup, everything, operator
+from tests.cli.vault_setup.conftest import Setup, everything, operator
 from tests.support.certificates import write_pair
+from tests.support.done import Done
 from tests.support.openbao import ROOT_TOKEN, OpenBao, openbao
 from tests.support.paths import ROOT
 

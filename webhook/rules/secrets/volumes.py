@@ -13,8 +13,9 @@ from webhook.rules.rule import FieldMessage, Rule, Severity, Subject
 def check(subject: Subject) -> Iterator[FieldMessage]:
     pod = subject.pod
     volumes = pod.spec.get("volumes") or ()
+    audiences = _audiences(subject) if any(each.get("projected") for each in volumes) else frozenset[str]()
     for position, each in enumerate(volumes):
-        if each.get("projected") and each.get("name") != TOKEN_VOLUME and _has_token_for(_audiences(subject), each):
+        if each.get("projected") and each.get("name") != TOKEN_VOLUME and _has_token_for(audiences, each):
             yield (
                 f"spec.volumes[{position}]",
                 "remove this service account token for the verifier's audience: only morphisms-init may hold one",

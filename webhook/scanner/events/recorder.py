@@ -16,7 +16,7 @@ from server.kubernetes.errors import CONFLICT, KubernetesError, StatusError, rea
 from webhook.scanner.events.involved import involved_object
 from webhook.scanner.events.trouble import Trouble
 from webhook.scanner.finding import ObjectId
-from webhook.scanner.untyped import text
+from webhook.scanner.untyped import TIME_FORM, text
 from webhook.wellknown import PREFIX
 
 COMPONENT: Final = "morphisms-scanner"
@@ -189,7 +189,7 @@ def _changing(trouble: Trouble, now: datetime) -> dict[str, Any]:
     return {
         "metadata": {"annotations": annotations},
         "message": f"{trouble.source}: {trouble.message}"[:1024],
-        "lastTimestamp": now.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "lastTimestamp": now.strftime(TIME_FORM),
     }
 
 

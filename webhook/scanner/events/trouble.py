@@ -97,10 +97,15 @@ def trouble_of_event(event: Mapping[str, Any]) -> Trouble | None:
     found = _denial(text(event.get("message")))
     if found is None:
         return None
-    at = text(event.get("lastTimestamp")) or text(event.get("eventTime"))
+    at = time_of_event(event)
     code, message = found
     source = ObjectId("apps/v1", "ReplicaSet", *(text(about.get(key)) for key in ("namespace", "name", "uid")))
     return Trouble(DENIED, code, message, source, None, "", at, is_state=False)
+
+
+def time_of_event(event: Mapping[str, Any]) -> str:
+    """When it was last seen; empty where it does not say."""
+    return text(event.get("lastTimestamp")) or text(event.get("eventTime"))
 
 
 def _init_failure(status: Mapping[str, Any]) -> tuple[str, str, str, str] | None:

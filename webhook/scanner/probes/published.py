@@ -19,7 +19,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from webhook.configuration.model import Configuration
-from webhook.scanner.untyped import mapping
+from webhook.scanner.untyped import TIME_FORM, mapping
 
 KEY: Final = "probes.json"
 """In the ConfigMap's data."""
@@ -30,7 +30,6 @@ FRESH: Final = timedelta(minutes=15)
 
 _SKEW: Final = timedelta(minutes=2)
 _VERSION: Final = 1
-_TIME: Final = "%Y-%m-%dT%H:%M:%SZ"
 _MAX_TEXT: Final = 400
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 
@@ -90,7 +89,7 @@ def about(configuration: Configuration) -> str:
 def write_published(published: Published) -> str:
     """The text under `KEY`."""
     probes = {check.value: {"state": each.state.value, "text": each.text} for check, each in published.probes.items()}
-    at = published.at.astimezone(UTC).strftime(_TIME)
+    at = published.at.astimezone(UTC).strftime(TIME_FORM)
     return json.dumps({"version": _VERSION, "at": at, "about": published.about, "probes": probes})
 
 
@@ -101,7 +100,7 @@ def read_published(data: Any) -> Published:
         raise ValueError(f"has no {KEY} of at most {MAX_BYTES} bytes")
     try:
         document = mapping(json.loads(text))
-        at = datetime.strptime(document["at"], _TIME).replace(tzinfo=UTC)
+        at = datetime.strptime(document["at"], TIME_FORM).replace(tzinfo=UTC)
         digest = document["about"]
         if document["version"] != _VERSION or not _DIGEST.fullmatch(digest):
             raise ValueError

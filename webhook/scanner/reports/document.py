@@ -12,6 +12,7 @@ from typing import Any, Final
 from webhook.scanner.finding import ObjectId
 from webhook.scanner.reports.api import ReportAPI
 from webhook.scanner.reports.results import SOURCE, Result
+from webhook.scanner.untyped import TIME_FORM
 from webhook.wellknown import PREFIX
 
 MANAGED_BY: Final = ("app.kubernetes.io/managed-by", "morphisms")
@@ -20,7 +21,6 @@ CLUSTER_REPORT: Final = "morphisms"
 
 CONTENT: Final = f"{PREFIX}content"
 CLEAN_SINCE: Final = f"{PREFIX}clean-since"
-CLEAN_FORM: Final = "%Y-%m-%dT%H:%M:%SZ"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ def make_report(
     content = _digest(results, summary)
     if known is not None and known.content == content and bool(known.clean_since) == is_clean:
         return None
-    clean_since = (known.clean_since if known is not None else "") or now.strftime(CLEAN_FORM)
+    clean_since = (known.clean_since if known is not None else "") or now.strftime(TIME_FORM)
     seconds = {"seconds": int(now.timestamp()), "nanos": 0}
     properties = {"cleanSince": clean_since} if is_clean else {}
     entries = [
@@ -102,7 +102,7 @@ def clean_since(known: Known | None) -> datetime | None:
     if known is None or not known.clean_since:
         return None
     try:
-        return datetime.strptime(known.clean_since, CLEAN_FORM).replace(tzinfo=UTC)
+        return datetime.strptime(known.clean_since, TIME_FORM).replace(tzinfo=UTC)
     except ValueError:
         return None
 
