@@ -3,6 +3,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
+# Debian's programs for root, also where the caller's PATH is a user's.
+export PATH := $(PATH):/usr/sbin:/sbin
+
 .PHONY: setup packages demo demo-cluster demo-cluster-down test test-fast test-node lint format bench lock schema exec images \
   manifests clean
 
@@ -17,11 +20,14 @@ $(STAMP): requirements/dev.txt pyproject.toml
 	@touch $@
 
 # What tests can use of Debian's, listed with its purpose in tests/packages.txt; with NODE=1 also what the node tier
-# needs (tests/node/packages.txt). As root.
+# needs (tests/node/packages.txt). As root. Where all are installed nothing is asked of a mirror, and none is removed.
 packages:
-	@apt-get update -qq
-	@sed -e 's/ *#.*//' -e '/^$$/d' tests/packages.txt $(if $(filter-out 0,$(NODE)),tests/node/packages.txt) | \
-	  DEBIAN_FRONTEND=noninteractive xargs apt-get install --yes -qq --no-install-recommends --no-upgrade
+	@wanted=$$(sed -e 's/ *#.*//' -e '/^$$/d' tests/packages.txt $(if $(filter-out 0,$(NODE)),tests/node/packages.txt)); \
+	missing=; for name in $$wanted; do \
+	  dpkg-query --show --showformat='$${Status}' $$name 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$name"; \
+	done; \
+	[ -z "$$missing" ] || { apt-get update -qq && \
+	  DEBIAN_FRONTEND=noninteractive apt-get install --yes -qq --no-install-recommends --no-upgrade --no-remove $$missing; }
 
 demo: setup
 	@$(BIN)/python -m demo

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-_END_SECONDS = 30.0
+_END_SECONDS = 300.0
 _PAUSE_SECONDS = 0.02
 _CONTROLLERS = ("cpuset", "cpu", "memory", "pids", "io")
 

@@ -29,7 +29,7 @@ from tests.support.until import until
 NAME: Final = "snp-0"
 DNS_ADDRESS: Final = "10.96.0.10"
 DOMAIN: Final = "cluster.local"
-_START_SECONDS: Final = 180.0
+_START_SECONDS: Final = 600.0
 _SOCKET: Final = "/run/containerd/containerd.sock"
 _LEASE: Final = f"/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{NAME}"
 _CRI: Final = 'plugins."io.containerd.grpc.v1.cri"'

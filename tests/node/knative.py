@@ -28,7 +28,7 @@ _SETTINGS: Final[Mapping[str, Mapping[str, str]]] = {
         "scale-to-zero-grace-period": "6s",
         "allow-zero-initial-scale": "true",
     },
-    "config-deployment": {"progress-deadline": "120s", "queue-sidecar-cpu-request": "5m"},
+    "config-deployment": {"queue-sidecar-cpu-request": "5m"},
     "config-features": {
         "kubernetes.podspec-init-containers": "enabled",
         "kubernetes.podspec-shareprocessnamespace": "enabled",
@@ -61,7 +61,7 @@ def install(cluster: NodeCluster, made: Mapping[str, Image]) -> None:
     admin.kubectl("create", "-f", "-", input=others)
 
 
-def wait(cluster: NodeCluster, seconds: float = 180) -> None:
+def wait(cluster: NodeCluster, seconds: float = 600) -> None:
     """Until every component is available, and the webhook answers the API server."""
     cluster.admin.until(
         f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments",

@@ -85,7 +85,7 @@ class Morphisms:
         self._write_overlay(ca.read_text(), [path.name for path in crls], services)
         admin.kubectl("apply", "--server-side", "-k", self.folder / "overlay")
 
-    def wait(self, seconds: float = 180) -> None:
+    def wait(self, seconds: float = 600) -> None:
         """Until all is rolled out; then what Vault needs is made by `morphisms vault setup`."""
         for namespace, count in ((KMS_NAMESPACE, 2), (WEBHOOK_NAMESPACE, 2)):
             self.cluster.admin.until(
@@ -104,7 +104,7 @@ class Morphisms:
             env={**os.environ, "VAULT_TOKEN": self._root_token},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=600,
             check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr

@@ -5,11 +5,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import subprocess
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+
+from tests.node.cgroup import Cgroup
 
 _NEEDED = {
     "CAP_CHOWN": 0,
@@ -22,19 +26,35 @@ _NEEDED = {
     "CAP_MKNOD": 27,
 }
 """The capabilities that the node's programs use. CAP_SYS_RESOURCE is not among them: containerd does without."""
-_TRIAL_SECONDS = 30
-# In namespaces that end with the command: a bridge whose packets iptables sees, a mount of each kind, a shared tree.
+_TRIAL_SECONDS = 300
+# In namespaces that end with the command: what runc mounts and makes, what kubelet writes, what kube-proxy asks of
+# iptables. $0 is a folder for mounts; $1 lies where the node's files will, and containerd keeps its layers there.
 _TRIAL = """
 set -e
-mount --make-rshared /
-mount -t tmpfs none "$0"
-mkdir "$0/lower" "$0/upper" "$0/work" "$0/merged"
-layers="lowerdir=$0/lower,upperdir=$0/upper,workdir=$0/work"
-mount -t overlay overlay -o "$layers" "$0/merged" || { echo "no overlayfs" >&2; exit 1; }
-ip link set lo up
-ip link add trial type bridge || { echo "no bridge can be made" >&2; exit 1; }
-[ -e /proc/sys/net/bridge/bridge-nf-call-iptables ] || { echo "no br_netfilter" >&2; exit 1; }
-echo 1 > /proc/sys/net/bridge/bridge-nf-call-iptables || { echo "br_netfilter cannot be switched on" >&2; exit 1; }
+cannot() { echo "$1" >&2; exit 1; }
+mount --make-rshared / || cannot "no mount can be shared"
+mount -t tmpfs none "$0" || cannot "no tmpfs"
+mkdir "$1/lower" "$1/upper" "$1/work" "$0/merged" "$0/pts" "$0/proc" "$0/sys" "$0/queue"
+mount -t overlay overlay -o "lowerdir=$1/lower,upperdir=$1/upper,workdir=$1/work" "$0/merged" || cannot "no overlayfs"
+mount -t proc proc "$0/proc" || cannot "no proc can be mounted"
+mount -t sysfs sysfs "$0/sys" || cannot "no sysfs can be mounted"
+mount -t devpts devpts "$0/pts" || cannot "no devpts can be mounted"
+mount -t mqueue mqueue "$0/queue" || cannot "no mqueue can be mounted"
+mknod "$0/null" c 1 3 && : > "$0/null" || cannot "no device can be made"
+: < /dev/kmsg || cannot "no /dev/kmsg"
+for name in kernel/panic kernel/panic_on_oops vm/overcommit_memory; do
+  [ -w "/proc/sys/$name" ] || cannot "/proc/sys/$name cannot be written"
+done
+ip link set lo up || cannot "ip cannot set a link up"
+ip link add trial type bridge || cannot "no bridge can be made"
+ip link add trial0 type veth peer name trial1 || cannot "no veth can be made"
+[ -e /proc/sys/net/bridge/bridge-nf-call-iptables ] || cannot "no br_netfilter"
+echo 1 > /proc/sys/net/bridge/bridge-nf-call-iptables || cannot "br_netfilter cannot be switched on"
+command -v iptables > /dev/null || exit 0
+rule() { iptables -w -t nat -A POSTROUTING -m comment --comment trial "$@" || cannot "iptables cannot: $*"; }
+rule -m statistic --mode random --probability 0.5 -j MASQUERADE
+rule -m mark --mark 0x4000/0x4000 -j MARK --xor-mark 0x4000
+iptables -w -A FORWARD -m conntrack --ctstate INVALID -j DROP || cannot "iptables cannot: conntrack"
 """
 
 
@@ -111,12 +131,29 @@ def unusable_cgroups(mountinfo: str) -> str | None:
     return None
 
 
-def _namespaces() -> str | None:
-    command = ["unshare", "--net", "--mount", "--propagation", "private", "sh", "-c", _TRIAL, "/mnt"]
+def _entered_cgroup() -> str | None:
+    """Make one in every hierarchy, enter it and remove it, as a run does."""
+    trial = Cgroup(f"morphisms-trial-{os.getpid()}", all_hierarchies(Path("/proc/self/mountinfo").read_text()))
     try:
+        trial.make()
+        command = [*trial.joining(), "true"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=_TRIAL_SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
-        return f"it needs network and mount namespaces of its own: {error}"
+        return f"it needs a cgroup of its own: {error}"
+    finally:
+        with contextlib.suppress(OSError):
+            trial.remove()
+    return f"it needs a cgroup that a process can enter: {done.stderr.strip()}" if done.returncode else None
+
+
+def _namespaces() -> str | None:
+    with tempfile.TemporaryDirectory(prefix="morphisms-trial-") as folder:
+        command = ["unshare", "--net", "--mount", "--pid", "--fork", "--propagation", "private"]
+        command += ["sh", "-c", _TRIAL, "/mnt", folder]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=_TRIAL_SECONDS, check=False)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return f"it needs network and mount namespaces of its own: {error}"
     if done.returncode:
         lines = done.stderr.strip().splitlines() or ["unshare failed"]
         return f"it needs network and mount namespaces of its own: {lines[-1]}"
@@ -127,4 +164,11 @@ def _network_of_a_thread() -> str | None:
     return None if hasattr(ctypes.CDLL(None), "setns") else "it needs setns"
 
 
-CHECKS: tuple[Callable[[], str | None], ...] = (_root, _capabilities, _cgroups, _namespaces, _network_of_a_thread)
+CHECKS: tuple[Callable[[], str | None], ...] = (
+    _root,
+    _capabilities,
+    _cgroups,
+    _entered_cgroup,
+    _namespaces,
+    _network_of_a_thread,
+)

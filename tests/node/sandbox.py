@@ -173,7 +173,7 @@ class Sandbox:
         assert not check or done.returncode == 0, f"{' '.join(command)}: {done.stderr.decode(errors='replace')}"
         return done
 
-    def connect(self, host: str, port: int, seconds: float = 30) -> socket.socket:
+    def connect(self, host: str, port: int, seconds: float = 300) -> socket.socket:
         """A connection from inside its network."""
         return connect(self.record.holder, host, port, seconds)
 
@@ -187,7 +187,7 @@ class Sandbox:
         remove(self.record)
 
 
-def connect(holder: int, host: str, port: int, seconds: float = 30) -> socket.socket:
+def connect(holder: int, host: str, port: int, seconds: float = 300) -> socket.socket:
     """A connection from inside the network namespace of process `holder`. A namespace is entered by a thread alone."""
     made: list[socket.socket] = []
     failed: list[OSError] = []

@@ -29,6 +29,8 @@ SERVICES: Final = (
     *("attack/victim", "attack/second"),
 )
 """NAMESPACE/SERVICE that the verifier knows from the start."""
+PATIENCE_SECONDS: Final = 600.0
+"""Ends a test that hangs; a busy machine takes long for anything."""
 _ACTIVATOR_PORT: Final = 80
 
 
@@ -80,7 +82,7 @@ class Stack:
         label = f"serving.knative.dev/service={service}"
         return self.admin.items(f"/api/v1/namespaces/{namespace}/pods", labelSelector=label)
 
-    def ready_pod(self, namespace: str, service: str, seconds: float = 120) -> Object:
+    def ready_pod(self, namespace: str, service: str, seconds: float = PATIENCE_SECONDS) -> Object:
         """A pod of the Service whose containers are all ready."""
 
         def ready(pods: list[Object]) -> Object | None:
@@ -90,7 +92,7 @@ class Stack:
         path = f"/api/v1/namespaces/{namespace}/pods"
         return self.admin.until(path, ready, seconds=seconds, labelSelector=label)
 
-    def gone(self, namespace: str, service: str, seconds: float = 180) -> None:
+    def gone(self, namespace: str, service: str, seconds: float = PATIENCE_SECONDS) -> None:
         """Wait until the Service has no pod."""
         label = f"serving.knative.dev/service={service}"
         path = f"/api/v1/namespaces/{namespace}/pods"
@@ -101,7 +103,7 @@ class Stack:
         service = self.admin.get(f"/api/v1/namespaces/{KNATIVE_NAMESPACE}/services/activator-service")
         return str(service["spec"]["clusterIP"])
 
-    def request(self, namespace: str, revision: str, seconds: float = 120, path: str = "/") -> Answer:
+    def request(self, namespace: str, revision: str, seconds: float = PATIENCE_SECONDS, path: str = "/") -> Answer:
         """One request through the activator, with the headers that an ingress of Knative's adds."""
         host = f"{revision}.{namespace}.svc.cluster.local"
         headers = {"Host": host, "Knative-Serving-Namespace": namespace, "Knative-Serving-Revision": revision}

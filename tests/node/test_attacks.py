@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.node, pytest.mark.slow]
 
 NAMESPACE = "attack"
 _PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
-_PATIENCE_SECONDS = 300.0
+_PATIENCE_SECONDS = 600.0
 _PASSWORD = "of the victim"
 _FILE = "/morphisms/secrets/db"
 _VICTIMS = f"secret/knative/cluster/{NAMESPACE}/victim/db#password"

@@ -17,7 +17,7 @@ from tests.support.until import until
 pytestmark = pytest.mark.node
 
 NAMESPACE = "desk"
-_PATIENCE_SECONDS = 240.0
+_PATIENCE_SECONDS = 600.0
 _KEPT = f"knative/cluster/{NAMESPACE}/kept/db"
 _FILE = {"FILES": "/morphisms/secrets/db"}
 _SECRET = {"morphisms.dev/secret-db": "~/db#password"}

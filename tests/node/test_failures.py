@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.node, pytest.mark.slow]
 NAMESPACE = "failing"
 _HOME = f"knative/cluster/{NAMESPACE}"
 _PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
-_PATIENCE_SECONDS = 300.0
+_PATIENCE_SECONDS = 600.0
 _SECRET = {"morphisms.dev/secret-db": "~/db#password"}
 _FILE = "/morphisms/secrets/db"
 

@@ -36,6 +36,6 @@ def test_a_node_that_was_killed_half_way_leaves_nothing(stack: Stack) -> None:
         run.kill()
         run.wait()
         run.stdout.close()
-    until(lambda: not record.file.exists(), 240)
+    until(lambda: not record.file.exists(), 600)
     assert traces(record) == []
     assert stack.admin.items("/api/v1/nodes")

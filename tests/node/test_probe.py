@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.node import probe, tier
+from tests.support.paths import ROOT
 
 _FIRST = """\
 24 23 0:5 / /sys/fs/cgroup rw - tmpfs tmpfs rw
@@ -87,3 +90,43 @@ def test_no_hierarchy_and_one_that_cannot_be_written(tmp_path: Path) -> None:
 )
 def test_which_tests_a_run_has(value: str, why_not: str | None, long: bool, wanted: bool) -> None:
     assert tier.wanted(value, why_not, long=long) is wanted
+
+
+@pytest.mark.parametrize(("value", "asked"), [(None, ""), ("", ""), ("0", ""), ("1", "1"), ("all", "all")])
+def test_a_run_with_zero_asks_for_no_node_tier(value: str | None, asked: str) -> None:
+    assert tier.asked(value) == asked
+
+
+def test_root_of_a_user_namespace_carries_no_node() -> None:
+    """As in a container without the machine's own rights: every capability is there, and little is allowed."""
+    asking = "from tests.node import probe; print(probe.why_not())"
+    command = ["unshare", "--user", "--map-root-user", sys.executable, "-c", asking]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    if "unshare" in done.stderr and done.returncode:
+        pytest.skip("no user namespace can be made here")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("it needs ")
+
+
+_RUN = """
+import os
+from tests.node import probe
+asked = []
+def why_not():
+    asked.append(1)
+    return None if len(asked) % 2 else "it needs luck"
+probe.why_not = why_not
+import pytest
+words = os.environ["WORDS"].split()
+raise SystemExit(pytest.main(["-q", "-p", "no:cacheprovider", *words, "tests/node/test_cgroup.py"]))
+"""
+
+
+@pytest.mark.parametrize("words", ["", "-n 2 --dist loadgroup"])
+def test_a_run_asks_the_probe_once_and_its_workers_agree(words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORDS", words)
+    monkeypatch.setenv("NODE", "1")
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
+    done = subprocess.run([sys.executable, "-c", _RUN], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "left out" not in done.stdout

@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.node, pytest.mark.slow]
 
 NAMESPACE = "story"
 _HOME = f"knative/cluster/{NAMESPACE}"
-_PATIENCE_SECONDS = 300.0
+_PATIENCE_SECONDS = 600.0
 _PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
 
 
