@@ -341,6 +341,12 @@ class _Body:
 
     def release(self) -> None:
         self._load.release(self._held)
+        # Without this the two would hold each other, and the request, until a cyclic collection.
+        self._held.evict = _ignore_eviction
+
+
+def _ignore_eviction() -> None:
+    pass
 
 
 def run(make: Callable[[], Application]) -> int:

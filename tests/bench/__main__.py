@@ -10,6 +10,7 @@ from tests.bench import (
     attack,
     attested,
     cluster,
+    memory,
     report,
     scale,
     scanner,
@@ -31,6 +32,7 @@ PARTS = {
     "cluster": cluster.main,
     "scanner": scanner.main,
     "scale": scale.main,
+    "memory": memory.main,
 }
 
 
