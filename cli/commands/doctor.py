@@ -9,10 +9,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from cli.diagnosis.installation import installation
-from cli.diagnosis.job import PAGE, SECONDS, job_of, run_job
+from cli.diagnosis.job import PAGE, doctor_lines, job_of
 from cli.diagnosis.pod import examine
 from cli.live.cluster import LiveCluster, read_cluster
 from cli.live.connection import UNREACHABLE, add_cluster, with_cluster
+from cli.live.job import SECONDS
 from cli.preflight import formats
 from cli.preflight.lines import Line, State, is_go
 from cli.support.terminal import GREEN, RED, coloured, say, wants_colour
@@ -124,14 +125,15 @@ async def _job(client: Client, cluster: LiveCluster, pod: dict[str, Any], mode: 
     job, namespace = job_of(pod, mode), str(pod["metadata"]["namespace"])
     if job is None:
         return [Line("job", State.NOT_EVALUATED, "there is no plan to check: the pod has no morphisms-init", PAGE)]
-    metadata = {**job["metadata"], "namespace": namespace, "name": "morphisms-doctor"}
     evaluator = Evaluator(cluster.configuration, cluster.snapshot)
-    evaluation = evaluator.evaluate({**job, "metadata": metadata}, target=mode, mode=mode)
+    item = {**job, "metadata": {**job["metadata"], "namespace": namespace}}
+    evaluation = evaluator.evaluate(item, target=mode, mode=mode)
     for finding in () if evaluation is None else evaluation.denying:
         words = f"the namespace would refuse the doctor's Job: [{finding.rule}] {finding.message}"
         return [Line("job", State.NOT_EVALUATED, words, finding.link, finding.rule)]
-    say(f"creating a Job in namespace {printable(namespace)}, which takes up to {SECONDS} s")
-    return await run_job(client, namespace, job, mode)
+    name = job["metadata"]["name"]
+    say(f"creating Job {name} in namespace {printable(namespace)}, which takes up to {SECONDS} s and is deleted then")
+    return await doctor_lines(client, namespace, job, mode)
 
 
 async def _events(client: Client, namespace: str, name: str, uid: object) -> list[Any] | None:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from cli.live.cluster import read_cluster
 from cli.live.connection import UNREACHABLE, add_cluster, with_cluster
 from cli.preflight import formats
-from cli.preflight.gather import preflight
+from cli.preflight.gather import ProbeJob, preflight
 from cli.preflight.lines import Line, is_go
 from cli.preflight.options import add_questions, issuers
 from cli.support.progress import Progress
@@ -29,9 +29,12 @@ ReplicationControllers and pods that nothing makes anew) with the cluster's own 
 pods need: RuntimeClass and nodes, a container template that all replicas know, room on a suitable node for requests
 and overhead, and the API server's own answer to each injected pod: LimitRange, ResourceQuota and Pod Security.
 
-It stores nothing. For that answer it creates pods as a dry run, which needs the right to create pods; without it the
-line is `not-evaluated`. What only the cluster can reach (verifier, Vault, names, key set) it reads from the scanner's
-probes (docs/operations.md); without them it is `not-evaluated` too.
+Without --probe it stores nothing. For that answer it creates pods as a dry run, which needs the right to create pods;
+without it the line is `not-evaluated`. What only the cluster can reach (verifier, Vault, names, key set) it reads from
+the scanner's probes (docs/operations.md); without them it is `not-evaluated` too. With --probe a Job asks then: it says
+which Job it creates in the namespace, waits for it, and deletes it, also after Ctrl-C or SIGTERM. The Job's pod has no
+token and no volume, and Pod Security's level `restricted` admits it. That needs create and delete on jobs and get on
+pods/log there, and get on the Deployment morphisms-system/morphisms-webhook or --probe-image.
 A line that is not evaluated is no-go, unless --allow-unevaluated. Other admission plug-ins are named as not looked at.
 
 -o json prints one object:
@@ -58,6 +61,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_cluster(parser)
     add_questions(parser)
     parser.add_argument(
+        "--probe",
+        action="store_true",
+        help="where the scanner has no probes of now: create a Job in the namespace that probes; deleted after",
+    )
+    parser.add_argument(
+        "--probe-image", metavar="IMAGE", help="of that Job; without it the webhook's, by its Deployment"
+    )
+    parser.add_argument(
         "-o", "--output", default="text", choices=("text", "json", "sarif", "junit", "html"), help="default: text"
     )
 
@@ -65,6 +76,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Read, judge, print."""
     try:
+        if arguments.probe_image is not None and not arguments.probe:
+            raise UnusableInputError("--probe-image needs --probe")
         entries = issuers(arguments.verifier_config)
         lines = with_cluster(arguments, "preflight", lambda client: _lines(client, arguments, entries))
     except UnusableInputError as error:
@@ -86,7 +99,8 @@ async def _lines(client: Client, arguments: argparse.Namespace, entries: Mapping
     with Progress() as progress:
         now = datetime.now(UTC)
         cluster = await read_cluster(client, arguments.config, name, now, policy=arguments.policy)
-        return await preflight(client, cluster, name, Mode(arguments.mode), entries, progress)
+        probe = ProbeJob(arguments.probe_image) if arguments.probe else None
+        return await preflight(client, cluster, name, Mode(arguments.mode), entries, progress, probe)
 
 
 def _written(lines: Sequence[Line], arguments: argparse.Namespace, go: bool) -> str:

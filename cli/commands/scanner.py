@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import math
 import os
 import socket
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -35,7 +37,10 @@ what the results mean.
 
 --probes tries whether the verifier and Vault are reached and trusted as the configuration says, and whether the
 verifier knows this cluster and its token keys. It publishes the results in the ConfigMap morphisms-probes, where
-`morphisms preflight` reads them."""
+`morphisms preflight` reads them.
+
+--probe-once watches nothing: it probes what the variable MORPHISMS_PROBE names, prints the results as one line,
+and ends. It needs no API server. `morphisms preflight --probe` has it run in a Job."""
 
 _LONGEST_SCAN_SECONDS: Final = 86_400.0
 # preflight counts no results older than 15 minutes.
@@ -60,6 +65,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="with --probes: between two rounds, from 10 to 600; default %(default)g",
     )
+    parser.add_argument(
+        "--probe-once", action="store_true", help="probe what MORPHISMS_PROBE names, print one line, and end"
+    )
     parser.add_argument("--config", type=Path, metavar="FILE", help="configuration; without it the documented defaults")
     parser.add_argument(
         "--scan-seconds",
@@ -81,7 +89,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Watch until SIGTERM."""
+    """Watch until SIGTERM, or probe once."""
+    if arguments.probe_once:
+        return _probe_once()
     if not (arguments.events or arguments.reports or arguments.probes):
         raise UnusableInputError("nothing to do: give --events, --reports or --probes")
     from server.kubernetes.connect import connect, unusable  # import aiohttp
@@ -102,6 +112,16 @@ def run(arguments: argparse.Namespace) -> int:
         probe_seconds=arguments.probe_seconds,
     )
     return service.run(lambda: make_application(settings, lambda: connect(arguments.kubeconfig)))
+
+
+def _probe_once() -> int:
+    from webhook.scanner.probes.once import VARIABLE, probe_once  # imports aiohttp
+
+    try:
+        asyncio.run(probe_once(os.environ.get(VARIABLE, ""), sys.stdout.write))
+    except ValueError as error:
+        raise UnusableInputError(str(error)) from None
+    return 0
 
 
 def scan_seconds(text: str) -> float:

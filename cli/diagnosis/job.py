@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
-import time
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from cli.live.job import RESTRICTED_CONTAINER, RESTRICTED_POD, make_job, run_job
 from cli.preflight.lines import Line, State
 from plan.layout import CONTAINER, PLAN_VARIABLE, RUN_PATH, SECRETS_PATH, TOKEN_PATH, TOKEN_VOLUME
 from server.kubernetes.client import Client
-from server.kubernetes.errors import KubernetesError, StatusError
+from server.kubernetes.errors import StatusError
 from server.text import printable
 from webhook.modes import Mode
 from webhook.scanner.events.trouble import trouble_of_pod
-from webhook.scanner.untyped import is_name, mapping, mappings, text
+from webhook.scanner.untyped import mapping, mappings, text
 from webhook.wellknown import PREFIX
 
 PAGE: Final = "docs/doctor.md#the-doctor"
 """Where a line about the Job is explained."""
 
-SECONDS: Final = 180
-"""How long its pod may take, from the node that is found for it to its last line."""
-
-_POLL_SECONDS: Final = 0.5
+_CONTAINER: Final = "doctor"
 _MAX_LOG_BYTES: Final = 64 << 10
 _STATES: Final = {"ok": State.OK, "FAIL": State.FAILED, "-": State.NOTE, "?": State.NOT_EVALUATED}
 # What only morphisms-init holds where every pod is injected, by the doctor's words and reasons.
@@ -46,27 +42,17 @@ def job_of(pod: Mapping[str, Any], mode: Mode) -> dict[str, Any] | None:
         return None
     is_injected = mode is Mode.ENFORCE
     container: dict[str, Any] = {
-        "name": "doctor",
+        "name": _CONTAINER,
         "image": init.get("image"),
         "args": ["--doctor"],
         "env": [{"name": PLAN_VARIABLE, "value": plan.get("value")}],
         "resources": init.get("resources") or {},
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
+        "securityContext": RESTRICTED_CONTAINER,
     }
     made: dict[str, Any] = {
-        "restartPolicy": "Never",
         "serviceAccountName": spec.get("serviceAccountName") or "default",
         "automountServiceAccountToken": False,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": 65532,
-            "fsGroup": 65532,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": RESTRICTED_POD,
         "containers": [container],
         **{key: spec[key] for key in ("imagePullSecrets",) if key in spec},
     }
@@ -86,19 +72,7 @@ def job_of(pod: Mapping[str, Any], mode: Mode) -> dict[str, Any] | None:
             {"name": "run", "emptyDir": memory},
             {"name": "token", "projected": {"sources": [{"serviceAccountToken": token}]}},
         ]
-    annotations = {f"{PREFIX}inject": "true" if is_injected else "false"}
-    return {
-        "apiVersion": "batch/v1",
-        "kind": "Job",
-        "metadata": {"generateName": "morphisms-doctor-", "labels": {"app.kubernetes.io/name": "morphisms-doctor"}},
-        "spec": {
-            "backoffLimit": 0,
-            "activeDeadlineSeconds": SECONDS,
-            # Where this command ends before it deletes the Job.
-            "ttlSecondsAfterFinished": SECONDS,
-            "template": {"metadata": {"annotations": annotations}, "spec": made},
-        },
-    }
+    return make_job("morphisms-doctor", made, {f"{PREFIX}inject": "true" if is_injected else "false"})
 
 
 def _audience(spec: Mapping[str, Any]) -> str:
@@ -110,51 +84,14 @@ def _audience(spec: Mapping[str, Any]) -> str:
     return "morphisms-verifier"
 
 
-async def run_job(client: Client, namespace: str, job: dict[str, Any], mode: Mode) -> list[Line]:
-    """Create it, wait for its end, read it, and delete it in any case. Raises the client's errors, but for refusals."""
-    collection = f"/apis/batch/v1/namespaces/{namespace}/jobs"
+async def doctor_lines(client: Client, namespace: str, job: dict[str, Any], mode: Mode) -> list[Line]:
+    """What the Job found; it is gone afterwards. Raises the client's errors, but for a refusal of its creation."""
     try:
-        made = await client.post(collection, job)
+        ended = await run_job(client, namespace, job, _CONTAINER, _MAX_LOG_BYTES)
     except StatusError as error:
         words = f"the API server answers {error.status} to creating the doctor's Job; this needs create on jobs"
         return [Line("job", State.NOT_EVALUATED, words, PAGE)]
-    name = text(mapping(made.get("metadata")).get("name"))
-    try:
-        pod = await _ended(client, namespace, name)
-        return list(read(pod, await _log(client, namespace, pod), mode))
-    finally:
-        await _delete(client, f"{collection}/{name}")
-
-
-async def _ended(client: Client, namespace: str, job: str) -> Mapping[str, Any]:
-    """The Job's pod when it has ended, or as it is at the deadline; empty where there is none."""
-    deadline = time.monotonic() + SECONDS
-    query = [("labelSelector", f"batch.kubernetes.io/job-name={job}"), ("limit", "1")]
-    while True:
-        items = (await client.get(f"/api/v1/namespaces/{namespace}/pods", query)).get("items")
-        pod: Mapping[str, Any] = next(mappings(items), {})
-        ended = mapping(pod.get("status")).get("phase") in ("Succeeded", "Failed")
-        if ended or time.monotonic() > deadline:
-            return pod
-        await asyncio.sleep(_POLL_SECONDS)
-
-
-async def _log(client: Client, namespace: str, pod: Mapping[str, Any]) -> str:
-    name = text(mapping(pod.get("metadata")).get("name"))
-    if not is_name(name):
-        return ""
-    path, query = f"/api/v1/namespaces/{namespace}/pods/{name}/log", [("container", "doctor")]
-    try:
-        return (await client.read(path, query, max_bytes=_MAX_LOG_BYTES, accept="*/*")).decode(errors="replace")
-    except KubernetesError:  # a container that never started has none
-        return ""
-
-
-async def _delete(client: Client, path: str) -> None:
-    try:
-        await client.delete(path, [("propagationPolicy", "Background")])
-    except KubernetesError:  # it deletes itself (ttlSecondsAfterFinished)
-        return
+    return list(read(ended.pod, ended.log, mode))
 
 
 def read(pod: Mapping[str, Any], log: str, mode: Mode) -> Iterator[Line]:

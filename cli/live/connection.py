@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import signal
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final, TypeVar
@@ -33,17 +35,38 @@ def add_cluster(parser: argparse.ArgumentParser) -> None:
 def with_cluster(
     arguments: argparse.Namespace, command: str, read: Callable[[Client], Awaitable[Result]]
 ) -> Result | None:
-    """What `read` returns; None, and a message, where the cluster does not answer. Raises UnusableInputError."""
+    """What `read` returns; None, and a message, where the cluster does not answer. Raises UnusableInputError.
+
+    SIGTERM and SIGINT cancel `read`, which then removes what it made: SystemExit with 143 or 130.
+    """
     path = arguments.kubeconfig or os.environ.get("KUBECONFIG") or str(Path.home() / ".kube" / "config")
 
     async def run() -> Result:
+        if threading.current_thread() is threading.main_thread():
+            _cancel_once(signal.SIGTERM)
         async with Client(Kubeconfig(path, context=arguments.context), proxies=True) as client:
             return await read(client)
 
     try:
         return asyncio.run(run())
+    except asyncio.CancelledError:
+        raise SystemExit(128 + signal.SIGTERM) from None
+    except KeyboardInterrupt:
+        raise SystemExit(128 + signal.SIGINT) from None
     except (CredentialsError, StatusError) as error:
         raise UnusableInputError(str(error)) from None
     except KubernetesError as error:
         say(f"morphisms {command}: {error}")
         return None
+
+
+def _cancel_once(number: signal.Signals) -> None:
+    """Cancel this task at the first such signal. A second one must not interrupt the tidying up."""
+    task = asyncio.current_task()
+    waiting = [task] if task is not None else []
+
+    def cancel() -> None:
+        if waiting:
+            waiting.pop().cancel()
+
+    asyncio.get_running_loop().add_signal_handler(number, cancel)

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import copy
 import json
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
-from cli.diagnosis import job as doctor_job
 from cli.diagnosis.job import job_of
+from cli.live import job as live_job
 from cli.support.admission import Admission
 from sidecar.doctor import Report
 from sidecar.errors import SidecarError
 from sidecar.reasons import Reason
 from tests.cli.audit.found import IMAGE, SNAPSHOT
 from tests.cli.live.conftest import Run
+from tests.cli.live.job_runner import JOBS, JobRunner
 from tests.cli.live.stand_in import SYSTEM, StandIn, ready
 from tests.support.done import Done
 from webhook.configuration.model import Configuration
@@ -25,7 +25,6 @@ from webhook.request import User
 from webhook.snapshot import Snapshot
 
 Json = dict[str, Any]
-_JOBS = "/apis/batch/v1/namespaces/shop/jobs"
 _POD = "/api/v1/namespaces/shop/pods/web"
 _CONTROLLER = User("system:serviceaccount:kube-system:job-controller")
 _IMAGE = "registry.example/sidecar@sha256:" + "b" * 64
@@ -68,33 +67,8 @@ def _log(*failed: Reason) -> str:
     return "".join(lines)
 
 
-@dataclass
-class _Cluster(StandIn):
-    """Runs a Job at once: its pod ends so, with this log."""
-
-    status: Json = field(default_factory=lambda: {"phase": "Succeeded"})
-    log: str = ""
-    jobs: list[Json] = field(default_factory=list)
-    deleted: list[tuple[str, Json]] = field(default_factory=list)
-
-    def answer(self, method: str, path: str, query: dict[str, list[str]], body: Json) -> tuple[int, Json | str]:
-        if (method, path) == ("POST", _JOBS) and path not in self.forbidden:
-            self.jobs.append(body)
-            return 201, {"metadata": {"name": "morphisms-doctor-x"}}
-        if "labelSelector" in query:
-            assert query["labelSelector"] == ["batch.kubernetes.io/job-name=morphisms-doctor-x"]
-            return 200, {"items": [{"metadata": {"name": "morphisms-doctor-x-1"}, "status": self.status}]}
-        if path.endswith("/pods/morphisms-doctor-x-1/log"):
-            return (200, self.log) if self.log else (400, {})
-        if method == "DELETE":
-            self.deleted.append((path, query))
-            return 200, {}
-        return super().answer(method, path, query, body)
-
-
-def _cluster(mode: Mode, log: str = "", **status: Any) -> _Cluster:
-    made = ready()
-    cluster = _Cluster(made.lists, made.objects, log=log, status={"phase": "Succeeded", **status})
+def _cluster(mode: Mode, log: str = "", **status: Any) -> JobRunner:
+    cluster = JobRunner.on(ready(), log, **status)
     cluster.add("shop", mode.value)
     text = f"version: 1\ncluster: prod\nsidecar: {{image: '{_IMAGE}'}}\n"
     cluster.objects[f"{SYSTEM}/morphisms-webhook"] = {"data": {"configuration.yaml": text}}
@@ -150,7 +124,7 @@ def test_a_developer_reads_each_step_and_the_job_is_gone(run: Run, mode: Mode) -
     assert found["contents"][0] == "not-evaluated"
     assert ("attestation" in found) == (mode is Mode.ENFORCE)
     assert [job["spec"]["backoffLimit"] for job in cluster.jobs] == [0]
-    assert cluster.deleted == [(f"{_JOBS}/morphisms-doctor-x", {"propagationPolicy": ["Background"]})]
+    assert cluster.deleted == [(f"{JOBS}/{cluster.name}", {"propagationPolicy": ["Background"]})]
 
 
 @pytest.mark.parametrize("mode", [Mode.INJECT, Mode.ENFORCE])
@@ -182,7 +156,7 @@ def test_what_only_injection_holds_is_not_held_against_the_doctor(run: Run) -> N
 
 
 def test_a_job_that_never_ends_is_deleted_and_not_known(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor_job, "SECONDS", -1)
+    monkeypatch.setattr(live_job, "SECONDS", -1)
     cluster = _cluster(Mode.INJECT, phase="Pending")
     assert _lines(_ask(run, cluster))["job"][0] == "not-evaluated"
     assert len(cluster.deleted) == 1
@@ -193,7 +167,7 @@ def test_without_the_flag_or_the_right_there_is_no_job(run: Run) -> None:
     assert run(cluster, "doctor", "web", "-n", "shop").code == 0
     assert cluster.jobs == []
     assert {method for method, _ in cluster.asked} == {"GET"}
-    cluster.forbidden.add(_JOBS)
+    cluster.forbidden.add(JOBS)
     state, text = _lines(_ask(run, cluster))["job"]
     assert (state, "needs create on jobs" in text, cluster.deleted) == ("not-evaluated", True, [])
     assert run(cluster, "doctor", "--job").code == 2

@@ -1,0 +1,62 @@
+"""A stand-in of a cluster that runs Jobs: the pod of each ends at once, as the test says, with the test's log."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.cli.live.stand_in import StandIn
+
+Json = dict[str, Any]
+
+JOBS = "/apis/batch/v1/namespaces/shop/jobs"
+_UID = "uid-of-the-job"
+
+
+def _pod(status: Json, uid: str = _UID) -> Json:
+    owner = {"apiVersion": "batch/v1", "kind": "Job", "name": "x", "uid": uid, "controller": True}
+    return {"metadata": {"name": "the-jobs-pod", "ownerReferences": [owner]}, "status": status}
+
+
+@dataclass
+class JobRunner(StandIn):
+    """`log` is what the pod prints; `jobs` were created, `deleted` lists each deletion with its query.
+
+    `forged` pods stand before the Job's own in the list. `made` is set once somebody waits for the pod.
+    """
+
+    status: Json = field(default_factory=lambda: {"phase": "Succeeded"})
+    log: str = ""
+    forged: list[Json] = field(default_factory=list)
+    jobs: list[Json] = field(default_factory=list)
+    deleted: list[tuple[str, Json]] = field(default_factory=list)
+    made: threading.Event = field(default_factory=threading.Event)
+    gone: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def name(self) -> str:
+        """Of the one Job."""
+        [job] = self.jobs
+        return str(job["metadata"]["name"])
+
+    def answer(self, method: str, path: str, query: dict[str, list[str]], body: Json) -> tuple[int, Json | str]:
+        if (method, path) == ("POST", JOBS) and path not in self.forbidden:
+            self.jobs.append(body)
+            return 201, {**body, "metadata": {**body["metadata"], "uid": _UID}}
+        if "labelSelector" in query:
+            assert query["labelSelector"] == [f"batch.kubernetes.io/job-name={self.name}"]
+            self.made.set()
+            return 200, {"items": [*self.forged, _pod(self.status)]}
+        if path.endswith("/pods/the-jobs-pod/log"):
+            return (200, self.log) if self.log else (400, {})
+        if method == "DELETE":
+            self.deleted.append((path, query))
+            self.gone.set()
+            return 200, {}
+        return super().answer(method, path, query, body)
+
+    @classmethod
+    def on(cls, cluster: StandIn, log: str = "", **status: Any) -> JobRunner:
+        """With the lists and objects of `cluster`."""
+        return cls(cluster.lists, cluster.objects, log=log, status={"phase": "Succeeded", **status})
