@@ -24,13 +24,12 @@ from attestation.simulator.hierarchy import open_hierarchy
 from kbs.ephemeral_key import EphemeralKey
 from kbs.guest import write_additional_evidence, write_attest
 from kbs.messages import binding
-from plan.document import EvidenceSource, Plan, SecretFile, Vault, Workload
-from plan.document import Verifier as VerifierPlan
 from tests.attestation.verifier.guest import Client, document
 from tests.attestation.verifier.process import HOST_DATA, Verifier, make_site, policy, verifier
 from tests.attestation.verifier.tokens import Issuer
 from tests.bench.served import REVIEW, load, objects, resident_mb, webhook
-from tests.sidecar.pod import HOME, Pod
+from tests.bench.sidecar import SECRET, plan_of_a_pod
+from tests.sidecar.pod import Pod
 from tests.sidecar.resident import Resident, resident
 from tests.support.certificates import write_pair
 from tests.support.exec_helper import build_helper
@@ -40,7 +39,6 @@ from tests.webhook.server.control_plane import pods_control_plane
 
 _NODES = 5_000
 _BUDGET_MB = {"webhook": 80.0}
-_SECRET = f"{HOME}/db"
 # Of each second the load takes so much: what it lacks to its rate on a slow machine is not made up.
 _STEP_SECONDS = 5.0
 
@@ -118,7 +116,7 @@ def _setting() -> Iterator[tuple[Path, int, Attesting, Resident, dict[str, int]]
         served = stack.enter_context(webhook(folder / "webhook", url))
         hierarchy, issuer = open_hierarchy(folder / "simulated"), Issuer()
         bao = stack.enter_context(raft_openbao(folder / "openbao"))
-        bao.done("POST", _SECRET.replace("secret/", "secret/data/", 1), {"data": {"password": "of a bench"}})
+        bao.done("POST", SECRET.replace("secret/", "secret/data/", 1), {"data": {"password": "of a bench"}})
         site = make_site(folder / "site", hierarchy, issuer, bao.url)
         site.settings["vault"]["ca"] = str(bao.ca_path)
         site.settings["perSource"] = {"burst": 100_000, "perSecond": 10_000}
@@ -126,16 +124,7 @@ def _setting() -> Iterator[tuple[Path, int, Attesting, Resident, dict[str, int]]
         bao.trust(site.public_keys)
         running = stack.enter_context(verifier(site))
         machine = stack.enter_context(simulated_machine(hierarchy, HOST_DATA))
-        plan = Plan(
-            workload=Workload("prod", "shop", "payments", "default"),
-            evidence=(EvidenceSource("simulated", machine),),
-            verifier=VerifierPlan(
-                f"https://127.0.0.1:{running.port}", (site.folder / "ca.crt").read_text(), "morphisms-verifier", ""
-            ),
-            vault=Vault(bao.url, bao.ca, "", (("secret", 2),)),
-            secrets=(SecretFile("password", _SECRET, "password", key="password"),),
-            agent="sidecar",
-        )
+        plan = plan_of_a_pod(machine, running, bao)._replace(agent="sidecar")
         pod = Pod(folder / "pod", build_helper(folder / "helper"), plan, lambda: issuer.token(uid="of-a-bench"))
         sidecar = stack.enter_context(resident(pod, reread=1.0))
         sidecar.wait("published")
@@ -157,7 +146,7 @@ class Attesting:
     def __call__(self, count: int) -> int:
         """So many attestations; how many were made."""
         secret = {"data": {"password": f"of a bench, {self._count}"}}
-        self._bao.done("POST", _SECRET.replace("secret/", "secret/data/", 1), secret)
+        self._bao.done("POST", SECRET.replace("secret/", "secret/data/", 1), secret)
         client = Client(self._running.port, self._running.site.folder / "ca.crt")
         for _ in range(count):
             self._count += 1

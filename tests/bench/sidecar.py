@@ -35,7 +35,7 @@ from plan.document import EvidenceSource, Plan, SecretFile, Vault, Workload
 from plan.document import Verifier as VerifierPlan
 from tests.attestation.kms import KMS_HOST_DATA
 from tests.attestation.verifier.attesting import Signer
-from tests.attestation.verifier.process import HOST_DATA, Site, make_site, policy, verifier
+from tests.attestation.verifier.process import HOST_DATA, Site, Verifier, make_site, policy, verifier
 from tests.attestation.verifier.tokens import Issuer
 from tests.sidecar.pod import HOME, Pod
 from tests.support.exec_helper import build_helper
@@ -56,7 +56,7 @@ _PACKAGES = {
 _PROOF_RUNS = 25
 _REPORT_MILLISECONDS = 30  # of the verifier's own machine
 _PROCESSORS = os.cpu_count() or 1
-_SECRET = f"{HOME}/db"
+SECRET = f"{HOME}/db"
 # As the image starts it: isolated and without `site`, packages after the standard library.
 _PATHS = [str(ROOT), sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
 _PYTHON = os.path.realpath(sys.executable)
@@ -285,7 +285,7 @@ class Setting:
         for _ in range(count):
             folder = self._new_folder()
             (folder / "jwt").write_text(self.jwt)
-            secret = _SECRET.replace("secret/", "secret/data/", 1)
+            secret = SECRET.replace("secret/", "secret/data/", 1)
             values = {"url": self.bao.url, "ca": self.bao.ca_path, "mount": MOUNT, "role": ROLE, "secret": secret}
             (folder / "agent.hcl").write_text(_AGENT.format(folder=folder, **values))
             argv = [binary(), "agent", f"-config={folder / 'agent.hcl'}"]
@@ -338,7 +338,7 @@ def _setting(folder: Path) -> Iterator[Setting]:
     hierarchy, issuer = open_hierarchy(folder / "simulated"), Issuer()
     with ExitStack() as stack:
         bao = stack.enter_context(raft_openbao(folder / "openbao"))
-        bao.done("POST", _SECRET.replace("secret/", "secret/data/", 1), {"data": {"password": "of a bench"}})
+        bao.done("POST", SECRET.replace("secret/", "secret/data/", 1), {"data": {"password": "of a bench"}})
         site = make_site(folder / "site", hierarchy, issuer, bao.url)
         site.settings["vault"]["ca"] = str(bao.ca_path)
         site.write_policy("payments", policy())
@@ -350,16 +350,20 @@ def _setting(folder: Path) -> Iterator[Setting]:
         signer.sign(site)
         running = stack.enter_context(verifier(site))
         machine = stack.enter_context(simulated_machine(hierarchy, HOST_DATA))
-        plan = Plan(
-            workload=Workload("prod", "shop", "payments", "default"),
-            evidence=(EvidenceSource("simulated", machine),),
-            verifier=VerifierPlan(
-                f"https://127.0.0.1:{running.port}", (site.folder / "ca.crt").read_text(), "morphisms-verifier", ""
-            ),
-            vault=Vault(bao.url, bao.ca, "", (("secret", 2),)),
-            secrets=(SecretFile("password", _SECRET, "password", key="password"),),
-        )
+        plan = plan_of_a_pod(machine, running, bao)
         yield Setting(folder, bao, plan, build_helper(folder / "helper"), issuer, _jwt(site), signer.demand())
+
+
+def plan_of_a_pod(machine: str, running: Verifier, bao: RaftOpenBao) -> Plan:
+    """A pod that gets one secret as a file."""
+    ca = (running.site.folder / "ca.crt").read_text()
+    return Plan(
+        workload=Workload("prod", "shop", "payments", "default"),
+        evidence=(EvidenceSource("simulated", machine),),
+        verifier=VerifierPlan(f"https://127.0.0.1:{running.port}", ca, "morphisms-verifier", ""),
+        vault=Vault(bao.url, bao.ca, "", (("secret", 2),)),
+        secrets=(SecretFile("password", SECRET, "password", key="password"),),
+    )
 
 
 def _jwt(site: Site) -> str:
