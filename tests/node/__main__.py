@@ -75,6 +75,11 @@ spec:
         - image: {application}
           env:
             - {{name: FILES, value: /morphisms/secrets/db}}
+          securityContext:  # without it Knative warns
+            runAsNonRoot: true
+            allowPrivilegeEscalation: false
+            capabilities: {{drop: [ALL]}}
+            seccompProfile: {{type: RuntimeDefault}}
 """
 _INSTRUCTIONS = """\
 
