@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
 
-from webhook.configuration.model import Configuration
-from webhook.decide import decide
-from webhook.decision import Decision
+from tests.webhook.admission.created_pods import decide_pod
 from webhook.modes import Mode
-from webhook.review import read_review
-from webhook.snapshot import RuntimeClassRecord, Snapshot
 
-_CLASSES = {"kata-qemu-snp": RuntimeClassRecord("kata-qemu-snp", "kata-qemu-snp")}
 _PATHS = ("/mutate/pod", "/validate/pod")
 _DIGEST = "@sha256:" + "0123456789abcdef" * 4
 Pod = dict[str, Any]
@@ -26,21 +20,6 @@ def _pod(annotations: dict[str, str] | None = None, *values: str, **spec: Any) -
     ours = {f"morphisms.dev/{key}" if "/" not in key else key: value for key, value in (annotations or {}).items()}
     metadata = {"name": "app", "namespace": "shop", "annotations": ours}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"containers": [container], **spec}}
-
-
-def _decide(pod: Pod, path: str, mode: Mode) -> Decision:
-    request = {
-        "uid": "u",
-        "kind": {"group": "", "version": "v1", "kind": "Pod"},
-        "resource": {"group": "", "version": "v1", "resource": "pods"},
-        "operation": "CREATE",
-        "namespace": "shop",
-        "userInfo": {"username": "system:serviceaccount:kube-system:replicaset-controller"},
-        "object": pod,
-    }
-    review = {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request}
-    snapshot = Snapshot({"shop": mode}, {}, _CLASSES)
-    return decide(read_review(json.dumps(review).encode(), path), Configuration(), snapshot)
 
 
 _BANK_VAULTS = {"vault.security.banzaicloud.io/vault-addr": "https://vault:8200"}
@@ -69,7 +48,7 @@ _OF_OTHERS = {
 @pytest.mark.parametrize("pod", _OF_OTHERS.values(), ids=_OF_OTHERS)
 @pytest.mark.parametrize("mode", [Mode.ABSENT, Mode.AUDIT, Mode.INJECT])
 def test_a_pod_of_another_injector_is_left_alone_before_enforce(pod: Pod, mode: Mode) -> None:
-    mutation, validation = (_decide(pod, path, mode) for path in _PATHS)
+    mutation, validation = (decide_pod(pod, path, mode) for path in _PATHS)
     assert mutation.outcome == "unchanged"
     assert list(mutation.operations) == []
     assert validation.allowed
@@ -78,7 +57,7 @@ def test_a_pod_of_another_injector_is_left_alone_before_enforce(pod: Pod, mode: 
 
 @pytest.mark.parametrize("pod", _OF_OTHERS.values(), ids=_OF_OTHERS)
 def test_a_pod_of_another_injector_is_denied_in_enforce(pod: Pod) -> None:
-    assert not any(_decide(pod, path, Mode.ENFORCE).allowed for path in _PATHS)
+    assert not any(decide_pod(pod, path, Mode.ENFORCE).allowed for path in _PATHS)
 
 
 @pytest.mark.parametrize("pod", _OF_OTHERS.values(), ids=_OF_OTHERS)
@@ -86,14 +65,14 @@ def test_a_pod_of_another_injector_is_denied_in_enforce(pod: Pod) -> None:
 def test_a_pod_that_two_injectors_claim_is_refused(pod: Pod, mode: Mode) -> None:
     annotations = {**pod["metadata"]["annotations"], "morphisms.dev/inject": "true"}
     both = {**pod, "metadata": {**pod["metadata"], "annotations": annotations}}
-    assert not any(_decide(both, path, mode).allowed for path in _PATHS)
+    assert not any(decide_pod(both, path, mode).allowed for path in _PATHS)
 
 
 def test_a_path_of_the_kv2_api_is_refused_with_the_line_to_write() -> None:
-    decision = _decide(_pod({"inject": "true"}, "vault:secret/data/shop/db#password"), "/mutate/pod", Mode.AUDIT)
+    decision = decide_pod(_pod({"inject": "true"}, "vault:secret/data/shop/db#password"), "/mutate/pod", Mode.AUDIT)
     assert decision.denial is not None
     assert "write secret/shop/db#password" in decision.denial.message
-    decision = _decide(_pod({"secret-db": "secret/data/shop/db"}), "/mutate/pod", Mode.AUDIT)
+    decision = decide_pod(_pod({"secret-db": "secret/data/shop/db"}), "/mutate/pod", Mode.AUDIT)
     assert decision.denial is not None
     assert "write secret/shop/db" in decision.denial.message
 
@@ -104,23 +83,25 @@ def test_a_path_of_the_kv2_api_is_refused_with_the_line_to_write() -> None:
 @pytest.mark.parametrize("value", ["vault:1.6.0", "vault:8200", "vault:", "vault:latest#1", "vault:5000/image:1.2"])
 @pytest.mark.parametrize("mode", Mode)
 def test_text_that_starts_with_vault_does_no_harm(value: str, mode: Mode) -> None:
-    mutation = _decide(_pod(None, value), "/mutate/pod", mode)
+    mutation = decide_pod(_pod(None, value), "/mutate/pod", mode)
     assert mutation.allowed
     assert (mutation.outcome == "mutated") is (mode in (Mode.INJECT, Mode.ENFORCE))
-    assert _decide(mutation.result or _pod(None, value), "/validate/pod", mode).violations == () or mode is Mode.AUDIT
+    assert (
+        decide_pod(mutation.result or _pod(None, value), "/validate/pod", mode).violations == () or mode is Mode.AUDIT
+    )
 
 
 def test_text_in_a_pod_that_opts_in_stays_as_it_is() -> None:
     pod = _pod({"inject": "true", "literal-env": "V2,V3"}, "vault:1.15", "vault:8200", "vault:a/b", "vault:a/b#c")
-    mutation = _decide(pod, "/mutate/pod", Mode.ENFORCE)
+    mutation = decide_pod(pod, "/mutate/pod", Mode.ENFORCE)
     assert mutation.result is not None
     assert mutation.result["spec"]["containers"][0]["env"] == pod["spec"]["containers"][0]["env"]
-    assert _decide(mutation.result, "/validate/pod", Mode.ENFORCE).allowed
+    assert decide_pod(mutation.result, "/validate/pod", Mode.ENFORCE).allowed
 
 
 @pytest.mark.parametrize("mode", Mode)
 def test_a_forgotten_key_is_refused_in_a_pod_that_opts_in(mode: Mode) -> None:
-    decision = _decide(_pod({"inject": "true"}, "vault:secret/shop/db"), "/mutate/pod", mode)
+    decision = decide_pod(_pod({"inject": "true"}, "vault:secret/shop/db"), "/mutate/pod", mode)
     assert decision.denial is not None
     assert "literal-env: V0" in decision.denial.message
 
@@ -129,17 +110,17 @@ def test_a_forgotten_key_is_refused_in_a_pod_that_opts_in(mode: Mode) -> None:
 def test_text_is_still_searched_for_secrets(value: str) -> None:
     pod = _pod({"literal-env": "DB_PASSWORD"})
     pod["spec"]["containers"][0]["env"] = [{"name": "DB_PASSWORD", "value": value}]
-    mutation = _decide(pod, "/mutate/pod", Mode.ENFORCE)
-    found = _decide(mutation.result or pod, "/validate/pod", Mode.ENFORCE)
+    mutation = decide_pod(pod, "/mutate/pod", Mode.ENFORCE)
+    found = decide_pod(mutation.result or pod, "/validate/pod", Mode.ENFORCE)
     assert "secrets/plaintext-env" in {each.rule.id for each in found.violations}
     assert not found.allowed
 
 
 def test_a_bare_reference_is_warned_of_where_it_stays_text() -> None:
-    decision = _decide(_pod(None, "vault:secret/shop/db#password"), "/validate/pod", Mode.AUDIT)
+    decision = decide_pod(_pod(None, "vault:secret/shop/db#password"), "/validate/pod", Mode.AUDIT)
     assert "Vault references alone do not opt in" in decision.warnings[0]
-    assert _decide(_pod(None, "vault:secret/shop/db#password"), "/mutate/pod", Mode.AUDIT).outcome == "unchanged"
-    assert _decide(_pod(None, "vault:secret/shop/db#password"), "/mutate/pod", Mode.INJECT).outcome == "mutated"
+    assert decide_pod(_pod(None, "vault:secret/shop/db#password"), "/mutate/pod", Mode.AUDIT).outcome == "unchanged"
+    assert decide_pod(_pod(None, "vault:secret/shop/db#password"), "/mutate/pod", Mode.INJECT).outcome == "mutated"
 
 
 # Annotations that are mistyped or do nothing.
@@ -149,7 +130,7 @@ def test_a_bare_reference_is_warned_of_where_it_stays_text() -> None:
 @pytest.mark.parametrize("mode", Mode)
 @pytest.mark.parametrize("path", _PATHS)
 def test_an_unusable_inject_is_refused(value: str, mode: Mode, path: str) -> None:
-    decision = _decide(_pod({"inject": value}), path, mode)
+    decision = decide_pod(_pod({"inject": value}), path, mode)
     assert decision.denial is not None
     assert 'morphisms.dev/inject is neither "true" nor "false"' in decision.denial.message
 
@@ -171,7 +152,7 @@ _FAULTS = {
 def test_an_unusable_annotation_is_answered_in_every_mode(
     annotations: dict[str, str], message: str, mode: Mode
 ) -> None:
-    decision = _decide(_pod(annotations), "/validate/pod", mode)
+    decision = decide_pod(_pod(annotations), "/validate/pod", mode)
     said = decision.denial.message if decision.denial else "\n".join(decision.warnings)
     assert message in said
     assert decision.allowed is (mode is not Mode.ENFORCE)

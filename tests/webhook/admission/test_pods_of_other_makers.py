@@ -13,22 +13,16 @@ Written from their sources, at these commits:
 from __future__ import annotations
 
 import copy
-import json
 from typing import Any
 
 import jsonpatch
 import pytest
 
-from webhook.configuration.model import Configuration
-from webhook.decide import decide
-from webhook.decision import Decision
+from tests.webhook.admission.created_pods import decide_pod
 from webhook.modes import Mode
-from webhook.review import read_review
-from webhook.snapshot import RuntimeClassRecord, Snapshot
 
 Json = dict[str, Any]
 _IMAGE = "r.example/app@sha256:" + "0123456789abcdef" * 4
-_CLASSES = {"kata-qemu-snp": RuntimeClassRecord("kata-qemu-snp", "kata-qemu-snp")}
 _INIT = "morphisms-init"
 _OWN_SECRET = {"morphisms.dev/secret-db": "~/db#password"}
 _KNATIVE_LABELS = {"serving.knative.dev/service": "app", "serving.knative.dev/revision": "app-00001"}
@@ -128,24 +122,8 @@ _WITH_SECRETS = {
 }
 
 
-def _decide(pod: Json, path: str, mode: Mode) -> Decision:
-    request = {
-        "uid": "u",
-        "kind": {"group": "", "version": "v1", "kind": "Pod"},
-        "resource": {"group": "", "version": "v1", "resource": "pods"},
-        "operation": "CREATE",
-        "namespace": "shop",
-        "userInfo": {"username": "system:serviceaccount:kube-system:replicaset-controller"},
-        "object": pod,
-    }
-    review = {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request}
-    return decide(
-        read_review(json.dumps(review).encode(), path), Configuration(), Snapshot({"shop": mode}, {}, _CLASSES)
-    )
-
-
 def _injected(pod: Json, mode: Mode) -> Json:
-    found: Json = jsonpatch.apply_patch(pod, list(_decide(pod, "/mutate/pod", mode).operations))
+    found: Json = jsonpatch.apply_patch(pod, list(decide_pod(pod, "/mutate/pod", mode).operations))
     return found
 
 
@@ -177,8 +155,8 @@ def _mounts(pod: Json) -> dict[str, set[str]]:
 )
 def test_the_mode_alone_decides_about_a_pod_that_names_no_secret(maker: str, mode: Mode, outcome: str) -> None:
     """None of what these makers add looks like a secret, nor like an opt-in."""
-    assert _decide(_SHAPES[maker], "/mutate/pod", mode).outcome == outcome
-    decision = _decide(_injected(_SHAPES[maker], mode), "/validate/pod", mode)
+    assert decide_pod(_SHAPES[maker], "/mutate/pod", mode).outcome == outcome
+    decision = decide_pod(_injected(_SHAPES[maker], mode), "/validate/pod", mode)
     assert decision.allowed
     by_injection = {"placement/runtime-class", "placement/node-affinity", "secrets/init-container"}
     assert {each.rule.id for each in decision.violations} == (by_injection if mode is Mode.AUDIT else set())
@@ -199,14 +177,14 @@ def test_the_serving_container_alone_gets_the_services_secret(maker: str, servin
     pod = _injected(_with(_SHAPES[maker], _OWN_SECRET), mode)
     assert {name for name, volumes in _mounts(pod).items() if volumes} == {_INIT, serving}
     assert _mounts(pod)[serving] == {"morphisms-secrets"}
-    decision = _decide(pod, "/validate/pod", mode)
+    decision = decide_pod(pod, "/validate/pod", mode)
     assert decision.allowed
     assert decision.violations == ()
 
 
 def test_an_author_of_a_container_source_writes_the_whole_path() -> None:
     """It belongs to no Knative Service, so `~/` has no meaning there."""
-    denied = _decide(_with(_SHAPES["ContainerSource"], _OWN_SECRET), "/mutate/pod", Mode.INJECT)
+    denied = decide_pod(_with(_SHAPES["ContainerSource"], _OWN_SECRET), "/mutate/pod", Mode.INJECT)
     assert "secrets/annotations" in {each.rule.id for each in denied.violations}
     assert denied.outcome == "denied"
     whole = {"morphisms.dev/secret-db": "secret/shop/heartbeats#password"}
@@ -218,7 +196,7 @@ def test_an_author_of_a_container_source_writes_the_whole_path() -> None:
 def test_a_function_has_no_command_and_is_told_to_add_one_for_a_variable() -> None:
     function = _function({"name": "API_KEY", "value": "vault:~/api#key"})
     for mode in (Mode.AUDIT, Mode.INJECT, Mode.ENFORCE):
-        decision = _decide(function, "/mutate/pod", mode)
+        decision = decide_pod(function, "/mutate/pod", mode)
         assert decision.outcome == "denied"
         assert any(each.field == "spec.containers[0].command" for each in decision.violations)
 
@@ -233,6 +211,6 @@ def test_a_function_has_no_command_and_is_told_to_add_one_for_a_variable() -> No
 )
 def test_a_kubernetes_secret_that_the_maker_adds_is_recorded_and_in_enforce_denied(maker: str, rule: str) -> None:
     for mode in (Mode.AUDIT, Mode.INJECT, Mode.ENFORCE):
-        decision = _decide(_injected(_WITH_SECRETS[maker], mode), "/validate/pod", mode)
+        decision = decide_pod(_injected(_WITH_SECRETS[maker], mode), "/validate/pod", mode)
         assert rule in {each.rule.id for each in decision.violations}
         assert decision.allowed == (mode is not Mode.ENFORCE)
