@@ -83,7 +83,7 @@ class Knative:
             [binary(KNATIVE, name)],
             log,
             self._cluster.keeper,
-            environment={**common, **environment},
+            environment={**self._cluster.place.environment, **common, **environment},
             stop_seconds=2,
         )
 
