@@ -31,6 +31,7 @@ _MUTATING = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations
 _CLASSES = "/apis/node.k8s.io/v1/runtimeclasses"
 _KNATIVE = "system:serviceaccount:knative-serving:controller"
 _OURS = "system:serviceaccount:morphisms-system:morphisms-webhook"
+_SCANNER = "system:serviceaccount:morphisms-system:morphisms-scanner"
 _WRITE = ["get", "list", "create", "update", "patch", "delete", "deletecollection"]
 _GROUPS = ["", "apps", "batch", "node.k8s.io", "admissionregistration.k8s.io"]
 _DRY = {"dryRun": "All"}
@@ -50,7 +51,7 @@ def guarded(_programs: None) -> Iterator[ControlPlane]:
         cluster.admin.create(_CLASSES, _runtime_class("kata-qemu-snp", "kata-qemu-snp"))
         cluster.admin.create(_CLASSES, _runtime_class("runc", "runc"))
         cluster.admin.create(_NAMESPACES, _new_namespace("morphisms-system", None))
-        _bind(cluster.admin, "everything", "mallory", "boss", _OURS, _KNATIVE)
+        _bind(cluster.admin, "everything", "mallory", "boss", _OURS, _SCANNER, _KNATIVE)
         _bind(cluster.admin, "morphisms-loosen", "boss")
         _bind(cluster.admin, "morphisms-break-glass", "boss")
         _register(cluster.admin)
@@ -518,8 +519,25 @@ def test_who_writes_in_our_namespace_does_not_write_our_config_maps(guarded: Con
             assert _refused(user.request("DELETE", _MAPS, query=_DRY), "configmap-guard")
         assert boss.request("DELETE", path, query=_DRY).status == 200
     assert _create(mallory, _MAPS, _config_map("theirs")).status == 201
+    templates = f"{_MAPS}/morphisms-webhook-templates"
+    assert _refused(_patch(guarded.user(_SCANNER), templates, {"data": {"a": "other"}}), "configmap-guard")
     elsewhere = f"{_NAMESPACES}/{_namespace(guarded, 'enforce')}/configmaps"
     assert _create(mallory, elsewhere, _config_map("morphisms-webhook")).status == 201
+
+
+def test_the_scanner_alone_says_what_it_probed(guarded: ControlPlane) -> None:
+    """A forged ConfigMap would have preflight call a namespace ready whose pods reach no verifier."""
+    scanner, path = guarded.user(_SCANNER), f"{_MAPS}/morphisms-probes"
+    probes = _config_map("morphisms-probes", **{"probes.json": "{}"})
+    for user in (guarded.user("mallory"), guarded.user(_OURS)):
+        assert _refused(_create(user, _MAPS, probes), "configmap-guard")
+    assert scanner.request("POST", _MAPS, probes).status == 201
+    change = {"data": {"probes.json": '{"version": 1}'}}
+    for user in (guarded.user("mallory"), guarded.user(_OURS)):
+        assert _refused(_patch(user, path, change), "configmap-guard")
+        assert _refused(user.request("DELETE", path, query=_DRY), "configmap-guard")
+    assert _patch(scanner, path, change).status == 200
+    assert guarded.user("boss").request("DELETE", path, query=_DRY).status == 200
 
 
 def test_who_is_exempt_and_who_says_so_only(guarded: ControlPlane) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Final
 from webhook.scanner.untyped import mapping, mappings
 
 DIGESTS: Final[Mapping[str, str]] = {
-    "configmap-guard": "06627960c40eb6fb620fabe304d1a9c8e23f8f22480482e94eebef65e68f20b0",
+    "configmap-guard": "2797789cdf2d58634dbadcb8f4825165af23779a8177fd16ba487189f538096a",
     "configuration-guard": "758c663f9836c408c22a0328c86191aed521e69d87c072fc2ab4b154b3999dd9",
     "injection-present": "b37005b74c8acca5f72348d86d719ce2a6b8bea468da347acb5877f20359e80c",
     "knative-labels": "2df5e5ebe8fc99143241130694fe84582433849b2d0e6321a536134acb7ecc18",
