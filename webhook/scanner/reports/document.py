@@ -19,6 +19,13 @@ MANAGED_BY: Final = ("app.kubernetes.io/managed-by", "morphisms")
 CLUSTER_REPORT: Final = "morphisms"
 """The name of the cluster's report."""
 
+RESULT_ID: Final = "resultID"
+"""The property by which Policy Reporter tells results apart.
+
+Without it the reader makes an id of scope, rule, result, category and message, and keeps one of several results that
+differ in their fields alone.
+"""
+
 CONTENT: Final = f"{PREFIX}content"
 CLEAN_SINCE: Final = f"{PREFIX}clean-since"
 
@@ -73,7 +80,7 @@ def make_report(
             "scored": each.result in ("pass", "fail"),
             "message": each.message,
             "timestamp": seconds,
-            "properties": {**dict(each.properties), **properties},
+            "properties": {**dict(each.properties), **properties, RESULT_ID: _result_id(workload, each)},
             **({} if each.resource is None else {"resources": [_reference(each.resource)]}),
         }
         for each in results
@@ -116,6 +123,14 @@ def _reference(identity: ObjectId) -> dict[str, str]:
         "uid": identity.uid,
     }
     return {key: value for key, value in members.items() if value}
+
+
+def _result_id(workload: ObjectId | None, result: Result) -> str:
+    """Unique in the cluster, and the same in each pass that finds the same."""
+    subject = result.resource if workload is None else workload
+    field = dict(result.properties).get("field", "")
+    parts = [subject and _reference(subject), result.rule, result.result, result.message, field]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
 def _digest(results: Sequence[Result], summary: Mapping[str, int]) -> str:
