@@ -27,6 +27,7 @@ SERVICES: Final = (
     *("story/everything", "story/several", "story/scaled", "story/split", "story/rotated"),
     *("failing/sealed", "failing/memory", "failing/killed", "failing/restarted", "failing/absent"),
     *("attack/victim", "attack/second"),
+    *("mesh-before/init-container", "mesh-before/cni", "mesh-after/init-container", "mesh-after/cni"),
 )
 """NAMESPACE/SERVICE that the verifier knows from the start."""
 PATIENCE_SECONDS: Final = 600.0
