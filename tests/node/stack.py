@@ -25,7 +25,7 @@ from tests.node.sandbox import Sandbox
 SERVICES: Final = (
     *("shop/payments", "desk/forgotten", "desk/many", "desk/kept"),
     *("story/everything", "story/several", "story/scaled", "story/split", "story/rotated"),
-    *("failing/sealed", "failing/memory", "failing/killed", "failing/restarted", "failing/absent"),
+    *("failing/sealed", "failing/memory", "failing/killed", "failing/restarted", "failing/absent", "failing/swallowed"),
     *("attack/victim", "attack/second"),
     *("mesh-before/init-container", "mesh-before/cni", "mesh-after/init-container", "mesh-after/cni"),
 )

@@ -85,6 +85,38 @@ def test_a_sealed_vault_is_named_and_waited_for(failing: Stack) -> None:
     assert _file(failing, "sealed-00001") == digest("of sealed")
 
 
+def test_a_verifier_that_swallows_packets_is_tried_again_and_named(failing: Stack) -> None:
+    """As a NetworkPolicy does, or a firewall: nothing refuses, nothing answers."""
+    path = f"/api/v1/namespaces/{KMS_NAMESPACE}/pods"
+    (verifier,) = failing.admin.items(path, labelSelector="app.kubernetes.io/component=verifier")
+    with _dropped(failing, verifier["status"]["podIP"]):
+        _apply(failing, "swallowed")
+        # A line per try. A try that nothing bounds would take the whole deadline, so there would be none.
+        until(lambda: _tries(failing, "swallowed") > 3, _PATIENCE_SECONDS)
+        assert "[verifier-unreachable" in _told(failing, "swallowed")
+        _described(failing, "swallowed", "verifier-unreachable")
+    failing.ready_pod(NAMESPACE, "swallowed", seconds=_PATIENCE_SECONDS)
+    assert _file(failing, "swallowed-00001") == digest("of swallowed")
+
+
+def test_the_reason_outlives_the_pod_that_knative_deletes_at_its_deadline(failing: Stack) -> None:
+    """The verifier has no record of this Service, and its Revision gives up."""
+    _apply(failing, "late", {"serving.knative.dev/progress-deadline": "30s"})
+    path = f"/apis/serving.knative.dev/v1/namespaces/{NAMESPACE}/services"
+
+    def given_up(services: list[Object]) -> bool:
+        return any(
+            condition["type"] == "ConfigurationsReady" and condition["status"] == "False"
+            for each in services
+            if each["metadata"]["name"] == "late"
+            for condition in each.get("status", {}).get("conditions", ())
+        )
+
+    failing.admin.until(path, given_up, seconds=_PATIENCE_SECONDS)
+    failing.gone(NAMESPACE, "late", seconds=_PATIENCE_SECONDS)
+    assert re.search(r"morphisms explain \w+ \[verifier-refused", _described(failing, "late", "verifier-refused"))
+
+
 @pytest.fixture(scope="module")
 def resident(failing: Stack) -> Object:
     """The one pod of a Service that keeps renewing, ready."""
@@ -185,6 +217,26 @@ def _unseal_key(failing: Stack) -> str:
     found = re.search(r"Unseal Key: (\S+)", log)
     assert found is not None
     return found[1]
+
+
+@contextlib.contextmanager
+def _dropped(failing: Stack, address: str) -> Iterator[None]:
+    """Packets of pods to this address vanish, in the node's own network alone."""
+    rule = ("FORWARD", "-d", address, "-j", "DROP")
+    failing.sandbox.run("iptables", "-w", "-I", *rule)
+    try:
+        yield
+    finally:
+        failing.sandbox.run("iptables", "-w", "-D", *rule)
+
+
+def _tries(failing: Stack, name: str) -> int:
+    """How often one container of the Service's pod has said that it tries again."""
+    for pod in failing.pods(NAMESPACE, name):
+        words = ("-n", NAMESPACE, "logs", pod["metadata"]["name"], "-c", "morphisms-init")
+        log = failing.admin.kubectl(*words, check=False).out
+        return log.count('"retry"')
+    return 0
 
 
 @contextlib.contextmanager
