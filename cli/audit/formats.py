@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 from xml.etree import ElementTree
 
-from cli.audit.words import CLASSES, SEVERITIES, mode_word
+from cli.audit.words import CLASSES, NEVER_LOOKED_AT, SEVERITIES, mode_word
 from cli.live.workloads import Evaluations
 from cli.support.junit import xml_document, xml_text
 from cli.support.sarif import LEVELS, sarif_log, suppression
@@ -32,6 +32,7 @@ def text(found: Evaluations, *, colour: bool) -> str:
     for namespace in found.namespaces:
         lines += [*_namespace(found, namespace, colour=colour), ""]
     lines += [f"not looked at: {printable(each)}" for each in found.not_read]
+    lines += [f"never looked at: {each}" for each in NEVER_LOOKED_AT]
     if found.outside:
         lines.append(f"{found.outside} objects are in namespaces that admission never looks at")
     return "\n".join([*lines, summary(found)]) + "\n"
@@ -98,6 +99,7 @@ def as_json(found: Evaluations) -> str:
         ],
         "workloads": [_workload_object(each) for each in found.evaluations],
         "notLookedAt": found.not_read,
+        "neverLookedAt": list(NEVER_LOOKED_AT),
         "objectsOutside": found.outside,
     }
     return json.dumps(document, indent=2) + "\n"

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime
 
-from cli.audit.words import CLASSES, SEVERITIES, edit_command, mode_word
+from cli.audit.words import CLASSES, NEVER_LOOKED_AT, SEVERITIES, edit_command, mode_word
 from cli.live.workloads import Evaluations
 from cli.support.page import cell, choice, findings, table, text, whole
 from plan.layout import VERSION
@@ -35,6 +35,8 @@ def _summary(found: Evaluations) -> Iterator[str]:
         yield f"<li>{classes[kind]} findings: {word}</li>\n"
     for each in found.not_read:
         yield f'<li class="bad">not looked at: {text(each)}</li>\n'
+    for each in NEVER_LOOKED_AT:
+        yield f"<li>never looked at: {text(each)}</li>\n"
     if found.outside:
         yield f"<li>{found.outside} objects are in namespaces that admission never looks at</li>\n"
     yield "</ul>\n</section>\n"

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from cli.audit import formats
 from cli.audit.page import page
-from cli.audit.words import SEVERITIES
+from cli.audit.words import NEVER_LOOKED_AT, SEVERITIES
 from cli.live.cluster import read_cluster
 from cli.live.connection import UNREACHABLE, add_cluster, with_cluster
 from cli.live.workloads import Evaluations, evaluate_cluster
@@ -38,7 +38,7 @@ Without -n and -A it looks at the namespaces that have a mode.
    "namespaces": [{"name", "mode", "ready", "workloads", "readyWorkloads"}],
    "workloads": [{"apiVersion", "kind", "namespace", "name", "ready", "exempt", "notes",
      "findings": [{"rule", "severity", "class", "field", "message", "action", "actionNow", "link", "exceptedUntil"}]}],
-   "notLookedAt": [TEXT], "objectsOutside"}
+   "notLookedAt": [TEXT], "neverLookedAt": [TEXT], "objectsOutside"}
 `action` is what the mode that is asked about does, `actionNow` what the namespace's present mode does.
 Later versions may add members, and keep the meaning of these.
 
@@ -92,6 +92,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.output != "text":
         for each in found.not_read:
             say(f"not looked at: {each}")
+        for each in NEVER_LOOKED_AT:
+            say(f"never looked at: {each}")
         say(formats.summary(found))
     against = any(formats.counts_against(each, fail_on) for each in found.findings)
     return FOUND if against or found.not_read else CLEAN

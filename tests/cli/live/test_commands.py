@@ -71,6 +71,20 @@ def test_what_may_not_be_listed_is_named_and_nothing_is_ready(run: Run, path: st
     assert "shop (audit): not ready" in done.out
 
 
+@pytest.mark.parametrize("form", ["text", "json", "sarif", "junit", "html"])
+def test_a_reader_learns_what_no_audit_looks_at_and_a_clean_cluster_stays_clean(run: Run, form: str) -> None:
+    cluster = _shop(deployment("shop", "web"))
+    done = run(cluster, "audit", "-o", form)
+    assert done.code == 0
+    # Forms for programs are beside lines for people.
+    people = [done.out] if form == "text" else [done.out, done.err] if form in ("json", "html") else [done.err]
+    for shown in people:
+        assert "sh.helm.release.v1.*" in shown
+        assert "objects of other kinds that have a pod template" in shown
+    asked = [path for _, path in cluster.asked]
+    assert not any("secrets" in path or "argoproj" in path for path in asked)
+
+
 def test_without_morphisms_in_the_cluster_a_configuration_has_to_be_given(run: Run, tmp_path: Path) -> None:
     cluster = _shop(deployment("shop", "web"))
     del cluster.objects[f"{SYSTEM}/morphisms-webhook"]
