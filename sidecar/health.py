@@ -1,5 +1,8 @@
 """Startup and liveness probes: plain HTTP, answered by a thread of its own while the main thread waits for Vault.
 
+A startup probe is held until the secrets are published, because a kubelet that hears "not yet" asks again a whole
+second later, and the application waits for that second.
+
 Everyone in the cluster can connect. So the server takes only GET and HEAD, one request per connection, bounded in size,
 time and number, and answers with a state and reason codes that name no secret.
 """
@@ -25,6 +28,9 @@ MAX_CONNECTIONS: Final = 32
 _TAKEN: Final = (errno.EADDRINUSE, errno.EACCES)
 MAX_REQUEST: Final = 4096  # the kubelet's has some 120 bytes
 REQUEST_SECONDS: Final = 2.0  # its probe waits for one
+# Within the probe's timeout of one second; the next probe comes one second after the held one.
+HOLD_SECONDS: Final = 0.9
+_LOOK_SECONDS: Final = 0.01  # how soon a held probe hears of the publication
 # Each task has a deadline far below; a loop that has not come round for so long is stuck.
 STUCK_SECONDS: Final = 900.0
 
@@ -62,14 +68,16 @@ class _Connection:
     socket: socket.socket
     ends: float
     received: bytearray = field(default_factory=bytearray)
+    is_held: bool = False
+    """A startup probe that waits for the publication. Nothing more is read from it."""
 
 
 class HealthServer:
-    """The server; `address` with port 0 takes any free one."""
+    """The server on a socket of `listen`."""
 
-    def __init__(self, address: tuple[str, int], status: Status) -> None:
+    def __init__(self, listener: socket.socket, status: Status) -> None:
         self._status = status
-        self._listener = _listen(address)
+        self._listener = listener
         self._listener.setblocking(False)
         self.port = int(self._listener.getsockname()[1])
         self._selector = selectors.DefaultSelector()
@@ -93,13 +101,17 @@ class HealthServer:
                 elif (caller := self._connections.get(key.fd)) is not None and caller.socket is key.fileobj:
                     self._receive(caller)
             now = time.monotonic()
-            for caller in [each for each in self._connections.values() if each.ends <= now]:
-                self._drop(caller)
+            for caller in list(self._connections.values()):
+                if caller.is_held and (self._status.published or caller.ends <= now):
+                    self._respond(caller)
+                elif caller.ends <= now:
+                    self._drop(caller)
 
     def _select_timeout(self) -> float | None:
         if not self._connections:
             return None
-        return max(0.0, min(each.ends for each in self._connections.values()) - time.monotonic())
+        left = max(0.0, min(each.ends for each in self._connections.values()) - time.monotonic())
+        return min(left, _LOOK_SECONDS) if any(each.is_held for each in self._connections.values()) else left
 
     def _accept(self) -> None:
         try:
@@ -124,11 +136,21 @@ class HealthServer:
             received = b""
         caller.received += received
         if b"\r\n\r\n" in caller.received:
-            self._answer(caller, *self._route(bytes(caller.received)), head_only=caller.received.startswith(b"HEAD "))
+            if not self._status.published and caller.received.startswith(_STARTUP_PROBES):
+                self._hold(caller)
+            else:
+                self._respond(caller)
         elif len(caller.received) > MAX_REQUEST:
             self._answer(caller, 431, {"state": "request too large"})
         elif not received:
             self._drop(caller)
+
+    def _hold(self, caller: _Connection) -> None:
+        caller.is_held, caller.ends = True, time.monotonic() + HOLD_SECONDS
+        self._selector.unregister(caller.socket)
+
+    def _respond(self, caller: _Connection) -> None:
+        self._answer(caller, *self._route(bytes(caller.received)), head_only=caller.received.startswith(b"HEAD "))
 
     def _route(self, request: bytes) -> tuple[int, dict[str, Any]]:
         words = request.split(b"\r\n", 1)[0].split(b" ")
@@ -150,11 +172,13 @@ class HealthServer:
         self._drop(caller)
 
     def _drop(self, caller: _Connection) -> None:
-        self._selector.unregister(caller.socket)
+        if not caller.is_held:
+            self._selector.unregister(caller.socket)
         del self._connections[caller.socket.fileno()]
         caller.socket.close()
 
 
+_STARTUP_PROBES: Final = tuple(f"{method} {STARTUP_PATH} HTTP/1.".encode() for method in ("GET", "HEAD"))
 _WORDS: Final = {
     200: "OK",
     400: "Bad Request",
@@ -165,8 +189,11 @@ _WORDS: Final = {
 }
 
 
-def _listen(address: tuple[str, int]) -> socket.socket:
-    """Listen on all of the pod's addresses: the kubelet connects to the pod's IP, of either family."""
+def listen(address: tuple[str, int]) -> socket.socket:
+    """Listen on all of the pod's addresses: the kubelet connects to the pod's IP, of either family.
+
+    Port 0 takes any free one. A probe that connects from now on waits for its answer. Raises SidecarError.
+    """
     host, port = address
     try:
         return _bound(host, port)

@@ -73,10 +73,14 @@ def run(environment: Mapping[str, str], paths: PodPaths, mode: Mode = "provide")
             return show(optional, as_json=mode == "report as JSON")
         plan = _plan(environment)
         if plan.agent == "sidecar":
+            # The kubelet's first probe comes before TLS and cryptography are loaded; it finds the port and waits.
+            from sidecar.health import listen
+
+            listener = listen(paths.health)
             from sidecar.renew.renewer import publish_and_renew
 
             _collect_garbage()
-            publish_and_renew(plan, paths, events, shutdown)
+            publish_and_renew(plan, paths, events, shutdown, listener)
         else:
             provide(plan, paths, events, shutdown)
     except SidecarError as error:

@@ -6,6 +6,7 @@ each task returns when it is due again, and one that failed runs again after a p
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -33,11 +34,16 @@ LONGEST_SLEEP: Final = 15.0
 PAUSE_SECONDS: Final = 30.0  # more than a clock is corrected by while a guest runs
 
 
-def publish_and_renew(plan: Plan, paths: PodPaths, events: Events, shutdown: ShutdownSignal) -> None:
-    """Publish, then keep it current until SIGTERM. Raises SidecarError before the first publication."""
+def publish_and_renew(
+    plan: Plan, paths: PodPaths, events: Events, shutdown: ShutdownSignal, listener: socket.socket
+) -> None:
+    """Publish, then keep it current until SIGTERM; probes are answered at `listener`.
+
+    Raises SidecarError before the first publication.
+    """
     renewer = Renewer(plan, paths, events, shutdown)
     try:
-        renewer.start()
+        renewer.start(listener)
         renewer.run()
     except StoppedError:
         if not renewer.status.published:
@@ -74,9 +80,9 @@ class Renewer:
             Task.CLEANUP: self._clean_up,
         }
 
-    def start(self) -> None:
+    def start(self, listener: socket.socket) -> None:
         """Publish for the first time, as `agent: init` does, and keep the token. Raises SidecarError."""
-        health = HealthServer(self._paths.health, self.status)
+        health = HealthServer(listener, self.status)
         health.start()
         service, count = self._plan.workload.service, len(self._secrets.wanted)
         self._events.info("started", service=service, secrets=count, health_port=health.port)

@@ -16,7 +16,16 @@ import pytest
 
 from kbs.messages import TOKEN_PATH
 from sidecar.errors import SidecarError
-from sidecar.health import MAX_CONNECTIONS, MAX_REQUEST, REQUEST_SECONDS, STUCK_SECONDS, HealthServer, Status
+from sidecar.health import (
+    HOLD_SECONDS,
+    MAX_CONNECTIONS,
+    MAX_REQUEST,
+    REQUEST_SECONDS,
+    STUCK_SECONDS,
+    HealthServer,
+    Status,
+    listen,
+)
 from sidecar.reasons import Exit
 from tests.attestation.verifier.process import Verifier
 from tests.sidecar.front import Request, Spoilt, front
@@ -33,7 +42,7 @@ def status() -> Status:
 
 @pytest.fixture
 def health(status: Status) -> HealthServer:
-    server = HealthServer(("127.0.0.1", 0), status)
+    server = HealthServer(listen(("127.0.0.1", 0)), status)
     server.start()
     return server
 
@@ -84,6 +93,44 @@ def test_a_loop_that_does_not_come_round_is_stuck(status: Status, monkeypatch: p
     assert status.answer("/livez")[0] == 503
     status.heartbeat()
     assert status.answer("/livez")[0] == 200
+
+
+def test_a_startup_probe_hears_of_the_publication_on_the_connection_that_it_opened(
+    health: HealthServer, status: Status
+) -> None:
+    """A kubelet that heard "not yet" would ask again a second later, and the application would wait for that."""
+    with connect(health) as connection:
+        connection.sendall(b"GET /startupz HTTP/1.1\r\n\r\n")
+        assert get(health, "/livez")[0] == 200, "others are answered meanwhile"
+        status.published = 1
+        assert read(connection).startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_startup_probe_is_told_not_yet_before_its_timeout(health: HealthServer) -> None:
+    started = time.monotonic()
+    assert get(health, "/startupz")[0] == 503
+    assert time.monotonic() - started >= HOLD_SECONDS
+
+
+def test_a_probe_that_connects_before_the_server_runs_is_answered(status: Status) -> None:
+    """The port is open before TLS and cryptography are loaded."""
+    listener = listen(("127.0.0.1", 0))
+    with socket.create_connection(listener.getsockname(), 5) as connection:
+        connection.sendall(b"GET /startupz HTTP/1.1\r\n\r\n")
+        HealthServer(listener, status).start()
+        status.published = 1
+        assert read(connection).startswith(b"HTTP/1.1 200 ")
+
+
+def test_held_probes_keep_no_one_out(health: HealthServer, status: Status) -> None:
+    held = [connect(health) for _ in range(2 * MAX_CONNECTIONS)]
+    for each in held:
+        each.sendall(b"GET /startupz HTTP/1.1\r\n\r\n")
+    assert get(health, "/livez")[0] == 200
+    status.published = 1
+    assert get(health, "/startupz")[0] == 200
+    for each in held:
+        each.close()
 
 
 @pytest.mark.parametrize(
@@ -150,18 +197,18 @@ def test_a_connection_reset_harms_no_other(health: HealthServer) -> None:
     assert get(health, "/livez")[0] == 200
 
 
-def test_a_port_that_is_taken_is_a_reason(health: HealthServer, status: Status) -> None:
+def test_a_port_that_is_taken_is_a_reason(health: HealthServer) -> None:
     with pytest.raises(SidecarError, match="cannot listen on port") as caught:
-        HealthServer(("127.0.0.1", health.port), status)
+        listen(("127.0.0.1", health.port))
     assert caught.value.reason == "health-port"
 
 
 _EVERYWHERE = """
 import socket, sys
-from sidecar.health import HealthServer, Status
+from sidecar.health import HealthServer, Status, listen
 status = Status()
 status.published = 1
-health = HealthServer(("::", 0), status)
+health = HealthServer(listen(("::", 0)), status)
 health.start()
 for address in sys.argv[1:]:
     with socket.create_connection((address, health.port), 5) as connection:
