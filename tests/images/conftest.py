@@ -1,19 +1,21 @@
-"""Root file systems, assembled once a run, with the generator that the Dockerfile's build stage installs."""
+"""Root file systems, assembled once a run on kept foundations.
+
+The generator is the one that the Dockerfile's build stage installs.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from tests.images import foundations
 from tests.support import packages
-from tools.images.rootfs import SOURCE
 from tools.images.targets import PACKAGES, PYTHON, TARGETS, Target
 
 # A read-only mount in a mount namespace of its own, as a container with a read-only root has it; then another user.
@@ -54,28 +56,29 @@ def assemble(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Image]
     packages.require(make="make", cc="gcc", strip="binutils")
     if missing := [tool for tool in ("ldd", "dpkg-query") if shutil.which(tool) is None]:
         pytest.skip(f"the images' files are assembled from Debian's libraries; not here: {', '.join(missing)}")
-    tools = tmp_path_factory.mktemp("tools")
-    subprocess.run([sys.executable, "-m", "venv", tools], check=True)
-    python = tools / "bin" / "python"
-    options = ["--quiet", "--disable-pip-version-check", "--require-hashes", "--only-binary", ":all:"]
-    locked = ["--requirement", str(SOURCE / "tools/images/generator.txt")]
-    subprocess.run([python, "-m", "pip", "install", *options, *locked], check=True)
 
     def make(name: str) -> Image:
         folder = tmp_path_factory.mktemp(name)
-        root = folder / "rootfs"
-        for part in ("foundation", "own"):
-            words = [part, name, str(root), str(folder / "environment")]
-            subprocess.run([python, "-m", "tools.images.rootfs", *words], cwd=SOURCE, check=True)
-        return Image(TARGETS[name], root)
+        foundations.lay(foundations.kept() / "tools", name, folder)
+        return _with_own(name, folder / "rootfs", folder / "environment")
 
     return make
 
 
 @pytest.fixture(scope="session")
-def images(assemble: Callable[[str], Image]) -> dict[str, Image]:
-    """All three."""
-    return {name: assemble(name) for name in TARGETS}
+def images(assemble: Callable[[str], Image], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Image]:
+    """All three, on copies of the kept foundations."""
+    made = {}
+    for name in TARGETS:
+        kept, root = foundations.kept() / name, tmp_path_factory.mktemp(name) / "rootfs"
+        shutil.copytree(kept / "rootfs", root, symlinks=True)
+        made[name] = _with_own(name, root, kept / "environment")
+    return made
+
+
+def _with_own(name: str, root: Path, environment: Path) -> Image:
+    foundations.run_part(foundations.kept() / "tools", "own", name, root, environment)
+    return Image(TARGETS[name], root)
 
 
 @pytest.fixture(params=list(TARGETS))
