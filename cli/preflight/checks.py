@@ -31,6 +31,15 @@ _ONLY_FROM_WITHIN: Final = {
     Check.CLUSTER_NAME: ("whether the verifier knows this cluster and its issuer", "docs/verifier.md"),
     Check.KEY_SET: ("whether the verifier has the cluster's present token keys", _PROBES),
 }
+# Kinds whose pod template the API server keeps as it was created.
+_IN_PLACE_OF_A_CHANGE: Final = {
+    "Revision": (
+        "cannot be changed: change what makes it, then take away its traffic and tags, or"
+        " `kubectl delete revisions.serving.knative.dev {where}`"
+    ),
+    "Pod": "cannot be changed: `kubectl delete pods {where}`, then create it with the change",
+    "Job": "cannot be changed: `kubectl delete jobs {where}`, then create it with the change",
+}
 # Our registrations and guards are called so (manifests/).
 _OURS: Final = "morphisms"
 
@@ -48,6 +57,9 @@ def workloads(evaluations: Sequence[Evaluation], target: Mode) -> Iterator[Line]
             if finding not in each.denying:
                 text = f"{title}: [{finding.rule}] {finding.message}"
                 yield Line("workload", State.NOT_EVALUATED, text, finding.link, finding.rule)
+        if each.denying and (how := _IN_PLACE_OF_A_CHANGE.get(each.object.kind)):
+            where = f"-n {printable(each.object.namespace)} {printable(each.object.name)}"
+            yield Line("workload", State.NOTE, f"{title} {how.format(where=where)}", _ROLLOUT)
         if each.exempt:
             yield Line("workload", State.NOTE, f"{title}: outside the policy: {each.exempt}", _RULES)
         ready += each.is_ready

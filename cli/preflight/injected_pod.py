@@ -18,6 +18,7 @@ from webhook.snapshot import Snapshot
 from webhook.wellknown import KNATIVE_GROUP
 
 _RESOURCES = ("cpu", "memory")
+_KNATIVES_PORT = 8080
 
 
 def injected_pod(
@@ -38,14 +39,30 @@ def as_anyones(pod: dict[str, Any]) -> dict[str, Any]:
         for key in ("labels", "annotations")
     }
     spec = {key: value for key, value in copy.deepcopy(pod["spec"]).items() if key not in REVISION_ONLY}
+    is_knative = spec.keys() < pod["spec"].keys()
     for container in list(containers_of(spec)):
-        spec[container.group][container.position].setdefault("name", container.name)
+        written = spec[container.group][container.position]
+        written.setdefault("name", container.name)
+        if is_knative:
+            _set_probes(written)
     return {
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {"generateName": "morphisms-preflight-", **kept},
         "spec": spec,
     }
+
+
+def _set_probes(container: dict[str, Any]) -> None:
+    """Knative has queue-proxy ask what is no command, and sends the other probes without a port to the container's."""
+    if "exec" not in (container.get("readinessProbe") or {}):
+        container.pop("readinessProbe", None)
+    ports = [port.get("containerPort") for port in container.get("ports") or ()]
+    for name in ("livenessProbe", "startupProbe"):
+        for kind in ("httpGet", "tcpSocket", "grpc"):
+            handler = (container.get(name) or {}).get(kind)
+            if handler is not None and not handler.get("port"):
+                handler["port"] = ports[0] if ports else _KNATIVES_PORT
 
 
 def requests(spec: dict[str, Any], overhead: dict[str, Any]) -> dict[str, Decimal]:

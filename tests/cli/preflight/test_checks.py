@@ -17,7 +17,10 @@ from tests.cli.audit.found import SNAPSHOT, deployment
 from tests.support.certificates import make_pair
 from webhook.configuration.model import Configuration
 from webhook.configuration.templates_map import read_map
+from webhook.modes import Mode
 from webhook.node_records import NodeRecord
+from webhook.rules.rule import Severity
+from webhook.scanner.finding import Evaluation, Finding, FindingClass, ObjectId
 from webhook.scanner.probes.published import (
     KEY,
     Check,
@@ -272,3 +275,49 @@ def test_the_pod_that_is_tried_out_claims_no_owner_and_no_label_of_knative() -> 
     assert not any("knative" in key for key in tried["metadata"]["labels"])
     assert "containerConcurrency" not in tried["spec"]
     assert [each["name"] for each in tried["spec"]["containers"]] == ["user-container"]
+
+
+@pytest.mark.parametrize("ports", [[], [{"containerPort": 9000}]])
+def test_probes_without_a_port_are_tried_out_as_knative_leaves_them(ports: list[Json]) -> None:
+    probes = {
+        "readinessProbe": {"successThreshold": 1, "tcpSocket": {"port": 0}},
+        "livenessProbe": {"httpGet": {"path": "/", "port": 0}},
+        "startupProbe": {"tcpSocket": {"port": 7000}},
+    }
+    container = {"image": "x@sha256:" + "a" * 64, "ports": ports, **probes}
+    spec = {"containerConcurrency": 0, "timeoutSeconds": 300, "containers": [container]}
+    item = {
+        "apiVersion": "serving.knative.dev/v1",
+        "kind": "Service",
+        "metadata": {"name": "web", "namespace": "shop"},
+        "spec": {"template": {"spec": spec}},
+    }
+    pod = injected_pod(item, "shop", CONFIGURATION, SNAPSHOT)
+    assert pod is not None
+    [tried] = as_anyones(pod)["spec"]["containers"]
+    assert "readinessProbe" not in tried
+    assert tried["livenessProbe"]["httpGet"]["port"] == (9000 if ports else 8080)
+    assert tried["startupProbe"]["tcpSocket"]["port"] == 7000
+    # A pod that Knative does not make keeps its own.
+    own = as_anyones({"spec": {"containers": [{"name": "app", **probes}]}})["spec"]["containers"][0]
+    assert own == {"name": "app", **probes}
+
+
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [
+        ("Revision", "or `kubectl delete revisions.serving.knative.dev -n shop web`"),
+        ("Pod", "`kubectl delete pods -n shop web`, then create it with the change"),
+        ("Job", "`kubectl delete jobs -n shop web`, then create it with the change"),
+        ("Deployment", None),
+    ],
+)
+def test_of_what_keeps_its_template_a_note_says_what_to_do_in_place_of_a_change(kind: str, says: str | None) -> None:
+    workload = ObjectId("v1", kind, "shop", "web")
+    finding = Finding("a/b", Severity.HIGH, FindingClass.YOURS_TO_CHANGE, workload, "spec", "remove it", "deny")
+    evaluation = Evaluation(workload, Mode.AUDIT, Mode.ENFORCE, (finding,))
+    notes = [line.text for line in checks.workloads([evaluation], Mode.ENFORCE) if line.state is State.NOTE]
+    assert [each.startswith(f"{kind}/web cannot be changed: ") for each in notes] == [True] * (says is not None)
+    assert says is None or notes[0].endswith(says)
+    ready = replace(evaluation, findings=())
+    assert State.NOTE not in {line.state for line in checks.workloads([ready], Mode.ENFORCE)}
