@@ -220,6 +220,12 @@ def only_from_within(
             yield Line(check.value, State(probe.state.value), printable(probe.text), link)
 
 
+def probed_by_job(namespace: str) -> Line:
+    """What the answers of a Job are worth."""
+    text = f"by a Job in namespace {namespace}: an account that changes pods there can change its answers"
+    return Line("probe", State.NOTE, text, _PROBES)
+
+
 def same_names(cluster: str, issuer: str | None, entries: Mapping[str, str]) -> Iterator[Line]:
     """Whether the verifier's configuration, by its clusters' names and issuers, has this cluster and its issuer."""
     state, text = _same_names(cluster, issuer, entries)

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from cli.live.cluster import NODES, RUNTIME_CLASSES, LiveCluster, every
 from cli.preflight import checks
-from cli.preflight.injected_pod import as_anyones, injected_pod
+from cli.preflight.injected_pod import as_anyones, injected_pod, may_not_create
 from cli.preflight.lines import Line, State
 from cli.preflight.probe_job import probe_by_job
 from server.kubernetes.client import Client
@@ -37,7 +37,6 @@ _PLUGINS: Final = tuple(
 )
 _ISSUER: Final = "/.well-known/openid-configuration"
 _MOST_TRIED: Final = 100
-_PROBES: Final = "docs/operations.md#what-only-the-cluster-reaches"
 _ROLLOUT: Final = "docs/rollout.md#what-preflight-looks-at"
 
 
@@ -101,8 +100,7 @@ async def _from_within(
     if problem and probe is not None:
         published, problem = await probe_by_job(client, cluster, namespace, mode, probe.image)
         if published is not None:
-            text = f"by a Job in namespace {namespace}: an account that changes pods there can change its answers"
-            lines.append(Line("probe", State.NOTE, text, _PROBES))
+            lines.append(checks.probed_by_job(namespace))
     return lines + list(checks.only_from_within(published, problem, subject, client.clock.now(), names=names))
 
 
@@ -161,7 +159,7 @@ async def _tried(client: Client, namespace: str, pods: list[tuple[str, dict[str,
             continue
         if status in (200, 201):
             admitted += 1
-        elif status == 403 and "cannot create resource" in said:
+        elif may_not_create(status, said):
             text = "not tried out, because this user may not create pods here, not even in a dry run"
             return [*lines, checks.dry_run("injected pods", None, text)]
         else:

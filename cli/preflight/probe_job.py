@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from cli.live.cluster import CONFIGURATION, LiveCluster
 from cli.live.job import RESTRICTED_CONTAINER, RESTRICTED_POD, SECONDS, Ended, make_job, run_job
+from cli.preflight.injected_pod import may_not_create
 from cli.support.terminal import say
 from server.kubernetes.client import Client
 from server.kubernetes.errors import StatusError
@@ -53,10 +54,8 @@ async def probe_by_job(
     try:
         ended = await run_job(client, namespace, job, _CONTAINER, MAX_BYTES)
     except StatusError as error:
-        return (
-            None,
-            f"the API server answers {error.status} to Job {name}; --probe needs create on jobs, and get on them",
-        )
+        words = f"the API server answers {error.status} to Job {name}; --probe needs create on jobs, and get on them"
+        return None, words
     return read_answer(ended, about(cluster.configuration), client)
 
 
@@ -91,14 +90,13 @@ async def _webhook_image(client: Client) -> str | None:
 
 
 async def _refusal(client: Client, namespace: str, job: dict[str, Any]) -> str:
-    """What a LimitRange, a quota or Pod Security says of the Job's pod, which would only never come; empty: nothing."""
+    """Why a LimitRange, a quota or Pod Security would refuse the Job's pod; empty: none of them would."""
     template = job["spec"]["template"]
     metadata = {**template["metadata"], "generateName": "morphisms-probe-"}
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]}
     status, said = await client.try_out(f"/api/v1/namespaces/{namespace}/pods", pod)
-    if (
-        status in (200, 201) or "cannot create resource" in said
-    ):  # the Job's controller may, even where this user may not
+    # The Job's controller may create it, even where this user may not.
+    if status in (200, 201) or may_not_create(status, said):
         return ""
     return printable(said)[:_LONGEST] or f"status {status}"
 

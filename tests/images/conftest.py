@@ -59,7 +59,7 @@ def assemble(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Image]
 
     def make(name: str) -> Image:
         folder = tmp_path_factory.mktemp(name)
-        foundations.lay(foundations.kept() / "tools", name, folder)
+        foundations.lay(foundations.kept_foundations() / "tools", name, folder)
         return _with_own(name, folder / "rootfs", folder / "environment")
 
     return make
@@ -70,14 +70,14 @@ def images(assemble: Callable[[str], Image], tmp_path_factory: pytest.TempPathFa
     """All three, on copies of the kept foundations."""
     made = {}
     for name in TARGETS:
-        kept, root = foundations.kept() / name, tmp_path_factory.mktemp(name) / "rootfs"
+        kept, root = foundations.kept_foundations() / name, tmp_path_factory.mktemp(name) / "rootfs"
         shutil.copytree(kept / "rootfs", root, symlinks=True)
         made[name] = _with_own(name, root, kept / "environment")
     return made
 
 
 def _with_own(name: str, root: Path, environment: Path) -> Image:
-    foundations.run_part(foundations.kept() / "tools", "own", name, root, environment)
+    foundations.run_part(foundations.kept_foundations() / "tools", "own", name, root, environment)
     return Image(TARGETS[name], root)
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import subprocess
 import sys
 import sysconfig
@@ -15,25 +14,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from tests.cluster.binaries import only_one
+from tests.support.kept import cache, kept
 from tools.images.rootfs import SOURCE
 from tools.images.targets import PYTHON, TARGETS
 
-CACHE: Final = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "morphisms" / "foundations"
-_KEPT: Final = 3
+CACHE: Final = cache("foundations")
 _AUTHORITIES: Final = Path("/usr/share/ca-certificates/mozilla")
 _PACKAGES: Final = Path("/var/lib/dpkg/status")
 
 
-def kept() -> Path:
+def kept_foundations() -> Path:
     """The folder with the generator (`tools`) and each target's foundation, made where none is of the same content."""
-    folder = CACHE / _content()
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with only_one(CACHE / "lock", "another assembly of the images' foundations", _say):
-        if not folder.exists():
-            _make(folder)
-        folder.touch()
-    return folder
+    return kept(CACHE.name, _content(), _make, "assembling the images' foundations", _say)
 
 
 def lay(tools: Path, name: str, folder: Path) -> None:
@@ -48,20 +40,13 @@ def run_part(tools: Path, part: str, name: str, root: Path, environment: Path) -
 
 
 def _make(folder: Path) -> None:
-    _say(f"assembling the images' foundations (kept in {folder})")
-    unfinished = folder.with_name(f".{folder.name}")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    tools = unfinished / "tools"
+    tools = folder / "tools"
     subprocess.run([sys.executable, "-m", "venv", tools], check=True)
     options = ["--quiet", "--disable-pip-version-check", "--require-hashes", "--only-binary", ":all:"]
     locked = ["--requirement", str(SOURCE / "tools/images/generator.txt")]
     subprocess.run([tools / "bin" / "python", "-m", "pip", "install", *options, *locked], check=True)
     for name in TARGETS:
-        lay(tools, name, unfinished / name)
-    unfinished.replace(folder)
-    found = sorted((path for path in CACHE.iterdir() if path.is_dir()), key=lambda path: path.stat().st_mtime)
-    for old in found[:-_KEPT]:
-        shutil.rmtree(old)
+        lay(tools, name, folder / name)
 
 
 def _content() -> str:

@@ -3,35 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
 
-from tests.cluster.binaries import Report, only_one
+from tests.cluster.binaries import Report
 from tests.node import images
 from tests.node.images import Image
+from tests.support.kept import kept
 from tests.support.paths import ROOT
 from tools.images.build import SOURCE
 from tools.images.targets import TARGETS
 
-_CACHE: Final = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "morphisms" / "images"
-_KEPT: Final = 3
-
 
 def build(report: Report) -> Path:
     """The folder with the three OCI archives, built where no kept ones are of the same content."""
-    folder = _CACHE / _content()
-    _CACHE.mkdir(parents=True, exist_ok=True)
-    with only_one(_CACHE / "lock", "another build of the images is under way", report):
-        if not folder.exists():
-            _build(folder, report)
-        folder.touch()
-    return folder
+    making = "building the images webhook, verifier and sidecar by buildah"
+    return kept("images", _content(), lambda folder: _build(folder, report), making, report)
 
 
 def make_images(folder: Path, built: Path) -> dict[str, Image]:
@@ -42,7 +33,6 @@ def make_images(folder: Path, built: Path) -> dict[str, Image]:
 
 
 def _build(folder: Path, report: Report) -> None:
-    report(f"building the images webhook, verifier and sidecar by buildah (kept in {folder})")
     started = time.monotonic()
     # By this machine's Debian in place of the pinned base: the last line of the output says so.
     done = subprocess.run(
@@ -51,15 +41,8 @@ def _build(folder: Path, report: Report) -> None:
     if done.returncode or "skipped" in done.stdout:
         raise RuntimeError(f"the images were not built: {(done.stdout + done.stderr)[-3000:]}")
     report(f"  {time.monotonic() - started:.0f} s. {done.stdout.strip().splitlines()[-1]}")
-    unfinished = folder.with_name(f".{folder.name}")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir()
     for name in TARGETS:
-        shutil.copyfile(SOURCE / "build" / "images" / f"{name}.tar", unfinished / f"{name}.tar")
-    unfinished.replace(folder)
-    kept = sorted((path for path in _CACHE.iterdir() if path.is_dir()), key=lambda path: path.stat().st_mtime)
-    for old in kept[:-_KEPT]:
-        shutil.rmtree(old)
+        shutil.copyfile(SOURCE / "build" / "images" / f"{name}.tar", folder / f"{name}.tar")
 
 
 def _content() -> str:
