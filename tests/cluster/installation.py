@@ -26,6 +26,7 @@ from cli.guards import GUARDS, guard
 from tests.cluster.client import Client, Credentials, Object
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.nodes import KATA, MANIFESTS, RUNTIME_CLASSES
+from tests.cluster.policies import wait_for_policies
 from tests.cluster.process import Process
 from tests.support.balancer import UPDATE_SECONDS
 from tests.support.ports import free_port
@@ -138,8 +139,9 @@ class Installation:
         (self.overlay / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
 
     def install(self) -> None:
-        """kubectl apply -k."""
+        """kubectl apply -k; its guards are in force afterwards."""
         self.cluster.kubectl("apply", "-k", self.overlay)
+        wait_for_policies(self.cluster.admin)
 
     def start(self, replicas: int = 2) -> None:
         """Run so many of the Deployment's pods, and wait until they and the balancer serve."""
@@ -190,6 +192,7 @@ class Installation:
         if written != self._guards:
             self._guards = written
             self.cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", input=written)
+            wait_for_policies(self.cluster.admin)
 
     def configuration(self) -> dict[str, Any]:
         """What the ConfigMap holds."""

@@ -193,6 +193,7 @@ def _token_to_get_pods(cluster: ControlPlane) -> str:
         "subjects": [{"kind": "ServiceAccount", "name": "verifier-of-a-test", "namespace": "kube-system"}],
     }
     cluster.admin.create(f"/apis/{group}/v1/clusterrolebindings", binding)
+    until(lambda: cluster.user("system:serviceaccount:kube-system:verifier-of-a-test").can("get", "pods"))
     request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 86400}}
     answer = cluster.admin.create(f"{account}/verifier-of-a-test/token", request)
     return str(answer["status"]["token"])

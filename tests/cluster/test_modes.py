@@ -11,6 +11,7 @@ from tests.cluster.client import Client, Done, Object
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.knative import make_service, pod_of
 from tests.cluster.namespace import MODE_LABEL, Namespace
+from tests.support.until import until
 
 Make = Callable[..., Namespace]
 
@@ -159,19 +160,20 @@ def test_loosening_takes_the_verb(cluster: ControlPlane, namespace: Make, looser
     allowed = cluster.user("loosener")
     _bind(cluster.admin, here, "morphisms-loosen", "loosener")
     _bind(cluster.admin, here, "admin", "loosener")
-    _grant(cluster.admin, "loosener")
+    _grant(cluster, "loosener")
+    until(lambda: allowed.can("loosen", "modes", here.name, group="morphisms.dev"))
     assert allowed.kubectl("label", "namespace", here.name, change, "--overwrite").code == 0
 
 
 def _platform(cluster: ControlPlane) -> Client:
     """Somebody who may label namespaces."""
-    _grant(cluster.admin, "platform")
+    _grant(cluster, "platform")
     return cluster.user("platform")
 
 
-def _grant(admin: Client, user: str) -> None:
+def _grant(cluster: ControlPlane, user: str) -> None:
     rules = [{"apiGroups": [""], "resources": ["namespaces"], "verbs": ["get", "patch", "update"]}]
-    admin.apply(
+    cluster.admin.apply(
         {"apiVersion": f"{_RBAC}/v1", "kind": "ClusterRole", "metadata": {"name": "label-namespaces"}, "rules": rules},
         {
             "apiVersion": f"{_RBAC}/v1",
@@ -181,6 +183,7 @@ def _grant(admin: Client, user: str) -> None:
             "subjects": [{"apiGroup": _RBAC, "kind": "User", "name": user}],
         },
     )
+    until(lambda: cluster.user(user).can("patch", "namespaces"))
 
 
 def _bind(admin: Client, here: Namespace, role: str, user: str) -> None:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,9 @@ import pytest
 from tests.cluster.asking import INJECTED, PODS, STATUS, make_pod
 from tests.cluster.client import JSON_PATCH, Answer, Client, Object
 from tests.cluster.controlplane import ControlPlane, control_plane
+from tests.cluster.policies import wait_for_policies
 from tests.manifests.rendering import MANIFESTS, rendered
+from tests.support.until import until
 from webhook.configuration.model import Configuration
 from webhook.modes import Mode, mode_of_label
 from webhook.pod.opt_in import requests_injection
@@ -55,7 +57,10 @@ def guarded(_programs: None) -> Iterator[ControlPlane]:
         _bind(cluster.admin, "morphisms-loosen", "boss")
         _bind(cluster.admin, "morphisms-break-glass", "boss")
         _register(cluster.admin)
-        _wait_until_in_force(cluster)
+        # Roles and policies are taken up some time after they were written; the last binding is seen last.
+        until(lambda: cluster.user("mallory").can("create", "pods"))
+        until(lambda: cluster.user("boss").can("break-glass", "guards", group="morphisms.dev"))
+        wait_for_policies(cluster.admin)
         yield cluster
 
 
@@ -79,26 +84,6 @@ def _register(admin: Client) -> None:
             for rule in webhook["rules"]:
                 rule["apiGroups"] = ["nobody.example"]
         admin.apply(item)
-
-
-def _wait_until_in_force(cluster: ControlPlane) -> None:
-    """The API server takes a policy up some time after it was written, and tells nobody: each is tried until then."""
-    mallory = cluster.user("mallory")
-    enforced, absent = _namespace(cluster, "enforce"), _namespace(cluster, None)
-    trials: dict[str, Callable[[], Answer]] = {
-        "mode-ratchet": lambda: _label(mallory, enforced, "audit"),
-        "configuration-guard": lambda: mallory.request("DELETE", f"{_MUTATING}/morphisms", query=_DRY),
-        "runtime-class-guard": lambda: _create(mallory, _CLASSES, _runtime_class("kata-remote", "runc")),
-        "configmap-guard": lambda: _create(mallory, _MAPS, _config_map("morphisms-webhook")),
-        "injection-present": lambda: _create(mallory, f"{_NAMESPACES}/{enforced}/pods", make_pod()),
-        "knative-labels": lambda: _create_workload(mallory, absent, "Deployment", _FORGED),
-        "mode-required": lambda: _create(mallory, _NAMESPACES, _new_namespace("shop", "audit")),
-    }
-    deadline = time.monotonic() + 60
-    for policy, trial in trials.items():
-        while not _refused(trial(), policy):
-            assert time.monotonic() < deadline, f"{policy} refuses nothing"
-            time.sleep(0.1)
 
 
 def _refused(answer: Answer, policy: str) -> bool:
@@ -181,10 +166,7 @@ def test_a_subresource_is_no_way_around_the_ratchet(guarded: ControlPlane, subre
 def test_the_verb_in_one_namespace_is_none_in_another(guarded: ControlPlane) -> None:
     mine, other = _namespace(guarded, "enforce"), _namespace(guarded, "enforce")
     _bind(guarded.admin, "morphisms-loosen", "mallory", namespace=mine)
-    deadline = time.monotonic() + 60
-    while _refused(_label(guarded.user("mallory"), mine, None), "mode-ratchet"):  # RBAC is told a little later
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    until(lambda: not _refused(_label(guarded.user("mallory"), mine, None), "mode-ratchet"))
     assert _refused(_label(guarded.user("mallory"), other, None), "mode-ratchet")
 
 
@@ -444,9 +426,7 @@ def test_the_guards_follow_the_configuration(guarded: ControlPlane, tmp_path: Pa
         guarded.admin.create(_CLASSES, _runtime_class(name, handler))
     try:
         _apply_guards(guarded, file)
-        deadline = time.monotonic() + 60
-        while create(shop, "lab", {"runtimeClassName": "lab-snp"}):  # taken up some time later
-            assert time.monotonic() < deadline
+        assert not create(shop, "lab", {"runtimeClassName": "lab-snp"})
         assert not create(shop, "lab", {"runtimeClassName": "lab-snp-2"})
         assert not create(shop, "peer-pod", {"runtimeClassName": "kata-remote"})
         assert not create(shop, None, _KATA)
@@ -469,9 +449,6 @@ def test_the_guards_follow_the_configuration(guarded: ControlPlane, tmp_path: Pa
         assert _refused(_create_workload(guarded.user(_KNATIVE), shop, "Deployment", _FORGED), "knative-labels")
     finally:
         _apply_guards(guarded, None)
-        deadline = time.monotonic() + 60
-        while not create(shop, "lab", {"runtimeClassName": "lab-snp"}):
-            assert time.monotonic() < deadline
         for name in ("lab-snp", "lab-snp-2", "kata-remote"):
             guarded.admin.delete(f"{_CLASSES}/{name}")
 
@@ -481,6 +458,7 @@ def _apply_guards(cluster: ControlPlane, configuration: Path | None) -> None:
     command += ["--config", str(configuration)] if configuration is not None else []
     written = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", input=written)
+    wait_for_policies(cluster.admin)
 
 
 # Morphisms' own ConfigMaps.
