@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 from xml.etree import ElementTree
 
-from cli.audit.words import CLASSES, NEVER_LOOKED_AT, SEVERITIES, mode_word
+from cli.audit.words import CLASSES, SEVERITIES, mode_word
 from cli.live.workloads import Evaluations
 from cli.support.junit import xml_document, xml_text
 from cli.support.sarif import LEVELS, sarif_log, suppression
@@ -18,6 +18,7 @@ from webhook.modes import Mode
 from webhook.rules import POD
 from webhook.rules.rule import Severity
 from webhook.scanner.finding import Evaluation, Finding, FindingClass
+from webhook.scanner.never_looked_at import NEVER_LOOKED_AT
 
 
 def counts_against(finding: Finding, fail_on: Severity) -> bool:

@@ -6,12 +6,13 @@ from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime
 
-from cli.audit.words import CLASSES, NEVER_LOOKED_AT, SEVERITIES, edit_command, mode_word
+from cli.audit.words import CLASSES, SEVERITIES, edit_command, mode_word
 from cli.live.workloads import Evaluations
 from cli.support.page import cell, choice, findings, table, text, whole
 from plan.layout import VERSION
 from webhook.modes import Mode
 from webhook.scanner.finding import Evaluation, Finding, FindingClass
+from webhook.scanner.never_looked_at import NEVER_LOOKED_AT
 
 
 def page(found: Evaluations, at: datetime, cluster: str) -> str:

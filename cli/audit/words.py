@@ -16,12 +16,6 @@ CLASSES: Final = {
 SEVERITIES: Final = (Severity.CRITICAL, Severity.HIGH, Severity.MEDIUM, Severity.LOW)
 """The gravest first."""
 
-NEVER_LOOKED_AT: Final = (
-    "Helm's release Secrets (sh.helm.release.v1.*), which hold the manifests of every release",
-    "objects of other kinds that have a pod template, such as an Argo Rollout (their pods are looked at)",
-)
-"""What no audit looks at, whatever its user may list; so it stands against no namespace."""
-
 
 def mode_word(mode: Mode) -> str:
     """A namespace's mode as people call it."""

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from cli.audit import formats
 from cli.audit.page import page
-from cli.audit.words import NEVER_LOOKED_AT, SEVERITIES
+from cli.audit.words import SEVERITIES
 from cli.live.cluster import read_cluster
 from cli.live.connection import UNREACHABLE, add_cluster, with_cluster
 from cli.live.workloads import Evaluations, evaluate_cluster
@@ -20,6 +20,7 @@ from webhook import policy_version
 from webhook.modes import Mode
 from webhook.rules.rule import Severity
 from webhook.scanner.kinds import SCANNED_KINDS
+from webhook.scanner.never_looked_at import NEVER_LOOKED_AT
 
 HELP = "evaluate the workloads of a live cluster by the rules; exit 0 clean, 1 findings, 2 unusable, 3 no answer"
 EXAMPLE = "morphisms audit -A -o html > audit.html"

@@ -57,6 +57,20 @@ def _deployment(here: Namespace, name: str, **spec: Any) -> Object:
     }
 
 
+def _made_by_a_rollout(here: Namespace) -> None:
+    """A ReplicaSet as Argo's controller makes it: its pods are looked at, and the Rollout is not."""
+    item = _deployment(here, "canary")
+    owner = {"apiVersion": "argoproj.io/v1alpha1", "kind": "Rollout", "name": "canary", "uid": "u", "controller": True}
+    item |= {"kind": "ReplicaSet", "metadata": {**item["metadata"], "ownerReferences": [owner]}}
+    here.admin.create(here.path("replicasets", group="apps/v1"), item)
+
+
+def _never_looked_at(cluster: ControlPlane, api: ReportAPI) -> list[str]:
+    """What the cluster's report says about that."""
+    results = cluster.admin.get(f"{api.path('')}/morphisms")["results"]
+    return [each["message"] for each in results if each["rule"] == "scan/never-looked-at"]
+
+
 def _reports(here: Namespace, api: ReportAPI) -> dict[str, Object]:
     # A definition that was just made is answered with 404 and 429 for a moment.
     answer = here.admin.request("GET", api.path(here.name))
@@ -73,6 +87,7 @@ def test_reports_appear_in_the_api_that_the_cluster_has_and_follow_the_workloads
 ) -> None:
     here, dev = namespace("audit"), cluster.user("dev")
     dev.apply(_deployment(here, "good"), _deployment(here, "bad", hostNetwork=True))
+    _made_by_a_rollout(here)
     config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings", "namespace": here.name}}
     here.admin.create(here.path("configmaps"), {**config, "data": {"DB_PASSWORD": "hunter2-Tr0ub4dor"}})
     with_settings = _deployment(here, "configured")
@@ -94,9 +109,9 @@ def test_reports_appear_in_the_api_that_the_cluster_has_and_follow_the_workloads
     for api in (POLICY_REPORTS, OPEN_REPORTS):
         cluster.admin.kubectl("apply", "--server-side", "-f", "-", input=report_definitions(api))
         wait_until_established(cluster.admin)
-        until(lambda api=api: len(_reports(here, api)) == 4)  # type: ignore[misc]
+        until(lambda api=api: len(_reports(here, api)) == 5)  # type: ignore[misc]
         reports = _reports(here, api)
-        assert reports.keys() == {"good", "bad", "configured", "web"}
+        assert reports.keys() == {"good", "bad", "configured", "web", "canary"}
         fault = _failed(reports["bad"])["isolation/host-namespaces"]
         assert (fault["severity"], fault["source"], fault["scored"]) == ("critical", "morphisms", True)
         assert fault["properties"]["field"] == "spec.template.spec.hostNetwork"
@@ -114,9 +129,12 @@ def test_reports_appear_in_the_api_that_the_cluster_has_and_follow_the_workloads
         result = _of_cluster(cluster, api, here)
         assert (result["result"], result["properties"]["ready"], result["properties"]["workloads"]) == (
             "fail",
-            "2",
-            "4",
+            "3",
+            "5",
         )
+        never = _never_looked_at(cluster, api)
+        assert any("Helm's release Secrets" in each for each in never)
+        assert any("objects of kind Rollout (argoproj.io)" in each for each in never)
     api = OPEN_REPORTS
     # What says the same is not written again.
     before = {name: each["metadata"]["resourceVersion"] for name, each in _reports(here, api).items()}

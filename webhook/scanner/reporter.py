@@ -22,6 +22,7 @@ from webhook.scanner.evaluation import Evaluator
 from webhook.scanner.finding import Evaluation, ObjectId
 from webhook.scanner.lister import ClusterLister
 from webhook.scanner.metrics import ScannerMetrics
+from webhook.scanner.never_looked_at import never_looked_at
 from webhook.scanner.reports.api import served_api
 from webhook.scanner.reports.results import READY, Result, summary_of
 from webhook.scanner.reports.writer import ReportWriter
@@ -187,6 +188,7 @@ def _cluster_results(found: ScanResult, states: Mapping[str, NamespaceState], si
         )
     if len(states) > _MOST_NAMESPACES:
         yield Result("scan/more", "warn", "low", f"and {len(states) - _MOST_NAMESPACES} more namespaces", ())
+    yield from never_looked_at(found.makers)
 
 
 def _clean_since(report: Mapping[str, Any], states: Mapping[str, NamespaceState], now: datetime) -> dict[str, str]:

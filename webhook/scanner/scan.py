@@ -17,6 +17,7 @@ from webhook.scanner.evaluation import Evaluator
 from webhook.scanner.finding import Evaluation, Finding, FindingClass, ObjectId
 from webhook.scanner.kinds import CONTROLLER_REVISION, SCANNED_KINDS, ScannedKind, counts
 from webhook.scanner.lister import AbsentKindError, Lister
+from webhook.scanner.never_looked_at import MAX_MAKERS, maker_of
 from webhook.scanner.remnants import Remnant, remnant_of
 from webhook.scanner.reports.results import WorkloadResults
 from webhook.scanner.untyped import controller_of
@@ -57,7 +58,8 @@ class ScanResult:
     """What a pass found. `not_listed`: the kinds that the API server did not list; `absent`: it has no such kind.
 
     `modes` are those of the namespaces that have one and are looked at. `config_maps`: by (namespace, name), which
-    workloads take variables from it, and how.
+    workloads take variables from it, and how. `makers`: kinds that are not looked at and make what is, one more than
+    are named at most.
     """
 
     modes: dict[str, Mode]
@@ -66,6 +68,7 @@ class ScanResult:
     absent: list[str] = field(default_factory=list)
     objects: int = 0
     config_maps: dict[tuple[str, str], dict[_Key, set[Reference]]] = field(default_factory=dict)
+    makers: set[str] = field(default_factory=set)
 
     def namespaces(self) -> dict[str, NamespaceState]:
         """The namespaces that have a mode, by name."""
@@ -155,6 +158,8 @@ def _take(
     evaluation = evaluator.evaluate(item, target=target, mode=mode)
     if evaluation is None or evaluation.exempt:
         return
+    if (maker := maker_of(item)) and len(result.makers) <= MAX_MAKERS:
+        result.makers.add(maker)
     workload = _workload(item, identity, result)
     _results_of(workload, evaluation, result).add(evaluation)
     for reference in references_of(item):

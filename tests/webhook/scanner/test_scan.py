@@ -13,6 +13,7 @@ from webhook.modes import Mode
 from webhook.scanner.evaluation import Evaluator
 from webhook.scanner.kinds import ScannedKind
 from webhook.scanner.lister import AbsentKindError
+from webhook.scanner.never_looked_at import MAX_MAKERS, NEVER_LOOKED_AT, never_looked_at
 from webhook.scanner.scan import NOT_LISTED, ScanResult, scan
 from webhook.snapshot import RuntimeClassRecord, Snapshot
 
@@ -173,3 +174,45 @@ async def test_of_controller_revisions_the_present_one_is_no_remnant(kind: str) 
     second = _owned("ControllerRevision", "web-b", kind, {}, revision=2, data=data)
     assert _remnants(await _scan(workload, first, second)) == [(kind, "ControllerRevision/web-a")]
     assert _remnants(await _scan(workload, second)) == []
+
+
+def _replica_set(version: str, kind: str, namespace: str = "shop") -> Json:
+    owner = {"apiVersion": version, "kind": kind, "name": "web", "uid": "u", "controller": True}
+    spec = {"template": {"spec": _pod_spec()}}
+    return _item("apps/v1", "ReplicaSet", f"web-{kind}".lower(), spec, namespace=namespace, ownerReferences=[owner])
+
+
+def _never(result: ScanResult) -> list[str]:
+    entries = list(never_looked_at(result.makers))
+    # Nothing that is not looked at stands against a namespace, and none of it is called clean.
+    assert {each.result for each in entries} == {"skip"}
+    return [each.message.removeprefix("never looked at: ") for each in entries]
+
+
+async def test_an_officer_reads_which_kinds_with_pod_templates_were_never_looked_at() -> None:
+    """A Rollout's own template, and the plaintext in it, is read by nobody: only the ReplicaSet that it made is."""
+    result = await _scan(
+        _replica_set("argoproj.io/v1alpha1", "Rollout"),
+        _replica_set("example.org/v1", "Other", namespace="free"),
+        _replica_set("apps/v1", "Deployment"),
+        _deployment("api"),
+    )
+    assert _never(result) == [
+        *NEVER_LOOKED_AT,
+        "objects of kind Rollout (argoproj.io); only what they make here is looked at",
+    ]
+
+
+async def test_an_owner_of_the_name_of_a_known_kind_is_told_apart_by_its_group() -> None:
+    result = await _scan(
+        _replica_set("example.org/v1", "Deployment"), _replica_set("evil.example/v1", "X\x1b[31m\u202e")
+    )
+    assert sorted(result.makers)[0] == "Deployment (example.org)"
+    assert all(each.isprintable() for each in _never(result))
+
+
+async def test_a_cluster_of_many_unknown_kinds_does_not_fill_the_report() -> None:
+    result = await _scan(*(_replica_set("example.org/v1", f"Kind{number}") for number in range(500)))
+    said = _never(result)
+    assert len(said) == len(NEVER_LOOKED_AT) + MAX_MAKERS + 1
+    assert said[-1] == "objects of more kinds than these 20 that make what is looked at"
