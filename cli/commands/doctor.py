@@ -14,6 +14,7 @@ from cli.diagnosis.pod import examine
 from cli.live.cluster import LiveCluster, read_cluster
 from cli.live.connection import UNREACHABLE, add_cluster, with_cluster
 from cli.live.job import SECONDS
+from cli.live.trial import refusal_of_job
 from cli.preflight import formats
 from cli.preflight.lines import Line, State, is_go
 from cli.support.terminal import GREEN, RED, coloured, say, wants_colour
@@ -37,8 +38,9 @@ the verifier and Vault as the scanner probed it, and what else the guarantees re
 
 It gets and lists alone, no Secret among it, and changes nothing. With --job it also runs `morphisms-init --doctor` in a
 guest: it creates a Job in the pod's namespace, with the pod's plan and service account, prints what the doctor found,
-and deletes the Job. That needs create and delete on jobs, and get on pods/log. A refusal of the Job's own pod by the
-verifier is skipped: it says nothing about the workload's pods (docs/doctor.md).
+and deletes the Job. That needs create and delete on jobs, and get on pods/log. With the right to create pods it tries
+the Job's pod out as a dry run before, and says at once what refuses it. A refusal of the Job's own pod by the verifier
+is skipped: it says nothing about the workload's pods (docs/doctor.md).
 
 -o json prints one object:
   {"version": 1, "pod", "namespace", "healthy", "lines": [{"check", "state", "text", "link"}]}
@@ -131,6 +133,9 @@ async def _job(client: Client, cluster: LiveCluster, pod: dict[str, Any], mode: 
     for finding in () if evaluation is None else evaluation.denying:
         words = f"the namespace would refuse the doctor's Job: [{finding.rule}] {finding.message}"
         return [Line("job", State.NOT_EVALUATED, words, finding.link, finding.rule)]
+    if refusal := await refusal_of_job(client, namespace, job):
+        words = f"the namespace would refuse the pod of the doctor's Job: {refusal}"
+        return [Line("job", State.NOT_EVALUATED, words, PAGE)]
     name = job["metadata"]["name"]
     say(f"creating Job {name} in namespace {printable(namespace)}, which takes up to {SECONDS} s and is deleted then")
     return await doctor_lines(client, namespace, job, mode)

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from cli.live.cluster import NODES, RUNTIME_CLASSES, LiveCluster, every
+from cli.live.trial import may_not_create
 from cli.preflight import checks
-from cli.preflight.injected_pod import as_anyones, injected_pod, may_not_create
+from cli.preflight.injected_pod import as_anyones, injected_pod
 from cli.preflight.lines import Line, State
 from cli.preflight.probe_job import probe_by_job
 from server.kubernetes.client import Client

@@ -53,11 +53,6 @@ def as_anyones(pod: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def may_not_create(status: int, said: str) -> bool:
-    """Whether a pod's trial failed for this user's own rights, which says nothing about the pod."""
-    return status == 403 and "cannot create resource" in said
-
-
 def _set_probes(container: dict[str, Any]) -> None:
     """Knative has queue-proxy ask what is no command, and sends the other probes without a port to the container's."""
     if "exec" not in (container.get("readinessProbe") or {}):

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from cli.live.cluster import CONFIGURATION, LiveCluster
 from cli.live.job import RESTRICTED_CONTAINER, RESTRICTED_POD, SECONDS, Ended, make_job, run_job
-from cli.preflight.injected_pod import may_not_create
+from cli.live.trial import refusal_of_job
 from cli.support.terminal import say
 from server.kubernetes.client import Client
 from server.kubernetes.errors import StatusError
@@ -47,7 +47,7 @@ async def probe_by_job(
         )
     question = write_question(cluster.configuration, await read_own_tokens(client))
     job = job_of(image, question)
-    if refusal := await _refusal(client, namespace, job):
+    if refusal := await refusal_of_job(client, namespace, job):
         return None, f"namespace {namespace} would refuse the Job's pod: {refusal}"
     name = job["metadata"]["name"]
     say(f"creating Job {name} in namespace {namespace}, which takes up to {SECONDS} s and is deleted then")
@@ -87,18 +87,6 @@ async def _webhook_image(client: Client) -> str | None:
         return None
     pod = mapping(mapping(mapping((found or {}).get("spec")).get("template")).get("spec"))
     return next((text(each.get("image")) for each in mappings(pod.get("containers"))), "") or None
-
-
-async def _refusal(client: Client, namespace: str, job: dict[str, Any]) -> str:
-    """Why a LimitRange, a quota or Pod Security would refuse the Job's pod; empty: none of them would."""
-    template = job["spec"]["template"]
-    metadata = {**template["metadata"], "generateName": "morphisms-probe-"}
-    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]}
-    status, said = await client.try_out(f"/api/v1/namespaces/{namespace}/pods", pod)
-    # The Job's controller may create it, even where this user may not.
-    if status in (200, 201) or may_not_create(status, said):
-        return ""
-    return printable(said)[:_LONGEST] or f"status {status}"
 
 
 def read_answer(ended: Ended, digest: str, client: Client) -> tuple[Published | None, str]:

@@ -187,3 +187,31 @@ def test_a_job_that_the_namespace_would_refuse_is_not_created(run: Run) -> None:
     state, text = _lines(_ask(run, cluster))["job"]
     assert (state, "would refuse the doctor's Job: [images/digest]" in text) == ("not-evaluated", True)
     assert cluster.jobs == []
+
+
+_SAID = (
+    'admission webhook "validate-pod.enforce.morphisms.dev" denied the request: [images/digest] container doctor:'
+    " registry.example/sidecar:1 has no digest"
+)
+
+
+def test_what_the_api_server_would_refuse_is_said_at_once_and_no_job_waits_for_it(run: Run) -> None:
+    """A quota, a guard, or a rule that this user's view of the configuration lacks: its pod would never come."""
+    cluster = _cluster(Mode.ENFORCE)
+    cluster.refusals[_IMAGE] = (403, _SAID)
+    state, text = _lines(_ask(run, cluster))["job"]
+    assert (state, text) == ("not-evaluated", f"the namespace would refuse the pod of the doctor's Job: {_SAID}")
+    assert (cluster.jobs, cluster.deleted) == ([], [])
+    # What was tried out is the pod that the Job makes.
+    [tried] = cluster.tried
+    expected = job_of(_injected(Mode.ENFORCE), Mode.ENFORCE)
+    assert expected is not None
+    template = expected["spec"]["template"]
+    assert (tried["spec"], tried["metadata"]["annotations"]) == (template["spec"], template["metadata"]["annotations"])
+
+
+def test_a_user_who_may_make_jobs_and_no_pods_gets_one(run: Run) -> None:
+    cluster = _cluster(Mode.ENFORCE, _log())
+    cluster.forbidden.add("/api/v1/namespaces/shop/pods")
+    assert _lines(_ask(run, cluster))["evidence"][0] == "ok"
+    assert len(cluster.jobs) == 1
