@@ -22,6 +22,8 @@ _LINK = re.compile(r"\]\(([^)\s]+)\)")
 # A path in the text or in a picture: `webhook/decide.py`, `tests/cluster`, `docs/decisions/`.
 _PATH = re.compile(rf"(?<![\w/.:-])(?:{'|'.join(_FOLDERS)})(?:/[A-Za-z0-9_.{{}},*-]+)+/?")
 _MODULE = re.compile(rf"`(?:python -m )?((?:{'|'.join(_PACKAGES)}|tests)(?:\.[A-Za-z_]\w*)+)(?:\([^`]*\))?`")
+# In a message of the code's: docs/install.md, docs/install.md#the-guards. An anchor that is put together has braces.
+_PAGE = re.compile(r"(?<![\w/.-])docs/[\w/-]+\.md(?:#[\w-]+)?(?!\{)")
 # Written as an example, not as a file that exists.
 _PLACEHOLDER = re.compile(r"[A-Z]{2,}|\*|[{}]|\.\.\.|…")
 _BUILT = ("sidecar/exec/build",)
@@ -47,6 +49,15 @@ def test_links_lead_to_pages_and_sections_that_exist(page: str) -> None:
         assert target.exists(), link
         if anchor:
             assert anchor in _anchors(target), link
+
+
+@pytest.mark.parametrize("package", _PACKAGES)
+def test_messages_name_pages_and_sections_that_exist(package: str) -> None:
+    for module in sorted((ROOT / package).rglob("*.py")):
+        for name in _PAGE.findall(module.read_text()):
+            page, _, anchor = name.partition("#")
+            assert page in PAGES, (module, name)
+            assert not anchor or anchor in _anchors(ROOT / page), (module, name)
 
 
 @pytest.mark.parametrize("page", PAGES)

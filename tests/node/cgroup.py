@@ -29,16 +29,19 @@ class Cgroup:
         """Version 1: a cpuset is empty until it is written. Version 2: the controllers are handed down."""
         for hierarchy, folder in zip(self._hierarchies, self.folders, strict=True):
             for made in (folder, folder / "system"):
-                made.mkdir()
-                for file in ("cpuset.cpus", "cpuset.mems"):
-                    if (hierarchy / file).exists():
-                        (made / file).write_text((hierarchy / file).read_text())
+                _make(made)
             if (available := hierarchy / "cgroup.controllers").exists():
                 offered = set(available.read_text().split())
                 wanted = " ".join(f"+{name}" for name in _CONTROLLERS if name in offered)
                 # None are left beside hierarchies of version 1.
                 for parent in (hierarchy, folder) if wanted else ():
                     (parent / "cgroup.subtree_control").write_text(wanted)
+
+    def add(self, name: str) -> str:
+        """Make one more child in every hierarchy, for a further kubelet; its path below each of them."""
+        for folder in self.folders:
+            _make(folder / name)
+        return f"/{self.name}/{name}"
 
     def joining(self) -> list[str]:
         """Words before a command that becomes a member, with the same process id."""
@@ -72,6 +75,14 @@ class Cgroup:
             children = [path for path in folder.rglob("*") if path.is_dir()] if folder.exists() else []
             for child in [*sorted(children, key=lambda path: len(path.parts), reverse=True), folder]:
                 _remove(child)
+
+
+def _make(folder: Path) -> None:
+    """Version 1: with the processors and memory of its parent."""
+    folder.mkdir()
+    for file in ("cpuset.cpus", "cpuset.mems"):
+        if (folder.parent / file).exists():
+            (folder / file).write_text((folder.parent / file).read_text())
 
 
 def _remove(folder: Path) -> None:

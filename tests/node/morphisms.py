@@ -18,10 +18,11 @@ from typing import Any, Final
 
 import yaml
 
+from tests.cluster.knative import NAMESPACE as KNATIVE_NAMESPACE
 from tests.cluster.nodes import MANIFESTS, SNP_LABEL
 from tests.cluster.process import Process
 from tests.node import images
-from tests.node.cluster import NodeCluster
+from tests.node.cluster import TRUSTED_LABEL, NodeCluster
 from tests.node.images import Image
 from tests.node.sandbox import BRIDGE_ADDRESS
 from tests.support.openbao import binary as openbao_binary
@@ -138,6 +139,11 @@ class Morphisms:
         overlay = self.folder / "overlay"
         overlay.mkdir()
         (overlay / "configuration.yaml").write_text(yaml.safe_dump(self._configuration(ca)))
+        # The guards list profiles by namespace.
+        guards = subprocess.run(
+            morphisms("guards", "--config", overlay / "configuration.yaml"), cwd=ROOT, check=True, capture_output=True
+        )
+        (overlay / "guards.yaml").write_bytes(guards.stdout)
         (overlay / "verifier.yaml").write_text(yaml.safe_dump(_verifier(crls)))
         (overlay / "simulated.yaml").write_text(yaml.safe_dump({"simulated-guest": self._guest()}))
         policies = []
@@ -167,6 +173,7 @@ class Morphisms:
                 _merged("morphisms-verifier-guests", KMS_NAMESPACE, ["simulated.yaml"]),
                 _merged("morphisms-verifier-policies", KMS_NAMESPACE, policies),
             ],
+            "patches": [{"path": "guards.yaml"}],
             "generatorOptions": {"disableNameSuffixHash": True},
             "images": pins,
         }
@@ -177,7 +184,9 @@ class Morphisms:
         configuration["sidecar"]["image"] = self._images["sidecar"].pinned
         configuration["sidecar"]["rereadSeconds"] = _REREAD_SECONDS
         configuration["verifier"]["ca"] = configuration["vault"]["ca"] = ca
-        # The preset but for its evidence: no guest's agent answers here.
+        # In force once the namespace has a mode.
+        configuration["namespaces"] = {KNATIVE_NAMESPACE: {"profile": "system"}}
+        # The preset with a label that no kubelet sets, and but for its evidence: no guest's agent answers here.
         configuration["profiles"] = [
             {
                 "name": "kata-snp",
@@ -185,6 +194,7 @@ class Morphisms:
                 "runtimeClasses": ["kata-qemu-snp"],
                 "handlers": ["kata-qemu-snp"],
                 "nodeSelector": [{"key": SNP_LABEL, "operator": "In", "values": ["true"]}],
+                "trustedLabel": TRUSTED_LABEL,
                 "evidence": [{"source": "simulated", "address": f"http://{BRIDGE_ADDRESS}:{_HARDWARE_PORT}"}],
             }
         ]

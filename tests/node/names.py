@@ -8,8 +8,9 @@ from typing import Any, Final
 from tests.cluster.binaries import binary
 from tests.cluster.client import Object
 from tests.node import images
-from tests.node.cluster import DNS_ADDRESS, DOMAIN, NodeCluster
+from tests.node.cluster import NodeCluster
 from tests.node.images import Image
+from tests.node.node import DNS_ADDRESS, DOMAIN
 from tests.node.programs import COREDNS
 
 _NAMESPACE: Final = "kube-system"

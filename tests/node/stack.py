@@ -28,6 +28,7 @@ SERVICES: Final = (
     *("failing/sealed", "failing/memory", "failing/killed", "failing/restarted", "failing/absent", "failing/swallowed"),
     *("attack/victim", "attack/second"),
     *("mesh-before/init-container", "mesh-before/cni", "mesh-after/init-container", "mesh-after/cni"),
+    *("placed/scaled", "placed/waiting"),
 )
 """NAMESPACE/SERVICE that the verifier knows from the start."""
 PATIENCE_SECONDS: Final = 600.0
@@ -180,9 +181,9 @@ def running(report: Report) -> Iterator[Stack]:
 
 
 def _keep_logs(folder: Path) -> None:
-    """The ends of the programs' logs, for whoever reads the error."""
-    for log in sorted(folder.glob("*.log")):
-        print(f"--- {log.name}\n{log.read_text(errors='replace')[-1500:]}")
+    """Print the ends of the programs' logs, the nodes' too, before the folder goes."""
+    for log in sorted((*folder.glob("*.log"), *folder.glob("*/*.log"))):
+        print(f"--- {log.relative_to(folder)}\n{log.read_text(errors='replace')[-1500:]}")
 
 
 def initial_message(pod: Object) -> str:

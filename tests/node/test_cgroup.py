@@ -19,6 +19,17 @@ def test_version_1_copies_the_cpuset_of_the_root(tmp_path: Path) -> None:
         assert not list((tmp_path / "memory" / folder).glob("cpuset*"))
 
 
+def test_a_further_kubelets_child_has_the_cpuset_of_the_run(tmp_path: Path) -> None:
+    (tmp_path / "cpuset.cpus").write_text("0-1\n")
+    (tmp_path / "cpuset.mems").write_text("0\n")
+    cgroup = Cgroup("run", [tmp_path])
+    cgroup.make()
+    assert cgroup.add("second") == "/run/second"
+    assert (tmp_path / "run" / "second" / "cpuset.cpus").read_text() == "0-1\n"
+    (tmp_path / "run" / "second" / "cgroup.procs").write_text("15\n")
+    assert cgroup.members() == {15}
+
+
 def test_version_2_hands_the_controllers_down(tmp_path: Path) -> None:
     (tmp_path / "cgroup.controllers").write_text("cpuset cpu io memory hugetlb pids\n")
     Cgroup("run", [tmp_path]).make()

@@ -142,7 +142,7 @@ def test_a_sidecar_that_is_killed_comes_back_beside_the_running_application(fail
 
 
 def test_kubelet_and_containerd_are_restarted_and_pods_go_on(failing: Stack, resident: Object) -> None:
-    failing.cluster.restart_daemons()
+    failing.cluster.node.restart_daemons()
     _apply(failing, "restarted")
     failing.ready_pod(NAMESPACE, "restarted", seconds=_PATIENCE_SECONDS)
     assert _file(failing, "killed-00001") == digest("of killed")

@@ -226,7 +226,7 @@ def _system_pods(configuration: Configuration, snapshot: Snapshot, facts: Cluste
     if plain:
         message = (
             f"{_names(plain)} run on nodes that do not suit profile system, and see every request in plain text; see"
-            " docs/install.md"
+            " docs/install.md#what-sees-requests"
         )
         yield _result(
             "cluster/system-pods", "warn", "high", message, ObjectId("v1", "Namespace", "", "knative-serving")
