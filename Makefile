@@ -6,8 +6,8 @@ STAMP  := $(VENV)/.installed
 # Debian's programs for root, also where the caller's PATH is a user's.
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: setup packages demo demo-cluster demo-cluster-down test test-fast test-node lint format bench lock schema exec images \
-  manifests clean
+.PHONY: setup packages demo demo-cluster demo-cluster-down test test-fast test-node lint format bench bench-node lock schema \
+  exec images manifests clean
 
 setup: $(STAMP)
 
@@ -68,6 +68,12 @@ format: setup
 
 bench: setup
 	$(BIN)/python -m tests.bench
+
+# Cold starts on a real node, some 15 minutes; it writes docs/benchmarks.md and its plot. As root, on a machine at rest.
+# OPTIONS="--levels 1,10 --minutes 5" takes other numbers of starts at once, and less time.
+bench-node: setup
+	@$(BIN)/python -m tests.node build
+	@$(BIN)/python -m tests.bench.node $(OPTIONS)
 
 # The locks name no index: whoever installs chooses one.
 lock: setup

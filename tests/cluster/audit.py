@@ -58,9 +58,11 @@ class AuditLog:
             return log.read()
 
     def events(self, since: int = 0) -> Iterator[Event]:
-        """Those from there on, in order."""
+        """Those from there on, in order. A line that was being written at the mark is of something before it."""
         with self.path.open("rb") as log:
-            log.seek(since)
+            if since:
+                log.seek(since - 1)
+                log.readline()
             for line in log:
                 if line.endswith(b"\n"):
                     yield json.loads(line)

@@ -159,6 +159,8 @@ class ControlPlane:
             "--allow-privileged=true",
             f"--audit-policy-file={policy}",
             f"--audit-log-path={self.audit.path}",
+            # One file: it is read from marks in it.
+            "--audit-log-maxsize=0",
             # Tests may wait for nobody's turn.
             "--enable-priority-and-fairness=false",
             "--shutdown-send-retry-after=true",

@@ -29,6 +29,7 @@ SERVICES: Final = (
     *("attack/victim", "attack/second"),
     *("mesh-before/init-container", "mesh-before/cni", "mesh-after/init-container", "mesh-after/cni"),
     *("placed/scaled", "placed/waiting"),
+    *("bench/init", "bench/sidecar", "bench/wrapped"),
 )
 """NAMESPACE/SERVICE that the verifier knows from the start."""
 PATIENCE_SECONDS: Final = 600.0
