@@ -40,6 +40,12 @@ _IN_PLACE_OF_A_CHANGE: Final = {
     "Pod": "cannot be changed: `kubectl delete pods {where}`, then create it with the change",
     "Job": "cannot be changed: `kubectl delete jobs {where}`, then create it with the change",
 }
+# In the status of each kind that replaces its pods step by step: all pods, and those of the present template.
+_ROLLING: Final = {
+    "Deployment": ("replicas", "updatedReplicas"),
+    "StatefulSet": ("replicas", "updatedReplicas"),
+    "DaemonSet": ("desiredNumberScheduled", "updatedNumberScheduled"),
+}
 # Our registrations and guards are called so (manifests/).
 _OURS: Final = "morphisms"
 
@@ -68,6 +74,28 @@ def workloads(evaluations: Sequence[Evaluation], target: Mode) -> Iterator[Line]
         yield Line("workload", State.OK, text, _RULES)
     elif not evaluations:
         yield Line("workload", State.OK, "the namespace has no workload", _RULES)
+
+
+def rollouts(items: Iterable[dict[str, Any]]) -> Iterator[Line]:
+    """A line per workload that still has pods of a former template: the pods that replace those are of it, too."""
+    for item in items:
+        status = item.get("status")
+        kind = str(item.get("kind"))
+        if kind not in _ROLLING or not isinstance(status, dict):
+            continue
+        metadata = item.get("metadata") or {}
+        whole, updated = (_count(status.get(name)) for name in _ROLLING[kind])
+        # Of a change that its controller has not seen yet, the status counts the former template's pods as updated.
+        is_behind = 0 < _count(status.get("observedGeneration")) < _count(metadata.get("generation"))
+        if whole > updated or is_behind:
+            name, namespace = printable(str(metadata.get("name"))), printable(str(metadata.get("namespace")))
+            text = f"{kind}/{name}: has pods of a former template, which is not looked at, until its rollout ends"
+            command = f"kubectl rollout status -n {namespace} {kind.lower()}/{name}"
+            yield Line("workload", State.NOT_EVALUATED, f"{text}: `{command}`", _ROLLOUT)
+
+
+def _count(value: Any) -> int:
+    return value if isinstance(value, int) else 0
 
 
 def placement(cluster: LiveCluster, profiles: Sequence[Profile]) -> Iterator[Line]:

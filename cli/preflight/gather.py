@@ -70,6 +70,7 @@ async def preflight(
         if evaluation is not None:
             evaluations.append(evaluation)
     lines += checks.workloads(evaluations, target)
+    lines += checks.rollouts(items)
     by_name = cluster.configuration.profile_by_name
     profiles = [by_name[name] for name in cluster.configuration.profiles_allowed_in(namespace) if name in by_name]
     lines += checks.placement(cluster, profiles)

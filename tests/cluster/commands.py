@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import pytest
 
 from cli.main import main
 from tests.cluster.attacks import IMAGE
-from tests.cluster.client import Object
+from tests.cluster.client import STRATEGIC_PATCH, Object
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.namespace import Namespace
 from tests.support.done import Done
+from tests.support.until import until
 
 PASSWORD = "tr0ub4dor&3-Xx9"
 PLAINTEXT: Object = {"env": [{"name": "DB_PASSWORD", "value": PASSWORD}]}
@@ -50,3 +51,25 @@ def create(here: Namespace, *deployments: Object) -> None:
     """Create them, as the administrator."""
     for each in deployments:
         here.admin.create(here.path("deployments", group="apps/v1"), each)
+
+
+def rolled_out(here: Namespace, apps: Collection[str]) -> None:
+    """Play the kubelet until these Deployments' rollouts have ended: new pods are ready, and deleted ones gone."""
+
+    def has_ended(deployment: Object) -> bool:
+        status = deployment.get("status", {})
+        is_seen = status.get("observedGeneration") == deployment["metadata"]["generation"]
+        return is_seen and status.get("replicas") == status.get("updatedReplicas") == status.get("availableReplicas")
+
+    def ended() -> bool:
+        for pod in here.admin.items(here.pods()):
+            path = here.pods(pod["metadata"]["name"])
+            if "deletionTimestamp" in pod["metadata"]:
+                here.admin.request("DELETE", path, query={"gracePeriodSeconds": "0"})
+            elif pod["metadata"]["labels"].get("app") in apps:
+                status = {"status": {"conditions": [{"type": "Ready", "status": "True"}]}}
+                here.admin.request("PATCH", f"{path}/status", status, content_type=STRATEGIC_PATCH)
+        found = {each["metadata"]["name"]: each for each in here.admin.items(here.deployments())}
+        return all(has_ended(found[name]) for name in apps)
+
+    until(ended)

@@ -146,6 +146,16 @@ def pod_of(here: Namespace, revision: str, *, besides: Collection[str] = (), bou
     return here.admin.until(here.pods(), there)
 
 
+def from_zero(knative: Knative, here: Namespace, revision: str) -> Object:
+    """Scale a Revision to zero and back, as Knative's autoscaler does by this account; its new pod."""
+    before = pod_of(here, revision)
+    scale = here.deployments(f"{revision}-deployment/scale")
+    knative.client.patch(scale, {"spec": {"replicas": 0}})
+    here.admin.delete(here.pods(before["metadata"]["name"]), gracePeriodSeconds="0")
+    knative.client.patch(scale, {"spec": {"replicas": 1}})
+    return pod_of(here, revision, besides={before["metadata"]["uid"]})
+
+
 def revisions(here: Namespace) -> list[str]:
     """Names of the Revisions that there are, in order."""
     return sorted(item["metadata"]["name"] for item in here.admin.items(here.revisions()))

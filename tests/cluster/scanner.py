@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Iterator
 from functools import partial
 from typing import Final
 
@@ -10,11 +12,14 @@ import urllib3
 
 from tests.cluster.client import Client
 from tests.cluster.controlplane import ControlPlane
+from tests.cluster.definitions import wait_until_established
 from tests.cluster.installation import SYSTEM
 from tests.cluster.nodes import MANIFESTS
 from tests.cluster.process import Process
+from tests.cluster.report_definitions import report_definitions
 from tests.support.ports import free_port
 from tests.support.until import until
+from webhook.scanner.reports.api import OPEN_REPORTS
 
 ACCOUNT: Final = "morphisms-scanner"
 
@@ -57,6 +62,20 @@ class Scanner(Process):
         """The metric's value; 0 for one that is not there."""
         text = urllib3.request("GET", f"http://127.0.0.1:{self.port}/metrics", timeout=10, retries=False).data.decode()
         return next((float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(f"{name} ")), 0.0)
+
+
+@contextlib.contextmanager
+def reporting(cluster: ControlPlane, name: str) -> Iterator[Scanner]:
+    """One replica that looks every second and writes OpenReports, whose definitions are there as long."""
+    definitions = report_definitions(OPEN_REPORTS)
+    cluster.admin.kubectl("apply", "--server-side", "-f", "-", input=definitions)
+    wait_until_established(cluster.admin)
+    account = scanner_account(cluster, "scanner", "scanner-reports")
+    running = Scanner(cluster, account, name, "--reports", "--scan-seconds", "1")
+    running.start()
+    yield running
+    running.stop()
+    cluster.admin.kubectl("delete", "-f", "-", input=definitions)
 
 
 def _ready(port: int) -> bool:

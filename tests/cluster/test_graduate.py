@@ -9,17 +9,14 @@ import pytest
 import yaml
 
 from tests.cluster.client import ApiError, Client, Object
-from tests.cluster.commands import PLAINTEXT, create, make_deployment, runner
+from tests.cluster.commands import PLAINTEXT, create, make_deployment, rolled_out, runner
 from tests.cluster.controlplane import ControlPlane
-from tests.cluster.definitions import wait_until_established
 from tests.cluster.installation import Installation
 from tests.cluster.namespace import MODE_LABEL, Namespace
-from tests.cluster.report_definitions import report_definitions
-from tests.cluster.scanner import Scanner, scanner_account
+from tests.cluster.scanner import Scanner, reporting
 from tests.docs.test_rollout import block
 from tests.support.done import Done
 from tests.support.until import until
-from webhook.scanner.reports.api import OPEN_REPORTS
 
 Make = Callable[..., Namespace]
 _REFERENCE = {"env": [{"name": "DB_PASSWORD", "value": "vault:secret/shop/db#password"}], "command": ["/app"]}
@@ -47,15 +44,8 @@ def platform(cluster: ControlPlane) -> Iterator[Client]:
 @pytest.fixture
 def scanner(cluster: ControlPlane, morphisms: Installation) -> Iterator[Scanner]:
     """One replica that looks every second."""
-    definitions = report_definitions(OPEN_REPORTS)
-    cluster.admin.kubectl("apply", "--server-side", "-f", "-", input=definitions)
-    wait_until_established(cluster.admin)
-    account = scanner_account(cluster, "scanner", "scanner-reports")
-    running = Scanner(cluster, account, "scanner-graduate", "--reports", "--scan-seconds", "1")
-    running.start()
-    yield running
-    running.stop()
-    cluster.admin.kubectl("delete", "-f", "-", input=definitions)
+    with reporting(cluster, "scanner-graduate") as running:
+        yield running
 
 
 def _mode(here: Namespace) -> str:
@@ -92,6 +82,7 @@ def test_a_namespace_goes_from_audit_to_enforce_once_its_workloads_comply(
     assert (run("--clean-for", "0").code, _mode(here)) == (1, "audit")
 
     here.admin.replace(here.deployments("bad"), make_deployment(here, "bad", _REFERENCE))
+    rolled_out(here, {"good", "bad"})
     until(lambda: run("--clean-for", "0", "--dry-run").code == 0)
     assert _mode(here) == "audit"
     done = run()

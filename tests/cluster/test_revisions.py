@@ -9,7 +9,7 @@ import pytest
 
 from tests.cluster.client import Object
 from tests.cluster.controlplane import ControlPlane
-from tests.cluster.knative import Knative, make_service, pod_of, revisions, settled
+from tests.cluster.knative import Knative, from_zero, make_service, pod_of, revisions, settled
 from tests.cluster.namespace import Namespace
 
 Make = Callable[..., Namespace]
@@ -30,16 +30,6 @@ def _two_revisions(cluster: ControlPlane, here: Namespace) -> None:
         cluster.user("dev").apply(_service(here, argument=argument))
         settled(here, "web")
     assert revisions(here) == ["web-00001", "web-00002"]
-
-
-def _from_zero(knative: Knative, here: Namespace, revision: str) -> Object:
-    """Scale a Revision to zero and back, as Knative's autoscaler does by this account; its new pod."""
-    before = pod_of(here, revision)
-    scale = here.deployments(f"{revision}-deployment/scale")
-    knative.client.patch(scale, {"spec": {"replicas": 0}})
-    here.admin.delete(here.pods(before["metadata"]["name"]), gracePeriodSeconds="0")
-    knative.client.patch(scale, {"spec": {"replicas": 1}})
-    return pod_of(here, revision, besides={before["metadata"]["uid"]})
 
 
 def _argument(pod: Object) -> str:
@@ -68,7 +58,7 @@ def test_traffic_to_an_old_revision_makes_none_and_its_pods_come_back_confidenti
     assert settled(here, "web")["spec"]["traffic"] == traffic
     assert revisions(here) == ["web-00001", "web-00002"]
     for revision, argument in (("web-00001", "old"), ("web-00002", "new")):
-        pod = _from_zero(knative, here, revision)
+        pod = from_zero(knative, here, revision)
         assert _argument(pod) == argument
         assert pod["spec"]["runtimeClassName"] == "kata-qemu-snp"
         assert [each["name"] for each in pod["spec"]["initContainers"]] == ["morphisms-init"]
@@ -82,6 +72,6 @@ def test_a_revision_from_before_us_comes_back_confidential(
     cluster.user("dev").apply(make_service("web", here))
     assert "runtimeClassName" not in pod_of(here, "web")["spec"]
     here.label("enforce")
-    pod = _from_zero(knative, here, "web-00001")
+    pod = from_zero(knative, here, "web-00001")
     assert pod["spec"]["runtimeClassName"] == "kata-qemu-snp"
     assert pod["spec"]["nodeName"].startswith("snp-")

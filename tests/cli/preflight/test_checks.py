@@ -304,6 +304,34 @@ def test_probes_without_a_port_are_tried_out_as_knative_leaves_them(ports: list[
 
 
 @pytest.mark.parametrize(
+    ("kind", "generation", "status", "is_rolling"),
+    [
+        ("Deployment", 2, {"observedGeneration": 2, "replicas": 3, "updatedReplicas": 2}, True),
+        ("Deployment", 2, {"observedGeneration": 2, "replicas": 3}, True),
+        ("Deployment", 2, {"observedGeneration": 1, "replicas": 3, "updatedReplicas": 3}, True),
+        ("Deployment", 2, {"observedGeneration": 2, "replicas": 3, "updatedReplicas": 3}, False),
+        ("Deployment", 1, {"observedGeneration": 1, "replicas": 3, "updatedReplicas": 3, "readyReplicas": 0}, False),
+        ("Deployment", 1, {}, False),
+        ("Deployment", 1, None, False),
+        ("Deployment", 2, {"observedGeneration": "2", "replicas": "3", "updatedReplicas": [2]}, False),
+        ("StatefulSet", 2, {"observedGeneration": 2, "replicas": 3, "updatedReplicas": 1}, True),
+        ("StatefulSet", 2, {"observedGeneration": 2, "replicas": 3, "updatedReplicas": 3}, False),
+        ("DaemonSet", 2, {"observedGeneration": 2, "desiredNumberScheduled": 4, "updatedNumberScheduled": 3}, True),
+        ("DaemonSet", 2, {"observedGeneration": 2, "desiredNumberScheduled": 4, "updatedNumberScheduled": 4}, False),
+        ("ReplicaSet", 2, {"observedGeneration": 1, "replicas": 3}, False),
+        ("Pod", 2, {"observedGeneration": 1}, False),
+    ],
+)
+def test_a_rollout_that_has_not_ended_is_not_known_to_be_ready(
+    kind: str, generation: int, status: Json | None, is_rolling: bool
+) -> None:
+    item = {"kind": kind, "metadata": {"name": "web", "namespace": "shop", "generation": generation}, "status": status}
+    lines = list(checks.rollouts([item]))
+    assert [each.state for each in lines] == [State.NOT_EVALUATED] * is_rolling
+    assert all(f"`kubectl rollout status -n shop {kind.lower()}/web`" in each.text for each in lines)
+
+
+@pytest.mark.parametrize(
     ("kind", "says"),
     [
         ("Revision", "or `kubectl delete revisions.serving.knative.dev -n shop web`"),
