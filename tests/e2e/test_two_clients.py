@@ -196,7 +196,7 @@ def setups(url: str, ca: str, folder: Path) -> bytes:
     """The answer's body by the client of `vault setup`. Raises SetupError or ConnectionError."""
     (folder / "ca").write_text(ca, encoding="utf-8")
     with open_session(VaultServer(url=url, ca=folder / "ca")) as session:
-        return session.get(f"{url}/v1/secret", timeout=5).content
+        return session.get(f"{url}/v1/secret", timeout=60).content
 
 
 def clusters(url: str, ca: str, folder: Path) -> bytes:

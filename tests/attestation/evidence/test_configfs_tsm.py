@@ -62,7 +62,7 @@ def somebody_writes(tsm: Tsm, name: str) -> None:
 
 
 def test_evidence_is_accepted_and_the_entry_is_gone(path: Path, tsm: Tsm, device: Device) -> None:
-    evidence = ConfigfsTsm(str(path)).collect(ASKED, timeout=5)
+    evidence = ConfigfsTsm(str(path)).collect(ASKED, timeout=60)
     assert parse_report(evidence.report).report_data == ASKED
     assert [entry.kind for entry in evidence.certificates] == ["VCEK", "ASK"]
     result = appraise_own(evidence, device.hierarchy.root_path, device.hierarchy.crl_path)
@@ -72,7 +72,7 @@ def test_evidence_is_accepted_and_the_entry_is_gone(path: Path, tsm: Tsm, device
 
 
 def test_the_kernel_protocol_step_by_step(path: Path, tsm: Tsm) -> None:
-    ConfigfsTsm(str(path)).collect(ASKED, timeout=5)
+    ConfigfsTsm(str(path)).collect(ASKED, timeout=60)
     assert tsm.steps == [
         "mkdir",
         "read provider",
@@ -99,7 +99,7 @@ def test_privilege_level_is_the_guests_own_where_that_is_higher(
         return device.report(report_data), b""
 
     tsm.firmware = firmware
-    ConfigfsTsm(str(path)).collect(ASKED, timeout=5)
+    ConfigfsTsm(str(path)).collect(ASKED, timeout=60)
     assert levels == [asked]
 
 
@@ -107,7 +107,7 @@ def test_real_blobs_with_pem_certificates(path: Path, tsm: Tsm, vectors: Store) 
     folder = vectors.path(vectors.first("reports/genoa-v3-configfs-tsm-veraison", "reports/milan-v2-virtee"))
     report, auxblob = (folder / "report.bin").read_bytes(), (folder / "auxblob.bin").read_bytes()
     tsm.firmware = lambda *_: (report, auxblob)
-    evidence = ConfigfsTsm(str(path)).collect(parse_report(report).report_data, timeout=5)
+    evidence = ConfigfsTsm(str(path)).collect(parse_report(report).report_data, timeout=60)
     assert evidence.report == report
     # The host's table holds the root as well; it stays behind.
     assert sorted(entry.kind for entry in evidence.certificates) == ["ASK", "VCEK"]
@@ -116,12 +116,12 @@ def test_real_blobs_with_pem_certificates(path: Path, tsm: Tsm, vectors: Store) 
 
 def test_no_certificates_is_fine(path: Path, tsm: Tsm, device: Device) -> None:
     tsm.firmware = lambda report_data, _: (device.report(report_data), b"")
-    assert ConfigfsTsm(str(path)).collect(ASKED, timeout=5).certificates == ()
+    assert ConfigfsTsm(str(path)).collect(ASKED, timeout=60).certificates == ()
 
 
 def test_a_write_by_somebody_else_is_noticed_and_the_whole_is_tried_again(path: Path, tsm: Tsm) -> None:
     tsm.fault("read auxblob", somebody_writes)
-    ConfigfsTsm(str(path)).collect(ASKED, timeout=5)
+    ConfigfsTsm(str(path)).collect(ASKED, timeout=60)
     assert len(set(tsm.made)) == 2
     assert tsm.items == {}
 
@@ -204,7 +204,7 @@ def test_inblob_is_exactly_what_was_asked(path: Path, tsm: Tsm, device: Device) 
 
     tsm.firmware = firmware
     asked = bytes([0, 10, 13, 255]) * 16
-    ConfigfsTsm(str(path)).collect(asked, timeout=5)
+    ConfigfsTsm(str(path)).collect(asked, timeout=60)
     assert seen == [asked]
 
 
@@ -230,7 +230,7 @@ def test_a_kernel_that_holds_the_read_costs_the_deadline_and_is_cleaned_up_later
 
 def test_a_throttled_device_is_asked_again_until_it_answers(path: Path, tsm: Tsm) -> None:
     tsm.fault("read outblob", raising(errno.EBUSY), raising(errno.EBUSY))
-    evidence = collect_first([EvidenceSource("configfs-tsm", str(path))], DIGEST, timeout=5)
+    evidence = collect_first([EvidenceSource("configfs-tsm", str(path))], DIGEST, timeout=60)
     assert evidence.source == "configfs-tsm"
     assert len(tsm.made) == 3
 

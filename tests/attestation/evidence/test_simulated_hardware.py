@@ -92,7 +92,7 @@ def process(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], list[str]]
 @pytest.mark.parametrize("name", ["simulated", "coco-aa"])
 def test_evidence_is_accepted_under_its_own_root_and_labelled(device: Device, name: str) -> None:
     with machine(device) as address:
-        evidence = collect_first([EvidenceSource(name, address)], DIGEST, timeout=5)
+        evidence = collect_first([EvidenceSource(name, address)], DIGEST, timeout=60)
     result = appraise_own(
         evidence,
         device.hierarchy.root_path,
@@ -119,7 +119,7 @@ def test_evidence_is_accepted_under_its_own_root_and_labelled(device: Device, na
 )
 def test_each_way_of_tampering_fails_its_check_alone(device: Device, tamper: Tamper, failed: set[str]) -> None:
     with machine(Device(device.hierarchy, tamper=tamper)) as address:
-        evidence = collect_first([EvidenceSource("simulated", address)], DIGEST, timeout=5)
+        evidence = collect_first([EvidenceSource("simulated", address)], DIGEST, timeout=60)
     result = appraise_own(evidence, device.hierarchy.root_path, device.hierarchy.crl_path)
     assert not result.accepted
     assert {check.id for check in result.failed} == failed
@@ -128,7 +128,7 @@ def test_each_way_of_tampering_fails_its_check_alone(device: Device, tamper: Tam
 def test_nothing_else_believes_it(device: Device, tmp_path_factory: pytest.TempPathFactory) -> None:
     other = open_hierarchy(tmp_path_factory.mktemp("other"))
     with machine(device) as address:
-        evidence = collect_first([EvidenceSource("simulated", address)], DIGEST, timeout=5)
+        evidence = collect_first([EvidenceSource("simulated", address)], DIGEST, timeout=60)
     result = appraise_own(evidence, other.root_path, other.crl_path)
     assert "chain/intermediate" in {check.id for check in result.failed}
     given = from_table(evidence.certificates)
@@ -324,7 +324,7 @@ def test_an_ipv6_loopback_address(device: Device) -> None:
     running.start()
     try:
         assert running.address.startswith("http://[::1]:")
-        assert collect_first([EvidenceSource("simulated", running.address)], DIGEST, timeout=5).certificates
+        assert collect_first([EvidenceSource("simulated", running.address)], DIGEST, timeout=60).certificates
     finally:
         running.stop()
 
@@ -350,7 +350,7 @@ def test_a_socket_in_use_is_not_taken_away(device: Device, tmp_path: Path) -> No
         with pytest.raises(OSError, match="in use"):
             SimulatedMachine(device, path)
         opened = open_source("simulated", first.address)
-        opened.collect(opened.report_data(DIGEST), timeout=5)
+        opened.collect(opened.report_data(DIGEST), timeout=60)
     finally:
         first.stop()
 
