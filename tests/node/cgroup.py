@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 _END_SECONDS = 300.0
@@ -35,7 +36,16 @@ class Cgroup:
                 wanted = " ".join(f"+{name}" for name in _CONTROLLERS if name in offered)
                 # None are left beside hierarchies of version 1.
                 for parent in (hierarchy, folder) if wanted else ():
-                    (parent / "cgroup.subtree_control").write_text(wanted)
+                    _write_control(parent, wanted)
+
+    def switching_on(self) -> dict[str, list[str]]:
+        """Version 2: by hierarchy, which controllers `make` will switch on there for all that is below it."""
+        return {
+            str(hierarchy): missing
+            for hierarchy in self._hierarchies
+            if (available := hierarchy / "cgroup.controllers").exists()
+            and (missing := sorted((set(available.read_text().split()) & set(_CONTROLLERS)) - switched_on(hierarchy)))
+        }
 
     def add(self, name: str) -> str:
         """Make one more child in every hierarchy, for a further kubelet; its path below each of them."""
@@ -75,6 +85,26 @@ class Cgroup:
             children = [path for path in folder.rglob("*") if path.is_dir()] if folder.exists() else []
             for child in [*sorted(children, key=lambda path: len(path.parts), reverse=True), folder]:
                 _remove(child)
+
+
+def switched_on(hierarchy: Path) -> set[str]:
+    """Version 2: which controllers are on for the children of the root."""
+    return set((hierarchy / "cgroup.subtree_control").read_text().split())
+
+
+def switch_off(controllers: Mapping[str, Sequence[str]]) -> None:
+    """Put back what `switching_on` named, but for controllers that another child has handed down meanwhile."""
+    for hierarchy, names in controllers.items():
+        for name in sorted(switched_on(Path(hierarchy)).intersection(names)):
+            try:
+                _write_control(Path(hierarchy), f"-{name}")
+            except OSError as error:
+                if error.errno != errno.EBUSY:
+                    raise
+
+
+def _write_control(folder: Path, words: str) -> None:
+    (folder / "cgroup.subtree_control").write_text(words)
 
 
 def _make(folder: Path) -> None:

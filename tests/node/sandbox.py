@@ -19,13 +19,13 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
 from tests.cluster.keeper import Keeper
 from tests.node import probe
-from tests.node.cgroup import Cgroup
+from tests.node.cgroup import Cgroup, switch_off, switched_on
 from tests.support.paths import ROOT
 from tests.support.until import until
 
@@ -65,7 +65,7 @@ _CLONE_NEWNET: Final = 0x40000000
 
 @dataclass(frozen=True)
 class Record:
-    """What there is of one sandbox, as it lies in RECORDS."""
+    """What there is of one sandbox, as it lies in RECORDS; `controllers` of version 2 by hierarchy."""
 
     name: str
     folder: str
@@ -73,6 +73,7 @@ class Record:
     sysctls: dict[str, str]
     holder: int
     stays: bool
+    controllers: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def file(self) -> Path:
@@ -140,7 +141,8 @@ class Sandbox:
         (folder / "var/run").symlink_to("/run")
         (folder / "resolv.conf").write_text("nameserver 10.96.0.10\nsearch cluster.local\n")
         sysctls = {name: value for name in _SYSCTLS if (value := _sysctl(name)) is not None}
-        record = Record(name, str(folder), [str(path) for path in hierarchies], sysctls, 0, stays)
+        controllers = _switching_on(Cgroup(name, hierarchies))
+        record = Record(name, str(folder), [str(path) for path in hierarchies], sysctls, 0, stays, controllers)
         record.write()  # before anything is made that it describes
         keeper = _Nobody() if stays else Guard(record)
         record.cgroup.make()
@@ -149,7 +151,7 @@ class Sandbox:
             [*record.cgroup.joining(), *isolated], stdin=subprocess.DEVNULL, start_new_session=True
         )
         until(lambda: _entered(holder.pid))
-        record = Record(name, str(folder), record.hierarchies, sysctls, holder.pid, stays)
+        record = replace(record, holder=holder.pid)
         record.write()
         made_here = cls(record, keeper)
         made_here.run("sh", "-c", _SETUP, str(folder))
@@ -231,9 +233,10 @@ def remove_leftovers() -> None:
 
 
 def remove(record: Record) -> None:
-    """End its processes; remove cgroups and folder; put the sysctls back; forget it. May be repeated."""
+    """End its processes; remove cgroups and folder; put sysctls and controllers back; forget it. May be repeated."""
     record.cgroup.end()
     record.cgroup.remove()
+    switch_off(record.controllers)
     for name, value in record.sysctls.items():
         if _sysctl(name) != value:
             (Path("/proc/sys") / name).write_text(value)
@@ -249,8 +252,24 @@ def traces(record: Record) -> list[str]:
     mounts = Path("/proc/self/mountinfo").read_text().splitlines()
     left += [f"mount {line.split()[4]}" for line in mounts if record.folder in line]
     left += [f"sysctl {name}" for name, value in record.sysctls.items() if _sysctl(name) != value]
+    others = {(path, name) for other in records() for path, names in other.controllers.items() for name in names}
+    left += [
+        f"controller {name} in {path}"
+        for path, names in record.controllers.items()
+        for name in names
+        if name in switched_on(Path(path)) and (path, name) not in others
+    ]
     left += [str(path) for path in (Path(record.folder), record.file, record.lock) if path.exists()]
     return left
+
+
+def _switching_on(cgroup: Cgroup) -> dict[str, list[str]]:
+    """Controllers that were off before the first of the sandboxes that there are."""
+    controllers = cgroup.switching_on()
+    for other in records():
+        for path, names in other.controllers.items():
+            controllers[path] = sorted({*controllers.get(path, ()), *names})
+    return controllers
 
 
 def _guarded(record: Record) -> bool:
