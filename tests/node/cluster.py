@@ -19,13 +19,15 @@ from tests.cluster.controlplane import ControlPlane, Place
 from tests.cluster.nodes import KATA, KATA_LABEL, RUNTIME_CLASSES, SNP_LABEL
 from tests.cluster.process import Process
 from tests.node.images import Image
-from tests.node.node import DOMAIN, Node, NodePlace
+from tests.node.node import DOMAIN, START_SECONDS, Node, NodePlace
 from tests.node.programs import NODE
 from tests.node.sandbox import BRIDGE_ADDRESS, POD_NETWORK, Sandbox
 from tests.support.paths import ROOT
+from tests.support.until import until
 
 NAME: Final = "snp-0"
 PLAIN_NAME: Final = "plain-0"
+_CONNECT: Final = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 5).close()"
 TRUSTED_LABEL: Final = "morphisms.node-restriction.kubernetes.io/snp"
 
 
@@ -85,6 +87,11 @@ class NodeCluster:
         """Give images to the first node, and to others that join."""
         self.images += images
         self.node.load(images)
+
+    def reach(self, name: str, port: int) -> None:
+        """Wait until the Service of this name takes connections: kube-proxy and CoreDNS come after its pods."""
+        command = (sys.executable, "-c", _CONNECT, name, str(port))
+        until(lambda: self.sandbox.run(*command, check=False).returncode == 0, START_SECONDS)
 
     def _apiserver_options(self) -> tuple[str, ...]:
         pki = self.sandbox.folder / "pki"

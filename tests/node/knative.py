@@ -11,11 +11,12 @@ import yaml
 from tests.cluster.binaries import KNATIVE, binary
 from tests.cluster.client import Object
 from tests.cluster.definitions import wait_until_established
-from tests.cluster.knative import NAMESPACE
+from tests.cluster.knative import NAMESPACE, make_service
 from tests.node import images
 from tests.node.cluster import NodeCluster
 from tests.node.images import Image
 from tests.node.programs import DATA_PATH
+from tests.support.until import until
 
 COMPONENTS: Final = ("activator", "autoscaler", "controller", "webhook")
 _SOURCE: Final = "ko://knative.dev/serving/cmd/"
@@ -68,6 +69,8 @@ def wait(cluster: NodeCluster, seconds: float = 600) -> None:
         lambda items: len(items) >= len(COMPONENTS) and all(_is_available(item) for item in items),
         seconds=seconds,
     )
+    path, dry = "/apis/serving.knative.dev/v1/namespaces/default/services", {"dryRun": "All"}
+    until(lambda: cluster.admin.request("POST", path, make_service("probe"), query=dry).status == 201, seconds)
 
 
 def _is_available(deployment: Object) -> bool:

@@ -28,6 +28,7 @@ from tests.node.sandbox import BRIDGE_ADDRESS
 from tests.support.openbao import binary as openbao_binary
 from tests.support.paths import ROOT
 from tests.support.processes import morphisms
+from tests.support.until import until
 
 WEBHOOK_NAMESPACE: Final = "morphisms-system"
 KMS_NAMESPACE: Final = "morphisms-kms"
@@ -87,7 +88,7 @@ class Morphisms:
         admin.kubectl("apply", "--server-side", "-k", self.folder / "overlay")
 
     def wait(self, seconds: float = 600) -> None:
-        """Until all is rolled out; then what Vault needs is made by `morphisms vault setup`."""
+        """Until all is rolled out and answers; then what Vault needs is made by `morphisms vault setup`."""
         for namespace, count in ((KMS_NAMESPACE, 2), (WEBHOOK_NAMESPACE, 2)):
             self.cluster.admin.until(
                 f"/apis/apps/v1/namespaces/{namespace}/deployments",
@@ -96,6 +97,9 @@ class Morphisms:
                 ),
                 seconds=seconds,
             )
+        self.cluster.reach(_OPENBAO, 8200)
+        self.cluster.reach(_VERIFIER, 443)
+        self.wait_for_webhook(seconds)
         ca = self.folder / "ca" / "ca.crt"
         words = ["vault", "setup", "--config", self.folder / "overlay" / "verifier.yaml", "--mount", _MOUNT]
         words += ["--vault-url", f"https://{_OPENBAO}:8200", "--vault-ca", ca]
@@ -109,6 +113,18 @@ class Morphisms:
             check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
+
+    def wait_for_webhook(self, seconds: float = 600) -> None:
+        """Until the API server gets an answer of the webhook's: a pod that says `maybe` is refused in any namespace."""
+        metadata = {"name": "probe", "annotations": {"morphisms.dev/inject": "maybe"}}
+        container = {"name": "probe", "image": self._images["openbao"].pinned}
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"containers": [container]}}
+
+        def is_refused() -> bool:
+            answer = self.cluster.admin.request("POST", "/api/v1/namespaces/default/pods", pod, query={"dryRun": "All"})
+            return "denied the request" in answer.message
+
+        until(is_refused, seconds)
 
     def write_secret(self, path: str, **values: str) -> None:
         """Write a secret of KV version 2 at its logical path below `secret/`."""

@@ -251,6 +251,7 @@ def _no_webhook(failing: Stack) -> Iterator[None]:
         yield
     finally:
         failing.admin.patch(deployment, {"spec": {"replicas": 1}})
+        failing.morphisms.wait_for_webhook()
 
 
 def _processes(failing: Stack, pod: Object, name: str) -> list[int]:
