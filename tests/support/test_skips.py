@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -57,3 +59,56 @@ def test_a_run_ends_with_what_it_left_out(tmp_path: Path, workers: tuple[str, ..
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
     assert "left out: 2" in done.stdout
     assert "     2 no such hardware\n" in done.stdout
+
+
+_MAY_NOT_BE_ABSENT = {
+    "chromium-headless-shell": "chromium-headless-shell",
+    "prometheus": "prometheus",
+    "promtool": "prometheus",
+}
+
+
+@pytest.mark.parametrize("ci", ["1", ""], ids=["in CI", "elsewhere"])
+def test_without_a_browser_or_a_prometheus_ci_fails_and_a_developer_reads_what_was_left_out(
+    tmp_path: Path, ci: str
+) -> None:
+    (tmp_path / "test_it.py").write_text(
+        "import pytest\nfrom tests.support.packages import require\n\n"
+        f"@pytest.mark.parametrize('found', {list(_MAY_NOT_BE_ABSENT.items())})\n"
+        "def test_one(found):\n    require(**dict([found]))\n"
+    )
+    plugins = ["-p", "tests.support.skips", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", "-q", *plugins, f"--rootdir={tmp_path}", str(tmp_path)]
+    # Nothing is on PATH, so no program is.
+    environment = {**os.environ, "PATH": str(tmp_path), "CI": ci}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    for package in _MAY_NOT_BE_ABSENT.values():
+        assert without(package) in done.stdout
+    if ci:
+        assert (done.returncode, "3 failed" in done.stdout) == (1, True), done.stdout
+    else:
+        assert (done.returncode, "left out: 3" in done.stdout) == (0, True), done.stdout
+        assert "installs what is missing: chromium-headless-shell prometheus" in done.stdout
+
+
+@pytest.mark.parametrize(("code", "ci"), [(0, "1"), (1, "")], ids=["packages installed", "no mirror"])
+def test_the_script_of_ci_says_that_it_is_ci_once_it_has_installed_the_packages(
+    tmp_path: Path, code: int, ci: str
+) -> None:
+    said = tmp_path / "said"
+    programs = {
+        "make": f'echo "$* CI=${{CI:-}} NODE=$NODE" >> {said}; [ "$1" != packages ] || exit {code}',
+        "id": "echo 0",
+        "apt-get": "true",
+    }
+    for name, text in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    script = tmp_path / "checkout" / ".ci" / "run"
+    script.parent.mkdir(parents=True)
+    shutil.copy(ROOT / ".ci" / "run", script)
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    environment.pop("CI", None)
+    done = subprocess.run([str(script)], env=environment, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert said.read_text().splitlines() == ["packages CI= NODE=1", f"lint CI={ci} NODE=1", f"test CI={ci} NODE=1"]
