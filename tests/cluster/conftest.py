@@ -14,6 +14,9 @@
 `morphisms`: installed on it from manifests/, two replicas behind a balancer. `replicas[0].process` is a Process; each
     has `metrics()` and a `folder` with its mounts; `registrations()`.
 
+`guarded`: a control plane of its own without a webhook of ours, on which the guards are in force
+    (`tests.cluster.guarded`).
+
 `namespace(mode)`: makes a namespace in which `dev` may edit, and which is deleted at the end of the test.
 """
 
@@ -26,6 +29,7 @@ import pytest
 
 from tests.cluster import binaries
 from tests.cluster.controlplane import ControlPlane, control_plane
+from tests.cluster.guarded import guards_alone
 from tests.cluster.installation import Installation, running
 from tests.cluster.knative import Knative, alone
 from tests.cluster.namespace import Namespace
@@ -59,6 +63,13 @@ def cluster(_programs: None) -> Iterator[ControlPlane]:
         for name in ("snp-0", "snp-1"):
             add_confidential_node(running.admin, name)
         add_node(running.admin, "plain-0")
+        yield running
+
+
+@pytest.fixture(scope="package")
+def guarded(_programs: None) -> Iterator[ControlPlane]:
+    """Another control plane, with the guards alone, all of them in force."""
+    with guards_alone() as running:
         yield running
 
 

@@ -6,84 +6,27 @@
 from __future__ import annotations
 
 import base64
-import copy
 import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.cluster.asking import INJECTED, PODS, STATUS, make_pod
 from tests.cluster.client import JSON_PATCH, Answer, Client, Object
-from tests.cluster.controlplane import ControlPlane, control_plane
+from tests.cluster.controlplane import ControlPlane
+from tests.cluster.guarded import CLASSES, KNATIVE, NAMESPACES, OURS, SCANNER, bind, new_namespace, runtime_class
 from tests.cluster.policies import wait_for_policies
-from tests.manifests.rendering import MANIFESTS, rendered
 from tests.support.until import until
 from webhook.configuration.model import Configuration
 from webhook.modes import Mode, mode_of_label
 from webhook.pod.opt_in import requests_injection
 from webhook.pod.pod import Pod
 
-_RBAC = "rbac.authorization.k8s.io"
-_NAMESPACES = "/api/v1/namespaces"
 _MUTATING = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
-_CLASSES = "/apis/node.k8s.io/v1/runtimeclasses"
-_KNATIVE = "system:serviceaccount:knative-serving:controller"
-_OURS = "system:serviceaccount:morphisms-system:morphisms-webhook"
-_SCANNER = "system:serviceaccount:morphisms-system:morphisms-scanner"
-_WRITE = ["get", "list", "create", "update", "patch", "delete", "deletecollection"]
-_GROUPS = ["", "apps", "batch", "node.k8s.io", "admissionregistration.k8s.io"]
 _DRY = {"dryRun": "All"}
-
-
-@pytest.fixture(scope="module")
-def guarded(_programs: None) -> Iterator[ControlPlane]:
-    """A control plane of its own with the guards alone, all of them in force."""
-    with control_plane("policies") as cluster:
-        cluster.kubectl("apply", "--server-side", "-k", MANIFESTS / "base" / "guards")
-        cluster.kubectl("apply", "--server-side", "-k", MANIFESTS / "components" / "cluster-guards")
-        cluster.kubectl("apply", "--server-side", "-f", MANIFESTS / "overlays" / "enforce" / "mode-required.yaml")
-        rules = [{"apiGroups": _GROUPS, "resources": ["*"], "verbs": _WRITE}]
-        cluster.admin.apply(
-            {"apiVersion": f"{_RBAC}/v1", "kind": "ClusterRole", "metadata": {"name": "everything"}, "rules": rules}
-        )
-        cluster.admin.create(_CLASSES, _runtime_class("kata-qemu-snp", "kata-qemu-snp"))
-        cluster.admin.create(_CLASSES, _runtime_class("runc", "runc"))
-        cluster.admin.create(_NAMESPACES, _new_namespace("morphisms-system", None))
-        _bind(cluster.admin, "everything", "mallory", "boss", _OURS, _SCANNER, _KNATIVE)
-        _bind(cluster.admin, "morphisms-loosen", "boss")
-        _bind(cluster.admin, "morphisms-break-glass", "boss")
-        _register(cluster.admin)
-        # Roles and policies are taken up some time after they were written; the last binding is seen last.
-        until(lambda: cluster.user("mallory").can("create", "pods"))
-        until(lambda: cluster.user("boss").can("break-glass", "guards", group="morphisms.dev"))
-        wait_for_policies(cluster.admin)
-        yield cluster
-
-
-def _bind(admin: Client, role: str, *users: str, namespace: str = "") -> None:
-    admin.apply(
-        {
-            "apiVersion": f"{_RBAC}/v1",
-            "kind": "RoleBinding" if namespace else "ClusterRoleBinding",
-            "metadata": {"name": f"test-{role}", **({"namespace": namespace} if namespace else {})},
-            "roleRef": {"apiGroup": _RBAC, "kind": "ClusterRole", "name": role},
-            "subjects": [{"apiGroup": _RBAC, "kind": "User", "name": user} for user in users],
-        }
-    )
-
-
-def _register(admin: Client) -> None:
-    """Our own registration, but for resources that do not exist: nobody is there to answer."""
-    for kind in ("MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"):
-        item = next(copy.deepcopy(each) for each in rendered("install.yaml") if each["kind"] == kind)
-        for webhook in item["webhooks"]:
-            for rule in webhook["rules"]:
-                rule["apiGroups"] = ["nobody.example"]
-        admin.apply(item)
 
 
 def _refused(answer: Answer, policy: str) -> bool:
@@ -107,14 +50,14 @@ def _namespace(cluster: ControlPlane, mode: str | None) -> str:
     name = f"test-{uuid.uuid4().hex[:8]}"
     labels = {"morphisms.dev/mode": mode} if mode is not None else {}
     metadata = {"name": name, "labels": labels}
-    cluster.admin.create(_NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
-    cluster.admin.until(f"{_NAMESPACES}/{name}/serviceaccounts", bool)
+    cluster.admin.create(NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
+    cluster.admin.until(f"{NAMESPACES}/{name}/serviceaccounts", bool)
     return name
 
 
 def _label(client: Client, namespace: str, mode: str | None, subresource: str = "") -> Answer:
     return _patch(
-        client, f"{_NAMESPACES}/{namespace}{subresource}", {"metadata": {"labels": {"morphisms.dev/mode": mode}}}
+        client, f"{NAMESPACES}/{namespace}{subresource}", {"metadata": {"labels": {"morphisms.dev/mode": mode}}}
     )
 
 
@@ -156,16 +99,16 @@ def test_a_mode_is_tightened_by_anybody_and_loosened_with_the_verb(
 @pytest.mark.parametrize("subresource", ["/status", "/finalize"])
 def test_a_subresource_is_no_way_around_the_ratchet(guarded: ControlPlane, subresource: str) -> None:
     namespace = _namespace(guarded, "enforce")
-    item = guarded.admin.get(f"{_NAMESPACES}/{namespace}")
+    item = guarded.admin.get(f"{NAMESPACES}/{namespace}")
     del item["metadata"]["labels"]["morphisms.dev/mode"]
-    path = f"{_NAMESPACES}/{namespace}{subresource}"
+    path = f"{NAMESPACES}/{namespace}{subresource}"
     assert _refused(guarded.user("mallory").request("PUT", path, item, query=_DRY), "mode-ratchet")
     assert not _refused(guarded.user("boss").request("PUT", path, item, query=_DRY), "mode-ratchet")
 
 
 def test_the_verb_in_one_namespace_is_none_in_another(guarded: ControlPlane) -> None:
     mine, other = _namespace(guarded, "enforce"), _namespace(guarded, "enforce")
-    _bind(guarded.admin, "morphisms-loosen", "mallory", namespace=mine)
+    bind(guarded.admin, "morphisms-loosen", "mallory", namespace=mine)
     until(lambda: not _refused(_label(guarded.user("mallory"), mine, None), "mode-ratchet"))
     assert _refused(_label(guarded.user("mallory"), other, None), "mode-ratchet")
 
@@ -174,7 +117,7 @@ def test_the_verb_in_one_namespace_is_none_in_another(guarded: ControlPlane) -> 
     ("mode", "refused"), [(None, False), ("audit", False), ("inject", True), ("enforce", True), ("mistyped", True)]
 )
 def test_a_namespace_is_not_made_anew_without_its_mode(guarded: ControlPlane, mode: str | None, refused: bool) -> None:
-    path = f"{_NAMESPACES}/{_namespace(guarded, mode)}"
+    path = f"{NAMESPACES}/{_namespace(guarded, mode)}"
     assert _refused(guarded.user("mallory").request("DELETE", path, query=_DRY), "mode-ratchet") is refused
     assert not _refused(guarded.user("boss").request("DELETE", path, query=_DRY), "mode-ratchet")
 
@@ -182,12 +125,7 @@ def test_a_namespace_is_not_made_anew_without_its_mode(guarded: ControlPlane, mo
 def test_what_is_no_mode_changes_freely(guarded: ControlPlane) -> None:
     namespace = _namespace(guarded, "enforce")
     labels = {"metadata": {"labels": {"team": "shop"}, "annotations": {"note": "x"}}}
-    assert _patch(guarded.user("mallory"), f"{_NAMESPACES}/{namespace}", labels).status == 200
-
-
-def _new_namespace(name: str, mode: str | None) -> Object:
-    labels = {"morphisms.dev/mode": mode} if mode is not None else {}
-    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
+    assert _patch(guarded.user("mallory"), f"{NAMESPACES}/{namespace}", labels).status == 200
 
 
 @pytest.mark.parametrize(
@@ -197,9 +135,9 @@ def _new_namespace(name: str, mode: str | None) -> Object:
 def test_with_the_overlay_enforce_namespaces_begin_there(
     guarded: ControlPlane, name: str, mode: str | None, refused: bool
 ) -> None:
-    item = _new_namespace(name, mode)
-    assert _refused(_create(guarded.user("mallory"), _NAMESPACES, item), "mode-required") is refused
-    assert _create(guarded.user("boss"), _NAMESPACES, item).status == 201
+    item = new_namespace(name, mode)
+    assert _refused(_create(guarded.user("mallory"), NAMESPACES, item), "mode-required") is refused
+    assert _create(guarded.user("boss"), NAMESPACES, item).status == 201
 
 
 # Our webhook configurations.
@@ -211,7 +149,7 @@ _SET_BUNDLE = [{"op": "add", "path": "/webhooks/1/clientConfig/caBundle", "value
 @pytest.mark.parametrize("kind", ["mutatingwebhookconfigurations", "validatingwebhookconfigurations"])
 def test_our_account_writes_the_bundle_and_nobody_else_does(guarded: ControlPlane, kind: str) -> None:
     path = f"/apis/admissionregistration.k8s.io/v1/{kind}/morphisms"
-    for user, refused in ((_OURS, False), ("mallory", True), ("boss", False)):
+    for user, refused in ((OURS, False), ("mallory", True), ("boss", False)):
         answer = _patch(guarded.user(user), path, _SET_BUNDLE, JSON_PATCH)
         assert _refused(answer, "configuration-guard") is refused, user
 
@@ -240,7 +178,7 @@ def test_our_account_writes_the_bundle_and_nobody_else_does(guarded: ControlPlan
 )
 def test_nothing_but_the_bundle_changes(guarded: ControlPlane, change: list[Object]) -> None:
     path = f"{_MUTATING}/morphisms"
-    for user in (_OURS, "mallory"):
+    for user in (OURS, "mallory"):
         for patch in (change, [*_SET_BUNDLE, *change]):
             assert _refused(_patch(guarded.user(user), path, patch, JSON_PATCH), "configuration-guard"), user
     assert not _refused(_patch(guarded.user("boss"), path, change, JSON_PATCH), "configuration-guard")
@@ -252,7 +190,7 @@ def test_our_configurations_stay_and_others_are_none_of_our_business(guarded: Co
     assert _refused(mallory.request("DELETE", path, query=_DRY), "configuration-guard")
     assert _refused(mallory.request("DELETE", _MUTATING, query=_DRY), "configuration-guard")
     assert _refused(_create(mallory, _MUTATING, {**other, "metadata": {"name": "morphisms"}}), "configuration-guard")
-    assert _refused(guarded.user(_OURS).request("DELETE", path, query=_DRY), "configuration-guard")
+    assert _refused(guarded.user(OURS).request("DELETE", path, query=_DRY), "configuration-guard")
     assert _create(mallory, _MUTATING, {**other, "metadata": {"name": "theirs"}}).status == 201
 
 
@@ -264,15 +202,10 @@ def test_writing_what_is_there_already_changes_nothing(guarded: ControlPlane) ->
 # RuntimeClasses of the profiles.
 
 
-def _runtime_class(name: str, handler: str, **more: object) -> Object:
-    kind = {"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": name}}
-    return {**kind, "handler": handler, **more}
-
-
 def test_a_profiles_runtime_class_keeps_what_it_does(guarded: ControlPlane) -> None:
     scheduling = {"nodeSelector": {"amd.feature.node.kubernetes.io/snp": "true"}}
-    guarded.admin.patch(f"{_CLASSES}/kata-qemu-snp", {"scheduling": scheduling})
-    path, mallory = f"{_CLASSES}/kata-qemu-snp", guarded.user("mallory")
+    guarded.admin.patch(f"{CLASSES}/kata-qemu-snp", {"scheduling": scheduling})
+    path, mallory = f"{CLASSES}/kata-qemu-snp", guarded.user("mallory")
     refused: list[Object] = [
         {"scheduling": None},
         {"scheduling": {"nodeSelector": {"amd.feature.node.kubernetes.io/snp": "false"}}},
@@ -284,7 +217,7 @@ def test_a_profiles_runtime_class_keeps_what_it_does(guarded: ControlPlane) -> N
     # Kata's own upgrade changes it, and nothing of the isolation depends on it.
     assert _patch(mallory, path, {"overhead": {"podFixed": {"memory": "1Mi"}}}).status == 200
     assert _refused(mallory.request("DELETE", path, query=_DRY), "runtime-class-guard")
-    assert _refused(mallory.request("DELETE", _CLASSES, query=_DRY), "runtime-class-guard")
+    assert _refused(mallory.request("DELETE", CLASSES, query=_DRY), "runtime-class-guard")
     assert guarded.user("boss").request("DELETE", path, query=_DRY).status == 200
     guarded.admin.patch(path, {"scheduling": None})
 
@@ -301,9 +234,9 @@ def test_a_profiles_runtime_class_keeps_what_it_does(guarded: ControlPlane) -> N
 def test_a_profiles_runtime_class_is_made_with_its_handler_only(
     guarded: ControlPlane, name: str, handler: str, refused: bool
 ) -> None:
-    item = _runtime_class(name, handler)
-    assert _refused(_create(guarded.user("mallory"), _CLASSES, item), "runtime-class-guard") is refused
-    assert _create(guarded.user("boss"), _CLASSES, item).status == 201
+    item = runtime_class(name, handler)
+    assert _refused(_create(guarded.user("mallory"), CLASSES, item), "runtime-class-guard") is refused
+    assert _create(guarded.user("boss"), CLASSES, item).status == 201
 
 
 # A pod that asks for injection has it.
@@ -316,7 +249,7 @@ def test_a_pod_that_asks_waits_for_injection_as_the_webhook_reads_it(guarded: Co
         opted_in = mode_of_label(mode) is Mode.ENFORCE or requests_injection(
             Pod(pod, namespace, Configuration()), mode_of_label(mode)
         )
-        answer = _create(guarded.user("mallory"), f"{_NAMESPACES}/{namespace}/pods", pod)
+        answer = _create(guarded.user("mallory"), f"{NAMESPACES}/{namespace}/pods", pod)
         assert _refused(answer, "injection-present") is opted_in, name
 
 
@@ -327,7 +260,7 @@ _KATA = {"runtimeClassName": "kata-qemu-snp"}
 
 @pytest.mark.parametrize("mode", [None, "audit", "inject", "enforce"])
 def test_an_injected_pod_is_let_through(guarded: ControlPlane, mode: str | None) -> None:
-    path = f"{_NAMESPACES}/{_namespace(guarded, mode)}/pods"
+    path = f"{NAMESPACES}/{_namespace(guarded, mode)}/pods"
     measured = {"io.katacontainers.config.hypervisor.cc_init_data": "x"}
     # The status annotation says nothing in either direction.
     for own in (_TOLD, STATUS | _TOLD | _SECRET, _TOLD | _SECRET | measured):
@@ -354,7 +287,7 @@ def test_a_pod_that_only_says_that_it_was_injected_is_refused_without_the_webhoo
     guarded: ControlPlane, mode: str | None, init: list[Object], more: Object
 ) -> None:
     """The attack: the registration is gone, and the author writes the annotations and names that injection leaves."""
-    path = f"{_NAMESPACES}/{_namespace(guarded, mode)}/pods"
+    path = f"{NAMESPACES}/{_namespace(guarded, mode)}/pods"
     for own in (STATUS | _TOLD, STATUS | _TOLD | _SECRET):
         answer = _create(guarded.user("mallory"), path, make_pod(own, init=init, more=more))
         assert _refused(answer, "injection-present"), own
@@ -371,7 +304,7 @@ def test_a_pod_that_only_says_that_it_was_injected_is_refused_without_the_webhoo
 
 def test_an_author_chooses_no_profile_that_the_configuration_does_not_list(guarded: ControlPlane) -> None:
     """Pods of profile `system` need no RuntimeClass, those of `peer-pod` another one; neither is listed here."""
-    path = f"{_NAMESPACES}/{_namespace(guarded, 'enforce')}/pods"
+    path = f"{NAMESPACES}/{_namespace(guarded, 'enforce')}/pods"
     for profile in ("system", "peer-pod", "kms", "none", ""):
         pod = make_pod({"morphisms.dev/profile": profile}, init=[INJECTED], more=_KATA)
         assert _refused(_create(guarded.user("mallory"), path, pod), "injection-present"), profile
@@ -381,7 +314,7 @@ def test_an_author_chooses_no_profile_that_the_configuration_does_not_list(guard
 
 def test_a_large_pod_that_does_not_opt_in_is_let_through(guarded: ControlPlane) -> None:
     """The guard reads 2,000 variables and a megabyte of their text within the API server's cost limit."""
-    path = f"{_NAMESPACES}/{_namespace(guarded, 'audit')}/pods"
+    path = f"{NAMESPACES}/{_namespace(guarded, 'audit')}/pods"
     for variables, length in ((2000, 20), (1000, 1000), (1, 1_000_000)):
         pod = make_pod({"morphisms.dev/profile": "kata-snp"}, args=["x" * 1000] * 1000)
         pod["spec"]["containers"][0]["env"] = [{"name": f"V{n}", "value": "x" * length} for n in range(variables)]
@@ -419,11 +352,11 @@ def test_the_guards_follow_the_configuration(guarded: ControlPlane, tmp_path: Pa
     def create(namespace: str, profile: str | None, more: Object, *, init: bool = True) -> bool:
         own = {"morphisms.dev/profile": profile} if profile is not None else {}
         pod = make_pod(own, init=[INJECTED] if init else [], more=more)
-        return _refused(_create(mallory, f"{_NAMESPACES}/{namespace}/pods", pod), "injection-present")
+        return _refused(_create(mallory, f"{NAMESPACES}/{namespace}/pods", pod), "injection-present")
 
     for name in ("lab-snp", "lab-snp-2", "kata-remote"):
         handler = "kata-remote" if name == "kata-remote" else "lab"
-        guarded.admin.create(_CLASSES, _runtime_class(name, handler))
+        guarded.admin.create(CLASSES, runtime_class(name, handler))
     try:
         _apply_guards(guarded, file)
         assert not create(shop, "lab", {"runtimeClassName": "lab-snp"})
@@ -436,21 +369,21 @@ def test_the_guards_follow_the_configuration(guarded: ControlPlane, tmp_path: Pa
         assert not create(platform, None, {}, init=False)
         assert create(platform, None, {"hostPID": True}, init=False)
         assert create(platform, "kata-snp", _KATA)
-        changed = _runtime_class("lab-snp-3", "runc")
-        assert not _refused(_create(mallory, _CLASSES, changed), "runtime-class-guard")
-        assert _refused(mallory.request("DELETE", f"{_CLASSES}/lab-snp", query=_DRY), "runtime-class-guard")
+        changed = runtime_class("lab-snp-3", "runc")
+        assert not _refused(_create(mallory, CLASSES, changed), "runtime-class-guard")
+        assert _refused(mallory.request("DELETE", f"{CLASSES}/lab-snp", query=_DRY), "runtime-class-guard")
         token = {
             "apiVersion": "authentication.k8s.io/v1",
             "kind": "TokenRequest",
             "spec": {"audiences": ["our-verifier"]},
         }
-        account = f"{_NAMESPACES}/{shop}/serviceaccounts/default/token"
+        account = f"{NAMESPACES}/{shop}/serviceaccounts/default/token"
         assert _refused(mallory.request("POST", account, token), "verifier-token")
-        assert _refused(_create_workload(guarded.user(_KNATIVE), shop, "Deployment", _FORGED), "knative-labels")
+        assert _refused(_create_workload(guarded.user(KNATIVE), shop, "Deployment", _FORGED), "knative-labels")
     finally:
         _apply_guards(guarded, None)
         for name in ("lab-snp", "lab-snp-2", "kata-remote"):
-            guarded.admin.delete(f"{_CLASSES}/{name}")
+            guarded.admin.delete(f"{CLASSES}/{name}")
 
 
 def _apply_guards(cluster: ControlPlane, configuration: Path | None) -> None:
@@ -463,7 +396,7 @@ def _apply_guards(cluster: ControlPlane, configuration: Path | None) -> None:
 
 # Morphisms' own ConfigMaps.
 
-_MAPS = f"{_NAMESPACES}/morphisms-system/configmaps"
+_MAPS = f"{NAMESPACES}/morphisms-system/configmaps"
 
 
 def _config_map(name: str, **data: str) -> Object:
@@ -472,7 +405,7 @@ def _config_map(name: str, **data: str) -> Object:
 
 def test_who_writes_in_our_namespace_does_not_write_our_config_maps(guarded: ControlPlane) -> None:
     """The configuration can loosen each rule, and every replica accepts the templates that stand in theirs."""
-    mallory, boss, ours = (guarded.user(name) for name in ("mallory", "boss", _OURS))
+    mallory, boss, ours = (guarded.user(name) for name in ("mallory", "boss", OURS))
     for name in ("morphisms-webhook", "morphisms-webhook-templates"):
         path, is_templates = f"{_MAPS}/{name}", name.endswith("templates")
         assert _refused(_create(mallory, _MAPS, _config_map(name, a="b")), "configmap-guard")
@@ -498,20 +431,20 @@ def test_who_writes_in_our_namespace_does_not_write_our_config_maps(guarded: Con
         assert boss.request("DELETE", path, query=_DRY).status == 200
     assert _create(mallory, _MAPS, _config_map("theirs")).status == 201
     templates = f"{_MAPS}/morphisms-webhook-templates"
-    assert _refused(_patch(guarded.user(_SCANNER), templates, {"data": {"a": "other"}}), "configmap-guard")
-    elsewhere = f"{_NAMESPACES}/{_namespace(guarded, 'enforce')}/configmaps"
+    assert _refused(_patch(guarded.user(SCANNER), templates, {"data": {"a": "other"}}), "configmap-guard")
+    elsewhere = f"{NAMESPACES}/{_namespace(guarded, 'enforce')}/configmaps"
     assert _create(mallory, elsewhere, _config_map("morphisms-webhook")).status == 201
 
 
 def test_the_scanner_alone_says_what_it_probed(guarded: ControlPlane) -> None:
     """A forged ConfigMap would have preflight call a namespace ready whose pods reach no verifier."""
-    scanner, path = guarded.user(_SCANNER), f"{_MAPS}/morphisms-probes"
+    scanner, path = guarded.user(SCANNER), f"{_MAPS}/morphisms-probes"
     probes = _config_map("morphisms-probes", **{"probes.json": "{}"})
-    for user in (guarded.user("mallory"), guarded.user(_OURS)):
+    for user in (guarded.user("mallory"), guarded.user(OURS)):
         assert _refused(_create(user, _MAPS, probes), "configmap-guard")
     assert scanner.request("POST", _MAPS, probes).status == 201
     change = {"data": {"probes.json": '{"version": 1}'}}
-    for user in (guarded.user("mallory"), guarded.user(_OURS)):
+    for user in (guarded.user("mallory"), guarded.user(OURS)):
         assert _refused(_patch(user, path, change), "configmap-guard")
         assert _refused(user.request("DELETE", path, query=_DRY), "configmap-guard")
     assert _patch(scanner, path, change).status == 200
@@ -519,9 +452,9 @@ def test_the_scanner_alone_says_what_it_probed(guarded: ControlPlane) -> None:
 
 
 def test_who_is_exempt_and_who_says_so_only(guarded: ControlPlane) -> None:
-    path = f"{_NAMESPACES}/{_namespace(guarded, 'enforce')}/pods"
-    assert _create(guarded.user(_KNATIVE), path, make_pod()).status == 201
-    assert _refused(guarded.user(_KNATIVE).request("POST", path, make_pod()), "injection-present")
+    path = f"{NAMESPACES}/{_namespace(guarded, 'enforce')}/pods"
+    assert _create(guarded.user(KNATIVE), path, make_pod()).status == 201
+    assert _refused(guarded.user(KNATIVE).request("POST", path, make_pod()), "injection-present")
     mirror = make_pod(
         {"kubernetes.io/config.mirror": "x", "kubernetes.io/config.source": "file"}, more={"nodeName": "n1"}
     )
@@ -537,9 +470,9 @@ def test_a_running_pod_is_changed_and_deleted_freely(guarded: ControlPlane) -> N
     namespace = _namespace(guarded, None)
     pod = make_pod({"morphisms.dev/secret-db": "secret/shop/db"})
     pod["metadata"] = {"name": "old", "annotations": pod["metadata"]["annotations"], "finalizers": ["example.org/x"]}
-    path = f"{_NAMESPACES}/{namespace}/pods/old"
-    guarded.admin.create(f"{_NAMESPACES}/{namespace}/pods", pod)
-    guarded.admin.patch(f"{_NAMESPACES}/{namespace}", {"metadata": {"labels": {"morphisms.dev/mode": "enforce"}}})
+    path = f"{NAMESPACES}/{namespace}/pods/old"
+    guarded.admin.create(f"{NAMESPACES}/{namespace}/pods", pod)
+    guarded.admin.patch(f"{NAMESPACES}/{namespace}", {"metadata": {"labels": {"morphisms.dev/mode": "enforce"}}})
     mallory = guarded.user("mallory")
     assert mallory.request("DELETE", path, query={"gracePeriodSeconds": "0"}).status == 200
     body = {"metadata": {"finalizers": None}}
@@ -584,7 +517,7 @@ def test_only_knative_writes_templates_of_services(guarded: ControlPlane, kind: 
     namespace = _namespace(guarded, mode)
     assert _refused(_create_workload(guarded.user("mallory"), namespace, kind, _FORGED), "knative-labels")
     assert _create_workload(guarded.user("mallory"), namespace, kind, {}).status == 201
-    assert _create_workload(guarded.user(_KNATIVE), namespace, kind, _FORGED).status == 201
+    assert _create_workload(guarded.user(KNATIVE), namespace, kind, _FORGED).status == 201
     assert _create_workload(guarded.user("boss"), namespace, kind, _FORGED).status == 201
 
 
@@ -592,7 +525,7 @@ def test_a_deployment_of_knatives_is_scaled_by_anybody_and_changed_by_nobody_els
     namespace = _namespace(guarded, None)
     _, item = _workload("Deployment", _FORGED)
     path = f"/apis/apps/v1/namespaces/{namespace}"
-    guarded.user(_KNATIVE).create(f"{path}/deployments", item)
+    guarded.user(KNATIVE).create(f"{path}/deployments", item)
     # Its ReplicaSet carries the labels too: the deployment controller makes it.
     made = guarded.admin.until(f"{path}/replicasets", lambda sets: sets[0] if sets else None)
     assert made["spec"]["template"]["metadata"]["labels"]["serving.knative.dev/service"] == "payments"
@@ -604,7 +537,7 @@ def test_a_deployment_of_knatives_is_scaled_by_anybody_and_changed_by_nobody_els
         assert _patch(mallory, f"{path}/{resource}", {"metadata": {"labels": {"note": "x"}}}).status == 200
         assert _refused(_patch(mallory, f"{path}/{resource}", image), "knative-labels")
         assert _refused(_patch(mallory, f"{path}/{resource}", unlabel), "knative-labels")
-    assert _patch(guarded.user(_KNATIVE), f"{path}/deployments/forged", image).status == 200
+    assert _patch(guarded.user(KNATIVE), f"{path}/deployments/forged", image).status == 200
 
 
 def test_labels_are_not_put_on_later_either(guarded: ControlPlane) -> None:

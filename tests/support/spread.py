@@ -18,6 +18,8 @@ _OWN_CONTROL_PLANE: Final = frozenset(
     f"{_CLUSTER}/test_{name}.py"
     for name in ("certificates", "lifecycle", "policies", "registration", "templates", "upgrade")
 )
+# These share the second of the conftest's.
+_GUARDED: Final = {f"{_CLUSTER}/test_guards.py": f"{_CLUSTER}/test_policies.py"}
 # The units that take longest, in this order; the others follow as they were collected.
 _FIRST: Final = (
     _CLUSTER,
@@ -47,6 +49,8 @@ def unit_of(nodeid: str) -> str:
     file = nodeid.partition("::")[0]
     if file.startswith(f"{_NODE}/"):
         return _NODE
+    if file in _GUARDED:
+        return _GUARDED[file]
     shared = file.startswith(f"{_CLUSTER}/") and file not in _OWN_CONTROL_PLANE
     return _CLUSTER if shared else file
 

@@ -17,8 +17,11 @@ _CLUSTER = sorted((ROOT / "tests" / "cluster").glob("test_*.py"))
 def test_a_file_of_the_tier_is_alone_where_it_starts_its_own_control_plane(file: Path) -> None:
     """Two workers would start two of the shared one, and a file that waits for it would keep its worker busy."""
     unit = unit_of(f"{file.relative_to(ROOT)}::test_a[1]")
-    starts = "control_plane(" in file.read_text()
-    assert unit == (str(file.relative_to(ROOT)) if starts else "tests/cluster")
+    text = file.read_text()
+    if "guarded: ControlPlane" in text:
+        assert unit == "tests/cluster/test_policies.py"
+    else:
+        assert unit == (str(file.relative_to(ROOT)) if "control_plane(" in text else "tests/cluster")
 
 
 def test_a_worker_begins_with_control_planes_and_ends_with_what_only_computes() -> None:
