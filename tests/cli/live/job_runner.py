@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
-from tests.cli.live.stand_in import StandIn
+from tests.cli.live.stand_in import SYSTEM, StandIn
 
 Json = dict[str, Any]
+Runner = TypeVar("Runner", bound="JobRunner")
 
 JOBS = "/apis/batch/v1/namespaces/shop/jobs"
+WEBHOOK_IMAGE = "registry.example/webhook@sha256:" + "c" * 64
 _UID = "uid-of-the-job"
 
 
@@ -57,6 +62,40 @@ class JobRunner(StandIn):
         return super().answer(method, path, query, body)
 
     @classmethod
-    def on(cls, cluster: StandIn, log: str = "", **status: Any) -> JobRunner:
+    def on(cls: type[Runner], cluster: StandIn, log: str = "", **status: Any) -> Runner:
         """With the lists and objects of `cluster`."""
         return cls(cluster.lists, cluster.objects, log=log, status={"phase": "Succeeded", **status})
+
+
+@dataclass
+class RealJobRunner(JobRunner):
+    """Runs the Job's container here, as a kubelet would, and its pod's log is what that prints."""
+
+    def answer(self, method: str, path: str, query: dict[str, list[str]], body: Json) -> tuple[int, Json | str]:
+        if (method, path) == ("POST", JOBS):
+            [container] = body["spec"]["template"]["spec"]["containers"]
+            environment = {each["name"]: each["value"] for each in container["env"]}
+            command = [sys.executable, "-m", "cli.main", *container["args"]]
+            done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True)
+            assert (done.returncode, done.stderr) == (0, "")
+            self.log = done.stdout
+        return super().answer(method, path, query, body)
+
+
+def probed_namespace(
+    cluster: Runner,
+    configuration: str,
+    mode: str | None = "audit",
+    *workloads: Json,
+    issuer: str = "https://issuer.example",
+    keys: tuple[str, ...] = ("key-1",),
+) -> Runner:
+    """`shop` in it, with the webhook and its configuration, and what the API server tells of its tokens."""
+    cluster.add("shop", mode, *workloads)
+    cluster.objects[f"{SYSTEM}/morphisms-webhook"] = {"data": {"configuration.yaml": configuration}}
+    template = {"spec": {"containers": [{"name": "webhook", "image": WEBHOOK_IMAGE}]}}
+    path = "/apis/apps/v1/namespaces/morphisms-system/deployments/morphisms-webhook"
+    cluster.objects[path] = {"spec": {"template": template}}
+    cluster.objects["/.well-known/openid-configuration"] = {"issuer": issuer}
+    cluster.objects["/openid/v1/jwks"] = {"keys": [{"kid": key} for key in keys]}
+    return cluster

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ from cli.main import main
 from tests.cli.audit.found import deployment
 from tests.cli.live.conftest import Run
 from tests.cli.live.conftest import run as run
-from tests.cli.live.job_runner import JOBS, JobRunner
+from tests.cli.live.job_runner import JOBS, WEBHOOK_IMAGE, JobRunner, RealJobRunner, probed_namespace
 from tests.cli.live.stand_in import SYSTEM, StandIn, ready, serving
 from tests.support.done import Done
 from webhook.configuration.model import Configuration
@@ -28,7 +26,6 @@ from webhook.scanner.probes.published import KEY, Check, Probe, ProbeState, Publ
 
 Json = dict[str, Any]
 
-_IMAGE = "registry.example/webhook@sha256:" + "c" * 64
 _PODS = "/api/v1/namespaces/shop/pods"
 _PROBES = f"{SYSTEM}/morphisms-probes"
 # Nothing listens there, and what a plan's `$(NAME)` would be expanded to is known.
@@ -55,15 +52,7 @@ def _published(state: ProbeState = ProbeState.OK, digest: str = _ABOUT, at: date
 
 
 def _shop(mode: str | None = "audit", log: str = "", **status: Any) -> JobRunner:
-    cluster = JobRunner.on(ready(), log, **status)
-    cluster.add("shop", mode, deployment("shop", "web"))
-    cluster.objects[f"{SYSTEM}/morphisms-webhook"] = {"data": {"configuration.yaml": _CONFIGURATION}}
-    template = {"spec": {"containers": [{"name": "webhook", "image": _IMAGE}]}}
-    path = "/apis/apps/v1/namespaces/morphisms-system/deployments/morphisms-webhook"
-    cluster.objects[path] = {"spec": {"template": template}}
-    cluster.objects["/.well-known/openid-configuration"] = {"issuer": "https://issuer.example"}
-    cluster.objects["/openid/v1/jwks"] = {"keys": [{"kid": "key-1"}]}
-    return cluster
+    return probed_namespace(JobRunner.on(ready(), log, **status), _CONFIGURATION, mode, deployment("shop", "web"))
 
 
 def _ask(run: Run, cluster: StandIn, *options: str) -> Done:
@@ -111,30 +100,15 @@ def test_the_jobs_pod_has_no_token_no_volume_and_no_privilege(run: Run) -> None:
     )
     assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
     assert container["securityContext"]["allowPrivilegeEscalation"] is False
-    assert container["image"] == _IMAGE
+    assert container["image"] == WEBHOOK_IMAGE
     [variable] = container["env"]
     assert "$" not in variable["value"]  # which the kubelet would expand
     configuration, own = read_question(variable["value"])
     assert (about(configuration), own) == (_ABOUT, OwnTokens("https://issuer.example", ("key-1",)))
 
 
-@dataclass
-class _Running(JobRunner):
-    """Runs the Job's container here, as a kubelet would, and its pod's log is what that prints."""
-
-    def answer(self, method: str, path: str, query: dict[str, list[str]], body: Json) -> tuple[int, Json | str]:
-        if (method, path) == ("POST", JOBS):
-            [container] = body["spec"]["template"]["spec"]["containers"]
-            environment = {each["name"]: each["value"] for each in container["env"]}
-            command = [sys.executable, "-m", "cli.main", *container["args"]]
-            done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True)
-            assert (done.returncode, done.stderr) == (0, "")
-            self.log = done.stdout
-        return super().answer(method, path, query, body)
-
-
 def test_the_container_prints_what_the_command_reads(run: Run) -> None:
-    done = _ask(run, _Running(**vars(_shop())))
+    done = _ask(run, RealJobRunner(**vars(_shop())))
     found = _lines(done)
     assert found["verifier"][0] == found["vault"][0] == "failed"
     assert "compare vault.url with the Service" in found["vault"][1]
@@ -196,7 +170,7 @@ def test_a_pod_that_only_copied_the_label_is_not_believed(run: Run) -> None:
 
 def test_a_namespace_that_refuses_the_pod_gets_no_job(run: Run) -> None:
     cluster = _shop("audit", _published())
-    cluster.refusals[_IMAGE] = (403, "exceeded quota: x")
+    cluster.refusals[WEBHOOK_IMAGE] = (403, "exceeded quota: x")
     done = _ask(run, cluster)
     assert "would refuse the Job's pod: exceeded quota: x" in _lines(done)["vault"][1]
     assert (cluster.jobs, cluster.deleted) == ([], [])
