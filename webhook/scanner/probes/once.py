@@ -26,6 +26,8 @@ MAX_BYTES: Final = 128 << 10
 """Of a question: the longest variable that Linux passes on."""
 
 _VERSION: Final = 1
+# There is no next round, and the network of a pod that has just started may take seconds to let it out.
+_SECONDS: Final = 30.0
 
 
 def write_question(configuration: Configuration, own: OwnTokens | None) -> str:
@@ -60,5 +62,5 @@ def read_question(text: str) -> tuple[Configuration, OwnTokens | None]:
 async def probe_once(text: str, write: Callable[[str], object]) -> None:
     """Probe what the question names, and write the results as the scanner publishes them. Raises ValueError."""
     configuration, own = read_question(text)
-    probes = await probe(configuration, own)
+    probes = await probe(configuration, own, seconds=_SECONDS)
     write(write_published(Published(datetime.now(UTC), about(configuration), probes)) + "\n")
