@@ -24,7 +24,7 @@ from tests.cluster.controlplane import ControlPlane
 from tests.cluster.namespace import DEVELOPER, Namespace
 from tests.cluster.nodes import SNP_LABEL
 
-_PAUSE_SECONDS = 0.05
+_PAUSE_SECONDS = 0.2
 _FIRST_RETRY_SECONDS, _LAST_RETRY_SECONDS = 0.1, 1.0
 _PATIENCE_SECONDS = 60.0
 _IMAGE = f"registry.example/app@sha256:{'a' * 64}"
