@@ -9,6 +9,7 @@ import errno
 import select
 import socket
 from collections import Counter as Tally
+from collections.abc import Callable
 from typing import Any
 
 from aiohttp import web
@@ -111,7 +112,7 @@ class Connection(RequestHandler):
 _BACKLOG = 1024
 
 
-def _listening(host: str, port: int) -> socket.socket:
+def listening(host: str, port: int) -> socket.socket:
     """A listening socket. Raises OSError."""
     if host != "::":
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
@@ -134,7 +135,8 @@ class Connections:
     """All connections of one listener.
 
     `cut` counts, by reason, the connections that the server aborted. A connection is closed after `idle_seconds`
-    without a request. While `closes_after_answer` holds, each answer is the last one of its connection.
+    without a request. While `closes_after_answer` holds, each answer is the last one of its connection. `lost` is
+    called after each connection that has ended.
     """
 
     def __init__(self, limits: Limits, cut: Counter) -> None:
@@ -145,6 +147,7 @@ class Connections:
         self.cut = cut
         self.idle_seconds = limits.keep_alive_seconds
         self.closes_after_answer = False
+        self.lost: Callable[[], None] = _ignore_loss
 
     def __len__(self) -> int:
         return len(self._open)
@@ -156,10 +159,16 @@ class Connections:
 
         `::` stands for all addresses of both families, and on a machine without IPv6 for those of IPv4. Raises OSError.
         """
+        handshake = {"ssl": tls, "ssl_handshake_timeout": self._limits.header_seconds} if tls else {}
+        connect = self.factory(handler, lingering=lingering)
+        loop = asyncio.get_running_loop()
+        return await loop.create_server(connect, sock=listening(host, port), backlog=_BACKLOG, **handshake)
+
+    def factory(self, handler: Any, *, lingering: float = 2.0) -> Callable[[], Connection]:
+        """Makes the protocol of one connection, whose requests `handler` answers."""
         loop = asyncio.get_running_loop()
         limits = self._limits
         server = web.Server(handler)
-        handshake = {"ssl": tls, "ssl_handshake_timeout": limits.header_seconds} if tls else {}
 
         def connect() -> Connection:
             return Connection(
@@ -177,7 +186,7 @@ class Connections:
                 auto_decompress=False,
             )
 
-        return await loop.create_server(connect, sock=_listening(host, port), backlog=_BACKLOG, **handshake)
+        return connect
 
     def add(self, connection: Connection) -> None:
         if len(self._open) >= self._limits.connections:
@@ -212,6 +221,7 @@ class Connections:
         self._open.discard(connection)
         if not self._open:
             self._empty.set()
+        self.lost()
 
     async def sweep(self) -> None:
         """Close the connections that exceed a time limit, until cancelled."""
@@ -264,3 +274,7 @@ class Connections:
         for connection in list(self._open):
             self.cut.labels("grace").inc()
             connection.abort()
+
+
+def _ignore_loss() -> None:
+    pass

@@ -18,12 +18,18 @@ from logline import format_line
 _LOG = logging.getLogger("morphisms")
 _FRAMES = 12
 _CAUSES = 4
+_of_process: dict[str, object] = {}
 _correlation_id: ContextVar[str] = ContextVar("correlation_id", default="")
 
 
 def set_correlation_id(correlation_id: str) -> None:
     """Let every further line of this request carry it: an attestation's correlation id, or an AdmissionReview's uid."""
     _correlation_id.set(correlation_id)
+
+
+def add_to_every_line(**fields: object) -> None:
+    """Let every further line of this process have these fields, such as a worker's number."""
+    _of_process.update(fields)
 
 
 def configure(stream: TextIO | None = None, level: int = logging.INFO) -> None:
@@ -69,7 +75,7 @@ class JSONFormatter(logging.Formatter):
             # Without arguments the text may have been formatted already, with anything in it.
             if record.args and isinstance(record.msg, str):
                 fields["template"] = record.msg
-        own: dict[str, Any] = getattr(record, "fields", {})
+        own: dict[str, Any] = getattr(record, "fields", {}) | _of_process
         fields |= {name: value for name, value in own.items() if name not in fields}
         if record.exc_info and record.exc_info[1]:
             fields["exception"] = describe(record.exc_info[1])

@@ -15,14 +15,16 @@ from aiohttp.web_protocol import RequestPayloadError
 from prometheus_client import CollectorRegistry
 
 from server import logs
+from server.adopting import Adopting
 from server.connections import Connection, Connections
+from server.fronts import Parent, Workers
 from server.health import Check, Gate, Health
 from server.limits import Latch, Limits
 from server.load import HeldBody, Load
 from server.messages import Handler, Intake, Refusal, Refuse, RequestInfo, Response, refuse
 from server.metrics import ServerMetrics, new_registry
 from server.routes import Route, Routes
-from server.tls import Certificate, CertificateFiles, HeldCertificate
+from server.tls import Certificate, CertificateFiles, HeldCertificate, ServingContext
 from server.turns import Turns
 from server.watched import FileMetrics
 from server.yaml.strict import ConfigurationError
@@ -48,6 +50,8 @@ class Application:
     exit code 1.
     `refuse`: makes the answer where no handler gives one (overload, deadline, failure).
     `files`: metrics of watched files, if other watches on the same registry share them.
+    `workers`: the processes that answer what comes over TLS, in place of this one, which then only accepts for them.
+    `parent`: the process that does so for this one, a worker.
     """
 
     routes: Mapping[tuple[str, str], Handler]
@@ -61,6 +65,8 @@ class Application:
     refuse: Refuse = refuse
     registry: CollectorRegistry = field(default_factory=new_registry)
     files: FileMetrics | None = None
+    workers: Workers | None = None
+    parent: Parent | None = None
 
 
 class Service:
@@ -73,18 +79,32 @@ class Service:
         self._turns = Turns(self._load.is_contended)
         self._lag = Latch(limits.lag_seconds, limits.lag_seconds / 5)
         self._serving = Gate("starting")
-        self._health = Health(
-            {"serving": self._serving, "load": self._load.problem, "event-loop": self._check_lag, **application.gates}
-        )
+        gates: dict[str, Check] = {
+            "serving": self._serving,
+            "load": self._load.problem,
+            "event-loop": self._check_lag,
+        }
+        if application.workers is not None:
+            gates["workers"] = application.workers.problem
+        self._health = Health({**gates, **application.gates})
         self._metrics = ServerMetrics(application.registry, self._load, self._health, lambda: len(self._connections))
         self._certificate = certificate = _certificate(application)
         if certificate is not None:
             self._metrics.watch_certificate(lambda: certificate.not_after)
-        own = {"/healthz": self._health.healthz, "/readyz": self._health.readyz, "/metrics": self._metrics.expose}
+        expose = self._metrics.expose if application.workers is None else application.workers.expose
+        own: Mapping[str, Handler] = {
+            "/healthz": self._health.healthz,
+            "/readyz": self._health.readyz,
+            "/metrics": expose,
+        }
+        if application.parent is not None:
+            own = application.parent.own
+        self._answers = own
         self._routes = Routes(application.routes, own, application.intakes)
         self._own = Routes({}, own)
         self._connections = Connections(limits, self._metrics.cut)
         self._plain = Connections(limits, self._metrics.cut)
+        self._adopting: Adopting | None = None
         self._listeners: list[asyncio.AbstractServer] = []
         self._plain_listener: asyncio.AbstractServer | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -98,10 +118,14 @@ class Service:
         """Listen. Afterwards `address` and `metrics_address` hold the bound ports. Raises OSError."""
         app = self._app
         own: list[Background] = []
-        if self._certificate is not None:
+        if app.workers is not None:
+            self.address = app.workers.start(app.listen, self._answers, self.stop)
+            own.append(app.workers.run)
+        elif self._certificate is not None and app.parent is None:
             main = await self._connections.listen(self._answer, *app.listen, self._certificate.front)
             self._listeners.append(main)
             self.address = _bound(main)
+        if self._certificate is not None:
             own.append(self._certificate.watch)
         if app.metrics_listen:
             self._plain_listener = await self._plain.listen(self._answer_plain, *app.metrics_listen)
@@ -116,7 +140,24 @@ class Service:
             task.add_done_callback(self._background_done)
             self._tasks.append(task)
         self._serving.open()
+        if app.parent is not None and self._certificate is not None:
+            self._adopt(app.parent, self._certificate.front)
+            return
         logs.info("listening", address=list(self.address), metrics=self.metrics_address and list(self.metrics_address))
+
+    def _adopt(self, parent: Parent, front: ServingContext) -> None:
+        """Take this server's connections from its parent."""
+        adopting = Adopting(self._connections, self._answer, front, self._limits)
+        self._adopting = adopting
+        self._connections.lost = adopting.changed = parent.counted
+        parent.start(adopting.adopt, lambda: len(self._connections) + len(adopting), adopting.cut)
+
+        async def follow() -> None:
+            await parent.run(self._app.registry, self._health.failing, self.stop)
+
+        task = asyncio.ensure_future(follow())
+        task.add_done_callback(self._background_done)
+        self._tasks.append(task)
 
     def stop(self) -> None:
         """Make the server drain. A second call ends the lame duck early."""
@@ -131,10 +172,13 @@ class Service:
         # Each answer from now on makes its client drop the connection and open the next one elsewhere. No idle
         # connection is closed yet: its client may be sending a request on it.
         self._connections.closes_after_answer = True
+        if (workers := self._app.workers) is not None:
+            workers.drain()
         logs.info("draining", connections=len(self._connections), running=self._load.running)
         # Endpoints follow readiness with a delay. Until then new connections still arrive, and are served.
         try:
-            async with asyncio.timeout(self._limits.lame_duck_seconds):
+            # A worker is told by its parent, which may still hand connections down until then.
+            async with asyncio.timeout(self._limits.lame_duck_seconds if self._app.parent is None else None):
                 await self._lame_duck_over.wait()
         except TimeoutError:
             pass
@@ -142,20 +186,39 @@ class Service:
         # for no client to open one any more.
         for listener in self._listeners:
             listener.close()
-        # The sweep closes the connections that are idle.
-        self._connections.idle_seconds = self._limits.drain_idle_seconds
-        complete = await self._connections.drained(self._limits.finish_seconds)
+        complete = await self._finished()
         if not complete:
             logs.error("drain_incomplete", connections=len(self._connections), running=self._load.running)
             self._connections.abort()
         if self._plain_listener is not None:
             self._plain_listener.close()
         self._plain.abort()
+        if self._app.parent is not None:
+            self._app.parent.report(self._app.registry)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         logs.info("stopped", complete=complete)
+        if workers is not None and workers.cannot_start:
+            return 2
         return 0 if complete and not self._failed else 1
+
+    async def _finished(self) -> bool:
+        """Wait for the requests in flight. Returns whether all of them were answered in time."""
+        if self._app.workers is not None:
+            return await self._app.workers.finished(self._limits.finish_seconds)
+        # The sweep closes the connections that are idle.
+        self._connections.idle_seconds = self._limits.drain_idle_seconds
+        left = self._limits.finish_seconds
+        if self._adopting is not None:
+            loop = asyncio.get_running_loop()
+            before = loop.time()
+            await self._adopting.settled(left)
+            left -= loop.time() - before
+        complete = await self._connections.drained(left)
+        if self._adopting is not None:
+            self._adopting.abort()
+        return complete
 
     def _background_done(self, task: asyncio.Task[None]) -> None:
         if task.cancelled():
@@ -363,9 +426,12 @@ async def _main(make: Callable[[], Application]) -> int:
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(_log_loop_failure)
     try:
-        service = Service(make())
+        application = make()
+        service = Service(application)
+        # A terminal, or a supervisor of the whole group, also signals the workers: they stop when their parent says so.
+        react = service.stop if application.parent is None else _ignore_signal
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, service.stop)
+            loop.add_signal_handler(number, react)
         await service.start()
         tune_garbage_collector()
     except ConfigurationError as error:
@@ -397,6 +463,10 @@ def _log_loop_failure(_loop: asyncio.AbstractEventLoop, context: dict[str, Any])
     if isinstance(exception, ConnectionError):
         return
     logs.error("event_loop", exception=exception)
+
+
+def _ignore_signal() -> None:
+    pass
 
 
 def _ignore_loop_failure(_loop: asyncio.AbstractEventLoop, _context: dict[str, Any]) -> None:

@@ -13,16 +13,19 @@ from typing import TYPE_CHECKING
 from prometheus_client import CollectorRegistry
 
 from certs.identity import Identity
+from certs.serving import Install
 from server import logs
-from server.health import Check
+from server.health import Check, Gate
 from server.limits import LAME_DUCK_SECONDS, Limits
 from server.messages import Handler, RequestInfo, Response
 from server.metrics import new_registry
 from server.service import Address, Application, Background
 from server.tls import CertificateFiles, HeldCertificate
-from server.watched import FileMetrics
-from webhook.cluster.protocol import Cluster
+from server.watched import FileMetrics, Watched
+from server.workers.link import ParentLink
+from webhook.cluster.protocol import Cluster, Sharing, TemplatesInForce
 from webhook.cluster.replica import Replica
+from webhook.cluster.shared_templates import TOPIC, ReceivedTemplates
 from webhook.configuration.model import Configuration
 from webhook.configuration_file import watched_configuration, without_effect
 from webhook.decide import PATHS, decide, lookup
@@ -41,13 +44,17 @@ if TYPE_CHECKING:
 # Below every timeout of the registration (2 s in audit mode, 5 s elsewhere), so that the API server gets an answer.
 _LIMITS = Limits(deadline_seconds=1.8)
 
+CERTIFICATE_TOPIC = "certificate"
+"""The pair to serve, from a parent to its workers: a JSON list of chain and key."""
+
 
 @dataclass(frozen=True, slots=True)
 class WebhookSettings:
     """The command line's settings.
 
     `certificate`: files, or this replica's identity where the replicas keep a CA of their own. `replica`: which one of
-    several it is, that share their container templates; None for one by itself.
+    several it is, that share their container templates; None for one by itself. `workers`: the processes that answer;
+    one of them is the server itself.
     """
 
     listen: Address
@@ -57,10 +64,16 @@ class WebhookSettings:
     lame_duck_seconds: float = LAME_DUCK_SECONDS
     kubeconfig: str | None = None
     replica: Replica | None = None
+    workers: int = 1
 
 
-def make_application(settings: WebhookSettings, make_cluster: Callable[[Configuration], Cluster]) -> Application:
-    """The admission server as `server.service.run` takes it. Raises ConfigurationError."""
+def make_application(
+    settings: WebhookSettings, make_cluster: Callable[[Configuration], Cluster], parent: ParentLink | None = None
+) -> Application:
+    """The admission server as `server.service.run` takes it. Raises ConfigurationError.
+
+    `parent`: the process whose worker this is; it keeps the certificates and the container templates.
+    """
     registry = new_registry()
     files = FileMetrics(registry)
     background: list[Background] = []
@@ -68,70 +81,116 @@ def make_application(settings: WebhookSettings, make_cluster: Callable[[Configur
     watched = watched_configuration(settings.configuration, files, lambda new: admission.reconfigure(new))  # noqa: PLW0108
     if watched is not None:
         background.append(watched.watch)
-    default = Configuration()
-
-    def current() -> Configuration:
-        return default if watched is None else watched.value
-
-    if "@sha256:" not in current().sidecar.image:
-        logs.warning("sidecar_image_not_pinned", advice="pin sidecar.image by digest; Knative does not resolve it")
+    current = configuration_of(watched)
+    if parent is None:
+        warn_of_image(current())
     cluster = make_cluster(current())
     metrics = AdmissionMetrics(registry, lambda: cluster.current().age_seconds or 0.0)
     gates: dict[str, Check] = {"cluster": cluster.problem}
     background.append(cluster.run)
-    templates = None
-    if settings.replica is not None:
-        templates = _templates(settings, settings.replica, current, registry)
+    templates: Templates | ReceivedTemplates | None = None
+    if settings.replica is not None and parent is not None:
+        templates = ReceivedTemplates()
+        parent.on_topic(TOPIC, templates.take)
+        gates["templates"] = templates.problem
+    elif settings.replica is not None:
+        templates = templates_of(settings, settings.replica, current, registry)
         background.append(templates.run)
         gates["templates"] = templates.problem
     admission = Admission(current, cluster, metrics, templates)
     certificate: CertificateFiles | HeldCertificate
     if isinstance(settings.certificate, Identity):
         certificate = HeldCertificate()
-        controller = _controller(settings, settings.certificate, certificate, current, registry)
-        background.append(controller.run)
-        gates["certificate"] = controller.problem
+        if parent is not None:
+            gates["certificate"] = _receive(certificate, parent)
+        else:
+            controller = controller_of(settings, settings.certificate, certificate.replace, current, registry)
+            background.append(controller.run)
+            gates["certificate"] = controller.problem
     else:
         certificate = settings.certificate
     return Application(
         routes={("POST", path): admission.handler(path) for path in PATHS},
         certificate=certificate,
         listen=settings.listen,
-        metrics_listen=settings.metrics_listen,
-        limits=replace(_LIMITS, lame_duck_seconds=settings.lame_duck_seconds),
+        metrics_listen=settings.metrics_listen if parent is None else None,
+        limits=limits_of(settings),
         gates=gates,
         background=background,
         registry=registry,
         files=files,
+        parent=parent,
     )
 
 
-def _controller(
+def configuration_of(watched: Watched[Configuration] | None) -> Callable[[], Configuration]:
+    """The newest configuration of a watched file, or the documented defaults."""
+    default = Configuration()
+    return lambda: default if watched is None else watched.value
+
+
+def limits_of(settings: WebhookSettings) -> Limits:
+    """The bounds of the admission server."""
+    return replace(_LIMITS, lame_duck_seconds=settings.lame_duck_seconds)
+
+
+def warn_of_image(configuration: Configuration) -> None:
+    """Log advice when the sidecar's image may change under its tag."""
+    if "@sha256:" not in configuration.sidecar.image:
+        logs.warning("sidecar_image_not_pinned", advice="pin sidecar.image by digest; Knative does not resolve it")
+
+
+def _receive(certificate: HeldCertificate, parent: ParentLink) -> Check:
+    """Let the parent's pairs be served. Returns the gate that opens with the first one."""
+    gate = Gate("not received yet")
+
+    def take(content: bytes) -> None:
+        chain, key = json.loads(content)
+        certificate.replace(chain.encode(), key.encode())
+        gate.open()
+
+    parent.on_topic(CERTIFICATE_TOPIC, take)
+    return gate
+
+
+def controller_of(
     settings: WebhookSettings,
     identity: Identity,
-    certificate: HeldCertificate,
+    install: Install,
     current: Callable[[], Configuration],
     registry: CollectorRegistry,
 ) -> CertificateController:
+    """What keeps the replica's certificates, and gives each pair to serve to `install`."""
     from certs.controller import CertificateController  # imports a Kubernetes client
     from server.kubernetes.connect import connect
 
     return CertificateController(
         identity,
         connect=lambda: connect(settings.kubeconfig),
-        install=certificate.replace,
+        install=install,
         periods=lambda: current().certificates.periods,
         registry=registry,
     )
 
 
-def _templates(
-    settings: WebhookSettings, replica: Replica, current: Callable[[], Configuration], registry: CollectorRegistry
+def templates_of(
+    settings: WebhookSettings,
+    replica: Replica,
+    current: Callable[[], Configuration],
+    registry: CollectorRegistry,
+    sharing: Sharing | None = None,
 ) -> Templates:
+    """The replica's container templates; `sharing` where workers use them."""
     from server.kubernetes.connect import connect  # imports a Kubernetes client
     from webhook.cluster.templates import Templates
 
-    return Templates(replica, connect=lambda: connect(settings.kubeconfig), configuration=current, registry=registry)
+    return Templates(
+        replica,
+        connect=lambda: connect(settings.kubeconfig),
+        configuration=current,
+        registry=registry,
+        sharing=sharing,
+    )
 
 
 class Admission:
@@ -142,7 +201,7 @@ class Admission:
         configuration: Callable[[], Configuration],
         cluster: Cluster,
         metrics: AdmissionMetrics,
-        templates: Templates | None = None,
+        templates: TemplatesInForce | None = None,
     ) -> None:
         self._templates = templates
         self._configuration = configuration

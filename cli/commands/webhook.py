@@ -13,12 +13,15 @@ from cli.support.own_namespace import own_namespace
 from server import service
 from server.files import UnusableInputError
 from server.tls import CertificateFiles
+from server.workers.link import ParentLink
 from server.yaml.strict import ConfigurationError
 from webhook.cluster.file import FileCluster
 from webhook.cluster.protocol import Cluster
 from webhook.cluster.replica import Replica
 from webhook.configuration.model import Configuration
 from webhook.server import WebhookSettings, make_application
+
+_MOST_WORKERS = 64
 
 HELP = "serve admission over TLS"
 EXAMPLE = "morphisms webhook --listen 127.0.0.1:8443 --tls-cert tls.crt --tls-key tls.key --snapshot cluster.yaml"
@@ -40,6 +43,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="outside a cluster: how to reach one; default: KUBECONFIG, else the pod's service account",
     )
     add_listening_options(parser, own_ca=True)
+    parser.add_argument(
+        "--workers",
+        type=workers,
+        default=1,
+        metavar="N",
+        help="processes that answer, one per core to use; default %(default)s, the server itself",
+    )
     parser.add_argument(
         "--own-ca",
         action="store_true",
@@ -63,12 +73,25 @@ def run(arguments: argparse.Namespace) -> int:
         lame_duck_seconds=arguments.lame_duck_seconds,
         kubeconfig=arguments.kubeconfig,
         replica=_replica(arguments),
+        workers=arguments.workers,
     )
+    parent = ParentLink.inherited()
+    if settings.workers > 1 and parent is None:
+        from webhook.parent import make_parent
+
+        return service.run(lambda: make_parent(settings))
     if arguments.snapshot is not None:
-        return service.run(lambda: make_application(settings, lambda _: FileCluster.read(arguments.snapshot)))
+        return service.run(lambda: make_application(settings, lambda _: FileCluster.read(arguments.snapshot), parent))
     return service.run(
-        lambda: make_application(settings, lambda configuration: _live(configuration, settings.kubeconfig))
+        lambda: make_application(settings, lambda configuration: _live(configuration, settings.kubeconfig), parent)
     )
+
+
+def workers(text: str) -> int:
+    """A number of worker processes."""
+    if not text.isdecimal() or not 1 <= int(text) <= _MOST_WORKERS:
+        raise argparse.ArgumentTypeError(f"expected a number from 1 to {_MOST_WORKERS}, such as 2")
+    return int(text)
 
 
 def _replica(arguments: argparse.Namespace) -> Replica | None:

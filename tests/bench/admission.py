@@ -9,7 +9,17 @@ from pathlib import Path
 
 from server.service import tune_garbage_collector
 from tests.bench.figures import microseconds, spread
-from tests.bench.served import REVIEW, go_floor, load, objects, resident_mb, webhook
+from tests.bench.served import (
+    REVIEW,
+    Served,
+    go_floor,
+    load,
+    objects,
+    processes,
+    processor_seconds,
+    resident_mb,
+    webhook,
+)
 from tests.support.certificates import write_pair
 from tests.webhook.server.control_plane import pods_control_plane
 from webhook.configuration.model import Configuration
@@ -32,6 +42,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         write_pair(Path(folder))
         beside_go(Path(folder), body)
+        beside_workers(Path(folder), body)
         memory(Path(folder), body)
 
 
@@ -77,6 +88,36 @@ def beside_go(folder: Path, body: bytes) -> None:
     print(f"  ratio: {spread(ratios, 'x')}; budget 1x; failed {failed}")
     print(f"  p50 {statistics.median(run['p50_ms'] for run in ours):.2f} ms,", end=" ")
     print(f"p99 {statistics.median(run['p99_ms'] for run in ours):.2f} ms")
+
+
+def beside_workers(folder: Path, body: bytes) -> None:
+    """Processor time of one request with two workers, in turn with one process, on one core: budget 1.15x."""
+    (folder / "body.json").write_bytes(body)
+    rates: tuple[list[float], list[float]] = ([], [])
+    costs: tuple[list[float], list[float]] = ([], [])
+    failed = 0
+    with (
+        pods_control_plane(folder / "account", objects(3)) as url,
+        webhook(folder, url) as one,
+        webhook(folder, url, workers=2) as two,
+    ):
+        for _ in range(_ROUNDS):
+            for served, rate, cost in zip((one, two), rates, costs, strict=True):
+                before = _processor(served)
+                run = load(folder, served.port, _SECONDS)
+                cost.append((_processor(served) - before) / run["requests"] * 1e6)
+                rate.append(run["rate"])
+                failed += run["failed"]
+        sizes = [resident_mb(pid) for pid in processes(two.pid)]
+    print("two workers that share the port, beside one process, both on one core, 16 connections:")
+    print(f"  processor time of one request: {spread(costs[1], ' µs')}, beside {spread(costs[0], ' µs')}")
+    print(f"  ratio: {spread([a / b for a, b in zip(costs[1], costs[0], strict=True)], 'x')}; budget 1.15x")
+    print(f"  rate: {spread(rates[1], '/s')}, beside {spread(rates[0], '/s')}; failed {failed}")
+    print(f"  resident: parent {sizes[0]:.0f} MB, workers {', '.join(f'{size:.0f} MB' for size in sizes[1:])}")
+
+
+def _processor(served: Served) -> float:
+    return sum(map(processor_seconds, processes(served.pid)))
 
 
 def memory(folder: Path, body: bytes) -> None:

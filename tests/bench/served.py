@@ -50,16 +50,20 @@ class Served(NamedTuple):
 
 
 @contextlib.contextmanager
-def webhook(folder: Path, url: str) -> Iterator[Served]:
-    """A webhook process on one core, once it has seen its cluster as a pod in it."""
+def webhook(folder: Path, url: str, workers: int = 1) -> Iterator[Served]:
+    """A webhook on one core, once it, or each of its workers, has seen its cluster as a pod in it."""
     command = in_cluster.command(folder / "account", "webhook", "--listen", "127.0.0.1:0")
     command += ["--metrics-listen", "127.0.0.1:0"]
     command += ["--tls-cert", str(folder / "tls.crt"), "--tls-key", str(folder / "tls.key")]
-    log = (folder / "webhook.log").open("w+")
+    command += ["--workers", str(workers)]
+    path = folder / f"webhook-{workers}.log"
+    log = path.open("w+")
     process = subprocess.Popen(["taskset", "-c", "0", *command], stderr=log, env=in_cluster.environment(url))
     try:
-        served = _logged(process, folder / "webhook.log")
+        served = _logged(process, path)
         _until_ready(folder, served.port)
+        if workers > 1:
+            _until_all_serve(served.plain_port, workers)
         yield served
     finally:
         process.send_signal(signal.SIGTERM)
@@ -88,6 +92,17 @@ def _until_ready(folder: Path, port: int) -> None:
             return
         time.sleep(0.1)
     raise RuntimeError("the webhook did not become ready")
+
+
+def _until_all_serve(plain_port: int, workers: int) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        connection = http.client.HTTPConnection("127.0.0.1", plain_port, timeout=10)
+        connection.request("GET", "/metrics")
+        if f"\nmorphisms_workers {workers}.0\n".encode() in connection.getresponse().read():
+            return
+        time.sleep(0.2)
+    raise RuntimeError("not all workers became ready")
 
 
 @contextlib.contextmanager
@@ -129,6 +144,12 @@ def resident_mb(pid: int) -> float:
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) / 1024
     raise ValueError(f"process {pid} has no memory of its own")
+
+
+def processes(pid: int) -> list[int]:
+    """A process and those that it has started."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [pid, *map(int, children)]
 
 
 def processor_seconds(pid: int) -> float:

@@ -96,13 +96,19 @@ class Replica:
 
     def certificate(self) -> x509.Certificate:
         """What it serves."""
+        return self.certificates(1)[0]
+
+    def certificates(self, connections: int) -> list[x509.Certificate]:
+        """What it serves on so many connections that are open at once."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        with (
-            socket.create_connection(("127.0.0.1", self.port), timeout=10) as raw,
-            context.wrap_socket(raw) as connection,
-        ):
-            return x509.load_der_x509_certificate(connection.getpeercert(binary_form=True) or b"")
+        found = []
+        with contextlib.ExitStack() as stack:
+            for _ in range(connections):
+                raw = stack.enter_context(socket.create_connection(("127.0.0.1", self.port), timeout=10))
+                connection = stack.enter_context(context.wrap_socket(raw))
+                found.append(x509.load_der_x509_certificate(connection.getpeercert(binary_form=True) or b""))
+        return found
 
     def events(self) -> list[dict[str, Any]]:
         """Its log."""
@@ -134,13 +140,15 @@ class OwnCa:
 
     # Replicas
 
-    def start(self, name: str, *, environment: dict[str, str] | None = None, wait: bool = True) -> Replica:
+    def start(
+        self, name: str, *, environment: dict[str, str] | None = None, wait: bool = True, workers: int = 1
+    ) -> Replica:
         """A further replica."""
         port, metrics_port = free_port(), free_port()
         command = [sys.executable, "-m", "cli.main", "webhook", "--own-ca"]
         command += ["--config", str(self.folder / "configuration.yaml")]
         command += ["--listen", f"127.0.0.1:{port}", "--metrics-listen", f"127.0.0.1:{metrics_port}"]
-        command += ["--lame-duck-seconds", str(2 * UPDATE_SECONDS)]
+        command += ["--lame-duck-seconds", str(2 * UPDATE_SECONDS), "--workers", str(workers)]
         own = {"KUBECONFIG": str(self.account.kubeconfig), "POD_NAME": name, "POD_NAMESPACE": self.namespace}
         replica = Replica(name, None, port, metrics_port)  # type: ignore[arg-type]
         replica.process = Process(
@@ -177,6 +185,11 @@ class OwnCa:
     def lease(self) -> Object:
         path = f"/apis/coordination.k8s.io/v1/namespaces/{self.namespace}/leases/morphisms-webhook"
         return self.admin.request("GET", path).body
+
+    def templates(self) -> dict[str, str]:
+        """The data of the ConfigMap with the container templates."""
+        path = f"/api/v1/namespaces/{self.namespace}/configmaps/morphisms-webhook-templates"
+        return self.admin.get(path)["data"]
 
     def secret_path(self, name: str) -> str:
         return f"/api/v1/namespaces/{self.namespace}/secrets/{name}"

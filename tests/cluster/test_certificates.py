@@ -278,6 +278,28 @@ def test_leaf_and_authority_are_replaced_under_load_without_a_failed_admission(
     assert "former.crt" not in hook.secret(AUTHORITY)
 
 
+def test_a_new_leaf_reaches_every_worker_of_a_replica_under_load_without_a_failed_admission(
+    install: Callable[..., OwnCa], workloads: Callable[[OwnCa], str]
+) -> None:
+    hook = install(FAST, replicas=0)
+    replica = hook.start("replica-0", workers=2)
+    namespace = workloads(hook)
+    # It said which templates it accepts once both workers had them, and then one was marked.
+    said = hook.templates()
+    assert said["current"][:16] in said["known.replica-0"]
+    with load(hook, namespace, clients=4) as pods:
+        before = replica.certificate()
+        # So many connections at once that both workers have some.
+        until(lambda: _serves_anew(hook, replica.certificates(16), before))
+    assert pods.failures == []
+    assert replica.metric("morphisms_workers") == 2
+
+
+def _serves_anew(hook: OwnCa, shown: list[x509.Certificate], before: x509.Certificate) -> bool:
+    (newest, *_) = read_certificates(hook.secret(LEAF)["tls.crt"]) or (before,)
+    return newest != before and set(shown) == {newest}
+
+
 def test_a_killed_leader_is_followed_by_another(
     install: Callable[..., OwnCa], workloads: Callable[[OwnCa], str]
 ) -> None:

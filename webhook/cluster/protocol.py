@@ -4,8 +4,29 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from webhook.configuration.accepted_templates import AcceptedTemplates
 from webhook.configuration.model import Configuration
 from webhook.snapshot import Fetched, Lookup, Snapshot
+
+
+class TemplatesInForce(Protocol):
+    """The container templates of this process: read from the cluster, or received from its parent."""
+
+    def current(self) -> AcceptedTemplates:
+        """What is accepted and rendered now."""
+
+    def configured(self) -> None:
+        """Note that the configuration has changed."""
+
+
+class Sharing(Protocol):
+    """The way of accepted templates to this replica's workers."""
+
+    def share(self, templates: AcceptedTemplates) -> None:
+        """Let all workers take these into use."""
+
+    def is_shared(self) -> bool:
+        """Whether all workers that may have requests have done so with the newest."""
 
 
 class Cluster(Protocol):

@@ -18,6 +18,7 @@ from server.kubernetes.errors import reason_of, status_of
 from server.kubernetes.lease import TIMING, LeaderElection, LeaseTiming, lease_ref
 from server.kubernetes.objects import ObjectRef, WatchedObject
 from server.kubernetes.reflector import ReflectorTiming
+from webhook.cluster.protocol import Sharing
 from webhook.cluster.replica import Replica
 from webhook.cluster.template_leader import TemplateLeader
 from webhook.cluster.template_metrics import TemplateMetrics
@@ -34,7 +35,10 @@ _IDLE: Final = 300.0
 
 
 class Templates:
-    """Runs beside the server. `configuration` is the file's, as last loaded."""
+    """Runs beside the server. `configuration` is the file's, as last loaded.
+
+    `sharing`: the workers that use them in this process's place. A template is reported once all of them have it.
+    """
 
     def __init__(
         self,
@@ -44,7 +48,9 @@ class Templates:
         configuration: Callable[[], Configuration],
         registry: CollectorRegistry,
         timing: LeaseTiming = TIMING,
+        sharing: Sharing | None = None,
     ) -> None:
+        self._sharing = sharing
         self._replica = replica
         self._connect = connect
         self._configuration = configuration
@@ -62,6 +68,10 @@ class Templates:
     def current(self) -> AcceptedTemplates:
         """What this replica accepts, and renders."""
         return self._accepted
+
+    def shared(self) -> None:
+        """Look again: a worker has taken what was accepted into use."""
+        self._to_say.set()
 
     def configured(self) -> None:
         """Look again: the configuration has changed."""
@@ -104,6 +114,8 @@ class Templates:
         if accepted.current != self._accepted.current:
             logs.info("template_current", digest=accepted.current or "", accepted=len(accepted.by_digest))
         self._found, self._accepted = found, accepted
+        if self._sharing is not None:
+            self._sharing.share(accepted)
         self._metrics.read(found, accepted.current)
 
     async def _report(self, client: Client) -> None:
@@ -123,6 +135,8 @@ class Templates:
 
     async def _say(self, client: Client) -> None:
         if self._watched.value is None or self._accepted is UNREAD:
+            return
+        if self._sharing is not None and not self._sharing.is_shared():
             return
         accepted = self._accepted
         if not self._found.is_said_by(self._replica.name, accepted):

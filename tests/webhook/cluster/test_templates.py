@@ -8,8 +8,10 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from server.kubernetes.client import Client
+from server.kubernetes.clock import ServerClock
 from webhook.cluster.replica import Replica
 from webhook.cluster.templates import Templates
+from webhook.configuration.accepted_templates import AcceptedTemplates
 from webhook.configuration.container_template import ContainerTemplate
 from webhook.configuration.model import Configuration
 from webhook.configuration.templates_map import WARN_BYTES, template_key
@@ -20,16 +22,43 @@ _ONE, _TWO = (
 )
 
 
+class Workers:
+    """Those of a replica: what they got, and whether all of them use it."""
+
+    def __init__(self) -> None:
+        self.got: list[AcceptedTemplates] = []
+        self.all_use_it = False
+
+    def share(self, templates: AcceptedTemplates) -> None:
+        self.got.append(templates)
+
+    def is_shared(self) -> bool:
+        return self.all_use_it
+
+
+class ApiServer:
+    """As much of a client as a report takes."""
+
+    clock = ServerClock()
+
+    def __init__(self) -> None:
+        self.patches: list[Any] = []
+
+    async def patch(self, _path: str, _kind: str, body: Any) -> None:
+        self.patches.append(body)
+
+
 class Seen:
     """A replica that sees what a test writes."""
 
-    def __init__(self) -> None:
+    def __init__(self, sharing: Workers | None = None) -> None:
         self.registry = CollectorRegistry()
         self.templates = Templates(
             Replica("morphisms-system", "replica-0"),
             connect=_connect,
             configuration=Configuration,
             registry=self.registry,
+            sharing=sharing,
         )
 
     def write(self, *templates: ContainerTemplate, **data: Any) -> None:
@@ -58,6 +87,20 @@ def test_a_replica_that_has_not_read_them_renders_nothing_and_is_not_ready(seen:
     seen.write(_ONE, current=_ONE.digest)
     assert seen.rendered == _ONE
     assert seen.templates.problem() == "read, and not reported yet"
+
+
+async def test_a_template_is_reported_only_once_every_worker_uses_it() -> None:
+    workers, client = Workers(), ApiServer()
+    seen = Seen(workers)
+    seen.write(_ONE, current=_ONE.digest)
+    assert workers.got == [seen.templates.current()]
+    await seen.templates._say(client)  # type: ignore[arg-type]
+    assert client.patches == []
+    assert seen.templates.problem() == "read, and not reported yet"
+    workers.all_use_it = True
+    await seen.templates._say(client)  # type: ignore[arg-type]
+    assert _ONE.digest[:16] in client.patches[0]["data"]["known.replica-0"]
+    assert seen.templates.problem() is None
 
 
 @pytest.mark.parametrize("damage", [{}, {"current": "0" * 64}, {"current": ""}, {"x": "y", "current": "null"}])
