@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from attestation.simulator.device import Device
@@ -23,7 +24,7 @@ from tests.attestation.verifier.guest import Client, document
 from tests.attestation.verifier.process import HOST_DATA, Verifier, make_site, policy, verifier
 from tests.attestation.verifier.tokens import Issuer
 from tests.bench.figures import spread
-from tests.bench.floor import attestations_per_second
+from tests.bench.floor import attestations_per_second, attestations_together
 from tests.bench.served import resident_mb
 from tests.support.openbao import openbao
 
@@ -56,7 +57,11 @@ def main() -> None:
                     attest_round(running, device, issuer, _PER_ROUND // 3, with_login=True) for _ in range(_ROUNDS)
                 ]
                 resident = resident_mb(running.process.pid)
-                floor = attestations_per_second(device, len(_prepare(running, device, issuer, 1)[0]))
+                body_size = len(_prepare(running, device, issuer, 1)[0])
+                floor = attestations_per_second(device, body_size)
+                with verifier(site, "second") as second:
+                    pin(second.process.pid, 1)
+                    beside_second(running, second, device, issuer, body_size)
     print(f"attestations, one core, warm certificates, without login: {spread(without, '/s')}")
     ratio = statistics.median(without) / floor
     print(f"  floor of its signature checks and decryption:          {floor:,.1f}/s: {ratio:.2f} times it; budget 0.60")
@@ -64,13 +69,44 @@ def main() -> None:
     print(f"  resident after them: {resident:.0f} MB")
 
 
+def beside_second(first: Verifier, second: Verifier, device: Device, issuer: Issuer, body_size: int) -> None:
+    """One and two replicas behind one client, in turn, each beside as many processes of bare cryptography."""
+    attest_round(second, device, issuer, 50, with_login=False)
+    rates: dict[int, list[float]] = {1: [], 2: []}
+    floors: dict[int, list[float]] = {1: [], 2: []}
+    for _ in range(_ROUNDS):
+        for replicas in ((first,), (first, second)):
+            count = len(replicas)
+            used = attest_replicas(replicas, device, issuer, _PER_ROUND // 2, with_login=False)
+            rates[count].append(sum(used))
+            floors[count].append(attestations_together(device, body_size, count))
+    for count, label in ((1, "one replica, 1 client: "), (2, "two replicas, 1 client:")):
+        ratios = [rate / floor for rate, floor in zip(rates[count], floors[count], strict=True)]
+        print(
+            f"{label} {spread(rates[count], '/s')} of processor time, {spread(ratios, 'x')} of as many bare processes"
+        )
+    gains = [statistics.median(each[2]) / statistics.median(each[1]) for each in (rates, floors)]
+    print(f"  two carry {gains[0]:.2f} times what one carries; of the bare processes {gains[1]:.2f} times")
+
+
 def attest_round(running: Verifier, device: Device, issuer: Issuer, count: int, *, with_login: bool) -> float:
     """Attestations a second of processor time the verifier used, so that clients' own work does not count."""
-    prepared = _prepare(running, device, issuer, count)
+    return attest_replicas((running,), device, issuer, count, with_login=with_login)[0]
+
+
+def attest_replicas(
+    replicas: Sequence[Verifier], device: Device, issuer: Issuer, count: int, *, with_login: bool
+) -> list[float]:
+    """The same for each of several replicas that one client calls in turn, `count` times in all.
+
+    A conversation stays with one replica: another one does not know its nonce.
+    """
+    share = count // len(replicas)
+    prepared = [_prepare(replica, device, issuer, share) for replica in replicas]
     failed: list[int] = []
 
-    def work(mine: list[bytes]) -> None:
-        client = Client(running.port, running.site.folder / "ca.crt")
+    def work(replica: Verifier, mine: list[bytes]) -> None:
+        client = Client(replica.port, replica.site.folder / "ca.crt")
         for body in mine:
             client.nonce()  # its evidence was made with an earlier one
             answer = client.attest(body)
@@ -80,18 +116,24 @@ def attest_round(running: Verifier, device: Device, issuer: Issuer, count: int, 
                 failed.append(answer.status)
         client.close()
 
-    threads = [threading.Thread(target=work, args=(prepared[index::_CLIENTS],)) for index in range(_CLIENTS)]
-    before, began = _processor_seconds(running.process.pid), time.perf_counter()
+    each = _CLIENTS // len(replicas)
+    threads = [
+        threading.Thread(target=work, args=(replica, bodies[index::each]))
+        for replica, bodies in zip(replicas, prepared, strict=True)
+        for index in range(each)
+    ]
+    before, began = [_processor_seconds(replica.process.pid) for replica in replicas], time.perf_counter()
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    wall, used = time.perf_counter() - began, _processor_seconds(running.process.pid) - before
+    wall = time.perf_counter() - began
+    used = [_processor_seconds(replica.process.pid) - start for replica, start in zip(replicas, before, strict=True)]
     if failed:
         raise RuntimeError(f"{len(failed)} of {count} failed, the first with {failed[0]}")
     if count >= _PER_ROUND // 3:
-        print(f"  {count} in {wall:.1f} s ({count / wall:,.0f}/s as the clients saw it), processor {used:.1f} s")
-    return count / used
+        print(f"  {count} in {wall:.1f} s ({count / wall:,.0f}/s as the clients saw it), processor {sum(used):.1f} s")
+    return [share / seconds for seconds in used]
 
 
 def _prepare(running: Verifier, device: Device, issuer: Issuer, count: int) -> list[bytes]:
