@@ -29,7 +29,7 @@ SERVICES: Final = (
     *("attack/victim", "attack/second"),
     *("mesh-before/init-container", "mesh-before/cni", "mesh-after/init-container", "mesh-after/cni"),
     *("placed/scaled", "placed/waiting"),
-    *("bench/init", "bench/sidecar", "bench/wrapped"),
+    *("bench/init", "bench/sidecar", "bench/wrapped", "soak/init", "soak/sidecar", "soak/wrapped"),
 )
 """NAMESPACE/SERVICE that the verifier knows from the start."""
 PATIENCE_SECONDS: Final = 600.0

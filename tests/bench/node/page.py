@@ -53,8 +53,9 @@ take turns within each round, in an order that turns from round to round. Of mor
 of one variant when the next begins; a single pod begins while the one before ends. In each turn one pod's application
 shows that it has its secret. Times are the API server's audit log's (microseconds), containerd's log's and the
 container logs' (nanoseconds), all of one machine's clock; pod conditions, which have whole seconds, are not used. An
-agent's line is timed when containerd has read it. The kubelet looks for changes of containers once a second (its PLEG),
-so single starts spread over that second whatever runs in them; the rounds begin at evenly spread moments of a second.
+agent's line is timed when containerd has read it. The kubelet notices the end of an init container when it looks at all
+containers, once a second, and probes a native sidecar one, two … seconds after it took the pod up; so single starts
+spread over a second whatever runs in them, and the rounds begin at evenly spread moments of a second.
 `bao agent` stands for Vault Agent Injector's container; the Injector's own webhook is not run."""
 _ADDED: Final = """\
 To the Service as it is, beyond the image pull: *added* is the difference of the medians. Of the difference of the
