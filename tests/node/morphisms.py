@@ -8,6 +8,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import secrets
 import ssl
 import subprocess
@@ -144,6 +145,13 @@ class Morphisms:
             data = answer.read()
             connection.close()
         return answer.status, json.loads(data) if data else None
+
+    def unseal_key(self) -> str:
+        """Which OpenBao in development mode prints."""
+        log = self.cluster.admin.kubectl("-n", KMS_NAMESPACE, "logs", "deployment/openbao").out
+        found = re.search(r"Unseal Key: (\S+)", log)
+        assert found is not None
+        return found[1]
 
     def _certificates(self) -> Path:
         for name, folder in ((_VERIFIER, "verifier-tls"), (_OPENBAO, "openbao-tls")):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import http.client
 import itertools
-import json
 import re
 import secrets
 import statistics
@@ -22,7 +21,7 @@ from typing import Any, Final
 from tests.cluster.client import Object
 from tests.node.morphisms import KMS_NAMESPACE, WEBHOOK_NAMESPACE
 from tests.node.services import RESTRICTED_NAMESPACE, digest, service
-from tests.node.stack import PATIENCE_SECONDS, Stack
+from tests.node.stack import PATIENCE_SECONDS, Stack, is_ready
 from tests.support.shown import Report
 from tests.support.until import until
 
@@ -32,7 +31,6 @@ _FILE: Final = "/morphisms/secrets/db"
 _SECRET: Final = {"morphisms.dev/secret-db": "~/db#password"}
 _KNATIVE: Final = f"/apis/serving.knative.dev/v1/namespaces/{NAMESPACE}"
 _PODS: Final = f"/api/v1/namespaces/{NAMESPACE}/pods"
-_PORT: Final = 8080
 _MOST_PODS: Final = 4
 _FEWEST_MINUTES: Final = 10.0
 """A process that was seen for less has no slope: caches fill first."""
@@ -105,7 +103,7 @@ class Soak:
         """Of all pods that there were."""
         self._report = report
         self._began = time.monotonic()
-        self._key = unseal_key(stack)
+        self._key = stack.morphisms.unseal_key()
 
     def begin(self) -> None:
         """The Service that stays, ready."""
@@ -205,7 +203,7 @@ class Soak:
             self._apply("wrapped", {"morphisms.dev/agent": "sidecar", **scale}, variable, command=["/application"])
         for name, part in (("init", "files"), ("wrapped", "variables")):
             for pod in self._ready(name, count):
-                seen = self._asked(pod)[part]
+                seen = self.stack.ask(pod)[part]
                 assert list(seen.values()) == [digest(passwords[name])], (name, seen)
         expected = {_FILE: digest(passwords[RESIDENT])}
         until(lambda: self._of_resident() == expected, PATIENCE_SECONDS)
@@ -251,18 +249,9 @@ class Soak:
         for pod in self.stack.pods(NAMESPACE, RESIDENT):
             if is_ready(pod):
                 with contextlib.suppress(OSError, http.client.HTTPException):
-                    files: dict[str, str] = self._asked(pod)["files"]
+                    files: dict[str, str] = self.stack.ask(pod)["files"]
                     return files
         return {}
-
-    def _asked(self, pod: Object) -> dict[str, Any]:
-        with self.stack.sandbox.connect(pod["status"]["podIP"], _PORT) as plain:
-            connection = http.client.HTTPConnection("pod")
-            connection.sock = plain
-            connection.request("GET", "/")
-            found: dict[str, Any] = json.loads(connection.getresponse().read())
-            connection.close()
-        return found
 
     @contextlib.contextmanager
     def _deleted(self, component: str) -> Iterator[None]:
@@ -314,20 +303,6 @@ class Soak:
 
     def _of_ours(self, text: str) -> bool:
         return any(uid in text for uid in self.uids)
-
-
-def is_ready(pod: Object) -> bool:
-    """Whether its condition says so."""
-    conditions = pod.get("status", {}).get("conditions", ())
-    return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
-
-
-def unseal_key(stack: Stack) -> str:
-    """Which OpenBao in development mode prints."""
-    log = stack.admin.kubectl("-n", KMS_NAMESPACE, "logs", "deployment/openbao").out
-    found = re.search(r"Unseal Key: (\S+)", log)
-    assert found is not None
-    return found[1]
 
 
 def _resident(pid: int) -> float:

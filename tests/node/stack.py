@@ -121,6 +121,22 @@ class Stack:
             connection.close()
         return Answer(answer.status, body, time.monotonic() - started)
 
+    def ask(self, pod: Object, port: int = 8080) -> dict[str, Any]:
+        """What the application in a container of the pod answers at the pod's own address."""
+        with self.sandbox.connect(pod["status"]["podIP"], port) as plain:
+            connection = http.client.HTTPConnection("pod")
+            connection.sock = plain
+            connection.request("GET", "/")
+            found: dict[str, Any] = json.loads(connection.getresponse().read())
+            connection.close()
+        return found
+
+
+def is_ready(pod: Object) -> bool:
+    """Whether its condition says so."""
+    conditions = pod.get("status", {}).get("conditions", ())
+    return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
+
 
 def prepare(report: Report) -> Path:
     """Build all that is missing; the folder of the project's images."""

@@ -72,7 +72,7 @@ def test_an_application_that_takes_too_much_memory_comes_back_with_its_secrets(f
 
 
 def test_a_sealed_vault_is_named_and_waited_for(failing: Stack) -> None:
-    key = _unseal_key(failing)
+    key = failing.morphisms.unseal_key()
     failing.morphisms.write_secret(f"{_HOME}/sealed/db", password="of sealed")
     assert failing.morphisms.vault("PUT", "sys/seal")[0] == 204
     try:
@@ -209,14 +209,6 @@ def _file(failing: Stack, revision: str) -> str:
 def _restarts(failing: Stack, pod: Object) -> dict[str, int]:
     now = failing.admin.get(f"{_PODS}/{pod['metadata']['name']}")
     return {status["name"]: status["restartCount"] for status in now["status"]["containerStatuses"]}
-
-
-def _unseal_key(failing: Stack) -> str:
-    """Which OpenBao in development mode prints."""
-    log = failing.admin.kubectl("-n", KMS_NAMESPACE, "logs", "deployment/openbao").out
-    found = re.search(r"Unseal Key: (\S+)", log)
-    assert found is not None
-    return found[1]
 
 
 @contextlib.contextmanager

@@ -6,8 +6,6 @@ Evidence is simulated, and the runtime class is plain runc.
 from __future__ import annotations
 
 import contextlib
-import http.client
-import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -71,8 +69,8 @@ def test_of_several_containers_each_gets_what_it_names(story: Stack) -> None:
     pod = story.ready_pod(NAMESPACE, "several", seconds=_PATIENCE_SECONDS)
     web = story.request(NAMESPACE, "several-00001").content
     assert (web["files"], web["variables"]) == ({"/morphisms/secrets/db": digest("of several")}, {"KEY": "unset"})
-    assert _asked(story, pod, 7070)["variables"] == {"KEY": digest("of several")}
-    assert _asked(story, pod, 7071)["variables"] == {"KEY": "unset"}
+    assert story.ask(pod, 7070)["variables"] == {"KEY": digest("of several")}
+    assert story.ask(pod, 7071)["variables"] == {"KEY": "unset"}
     (idle,) = [each for each in pod["spec"]["containers"] if each["name"] == "idle"]
     assert not [mount for mount in idle.get("volumeMounts", ()) if mount["name"].startswith("morphisms-")]
 
@@ -211,17 +209,6 @@ def _beside(story: Stack, name: str, port: int, command: list[str] | None = None
     variables = [{"name": key, "value": value} for key, value in {"PORT": str(port), **env}.items()]
     container = {"name": name, "image": story.application.pinned, "securityContext": RESTRICTED, "env": variables}
     return {**container, "command": command} if command else container
-
-
-def _asked(story: Stack, pod: Object, port: int) -> dict[str, Any]:
-    """What a container of the pod answers at its address."""
-    with story.sandbox.connect(pod["status"]["podIP"], port) as plain:
-        connection = http.client.HTTPConnection("pod")
-        connection.sock = plain
-        connection.request("GET", "/")
-        found: dict[str, Any] = json.loads(connection.getresponse().read())
-        connection.close()
-    return found
 
 
 def _keep_asking(story: Stack, stop: threading.Event) -> list[tuple[int, str]]:

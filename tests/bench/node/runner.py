@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import http.client
-import json
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from tests.bench.node import moments
 from tests.bench.node.moments import Moments
 from tests.bench.node.starts import Run, Start
 from tests.bench.node.variants import VARIANTS, Variant, Variants
 from tests.cluster.client import Object
-from tests.node.stack import PATIENCE_SECONDS, Stack
+from tests.node.stack import PATIENCE_SECONDS, Stack, is_ready
 
 LEVELS: Final[Mapping[int, int]] = {1: 15, 25: 3, 50: 2, 75: 1}
 """Concurrent starts and the most rounds of each: the levels of the paper."""
 _MEBIBYTES_A_POD: Final = 170
 """What a starting pod takes at most: `bao agent` some 80, queue-proxy 25, shim and runc the rest."""
 _KNATIVE: Final = "/apis/serving.knative.dev/v1/namespaces"
-_PORT: Final = 8080
 _GOLDEN: Final = 0.618034
 """Multiples of it, without their whole part, cover a second evenly however many there are."""
 
@@ -84,7 +81,7 @@ class Runner:
         path, label = f"/api/v1/namespaces/{variant.namespace}/pods", f"serving.knative.dev/service={variant.name}"
 
         def all_ready(pods: list[Object]) -> list[Object] | None:
-            return pods if len(pods) >= count and all(_is_ready(pod) for pod in pods) else None
+            return pods if len(pods) >= count and all(is_ready(pod) for pod in pods) else None
 
         pods = stack.admin.until(path, all_ready, seconds=PATIENCE_SECONDS, labelSelector=label)
         self._check(variant, pods[0])
@@ -106,12 +103,7 @@ class Runner:
 
     def _check(self, variant: Variant, pod: Object) -> None:
         """What was measured has its secret."""
-        with self.stack.sandbox.connect(pod["status"]["podIP"], _PORT) as plain:
-            connection = http.client.HTTPConnection("pod")
-            connection.sock = plain
-            connection.request("GET", "/")
-            answer: dict[str, Any] = json.loads(connection.getresponse().read())
-            connection.close()
+        answer = self.stack.ask(pod)
         assert {key: answer[key] for key in ("files", "variables")} == self.variants.expected(variant), variant.key
 
     def _wait_removed(self, variant: Variant) -> None:
@@ -154,11 +146,6 @@ def _log(stack: Stack, pod: Object, container: str) -> Iterable[str]:
 def _below(stack: Stack, path: str) -> list[Path]:
     """In the run's folder, or in the node's below it."""
     return [*stack.sandbox.folder.glob(path), *stack.sandbox.folder.glob(f"*/{path}")]
-
-
-def _is_ready(pod: Object) -> bool:
-    conditions = pod.get("status", {}).get("conditions", ())
-    return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
 
 
 def load() -> str:
