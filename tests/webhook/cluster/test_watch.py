@@ -185,8 +185,8 @@ async def test_retries_a_failing_list(live: Live, fault: Fault) -> None:
     assert set(live.cluster.current().nodes) == {"n1"}
     assert not live.server.faults[NODES]
     assert live.observed.counts["nodes", "listed"] == 1
-    # The client itself repeats a GET whose connection it reused.
-    assert live.observed.counts["nodes", "interrupted"] == (1 if fault is refuse else 2)
+    # The client itself repeats a GET whose connection it reused. On a busy machine an honest answer may come too late.
+    assert live.observed.counts["nodes", "interrupted"] >= (1 if fault is refuse else 2)
 
 
 @pytest.mark.parametrize(
