@@ -33,6 +33,11 @@ class Etcd:
         for entry in json.loads(self._etcdctl("get", prefix, "--prefix", "-w", "json")).get("kvs", ()):
             yield base64.b64decode(entry["key"]).decode(), base64.b64decode(entry.get("value", ""))
 
+    def compact(self) -> None:
+        """Forget every former version: a watch that goes on from one is answered 410 Gone."""
+        header = json.loads(self._etcdctl("get", "/", "-w", "json"))["header"]
+        self._etcdctl("compaction", str(header["revision"]))
+
     def files(self) -> Iterator[tuple[Path, bytes]]:
         """Its database and its log of writes, as they lie on disk: what a backup takes along."""
         for path in sorted(self.folder.rglob("*")):

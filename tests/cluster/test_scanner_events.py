@@ -174,11 +174,3 @@ def test_another_replica_goes_on_where_the_leader_ends_and_what_was_told_is_not_
 def _leader(cluster: ControlPlane) -> str:
     path = f"/apis/coordination.k8s.io/v1/namespaces/{SYSTEM}/leases/morphisms-scanner"
     return str(cluster.admin.get(path)["spec"].get("holderIdentity", ""))
-
-
-@pytest.mark.usefixtures("scanners")
-def test_trouble_is_told_after_the_api_server_was_away(cluster: ControlPlane, namespace: Make) -> None:
-    cluster.processes["kube-apiserver"].restart()
-    here = namespace("enforce")
-    cluster.user("dev").apply(_deployment(here, hostNetwork=True))
-    assert told(here, "Deployment", "web")["reason"] == "MorphismsDenied"

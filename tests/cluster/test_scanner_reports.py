@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -27,6 +28,10 @@ Make = Callable[..., Namespace]
 
 pytestmark = pytest.mark.usefixtures("morphisms")
 
+_EMPTY: Object = {"results": []}
+# The leader is elected again first.
+_AFTER_RESTART_SECONDS = 180.0
+_OPTIONS = ("--events", "--reports", "--config-maps", "--scan-seconds", "1")
 _IMAGE = "registry.example/app@sha256:" + "a" * 64
 
 
@@ -34,7 +39,7 @@ _IMAGE = "registry.example/app@sha256:" + "a" * 64
 def scanner(cluster: ControlPlane) -> Iterator[Scanner]:
     """One that passes over the cluster each second."""
     account = scanner_account(cluster, "scanner", "scanner-reports", "scanner-config-maps")
-    running = Scanner(cluster, account, "scanner-reports", "--reports", "--config-maps", "--scan-seconds", "1")
+    running = Scanner(cluster, account, "scanner-reports", *_OPTIONS)
     running.start()
     yield running
     running.stop()
@@ -173,6 +178,44 @@ def _of_cluster(cluster: ControlPlane, api: ReportAPI, here: Namespace) -> Objec
     result = found()
     assert result is not None
     return result
+
+
+def test_after_the_api_server_was_away_reports_and_events_say_what_is_now(
+    cluster: ControlPlane, scanner: Scanner, namespace: Make
+) -> None:
+    """Its watches are answered 410 Gone, for the versions that they knew are compacted away, and much has changed."""
+    api = OPEN_REPORTS
+    cluster.admin.kubectl("apply", "--server-side", "-f", "-", input=report_definitions(api))
+    wait_until_established(cluster.admin)
+    dev, here, later = cluster.user("dev"), namespace("audit"), namespace()
+    dev.apply(_deployment(here, "web"), _deployment(later, "web", hostPID=True))
+    until(lambda: "web" in _reports(here, api))
+    before = _reports(here, api)["web"], _reports(later, api)
+    assert (_failed(before[0]), before[1]) == ({}, {})
+    # It hangs meanwhile: had it found nobody at the address, it would list again anyway.
+    scanner.signal(signal.SIGSTOP)
+    try:
+        # Whatever version it watches from is a former one afterwards.
+        here.admin.create(here.path("configmaps"), {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x"}})
+        cluster.processes["kube-apiserver"].stop()
+        cluster.etcd.compact()
+        cluster.processes["kube-apiserver"].start()
+        dev.apply(_deployment(here, "web", hostNetwork=True))
+        later.label("audit")
+    finally:
+        scanner.signal(signal.SIGCONT)
+    until(lambda: '"gone"' in scanner.log.read_text(), _AFTER_RESTART_SECONDS)
+    for each in (here, later):
+        until(
+            lambda each=each: "isolation/host-namespaces" in _failed(_reports(each, api).get("web", _EMPTY)),  # type: ignore[misc]
+            _AFTER_RESTART_SECONDS,
+        )
+    # And a pod that is refused now is told of on its owner.
+    later.label("enforce")
+    dev.apply(_deployment(later, "refused", hostNetwork=True))
+    fields = "involvedObject.kind=Deployment,involvedObject.name=refused,source=morphisms-scanner"
+    (event,) = later.admin.until(later.path("events"), list, seconds=_AFTER_RESTART_SECONDS, fieldSelector=fields)
+    assert event["reason"] == "MorphismsDenied"
 
 
 @pytest.mark.parametrize("api", [POLICY_REPORTS, OPEN_REPORTS], ids=lambda api: api.api_version)
