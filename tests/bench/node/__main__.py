@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tests.bench.node import page, plot
-from tests.bench.node.runner import LEVELS, Runner, load
+from tests.bench.node.runner import LEVELS, Runner, available_mebibytes, load, make_room
 from tests.bench.node.starts import Run
 from tests.bench.node.variants import VARIANTS, Variants
 from tests.node import probe, programs
@@ -57,9 +57,10 @@ def _measured(levels: Mapping[int, int], minutes: float) -> Run:
         openbao = make_openbao_image(stack.sandbox.folder / "images")
         variants = Variants(stack, openbao)
         variants.prepare()
+        make_room(stack)
         titles = {variant.key: variant.title for variant in VARIANTS}
         result = Run(datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"), {}, titles)
-        Runner(stack, variants, _report, minutes * 60).run(levels, result)
+        Runner(stack, variants, _report, minutes * 60, available_mebibytes).run(levels, result)
         version = stack.admin.get("/version")["gitVersion"]
         (node,) = stack.admin.items("/api/v1/nodes")
         runtime = node["status"]["nodeInfo"]["containerRuntimeVersion"]
