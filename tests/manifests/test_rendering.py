@@ -92,6 +92,24 @@ def test_the_openbao_to_try_out_is_reached_over_tls_only() -> None:
     assert "tls_cert_file" in objects["ConfigMap", "openbao"]["data"]["openbao.hcl"]
 
 
+def test_the_openbao_to_try_out_resolves_names_and_fetches_the_verifiers_keys() -> None:
+    """`vault setup --jwks-url` has OpenBao fetch them, beside a policy that denies what no other allows."""
+    objects = _objects("overlays/openbao-dev")
+    reached = {}
+    for rule in objects["NetworkPolicy", "openbao"]["spec"]["egress"]:
+        (to,) = rule["to"]
+        (selector,) = to.values()
+        (label,) = selector["matchLabels"].items()
+        reached[label] = {(port["port"], port["protocol"]) for port in rule["ports"]}
+    verifier = objects["Deployment", "morphisms-verifier"]["spec"]["template"]
+    component = ("app.kubernetes.io/component", "verifier")
+    assert component in verifier["metadata"]["labels"].items()
+    (container,) = verifier["spec"]["containers"]
+    assert {port for port, _ in reached[component]} <= {port["name"] for port in container["ports"]}
+    names = ("kubernetes.io/metadata.name", "kube-system")
+    assert reached == {names: {(53, "UDP"), (53, "TCP")}, component: {("https", "TCP")}}
+
+
 def test_the_key_server_in_a_guest_has_no_key_and_no_other_way_in() -> None:
     objects = _objects("overlays/kms-in-guests")
     assert not [key for key in objects if key[0] in ("Secret", "Deployment")]

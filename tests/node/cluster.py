@@ -27,6 +27,9 @@ from tests.support.until import until
 
 NAME: Final = "snp-0"
 PLAIN_NAME: Final = "plain-0"
+SMALL_NAME: Final = "small-0"
+SMALL_MEBIBYTES: Final = 1000
+"""What all pods of the small node may take together."""
 _CONNECT: Final = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 5).close()"
 TRUSTED_LABEL: Final = "morphisms.node-restriction.kubernetes.io/snp"
 
@@ -54,7 +57,7 @@ class NodeCluster:
         self._write_credentials()
         self.images: list[Image] = []
         self._pause = pause
-        self._plain: list[Node] = []
+        self._joined: dict[str, Node] = {}
         self.node = Node(sandbox, self.control_plane, pause, _first(sandbox))
         self.kube_proxy = self._kube_proxy()
 
@@ -64,9 +67,7 @@ class NodeCluster:
         self.control_plane.start()
         self.kube_proxy.start(wait=False)
         self.node.start()
-        # What the feature discovery and Kata's installer do, and an operator.
-        labels = {SNP_LABEL: "true", KATA_LABEL: "true", TRUSTED_LABEL: "true"}
-        self.admin.patch(self.node.path, {"metadata": {"labels": labels}})
+        self._label(self.node)
         # The overhead is that of a VM, which does not run here.
         self.admin.create(RUNTIME_CLASSES, {key: value for key, value in KATA.items() if key != "overhead"})
 
@@ -76,12 +77,27 @@ class NodeCluster:
         Its bridge is in the same network namespace as the first's: that routes between both, and one kube-proxy
         serves both.
         """
-        if not self._plain:
-            self._plain.append(Node(self.sandbox, self.control_plane, self._pause, _plain(self.sandbox)))
-        (node,) = self._plain
+        return self._join(PLAIN_NAME, 1)
+
+    def join_small(self) -> Node:
+        """As `join_plain`, with the labels of the first and a bound on the memory of its pods, by their cgroup."""
+        node = self._join(SMALL_NAME, 2, SMALL_MEBIBYTES)
+        self._label(node)
+        return node
+
+    def _join(self, name: str, number: int, mebibytes: int = 0) -> Node:
+        if name not in self._joined:
+            place = _further(self.sandbox, name, number, mebibytes)
+            self._joined[name] = Node(self.sandbox, self.control_plane, self._pause, place)
+        node = self._joined[name]
         node.start()
         node.load(self.images)
         return node
+
+    def _label(self, node: Node) -> None:
+        """What the feature discovery and Kata's installer do, and an operator."""
+        labels = {SNP_LABEL: "true", KATA_LABEL: "true", TRUSTED_LABEL: "true"}
+        self.admin.patch(node.path, {"metadata": {"labels": labels}})
 
     def load(self, images: Sequence[Image]) -> None:
         """Give images to the first node, and to others that join."""
@@ -139,10 +155,19 @@ def _first(sandbox: Sandbox) -> NodePlace:
     return NodePlace(NAME, BRIDGE_ADDRESS, POD_NETWORK, "10.123.1.1", "cni0", 10250, cgroup, "/run/containerd")
 
 
-def _plain(sandbox: Sandbox) -> NodePlace:
-    sandbox.run("ip", "link", "add", "cni1", "type", "bridge")
-    sandbox.run("ip", "address", "add", "10.124.0.1/16", "dev", "cni1")
-    sandbox.run("ip", "link", "set", "cni1", "up")
-    cgroup = sandbox.cgroup.add(PLAIN_NAME)
-    state = f"/run/containerd-{PLAIN_NAME}"
-    return NodePlace(PLAIN_NAME, "10.124.0.1", "10.124.0.0/16", "10.124.1.1", "cni1", 10260, cgroup, state)
+def _further(sandbox: Sandbox, name: str, number: int, mebibytes: int) -> NodePlace:
+    bridge, network = f"cni{number}", f"10.{123 + number}"
+    sandbox.run("ip", "link", "add", bridge, "type", "bridge")
+    sandbox.run("ip", "address", "add", f"{network}.0.1/16", "dev", bridge)
+    sandbox.run("ip", "link", "set", bridge, "up")
+    return NodePlace(
+        name,
+        f"{network}.0.1",
+        f"{network}.0.0/16",
+        f"{network}.1.1",
+        bridge,
+        10250 + 10 * number,
+        sandbox.cgroup.add(name),
+        f"/run/containerd-{name}",
+        mebibytes,
+    )

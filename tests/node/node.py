@@ -6,10 +6,12 @@ Every runtime handler is plain runc. It shows what a kubelet does with our pods,
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
 import yaml
 
@@ -31,7 +33,10 @@ _CRI: Final = 'plugins."io.containerd.grpc.v1.cri"'
 
 @dataclass(frozen=True)
 class NodePlace:
-    """What is a node's own in a sandbox that several share. `first` is the first address of its pods."""
+    """What is a node's own in a sandbox that several share. `first` is the first address of its pods.
+
+    `mebibytes` bounds the memory of all its pods together, by the cgroup above theirs; 0 is no bound.
+    """
 
     name: str
     address: str
@@ -41,6 +46,7 @@ class NodePlace:
     port: int
     cgroup: str
     state: str
+    mebibytes: int = 0
 
 
 class Node:
@@ -233,6 +239,7 @@ disabled_plugins = ["io.containerd.internal.v1.opt"]
             "registryPullQPS": 0,
             "eventRecordQPS": 0,
             "maxPods": 200,
+            **_bounded(self.place.mebibytes),
         }
         configuration = folder / "kubelet.yaml"
         configuration.write_text(yaml.safe_dump(settings))
@@ -246,3 +253,24 @@ disabled_plugins = ["io.containerd.internal.v1.opt"]
             f"--node-ip={self.place.address}",
         ]
         return Process(command, folder / "kubelet.log", self.sandbox.keeper)
+
+
+def _bounded(mebibytes: int) -> dict[str, Any]:
+    """Settings of a kubelet that evicts pods when theirs have less than 30% of so much memory left.
+
+    It reserves the rest of the machine's, so it bounds its pods' cgroup, and looks at what is left in there.
+    """
+    if not mebibytes:
+        return {}
+    found = re.search(r"^MemTotal: +(\d+) kB$", Path("/proc/meminfo").read_text(), re.MULTILINE)
+    assert found is not None
+    return {
+        "enforceNodeAllocatable": ["pods"],
+        "systemReserved": {"memory": f"{int(found[1]) - mebibytes * 1024}Ki"},
+        "evictionHard": {
+            "memory.available": f"{mebibytes * 3 // 10}Mi",
+            "nodefs.available": "0%",
+            "imagefs.available": "0%",
+        },
+        "evictionPressureTransitionPeriod": "5s",
+    }

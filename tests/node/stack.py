@@ -26,9 +26,10 @@ SERVICES: Final = (
     *("shop/payments", "desk/forgotten", "desk/many", "desk/kept"),
     *("story/everything", "story/several", "story/scaled", "story/split", "story/rotated"),
     *("failing/sealed", "failing/memory", "failing/killed", "failing/restarted", "failing/absent", "failing/swallowed"),
+    "failing/sticky",
     *("attack/victim", "attack/second"),
     *("mesh-before/init-container", "mesh-before/cni", "mesh-after/init-container", "mesh-after/cni"),
-    *("placed/scaled", "placed/waiting"),
+    *("placed/scaled", "placed/waiting", "pressed/eater"),
     *("bench/init", "bench/sidecar", "bench/wrapped", "soak/init", "soak/sidecar", "soak/wrapped"),
 )
 """NAMESPACE/SERVICE that the verifier knows from the start."""
@@ -203,13 +204,18 @@ def _keep_logs(folder: Path) -> None:
         print(f"--- {log.relative_to(folder)}\n{log.read_text(errors='replace')[-1500:]}")
 
 
-def initial_message(pod: Object) -> str:
-    """What morphisms-init left when it ended without success."""
+def initial_end(pod: Object) -> dict[str, Any]:
+    """How morphisms-init last ended without success: exitCode, message, finishedAt, …; empty while it has not."""
     for status in pod.get("status", {}).get("initContainerStatuses", ()):
         for state in (status.get("state", {}), status.get("lastState", {})):
             if (ended := state.get("terminated")) and ended["exitCode"]:
-                return str(ended.get("message", ""))
-    return ""
+                return dict(ended)
+    return {}
+
+
+def initial_message(pod: Object) -> str:
+    """What morphisms-init left when it ended without success."""
+    return str(initial_end(pod).get("message", ""))
 
 
 def _is_ready(pod: Object) -> bool:

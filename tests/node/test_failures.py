@@ -9,26 +9,37 @@ import contextlib
 import os
 import re
 import signal
+import stat
+import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from plan.layout import PLAN_VARIABLE
 from tests.cluster.client import Object
 from tests.node.morphisms import KMS_NAMESPACE, WEBHOOK_NAMESPACE
-from tests.node.services import digest, service
-from tests.node.stack import Stack, initial_message
+from tests.node.services import RESTRICTED, digest, service
+from tests.node.stack import Stack, initial_end
+from tests.support.shown import Report
 from tests.support.until import until
 
 pytestmark = [pytest.mark.node, pytest.mark.slow]
 
 NAMESPACE = "failing"
+_WITHOUT_MODE = "failing-without-mode"
 _HOME = f"knative/cluster/{NAMESPACE}"
 _PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
 _PATIENCE_SECONDS = 600.0
 _SECRET = {"morphisms.dev/secret-db": "~/db#password"}
 _FILE = "/morphisms/secrets/db"
+_USER = 1234
+_SOON_SECONDS = 10.0
+_LOADED = 6
+"""How many times slower a loaded machine may be."""
 
 
 @pytest.fixture(scope="module")
@@ -71,32 +82,85 @@ def test_an_application_that_takes_too_much_memory_comes_back_with_its_secrets(f
     until(lambda: _file(failing, "memory-00001") == digest("of memory"), _PATIENCE_SECONDS)
 
 
-def test_a_sealed_vault_is_named_and_waited_for(failing: Stack) -> None:
+def test_a_plan_that_was_cut_short_is_named_and_nothing_starts(failing: Stack) -> None:
+    """In a manifest that holds its init container already, in a namespace without a mode: nothing injects it anew."""
+    failing.namespace(_WITHOUT_MODE)
+    bare = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "bare", "annotations": {"morphisms.dev/secret-db": "secret/a#b"}},
+        "spec": {"containers": [{"name": "application", "image": failing.application.pinned}]},
+    }
+    (init,) = failing.admin.create(_PODS, bare, dryRun="All")["spec"]["initContainers"]
+    (plan,) = [each for each in init["env"] if each["name"] == PLAN_VARIABLE]
+    damaged = {key: init[key] for key in ("name", "image", "securityContext")}
+    damaged["env"] = [{"name": PLAN_VARIABLE, "value": plan["value"][:-20]}]
+    pod = {"initContainers": [damaged]}
+    failing.apply(service(failing.application.pinned, f"{_WITHOUT_MODE}/damaged", {}, pod=pod))
+    ended = _ended(failing, "damaged", _WITHOUT_MODE)
+    message = ended["message"].rstrip()
+    assert (ended["exitCode"], message.endswith("[plan]")) == (10, True), ended
+    assert message in _described(failing, "damaged", "[plan]", _WITHOUT_MODE)
+    (made,) = failing.pods(_WITHOUT_MODE, "damaged")
+    assert all("running" not in status["state"] for status in made["status"]["containerStatuses"])
+
+
+def test_a_sealed_vault_is_named_and_waited_for(failing: Stack, report: Report) -> None:
     key = failing.morphisms.unseal_key()
     failing.morphisms.write_secret(f"{_HOME}/sealed/db", password="of sealed")
     assert failing.morphisms.vault("PUT", "sys/seal")[0] == 204
     try:
         _apply(failing, "sealed", password=None)
-        assert "[verifier-vault-sealed" in _told(failing, "sealed")
+        ended = _ended(failing, "sealed")
+        assert "[verifier-vault-sealed" in ended["message"]
         _described(failing, "sealed", "verifier-vault-sealed")
+        _told_soon(failing, "sealed", ended, report)
     finally:
         assert failing.morphisms.vault("PUT", "sys/unseal", {"key": key})[1]["sealed"] is False
     failing.ready_pod(NAMESPACE, "sealed", seconds=_PATIENCE_SECONDS)
     assert _file(failing, "sealed-00001") == digest("of sealed")
 
 
-def test_a_verifier_that_swallows_packets_is_tried_again_and_named(failing: Stack) -> None:
+def test_a_verifier_that_swallows_packets_is_tried_again_and_named(failing: Stack, report: Report) -> None:
     """As a NetworkPolicy does, or a firewall: nothing refuses, nothing answers."""
-    path = f"/api/v1/namespaces/{KMS_NAMESPACE}/pods"
-    (verifier,) = failing.admin.items(path, labelSelector="app.kubernetes.io/component=verifier")
-    with _dropped(failing, verifier["status"]["podIP"]):
+    with _dropped(failing, _verifier(failing)):
         _apply(failing, "swallowed")
         # A line per try. A try that nothing bounds would take the whole deadline, so there would be none.
         until(lambda: _tries(failing, "swallowed") > 3, _PATIENCE_SECONDS)
-        assert "[verifier-unreachable" in _told(failing, "swallowed")
+        ended = _ended(failing, "swallowed")
+        assert "[verifier-unreachable" in ended["message"]
         _described(failing, "swallowed", "verifier-unreachable")
+        _told_soon(failing, "swallowed", ended, report)
     failing.ready_pod(NAMESPACE, "swallowed", seconds=_PATIENCE_SECONDS)
     assert _file(failing, "swallowed-00001") == digest("of swallowed")
+
+
+def test_an_application_of_another_user_reads_secrets_in_volumes_as_a_guest_mounts_them(failing: Stack) -> None:
+    """In a Kata guest they are root's and sticky, so the kernel follows a link in their roots for its owner alone."""
+    failing.morphisms.write_secret(f"{_HOME}/sticky/db", password="of sticky")
+    made = service(
+        failing.application.pinned,
+        f"{NAMESPACE}/sticky",
+        {**_SECRET, "autoscaling.knative.dev/min-scale": "1"},
+        env={"FILES": _FILE},
+        securityContext={**RESTRICTED, "runAsUser": _USER},
+    )
+    with _protected_links():
+        with _dropped(failing, _verifier(failing)):
+            failing.apply(made)
+            label = "serving.knative.dev/service=sticky"
+            pod = failing.admin.until(_PODS, _initializing, seconds=_PATIENCE_SECONDS, labelSelector=label)
+            volumes = _memory_volumes(failing, pod)
+            assert {volume.name for volume in volumes} == {"morphisms-secrets", "morphisms-run"}
+            for volume in volumes:
+                volume.chmod(0o777)
+                assert _follows_a_link_of_ours(volume)
+                volume.chmod(0o3777)
+                assert not _follows_a_link_of_ours(volume)
+        ready = failing.ready_pod(NAMESPACE, "sticky", seconds=_PATIENCE_SECONDS)
+        assert ready["metadata"]["uid"] == pod["metadata"]["uid"]
+        assert _file(failing, "sticky-00001") == digest("of sticky")
+        assert {stat.S_IMODE(volume.stat().st_mode) for volume in volumes} == {0o3777}
 
 
 def test_the_reason_outlives_the_pod_that_knative_deletes_at_its_deadline(failing: Stack) -> None:
@@ -179,26 +243,43 @@ def _apply(
     )
 
 
+def _ended(failing: Stack, name: str, namespace: str = NAMESPACE) -> dict[str, Any]:
+    """How the Service's morphisms-init ended when it failed."""
+
+    def ended(pods: list[Object]) -> dict[str, Any] | None:
+        return next((found for pod in pods if (found := initial_end(pod))), None)
+
+    path, label = f"/api/v1/namespaces/{namespace}/pods", f"serving.knative.dev/service={name}"
+    return failing.admin.until(path, ended, seconds=_PATIENCE_SECONDS, labelSelector=label)
+
+
 def _told(failing: Stack, name: str) -> str:
     """The termination message of the Service's morphisms-init."""
-
-    def ended(pods: list[Object]) -> str:
-        return next((text for pod in pods if (text := initial_message(pod))), "")
-
-    label = f"serving.knative.dev/service={name}"
-    return failing.admin.until(_PODS, ended, seconds=_PATIENCE_SECONDS, labelSelector=label)
+    return str(_ended(failing, name)["message"])
 
 
-def _described(failing: Stack, name: str, reason: str) -> str:
+def _described(failing: Stack, name: str, reason: str, namespace: str = NAMESPACE) -> str:
     """What `kubectl describe ksvc` says, once it names the reason."""
     told: list[str] = []
 
     def named() -> bool:
-        told.append(failing.admin.kubectl("-n", NAMESPACE, "describe", "ksvc", name).out)
+        told.append(failing.admin.kubectl("-n", namespace, "describe", "ksvc", name).out)
         return reason in told[-1]
 
     until(named, _PATIENCE_SECONDS)
     return told[-1]
+
+
+def _told_soon(failing: Stack, name: str, ended: dict[str, Any], report: Report) -> None:
+    """Its Event came soon after morphisms-init ended: from `finishedAt` of the container, as containerd says, to the
+    Event's first time, as the scanner says. Both are in whole seconds. `ended` is the first end, since the next comes a
+    whole deadline of the plan later; of a later one the figure would be negative."""
+    path = f"/api/v1/namespaces/{NAMESPACE}/events"
+    events = failing.admin.items(path, fieldSelector=f"reason=MorphismsInitFailed,involvedObject.name={name}")
+    first = min(datetime.fromisoformat(each["firstTimestamp"]) for each in events)
+    seconds = (first - datetime.fromisoformat(ended["finishedAt"])).total_seconds()
+    report(f"  {name}: told {seconds:.0f} s after the end of morphisms-init (at rest at most {_SOON_SECONDS:.0f})")
+    assert seconds <= _SOON_SECONDS * _LOADED
 
 
 def _file(failing: Stack, revision: str) -> str:
@@ -209,6 +290,55 @@ def _file(failing: Stack, revision: str) -> str:
 def _restarts(failing: Stack, pod: Object) -> dict[str, int]:
     now = failing.admin.get(f"{_PODS}/{pod['metadata']['name']}")
     return {status["name"]: status["restartCount"] for status in now["status"]["containerStatuses"]}
+
+
+def _verifier(failing: Stack) -> str:
+    """The address of its one pod."""
+    path = f"/api/v1/namespaces/{KMS_NAMESPACE}/pods"
+    (verifier,) = failing.admin.items(path, labelSelector="app.kubernetes.io/component=verifier")
+    return str(verifier["status"]["podIP"])
+
+
+def _initializing(pods: list[Object]) -> Object | None:
+    """The pod whose morphisms-init runs."""
+    return next(
+        (
+            pod
+            for pod in pods
+            for status in pod["status"].get("initContainerStatuses", ())
+            if status["name"] == "morphisms-init" and "running" in status["state"]
+        ),
+        None,
+    )
+
+
+@contextlib.contextmanager
+def _protected_links() -> Iterator[None]:
+    """As common kernels have it by default. The sandbox's record has what it was, should this run be killed."""
+    setting = Path("/proc/sys/fs/protected_symlinks")
+    before = setting.read_text()
+    setting.write_text("1")
+    try:
+        yield
+    finally:
+        setting.write_text(before)
+
+
+def _follows_a_link_of_ours(volume: Path) -> bool:
+    """Whether the application's user does, where morphisms-init's user made it in the root of the volume."""
+    link = volume / "link"
+    link.symlink_to(".")
+    os.lchown(link, 65532, 65532)
+    command = ["setpriv", f"--reuid={_USER}", "--clear-groups", "ls", "link/"]
+    done = subprocess.run(command, cwd=volume, capture_output=True, check=False)
+    link.unlink()
+    return done.returncode == 0
+
+
+def _memory_volumes(failing: Stack, pod: Object) -> list[Path]:
+    """Where the node has our volumes of this pod."""
+    folder = failing.cluster.node.folder / "kubelet" / "pods" / pod["metadata"]["uid"] / "volumes"
+    return sorted(failing.sandbox.root(str(folder)).glob("kubernetes.io~empty-dir/morphisms-*"))
 
 
 @contextlib.contextmanager
