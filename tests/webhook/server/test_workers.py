@@ -35,7 +35,7 @@ def test_both_workers_answer_what_the_review_command_prints_and_count_as_one(tmp
         connections = [running.connect() for _ in range(4)]
         answers = [running.post("/mutate/pod", _BODY, connection) for connection in connections]
         assert answers == [(200, printed)] * 4
-        assert running.get("/readyz") == (200, "ok\n")
+        until(lambda: running.get("/readyz") == (200, "ok\n"))
         decided = re.compile(r"^morphisms_admission_decisions_total\{.*\} 4\.0$", re.MULTILINE)
         until(lambda: decided.search(running.get("/metrics")[1]))
         text = running.get("/metrics")[1]
