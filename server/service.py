@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry
 
 from server import logs
 from server.adopting import Adopting
+from server.allocator import give_back
 from server.connections import Connection, Connections
 from server.fronts import Parent, Workers
 from server.health import Check, Gate, Health
@@ -134,6 +135,7 @@ class Service:
             self._connections.sweep,
             self._plain.sweep,
             lambda: self._metrics.measure_lag(self._lag.update),
+            give_back,
         ]
         for background in (*own, *app.background):
             task = asyncio.ensure_future(background())
