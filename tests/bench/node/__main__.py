@@ -61,10 +61,15 @@ def _measured(levels: Mapping[int, int], minutes: float) -> Run:
         titles = {variant.key: variant.title for variant in VARIANTS}
         result = Run(datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"), {}, titles)
         Runner(stack, variants, _report, minutes * 60, available_mebibytes).run(levels, result)
+        after = load()
         version = stack.admin.get("/version")["gitVersion"]
         (node,) = stack.admin.items("/api/v1/nodes")
         runtime = node["status"]["nodeInfo"]["containerRuntimeVersion"]
-    result.machine = {**_machine(), "Kubernetes": f"{version}, {runtime}", "load": f"{before} before the node came up"}
+    result.machine = {
+        **_machine(),
+        "Kubernetes": f"{version}, {runtime}",
+        "load": f"{before} before the node came up, {after} after the last round",
+    }
     return result
 
 

@@ -98,7 +98,7 @@ class Run:
         return sum(self.mean(variant, level, phase) - self.mean(self.base, level, phase) for phase in rest)
 
     def write(self) -> str:
-        return json.dumps(asdict(self), indent=1, sort_keys=True) + "\n"
+        return json.dumps(asdict(self), indent=1) + "\n"
 
     @classmethod
     def read(cls, text: str) -> Run:

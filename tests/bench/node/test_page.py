@@ -25,6 +25,8 @@ def _starts(*totals: float, variant: str = "plain") -> list[Start]:
 
 def test_a_recorded_run_is_read_as_it_was_written() -> None:
     assert Run.read(_RUN.write()) == _RUN
+    titles = {"plain": "as it is", "another": "of a name that sorts before"}
+    assert Run.read(Run("", {}, titles).write()).base == "plain"
 
 
 def test_medians_and_the_ninetieth_percentile() -> None:
