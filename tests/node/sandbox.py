@@ -33,9 +33,8 @@ RECORDS: Final = Path("/run/morphisms-node")
 BRIDGE_ADDRESS: Final = "10.123.0.1"
 POD_NETWORK: Final = "10.123.0.0/16"
 SERVICE_NETWORK: Final = "10.96.0.0/16"
-# Those that a kubelet sets, and a test, which belong to no namespace.
+# Those that a kubelet sets, which belong to no namespace.
 _SYSCTLS: Final = (
-    "fs/protected_symlinks",
     "kernel/panic",
     "kernel/panic_on_oops",
     "kernel/keys/root_maxbytes",

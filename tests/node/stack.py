@@ -26,7 +26,6 @@ SERVICES: Final = (
     *("shop/payments", "desk/forgotten", "desk/many", "desk/kept"),
     *("story/everything", "story/several", "story/scaled", "story/split", "story/rotated"),
     *("failing/sealed", "failing/memory", "failing/killed", "failing/restarted", "failing/absent", "failing/swallowed"),
-    "failing/sticky",
     *("attack/victim", "attack/second"),
     *("mesh-before/init-container", "mesh-before/cni", "mesh-after/init-container", "mesh-after/cni"),
     *("placed/scaled", "placed/waiting", "pressed/eater"),

@@ -9,8 +9,6 @@ import contextlib
 import os
 import re
 import signal
-import stat
-import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
@@ -22,7 +20,7 @@ import pytest
 from plan.layout import PLAN_VARIABLE
 from tests.cluster.client import Object
 from tests.node.morphisms import KMS_NAMESPACE, WEBHOOK_NAMESPACE
-from tests.node.services import RESTRICTED, digest, service
+from tests.node.services import digest, service
 from tests.node.stack import Stack, initial_end
 from tests.support.shown import Report
 from tests.support.until import until
@@ -36,7 +34,6 @@ _PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
 _PATIENCE_SECONDS = 600.0
 _SECRET = {"morphisms.dev/secret-db": "~/db#password"}
 _FILE = "/morphisms/secrets/db"
-_USER = 1234
 _SOON_SECONDS = 10.0
 _LOADED = 6
 """How many times slower a loaded machine may be."""
@@ -133,34 +130,6 @@ def test_a_verifier_that_swallows_packets_is_tried_again_and_named(failing: Stac
         _told_soon(failing, "swallowed", ended, report)
     failing.ready_pod(NAMESPACE, "swallowed", seconds=_PATIENCE_SECONDS)
     assert _file(failing, "swallowed-00001") == digest("of swallowed")
-
-
-def test_an_application_of_another_user_reads_secrets_in_volumes_as_a_guest_mounts_them(failing: Stack) -> None:
-    """In a Kata guest they are root's and sticky, so the kernel follows a link in their roots for its owner alone."""
-    failing.morphisms.write_secret(f"{_HOME}/sticky/db", password="of sticky")
-    made = service(
-        failing.application.pinned,
-        f"{NAMESPACE}/sticky",
-        {**_SECRET, "autoscaling.knative.dev/min-scale": "1"},
-        env={"FILES": _FILE},
-        securityContext={**RESTRICTED, "runAsUser": _USER},
-    )
-    with _protected_links():
-        with _dropped(failing, _verifier(failing)):
-            failing.apply(made)
-            label = "serving.knative.dev/service=sticky"
-            pod = failing.admin.until(_PODS, _initializing, seconds=_PATIENCE_SECONDS, labelSelector=label)
-            volumes = _memory_volumes(failing, pod)
-            assert {volume.name for volume in volumes} == {"morphisms-secrets", "morphisms-run"}
-            for volume in volumes:
-                volume.chmod(0o777)
-                assert _follows_a_link_of_ours(volume)
-                volume.chmod(0o3777)
-                assert not _follows_a_link_of_ours(volume)
-        ready = failing.ready_pod(NAMESPACE, "sticky", seconds=_PATIENCE_SECONDS)
-        assert ready["metadata"]["uid"] == pod["metadata"]["uid"]
-        assert _file(failing, "sticky-00001") == digest("of sticky")
-        assert {stat.S_IMODE(volume.stat().st_mode) for volume in volumes} == {0o3777}
 
 
 def test_the_reason_outlives_the_pod_that_knative_deletes_at_its_deadline(failing: Stack) -> None:
@@ -297,48 +266,6 @@ def _verifier(failing: Stack) -> str:
     path = f"/api/v1/namespaces/{KMS_NAMESPACE}/pods"
     (verifier,) = failing.admin.items(path, labelSelector="app.kubernetes.io/component=verifier")
     return str(verifier["status"]["podIP"])
-
-
-def _initializing(pods: list[Object]) -> Object | None:
-    """The pod whose morphisms-init runs."""
-    return next(
-        (
-            pod
-            for pod in pods
-            for status in pod["status"].get("initContainerStatuses", ())
-            if status["name"] == "morphisms-init" and "running" in status["state"]
-        ),
-        None,
-    )
-
-
-@contextlib.contextmanager
-def _protected_links() -> Iterator[None]:
-    """As common kernels have it by default. The sandbox's record has what it was, should this run be killed."""
-    setting = Path("/proc/sys/fs/protected_symlinks")
-    before = setting.read_text()
-    setting.write_text("1")
-    try:
-        yield
-    finally:
-        setting.write_text(before)
-
-
-def _follows_a_link_of_ours(volume: Path) -> bool:
-    """Whether the application's user does, where morphisms-init's user made it in the root of the volume."""
-    link = volume / "link"
-    link.symlink_to(".")
-    os.lchown(link, 65532, 65532)
-    command = ["setpriv", f"--reuid={_USER}", "--clear-groups", "ls", "link/"]
-    done = subprocess.run(command, cwd=volume, capture_output=True, check=False)
-    link.unlink()
-    return done.returncode == 0
-
-
-def _memory_volumes(failing: Stack, pod: Object) -> list[Path]:
-    """Where the node has our volumes of this pod."""
-    folder = failing.cluster.node.folder / "kubelet" / "pods" / pod["metadata"]["uid"] / "volumes"
-    return sorted(failing.sandbox.root(str(folder)).glob("kubernetes.io~empty-dir/morphisms-*"))
 
 
 @contextlib.contextmanager
