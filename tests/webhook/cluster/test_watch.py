@@ -208,12 +208,13 @@ async def test_retry_after_is_respected_up_to_a_limit(live: Live, caplog: pytest
     caplog.set_level(logging.WARNING)
     live.server.faults[NODES].extend([status(429, "0.015"), status(429, "86400"), status(429, "Wed, 21 Oct 2026")])
     await live.opened()
-    told, limited, unreadable = [record.fields for record in caplog.records if record.msg == "watch_interrupted"]  # type: ignore[attr-defined]
-    assert told["status"] == 429
+    fields = [record.fields for record in caplog.records if record.msg == "watch_interrupted"]  # type: ignore[attr-defined]
+    # On a busy machine an honest answer may come too late, which is an interruption of its own.
+    told, limited, unreadable = [each for each in fields if each.get("status") == 429]
     assert 0.015 <= told["retry_seconds"] <= 0.02
     assert limited["retry_seconds"] == 0.02
     assert unreadable["retry_seconds"] <= 0.02
-    assert [told["failures"], limited["failures"], unreadable["failures"]] == [1, 2, 3]
+    assert told["failures"] < limited["failures"] < unreadable["failures"]
 
 
 async def test_its_age_grows_while_the_server_hangs_and_falls_when_it_recovers(live: Live) -> None:
