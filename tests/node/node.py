@@ -17,6 +17,7 @@ import yaml
 
 from tests.cluster.binaries import binary
 from tests.cluster.client import JSON_PATCH, Client, Object
+from tests.cluster.conditions import holds
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.nodes import NODES
 from tests.cluster.process import Process
@@ -146,10 +147,7 @@ class Node:
         return self.sandbox.run("ctr", "--address", self._socket, "version", check=False).returncode == 0
 
     def _is_ready(self, node: Object) -> bool:
-        conditions = node.get("status", {}).get("conditions", ())
-        return node["metadata"]["name"] == self.name and any(
-            each["type"] == "Ready" and each["status"] == "True" for each in conditions
-        )
+        return node["metadata"]["name"] == self.name and holds(node)
 
     def _containerd(self, pause: Image) -> Process:
         folder = self.folder

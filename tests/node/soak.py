@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.cluster.client import Object
+from tests.cluster.conditions import holds
 from tests.node.morphisms import KMS_NAMESPACE, WEBHOOK_NAMESPACE
 from tests.node.services import RESTRICTED_NAMESPACE, digest, service
-from tests.node.stack import PATIENCE_SECONDS, Stack, is_ready
+from tests.node.stack import PATIENCE_SECONDS, Stack
 from tests.support.shown import Report
 from tests.support.until import until
 
@@ -147,7 +148,7 @@ class Soak:
         for name in _COMPONENTS:
             for pid in self._processes(name):
                 with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-                    sample = Sample(self._minutes(), _resident(pid), len(list(Path(f"/proc/{pid}/fd").iterdir())))
+                    sample = Sample(self._minutes(), _resident(pid), _descriptors(pid))
                     self.held[name].samples.setdefault(pid, []).append(sample)
 
     def descriptors(self, name: str) -> int:
@@ -155,7 +156,7 @@ class Soak:
         found = [0]
         for pid in self._processes(name):
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-                found.append(len(list(Path(f"/proc/{pid}/fd").iterdir())))
+                found.append(_descriptors(pid))
         return max(found)
 
     def tokens(self) -> int:
@@ -228,7 +229,7 @@ class Soak:
     def _ready(self, name: str, count: int) -> list[Object]:
         def ready(pods: list[Object]) -> list[Object] | None:
             self.uids |= {pod["metadata"]["uid"] for pod in pods}
-            return pods if len(pods) >= count and all(is_ready(pod) for pod in pods) else None
+            return pods if len(pods) >= count and all(holds(pod) for pod in pods) else None
 
         label = f"serving.knative.dev/service={name}"
         return self.stack.admin.until(_PODS, ready, seconds=PATIENCE_SECONDS, labelSelector=label)
@@ -247,7 +248,7 @@ class Soak:
     def _of_resident(self) -> dict[str, str]:
         """What the application of the Service that stays answers now; nothing while it does not."""
         for pod in self.stack.pods(NAMESPACE, RESIDENT):
-            if is_ready(pod):
+            if holds(pod):
                 with contextlib.suppress(OSError, http.client.HTTPException):
                     files: dict[str, str] = self.stack.ask(pod)["files"]
                     return files
@@ -303,6 +304,10 @@ class Soak:
 
     def _of_ours(self, text: str) -> bool:
         return any(uid in text for uid in self.uids)
+
+
+def _descriptors(pid: int) -> int:
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
 def _resident(pid: int) -> float:

@@ -89,7 +89,7 @@ class Stack:
         """A pod of the Service whose containers are all ready."""
 
         def ready(pods: list[Object]) -> Object | None:
-            return next((pod for pod in pods if _is_ready(pod)), None)
+            return next((pod for pod in pods if _has_ready_containers(pod)), None)
 
         label = f"serving.knative.dev/service={service}"
         path = f"/api/v1/namespaces/{namespace}/pods"
@@ -130,12 +130,6 @@ class Stack:
             found: dict[str, Any] = json.loads(connection.getresponse().read())
             connection.close()
         return found
-
-
-def is_ready(pod: Object) -> bool:
-    """Whether its condition says so."""
-    conditions = pod.get("status", {}).get("conditions", ())
-    return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
 
 
 def prepare(report: Report) -> Path:
@@ -217,6 +211,6 @@ def initial_message(pod: Object) -> str:
     return str(initial_end(pod).get("message", ""))
 
 
-def _is_ready(pod: Object) -> bool:
+def _has_ready_containers(pod: Object) -> bool:
     statuses = pod.get("status", {}).get("containerStatuses", ())
     return bool(statuses) and all(status["ready"] for status in statuses)

@@ -5,11 +5,10 @@ Evidence is simulated, and the runtime class is plain runc.
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from tests.cluster.client import Object
+from tests.cluster.conditions import holds
 from tests.node.services import RESTRICTED_NAMESPACE, digest, service
 from tests.node.stack import Stack, initial_message
 from tests.support.until import until
@@ -55,7 +54,7 @@ def test_pods_of_agent_init_leave_no_token(desk: Stack) -> None:
     desk.apply(service(desk.application.pinned, f"{NAMESPACE}/many", {**_SECRET, **scale}, env=_FILE))
 
     def four(pods: list[Object]) -> bool:
-        return len([pod for pod in pods if _initialised(pod)]) >= 4
+        return len([pod for pod in pods if holds(pod, "Initialized")]) >= 4
 
     label = "serving.knative.dev/service=many"
     path = f"/api/v1/namespaces/{NAMESPACE}/pods"
@@ -97,11 +96,6 @@ def test_no_one_looks_inside_a_pod_in_enforce(desk: Stack, kept: Object, command
     done = desk.admin.kubectl("-n", NAMESPACE, *words, check=False)
     assert done.code != 0
     assert "isolation/exec" in done.err
-
-
-def _initialised(pod: Object) -> bool:
-    conditions: list[dict[str, Any]] = pod.get("status", {}).get("conditions", [])
-    return any(item["type"] == "Initialized" and item["status"] == "True" for item in conditions)
 
 
 def _seen(desk: Stack) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests.cluster.client import Client, Object
+from tests.cluster.conditions import holds
 from tests.cluster.knative import NAMESPACE as KNATIVE_NAMESPACE
 from tests.cluster.nodes import SNP_LABEL
 from tests.node.cluster import NAME, PLAIN_NAME, TRUSTED_LABEL
@@ -64,13 +65,13 @@ def confined(stack: Stack, plain: Node) -> Iterator[Stack]:
     try:
         stack.admin.until(
             _ACTIVATORS,
-            lambda pods: any(_node(pod) == PLAIN_NAME and _is_ready(pod) for pod in pods),
+            lambda pods: any(_node(pod) == PLAIN_NAME and holds(pod) for pod in pods),
             seconds=_PATIENCE_SECONDS,
             labelSelector="app=activator",
         )
         _set_mode(stack.admin, "enforce")
         _shape_activators(stack.admin, replicas=3, mark="confined")
-        _activators(stack.admin, lambda pods: len(pods) == 3 and all(map(_is_ready, pods)))
+        _activators(stack.admin, lambda pods: len(pods) == 3 and all(map(holds, pods)))
         yield stack
     finally:
         _set_mode(stack.admin, None)
@@ -83,7 +84,7 @@ def test_ordinary_pods_run_on_the_plain_node_and_answer_from_there(stack: Stack,
     stack.apply(_ordinary(stack, "wide", 4))
     pods = stack.admin.until(
         f"/api/v1/namespaces/{_ORDINARY}/pods",
-        lambda pods: pods if len(pods) == 4 and all(map(_is_ready, pods)) else None,
+        lambda pods: pods if len(pods) == 4 and all(map(holds, pods)) else None,
         seconds=_PATIENCE_SECONDS,
         labelSelector="app=wide",
     )
@@ -123,14 +124,14 @@ def test_an_activator_waits_rather_than_land_on_the_plain_node(confined: Stack) 
         confined.apply(_ordinary(confined, "later", 1))
         (later,) = confined.admin.until(
             f"/api/v1/namespaces/{_ORDINARY}/pods",
-            lambda pods: pods if any(map(_is_ready, pods)) else None,
+            lambda pods: pods if any(map(holds, pods)) else None,
             seconds=_PATIENCE_SECONDS,
             labelSelector="app=later",
         )
         assert _node(later) == PLAIN_NAME
         still = _activators(confined.admin, lambda pods: len(pods) == 5)
         assert sum(map(_is_unschedulable, still)) == 2
-    pods = _activators(confined.admin, lambda pods: len(pods) == 5 and all(map(_is_ready, pods)))
+    pods = _activators(confined.admin, lambda pods: len(pods) == 5 and all(map(holds, pods)))
     assert {_node(pod) for pod in pods} == {NAME}
 
 
@@ -152,7 +153,7 @@ def test_pods_that_the_autoscaler_adds_and_their_queue_proxies_are_on_the_truste
         try:
             pods = confined.admin.until(
                 f"/api/v1/namespaces/{NAMESPACE}/pods",
-                lambda pods: pods if sum(map(_is_ready, pods)) >= 3 else None,
+                lambda pods: pods if sum(map(holds, pods)) >= 3 else None,
                 seconds=_PATIENCE_SECONDS,
                 labelSelector="serving.knative.dev/service=scaled",
             )
@@ -278,7 +279,7 @@ def _activators(admin: Client, condition: Callable[[list[Object]], bool]) -> lis
 
 
 def _is_stock(pods: list[Object]) -> bool:
-    return any("mark" not in pod["metadata"]["labels"] and _is_ready(pod) for pod in pods)
+    return any("mark" not in pod["metadata"]["labels"] and holds(pod) for pod in pods)
 
 
 @contextlib.contextmanager
@@ -343,11 +344,6 @@ def _required_labels(pod: Object) -> set[str]:
 def _node(pod: Object) -> str | None:
     found: str | None = pod["spec"].get("nodeName")
     return found
-
-
-def _is_ready(pod: Object) -> bool:
-    conditions = pod.get("status", {}).get("conditions", ())
-    return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
 
 
 def _is_unschedulable(pod: Object) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.cluster.client import Object
+from tests.cluster.conditions import holds
 from tests.node.services import RESTRICTED, RESTRICTED_NAMESPACE, digest, service
 from tests.node.stack import Stack
 from tests.support.until import until
@@ -233,13 +234,7 @@ def _revision_exists(story: Stack, name: str) -> None:
 
     def routable(revisions: list[Object]) -> bool:
         """The activator knows it by then."""
-        conditions = [
-            condition
-            for revision in revisions
-            if revision["metadata"]["name"] == name
-            for condition in revision.get("status", {}).get("conditions", ())
-        ]
-        return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
+        return any(holds(revision) for revision in revisions if revision["metadata"]["name"] == name)
 
     story.admin.until(path, routable, seconds=_PATIENCE_SECONDS)
 

@@ -9,11 +9,12 @@ line. Nothing here is a pod's condition, which has whole seconds.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 from tests.cluster.audit import Event
+from tests.cluster.conditions import holds
 
 APPLICATION: Final = "user-container"
 _LOGGED: Final = re.compile(r'^time="([^"]+)" level=info msg="(.*)"$')
@@ -54,7 +55,7 @@ def audited(events: Iterable[Event], namespace: str) -> dict[str, Moments]:
             found.setdefault(pod, {}).update({"requested": received, "created": answered})
         elif call == ("create", "binding"):
             found.setdefault(about["name"], {}).setdefault("bound", answered)
-        elif call == ("patch", "status") and _is_ready(event):
+        elif call == ("patch", "status") and holds(event.get("responseObject", {})):
             found.setdefault(about["name"], {}).setdefault("ready", answered)
     return {pod: moments for pod, moments in found.items() if "requested" in moments}
 
@@ -88,8 +89,3 @@ def logged(lines: Iterable[str], parts: Sequence[str], names: Sequence[str]) -> 
             if part in rest:
                 found.setdefault(name, seconds(stamp))
     return found
-
-
-def _is_ready(event: Mapping[str, Any]) -> bool:
-    conditions = event.get("responseObject", {}).get("status", {}).get("conditions", ())
-    return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)

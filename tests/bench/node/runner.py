@@ -14,8 +14,9 @@ from tests.bench.node.moments import Moments
 from tests.bench.node.starts import Run, Start
 from tests.bench.node.variants import VARIANTS, Variant, Variants
 from tests.cluster.client import STRATEGIC_PATCH, Object
+from tests.cluster.conditions import holds
 from tests.cluster.knative import NAMESPACE as KNATIVE_NAMESPACE
-from tests.node.stack import PATIENCE_SECONDS, Stack, is_ready
+from tests.node.stack import PATIENCE_SECONDS, Stack
 
 LEVELS: Final[Mapping[int, int]] = {1: 15, 25: 3, 50: 2, 75: 1}
 """Concurrent starts and the most rounds of each: the levels of the paper."""
@@ -96,7 +97,7 @@ class Runner:
             if (why_not := unschedulable(pods)) is not None:
                 stack.admin.delete(f"{_KNATIVE}/{variant.namespace}/services/{variant.name}")
                 raise TooManyError(why_not)
-            return pods if len(pods) >= count and all(is_ready(pod) for pod in pods) else None
+            return pods if len(pods) >= count and all(holds(pod) for pod in pods) else None
 
         pods = stack.admin.until(path, all_ready, seconds=PATIENCE_SECONDS, labelSelector=label)
         self._check(variant, pods[0])
@@ -148,9 +149,7 @@ def make_room(stack: Stack) -> None:
 
     def replaced(pods: list[Object]) -> bool:
         (first, *others) = pods or [{}]
-        return (
-            not others and is_ready(first) and first["spec"]["containers"][0]["resources"]["requests"]["cpu"] == "100m"
-        )
+        return not others and holds(first) and first["spec"]["containers"][0]["resources"]["requests"]["cpu"] == "100m"
 
     pods = f"/api/v1/namespaces/{KNATIVE_NAMESPACE}/pods"
     stack.admin.until(pods, replaced, seconds=PATIENCE_SECONDS, labelSelector="app=activator")
