@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry
 
 from server.messages import Response
 from server.tls import CertificateFiles, ServingCertificateError
+from tests.support.until import until_awaited
 
 BODY = b"x" * 12_600
 SUCCESS = "morphisms_file_last_reload_success"
@@ -16,13 +17,6 @@ SUCCESS = "morphisms_file_last_reload_success"
 
 async def echo(body, info):
     return Response(200, body)
-
-
-async def until(condition):
-    """A handshake or a metric tells the state; neither can wake a test."""
-    async with asyncio.timeout(60):
-        while not await condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize(("before", "after"), [("ec", "ec"), ("ec", "rsa"), ("rsa", "ec")])
@@ -54,7 +48,7 @@ async def test_a_swap_under_load_drops_nothing(serve, connect, new_pair, tmp_pat
         return client.certificate == new.der
 
     try:
-        await until(served)
+        await until_awaited(served)
     finally:
         swapped.set()
     await asyncio.gather(*workers)
@@ -81,10 +75,10 @@ async def test_a_pair_that_cannot_be_served_keeps_the_old_one(serve, connect, ne
     async def served():
         return (await connect(service.address)).certificate == new.der
 
-    await until(refused)
+    await until_awaited(refused)
     assert (await connect(service.address)).certificate == old.der
     new.write(tmp_path)
-    await until(served)
+    await until_awaited(served)
     assert registry.get_sample_value(SUCCESS, {"file": "certificate"}) == 1
 
 
@@ -102,7 +96,7 @@ async def test_follows_a_mounts_link(serve, connect, new_pair, tmp_path):
     async def served():
         return (await connect(service.address)).certificate == new.der
 
-    await until(served)
+    await until_awaited(served)
 
 
 async def test_needs_a_good_pair_to_start(serve, new_pair, tmp_path):
@@ -126,7 +120,7 @@ async def test_resumption_does_not_bring_the_old_certificate_back(serve, new_pai
         writer.close()
         return True
 
-    await until(verified)
+    await until_awaited(verified)
 
 
 async def test_a_client_is_handed_no_session_to_resume(serve, connect, new_pair, tmp_path):
@@ -158,5 +152,5 @@ async def test_a_handler_is_told_the_key_that_its_own_connection_showed(serve, c
         client = await connect(service.address)
         return client.certificate == new.der and (await client.request("GET", "/shown")).body == digest(new.der)
 
-    await until(served)
+    await until_awaited(served)
     assert (await before.request("GET", "/shown")).body == digest(old.der)

@@ -11,7 +11,7 @@ import ssl
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from prometheus_client import CollectorRegistry
 from server.workers.pool import WorkerPool
 from server.workers.timing import WorkerTiming
 from tests.support.processes import listening_ports, start
-from tests.support.until import SECONDS
+from tests.support.until import SECONDS, until_awaited
 
 PROGRAM = """
 import asyncio, json, os, sys, time
@@ -150,13 +150,6 @@ def _is_ours(pid: int, folder: Path) -> bool:
     return False
 
 
-async def until(condition: Callable[[], Awaitable[object]]) -> None:
-    """Other processes' states give no event to await."""
-    async with asyncio.timeout(SECONDS):
-        while not await condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
-
-
 class Plain:
     """The plain port, on one connection."""
 
@@ -187,7 +180,7 @@ class Plain:
                 client.close()
             return len(seen & set(self._server.pids().values())) == workers
 
-        await until(serve)
+        await until_awaited(serve)
         return seen
 
     async def fresh(self) -> None:
@@ -197,7 +190,7 @@ class Plain:
         async def is_another() -> bool:
             return await self.get("/metrics") != first
 
-        await until(is_another)
+        await until_awaited(is_another)
 
 
 async def served_by(client) -> int:
@@ -219,7 +212,7 @@ async def test_new_connections_go_to_the_worker_that_has_fewest(shared, connect)
     async def noted() -> bool:
         return await Plain(connect, server).value("morphisms_connections") == 10
 
-    await until(noted)
+    await until_awaited(noted)
     again = [await served_by(await connect(server.address)) for _ in range(10)]
     assert again == [one] * 10
 
@@ -256,7 +249,7 @@ async def test_a_killed_worker_takes_only_its_own_requests_with_it_and_comes_bac
     async def all_have_begun() -> bool:
         return len(begun) == 8
 
-    await until(all_have_begun)
+    await until_awaited(all_have_begun)
     assert set(begun) == {victim, other}
     killed.set()
     os.kill(victim, signal.SIGKILL)
@@ -319,13 +312,13 @@ async def test_a_drain_under_load_loses_no_request(serving, connect):
     async def is_held() -> bool:
         return (server.folder / "held").exists()
 
-    await until(is_held)
+    await until_awaited(is_held)
     server.process.send_signal(signal.SIGTERM)
 
     async def drains() -> bool:
         return len(server.events("draining")) == 3
 
-    await until(drains)
+    await until_awaited(drains)
     assert (await plain.get("/readyz"))[0] == 503
     # Endpoints have not moved yet: a new connection is still served.
     assert {await served_by(await connect(server.address)) for _ in range(8)} <= set(server.pids().values())
@@ -361,7 +354,7 @@ async def test_a_certificate_swap_reaches_every_worker_and_drops_nothing(shared,
     async def both_serve() -> bool:
         return loaded == workers
 
-    await until(both_serve)
+    await until_awaited(both_serve)
     new = new_pair()
     new.write(server.folder)
     shown: dict[int, bytes] = {}
@@ -372,7 +365,7 @@ async def test_a_certificate_swap_reaches_every_worker_and_drops_nothing(shared,
         client.close()
         return shown == dict.fromkeys(workers, new.der)
 
-    await until(everywhere)
+    await until_awaited(everywhere)
     swapped.set()
     await asyncio.gather(*loads)
 
@@ -396,7 +389,7 @@ async def test_metrics_are_those_of_all_workers_and_no_counter_falls_when_one_di
         async def holds() -> bool:
             return await plain.value(series) == before + expected
 
-        await until(holds)
+        await until_awaited(holds)
 
     await counted(20)
     assert await plain.value(count) == before + 20
@@ -413,7 +406,7 @@ async def test_metrics_are_those_of_all_workers_and_no_counter_falls_when_one_di
         lowest = min(lowest, await plain.value(series))
         return victim not in server.pids().values() and await plain.value("morphisms_workers") == 2
 
-    await until(is_back)
+    await until_awaited(is_back)
     assert lowest == before + 21
     for _ in range(3):
         await served_by(await connect(server.address))
@@ -433,7 +426,7 @@ async def test_a_worker_that_hangs_is_replaced_while_others_serve(serving, conne
     async def replaced() -> bool:
         return server.pids()[1] != hung
 
-    await until(replaced)
+    await until_awaited(replaced)
     assert hung in [line["pid"] for line in server.events("worker_hung")]
     seen = await plain.ready(2)
     assert (tmp_path / "hung").exists()
@@ -451,7 +444,7 @@ async def test_a_worker_that_never_gives_a_sign_of_life_is_killed_and_started_ag
     async def twice() -> bool:
         return (registry.get_sample_value("morphisms_workers_ended_total", {"reason": "hung"}) or 0) >= 2
 
-    await until(twice)
+    await until_awaited(twice)
     assert pool.problem() == "worker 0 starts"
     looking.cancel()
     pool.drain()
@@ -470,7 +463,7 @@ async def test_a_worker_that_cannot_use_what_its_parent_sent_gets_no_connections
     async def refused() -> bool:
         return bool(server.events("topic_unusable"))
 
-    await until(refused)
+    await until_awaited(refused)
     clients = [await connect(server.address) for _ in range(4)]
     assert {await served_by(client) for client in clients} == {server.pids()[1]}
     assert {(await client.request("POST", "/topic")).body for client in clients} == {b"of the parent"}
@@ -478,7 +471,7 @@ async def test_a_worker_that_cannot_use_what_its_parent_sent_gets_no_connections
     async def not_by_all() -> bool:
         return await Plain(connect, server).get("/readyz") == (503, "[-]known: not by all\n")
 
-    await until(not_by_all)
+    await until_awaited(not_by_all)
 
 
 async def test_workers_finish_and_end_when_their_parent_is_killed(serving, connect):
@@ -490,14 +483,14 @@ async def test_workers_finish_and_end_when_their_parent_is_killed(serving, conne
     async def is_held() -> bool:
         return (server.folder / "held").exists()
 
-    await until(is_held)
+    await until_awaited(is_held)
     server.process.kill()
     await asyncio.to_thread(server.process.wait, SECONDS)
 
     async def noticed() -> bool:
         return len(server.events("parent_gone")) == 2
 
-    await until(noticed)
+    await until_awaited(noticed)
     assert not holding.done()
     (server.folder / "released").touch()
     assert int((await holding).body) in server.pids().values()
@@ -505,7 +498,7 @@ async def test_workers_finish_and_end_when_their_parent_is_killed(serving, conne
     async def none_is_left() -> bool:
         return not any(_is_ours(pid, server.folder) for pid in server.pids().values())
 
-    await until(none_is_left)
+    await until_awaited(none_is_left)
 
 
 async def test_a_server_whose_workers_cannot_start_exits_2(serving, tmp_path):
@@ -527,14 +520,14 @@ async def test_clients_that_never_shake_hands_keep_nobody_out(serving, connect):
         # Each worker keeps as many handshakes as it may have connections.
         return await plain.value('morphisms_connections_cut_total{reason="too_many"}') >= 200 - 2 * 16
 
-    await until(cut)
+    await until_awaited(cut)
     closed = await asyncio.gather(*(client.closed() for client in silent[:100]))
     assert all(closed)
 
     async def parent_has_none() -> bool:
         return _descriptors(server.process.pid) <= before + 2
 
-    await until(parent_has_none)
+    await until_awaited(parent_has_none)
 
 
 async def test_more_connections_than_descriptors_end_no_worker(serving, connect):
@@ -550,7 +543,7 @@ async def test_more_connections_than_descriptors_end_no_worker(serving, connect)
             return await plain.value('morphisms_connections_cut_total{reason="too_many"}') > 0
         return False
 
-    await until(are_refused)
+    await until_awaited(are_refused)
     for client in silent:
         client.close()
 
@@ -560,7 +553,7 @@ async def test_more_connections_than_descriptors_end_no_worker(serving, connect)
         except (OSError, EOFError, ssl.SSLError):
             return False
 
-    await until(serves)
+    await until_awaited(serves)
     assert server.events("worker_ended") == []
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 SECONDS: Final = 60.0
@@ -28,3 +28,10 @@ async def until_async(condition: Callable[[], object], seconds: float = SECONDS)
     while not condition():
         assert time.monotonic() < deadline, f"it did not happen within {seconds:g} s"
         await asyncio.sleep(_PAUSE_SECONDS)
+
+
+async def until_awaited(condition: Callable[[], Awaitable[object]], seconds: float = SECONDS) -> None:
+    """As `until_async`, for a condition that is itself asked for, as by a request or a handshake that may hang."""
+    async with asyncio.timeout(seconds):
+        while not await condition():  # noqa: ASYNC110  (no event tells of another process's state)
+            await asyncio.sleep(_PAUSE_SECONDS)
