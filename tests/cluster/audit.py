@@ -42,8 +42,19 @@ POLICY = {
 }
 
 
+def creates(event: Event, resource: str, namespace: str) -> bool:
+    """Whether it is the creation of such an object: not of a part of it, such as the binding that bears its name."""
+    about = event.get("objectRef") or {}
+    asked = (event["verb"], about.get("resource"), about.get("namespace"), about.get("subresource"))
+    return asked == ("create", resource, namespace, None)
+
+
 class AuditLog:
-    """`mark` gives the place where the log ends now; events are asked for from such a place on."""
+    """`mark` gives the place where the log ends now; events are asked for from such a place on.
+
+    A request's event is written after its answer, and perhaps after those of requests that the answer led to. So a test
+    that expects events awaits each of them.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -68,7 +79,7 @@ class AuditLog:
                     yield json.loads(line)
 
     def until(self, condition: Callable[[Event], bool], since: int = 0, seconds: float = 60) -> Event:
-        """The first event that fits. An event is written a moment after its answer."""
+        """The first event that fits."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             for event in self.events(since):

@@ -14,11 +14,13 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tests.cluster.attacks import IMAGE
+from tests.cluster.audit import creates
 from tests.cluster.client import Object
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.installation import Installation
 from tests.cluster.knative import make_service, pod_of
 from tests.cluster.namespace import MODE_LABEL, Namespace
+from tests.support.until import until
 
 Make = Callable[..., Namespace]
 
@@ -129,10 +131,8 @@ def _denied_creates(cluster: ControlPlane, here: Namespace, since: int) -> dict[
     """By the Deployment's name: the last message of those creations of pods that failed."""
     found = {}
     for event in cluster.audit.events(since):
-        target, status = event.get("objectRef") or {}, event.get("responseStatus") or {}
-        if (event["verb"], target.get("resource"), target.get("namespace")) != ("create", "pods", here.name):
-            continue
-        if status.get("code", 0) >= 400:
+        status = event.get("responseStatus") or {}
+        if creates(event, "pods", here.name) and status.get("code", 0) >= 400:
             found[event["requestObject"]["metadata"]["labels"]["app"]] = status.get("message", "")
     return found
 
@@ -210,6 +210,7 @@ def test_a_live_namespace_goes_to_enforce_without_a_failed_admission_of_what_com
         morphisms.configure(settings)
     assert {name for name, pod in after.items() if not _is_injected(pod)} == set()
     assert _is_injected(service)
+    until(lambda: _DENIED.keys() <= _denied_creates(cluster, here, mark).keys())
     denied = _denied_creates(cluster, here, mark)
     assert denied.keys() == _DENIED.keys()
     assert {name for name, part in _DENIED.items() if part not in denied[name]} == set()

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.cluster.audit import creates
 from tests.cluster.client import ApiError
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.etcd import holds
@@ -29,7 +30,7 @@ def test_a_pod_is_scheduled_and_found_in_etcd_and_in_the_audit_log(cluster: Cont
     assert stored == {f"/registry/pods/{here.name}/hello"}
     assert holds(cluster.etcd.value(f"/registry/pods/{here.name}/hello"), "canary-in-the-open")
     assert any(holds(content, "canary-in-the-open") for _, content in cluster.etcd.files())
-    event = cluster.audit.until(lambda e: e["verb"] == "create" and e["objectRef"].get("name") == "hello", mark)
+    event = cluster.audit.until(lambda event: creates(event, "pods", here.name), mark)
     assert event["user"]["username"] == "dev"
     assert event["requestObject"]["spec"]["containers"][0]["env"][0]["value"] == "canary-in-the-open"
 

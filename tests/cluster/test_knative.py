@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from tests.cluster.audit import creates
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.knative import Knative, make_service, pod_of
 from tests.cluster.namespace import Namespace
@@ -20,15 +21,7 @@ def test_a_service_becomes_a_pod_on_a_node(
     assert pod["metadata"]["labels"]["serving.knative.dev/service"] == "hello"
 
     def maker(resource: str) -> str:
-        event = cluster.audit.until(
-            lambda e: (
-                e["verb"] == "create"
-                and e["objectRef"]["resource"] == resource
-                and e["objectRef"].get("namespace") == here.name
-                and "subresource" not in e["objectRef"]
-            ),
-            mark,
-        )
+        event = cluster.audit.until(lambda event: creates(event, resource, here.name), mark)
         return str(event["user"]["username"])
 
     assert maker("services") == "dev"

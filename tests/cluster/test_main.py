@@ -88,9 +88,9 @@ def test_a_service_is_confidential_on_apply_and_its_secrets_pass_the_api_server_
     assert b"vault:~/db#password" in cluster.etcd.value(f"/registry/serving.knative.dev/services/{shop.name}/payments")
     for path, content in cluster.etcd.files():
         assert not any(holds(content, secret) for secret in canary.values()), path.name
+    until(lambda: pod["metadata"]["uid"].encode() in cluster.audit.content(mark))  # the log does hold this pod
     log = cluster.audit.content(mark)
     assert not any(holds(log, secret) for secret in canary.values())
-    assert pod["metadata"]["uid"].encode() in log, "the log does hold this pod"
 
 
 def _is_rewritten(pod: Object) -> None:
@@ -177,7 +177,7 @@ def test_without_us_the_same_secret_is_all_over_the_store(
     found = {key.split("/")[2] for key, value in cluster.etcd.everything() if holds(value, canary)}
     assert found == {"serving.knative.dev", "deployments", "replicasets", "pods"}
     assert any(holds(content, canary) for _, content in cluster.etcd.files())
-    assert holds(cluster.audit.content(mark), canary)
+    until(lambda: holds(cluster.audit.content(mark), canary))
 
 
 def test_a_pod_of_it_goes_nowhere_else(cluster: ControlPlane, knative: Knative, shop: Namespace) -> None:

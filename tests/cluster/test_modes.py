@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
-from tests.cluster.audit import Event
+from tests.cluster.audit import Event, creates
 from tests.cluster.client import Client, Done, Object
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.knative import make_service, pod_of
@@ -97,12 +97,8 @@ def _judgement(cluster: ControlPlane, here: Namespace, pod: Object, mark: int) -
     """What `/validate/pod` noted in the API server's audit log."""
 
     def fits(event: Event) -> bool:
-        target = event.get("objectRef", {})
-        return (
-            (event["verb"], target.get("resource"), target.get("namespace")) == ("create", "pods", here.name)
-            and "subresource" not in target
-            and event["responseObject"]["metadata"].get("uid") == pod["metadata"]["uid"]
-        )
+        uid = pod["metadata"]["uid"]
+        return creates(event, "pods", here.name) and event["responseObject"]["metadata"].get("uid") == uid
 
     notes = cluster.audit.until(fits, mark)["annotations"]
     return {key.partition("/")[2]: value for key, value in notes.items() if key.startswith("validate-pod.audit.")}
