@@ -98,7 +98,7 @@ def provide(plan: Plan, paths: PodPaths, events: Events, shutdown: ShutdownSigna
     """From plan to published files. Raises SidecarError; revokes the token in any case."""
     # Imported here, so that a plan that cannot be read is reported before TLS and cryptography are loaded.
     from sidecar.attest.handshake import login_of
-    from sidecar.publish.atomic_writer import publish, read_helper
+    from sidecar.publish.atomic_writer import HELPER, publish, read_helper
     from sidecar.publish.render import environments, files, reads
     from sidecar.vault.client import VaultClient
 
@@ -112,7 +112,7 @@ def provide(plan: Plan, paths: PodPaths, events: Events, shutdown: ShutdownSigna
     try:
         attester.log_in(deadline, vault.use)
         secrets = {(path, version): vault.read(deadline, path, version) for path, version in wanted}
-        run_files = {"exec": helper, **environments(plan, secrets)}
+        run_files = {HELPER: helper, **environments(plan, secrets)}
         secret_files = files(plan, secrets)
         deadline.check("anything was published")
         publish(paths.secrets, secret_files, paths.run, run_files)

@@ -8,13 +8,20 @@
 #define RUN_DIRECTORY "/morphisms/run"
 #endif
 
-/* morphisms-init ends, or answers its startup probe, before this program starts, so the wait is normally zero. It is
- * for a kubelet or host that starts containers out of order. It is bounded: a hanging container reports nothing. */
+/* Behind a hook (--install), the application's container starts while morphisms-init works. Behind an init container
+ * that ends, or a startup probe, the wait is zero unless a kubelet or host starts containers out of order. It is longer
+ * than any deadline of morphisms-init (at most 500 s), which reports its own failures. It is bounded: a container that
+ * hangs reports nothing. */
 #ifndef WAIT_MILLISECONDS
-#define WAIT_MILLISECONDS 60000
+#define WAIT_MILLISECONDS 600000
 #endif
 
 #define READY_FILE RUN_DIRECTORY "/ready"
+#define HELPER_FILE RUN_DIRECTORY "/exec"
+/* The number of the process follows. Not with two dots in front: morphisms-init sweeps such names meanwhile. */
+#define NEW_HELPER_FILE RUN_DIRECTORY "/.exec."
+/* As morphisms-init publishes it: its group is the pod's fsGroup, by the volume's set-group-id bit. */
+#define HELPER_MODE 0550
 #define ENV_FOLDER RUN_DIRECTORY "/env/"
 
 /* Kubernetes reports the content of this file as the container's termination message (terminationMessagePath). If a
@@ -52,9 +59,13 @@ enum exit_code {
     EXIT_TOO_LARGE = 85,
     EXIT_MALFORMED = 86,
     EXIT_SYSTEM = 87,
+    /* Of --install, in morphisms-init's container. */
+    EXIT_NOT_INSTALLED = 88,
     /* POSIX, 2.8.2 Exit Status for Commands. */
     EXIT_CANNOT_RUN = 126,
     EXIT_NOT_FOUND = 127,
+    /* Plus the number of the signal that ended the wait, as shells and container runtimes count. */
+    EXIT_SIGNAL = 128,
 };
 
 #endif

@@ -2,13 +2,16 @@
  *
  * Waits until the sidecar has published, merges CONTAINER's secrets into the environment, becomes COMMAND by execve.
  * The process stays the same, so PID 1, signals, standard streams and working directory are the application's own.
- * README.md lists the exit codes and explains the design.
+ *
+ * morphisms-exec --install copies the program to where the first form is run from, for containers that start before the
+ * sidecar has published. README.md lists the exit codes and explains the design.
  */
 #include <stdbool.h>
 #include <stddef.h>
 
 #include "contract.h"
 #include "environ.h"
+#include "install.h"
 #include "lookup.h"
 #include "message.h"
 #include "names.h"
@@ -85,10 +88,20 @@ static bool is_separator(const char *word)
     return word[0] == '-' && word[1] == '-' && word[2] == '\0';
 }
 
+static bool is_install(const char *word)
+{
+    static const char wanted[] = "--install";
+    size_t at = 0;
+    while (word[at] == wanted[at] && wanted[at] != '\0') {
+        at++;
+    }
+    return word[at] == wanted[at];
+}
+
 static void check_arguments(int argc, char **argv)
 {
     if (argc < 4 || !is_separator(argv[2])) {
-        say("morphisms-exec: usage: exec CONTAINER -- COMMAND [ARGUMENT...]");
+        say("morphisms-exec: usage: exec CONTAINER -- COMMAND [ARGUMENT...], or exec --install");
         refuse(EXIT_USAGE);
     }
     if (!is_container_name(argv[1])) {
@@ -104,14 +117,38 @@ static long now(void)
     return (long)time.tv_sec * SECOND + (long)time.tv_nsec;
 }
 
-/* A short poll: it needs no file descriptor, works on every file system, and normally finds the marker immediately. */
+#define BIT(number) (1UL << ((number) - 1))
+
+/* The signals whose default action ends a process, but for those of a fault in the process itself. An image's
+ * STOPSIGNAL may be any of them. */
+static const unsigned long ending_signals =
+    ~(BIT(SIGKILL) | BIT(SIGSTOP) | BIT(SIGCHLD) | BIT(SIGCONT) | BIT(SIGTSTP) | BIT(SIGTTIN) | BIT(SIGTTOU) |
+      BIT(SIGURG) | BIT(SIGWINCH) | BIT(SIGILL) | BIT(SIGTRAP) | BIT(SIGABRT) | BIT(SIGBUS) | BIT(SIGFPE) |
+      BIT(SIGSEGV) | BIT(SIGSYS));
+
+/* Ends the program when a signal arrives meanwhile. Linux drops a signal to process 1 that has no handler, unless the
+ * signal is blocked. A blocked one needs no handler, so there is none to undo before execve. */
+static void rest(long nanoseconds)
+{
+    struct __kernel_timespec time = {.tv_nsec = nanoseconds};
+    long signal = sys_await_signal(&ending_signals, &time);
+    if (signal > 0) {
+        sys_exit(EXIT_SIGNAL + (int)signal);
+    }
+}
+
+/* A short poll: it needs no file descriptor and works on every file system. */
 static void wait_until_published(const char *container)
 {
+    unsigned long inherited = 0;
+    sys_mask(SIG_BLOCK, &ending_signals, &inherited);
     long deadline = now() + WAIT_MILLISECONDS * MILLISECOND;
     long pause = FIRST_PAUSE;
     for (;;) {
         long result = sys_exists(READY_FILE);
         if (result == 0) {
+            rest(0); /* for a signal that arrived since the last look */
+            sys_mask(SIG_SETMASK, &inherited, NULL);
             return;
         }
         if (result != -ENOENT) {
@@ -123,12 +160,10 @@ static void wait_until_published(const char *container)
         if (left <= 0) {
             say_for(container, "no secrets were published within ");
             add_number(&message, WAIT_MILLISECONDS / 1000);
-            say(" s (no " READY_FILE "); the logs of morphisms-init say why");
+            say(" s (no " READY_FILE "); the last state and the logs of morphisms-init say why");
             refuse(EXIT_NOT_PUBLISHED);
         }
-        /* If a signal ends the sleep early, the marker is checked once more. */
-        struct __kernel_timespec time = {.tv_nsec = left < pause ? left : pause};
-        sys_sleep(&time);
+        rest(left < pause ? left : pause);
         pause = pause < LONGEST_PAUSE ? pause + FIRST_PAUSE : LONGEST_PAUSE;
     }
 }
@@ -294,8 +329,25 @@ static long run(char **command, char **environment)
     return failure;
 }
 
+/* Beside a morphisms-init that publishes the same file at the same time; whoever comes second leaves it. */
+_Noreturn static void install_itself(void)
+{
+    struct installation done = install(file, sizeof(file));
+    if (done.error == 0) {
+        sys_exit(0);
+    }
+    say("morphisms-exec: cannot install " HELPER_FILE ": ");
+    say(done.step);
+    say(": ");
+    say_reason(done.error);
+    refuse(EXIT_NOT_INSTALLED);
+}
+
 _Noreturn void become(int argc, char **argv, char **environment)
 {
+    if (argc == 2 && is_install(argv[1])) {
+        install_itself();
+    }
     check_arguments(argc, argv);
     const char *container = argv[1];
     char **command = argv + 3;

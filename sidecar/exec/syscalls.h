@@ -3,6 +3,7 @@
 #ifndef MORPHISMS_EXEC_SYSCALLS_H
 #define MORPHISMS_EXEC_SYSCALLS_H
 
+#include <asm/signal.h>
 #include <asm/stat.h>
 #include <asm/unistd.h>
 #include <linux/errno.h>
@@ -80,9 +81,48 @@ static inline long sys_clock(struct __kernel_timespec *time)
     return system_call(__NR_clock_gettime, CLOCK_MONOTONIC, (long)time, 0, 0, 0, 0);
 }
 
-static inline long sys_sleep(const struct __kernel_timespec *time)
+/* One bit per signal, the first for signal 1. `former` may be NULL. */
+static inline long sys_mask(int how, const unsigned long *signals, unsigned long *former)
 {
-    return system_call(__NR_nanosleep, (long)time, 0, 0, 0, 0, 0);
+    return system_call(__NR_rt_sigprocmask, how, (long)signals, (long)former, sizeof(*signals), 0, 0);
+}
+
+/* Sleeps until one of the blocked `signals` arrives, and returns it; -EAGAIN when the time is over. */
+static inline long sys_await_signal(const unsigned long *signals, const struct __kernel_timespec *time)
+{
+    return system_call(__NR_rt_sigtimedwait, (long)signals, 0, (long)time, sizeof(*signals), 0, 0);
+}
+
+/* A new file that only its owner may open until its mode is set; a link of that name is not followed. */
+static inline long sys_create(const char *path)
+{
+    int flags = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC;
+    return system_call(__NR_openat, AT_FDCWD, (long)path, flags, 0600, 0, 0);
+}
+
+static inline long sys_mode(int descriptor, unsigned int mode)
+{
+    return system_call(__NR_fchmod, descriptor, mode, 0, 0, 0, 0);
+}
+
+static inline long sys_process(void)
+{
+    return system_call(__NR_getpid, 0, 0, 0, 0, 0, 0);
+}
+
+static inline long sys_close(int descriptor)
+{
+    return system_call(__NR_close, descriptor, 0, 0, 0, 0, 0);
+}
+
+static inline long sys_rename(const char *from, const char *to, unsigned int flags)
+{
+    return system_call(__NR_renameat2, AT_FDCWD, (long)from, AT_FDCWD, (long)to, flags, 0);
+}
+
+static inline long sys_remove(const char *path)
+{
+    return system_call(__NR_unlinkat, AT_FDCWD, (long)path, 0, 0, 0, 0);
 }
 
 static inline long sys_execve(const char *path, char *const arguments[], char *const environment[])

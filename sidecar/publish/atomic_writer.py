@@ -32,6 +32,7 @@ MAX_SECRETS_BYTES: Final = 8 * 1024 * 1024
 MAX_RUN_BYTES: Final = 2 * 1024 * 1024
 _PAGE: Final = 4096  # a memory volume stores each file in whole pages
 READY: Final = "ready"
+HELPER: Final = "exec"
 DATA: Final = "..data"
 _NEXT: Final = "..next"
 _AT_FDCWD: Final = -100  # linux/fcntl.h
@@ -93,7 +94,9 @@ class Volume:
         is_first = not data.is_dir()
         former = set() if is_first else {each.name for each in data.iterdir()}
         for name in names - former:
-            if os.path.lexists(self._root / name):
+            taken = os.path.lexists(self._root / name)
+            # The container's hook may have put the exec helper there already.
+            if taken and not (name == HELPER and _is_copy(self._root / name, aside / name)):
                 raise FileExistsError(errno.EEXIST, "not made by morphisms-init", str(self._root / name))
         self._aside = None
         if is_first:
@@ -188,6 +191,12 @@ def _is_same(one: Path, other: Path) -> bool:
         return os.path.samestat(one.lstat(), other.lstat())
     except (FileNotFoundError, NotADirectoryError):
         return False
+
+
+def _is_copy(one: Path, other: Path) -> bool:
+    """Whether `one` is a regular file like `other`: the same content and mode."""
+    status, wanted = one.lstat(), other.lstat()
+    return status.st_mode == wanted.st_mode and one.read_bytes() == other.read_bytes()
 
 
 def _link(source: Path, target: Path) -> None:

@@ -9,7 +9,7 @@ from plan.document import Plan
 from sidecar.errors import SidecarError
 from sidecar.log import Events
 from sidecar.paths import PodPaths
-from sidecar.publish.atomic_writer import DATA, READY, publish, read_helper
+from sidecar.publish.atomic_writer import DATA, HELPER, READY, publish, read_helper
 from sidecar.publish.notify import notification
 from sidecar.publish.render import File, Read, environments, files
 
@@ -67,7 +67,7 @@ class Publisher:
         return secrets, problems
 
     def _contents(self, secrets: Mapping[Read, Data]) -> tuple[dict[str, File], dict[str, File]]:
-        return files(self._plan, secrets), {"exec": self._helper, **environments(self._plan, secrets)}
+        return files(self._plan, secrets), {HELPER: self._helper, **environments(self._plan, secrets)}
 
     def _publish(self, secrets: dict[Read, Data]) -> None:
         secret_files, run_files = self._contents(secrets)

@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from plan.document import EnvFrom, EnvVariable, SecretFile
+from sidecar.errors import SidecarError
 from sidecar.publish.atomic_writer import publish
 from sidecar.publish.render import File
+from sidecar.reasons import Reason
 from tests.attestation.verifier.process import Verifier
 from tests.sidecar.front import front, never
 from tests.sidecar.pod import CANARY, HOME, Pod, clean
@@ -180,3 +182,49 @@ def test_the_real_helper_becomes_an_application_with_the_secret(pod: Pod, tmp_pa
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == hashlib.sha256(f"{CANARY}-two".encode()).hexdigest()
+
+
+def test_takes_over_the_helper_that_the_hook_has_installed(tmp_path: Path) -> None:
+    """The kubelet runs `exec --install` as soon as the container runs, so mostly before the first publication."""
+    secrets, run = tmp_path / "secrets", tmp_path / "run"
+    for root in (secrets, run):
+        root.mkdir()
+    helper = build_helper(tmp_path / "helper", f'-DRUN_DIRECTORY=\\"{run}\\"')
+    files = {"exec": File(helper.read_bytes(), 0o550), "env/web": File(b"", 0o440)}
+    assert subprocess.run([helper, "--install"], timeout=120).returncode == 0
+    publish(secrets, {}, run, files)
+    assert (run / "exec").samefile(run / "..data" / "exec")
+    assert sorted(each.name for each in run.iterdir()) == ["..data", "env", "exec", "ready"]
+    assert subprocess.run([helper, "--install"], timeout=120).returncode == 0
+    assert publish(secrets, {}, run, files) == (set(), set())
+
+
+@pytest.mark.parametrize("planted", ["content", "mode", "link"])
+def test_a_helper_that_another_has_planted_is_no_start(tmp_path: Path, planted: str) -> None:
+    secrets, run, program = tmp_path / "secrets", tmp_path / "run", File(b"\x7fELF", 0o550)
+    for root in (secrets, run):
+        root.mkdir()
+    target = tmp_path / "elsewhere" if planted == "link" else run / "exec"
+    target.write_bytes(b"#!/bin/evil" if planted == "content" else program.content)
+    target.chmod(0o750 if planted == "mode" else program.mode)
+    if planted == "link":
+        (run / "exec").symlink_to(target)
+    with pytest.raises(SidecarError) as refused:
+        publish(secrets, {}, run, {"exec": program})
+    assert refused.value.reason is Reason.VOLUME
+    assert not (run / "ready").exists()
+
+
+def test_an_application_that_starts_before_the_secrets_gets_them(pod: Pod, tmp_path: Path) -> None:
+    """As behind a hook: the helper is installed and the application's command runs before `morphisms-init` works."""
+    defines = f'-DRUN_DIRECTORY=\\"{pod.run_folder}\\" -DWAIT_MILLISECONDS=600000'
+    pod.helper = build_helper(tmp_path / "helper", defines)
+    pod.change(env=(EnvVariable("web", "PASSWORD", path=DB, key="password"),))
+    assert subprocess.run([pod.helper, "--install"], timeout=120).returncode == 0
+    digest = "import hashlib, os; print(hashlib.sha256(os.environb[b'PASSWORD']).hexdigest())"
+    words: list[str | Path] = [pod.run_folder / "exec", "web", "--", "python3", "-c", digest]
+    environment = {"PATH": "/usr/bin:/bin:/usr/local/bin"}
+    with subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True) as application:
+        assert pod.run().code == 0
+        output, _ = application.communicate(timeout=120)
+    assert (application.returncode, output.strip()) == (0, hashlib.sha256(f"{CANARY}-two".encode()).hexdigest())
