@@ -26,7 +26,7 @@ from webhook.request import Request
 from webhook.rules import BY_ID
 from webhook.snapshot import Lookup, Snapshot
 from webhook.wellknown import KNATIVE_GROUP
-from webhook.workload_name import workload_name
+from webhook.workload_name import workload_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,10 +129,11 @@ def decide(
     except RecursionError:
         # The one place for all paths: what walks an object by recursion ends here, and the request is not admitted.
         return refuse("object: nested too deeply to be evaluated; remove the nested field", 400, "BadRequest")
-    more = {} if snapshot is not None else {"not-evaluated": _CLUSTER_DEPENDENT}
-    if workload := str(workload_name(request)):
-        more["workload"] = workload
-    decision.audit.update(more)  # the decision was made for this request, and nothing else has it yet
+    audit = decision.audit  # the decision was made for this request, and nothing else has it yet
+    if snapshot is None:
+        audit["not-evaluated"] = _CLUSTER_DEPENDENT
+    if workload := workload_text(request):
+        audit["workload"] = workload
     return decision
 
 

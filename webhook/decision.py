@@ -126,7 +126,9 @@ def with_covered(decision: Decision, covered: Sequence[Covered]) -> Decision:
 
 def as_warnings(lines: Iterable[object]) -> tuple[str, ...]:
     """The lines as warnings for kubectl to show: without repetitions, bounded in number and length."""
-    texts = list(dict.fromkeys(str(line) for line in lines))
+    texts = list(dict.fromkeys(map(str, lines)))
+    if not texts:
+        return ()
     kept = [text if len(text) <= _WARNING_LENGTH else text[: _WARNING_LENGTH - 1] + "…" for text in texts]
     if len(kept) > _MAX_WARNINGS:
         kept = [*kept[: _MAX_WARNINGS - 1], f"and {len(kept) - _MAX_WARNINGS + 1} more"]

@@ -35,6 +35,14 @@ class WorkloadName(NamedTuple):
         return f"Pod/{self.generate_name}*" if self.generate_name else ""
 
 
+def workload_text(request: Request) -> str:
+    """The text of `workload_name`. Most pods have an owner, and then only its name is looked at."""
+    item = request.object if request.kind == _POD else None
+    metadata = item.get("metadata") if item is not None else None
+    owner = _owner(metadata.get("ownerReferences")) if isinstance(metadata, dict) else ""
+    return owner or str(workload_name(request))
+
+
 def workload_name(request: Request) -> WorkloadName:
     """The names in a request about a pod; none for other kinds, whose names the request has."""
     if request.kind != _POD:

@@ -26,7 +26,10 @@ def parse_bool(value: str) -> bool | None:
 
 def claimed_by(annotations: Mapping[str, str]) -> Iterator[str]:
     """The injectors that these pod annotations request, or that have changed the pod already."""
-    if not any(key.startswith(_ALL_PREFIXES) for key in annotations):
+    for key in annotations:
+        if key.startswith(_ALL_PREFIXES):
+            break
+    else:
         return
     switches = [annotations.get(f"{prefix}agent-inject", "false") for prefix in VAULT_AGENT_PREFIXES]
     worked = any(f"{prefix}agent-inject-status" in annotations for prefix in VAULT_AGENT_PREFIXES)
@@ -44,5 +47,7 @@ _BANK_VAULTS_CONTAINERS: Final = frozenset(("copy-vault-env", "copy-secret-init"
 
 def has_worked_on(spec: Mapping[str, Any]) -> Iterator[str]:
     """The injectors whose containers a pod spec of checked shape has already."""
-    if any(each.get("name") in _BANK_VAULTS_CONTAINERS for each in spec.get("initContainers") or ()):
-        yield BANK_VAULTS
+    for each in spec.get("initContainers") or ():
+        if each.get("name") in _BANK_VAULTS_CONTAINERS:
+            yield BANK_VAULTS
+            return

@@ -11,7 +11,7 @@ from webhook.cached_attribute import cached_attribute
 from webhook.configuration.container_template import ContainerTemplate
 from webhook.configuration.model import Configuration
 from webhook.configuration.profiles import Profile
-from webhook.pod.annotations import InjectionOptions, own_annotations, parse_annotations
+from webhook.pod.annotations import NO_OPTIONS, InjectionOptions, own_annotations, parse_annotations
 from webhook.pod.consumers import choose_consumers, default_consumer
 from webhook.pod.container import Container, containers_of
 from webhook.pod.env_references import (
@@ -125,7 +125,8 @@ class Pod:
     @cached_attribute
     def options(self) -> InjectionOptions:
         """What the annotations request."""
-        return parse_annotations(self.own_annotations, self.secret_prefix)
+        own = self.own_annotations
+        return parse_annotations(own, self.secret_prefix) if own else NO_OPTIONS
 
     @cached_attribute
     def profile(self) -> Profile | None:
@@ -256,7 +257,7 @@ class Pod:
 
 
 _NOT_THE_AUTHORS = MESH_PROXIES | INJECTED_SIDECARS | {QUEUE_PROXY}
-_KEPT_BY_THE_REWRITE = ("workload", "secret_prefix", "options", "profile", "opts_in")
+_KEPT_BY_THE_REWRITE = ("workload", "options", "profile", "opts_in")
 
 
 def _injected(containers: tuple[Container, ...]) -> Container | None:

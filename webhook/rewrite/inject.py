@@ -154,19 +154,27 @@ def _is_guaranteed(pod: Pod) -> bool:
     """Whether the pod's QoS class is Guaranteed by its containers; then ours needs requests equal to its limits."""
     if has_pod_resources(pod.spec):
         return False
-    return all(_has_equal_resources(container.object) for container in pod.containers if container is not pod.injected)
+    for container in pod.containers:
+        if container is not pod.injected and not _has_equal_resources(container.object):
+            return False
+    return True
 
 
 def _has_equal_resources(container: dict[str, Any]) -> bool:
     resources = container.get("resources") or {}
     limits, requests = resources.get("limits") or {}, resources.get("requests") or {}
-    return all(
-        limits.get(name) and same_amount(requests.get(name, limits[name]), limits[name]) for name in ("cpu", "memory")
-    )
+    for name in ("cpu", "memory"):
+        limit = limits.get(name)
+        if not limit or not same_amount(requests.get(name, limit), limit):
+            return False
+    return True
 
 
 def _add_pull_secrets(patch: Patch, pod: Pod) -> None:
+    wanted = pod.template.sidecar.imagePullSecrets
+    if not wanted:
+        return
     present = pod.spec.get("imagePullSecrets") or []
     names = {secret.get("name") for secret in present}
-    missing = [{"name": name} for name in pod.template.sidecar.imagePullSecrets if name not in names]
+    missing = [{"name": name} for name in wanted if name not in names]
     patch.extend(("spec", "imagePullSecrets"), present, missing)

@@ -31,11 +31,7 @@ def make_plan(pod: Pod, profile: Profile) -> Plan:
         vault=parts.vault._replace(namespace=options.vault_namespace) if options.vault_namespace else parts.vault,
         secrets=options.secrets,
         env=_variables(pod),
-        env_from=tuple(
-            EnvFrom(consumer.name, reference.path, reference.version)
-            for consumer in pod.consumers
-            for reference in options.env_from
-        ),
+        env_from=_whole_secrets(pod) if options.env_from else (),
         agent=options.agent,
         on_change=options.on_change,
         deadline_seconds=pod.template.sidecar.deadlineSeconds,
@@ -44,10 +40,18 @@ def make_plan(pod: Pod, profile: Profile) -> Plan:
     )
 
 
+def _whole_secrets(pod: Pod) -> tuple[EnvFrom, ...]:
+    return tuple(
+        EnvFrom(consumer.name, reference.path, reference.version)
+        for consumer in pod.consumers
+        for reference in pod.options.env_from
+    )
+
+
 def _variables(pod: Pod) -> tuple[EnvVariable, ...]:
-    names = {container.name for container in pod.consumers}
-    if not names:
+    if not pod.consumers:
         return ()
+    names = {container.name for container in pod.consumers}
     # A sidecar of the former version takes `$(NAME)` beside an inline reference for text.
     expands = pod.template.injector > FORMER_INJECTOR_VERSION
     carried = tuple(variable for variable in (pod.plan.env if pod.plan else ()) if variable.container in names)

@@ -20,7 +20,8 @@ from webhook.rules.rule import FieldMessage, Rule, Severity, Subject
 _RESERVED_VOLUMES = (SECRETS_VOLUME, RUN_VOLUME, TOKEN_VOLUME)
 _ALLOWED = (own_mount(SECRETS_VOLUME, SECRETS_PATH), own_mount(RUN_VOLUME, RUN_PATH))
 _RESERVED_PATH = "/morphisms"
-_ENCODER = msgspec.json.Encoder()
+_ENCODER = msgspec.msgpack.Encoder()
+_OURS = b"morphisms"  # stands in each of our volumes' names and in the path
 # What injection itself writes our names into.
 _NAMES_OURS = frozenset({"volumeMounts", "command", "args"})
 # Texts of the author's own, which Kubernetes never takes for a volume's name; mounts are checked one by one.
@@ -31,10 +32,11 @@ _INNER_PATHS = frozenset({"subPath", "subPathExpr"})
 
 def check(subject: Subject) -> Iterator[FieldMessage]:
     pod = subject.pod
+    others = [container for container in pod.containers if container is not pod.injected]
+    if not _may_name_ours([container.object for container in others]):
+        return
     consumers = {container.field for container in pod.consumers}
-    for container in pod.containers:
-        if container is pod.injected:
-            continue
+    for container in others:
         for index, mount in enumerate(container.object.get("volumeMounts") or ()):
             if mount.get("name") in _RESERVED_VOLUMES:
                 if mount in _ALLOWED and container.field in consumers:
@@ -47,20 +49,16 @@ def check(subject: Subject) -> Iterator[FieldMessage]:
             else:
                 continue
             yield f"{container.field}.volumeMounts[{index}]", f"container {container.label} {problem}"
-        if _may_name_ours(container):
+        if _may_name_ours({key: value for key, value in container.object.items() if key not in _NAMES_OURS}):
             yield from _elsewhere(container)
 
 
-def _may_name_ours(container: Container) -> bool:
-    """A quick look at the bytes of the container without its mounts and words; most containers name nothing of ours."""
-    whole = container.object
+def _may_name_ours(part: object) -> bool:
+    """A quick look at the bytes of a part of the pod: most name nothing of ours anywhere."""
     try:
-        if b"morphisms" not in _ENCODER.encode(whole):
-            return False
-        rest = {key: value for key, value in whole.items() if key not in _NAMES_OURS}
-        return b"morphisms" in _ENCODER.encode(rest)
+        return _OURS in _ENCODER.encode(part)
     except (TypeError, ValueError, OverflowError, RecursionError):
-        return True  # such as a number that JSON cannot hold
+        return True  # such as a number that does not fit into eight bytes
 
 
 def _elsewhere(container: Container) -> Iterator[FieldMessage]:

@@ -21,8 +21,9 @@ def check(subject: Subject) -> Iterator[FieldMessage]:
                 f"rename the container: the name {CONTAINER} is reserved for the injected one",
             )
     reserved = [volume["name"] for volume in pod.spec.get("volumes") or () if volume.get("name") in _RESERVED_VOLUMES]
-    for name in sorted({name for name in reserved if reserved.count(name) > 1}):
-        yield "spec.volumes", f"two volumes have the reserved name {name}; rename yours"
+    if len(reserved) != len(set(reserved)):
+        for name in sorted({name for name in reserved if reserved.count(name) > 1}):
+            yield "spec.volumes", f"two volumes have the reserved name {name}; rename yours"
     for container in pod.application:
         for index, port in enumerate(container.object.get("ports") or ()):
             if port.get("containerPort") == HEALTH_PORT:

@@ -16,8 +16,11 @@ def check(subject: Subject) -> Iterator[FieldMessage]:
     pod = subject.pod
     if pod.options.agent == "sidecar":
         return
+    paths = dict.fromkeys(_paths(pod))
+    if not paths:
+        return
     mounts = tuple(f"{mount}/" for mount in pod.template.vault.mounts)
-    for path in dict.fromkeys(_paths(pod)):
+    for path in paths:
         if not path.startswith(mounts):
             yield (
                 _FIELD,

@@ -13,25 +13,34 @@ from webhook.rules.rule import FieldMessage, Rule, Severity, Subject
 def check(subject: Subject) -> Iterator[FieldMessage]:
     pod = subject.pod
     volumes = pod.spec.get("volumes") or ()
-    audiences = _audiences(subject) if any(each.get("projected") for each in volumes) else frozenset[str]()
     for position, each in enumerate(volumes):
-        if each.get("projected") and each.get("name") != TOKEN_VOLUME and _has_token_for(audiences, each):
+        projected = each.get("projected")
+        if projected and each.get("name") != TOKEN_VOLUME and _has_verifiers_token(projected, subject):
             yield (
                 f"spec.volumes[{position}]",
                 "remove this service account token for the verifier's audience: only morphisms-init may hold one",
             )
     if pod.profile is None or not pod.profile.injects or pod.injected is None:
         return
-    present = {volume.get("name"): (index, volume) for index, volume in enumerate(volumes)}
+    places = {volume.get("name"): index for index, volume in enumerate(volumes)}
     for wanted in pod.template.volumes:
-        index, volume = present.get(wanted["name"], (None, None))
-        if volume is None:
+        index = places.get(wanted["name"])
+        if index is None:
             yield "spec.volumes", f"volume {wanted['name']} is missing; leave the volumes to injection"
-        elif subject.old is None and not is_injected_volume(volume, wanted):
+        elif subject.old is None and not is_injected_volume(volumes[index], wanted):
             yield (
                 f"spec.volumes[{index}]",
                 f"volume {wanted['name']} is not the injected, memory-backed one; rename yours",
             )
+
+
+def _has_verifiers_token(projected: dict[str, Any], subject: Subject) -> bool:
+    for source in projected.get("sources") or ():
+        # A token without an audience is for the API server: the one that every pod gets.
+        audience = (source.get("serviceAccountToken") or {}).get("audience")
+        if audience is not None and audience in _audiences(subject):
+            return True
+    return False
 
 
 def _audiences(subject: Subject) -> frozenset[str]:
@@ -39,11 +48,6 @@ def _audiences(subject: Subject) -> frozenset[str]:
     pod, templates = subject.pod, subject.snapshot.templates if subject.snapshot is not None else None
     own = {pod.template.verifier.audience, pod.configuration.verifier.audience}
     return frozenset(own if templates is None else own | templates.audiences)
-
-
-def _has_token_for(audiences: frozenset[str], volume: dict[str, Any]) -> bool:
-    sources = (volume.get("projected") or {}).get("sources") or ()
-    return any((source.get("serviceAccountToken") or {}).get("audience") in audiences for source in sources)
 
 
 RULE = Rule(
