@@ -46,6 +46,27 @@ def test_it_renders(folder: Any) -> None:
         assert each["metadata"]["labels"]["app.kubernetes.io/part-of"] == "morphisms", each["metadata"]["name"]
 
 
+def test_components_relabel_nothing_that_the_overlay_has_already(tmp_path: Path) -> None:
+    """Services are found by these labels, and by them `Remove` in docs/operations.md leaves what the verifier needs."""
+    found = []
+    for name, components in (("without", []), ("with", sorted((MANIFESTS / "components").iterdir()))):
+        overlay = tmp_path / name
+        overlay.mkdir()
+        resources = [MANIFESTS / "base", MANIFESTS / "base" / "verifier"]
+        kustomization = {
+            "resources": [os.path.relpath(each, overlay) for each in resources],
+            "components": [os.path.relpath(each, overlay) for each in components],
+        }
+        (overlay / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
+        objects = list(yaml.safe_load_all(render(overlay)))
+        found.append({(each["kind"], each["metadata"]["name"]): each["metadata"]["labels"] for each in objects})
+    before, after = found
+    assert {key: after[key] for key in before} == before
+    assert {key: labels for key, labels in after.items() if "app.kubernetes.io/part-of" not in labels} == {}
+    for kind in ("ClusterRole", "ClusterRoleBinding"):
+        assert after[kind, "morphisms-verifier"]["app.kubernetes.io/component"] == "verifier"
+
+
 @pytest.mark.parametrize("name", RENDERED)
 def test_what_is_committed_is_rendered(name: str) -> None:
     assert (MANIFESTS / name).read_text() == render(MANIFESTS / RENDERED[name]), "run make manifests"
