@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from decimal import Decimal
 from typing import Any
 
@@ -15,10 +16,13 @@ from webhook.quantity import amount_of
 from webhook.rewrite import rewrite
 from webhook.scanner.made_pod import next_pod
 from webhook.snapshot import Snapshot
-from webhook.wellknown import KNATIVE_GROUP
+from webhook.wellknown import KNATIVE_GROUP, PREFIX
 
 _RESOURCES = ("cpu", "memory")
 _KNATIVES_PORT = 8080
+# Annotations that hold references, several in env-from; and `~/` where one starts.
+_REFERRING = re.compile(re.escape(PREFIX) + "(secret-|env-from$)")
+_OWN = re.compile(r"(?<![^,\s])~/")
 
 
 def injected_pod(
@@ -26,9 +30,19 @@ def injected_pod(
 ) -> dict[str, Any] | None:
     """The pod; None for an object that cannot be read, which is a finding of its own."""
     try:
-        return rewrite(next_pod(item, namespace, configuration, snapshot).pod, snapshot).result
+        pod = next_pod(item, namespace, configuration, snapshot).pod
+        return _with_whole_paths(rewrite(pod, snapshot).result, pod.secret_prefix.path)
     except MalformedError:
         return None
+
+
+def _with_whole_paths(pod: dict[str, Any], prefix: str | None) -> dict[str, Any]:
+    """What annotations name by `~/`, by its path: under another owner the pod has another prefix, or none."""
+    annotations = (pod.get("metadata") or {}).get("annotations")
+    if not annotations or prefix is None:
+        return pod
+    whole = {key: _OWN.sub(prefix, value) if _REFERRING.match(key) else value for key, value in annotations.items()}
+    return {**pod, "metadata": {**pod["metadata"], "annotations": whole}}
 
 
 def as_anyones(pod: dict[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,6 +14,8 @@ from cli.live.cluster import LiveCluster
 from cli.preflight import checks
 from cli.preflight.injected_pod import as_anyones, injected_pod, requests
 from cli.preflight.lines import Line, State, is_go
+from cli.support.admission import Admission
+from plan.layout import PLAN_VARIABLE
 from tests.cli.audit.found import SNAPSHOT, deployment
 from tests.support.certificates import make_pair
 from webhook.configuration.model import Configuration
@@ -275,6 +278,41 @@ def test_the_pod_that_is_tried_out_claims_no_owner_and_no_label_of_knative() -> 
     assert not any("knative" in key for key in tried["metadata"]["labels"])
     assert "containerConcurrency" not in tried["spec"]
     assert [each["name"] for each in tried["spec"]["containers"]] == ["user-container"]
+
+
+@pytest.mark.parametrize(
+    ("annotations", "value", "paths"),
+    [
+        ({"secret-db": "~/db#password", "template-db": "cd ~/db {{{password}}}"}, "plain", {"db"}),
+        ({"env-from": "~/db, secret/common , ~/api@2"}, "plain", {"db", "api"}),
+        ({"agent": "init"}, "vault:~/db#password", {"db"}),
+        ({"agent": "sidecar"}, "postgres://${vault:~/db#user}:${vault:~/api#token}@db", {"db", "api"}),
+        ({"secret-db": " ~/db#password"}, "vault:~/api#token", {"db", "api"}),
+    ],
+)
+def test_the_pod_that_is_tried_out_names_its_services_own_secrets(
+    annotations: dict[str, str], value: str, paths: set[str]
+) -> None:
+    """Without Knative's labels it has no prefix of its own, so the webhook would refuse `~/` in it."""
+    container = {"image": "x@sha256:" + "a" * 64, "command": ["/app"], "env": [{"name": "A", "value": value}]}
+    own = {f"morphisms.dev/{key}": text for key, text in annotations.items()}
+    template = {"metadata": {"annotations": own}, "spec": {"containers": [container]}}
+    service = {
+        "apiVersion": "serving.knative.dev/v1",
+        "kind": "Service",
+        "metadata": {"name": "web", "namespace": "shop"},
+        "spec": {"template": template},
+    }
+    pod = injected_pod(service, "shop", CONFIGURATION, SNAPSHOT)
+    assert pod is not None
+    tried = as_anyones(pod)
+    for mode in (Mode.AUDIT, Mode.INJECT, Mode.ENFORCE):
+        cluster = replace(SNAPSHOT, namespaces={"shop": mode})
+        admitted = Admission(CONFIGURATION, cluster).pod(tried, "shop")
+        assert admitted.denial is None, mode
+        (init,) = [each for each in admitted.object["spec"]["initContainers"] if each["name"] == "morphisms-init"]
+        (plan,) = [each["value"] for each in init["env"] if each["name"] == PLAN_VARIABLE]
+        assert set(re.findall(r"secret/knative/cluster/shop/web/(\w+)", plan)) == paths
 
 
 @pytest.mark.parametrize("ports", [[], [{"containerPort": 9000}]])
