@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from cli.guards import GUARDS
 from tests.manifests.rendering import MANIFESTS, render, rendered
 from tests.support import packages
+from webhook.configuration_file import load_configuration
 
 _DOCS = MANIFESTS.parent / "docs"
 _PAGES = {name: (_DOCS / f"{name}.md").read_text() for name in ("install", "operations", "gitops")}
@@ -123,7 +127,7 @@ def test_flux_is_told_of_objects_that_exist() -> None:
 @pytest.mark.parametrize("page", _PAGES)
 def test_commands_and_tools_name_an_overlay_of_the_readers_own_never_the_base(page: str) -> None:
     """The base holds placeholder images and the default configuration: applying it would undo an installation."""
-    named = re.findall(r"(?:kubectl [^\n`]*-k|\bpath:) +([^\s,`]+)", _PAGES[page])
+    named = re.findall(r"(?:kubectl [^\n`]*-k|(?<!{)\bpath:) +([^\s,`]+)", _PAGES[page])
     assert named or page != "gitops"
     folders = {name.removeprefix("./") for name in named if not name.startswith("/")}
     assert folders <= {"morphisms-here", "verifier-here", "manifests/overlays/openbao-dev"}, folders
@@ -131,13 +135,65 @@ def test_commands_and_tools_name_an_overlay_of_the_readers_own_never_the_base(pa
         assert f"# {name}/kustomization.yaml" in _PAGES["install"]
 
 
+def _write_overlays(folder: Path) -> None:
+    """As the page says, beside the clone."""
+    (folder / "morphisms").symlink_to(MANIFESTS.parent)
+    for block in _blocks("install", "yaml"):
+        if (match := re.match(r"# (\S+/\S+?)[,;\s]", block)) is not None:
+            (folder / match[1]).parent.mkdir(exist_ok=True)
+            (folder / match[1]).write_text(block)
+
+
+def test_commands_of_the_page_that_need_no_cluster_work_in_the_folders_that_it_names(tmp_path: Path) -> None:
+    _write_overlays(tmp_path)
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    lines = [line for block in _blocks("install", "sh") for line in block.splitlines()]
+    issuing, guarding = (
+        [line for line in lines if line.startswith(f"morphisms {command} ")] for command in ("certificates", "guards")
+    )
+    assert len(issuing) == 2
+    assert len(guarding) == 1
+    subprocess.run(["sh", "-ec", "\n".join(issuing)], cwd=tmp_path, env=environment, check=True, capture_output=True)
+    file = tmp_path / "morphisms-here" / "configuration.yaml"
+    pem = (tmp_path / "ca" / "ca.crt").read_text()
+    text, count = re.subn(
+        r"    -----BEGIN.*\n    ….*\n", "".join(f"    {line}\n" for line in pem.splitlines()), file.read_text()
+    )
+    assert count == 1
+    file.write_text(text)
+    subprocess.run(["sh", "-ec", guarding[0]], cwd=tmp_path, env=environment, check=True, capture_output=True)
+    configuration = load_configuration(file).value
+    assert (configuration.cluster, configuration.verifier.ca) == ("prod", pem)
+    with (file.parent / "kustomization.yaml").open("a") as kustomization:
+        kustomization.write("components: [../morphisms/manifests/components/cluster-guards]\n")
+        kustomization.write("patches: [{path: guards.yaml}]\n")
+    rendered_guards = {
+        each["metadata"]["name"]
+        for each in yaml.safe_load_all(render(file.parent))
+        if each["kind"] == "ValidatingAdmissionPolicy"
+    }
+    assert rendered_guards >= {f"{name}.morphisms.dev" for name in GUARDS}
+    # The verifier's, with the files that the page says to write.
+    verifier = tmp_path / "verifier-here"
+    shutil.copy(MANIFESTS / "base" / "verifier" / "verifier.yaml", verifier)
+    for name in re.findall(
+        r"[\w./-]+\.(?:json|yaml)", (verifier / "kustomization.yaml").read_text().partition("configMap")[2]
+    ):
+        (verifier / name).parent.mkdir(exist_ok=True)
+        if not (verifier / name).exists():
+            (verifier / name).write_text("{}\n")
+    data = {
+        each["metadata"]["name"]: set(each["data"])
+        for each in yaml.safe_load_all(render(verifier))
+        if each["kind"] == "ConfigMap"
+    }
+    assert data["morphisms-verifier"] >= {"verifier.yaml", "jwks.json"}
+    assert "kata.yaml" in data["morphisms-verifier-guests"]
+    assert "prod.shop.payments.yaml" in data["morphisms-verifier-policies"]
+
+
 def test_the_overlay_on_the_page_builds_with_the_readers_images_and_configuration(tmp_path: Path) -> None:
-    written = {re.match(r"# (\S+?)[,;\s]", block): block for block in _blocks("install", "yaml")}
-    files = {match[1]: block for match, block in written.items() if match and "/" in match[1]}
-    (tmp_path / "morphisms").symlink_to(MANIFESTS.parent)
-    for name in ("morphisms-here/kustomization.yaml", "morphisms-here/configuration.yaml"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(files[name])
+    _write_overlays(tmp_path)
     objects = [each for each in yaml.safe_load_all(render(tmp_path / "morphisms-here")) if each]
     (deployment,) = (each for each in objects if each["kind"] == "Deployment")
     image = deployment["spec"]["template"]["spec"]["containers"][0]["image"]
