@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import secrets
 import sys
+from pathlib import Path
 
+from tests.cluster.binaries import KUBERNETES, binary
 from tests.node import probe, programs, sandbox, stack
+from tests.node.records import records
 
 
 def main(command: str) -> int:
@@ -21,7 +24,7 @@ def main(command: str) -> int:
     if command == "build":
         stack.prepare(_report)
         return 0
-    if any(record.stays for record in sandbox.records()):
+    if any(record.stays for record in records()):
         print("a demo cluster runs already; make demo-cluster-down removes it", file=sys.stderr)
         return 1
     print("bringing up a node with Knative, OpenBao, the verifier and Morphisms", flush=True)
@@ -38,6 +41,7 @@ def _instructions(made: stack.Stack) -> str:
     service.write_text(_SERVICE.format(application=made.application.pinned))
     return _INSTRUCTIONS.format(
         kubeconfig=made.admin.kubeconfig,
+        programs=Path(binary(KUBERNETES, "kubectl")).parent,  # Debian has no package of it
         service=service,
         enter=f"nsenter --net=/proc/{made.sandbox.record.holder}/ns/net",
         activator=made.activator(),
@@ -46,7 +50,7 @@ def _instructions(made: stack.Stack) -> str:
 
 def _down() -> int:
     left = []
-    for record in sandbox.records():
+    for record in records():
         if record.stays:
             sandbox.remove(record)
             left += sandbox.traces(record)
@@ -86,7 +90,7 @@ _INSTRUCTIONS = """\
 A cluster of one node runs in namespaces of its own. Its evidence is SIMULATED and its runtime class `kata-qemu-snp` is
 plain runc: nothing here is confidential.
 
-  export KUBECONFIG={kubeconfig}
+  export KUBECONFIG={kubeconfig} PATH="$PATH:{programs}"
   kubectl get pods --all-namespaces
 
 Namespace `shop` is in mode `inject`, and OpenBao has a secret for its Service `payments`. The application answers with

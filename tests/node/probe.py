@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import os
 import subprocess
@@ -13,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tests.node.cgroup import Cgroup
+from tests.node.records import RECORDS, Record, alone
 
 _NEEDED = {
     "CAP_CHOWN": 0,
@@ -42,9 +41,7 @@ mount -t devpts devpts "$0/pts" || cannot "no devpts can be mounted"
 mount -t mqueue mqueue "$0/queue" || cannot "no mqueue can be mounted"
 mknod "$0/null" c 1 3 && : > "$0/null" || cannot "no device can be made"
 : < /dev/kmsg || cannot "no /dev/kmsg"
-for name in kernel/panic kernel/panic_on_oops vm/overcommit_memory; do
-  [ -w "/proc/sys/$name" ] || cannot "/proc/sys/$name cannot be written"
-done
+mount --bind "$1/lower" /proc/sys/kernel || cannot "no settings of the kernel can be covered by copies"
 ip link set lo up || cannot "ip cannot set a link up"
 ip link add trial type bridge || cannot "no bridge can be made"
 ip link add trial0 type veth peer name trial1 || cannot "no veth can be made"
@@ -133,16 +130,20 @@ def unusable_cgroups(mountinfo: str) -> str | None:
 
 def _entered_cgroup() -> str | None:
     """Make one in every hierarchy, enter it and remove it, as a run does."""
-    trial = Cgroup(f"morphisms-trial-{os.getpid()}", all_hierarchies(Path("/proc/self/mountinfo").read_text()))
+    name = f"morphisms-trial-{os.getpid()}"
+    hierarchies = all_hierarchies(Path("/proc/self/mountinfo").read_text())
     try:
-        trial.make()
-        command = [*trial.joining(), "true"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_TRIAL_SECONDS, check=False)
+        with alone():
+            record = Record.new(name, str(RECORDS / name), hierarchies)
+            try:
+                record.cgroup.make()
+                command = [*record.cgroup.joining(), "true"]
+                done = subprocess.run(command, capture_output=True, text=True, timeout=_TRIAL_SECONDS, check=False)
+            finally:
+                record.cgroup.remove()
+                record.forget()
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"it needs a cgroup of its own: {error}"
-    finally:
-        with contextlib.suppress(OSError):
-            trial.remove()
     return f"it needs a cgroup that a process can enter: {done.stderr.strip()}" if done.returncode else None
 
 

@@ -1,15 +1,14 @@
 """What a node is kept in: a network and a mount namespace, a cgroup in every hierarchy, a folder, and a record of them.
 
 The record says what to end and what to put back, so that one whose run has died is removed by the next. In the mount
-namespace /run is memory and /var is a folder of the run's own, and mounts end with their last process.
+namespace /run is memory and /var is a folder of the run's own, and mounts end with their last process. Settings of the
+kernel that belong to no namespace are copies there, or cannot be written: this machine's own stay as they are.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
-import fcntl
-import json
 import os
 import secrets
 import shutil
@@ -18,22 +17,21 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from tests.cluster.keeper import Keeper
 from tests.node import probe
-from tests.node.cgroup import Cgroup, switch_off, switched_on
+from tests.node.cgroup import switched_on
+from tests.node.records import RECORDS, Record, alone, claimed_by_others, guarding, read_record, records
 from tests.support.paths import ROOT
 from tests.support.until import until
 
-RECORDS: Final = Path("/run/morphisms-node")
 BRIDGE_ADDRESS: Final = "10.123.0.1"
 POD_NETWORK: Final = "10.123.0.0/16"
 SERVICE_NETWORK: Final = "10.96.0.0/16"
-# Those that a kubelet sets, which belong to no namespace.
+# Those that a kubelet sets. They belong to no namespace.
 _SYSCTLS: Final = (
     "kernel/panic",
     "kernel/panic_on_oops",
@@ -57,42 +55,21 @@ ip link set cni0 up
 echo 1 > /proc/sys/net/ipv4/ip_forward
 echo 1 > /proc/sys/net/bridge/bridge-nf-call-iptables
 echo 1 > /proc/sys/net/ipv4/conf/all/route_localnet
+for settings in /proc/sys/*; do
+  [ "$settings" != /proc/sys/net ] || continue  # this namespace's own
+  mount --bind "$settings" "$settings"
+  mount -o remount,bind,ro "$settings"
+done
+for name in {" ".join(_SYSCTLS)}; do
+  [ -e "/proc/sys/$name" ] || continue
+  mkdir -p "$0/sysctls/${{name%/*}}"
+  cat "/proc/sys/$name" > "$0/sysctls/$name"
+  mount --bind "$0/sysctls/$name" "/proc/sys/$name"
+done
 # Without a route a connection from here to a Service ends before iptables sees it.
 ip route add {SERVICE_NETWORK} dev cni0
 """
 _CLONE_NEWNET: Final = 0x40000000
-
-
-@dataclass(frozen=True)
-class Record:
-    """What there is of one sandbox, as it lies in RECORDS; `controllers` of version 2 by hierarchy."""
-
-    name: str
-    folder: str
-    hierarchies: list[str]
-    sysctls: dict[str, str]
-    holder: int
-    stays: bool
-    controllers: dict[str, list[str]] = field(default_factory=dict)
-
-    @property
-    def file(self) -> Path:
-        return RECORDS / f"{self.name}.json"
-
-    @property
-    def lock(self) -> Path:
-        """Locked by the guard; apart from the record, which is replaced."""
-        return self.file.with_suffix(".lock")
-
-    @property
-    def cgroup(self) -> Cgroup:
-        return Cgroup(self.name, [Path(path) for path in self.hierarchies])
-
-    def write(self) -> None:
-        RECORDS.mkdir(mode=0o700, exist_ok=True)
-        unfinished = self.file.with_suffix(".new")
-        unfinished.write_text(json.dumps(asdict(self)))
-        unfinished.replace(self.file)
 
 
 class Guard(Keeper):
@@ -140,19 +117,18 @@ class Sandbox:
             (folder / made).mkdir(parents=True)
         (folder / "var/run").symlink_to("/run")
         (folder / "resolv.conf").write_text("nameserver 10.96.0.10\nsearch cluster.local\n")
-        sysctls = {name: value for name in _SYSCTLS if (value := _sysctl(name)) is not None}
-        controllers = _switching_on(Cgroup(name, hierarchies))
-        record = Record(name, str(folder), [str(path) for path in hierarchies], sysctls, 0, stays, controllers)
-        record.write()  # before anything is made that it describes
-        keeper = _Nobody() if stays else Guard(record)
-        record.cgroup.make()
+        with alone():
+            record = Record.new(name, str(folder), hierarchies, stays=stays)
+            keeper = _Nobody() if stays else Guard(record)
+            record.cgroup.make()
         isolated = ["unshare", "--net", "--mount", "--propagation", "private", "sleep", "infinity"]
         holder = subprocess.Popen(
             [*record.cgroup.joining(), *isolated], stdin=subprocess.DEVNULL, start_new_session=True
         )
         until(lambda: _entered(holder.pid))
         record = replace(record, holder=holder.pid)
-        record.write()
+        with alone():
+            record.write()
         made_here = cls(record, keeper)
         made_here.run("sh", "-c", _SETUP, str(folder))
         return made_here
@@ -211,38 +187,23 @@ def connect(holder: int, host: str, port: int, seconds: float = 300) -> socket.s
     return made[0]
 
 
-def read_record(file: Path) -> Record:
-    """Raises FileNotFoundError when there is none."""
-    return Record(**json.loads(file.read_text()))
-
-
-def records() -> list[Record]:
-    """All that there are."""
-    found = []
-    for file in sorted(RECORDS.glob("*.json")):
-        with contextlib.suppress(FileNotFoundError):
-            found.append(read_record(file))
-    return found
-
-
 def remove_leftovers() -> None:
     """Remove each sandbox whose run has died together with its guard."""
     for record in records():
-        if not record.stays and not _guarded(record):
+        with contextlib.ExitStack() as stack:
+            with alone():
+                if record.stays or not record.file.exists() or not stack.enter_context(guarding(record)):
+                    continue
             remove(record)
 
 
 def remove(record: Record) -> None:
-    """End its processes; remove cgroups and folder; put sysctls and controllers back; forget it. May be repeated."""
+    """End its processes; remove cgroups and folder; put controllers back; forget it. May be repeated."""
     record.cgroup.end()
     record.cgroup.remove()
-    switch_off(record.controllers)
-    for name, value in record.sysctls.items():
-        if _sysctl(name) != value:
-            (Path("/proc/sys") / name).write_text(value)
     shutil.rmtree(record.folder, ignore_errors=True)
-    record.file.unlink(missing_ok=True)
-    record.lock.unlink(missing_ok=True)
+    with alone():
+        record.forget()
 
 
 def traces(record: Record) -> list[str]:
@@ -251,42 +212,14 @@ def traces(record: Record) -> list[str]:
     left += [f"cgroup {folder}" for folder in record.cgroup.folders if folder.exists()]
     mounts = Path("/proc/self/mountinfo").read_text().splitlines()
     left += [f"mount {line.split()[4]}" for line in mounts if record.folder in line]
-    left += [f"sysctl {name}" for name, value in record.sysctls.items() if _sysctl(name) != value]
-    others = {(path, name) for other in records() for path, names in other.controllers.items() for name in names}
     left += [
         f"controller {name} in {path}"
         for path, names in record.controllers.items()
         for name in names
-        if name in switched_on(Path(path)) and (path, name) not in others
+        if name in switched_on(Path(path)) and not claimed_by_others(record, path, name)
     ]
     left += [str(path) for path in (Path(record.folder), record.file, record.lock) if path.exists()]
     return left
-
-
-def _switching_on(cgroup: Cgroup) -> dict[str, list[str]]:
-    """Controllers that were off before the first of the sandboxes that there are."""
-    controllers = cgroup.switching_on()
-    for other in records():
-        for path, names in other.controllers.items():
-            controllers[path] = sorted({*controllers.get(path, ()), *names})
-    return controllers
-
-
-def _guarded(record: Record) -> bool:
-    try:
-        with _locked(record):
-            return False
-    except BlockingIOError:
-        return True
-    except FileNotFoundError:
-        return True  # removed meanwhile
-
-
-@contextlib.contextmanager
-def _locked(record: Record) -> Iterator[None]:
-    with record.lock.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
 
 
 def _entered(pid: int) -> bool:
@@ -295,16 +228,9 @@ def _entered(pid: int) -> bool:
     )
 
 
-def _sysctl(name: str) -> str | None:
-    try:
-        return (Path("/proc/sys") / name).read_text().strip()
-    except OSError:
-        return None
-
-
 def _guard(name: str) -> None:
     file = RECORDS / f"{name}.json"
-    with _locked(read_record(file)):
+    with guarding(read_record(file)):
         print("guarding", flush=True)
         for _ in sys.stdin:
             pass

@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from tests.node.sandbox import records, traces
+from tests.node.records import records
+from tests.node.sandbox import traces
 from tests.node.stack import Stack
 from tests.support.paths import ROOT
 from tests.support.until import until

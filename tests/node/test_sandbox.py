@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.node.sandbox import RECORDS, Record, Sandbox, records, remove_leftovers, traces
+from tests.node.records import RECORDS, Record, records
+from tests.node.sandbox import Sandbox, remove_leftovers, traces
 from tests.support.paths import ROOT
 from tests.support.until import until
 
 pytestmark = pytest.mark.node
 
-# Makes a sandbox with a process that mounts something and changes what a kubelet changes; then waits to be killed.
+# Makes a sandbox with a process that mounts something and sets what a kubelet sets; then waits to be killed.
 _RUN = """
 import subprocess, sys
 from tests.node.sandbox import Sandbox
@@ -26,6 +27,9 @@ made.run("sh", "-c", "echo 7 > /proc/sys/kernel/panic")
 print(made.record.name, made.keeper._process.pid, flush=True)
 sys.stdin.read()
 """
+
+
+_PANIC = Path("/proc/sys/kernel/panic")
 
 
 def _start() -> tuple[subprocess.Popen[str], Record, int]:
@@ -49,19 +53,45 @@ def _kill(run: subprocess.Popen[str]) -> None:
 
 
 def test_a_sandbox_sees_nothing_of_this_machine_and_leaves_nothing() -> None:
-    panic = Path("/proc/sys/kernel/panic").read_text()
     made = Sandbox.make()
     try:
         links = made.run("ip", "-o", "link").stdout.decode()
         assert [line.split(": ")[1] for line in links.splitlines()] == ["lo", "cni0"]
         made.run("sh", "-c", "touch /run/mine /var/mine && mount -t tmpfs none /mnt && touch /mnt/mine")
         assert not [path for path in ("/run/mine", "/var/mine", "/mnt/mine") if Path(path).exists()]
-        made.run("sh", "-c", "echo 7 > /proc/sys/kernel/panic")
         assert traces(made.record)
     finally:
         made.remove()
     assert traces(made.record) == []
-    assert Path("/proc/sys/kernel/panic").read_text() == panic
+
+
+def test_settings_of_the_kernel_that_a_kubelet_sets_stay_as_they_are_on_this_machine() -> None:
+    """Also while another run, such as a demo cluster, sets its own: no order of their ends can leave a wrong value."""
+    before = _PANIC.read_text()
+    first, second = Sandbox.make(), Sandbox.make()
+    try:
+        for number, made in enumerate((first, second), 77):
+            assert made.run("cat", str(_PANIC)).stdout.decode() == before
+            made.run("sh", "-c", f"echo {number} > {_PANIC}")
+        assert [made.run("cat", str(_PANIC)).stdout for made in (first, second)] == [b"77\n", b"78\n"]
+        assert _PANIC.read_text() == before
+        first.remove()
+        assert second.run("cat", str(_PANIC)).stdout == b"78\n"
+    finally:
+        first.remove()
+        second.remove()
+    assert _PANIC.read_text() == before
+
+
+def test_no_other_setting_of_the_kernel_can_be_written_in_a_sandbox() -> None:
+    made = Sandbox.make()
+    try:
+        for name in ("vm/swappiness", "kernel/threads-max", "fs/protected_symlinks", "fs/file-max"):
+            done = made.run("sh", "-c", f"cat /proc/sys/{name} > /proc/sys/{name}", check=False)
+            assert b"Read-only file system" in done.stderr, name
+        made.run("sh", "-c", "echo 0 > /proc/sys/net/ipv4/ip_forward")
+    finally:
+        made.remove()
 
 
 def test_a_run_that_is_killed_half_way_leaves_nothing() -> None:

@@ -21,7 +21,8 @@ from tests.cluster.knative import NAMESPACE as KNATIVE_NAMESPACE
 from tests.cluster.nodes import SNP_LABEL
 from tests.node.cluster import NAME, PLAIN_NAME, TRUSTED_LABEL
 from tests.node.node import Node
-from tests.node.sandbox import records, traces
+from tests.node.records import records
+from tests.node.sandbox import traces
 from tests.node.services import RESTRICTED, digest, service
 from tests.node.stack import Stack
 from tests.support.paths import ROOT
