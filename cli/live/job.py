@@ -84,14 +84,18 @@ async def run_job(client: Client, namespace: str, job: Json, container: str, max
 
 
 async def _ended(client: Client, namespace: str, name: str, uid: str) -> Mapping[str, Any]:
-    """The Job's pod when it has ended, or as it is at the deadline; empty where there is none."""
+    """The Job's pod when it has ended, or as it was last seen at the deadline; empty where there was none.
+
+    At about the deadline the Job's controller deletes a pod that has not ended, and with it the reason.
+    """
     deadline = time.monotonic() + SECONDS
+    pod: Mapping[str, Any] = {}
     query = [("labelSelector", f"batch.kubernetes.io/job-name={name}"), ("limit", "10")]
     while True:
         items = (await client.get(f"/api/v1/namespaces/{namespace}/pods", query)).get("items")
         # A label is quickly copied; the controller alone makes pods that the Job owns.
         own = (each for each in mappings(items) if controller_of(mapping(each.get("metadata"))).get("uid") == uid)
-        pod: Mapping[str, Any] = next(own, {})
+        pod = next(own, pod)
         ended = mapping(pod.get("status")).get("phase") in ("Succeeded", "Failed")
         if ended or time.monotonic() > deadline:
             return pod

@@ -7,6 +7,7 @@ server says of its tokens is read by this command and passed on.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -99,6 +100,8 @@ def read_answer(ended: Ended, digest: str, client: Client) -> tuple[Published | 
     phase = text(mapping(ended.pod.get("status")).get("phase"))
     if trouble is not None:
         return None, f"the Job's pod failed: {printable(trouble.message)[:_LONGEST]}"
+    if phase != "Succeeded" and (unscheduled := _why_unscheduled(ended.pod)):
+        return None, f"the Job's pod got no node: {printable(unscheduled)[:_LONGEST]}"
     if phase != "Succeeded":
         return None, f"the Job's pod did not end well in {SECONDS} s (phase {printable(phase)[:20] or 'none'})"
     try:
@@ -108,3 +111,11 @@ def read_answer(ended: Ended, digest: str, client: Client) -> tuple[Published | 
     if published.about != digest:
         return None, "the Job's pod probed another configuration than this one"
     return replace(published, at=client.clock.now()), ""
+
+
+def _why_unscheduled(pod: Mapping[str, Any]) -> str:
+    """What the scheduler says of a pod that has no node; empty where it has one."""
+    for condition in mappings(mapping(pod.get("status")).get("conditions")):
+        if (condition.get("type"), condition.get("status")) == ("PodScheduled", "False"):
+            return text(condition.get("message"))
+    return ""

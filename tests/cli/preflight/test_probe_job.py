@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from cli.live import job
 from cli.main import main
 from tests.cli.audit.found import deployment
 from tests.cli.live.conftest import Run
@@ -87,9 +88,9 @@ def test_what_a_probe_found_wrong_is_no_go(run: Run) -> None:
 def test_the_jobs_pod_has_no_token_no_volume_and_no_privilege(run: Run) -> None:
     cluster = _shop("audit", _published())
     _ask(run, cluster)
-    [job] = cluster.jobs
-    assert (job["spec"]["backoffLimit"], job["spec"]["ttlSecondsAfterFinished"] > 0) == (0, True)
-    template = job["spec"]["template"]
+    [made] = cluster.jobs
+    assert (made["spec"]["backoffLimit"], made["spec"]["ttlSecondsAfterFinished"] > 0) == (0, True)
+    template = made["spec"]["template"]
     pod = template["spec"]
     [container] = pod["containers"]
     assert template["metadata"]["annotations"] == {"morphisms.dev/inject": "false"}
@@ -166,6 +167,31 @@ def test_a_pod_that_only_copied_the_label_is_not_believed(run: Run) -> None:
     done = _ask(run, cluster)
     assert _probed(done) == {"not-evaluated"}
     assert "did not end well" in _lines(done)["vault"][1]
+
+
+def test_a_pod_that_gets_no_node_is_told_with_the_schedulers_reason(run: Run) -> None:
+    condition = {"type": "PodScheduled", "status": "False", "message": "0/1 nodes are available: 1 Insufficient cpu."}
+    done = _ask(run, _shop("audit", phase="Failed", conditions=[condition]))
+    assert _probed(done) == {"not-evaluated"}
+    assert "the Job's pod got no node: 0/1 nodes are available: 1 Insufficient cpu." in _lines(done)["vault"][1]
+
+
+def test_a_pod_that_its_controller_deletes_at_the_deadline_is_told_as_it_was(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job, "SECONDS", 0.5)
+    monkeypatch.setattr(job, "_POLL_SECONDS", 0)
+    cluster = _Vanishing(**vars(_shop("audit", phase="Pending")))
+    assert "(phase Pending)" in _lines(_ask(run, cluster))["vault"][1]
+
+
+class _Vanishing(JobRunner):
+    """The Job's pod is there the first time that it is asked for."""
+
+    def answer(self, method: str, path: str, query: dict[str, list[str]], body: Json) -> tuple[int, Json | str]:
+        if "labelSelector" in query and self.made.is_set():
+            return 200, {"items": []}
+        return super().answer(method, path, query, body)
 
 
 def test_a_namespace_that_refuses_the_pod_gets_no_job(run: Run) -> None:
