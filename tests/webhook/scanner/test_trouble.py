@@ -96,6 +96,29 @@ def test_a_pod_is_in_trouble_just_while_its_init_container_has_failed(state: Jso
     assert (found.code if found else None) == code
 
 
+@pytest.mark.parametrize(
+    ("phase", "code"), [("Pending", "verifier-refused"), ("Running", None), ("Succeeded", None), (5, None)]
+)
+def test_a_failure_before_the_application_starts_is_told_also_while_the_next_try_runs(
+    phase: Any, code: str | None
+) -> None:
+    """A busy kubelet reports both at once. Beside an application that runs, a sidecar that came back is no trouble."""
+    pod = _pod({"running": {"startedAt": "2027-01-01T00:00:06Z"}}, _ended())
+    pod["status"]["phase"] = phase
+    found = trouble_of_pod(pod)
+    assert (found.code if found else None) == code
+    [_, status] = pod["status"]["initContainerStatuses"]
+    # A native sidecar that has published since, while another image is pulled.
+    status["started"] = True
+    pod["spec"] = {"initContainers": [{"name": "morphisms-init", "restartPolicy": "Always"}]}
+    assert trouble_of_pod(pod) is None
+    status["started"] = False
+    found = trouble_of_pod(pod)
+    assert (found.code if found else None) == code
+    status["lastState"] = {}
+    assert trouble_of_pod(pod) is None
+
+
 def test_another_init_container_and_a_pod_that_goes_are_no_trouble_of_ours() -> None:
     assert trouble_of_pod(_pod(_ended(), name="migrate")) is None
     assert trouble_of_pod(_pod(_ended(), deletionTimestamp="2027-01-01T00:00:00Z")) is None

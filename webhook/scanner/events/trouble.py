@@ -57,13 +57,17 @@ class Trouble:
 
 
 def trouble_of_pod(pod: Mapping[str, Any]) -> Trouble | None:
-    """The failure of the pod's `morphisms-init`; None where it has not failed, or runs again."""
+    """The failure of the pod's `morphisms-init`; None where it has not failed, or runs again beside the application.
+
+    Before the application starts, a failure counts also while the next try runs: a busy kubelet reports the end of one
+    and the start of the other together, and the next end may come a minute later.
+    """
     metadata = mapping(pod.get("metadata"))
     if metadata.get("deletionTimestamp"):
         return None
     for status in mappings(mapping(pod.get("status")).get("initContainerStatuses")):
         if status.get("name") == layout.CONTAINER:
-            found = _init_failure(status)
+            found = _init_failure(status, tries_again=_tries_again(pod, status))
             if found is None:
                 return None
             code, message, at, correlation_id = found
@@ -108,14 +112,27 @@ def time_of_event(event: Mapping[str, Any]) -> str:
     return text(event.get("lastTimestamp")) or text(event.get("eventTime"))
 
 
-def _init_failure(status: Mapping[str, Any]) -> tuple[str, str, str, str] | None:
+def _tries_again(pod: Mapping[str, Any], status: Mapping[str, Any]) -> bool:
+    """Whether it waits for its next try or is at it, and the pod's secrets are not there yet."""
+    state = mapping(status.get("state"))
+    if "running" not in state:
+        return bool(mapping(state.get("waiting")))
+    if mapping(pod.get("status")).get("phase") != "Pending":
+        return False
+    # A native sidecar has started once it has published; an init container that has published runs no longer.
+    written = mappings(mapping(pod.get("spec")).get("initContainers"))
+    own = next((each for each in written if each.get("name") == layout.CONTAINER), {})
+    return own.get("restartPolicy") != "Always" or status.get("started") is not True
+
+
+def _init_failure(status: Mapping[str, Any], *, tries_again: bool) -> tuple[str, str, str, str] | None:
     """(code, message, when, correlation id)"""
     state = mapping(status.get("state"))
     waiting = mapping(state.get("waiting"))
     if (why := text(waiting.get("reason"))) in _PULLING:
         return "image-pull", f"{layout.CONTAINER}: its image cannot be pulled: {why}", "", ""
     ended = mapping(state.get("terminated")) or (
-        mapping(mapping(status.get("lastState")).get("terminated")) if waiting else {}
+        mapping(mapping(status.get("lastState")).get("terminated")) if tries_again else {}
     )
     exit_code = ended.get("exitCode")
     if type(exit_code) is not int or exit_code in _NOT_A_FAILURE:
