@@ -66,6 +66,11 @@ class Connection(RequestHandler):
             self.reading_since = self._time()
         super().data_received(data)
 
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        # aiohttp calls this with each chunk of a body that is read, and then parses nothing once more.
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
+
     def begin(self) -> None:
         self.busy = True
         self.reading_since = 0.0

@@ -44,12 +44,11 @@ class Pool:
 
     def fits(self, peer: str, amount: int, *, preferred: bool) -> bool:
         """Whether the peer may take `amount` more now."""
-        bound = self.capacity
+        needed = self.used + amount
         if not preferred:
-            bound -= self.reserve
-        if not self.is_within_share(peer, amount):
-            bound -= self.spare
-        return self.used + amount <= bound
+            needed += self.reserve
+        # Most of the time there is room for any peer, and no share has to be computed.
+        return needed + self.spare <= self.capacity or (needed <= self.capacity and self.is_within_share(peer, amount))
 
     def is_within_share(self, peer: str, amount: int, peers: int = 0) -> bool:
         """Whether the peer, with `amount` more, has no more than its share; `peers`: all, if more than use it."""
@@ -218,10 +217,12 @@ class Load:
         return len({*self._active, *self._running.of_peer, *more})
 
     def _update(self) -> None:
-        for latch, pool in ((self._running_latch, self._running), (self._bytes_latch, self._settled)):
-            # Most of the time neither bound is near, and nothing needs to be counted.
-            if latch.closed or pool.used >= latch.high:
-                latch.update(pool.fair(self._peers(self._now())))
+        # Most of the time neither bound is near, and nothing needs to be counted.
+        running, bodies = self._running_latch, self._bytes_latch
+        if running.closed or self._running.used >= running.high:
+            running.update(self._running.fair(self._peers(self._now())))
+        if bodies.closed or self._settled.used >= bodies.high:
+            bodies.update(self._settled.fair(self._peers(self._now())))
 
 
 class _Refusals:

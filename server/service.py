@@ -4,7 +4,7 @@ import asyncio
 import gc
 import signal
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, cast
 from urllib.parse import unquote
 
@@ -243,7 +243,8 @@ class Service:
     async def _handle(self, request: web.BaseRequest, routes: Routes) -> web.StreamResponse:
         connection = cast(Connection, request.protocol)
         connection.begin()
-        started = asyncio.get_running_loop().time()
+        now = asyncio.get_running_loop().time
+        started = now()
         path, _, query = request.raw_path.partition("?")
         found = routes.find(request.method, path)
         label = "other"
@@ -259,11 +260,11 @@ class Service:
                 route, tail = found
                 label = route.label
                 if tail:
-                    info = replace(info, tail=unquote(tail))
+                    info = info._replace(tail=unquote(tail))
                 response = await self._respond(request, route, info, connection.peer)
         finally:
             connection.end()
-        self._metrics.answered(label, response.status, asyncio.get_running_loop().time() - started)
+        self._metrics.answered(label, response.status, now() - started)
         sent = {"Content-Type": response.content_type, "Server": "morphisms"}
         if response.headers:
             sent.update(response.headers)
@@ -279,19 +280,23 @@ class Service:
         intake = route.intake
         if (early := intake.screen(info)) is not None:
             return early
-        is_small = self._has_small_body(request)
+        has_body = request.can_read_body
+        length = request.content_length if has_body else 0
+        # Without a length it may become any size.
+        is_small = length is not None and length <= self._limits.small_body_bytes
         is_vouched = not is_small and intake.is_vouched(info)
         preferred = is_small or is_vouched
         if route.bounded and not self._load.has_room(peer, preferred=preferred):
             return self._refuse_overloaded(info, peer)
         largest = intake.body_bytes or self._limits.body_bytes
-        if is_vouched and intake.vouched_body_bytes is not None and request.content_length is not None:
+        if is_vouched and intake.vouched_body_bytes is not None and length is not None:
             largest = intake.vouched_body_bytes
         largest = min(largest, self._limits.body_bytes)
         body = _Body(request, self._load, self._limits, largest, peer, preferred=preferred)
+        has_arrived = not has_body or request.content.is_eof()
         try:
             async with asyncio.timeout_at(info.deadline) as timeout:
-                content = await body.read()
+                content = await body.read() if has_body else b""
                 if content is Refusal.OVERLOADED:
                     return self._refuse_overloaded(info, peer)
                 if isinstance(content, Refusal):
@@ -299,7 +304,7 @@ class Service:
                 if not route.bounded:
                     return await route.handler(content, info)
                 # Other requests may have taken the last slot while this body was arriving.
-                if not self._load.has_room(peer, preferred=preferred):
+                if not has_arrived and not self._load.has_room(peer, preferred=preferred):
                     return self._refuse_overloaded(info, peer)
                 self._load.enter(peer)
                 try:
@@ -316,13 +321,6 @@ class Service:
             return self._refuse(Refusal.FAILED, info)
         finally:
             body.release()
-
-    def _has_small_body(self, request: web.BaseRequest) -> bool:
-        if not request.can_read_body:
-            return True
-        # Without a length it may become any size.
-        size = request.content_length
-        return size is not None and size <= self._limits.small_body_bytes
 
     def _refuse_overloaded(self, info: RequestInfo, peer: str) -> Response:
         self._load.refused(peer)
@@ -357,8 +355,6 @@ class _Body:
 
     async def read(self) -> bytes | Refusal:
         request = self._request
-        if not request.can_read_body:
-            return b""
         if request.headers.get("Content-Encoding", "identity") != "identity":
             return Refusal.ENCODING
         if (request.content_length or 0) > self._largest:
