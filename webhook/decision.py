@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Any, Final, Literal
+
+import msgspec
+from msgspec.structs import replace
 
 from webhook.configuration.exceptions import PolicyException
 from webhook.modes import Mode
@@ -51,8 +54,7 @@ class Covered:
         return f"[{self.violation.rule.id}] an exception covers this until {until}: {self.exception.reason}"
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(msgspec.Struct, frozen=True):
     """Everything about one request. `reason` is a short stable word: why this outcome, for logs and metrics.
 
     `violations` count; `covered` are those that an exception covers.
@@ -66,7 +68,7 @@ class Decision:
     result: dict[str, Any] | None = None
     denial: Denial | None = None
     warnings: tuple[str, ...] = ()
-    audit: dict[str, str] = field(default_factory=dict)
+    audit: dict[str, str] = {}
     violations: tuple[Violation, ...] = ()
     covered: tuple[Covered, ...] = ()
 

@@ -66,7 +66,7 @@ def _request(request: dict[str, Any], uid: str, path: str) -> Request:
         operation=_text(request.get("operation")),
         name=_text(request.get("name")),
         namespace=_text(request.get("namespace")),
-        user=User(_text(user.get("username")), tuple(_text(group) for group in user.get("groups") or ())),
+        user=User(_text(user.get("username")), tuple(map(_text, user.get("groups") or ()))),
         object=_object(request.get("object")),
         old_object=_object(request.get("oldObject")),
         dry_run=request.get("dryRun") is True,

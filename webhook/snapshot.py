@@ -71,6 +71,9 @@ class Fetched:
     workloads: tuple[Listing, ...] | None = None
 
 
+_NOT_FETCHED: Final = Fetched()
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """The cluster as last seen.
@@ -87,7 +90,7 @@ class Snapshot:
     age_seconds: float | None = None
     unlisted: Mode = Mode.ABSENT
     now: datetime | None = None
-    fetched: Fetched = field(default_factory=Fetched)
+    fetched: Fetched = _NOT_FETCHED
     templates: AcceptedTemplates | None = None
 
     def mode_of(self, namespace: str) -> Mode:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from webhook.admission.enforcement import action, enforce
 from webhook.admission.exceptions import exceptions_of_pod, split

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from webhook.admission.enforcement import enforce
 from webhook.admission.exceptions import in_force, split, workloads_of_object, workloads_of_revision

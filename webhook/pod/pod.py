@@ -72,8 +72,13 @@ class Pod:
         self.injected: Container | None = _injected(self.containers)
         """`morphisms-init`, ours or one whose author took the name; rules tell them apart."""
         knative = self.is_knative
+        platform = QUEUE_PROXY if knative else None
         self.checked: tuple[Container, ...] = tuple(
-            [each for each in self.containers if each is not self.injected and not (knative and _is_queue_proxy(each))]
+            [
+                each
+                for each in self.containers
+                if each is not self.injected and not (each.name == platform and each.group == "containers")
+            ]
         )
         """The containers that the rules check: all but ours and Knative's queue-proxy."""
         self.application: tuple[Container, ...] = tuple(
@@ -86,6 +91,8 @@ class Pod:
         after = Pod(pod, self.namespace, self.configuration, self._service, self.template, self._claims)
         after.template_is_usable = self.template_is_usable
         after.__dict__.update({name: getattr(self, name) for name in _KEPT_BY_THE_REWRITE})
+        if not self.with_scheme and not self.consumers:  # then the rewrite touches no container of the author's
+            after.__dict__["with_scheme"] = ()
         return after
 
     @property
@@ -263,7 +270,3 @@ _KEPT_BY_THE_REWRITE = ("workload", "options", "profile", "opts_in")
 def _injected(containers: tuple[Container, ...]) -> Container | None:
     found = [each for each in containers if each.name == layout.CONTAINER and each.group == "initContainers"]
     return found[0] if len(found) == 1 else None
-
-
-def _is_queue_proxy(container: Container) -> bool:
-    return container.name == QUEUE_PROXY and container.group == "containers"

@@ -63,6 +63,8 @@ def _place(pod: Pod, others: list[dict[str, Any]]) -> int:
     `morphisms-init` comes first, while the network is still the pod's own.
     """
     place = 0
+    if not others:
+        return place
     for index, container in enumerate(others):
         if is_native_proxy(container):
             place = index + 1

@@ -99,7 +99,7 @@ def warnings_of(pod: Pod) -> Iterator[str]:
 
 def _missing(pod: Pod) -> Iterator[tuple[Mesh, str, list[str]]]:
     """(mesh, annotation, ports that it lacks) of each mesh in the pod."""
-    names = _CONTAINERS.intersection([each.name for each in pod.containers])
+    names = {each.name for each in pod.containers if each.name in _CONTAINERS}
     if not names:
         return
     for mesh in MESHES:

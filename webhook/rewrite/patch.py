@@ -52,10 +52,11 @@ class Patch:
         if not present:
             self.add(path, list(missing))
             return
-        first = (*path, len(present))
-        self._parent(first).extend(missing)
-        for offset, element in enumerate(missing):
-            self._record("add", (*path, len(present) + offset) if offset else first, element)
+        self._parent((*path, len(present))).extend(missing)
+        self.parts[path[:2]] = None
+        base = pointer(path)
+        for index, element in enumerate(missing, len(present)):
+            self.operations.append({"op": "add", "path": f"{base}/{index}", "value": element})
 
     def annotate(self, base: tuple[Step, ...], key: str, value: str) -> None:
         """Set an annotation of the object at `base` (the empty path: the whole object)."""

@@ -24,7 +24,10 @@ def check(subject: Subject) -> Iterator[FieldMessage]:
         if not given and not term.get("matchFields"):
             continue  # matches no node
         for requirement in profile.requirements:
-            if not any(requirement.implied_by(expression) for expression in given):
+            for expression in given:
+                if requirement.implied_by(expression):
+                    break
+            else:
                 yield (
                     f"{_FIELD}[{index}]",
                     f"add {_expression(requirement)} to this term: terms are alternatives, so each needs it",
