@@ -18,17 +18,17 @@ from tests.cluster.knative import NAMESPACE as KNATIVE_NAMESPACE
 from tests.node import images, knative, names, programs, project_images
 from tests.node.cluster import NodeCluster
 from tests.node.images import Image
-from tests.node.morphisms import Morphisms, make_openbao_image
+from tests.node.morphisms import KMS_NAMESPACE, Morphisms, make_openbao_image
 from tests.node.programs import APPLICATION, PAUSE
 from tests.node.sandbox import Sandbox
 
 SERVICES: Final = (
     *("shop/payments", "desk/forgotten", "desk/many", "desk/kept"),
-    *("story/everything", "story/several", "story/scaled", "story/split", "story/rotated"),
+    *("story/everything", "story/several", "story/scaled", "story/split", "story/rotated", "story-of-root/userless"),
     *("failing/sealed", "failing/memory", "failing/killed", "failing/restarted", "failing/absent", "failing/swallowed"),
     *("attack/victim", "attack/second"),
     *("mesh-before/init-container", "mesh-before/cni", "mesh-after/init-container", "mesh-after/cni"),
-    *("placed/scaled", "placed/waiting", "pressed/eater"),
+    *("placed/scaled", "placed/waiting", "pressed/eater", "guest/volumes"),
     *("bench/init", "bench/sidecar", "bench/wrapped", "soak/init", "soak/sidecar", "soak/wrapped"),
 )
 """NAMESPACE/SERVICE that the verifier knows from the start."""
@@ -52,13 +52,16 @@ class Answer:
 
 
 class Stack:
-    """Running from `up` on."""
+    """Running from `up` on. `application` is an image with a user of its own, `userless` the same without one."""
 
-    def __init__(self, sandbox: Sandbox, cluster: NodeCluster, morphisms: Morphisms, application: Image) -> None:
+    def __init__(
+        self, sandbox: Sandbox, cluster: NodeCluster, morphisms: Morphisms, application: Image, userless: Image
+    ) -> None:
         self.sandbox = sandbox
         self.cluster = cluster
         self.morphisms = morphisms
         self.application = application
+        self.userless = userless
 
     @property
     def admin(self) -> Client:
@@ -121,6 +124,18 @@ class Stack:
             connection.close()
         return Answer(answer.status, body, time.monotonic() - started)
 
+    @contextlib.contextmanager
+    def without_verifier(self) -> Iterator[None]:
+        """Packets of pods to the verifier vanish, in the node's own network alone: nothing refuses, nothing answers."""
+        path = f"/api/v1/namespaces/{KMS_NAMESPACE}/pods"
+        (verifier,) = self.admin.items(path, labelSelector="app.kubernetes.io/component=verifier")
+        rule = ("FORWARD", "-d", str(verifier["status"]["podIP"]), "-j", "DROP")
+        self.sandbox.run("iptables", "-w", "-I", *rule)
+        try:
+            yield
+        finally:
+            self.sandbox.run("iptables", "-w", "-D", *rule)
+
     def ask(self, pod: Object, port: int = 8080) -> dict[str, Any]:
         """What the application in a container of the pod answers at the pod's own address."""
         with self.sandbox.connect(pod["status"]["podIP"], port) as plain:
@@ -166,9 +181,10 @@ def _up(sandbox: Sandbox, built: Path, report: Report, started: float) -> Stack:
         dns, openbao = names.make_image(folder), make_openbao_image(folder)
         program = Path(binary(APPLICATION, "application"))
         application = images.of_programs("application", {"/application": program}, folder / "application.tar")
+        userless = images.of_programs("userless", {"/application": program}, folder / "userless.tar", user="")
         starting.result()
     took("node")
-    cluster.load([pause, dns, application, openbao, *serving.values(), *own.values()])
+    cluster.load([pause, dns, application, userless, openbao, *serving.values(), *own.values()])
     took("images loaded")
     names.install(cluster, dns)
     knative.install(cluster, serving)
@@ -178,7 +194,7 @@ def _up(sandbox: Sandbox, built: Path, report: Report, started: float) -> Stack:
     took("Knative")
     morphisms.wait()
     took("Morphisms, OpenBao and verifier (evidence: simulated)")
-    return Stack(sandbox, cluster, morphisms, application)
+    return Stack(sandbox, cluster, morphisms, application, userless)
 
 
 @contextlib.contextmanager

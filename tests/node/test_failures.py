@@ -19,7 +19,7 @@ import pytest
 
 from plan.layout import PLAN_VARIABLE
 from tests.cluster.client import Object
-from tests.node.morphisms import KMS_NAMESPACE, WEBHOOK_NAMESPACE
+from tests.node.morphisms import WEBHOOK_NAMESPACE
 from tests.node.services import digest, service
 from tests.node.stack import Stack, initial_end
 from tests.support.shown import Report
@@ -120,7 +120,7 @@ def test_a_sealed_vault_is_named_and_waited_for(failing: Stack, report: Report) 
 
 def test_a_verifier_that_swallows_packets_is_tried_again_and_named(failing: Stack, report: Report) -> None:
     """As a NetworkPolicy does, or a firewall: nothing refuses, nothing answers."""
-    with _dropped(failing, _verifier(failing)):
+    with failing.without_verifier():
         _apply(failing, "swallowed")
         # A line per try. A try that nothing bounds would take the whole deadline, so there would be none.
         until(lambda: _tries(failing, "swallowed") > 3, _PATIENCE_SECONDS)
@@ -259,24 +259,6 @@ def _file(failing: Stack, revision: str) -> str:
 def _restarts(failing: Stack, pod: Object) -> dict[str, int]:
     now = failing.admin.get(f"{_PODS}/{pod['metadata']['name']}")
     return {status["name"]: status["restartCount"] for status in now["status"]["containerStatuses"]}
-
-
-def _verifier(failing: Stack) -> str:
-    """The address of its one pod."""
-    path = f"/api/v1/namespaces/{KMS_NAMESPACE}/pods"
-    (verifier,) = failing.admin.items(path, labelSelector="app.kubernetes.io/component=verifier")
-    return str(verifier["status"]["podIP"])
-
-
-@contextlib.contextmanager
-def _dropped(failing: Stack, address: str) -> Iterator[None]:
-    """Packets of pods to this address vanish, in the node's own network alone."""
-    rule = ("FORWARD", "-d", address, "-j", "DROP")
-    failing.sandbox.run("iptables", "-w", "-I", *rule)
-    try:
-        yield
-    finally:
-        failing.sandbox.run("iptables", "-w", "-D", *rule)
 
 
 def _tries(failing: Stack, name: str) -> int:
