@@ -21,6 +21,7 @@ from tests.support.until import until
 pytestmark = [pytest.mark.node, pytest.mark.slow]
 
 NAMESPACE = "story"
+_OF_ROOT = "story-of-root"
 _HOME = f"knative/cluster/{NAMESPACE}"
 _PATIENCE_SECONDS = 600.0
 _PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
@@ -49,6 +50,28 @@ def test_a_template_and_every_key_of_a_secret(story: Stack) -> None:
     assert answer.status == 200, answer.body
     assert answer.content["files"] == {"/morphisms/secrets/dsn": digest("postgres://ada:of <everything>@db")}
     assert answer.content["variables"] == {"FIRST": digest("one"), "SECOND": digest("two & three")}
+
+
+def test_an_image_without_a_user_reads_its_secrets_as_root(stack: Stack) -> None:
+    """In a namespace that lets pods run as root, unlike the others here."""
+    stack.namespace(_OF_ROOT, {"morphisms.dev/mode": "inject"})
+    stack.morphisms.write_secret(f"knative/cluster/{_OF_ROOT}/userless/db", password="of root")
+    made = service(
+        stack.userless.pinned,
+        f"{_OF_ROOT}/userless",
+        {"morphisms.dev/secret-db": "~/db#password"},
+        command=["/application"],
+        env={"FILES": "/morphisms/secrets/db", "A": "vault:~/db#password", "VARIABLES": "A"},
+        securityContext={key: value for key, value in RESTRICTED.items() if key != "runAsNonRoot"},
+    )
+    stack.apply(made)
+    pod = stack.ready_pod(_OF_ROOT, "userless", seconds=_PATIENCE_SECONDS)
+    answer = stack.ask(pod)
+    assert answer["user"] == 0
+    assert (answer["files"], answer["variables"]) == (
+        {"/morphisms/secrets/db": digest("of root")},
+        {"A": digest("of root")},
+    )
 
 
 def test_of_several_containers_each_gets_what_it_names(story: Stack) -> None:
