@@ -53,15 +53,30 @@ class Container:
         self.name: str = spec["name"]
         self._folder = folder
         root = _make_root(spec, image, folder, around)
-        command = [*_identity(spec, image, around), *_command(spec, image)]
+        self._enter = [_program("chroot"), str(root), *_identity(spec, image, around)]
+        self._environment = environment(spec, around.pod)
         with (folder / "stdout").open("wb") as stdout, (folder / "stderr").open("wb") as stderr:
             self.process = subprocess.Popen(  # noqa: S603 - what the pod says
-                [_program("chroot"), str(root), *command],
+                [*self._enter, *_command(spec, image)],
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,
-                env=environment(spec, around.pod),
+                env=self._environment,
             )
+
+    def run(self, command: list[str], seconds: float) -> int:
+        """Run another command in the container; its exit code. Raises subprocess.TimeoutExpired."""
+        nothing = subprocess.DEVNULL
+        done = subprocess.run(  # noqa: S603 - what the pod says
+            [*self._enter, *command],
+            stdin=nothing,
+            stdout=nothing,
+            stderr=nothing,
+            env=self._environment,
+            timeout=seconds,
+            check=False,
+        )
+        return done.returncode
 
     def wait(self, seconds: float) -> Ended:
         """Wait for it to exit. Raises subprocess.TimeoutExpired."""

@@ -1,9 +1,9 @@
 """A small kubelet: runs one pod's containers as processes, once, in a kubelet's order. `python -m demo.kubelet`
 
 Runs inside the pod's mount namespace, so that its mounts and memory volumes end with it: init containers one by one,
-each to its end; native sidecars among them up to their startup probe; then the containers; then the sidecars are
-stopped in reverse order. The pod and what the node has come as JSON on stdin, what happened goes as JSON to stdout.
-What it has not got is named, never passed over: see `not_applied`.
+each to its end; native sidecars among them up to the end of their hook and their startup probe; then the containers;
+then the sidecars are stopped in reverse order. The pod and what the node has come as JSON on stdin, what happened goes
+as JSON to stdout. What it has not got is named, never passed over: see `not_applied`.
 """
 
 from __future__ import annotations
@@ -60,6 +60,7 @@ def run_pod(job: dict[str, Any]) -> list[Ended]:
             container = _start(spec, job, around)
             running.append(container)
             if spec.get("restartPolicy") == "Always":
+                _run_hook(spec, container, deadline)
                 _await_startup(spec, container, deadline)
                 continue
             ended.append(container.wait(deadline - time.monotonic()))
@@ -104,6 +105,13 @@ def _start(spec: dict[str, Any], job: dict[str, Any], around: Surroundings) -> C
         raise UnsupportedError(f"no image {spec['image']} on this machine")
     image = Image.from_dict(job["images"][spec["image"]])
     return Container(spec, image, Path(job["folder"]) / "containers" / spec["name"], around)
+
+
+def _run_hook(spec: dict[str, Any], container: Container, deadline: float) -> None:
+    """Nothing starts before the hook after a native sidecar's start has ended."""
+    hook = ((spec.get("lifecycle") or {}).get("postStart") or {}).get("exec")
+    if hook is not None and container.run(hook["command"], deadline - time.monotonic()) != 0:
+        raise UnsupportedError(f"the hook after the start of {container.name} failed, and nothing is retried here")
 
 
 def _await_startup(spec: dict[str, Any], container: Container, deadline: float) -> None:

@@ -25,3 +25,5 @@ TOKEN_PATH: Final = "/morphisms/token"
 TOKEN_FILE: Final = "token"
 TOKEN_SECONDS: Final = 600
 EXEC_HELPER: Final = "/morphisms/run/exec"
+# In the sidecar's image.
+IMAGE_EXEC_HELPER: Final = "/usr/libexec/morphisms/exec"

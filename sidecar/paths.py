@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from plan.layout import HEALTH_PORT, RUN_PATH, SECRETS_PATH, TOKEN_FILE, TOKEN_PATH
+from plan.layout import HEALTH_PORT, IMAGE_EXEC_HELPER, RUN_PATH, SECRETS_PATH, TOKEN_FILE, TOKEN_PATH
 
 
 class PodPaths(NamedTuple):
@@ -18,7 +18,7 @@ class PodPaths(NamedTuple):
     secrets: Path = Path(SECRETS_PATH)
     run: Path = Path(RUN_PATH)
     token: Path = Path(TOKEN_PATH) / TOKEN_FILE
-    helper: Path = Path("/usr/libexec/morphisms/exec")
+    helper: Path = Path(IMAGE_EXEC_HELPER)
     termination_log: Path = Path("/dev/termination-log")
     health: tuple[str, int] = ("::", HEALTH_PORT)
     reread_seconds: float = 300.0

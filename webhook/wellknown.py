@@ -9,11 +9,14 @@ MODE_LABEL: Final = "morphisms.dev/mode"
 STATUS: Final = "morphisms.dev/status"
 # Before a digest (hex), in annotations.
 DIGEST_PREFIX: Final = "sha256:"
-# What the webhook puts into the plan, which the sidecar's image has to understand: 2 has `expand`, 1 had not.
-# Measured pods and container templates of the former version stay valid for two releases.
-INJECTOR_VERSION: Final = 2
+# What the webhook puts into a pod, which the sidecar's image has to understand: 2 has `expand` in the plan and may have
+# `verifier.attest`; 3 may start the application by a hook, `exec --install`. Measured pods and container templates of
+# former versions stay valid for two releases.
+INJECTOR_VERSION: Final = 3
+ATTEST_INJECTOR_VERSION: Final = 2
+# Of a release that knew no container templates.
 FORMER_INJECTOR_VERSION: Final = 1
-SUPPORTED_INJECTOR_VERSIONS: Final = frozenset({FORMER_INJECTOR_VERSION, INJECTOR_VERSION})
+SUPPORTED_INJECTOR_VERSIONS: Final = frozenset(range(FORMER_INJECTOR_VERSION, INJECTOR_VERSION + 1))
 
 # The key server's: the verifier and its OpenBao in one guest. manifests/overlays/kms-in-guests has the same names.
 KMS_NAMESPACE: Final = "morphisms-kms"

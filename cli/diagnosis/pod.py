@@ -60,7 +60,7 @@ def examine(
         yield Line("injection", State.OK, f"the pod has {CONTAINER}; its namespace has {_named(mode)}", _MODES)
     yield from _scheduling(status)
     if init is not None:
-        yield from _init(pod, status)
+        yield from _init(pod, init, status)
     yield from _helpers(status)
     yield from _events(events)
 
@@ -105,11 +105,13 @@ def _scheduling(status: Mapping[str, Any]) -> Iterator[Line]:
             yield Line("scheduling", State.FAILED, f"no node takes the pod: {words}", "docs/install.md")
 
 
-def _init(pod: Mapping[str, Any], status: Mapping[str, Any]) -> Iterator[Line]:
+def _init(pod: Mapping[str, Any], container: Mapping[str, Any], status: Mapping[str, Any]) -> Iterator[Line]:
     found = next((each for each in mappings(status.get("initContainerStatuses")) if _is_ours(each)), {})
     trouble = trouble_of_pod(pod)
     if trouble is None:
-        yield _without_trouble(mapping(found.get("state")), bool(found.get("started")))
+        # With a startup probe "started" means published. Behind a hook the application says it, by being ready.
+        says = _is_ready(status) if "lifecycle" in container else bool(found.get("started"))
+        yield _without_trouble(mapping(found.get("state")), says)
         return
     yield Line("init", State.FAILED, f"[{trouble.code}] {trouble.message}", _REASONS)
     code = _exit_code(found)
@@ -129,9 +131,15 @@ def _exit_code(status: Mapping[str, Any]) -> int | None:
     return None
 
 
-def _without_trouble(state: Mapping[str, Any], started: bool) -> Line:
+def _is_ready(status: Mapping[str, Any]) -> bool:
+    return any(
+        each.get("type") == "Ready" and each.get("status") == "True" for each in mappings(status.get("conditions"))
+    )
+
+
+def _without_trouble(state: Mapping[str, Any], published: bool) -> Line:
     ended = mapping(state.get("terminated"))
-    if ended.get("exitCode") == 0 or (started and "running" in state):
+    if ended.get("exitCode") == 0 or (published and "running" in state):
         return Line("init", State.OK, f"{CONTAINER} has published the pod's secrets", _PAGE)
     words = "runs, and has not published yet" if "running" in state else "has not run yet"
     why = _short(mapping(state.get("waiting")).get("reason"))

@@ -139,7 +139,7 @@ def test_our_additions_are_readable(story: str) -> None:
         "audience: morphisms-verifier",
     ):
         assert line in added
-    assert any('morphisms.dev/status: \'{"injector":2,"template":"sha256:' in line for line in added)
+    assert any('morphisms.dev/status: \'{"injector":3,"template":"sha256:' in line for line in added)
 
 
 def test_a_moved_reference_is_readable_and_the_authors_text_around_it_is_not(story: str) -> None:

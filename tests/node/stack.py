@@ -26,6 +26,7 @@ SERVICES: Final = (
     *("shop/payments", "desk/forgotten", "desk/many", "desk/kept"),
     *("story/everything", "story/several", "story/scaled", "story/split", "story/rotated", "story-of-root/userless"),
     *("failing/sealed", "failing/memory", "failing/killed", "failing/restarted", "failing/absent", "failing/swallowed"),
+    "failing/waiting",
     *("attack/victim", "attack/second"),
     *("mesh-before/init-container", "mesh-before/cni", "mesh-after/init-container", "mesh-after/cni"),
     *("placed/scaled", "placed/waiting", "pressed/eater", "guest/volumes"),

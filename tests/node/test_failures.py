@@ -17,8 +17,9 @@ from typing import Any
 
 import pytest
 
-from plan.layout import PLAN_VARIABLE
+from plan.layout import EXEC_HELPER, PLAN_VARIABLE
 from tests.cluster.client import Object
+from tests.cluster.conditions import holds
 from tests.node.morphisms import WEBHOOK_NAMESPACE
 from tests.node.services import digest, service
 from tests.node.stack import Stack, initial_end
@@ -174,6 +175,39 @@ def test_a_sidecar_that_is_killed_comes_back_beside_the_running_application(fail
     assert _restarts(failing, resident) == {"user-container": 0, "queue-proxy": 0}
 
 
+def test_an_application_waits_in_its_helper_while_its_secret_is_missing(failing: Stack) -> None:
+    """It starts by hook: it runs, is not ready, and the Service says why. No restart of it is needed afterwards."""
+    failing.apply(_by_hook(failing, "waiting"))
+    assert "[secret-missing, " in _told(failing, "waiting")
+    assert f"{_HOME}/waiting/db" in _described(failing, "waiting", "secret-missing")
+    (pod,) = failing.pods(NAMESPACE, "waiting")
+    (init,) = pod["spec"]["initContainers"]
+    assert ("lifecycle" in init, "startupProbe" in init) == (True, False)
+    until(lambda: bool(_processes(failing, pod, EXEC_HELPER)), _PATIENCE_SECONDS)
+    assert not holds(failing.admin.get(f"{_PODS}/{pod['metadata']['name']}"))
+    failing.morphisms.write_secret(f"{_HOME}/waiting/db", password="of waiting")
+    ready = failing.ready_pod(NAMESPACE, "waiting", seconds=_PATIENCE_SECONDS)
+    assert ready["metadata"]["uid"] == pod["metadata"]["uid"]
+    assert _restarts(failing, pod) == {"user-container": 0, "queue-proxy": 0}
+    assert failing.ask(pod)["variables"] == {"DB": digest("of waiting")}
+    assert _processes(failing, pod, EXEC_HELPER) == []
+
+
+def test_what_the_hook_installed_is_there_for_each_restart(failing: Stack) -> None:
+    """Of `morphisms-init`, whose hook runs anew, and then of the application."""
+    pod = failing.ready_pod(NAMESPACE, "waiting", seconds=_PATIENCE_SECONDS)
+    for name, kind in (("morphisms-init", "initContainerStatuses"), ("/application", "containerStatuses")):
+        for pid in _processes(failing, pod, name):
+            os.kill(pid, signal.SIGKILL)
+
+        def back(pods: list[Object], kind: str = kind) -> bool:
+            (now,) = [each for each in pods if each["metadata"]["uid"] == pod["metadata"]["uid"]]
+            return any(each["restartCount"] > 0 and each["ready"] for each in now["status"][kind])
+
+        failing.admin.until(_PODS, back, seconds=_PATIENCE_SECONDS)
+    assert failing.ask(pod)["variables"] == {"DB": digest("of waiting")}
+
+
 def test_kubelet_and_containerd_are_restarted_and_pods_go_on(failing: Stack, resident: Object) -> None:
     failing.cluster.node.restart_daemons()
     _apply(failing, "restarted")
@@ -210,6 +244,14 @@ def _apply(
     failing.apply(
         service(failing.application.pinned, f"{NAMESPACE}/{name}", written, env={"FILES": _FILE}, resources=limits)
     )
+
+
+def _by_hook(failing: Stack, name: str) -> Object:
+    """A Service whose only container has a secret as a variable, and no file."""
+    annotations = {"morphisms.dev/agent": "sidecar", "autoscaling.knative.dev/min-scale": "1"}
+    env = {"DB": "vault:~/db#password", "VARIABLES": "DB"}
+    image = failing.application.pinned
+    return service(image, f"{NAMESPACE}/{name}", annotations, env=env, command=["/application"])
 
 
 def _ended(failing: Stack, name: str, namespace: str = NAMESPACE) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
@@ -20,6 +20,9 @@ from server.yaml.fields import ClusterName
 from webhook.configuration.profiles import Profile, ProfileEvidence
 from webhook.configuration.section import Section
 from webhook.configuration.sections import Sidecar, Vault, Verifier
+
+# The first with the hook.
+_HOOK_INJECTOR_VERSION: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,10 +128,27 @@ class ContainerTemplate(Section):
             ],
         }
 
+    @property
+    def may_hook(self) -> bool:
+        """Whether the sidecar's image has the hook's program, and the guests take a command from the kubelet."""
+        return self.injector >= _HOOK_INJECTOR_VERSION and self.sidecar.postStartExec is not False
+
     @cached_property
-    def probes(self) -> dict[str, Any]:
-        """The native sidecar's probes."""
+    def probed(self) -> dict[str, Any]:
+        """The native sidecar's probes; the startup probe holds back what starts later until everything is published."""
         return _probes(self.sidecar.deadlineSeconds)
+
+    @cached_property
+    def hooked(self) -> dict[str, Any]:
+        """The same without a startup probe. What starts later finds the exec helper, which waits for the rest.
+
+        The kubelet starts no later container before the hook has ended, and stops this one if the hook fails.
+        """
+        command = [layout.IMAGE_EXEC_HELPER, "--install"]
+        return {
+            "lifecycle": {"postStart": {"exec": {"command": command}}},
+            "livenessProbe": self.probed["livenessProbe"],
+        }
 
     def endpoints(self, profile: Profile) -> Endpoints:
         """The plan's endpoints, which are the same for every pod of the profile.

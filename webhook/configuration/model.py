@@ -27,7 +27,13 @@ from webhook.configuration.sections import (
     Verifier,
 )
 from webhook.policy_version import FIRST, is_known, known
-from webhook.wellknown import FORMER_INJECTOR_VERSION, INJECTOR_VERSION, KMS_NAMESPACE, KMS_PROFILE
+from webhook.wellknown import (
+    ATTEST_INJECTOR_VERSION,
+    FORMER_INJECTOR_VERSION,
+    INJECTOR_VERSION,
+    KMS_NAMESPACE,
+    KMS_PROFILE,
+)
 
 
 class Configuration(Section):
@@ -148,8 +154,8 @@ class Configuration(Section):
         if not self.sidecar.is_said_to_read_attest:
             raise PydanticCustomError(
                 "attest_unread",
-                f"verifier.attest: nothing says that sidecar.image reads it; state sidecar.injector: {INJECTOR_VERSION}"
-                " for an image of this release",
+                "verifier.attest: nothing says that sidecar.image reads it; state sidecar.injector:"
+                f" {ATTEST_INJECTOR_VERSION} or more for an image that does",
             )
         usable = {self.defaultProfile, *(name for entry in self.namespaces.values() for name in entry.profiles)}
         usable.update(entry.profile for entry in self.namespaces.values() if entry.profile is not None)

@@ -15,7 +15,7 @@ from server.yaml.fields import CertificatesText, HttpsUrl
 from webhook.configuration.section import Section
 from webhook.modes import Action, Mode
 from webhook.quantity import amount_of
-from webhook.wellknown import INJECTOR_VERSION
+from webhook.wellknown import ATTEST_INJECTOR_VERSION
 
 
 def _quantity(text: str) -> str:
@@ -55,10 +55,16 @@ class Sidecar(Section):
     """The injected container."""
 
     image: str = Field(f"morphisms/sidecar:{VERSION}", description="pin it by digest: Knative does not resolve its tag")
-    injector: Literal[1, 2] | None = Field(
+    injector: Literal[1, 2, 3] | None = Field(
         None,
-        description="version of the plan that the image understands; left out: the newest, or the one in force while"
-        " nothing else changes; verifier.attest needs 2, named where the image is not the default",
+        description="version of what is injected that the image understands; left out: the newest, or the one in force"
+        " while nothing else changes; verifier.attest needs 2, named where the image is not the default; the quicker"
+        " start needs 3",
+    )
+    postStartExec: bool | None = Field(
+        None,
+        description="false: the guests' agent policy lets a kubelet run no command in them (ExecProcessRequest), as"
+        " Kata's allow-all-except-exec-process.rego; then a startup probe delays every application. Left out: true",
     )
     imagePullPolicy: Literal["Always", "IfNotPresent", "Never"] = Field("IfNotPresent", description="as in Kubernetes")
     imagePullSecrets: tuple[str, ...] = Field((), description="added to the pod; they must exist in its namespace")
@@ -87,7 +93,7 @@ class Sidecar(Section):
         A sidecar that does not read it refuses the whole plan, so no pod would start.
         """
         default = type(self).model_fields["image"].default
-        return self.injector == INJECTOR_VERSION or (self.injector is None and self.image == default)
+        return (self.injector or 0) >= ATTEST_INJECTOR_VERSION or (self.injector is None and self.image == default)
 
 
 class Verifier(Section):

@@ -12,6 +12,7 @@ from webhook.configuration.profiles import Profile
 from webhook.pod.plan_cache import plan_text
 from webhook.pod.pod import Pod
 from webhook.quantity import same_amount
+from webhook.rewrite.hook import starts_by_hook
 from webhook.rewrite.patch import Patch
 from webhook.rewrite.plan import make_plan
 from webhook.rewrite.pod_resources import has_pod_resources, raise_pod_resources
@@ -94,7 +95,7 @@ def sidecar_container(pod: Pod, profile: Profile) -> dict[str, Any]:
     }
     if pod.options.agent == "sidecar":
         container["restartPolicy"] = "Always"
-        container.update(template.probes)
+        container.update(template.hooked if starts_by_hook(pod) else template.probed)
     return container
 
 

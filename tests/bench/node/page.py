@@ -55,7 +55,8 @@ shows that it has its secret. Times are the API server's audit log's (microsecon
 container logs' (nanoseconds), all of one machine's clock; pod conditions, which have whole seconds, are not used. An
 agent's line is timed when containerd has read it. The kubelet notices the end of an init container when it looks at all
 containers, once a second, and probes a native sidecar one, two … seconds after it took the pod up; so single starts
-spread over a second whatever runs in them, and the rounds begin at evenly spread moments of a second.
+spread over a second whatever runs in them, and the rounds begin at evenly spread moments of a second. Where a hook
+stands for the probe (a Service with a variable), the application's container starts meanwhile and waits in its helper.
 `bao agent` stands for Vault Agent Injector's container; the Injector's own webhook is not run."""
 _ADDED: Final = """\
 To the Service as it is, beyond the image pull: *added* is the difference of the medians. Of the difference of the

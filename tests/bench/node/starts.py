@@ -17,7 +17,11 @@ PHASES: Final[Mapping[str, tuple[str, str, str]]] = {
     "agent": ("sandbox", "running", "until the agent's first line: its container, and its program's start"),
     "attest": ("running", "attested", "until it has a Vault token, by attestation or by Kubernetes authentication"),
     "vault": ("attested", "published", "until the secret is read from Vault and published"),
-    "application": ("published", f"started {APPLICATION}", "until the application's container has started"),
+    "application": (
+        "published",
+        f"started {APPLICATION}",
+        "until the application's container has started; negative where it had before",
+    ),
     "ready": (f"started {APPLICATION}", "ready", "until the pod is stored as ready"),
 }
 """Each phase's two moments and what it is. Without an agent the application follows the sandbox at once."""

@@ -203,3 +203,12 @@ def test_without_nodes_and_classes_the_installation_is_not_known(run: Run) -> No
     cluster.forbidden.add("/api/v1/nodes")
     done = run(cluster, "doctor")
     assert (done.code, "not read: nodes: the API server answers 403" in done.out) == (1, True)
+
+
+def test_behind_a_hook_a_pod_that_is_not_ready_is_not_called_published(run: Run) -> None:
+    """Without a startup probe the kubelet counts the container as started when it runs."""
+    running = {"initContainerStatuses": [{"name": "morphisms-init", "started": True, "state": {"running": {}}}]}
+    for ready_now, state in (("False", "not-evaluated"), ("True", "ok")):
+        pod = _pod({**running, "conditions": [{"type": "Ready", "status": ready_now}]})
+        pod["spec"]["initContainers"][0]["lifecycle"] = {"postStart": {"exec": {"command": ["x"]}}}
+        assert [each for each, _ in _lines(_ask(run, _cluster(pod)), "init")] == [state]

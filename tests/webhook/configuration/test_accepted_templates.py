@@ -53,7 +53,7 @@ def test_a_template_is_addressed_by_its_canonical_text() -> None:
     assert template.text == json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     assert template.digest == hashlib.sha256(template.text.encode()).hexdigest()
     assert ContainerTemplate.model_validate(content) == template
-    assert content["sidecar"]["injector"] == 2
+    assert content["sidecar"]["injector"] == 3
 
 
 def test_rules_and_exceptions_are_no_part_of_it() -> None:

@@ -61,7 +61,7 @@ def test_a_container_template_that_is_stored_is_read_back_the_same(attest: dict[
     assert read.text == template.text
     assert read.verifier.attest is not None
     assert read.verifier.attest.plain() == configured(attest).verifier.attest.plain()  # type: ignore[union-attr]
-    assert template.with_injector(1).with_injector(2).text == template.text
+    assert template.with_injector(1).with_injector(3).text == template.text
 
 
 def test_a_container_template_without_it_does_not_name_it() -> None:
@@ -77,6 +77,7 @@ def test_a_container_template_without_it_does_not_name_it() -> None:
         ({"image": "registry.example/sidecar@sha256:" + "0" * 64, "injector": 2}, True),
         ({"injector": 1}, False),
         ({"injector": 2}, True),
+        ({"injector": 3}, True),
     ],
 )
 def test_a_demand_that_the_image_may_not_read_does_not_load(sidecar: dict[str, Any], loads: bool) -> None:

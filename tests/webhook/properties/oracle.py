@@ -19,6 +19,7 @@ Json = dict[str, Any]
 
 _INIT = "morphisms-init"
 _HELPER = "/morphisms/run/exec"
+_HOOK = {"postStart": {"exec": {"command": ["/usr/libexec/morphisms/exec", "--install"]}}}
 _READ_ONLY = {"morphisms-secrets": "/morphisms/secrets", "morphisms-run": "/morphisms/run"}
 _MESH = ("istio-proxy", "linkerd-proxy")
 # Never the author's application: other webhooks add the first, people write the second beside theirs.
@@ -336,15 +337,18 @@ def _init_container(pod: Json, plan: Plan, options: dict[str, str], world: World
         yield "init security context"
     if [each["name"] for each in container["env"]] != ["MORPHISMS_PLAN"]:
         yield "init env"
-    if any(container.get(member) for member in ("command", "args", "envFrom", "lifecycle", "volumeDevices")):
+    if any(container.get(member) for member in ("command", "args", "envFrom", "volumeDevices")):
         yield "init runs something else"
+    hooked = _starts_by_hook(pod, plan, options)
+    if container.get("lifecycle") != (_HOOK if hooked else None):
+        yield "init's hook"
     mounts = [
         (each["name"], each["mountPath"]) for each in container["volumeMounts"] if each["mountPath"] != _SERVICE_ACCOUNT
     ]
     if mounts != [*_READ_ONLY.items(), ("morphisms-token", "/morphisms/token")]:
         yield "init mounts"
     stays = options.get("agent") == "sidecar"
-    if (container.get("restartPolicy") == "Always") != stays or ("startupProbe" in container) != stays:
+    if (container.get("restartPolicy") == "Always") != stays or ("startupProbe" in container) != (stays and not hooked):
         yield "init or sidecar"
     if any(_mounts(each).keys() & _READ_ONLY.keys() for each in inits[:place]):
         yield "init after a consumer"
@@ -354,6 +358,23 @@ def _init_container(pod: Json, plan: Plan, options: dict[str, str], world: World
         name for amounts in container["resources"].values() for name in amounts
     } - {"cpu", "memory", "ephemeral-storage"}:
         yield "a device for init"
+
+
+def _starts_by_hook(pod: Json, plan: Plan, options: dict[str, str]) -> bool:
+    """Nothing of the author's runs before the secrets are there, and queue-proxy alone says when the pod is ready."""
+    spec, metadata = pod["spec"], pod["metadata"]
+    if options.get("agent") != "sidecar" or "template" in options:
+        return False
+    if any(key.endswith("cc_init_data") for key in metadata.get("annotations") or {}):
+        return False
+    others = [each for each in (*(spec.get("initContainers") or []), *spec["containers"]) if each["name"] != _INIT]
+    if "serving.knative.dev/revision" not in (metadata.get("labels") or {}):
+        return False
+    behind = [each for each in spec["containers"] if each["name"] == "queue-proxy"]
+    waiting = {each.container for each in plan.env} | {each.container for each in plan.env_from}
+    return bool(behind) and all(
+        each in behind or (each["name"] in waiting and (each.get("command") or [""])[0] == _HELPER) for each in others
+    )
 
 
 def _plan(

@@ -40,6 +40,8 @@ _CHANGES: dict[str, Json] = {
     "prefix": {"vault": {"prefix": "secret/elsewhere"}},
     "cluster": {"cluster": "renamed"},
     "former injector": {"sidecar": {"injector": 1}},
+    "injector before the hook": {"sidecar": {"injector": 2}},
+    "no hook": {"sidecar": {"postStartExec": False}},
 }
 
 changes = st.sampled_from(sorted(_CHANGES))
