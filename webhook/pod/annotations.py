@@ -221,6 +221,8 @@ class _Reader:
                 secret = self._secret(key, name)
                 if secret is not None:
                     secrets.append(secret)
+        if not secrets:
+            return ()
         written = Counter(secret.file for secret in secrets)
         folders = {str(folder) for secret in secrets for folder in PurePosixPath(secret.file).parents}
         for secret in secrets:

@@ -170,11 +170,16 @@ def _variable(container: str, name: str, value: str, secret_prefix: SecretPrefix
 
 def _given_twice(container: Container, names: set[str]) -> list[tuple[str, str]]:
     """Variables given twice, one of them a reference: injection would change which of the two wins."""
-    given = Counter([each["name"] for each in container.object.get("env") or () if each["name"] in names])
+    if not names:
+        return []
+    given = [each["name"] for each in container.object.get("env") or () if each["name"] in names]
+    if len(given) == len(names):
+        return []
+    times = Counter(given)
     return [
         (f"{container.field}.env", f"env {display_name(name)} of container {container.label} is given twice; keep one")
         for name in sorted(names)
-        if given[name] > 1
+        if times[name] > 1
     ]
 
 
