@@ -3,11 +3,14 @@
 The server's own stages are differences: of a request without TLS, one with TLS, one that carries a review, and one on a
 connection of its own. Each is the server's processor time (/proc/PID/task/*/schedstat), which other programs on the
 machine change less than they change waiting times. The function's stages are timed in this process.
+A third table shares one review's time out to operations: a sampler sits in the server's process.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import signal
 import statistics
 import tempfile
 from collections.abc import Callable
@@ -15,7 +18,8 @@ from pathlib import Path
 
 from server.service import tune_garbage_collector
 from tests.bench.figures import microseconds
-from tests.bench.served import REVIEW, Served, go_floor, objects, processor_seconds, send, webhook
+from tests.bench.operations import Operation, print_operations
+from tests.bench.served import REVIEW, Served, go_floor, load, objects, processor_seconds, send, webhook
 from tests.support.certificates import write_pair
 from tests.webhook.server.control_plane import pods_control_plane
 from webhook.configuration.model import Configuration
@@ -30,11 +34,35 @@ from webhook.rules.rule import Subject, evaluate
 from webhook.snapshot import RuntimeClassRecord, Snapshot
 
 _ROUNDS = 3
-_REQUESTS, _HANDSHAKES = 2_000, 500
+_REQUESTS, _HANDSHAKES, _SAMPLED = 2_000, 500, 10_000
+# Functions of ours that call the library, and it works.
+_BELOW_OURS = tuple(
+    f"server.{function} {library}"
+    for function in ("service:_handle", "service:_respond", "service:_collect", "connections:data_received")
+    for library in ("aiohttp", "yarl", "multidict")
+)
+_OPERATIONS = (
+    Operation("parse, and look for a member twice", ("webhook.review:_parse",)),
+    Operation("read the request", ("webhook.review:read", "webhook.review:_", "webhook.request")),
+    Operation("serialise", ("webhook.review:write",)),
+    Operation("the object's shape", ("webhook.pod.schema",)),
+    Operation("the view of the pod", ("webhook.pod", "webhook.cached", "webhook.rewrite.template_choice")),
+    Operation("the rewrite and its patch", ("webhook.rewrite", "plan", "measured", "webhook.configuration")),
+    Operation("the rules", ("webhook.rules", "webhook.detection")),
+    Operation("the view of the cluster, metrics", ("webhook.cluster", "webhook.snapshot", "webhook.metrics")),
+    Operation("the rest of the decision", ("webhook.admission", "webhook.decide", "webhook.decision", "webhook.work")),
+    # The review is freed when its handler returns; the sampler finds that in the next call.
+    Operation("the call itself, and freeing the review", ("webhook.server", "webhook", "server.load:leave")),
+    Operation("the deadline's timer", ("server.service:_respond asyncio",)),
+    Operation("HTTP: the library", (*_BELOW_OURS, " aiohttp.web", " aiohttp.s", " yarl", " multidict")),
+    Operation("HTTP: our part (limits, load, metrics)", ("server", "logline")),
+    Operation("TLS and the system's calls below it", (" ssl", " asyncio.sslproto", " aiohttp.http_writer")),
+    Operation("the event loop", (" asyncio", " selectors", " uvloop", " _weakrefset")),
+)
 
 
 def main() -> None:
-    """Both tables: the function, and the server around it."""
+    """The tables: the function, the server around it, and one review by operation."""
     body = json.dumps(json.loads(REVIEW.read_text()), separators=(",", ":")).encode()
     tune_garbage_collector()  # as the server does
     inside = _function(body)
@@ -42,6 +70,7 @@ def main() -> None:
         write_pair(Path(folder))
         (Path(folder) / "body.json").write_bytes(body)
         _server(Path(folder), inside)
+        _by_operation(Path(folder))
 
 
 def _function(body: bytes) -> float:
@@ -121,6 +150,18 @@ def _server(folder: Path, inside: float) -> None:
     whole = ours.spent("review")
     print(f"  {'the whole request, kept connection':50} {whole:8.1f}   Go {peer.spent('review'):8.1f}")
     print(f"  of it parse, decide and serialise, as above: {inside:.1f} ({inside / whole:.0%})")
+
+
+def _by_operation(folder: Path) -> None:
+    samples = folder / "samples.json"
+    with pods_control_plane(folder / "account", objects(3)) as url, webhook(folder, url, samples=samples) as served:
+        load(folder, served.port, 60, most=_REQUESTS)
+        os.kill(served.pid, signal.SIGUSR2)  # the samples begin here
+        before = processor_seconds(served.pid)
+        run = load(folder, served.port, 120, most=_SAMPLED)
+        spent = (processor_seconds(served.pid) - before) / run["requests"] * 1e6
+    print(f"processor time of one review over TLS, by operation; with the sampler {spent:.0f} µs")
+    print_operations(json.loads(samples.read_text()), _OPERATIONS, spent)
 
 
 class _Requests:

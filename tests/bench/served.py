@@ -50,9 +50,14 @@ class Served(NamedTuple):
 
 
 @contextlib.contextmanager
-def webhook(folder: Path, url: str, workers: int = 1) -> Iterator[Served]:
-    """A webhook on one core, once it, or each of its workers, has seen its cluster as a pod in it."""
+def webhook(folder: Path, url: str, workers: int = 1, samples: Path | None = None) -> Iterator[Served]:
+    """A webhook on one core, once it, or each of its workers, has seen its cluster as a pod in it.
+
+    `samples`: where a sampler in the process leaves what it saw.
+    """
     command = in_cluster.command(folder / "account", "webhook", "--listen", "127.0.0.1:0")
+    if samples is not None:
+        command[1:1] = [str(Path(__file__).parent / "sampled.py"), str(samples)]
     command += ["--metrics-listen", "127.0.0.1:0"]
     command += ["--tls-cert", str(folder / "tls.crt"), "--tls-key", str(folder / "tls.key")]
     command += ["--workers", str(workers)]

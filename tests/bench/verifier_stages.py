@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import json
 import os
@@ -18,28 +17,29 @@ from attestation.simulator.hierarchy import open_hierarchy
 from tests.attestation.verifier import process
 from tests.attestation.verifier.process import HOST_DATA, Site, Verifier, make_site, policy
 from tests.attestation.verifier.tokens import Issuer
+from tests.bench.operations import Operation, print_operations
 from tests.bench.verifier import attest_round, pin
 from tests.support.openbao import openbao
 from tests.support.processes import listening_ports, running
 
 _ROUNDS, _PER_ROUND = 10, 100
-_DEPTH = 25  # functions printed below the operations
-# Operation -> beginnings of what a sample names: `MODULE:FUNCTION LIBRARY`. The first that fits counts.
-_OPERATIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("the report's signature", ("attestation.appraisal.checks.signature",)),
-    ("certificates and lists", ("attestation.pki", "attestation.appraisal.checks.chain")),
-    ("the pod token", ("attestation.verifier.cluster",)),
-    ("parsing: JSON, evidence, report", ("kbs.", "attestation.report", "attestation.verifier.untrusted_json")),
-    ("checks and claims", ("attestation.appraisal", "attestation.verifier.policies")),
-    ("nonces, bearers, token signing", ("attestation.verifier.session", "attestation.verifier.vault")),
-    ("records", ("attestation.verifier.records",)),
-    ("log lines and metrics", ("server.logs", "logline", "attestation.verifier.metrics", "server.metrics")),
-    ("pace and intake", ("attestation.verifier.source_pace", "attestation.verifier.rate_limit", "server.intake")),
-    ("the calls themselves", ("attestation.verifier", "attestation")),
-    ("HTTP: our part", ("server",)),
-    ("TLS", (" ssl", " asyncio.sslproto")),
-    ("HTTP: the library", (" aiohttp", " yarl", " multidict")),
-    ("the event loop", (" asyncio", " selectors", " uvloop")),
+_OPERATIONS = (
+    Operation("the report's signature", ("attestation.appraisal.checks.signature",)),
+    Operation("certificates and lists", ("attestation.pki", "attestation.appraisal.checks.chain")),
+    Operation("the pod token", ("attestation.verifier.cluster",)),
+    Operation("parsing: JSON, evidence, report", ("kbs.", "attestation.report", "attestation.verifier.untrusted_json")),
+    Operation("checks and claims", ("attestation.appraisal", "attestation.verifier.policies")),
+    Operation("nonces, bearers, token signing", ("attestation.verifier.session", "attestation.verifier.vault")),
+    Operation("records", ("attestation.verifier.records",)),
+    Operation("log lines and metrics", ("server.logs", "logline", "attestation.verifier.metrics", "server.metrics")),
+    Operation(
+        "pace and intake", ("attestation.verifier.source_pace", "attestation.verifier.rate_limit", "server.intake")
+    ),
+    Operation("the calls themselves", ("attestation.verifier", "attestation")),
+    Operation("HTTP: our part", ("server",)),
+    Operation("TLS", (" ssl", " asyncio.sslproto")),
+    Operation("HTTP: the library", (" aiohttp", " yarl", " multidict")),
+    Operation("the event loop", (" asyncio", " selectors", " uvloop")),
 )
 
 
@@ -79,21 +79,7 @@ def _print(samples: dict[str, int], microseconds: float) -> None:
     """`microseconds`: processor time of an attestation."""
     whole = sum(samples.values())
     print(f"processor time of an attestation: {microseconds:,.0f} µs, by operation ({whole} samples)")
-    spent: collections.Counter[str] = collections.Counter()
-    for sample, count in samples.items():
-        spent[_operation(sample)] += count
-    for operation, count in spent.most_common():
-        print(f"  {operation:36} {microseconds * count / whole:6.0f} µs {100 * count / whole:5.1f} %")
-    print("the functions of ours that took most, with the module of a library where it worked for them")
-    for sample, count in collections.Counter(samples).most_common(_DEPTH):
-        print(f"  {sample.strip():84} {microseconds * count / whole:6.0f} µs")
-
-
-def _operation(sample: str) -> str:
-    for operation, beginnings in _OPERATIONS:
-        if sample.startswith(beginnings):
-            return operation
-    return "everything else"
+    print_operations(samples, _OPERATIONS, microseconds)
 
 
 if __name__ == "__main__":
