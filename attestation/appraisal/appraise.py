@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache
 from types import MappingProxyType
 from typing import NamedTuple
 
-from attestation.appraisal.checks import CHECKS, Check, Facts
+from attestation.appraisal.checks import CHECKS, Facts
 from attestation.appraisal.result import Assurance, AttestationResult, CheckResult, Scope, revocation
 from attestation.pki.endorsements import Endorsements, guest_supplied, product_line
 from attestation.pki.roots import TrustAnchors
@@ -137,32 +138,40 @@ def evaluated(
     `known`: results about the same facts but for certificates and lists; those that were evaluated stand.
     """
     made = {result.id: result for result in known if result.ok is not None}
+    has_reference = facts.reference is not None
     results: dict[str, CheckResult | None] = {}
     for check in CHECKS:
-        if check.id in made:
-            results[check.id] = made[check.id]
-        elif check.id in unreached:
-            results[check.id] = CheckResult(check.id, None, "not reached", "")
+        identifier, evaluate, needs, with_reference = check
+        if identifier in made:
+            results[identifier] = made[identifier]
+        elif identifier in unreached:
+            results[identifier] = _not_reached(identifier)
+        elif with_reference and not has_reference:
+            results[identifier] = None
+        elif needs and not all((result := results[need]) is not None and result.ok for need in needs):
+            results[identifier] = _waiting(identifier, needs, results)
         else:
-            results[check.id] = _evaluate(check, facts, results)
+            outcome = evaluate(facts)
+            results[identifier] = None if outcome is None else CheckResult(identifier, *outcome)
     return tuple(result for result in results.values() if result is not None)
 
 
-def _evaluate(check: Check, facts: Facts, before: Mapping[str, CheckResult | None]) -> CheckResult | None:
-    if check.with_reference and facts.reference is None:
+def _waiting(identifier: str, needs: Sequence[str], before: Mapping[str, CheckResult | None]) -> CheckResult | None:
+    """The result of a check whose needs do not all hold."""
+    if any(before[need] is None for need in needs):
         return None
-    waiting: list[str] = []
-    for need in check.needs:
-        if (result := before[need]) is None:
-            return None
-        if not result.ok:
-            waiting.append(need)
-    if waiting:
-        return CheckResult(check.id, None, f"needs {', '.join(waiting)}", "")
-    outcome = check.evaluate(facts)
-    if outcome is None:
-        return None
-    return CheckResult(check.id, outcome.ok, outcome.actual, outcome.required, outcome.advice)
+    return _needing(identifier, tuple(need for need in needs if (result := before[need]) is None or not result.ok))
+
+
+# Half of all checks wait for certificates when a report is looked at without them, always with these few words.
+@lru_cache(maxsize=1024)
+def _needing(identifier: str, waiting: tuple[str, ...]) -> CheckResult:
+    return CheckResult(identifier, None, f"needs {', '.join(waiting)}", "")
+
+
+@lru_cache(maxsize=1024)
+def _not_reached(identifier: str) -> CheckResult:
+    return CheckResult(identifier, None, "not reached", "")
 
 
 def _claims(facts: Facts) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
+from functools import lru_cache
 from typing import NamedTuple, TypeVar
 
 from attestation.pki.certificates import Certificate
@@ -93,6 +94,7 @@ def required(value: T | None) -> T:
     return value
 
 
+@lru_cache(maxsize=256)
 def one_of(values: frozenset[bytes]) -> str:
     """An allow-list of digests, as text."""
     return "one of " + ", ".join(sorted(value.hex() for value in values)) if values else "nothing: the list is empty"

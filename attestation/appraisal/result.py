@@ -50,7 +50,9 @@ class CheckResult(NamedTuple):
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready; `advice` only where there is one."""
         fields: dict[str, Any] = {"id": self.id, "ok": self.ok, "actual": self.actual, "required": self.required}
-        return fields | ({"advice": self.advice} if self.advice else {})
+        if self.advice:
+            fields["advice"] = self.advice
+        return fields
 
 
 class AttestationResult(NamedTuple):

@@ -75,7 +75,10 @@ class VekExtensions(NamedTuple):
 
 
 class Certificate(NamedTuple):
-    """One certificate, read. Times are aware, in UTC; `sha256` is the lower-case hexadecimal digest of `der`."""
+    """One certificate, read. Times are aware, in UTC; `sha256` is the lower-case hexadecimal digest of `der`.
+
+    `key_name`: "RSA-4096 e=65537", "EC secp384r1" and the like. `validity`: the two times as text.
+    """
 
     der: bytes
     sha256: str
@@ -86,7 +89,9 @@ class Certificate(NamedTuple):
     issuer_name: str
     not_before: datetime
     not_after: datetime
+    validity: str
     key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey
+    key_name: str
     is_ca: bool
     path_length: int | None
     key_cert_sign: bool
@@ -95,13 +100,6 @@ class Certificate(NamedTuple):
     signature: bytes
     tbs: bytes
     vek: VekExtensions
-
-    @property
-    def key_name(self) -> str:
-        """ "RSA-4096 e=65537", "EC secp384r1" and the like."""
-        if isinstance(self.key, rsa.RSAPublicKey):
-            return f"RSA-{self.key.key_size} e={self.key.public_numbers().e}"
-        return f"EC {self.key.curve.name}"
 
 
 def parse_certificate(data: bytes) -> Certificate:
@@ -157,6 +155,7 @@ def _read(certificate: x509.Certificate) -> Certificate:
     if not isinstance(key, ec.EllipticCurvePublicKey | rsa.RSAPublicKey):
         raise CertificateError("certificate has neither an EC nor an RSA key")
     der = certificate.public_bytes(Encoding.DER)
+    since, until = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     extensions = certificate.extensions
     basic: x509.BasicConstraints | None = None
     usage: x509.KeyUsage | None = None
@@ -175,9 +174,11 @@ def _read(certificate: x509.Certificate) -> Certificate:
         issuer=certificate.issuer,
         subject_name=common_name(certificate.subject),
         issuer_name=common_name(certificate.issuer),
-        not_before=certificate.not_valid_before_utc,
-        not_after=certificate.not_valid_after_utc,
+        not_before=since,
+        not_after=until,
+        validity=f"{since.isoformat()} to {until.isoformat()}",
         key=key,
+        key_name=_key_name(key),
         is_ca=basic is not None and basic.ca,
         path_length=None if basic is None else basic.path_length,
         key_cert_sign=usage is not None and usage.key_cert_sign,
@@ -187,6 +188,12 @@ def _read(certificate: x509.Certificate) -> Certificate:
         tbs=certificate.tbs_certificate_bytes,
         vek=_vek_extensions(extensions),
     )
+
+
+def _key_name(key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey) -> str:
+    if isinstance(key, rsa.RSAPublicKey):
+        return f"RSA-{key.key_size} e={key.public_numbers().e}"
+    return f"EC {key.curve.name}"
 
 
 def common_name(name: x509.Name) -> str:

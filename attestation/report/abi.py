@@ -243,6 +243,8 @@ LAYOUT: dict[str, tuple[int, str]] = {
     "signature_r": (0x2A0, "72s"),
     "signature_s": (0x2E8, "72s"),
 }
+# Of the fields that are bytes.
+SIZES: dict[str, int] = {name: int(form[:-1]) for name, (_, form) in LAYOUT.items() if form.endswith("s")}
 # Must be zero in versions 2 to 5: [first, last).
 _RESERVED: tuple[tuple[int, int], ...] = (
     (0x04C, 0x050),
@@ -287,9 +289,10 @@ def encode_report(values: dict[str, int | bytes]) -> bytes:
     for name in _NAMES:
         if name not in values:
             raise FormatError(f"report field {name} is missing")
-        form, value = LAYOUT[name][1], values[name]
-        if form.endswith("s") and (not isinstance(value, bytes) or len(value) != int(form[:-1])):
-            raise FormatError(f"report field {name} is not {form[:-1]} bytes")
+    for name, size in SIZES.items():
+        value = values[name]
+        if not isinstance(value, bytes) or len(value) != size:
+            raise FormatError(f"report field {name} is not {size} bytes")
     try:
         return _FORMAT.pack(*(values[name] for name in _NAMES))
     except struct.error as error:
@@ -308,7 +311,7 @@ def nonzero_reserved(report: Report) -> tuple[str, ...]:
         ranges.append((0x188, 0x18B))
     if report.version < MITIGATION_VERSION:
         ranges.append((0x1F8, 0x208))
-    found = [f"0x{first:03x}..0x{last - 1:03x}" for first, last in ranges if any(report.raw[first:last])]
+    found = [f"0x{first:03x}..0x{last - 1:03x}" for first, last in ranges if report.raw[first:last].strip(b"\0")]
     if report.key_info & _KEY_INFO_RESERVED:
         found.append("KEY_INFO bits 31:5")
     return tuple(sorted(found))

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from attestation.errors import FormatError
-from attestation.report.abi import CPUID_VERSION, LAYOUT, MITIGATION_VERSION, FirmwareVersion, Report, encode_report
+from attestation.report.abi import CPUID_VERSION, MITIGATION_VERSION, SIZES, FirmwareVersion, Report, encode_report
 from attestation.report.certificate_table import TableEntry
 from attestation.report.products import TcbLayout, line_by_cpuid
 from attestation.report.tcb import Tcb, decode_tcb, encode_tcb
@@ -69,7 +69,7 @@ def write_coco_evidence(report: Report, certificates: Iterable[TableEntry]) -> d
 
 
 def _report(source: Mapping[str, Any]) -> bytes:
-    values: dict[str, int | bytes] = {name: _bytes(source, name, int(LAYOUT[name][1][:-1])) for name in _BYTES}
+    values: dict[str, int | bytes] = {name: _bytes(source, name, SIZES[name]) for name in _BYTES}
     values["version"] = _integer(source, "version")
     values["guest_svn"] = _integer(source, "guest_svn")
     values["policy"] = _integer(source, "policy")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 from attestation.errors import FormatError
@@ -55,9 +56,19 @@ class Tcb(_Versions):
         return first | {"bootloader": self.bootloader, "tee": self.tee, "snp": self.snp, "microcode": self.microcode}
 
     def __str__(self) -> str:
-        return " ".join(f"{name}={version}" for name, version in self.as_dict().items())
+        return _text(self)
 
 
+# A machine's TCBs are the same in all its reports, and each report has four that many checks read and print.
+_KEPT = 1024
+
+
+@lru_cache(maxsize=_KEPT)
+def _text(tcb: Tcb) -> str:
+    return " ".join(f"{name}={version}" for name, version in tcb.as_dict().items())
+
+
+@lru_cache(maxsize=_KEPT)
 def decode_tcb(raw: bytes, layout: TcbLayout) -> Tcb:
     """Decode eight bytes; reserved ones are not looked at (`encode_tcb` writes them as zero).
 
@@ -68,6 +79,7 @@ def decode_tcb(raw: bytes, layout: TcbLayout) -> Tcb:
     return Tcb(**{name: raw[offset] for name, offset in _LAYOUTS[layout].items()})
 
 
+@lru_cache(maxsize=_KEPT)
 def encode_tcb(tcb: Tcb, layout: TcbLayout) -> bytes:
     """Eight bytes with zero in the reserved ones.
 

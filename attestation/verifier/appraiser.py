@@ -230,13 +230,15 @@ class Appraiser:
             appraise_without_certificates(evidence, self._certificates.anchors, attestation.at, expectation)
             for expectation in expectations
         ]
-        attestation.result = next((result for result in results if not result.failed), results[-1])
-        if attestation.result.failed:
-            raise RefusedError(Reason.VERDICT, ", ".join(sorted(check.id for check in attestation.result.failed)))
+        failed = [result.failed for result in results]
+        best = next((place for place, each in enumerate(failed) if not each), -1)
+        attestation.result = results[best]
+        if failed[best]:
+            raise RefusedError(Reason.VERDICT, ", ".join(sorted(check.id for check in failed[best])))
         return [
             _Candidate(expectation.reference, expectation, result)
-            for expectation, result in zip(expectations, results, strict=True)
-            if expectation.reference is not None and not result.failed
+            for expectation, result, each in zip(expectations, results, failed, strict=True)
+            if expectation.reference is not None and not each
         ]
 
     async def _appraise(

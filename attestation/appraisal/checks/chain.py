@@ -100,7 +100,7 @@ def _validity(identifier: str, which: str, needs: str) -> Check:
         return CheckOutcome(
             certificate.not_before <= facts.now <= certificate.not_after,
             f"at {facts.now.isoformat()}",
-            f"{certificate.not_before.isoformat()} to {certificate.not_after.isoformat()}",
+            certificate.validity,
         )
 
     return evaluate

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 
 from attestation.appraisal.check import Check, CheckOutcome, Facts, check, required
 from attestation.report.abi import MITIGATION_VERSION, PLATFORM_INFO_BITS, platform_info_names
@@ -11,6 +12,7 @@ from kbs.reference_values import GuestReference
 _ALIAS_CHECK = 1 << PLATFORM_INFO_BITS["ALIAS_CHECK_COMPLETE"]
 
 
+@lru_cache(maxsize=256)
 def _names(value: int) -> str:
     return " ".join(platform_info_names(value)) or "no bit"
 

@@ -13,6 +13,8 @@ from attestation.report.abi import (
 )
 from attestation.report.envelopes import Envelope
 
+_SIGNING_KEYS: dict[int, str] = {SigningKey.VCEK: "VCEK", SigningKey.VLEK: "VLEK"}
+
 
 @check("report/version")
 def version(facts: Facts) -> CheckOutcome:
@@ -62,9 +64,8 @@ def chip_key(facts: Facts) -> CheckOutcome:
 
 @check("report/signing-key")
 def signing_key(facts: Facts) -> CheckOutcome:
-    names = {SigningKey.VCEK: "VCEK", SigningKey.VLEK: "VLEK"}
-    accepted = frozenset(names.values()) if facts.reference is None else facts.reference.signing_keys
-    name = names.get(SigningKey(facts.report.signing_key)) if facts.report.signing_key in tuple(SigningKey) else None
+    accepted = frozenset(_SIGNING_KEYS.values()) if facts.reference is None else facts.reference.signing_keys
+    name = _SIGNING_KEYS.get(facts.report.signing_key)
     return CheckOutcome(
         name in accepted, name or f"SIGNING_KEY {facts.report.signing_key}", " or ".join(sorted(accepted))
     )
