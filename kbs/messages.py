@@ -54,6 +54,9 @@ WIRE_HEADER: Final = "Morphisms-Wire"
 WIRE_VERSION: Final = "2"
 MAX_VAULT_CA_SIZE: Final = 24 * 1024  # PEM; what is left of an answer's 64 KiB after two times base64 and the rest
 NONCE_PATTERN: Final = re.compile(r"[A-Za-z0-9+/]{16,128}={0,2}")
+# `json.dumps` would make an encoder for each message.
+_COMPACT: Final = json.JSONEncoder(separators=(",", ":")).encode
+_CANONICAL: Final = json.JSONEncoder(separators=(",", ":"), sort_keys=True, ensure_ascii=False).encode
 JWE_PARTS: Final = ("protected", "encrypted_key", "iv", "ciphertext", "tag")  # RFC 7516, section 7.2.2
 
 
@@ -103,13 +106,12 @@ def binding(nonce: str, tee_pubkey: Mapping[str, str], additional_evidence: str)
     """SHA-384 of the canonical JSON (RFC 8785) of what REPORT_DATA binds; `report_data.accepted` encodes it."""
     bound = {"additional-evidence": additional_evidence, "nonce": nonce, "tee-pubkey": {**tee_pubkey}}
     # Names and values are ASCII text, for which the standard library writes the canonical form.
-    canonical = json.dumps(bound, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return sha384(canonical.encode()).digest()
+    return sha384(_CANONICAL(bound).encode()).digest()
 
 
 def write_json(document: Mapping[str, Any]) -> bytes:
     """Compact JSON."""
-    return json.dumps(document, separators=(",", ":")).encode()
+    return _COMPACT(document).encode()
 
 
 def read_json(body: bytes, limit: int, name: str) -> dict[str, Any]:

@@ -22,9 +22,13 @@ def format_line(seconds: float, level: str, event: str, fields: Mapping[str, obj
     line |= {name: value for name, value in fields.items() if name not in line}
     if not line.get("correlation_id", True):
         del line["correlation_id"]
-    return json.dumps(line, separators=(",", ":"), default=_plain)
+    return _encode(line)
 
 
 def _plain(value: object) -> str:
     """A path as it is, anything else by its type: its text may hold a value."""
     return str(value) if isinstance(value, PurePath) else f"<{type(value).__name__}>"
+
+
+# `json.dumps` would make an encoder for each line.
+_encode = json.JSONEncoder(separators=(",", ":"), default=_plain).encode

@@ -26,6 +26,8 @@ VOUCHED, UNVOUCHED = "vouched", "verdicts"
 _MODE = 0o600
 _FIRST = "0" * 64
 _VOUCHED_SHARE = 0.75
+# `json.dumps` would make an encoder for each record.
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class RecordStore:
@@ -65,7 +67,7 @@ class _Chain:
         self._file = self._open()
 
     def add(self, record: Mapping[str, Any]) -> str:
-        line = json.dumps({**record, "previous": self._last}, separators=(",", ":")).encode()
+        line = _encode({**record, "previous": self._last}).encode()
         if os.fstat(self._file).st_size + len(line) + 1 > self._segment_size:
             self._turn()
         written = os.write(self._file, line + b"\n")

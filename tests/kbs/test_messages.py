@@ -15,6 +15,7 @@ import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kbs.base64url import encode
 from kbs.ephemeral_key import EphemeralKey
 from kbs.guest import (
     ErrorAnswer,
@@ -113,6 +114,35 @@ def test_the_header_is_as_cocos_clients_write_it_again() -> None:
     others["epk"] = dict(sorted(others["epk"].items()))
     again = {"alg": members["alg"], "enc": members["enc"], **others}
     assert text == json.dumps(again, separators=(",", ":"))
+
+
+_P = 2**256 - 2**224 + 2**192 + 2**96 - 1  # the field's prime, FIPS 186-4, D.1.2.3
+# The point with x = 5: so small a number has room for the prime to be added in 256 bits.
+_Y = 31468013646237722594854082025316614106172411895747863909393730389177298123724
+
+
+def _jwk(x: int, y: int) -> dict[str, str]:
+    return KEY | {name: encode(value.to_bytes(32)) for name, value in (("x", x), ("y", y))}
+
+
+@pytest.mark.parametrize(
+    ("key", "is_point"),
+    [
+        (_jwk(5, _Y), True),
+        (_jwk(5, _P - _Y), True),
+        (_jwk(5, _Y - 1), False),
+        (_jwk(0, 0), False),
+        (_jwk(5 + _P, _Y), False),
+        (_jwk(_P, _Y), False),
+        (_jwk(2**256 - 1, 2**256 - 1), False),
+        # The last character has two bits to spare: with them set it is another text for the same number.
+        (_jwk(5, _Y) | {"x": _jwk(5, _Y)["x"][:-1] + "V"}, False),
+    ],
+)
+def test_a_key_is_a_point_of_the_curve_in_its_one_spelling(key: dict[str, str], is_point: bool) -> None:
+    body = write_attest("bm9uY2Vub25jZW5vbmNl", key, {}, "")
+    with contextlib.nullcontext() if is_point else pytest.raises(WireError, match="tee-pubkey is not a point"):
+        assert read_attest(body).tee_pubkey == key
 
 
 def test_a_guests_own_agent_sends_no_pod_token() -> None:
