@@ -84,3 +84,14 @@ def test_a_full_store_takes_no_more_until_old_ones_end() -> None:
 @pytest.mark.parametrize("token", ["", ".", "..", "a.b.c", "é.é.é", "a" * 20_000, "eyJhbGciOiJub25lIn0.e30."])
 def test_another_text_is_invalid(token: str) -> None:
     assert reason(Bearers(Clock()), token) is Reason.BEARER_INVALID
+
+
+def test_another_spelling_of_a_bearer_is_invalid() -> None:
+    """Its last character has two bits to spare, which a lenient reader of base64 leaves out."""
+    bearers = Bearers(Clock())
+    bearer = bearers.issue(GRANT)
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    others = [each for each in alphabet if each != bearer[-1]]
+    assert {reason(bearers, bearer[:-1] + each) for each in others} == {Reason.BEARER_INVALID}
+    assert reason(bearers, bearer + "=") is Reason.BEARER_INVALID
+    assert bearers.take(bearer)
