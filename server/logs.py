@@ -39,6 +39,8 @@ def configure(stream: TextIO | None = None, level: int = logging.INFO) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
+    # No line names the thread or the process, so that no record needs to be told of them.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     # logging prints a record it could not format, exception text included, unless told not to.
     logging.raiseExceptions = False
     sys.excepthook = _uncaught
@@ -48,17 +50,27 @@ def configure(stream: TextIO | None = None, level: int = logging.INFO) -> None:
 
 def info(event: str, **fields: object) -> None:
     """Log `event`, a stable name in snake_case, with fields that hold no secret."""
-    _LOG.info(event, extra={"fields": fields})
+    _log(logging.INFO, event, fields)
 
 
 def warning(event: str, **fields: object) -> None:
     """As `info`, for what an operator should look at."""
-    _LOG.warning(event, extra={"fields": fields})
+    _log(logging.WARNING, event, fields)
 
 
 def error(event: str, exception: BaseException | None = None, **fields: object) -> None:
     """As `info`, for what failed; of `exception` the class and the stack's places are written, never its text."""
-    _LOG.error(event, extra={"fields": fields}, exc_info=exception)
+    _log(logging.ERROR, event, fields, exception)
+
+
+def _log(level: int, event: str, fields: dict[str, object], exception: BaseException | None = None) -> None:
+    if not _LOG.isEnabledFor(level):
+        return
+    # `Logger.log` would look for its caller on the stack, which no line of ours names.
+    raised = None if exception is None else (type(exception), exception, exception.__traceback__)
+    record = logging.LogRecord(_LOG.name, level, "", 0, event, None, raised)
+    record.fields = fields
+    _LOG.handle(record)
 
 
 class JSONFormatter(logging.Formatter):
