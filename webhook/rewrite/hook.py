@@ -8,6 +8,7 @@ runs, and nothing counts it as ready, before the guest is attested and the secre
 from __future__ import annotations
 
 from webhook.pod.container import Container
+from webhook.pod.env_references import PROBES
 from webhook.pod.pod import Pod
 from webhook.wellknown import INITDATA, QUEUE_PROXY
 
@@ -26,9 +27,16 @@ def starts_by_hook(pod: Pod) -> bool:
     if not any(each.name == QUEUE_PROXY for each in pod.containers if each.group == "containers"):
         return False
     started = [each for each in pod.checked if each.group != "ephemeralContainers"]
-    return bool(started) and all(_is_wrapped(pod, each) for each in started)
+    return bool(started) and all(_is_wrapped(pod, each) and not _runs_more(each) for each in started)
 
 
 def _is_wrapped(pod: Pod, container: Container) -> bool:
     """Whether the container's command runs through the exec helper, or will after the rewrite."""
     return container in pod.consumers and pod.receives_env(container) and bool(container.object.get("command"))
+
+
+def _runs_more(container: Container) -> bool:
+    """Whether the kubelet runs a command of the author's in the container as soon as that one has started."""
+    handlers = [container.object.get(name) for name in PROBES]
+    handlers.append((container.object.get("lifecycle") or {}).get("postStart"))
+    return any(each and "exec" in each for each in handlers)

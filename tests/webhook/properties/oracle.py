@@ -19,6 +19,7 @@ Json = dict[str, Any]
 
 _INIT = "morphisms-init"
 _HELPER = "/morphisms/run/exec"
+_PROBES = ("livenessProbe", "readinessProbe", "startupProbe")
 _HOOK = {"postStart": {"exec": {"command": ["/usr/libexec/morphisms/exec", "--install"]}}}
 _READ_ONLY = {"morphisms-secrets": "/morphisms/secrets", "morphisms-run": "/morphisms/run"}
 _MESH = ("istio-proxy", "linkerd-proxy")
@@ -373,7 +374,15 @@ def _starts_by_hook(pod: Json, plan: Plan, options: dict[str, str]) -> bool:
     behind = [each for each in spec["containers"] if each["name"] == "queue-proxy"]
     waiting = {each.container for each in plan.env} | {each.container for each in plan.env_from}
     return bool(behind) and all(
-        each in behind or (each["name"] in waiting and (each.get("command") or [""])[0] == _HELPER) for each in others
+        each in behind
+        or (each["name"] in waiting and (each.get("command") or [""])[0] == _HELPER and not _is_run_in_meanwhile(each))
+        for each in others
+    )
+
+
+def _is_run_in_meanwhile(container: Json) -> bool:
+    return any("exec" in (container.get(name) or {}) for name in _PROBES) or "exec" in (
+        (container.get("lifecycle") or {}).get("postStart") or {}
     )
 
 

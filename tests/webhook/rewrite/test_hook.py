@@ -88,6 +88,12 @@ BY_HOOK: dict[str, Json] = {
         )
     ),
     "an init container that waits too": _with(lambda pod: pod["spec"].update(initContainers=[_container("migrate")])),
+    "a probe by request, and a hook before its end": _with(
+        lambda pod: pod["spec"]["containers"][0].update(
+            livenessProbe={"httpGet": {"path": "/", "port": 8080}},
+            lifecycle={"preStop": {"exec": {"command": ["/app", "down"]}}},
+        )
+    ),
     "a file beside the variable": _service_pod(**{"secret-tls": "~/tls"}),
 }
 
@@ -111,6 +117,15 @@ BY_PROBE: dict[str, Json] = {
     ),
     "a proxy that another webhook added": _with(
         lambda pod: pod["spec"]["containers"].append({"name": "daprd", "image": _IMAGE})
+    ),
+    **{
+        f"a command of the author's in its {name}": _with(
+            lambda pod, name=name: pod["spec"]["containers"][0].update({name: {"exec": {"command": ["/app", "check"]}}})
+        )
+        for name in ("livenessProbe", "readinessProbe", "startupProbe")
+    },
+    "a command of the author's in its own hook": _with(
+        lambda pod: pod["spec"]["containers"][0].update(lifecycle={"postStart": {"exec": {"command": ["/app", "up"]}}})
     ),
     "no secret at all": _with(
         lambda pod: (
