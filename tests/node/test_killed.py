@@ -9,8 +9,9 @@ import pytest
 
 from tests.node.records import records
 from tests.node.sandbox import traces
-from tests.node.stack import Stack
+from tests.node.stack import Stack, running
 from tests.support.paths import ROOT
+from tests.support.shown import Report
 from tests.support.until import until
 
 pytestmark = [pytest.mark.node, pytest.mark.slow]
@@ -22,8 +23,8 @@ up(lambda line: print(line, flush=True))
 """
 
 
-def test_a_node_that_was_killed_half_way_leaves_nothing(stack: Stack) -> None:
-    """The cluster of this run goes on beside it."""
+def test_a_node_that_was_killed_half_way_leaves_nothing_and_comes_up_again(stack: Stack, report: Report) -> None:
+    """The cluster of this run goes on beside both."""
     before = {record.name for record in records()}
     run = subprocess.Popen([sys.executable, "-c", _RUN], stdout=subprocess.PIPE, cwd=ROOT, text=True)
     assert run.stdout is not None
@@ -39,4 +40,8 @@ def test_a_node_that_was_killed_half_way_leaves_nothing(stack: Stack) -> None:
         run.stdout.close()
     until(lambda: not record.file.exists(), 600)
     assert traces(record) == []
+    with running(report) as again:
+        assert again.sandbox.record.name not in {record.name, *before}
+        assert again.admin.items("/api/v1/nodes")
+    assert traces(again.sandbox.record) == []
     assert stack.admin.items("/api/v1/nodes")
