@@ -17,7 +17,7 @@ from webhook.scanner.evaluation import Evaluator
 from webhook.scanner.events.trouble import time_of_event, trouble_of_pod
 from webhook.scanner.finding import FindingClass
 from webhook.scanner.made_pod import next_pod
-from webhook.scanner.untyped import mapping, mappings, text
+from webhook.scanner.untyped import condition_of, mapping, mappings, text
 from webhook.snapshot import Snapshot
 
 _REASONS: Final = "docs/doctor.md#reasons"
@@ -99,10 +99,9 @@ def _not_injected(
 
 
 def _scheduling(status: Mapping[str, Any]) -> Iterator[Line]:
-    for condition in mappings(status.get("conditions")):
-        if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
-            words = _short(condition.get("message")) or _short(condition.get("reason"))
-            yield Line("scheduling", State.FAILED, f"no node takes the pod: {words}", "docs/install.md")
+    if condition := condition_of(status, "PodScheduled", "False"):
+        words = _short(condition.get("message")) or _short(condition.get("reason"))
+        yield Line("scheduling", State.FAILED, f"no node takes the pod: {words}", "docs/install.md")
 
 
 def _init(pod: Mapping[str, Any], container: Mapping[str, Any], status: Mapping[str, Any]) -> Iterator[Line]:
@@ -110,7 +109,8 @@ def _init(pod: Mapping[str, Any], container: Mapping[str, Any], status: Mapping[
     trouble = trouble_of_pod(pod)
     if trouble is None:
         # With a startup probe "started" means published. Behind a hook the application says it, by being ready.
-        says = _is_ready(status) if "lifecycle" in container else bool(found.get("started"))
+        is_ready = bool(condition_of(status, "Ready", "True"))
+        says = is_ready if "lifecycle" in container else bool(found.get("started"))
         yield _without_trouble(mapping(found.get("state")), says)
         return
     yield Line("init", State.FAILED, f"[{trouble.code}] {trouble.message}", _REASONS)
@@ -129,12 +129,6 @@ def _exit_code(status: Mapping[str, Any]) -> int | None:
         if type(code) is int:
             return code
     return None
-
-
-def _is_ready(status: Mapping[str, Any]) -> bool:
-    return any(
-        each.get("type") == "Ready" and each.get("status") == "True" for each in mappings(status.get("conditions"))
-    )
 
 
 def _without_trouble(state: Mapping[str, Any], published: bool) -> Line:

@@ -23,7 +23,7 @@ from webhook.scanner.events.trouble import trouble_of_pod
 from webhook.scanner.probes.once import VARIABLE, write_question
 from webhook.scanner.probes.probe import read_own_tokens
 from webhook.scanner.probes.published import KEY, MAX_BYTES, Published, about, read_published
-from webhook.scanner.untyped import mapping, mappings, text
+from webhook.scanner.untyped import condition_of, mapping, mappings, text
 from webhook.wellknown import PREFIX, SYSTEM_NAMESPACE
 
 _CONTAINER: Final = "probe"
@@ -115,7 +115,4 @@ def read_answer(ended: Ended, digest: str, client: Client) -> tuple[Published | 
 
 def _why_unscheduled(pod: Mapping[str, Any]) -> str:
     """What the scheduler says of a pod that has no node; empty where it has one."""
-    for condition in mappings(mapping(pod.get("status")).get("conditions")):
-        if (condition.get("type"), condition.get("status")) == ("PodScheduled", "False"):
-            return text(condition.get("message"))
-    return ""
+    return text(condition_of(mapping(pod.get("status")), "PodScheduled", "False").get("message"))

@@ -29,6 +29,12 @@ def text(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
+def condition_of(status: Mapping[str, Any], kind: str, value: str) -> Mapping[str, Any]:
+    """The condition of that type in an object's status if it has that value, such as "True"; else an empty one."""
+    found = (each for each in mappings(status.get("conditions")) if each.get("type") == kind)
+    return next((each for each in found if each.get("status") == value), {})
+
+
 def is_name(value: str) -> bool:
     """Whether it can be the name of an object in a path."""
     return _NAME.fullmatch(value) is not None

@@ -13,7 +13,7 @@ from typing import Any, Final
 from plan import layout
 from server.text import printable
 from webhook.scanner.finding import ObjectId
-from webhook.scanner.untyped import controller_of, mapping, mappings, text
+from webhook.scanner.untyped import condition_of, controller_of, mapping, mappings, text
 from webhook.wellknown import KNATIVE_SERVICE
 
 DENIED: Final = "MorphismsDenied"
@@ -78,15 +78,12 @@ def trouble_of_pod(pod: Mapping[str, Any]) -> Trouble | None:
 
 def trouble_of_replica_set(replica_set: Mapping[str, Any]) -> Trouble | None:
     """The denial of the ReplicaSet's pods by this webhook or its guards; None for none, or another's."""
-    for condition in mappings(mapping(replica_set.get("status")).get("conditions")):
-        if condition.get("type") == "ReplicaFailure" and condition.get("status") == "True":
-            found = _denial(text(condition.get("message")))
-            if found is None:
-                return None
-            metadata = mapping(replica_set.get("metadata"))
-            at = text(condition.get("lastTransitionTime"))
-            return _trouble(DENIED, *found, ("apps/v1", "ReplicaSet"), metadata, at)
-    return None
+    condition = condition_of(mapping(replica_set.get("status")), "ReplicaFailure", "True")
+    found = _denial(text(condition.get("message")))
+    if found is None:
+        return None
+    metadata, at = mapping(replica_set.get("metadata")), text(condition.get("lastTransitionTime"))
+    return _trouble(DENIED, *found, ("apps/v1", "ReplicaSet"), metadata, at)
 
 
 def trouble_of_event(event: Mapping[str, Any]) -> Trouble | None:
