@@ -66,8 +66,9 @@ def _injected(pod: Json, configuration: Configuration = _SHARED) -> Json:
 
 
 def _init(pod: Json) -> Json:
+    found: Json
     (found,) = [each for each in pod["spec"]["initContainers"] if each["name"] == "morphisms-init"]
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def _has_hook(pod: Json) -> bool:
