@@ -32,6 +32,7 @@ from tests.support.until import until
 
 _FILES = 20
 _MOMENTS = 50
+_OF_EACH = 6
 _RANDOM = random.Random(50)
 
 # Stage -> how it ends. After the last check the folder is switched, and then it is published, whatever comes.
@@ -186,16 +187,18 @@ def _end_with_a_signal(pod: Pod, process: subprocess.Popen[str], moment: float) 
 @pytest.mark.slow
 def test_sigterm_at_fifty_moments(busy_pod: Pod, bao: RaftOpenBao) -> None:
     """One pod's volumes through fifty starts, so that each also has to mend what the one before has left."""
+    before, known, codes = bao.accessors(), "first", Counter[int]()
     started = time.monotonic()
     assert busy_pod.run().code == 0
-    whole = time.monotonic() - started
-    moments = [_RANDOM.uniform(0.0, 1.1 * whole) for _ in range(_MOMENTS)]
-    before, known, codes = bao.accessors(), "first", Counter[int]()
-    for number, moment in enumerate(moments):
+    within = time.monotonic() - started
+    while codes.total() < _MOMENTS or min(codes[Exit.STOPPED], codes[Exit.PUBLISHED]) < _OF_EACH:
+        number, moment = codes.total(), _RANDOM.uniform(0.0, within)
+        assert number < 10 * _MOMENTS, f"too few of one end: {dict(codes)}"
         write_password(bao, str(number))
-        process = busy_pod.start()
+        process, started = busy_pod.start(), time.monotonic()
         ended = _end_with_a_signal(busy_pod, process, moment)
-        where = f"moment {moment:.3f} s of {whole:.3f} s, exit code {ended.code}"
+        took = time.monotonic() - started
+        where = f"moment {moment:.3f} s of {within:.3f} s, exit code {ended.code}"
         accept_end(busy_pod, ended.code, f"{where}\n{ended.stderr}")
         clean(ended)
         seen = version(busy_pod)
@@ -203,9 +206,9 @@ def test_sigterm_at_fifty_moments(busy_pod: Pod, bao: RaftOpenBao) -> None:
         assert bao.accessors() <= before, f"{where}: a token outlived us"
         codes[ended.code] += 1
         known = seen
-    print(f"{_MOMENTS} moments within {whole:.2f} s: {dict(codes)}")
-    assert codes[Exit.STOPPED] > 5
-    assert codes[Exit.PUBLISHED] > 0
+        # A machine is not as quick all the time: the next moment lies within the last whole run, or a little after it.
+        within = took if ended.code == Exit.PUBLISHED else 1.1 * within
+    print(f"{codes.total()} moments, the last within {within:.2f} s: {dict(codes)}")
     write_password(bao, "last")
     assert busy_pod.run().code == 0
     assert version(busy_pod) == "last"
