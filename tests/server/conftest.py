@@ -22,10 +22,9 @@ from tests.support.certificates import make_pair
 FIXTURE_LIMITS = {"lame_duck_seconds": 0.1, "drain_idle_seconds": 0.3, "finish_seconds": 5.0}
 
 
-@pytest.fixture(scope="session")
-def event_loop_policy() -> asyncio.AbstractEventLoopPolicy:
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
     """The loop that production has: its TLS is another implementation than asyncio's."""
-    return uvloop.EventLoopPolicy()
+    return {"uvloop": uvloop.new_event_loop}
 
 
 @dataclass(frozen=True)

@@ -1,25 +1,16 @@
 from __future__ import annotations
 
-import asyncio
 import json
 from collections import deque
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-import uvloop
 from aiohttp import web
 
 from server.kubernetes.client import Client
 from server.kubernetes.credentials import ServiceAccount
 from tests.webhook.cluster.apiserver import Fault
-
-
-@pytest.fixture(scope="session")
-def event_loop_policy() -> asyncio.AbstractEventLoopPolicy:
-    """The loop that production has."""
-    policy: asyncio.AbstractEventLoopPolicy = uvloop.EventLoopPolicy()
-    return policy
 
 
 class Recorder:

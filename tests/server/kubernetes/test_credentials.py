@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import uvloop
 
 from server.kubernetes import credentials, kubeconfig
 from server.kubernetes.client import Client
@@ -316,9 +315,3 @@ def test_a_servers_start_in_a_cluster_loads_none_of_it(account: Path) -> None:
         [sys.executable, "-c", _START, str(account)], cwd=ROOT, capture_output=True, text=True, timeout=60
     )
     assert (done.stdout, done.stderr) == ("[]\n", "")
-
-
-@pytest.fixture(scope="session")
-def event_loop_policy() -> Any:
-    """The loop that production has."""
-    return uvloop.EventLoopPolicy()

@@ -19,11 +19,9 @@ CONFIGURATION = Configuration(reserved=Reserved(keys=("snp", "pool")))
 """Decisions under it look at these labels of nodes, and at the presets'."""
 
 
-@pytest.fixture(scope="session")
-def event_loop_policy() -> asyncio.AbstractEventLoopPolicy:
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
     """The loop that production has."""
-    policy: asyncio.AbstractEventLoopPolicy = uvloop.EventLoopPolicy()
-    return policy
+    return {"uvloop": uvloop.new_event_loop}
 
 
 class Observed:
