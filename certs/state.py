@@ -19,6 +19,7 @@ from cryptography import x509
 
 from certs.chain import serves, valid, voucher
 from certs.pem import MAX_CERTIFICATES, Pair, read_certificates, read_pair
+from server.kubernetes.untyped import mapping
 
 AUTHORITY_SECRET: Final = "morphisms-webhook-ca"
 LEAF_SECRET: Final = "morphisms-webhook-tls"
@@ -97,7 +98,7 @@ def read_state(names: Sequence[str], authority: Object | None, leaf: Object | No
         coming_damaged=coming is None and ("next.crt" in own or "next.key" in own),
         former=(read_certificates(own.get("former.crt", b"")) or ())[: MAX_CERTIFICATES - 2],
         former_until=_read_time(own.get("former.until", b"")),
-        rotation_requested=ROTATE in (_mapping(_mapping(authority).get("metadata")).get("annotations") or {}),
+        rotation_requested=ROTATE in (mapping(mapping(authority).get("metadata")).get("annotations") or {}),
         leaf=read_pair(serving.get("tls.crt", b""), serving.get("tls.key", b"")),
         live=tuple(live),
     )
@@ -111,12 +112,12 @@ def read_live(name: str, configuration: Object) -> Live:
 def webhooks_of(configuration: Object) -> list[Mapping[str, Any]]:
     """Its webhooks, in order."""
     webhooks = configuration.get("webhooks")
-    return [_mapping(webhook) for webhook in webhooks] if isinstance(webhooks, list) else []
+    return [mapping(webhook) for webhook in webhooks] if isinstance(webhooks, list) else []
 
 
 def secret_data(secret: Object | None) -> dict[str, bytes]:
     """A Secret's data, decoded; what is not base64 is empty."""
-    return {str(key): _decode(value) for key, value in _mapping(_mapping(secret).get("data")).items()}
+    return {str(key): _decode(value) for key, value in mapping(mapping(secret).get("data")).items()}
 
 
 def usable_leaf(state: State, now: datetime) -> Pair | None:
@@ -146,7 +147,7 @@ def _read_time(text: bytes) -> datetime | None:
 
 
 def _bundle(webhook: Mapping[str, Any]) -> tuple[x509.Certificate, ...] | None:
-    return read_certificates(_decode(_mapping(webhook.get("clientConfig")).get("caBundle")))
+    return read_certificates(_decode(mapping(webhook.get("clientConfig")).get("caBundle")))
 
 
 def _decode(value: object) -> bytes:
@@ -154,7 +155,3 @@ def _decode(value: object) -> bytes:
         return base64.b64decode(value, validate=True) if isinstance(value, str) else b""
     except (binascii.Error, ValueError):
         return b""
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}

@@ -21,10 +21,10 @@ from cli.support.terminal import GREEN, RED, coloured, say, wants_colour
 from server.files import UnusableInputError
 from server.kubernetes.client import Client
 from server.kubernetes.errors import StatusError
+from server.kubernetes.untyped import is_name, mapping, mappings
 from server.text import printable
 from webhook.modes import Mode
 from webhook.scanner.evaluation import Evaluator
-from webhook.scanner.untyped import is_name, mapping, mappings
 
 HELP = "why a pod got no secrets, and whom to ask; without a pod, whether the installation works"
 EXAMPLE = "morphisms doctor payments-00001-deployment-5d9f-x7k2p -n shop"

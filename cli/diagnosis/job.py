@@ -11,10 +11,10 @@ from cli.preflight.lines import Line, State
 from plan.layout import CONTAINER, PLAN_VARIABLE, RUN_PATH, SECRETS_PATH, TOKEN_PATH, TOKEN_VOLUME
 from server.kubernetes.client import Client
 from server.kubernetes.errors import StatusError
+from server.kubernetes.untyped import mapping, mappings, text
 from server.text import printable
 from webhook.modes import Mode
 from webhook.scanner.events.trouble import trouble_of_pod
-from webhook.scanner.untyped import mapping, mappings, text
 from webhook.wellknown import PREFIX
 
 PAGE: Final = "docs/doctor.md#the-doctor"

@@ -8,6 +8,7 @@ from typing import Any, Final
 from cli.audit.words import mode_word
 from cli.preflight.lines import Line, State
 from plan.layout import CONTAINER
+from server.kubernetes.untyped import condition_of, mapping, mappings, text
 from server.text import printable
 from webhook.configuration.model import Configuration
 from webhook.errors import MalformedError
@@ -17,7 +18,6 @@ from webhook.scanner.evaluation import Evaluator
 from webhook.scanner.events.trouble import time_of_event, trouble_of_pod
 from webhook.scanner.finding import FindingClass
 from webhook.scanner.made_pod import next_pod
-from webhook.scanner.untyped import condition_of, mapping, mappings, text
 from webhook.snapshot import Snapshot
 
 _REASONS: Final = "docs/doctor.md#reasons"

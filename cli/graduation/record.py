@@ -12,13 +12,13 @@ from cli.preflight.lines import Line, State
 from server.kubernetes.client import Client
 from server.kubernetes.errors import StatusError
 from server.kubernetes.lease import lease_ref
+from server.kubernetes.untyped import TIME_FORM, mapping, mappings, text
 from server.text import printable
 from webhook.modes import Mode
 from webhook.scanner.application import LEASE
 from webhook.scanner.reports.api import served_api
 from webhook.scanner.reports.document import CLUSTER_REPORT
 from webhook.scanner.reports.results import READY
-from webhook.scanner.untyped import TIME_FORM, mapping, mappings, text
 from webhook.wellknown import MODE_LABEL, SYSTEM_NAMESPACE
 
 _PAGE: Final = "docs/rollout.md#from-audit-to-enforce"

@@ -16,9 +16,9 @@ from cli.preflight.lines import Line, is_go
 from server.files import UnusableInputError
 from server.kubernetes.client import MERGE_PATCH, Client
 from server.kubernetes.errors import AnswerError, StatusError, UnreachableError
+from server.kubernetes.untyped import mapping
 from server.text import printable
 from webhook.modes import Mode, is_known_label, mode_of_label
-from webhook.scanner.untyped import mapping
 from webhook.wellknown import MODE_LABEL
 
 _NEXT: Final = {Mode.ABSENT: Mode.AUDIT, Mode.AUDIT: Mode.INJECT, Mode.INJECT: Mode.ENFORCE}

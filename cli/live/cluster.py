@@ -12,13 +12,13 @@ from measured.refusal import member
 from server.files import UnusableInputError
 from server.kubernetes.client import Client
 from server.kubernetes.errors import StatusError
+from server.kubernetes.untyped import is_name
 from server.yaml.strict import ConfigurationError, parse
 from webhook.configuration.model import Configuration
 from webhook.configuration.templates_map import TemplatesMap, read_map
 from webhook.modes import Mode
 from webhook.scanner.kinds import ScannedKind
 from webhook.scanner.lister import AbsentKindError, ClusterLister
-from webhook.scanner.untyped import is_name
 from webhook.snapshot import Snapshot, snapshot_of_objects
 from webhook.wellknown import SYSTEM_NAMESPACE, TEMPLATES_CONFIG_MAP
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from server.kubernetes.client import Client
 from server.kubernetes.errors import KubernetesError, StatusError
-from webhook.scanner.untyped import controller_of, is_name, mapping, mappings, text
+from server.kubernetes.untyped import controller_of, is_name, mapping, mappings, text
 
 Json = dict[str, Any]
 

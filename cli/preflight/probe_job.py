@@ -17,13 +17,13 @@ from cli.live.trial import refusal_of_job
 from cli.support.terminal import say
 from server.kubernetes.client import Client
 from server.kubernetes.errors import StatusError
+from server.kubernetes.untyped import condition_of, mapping, mappings, text
 from server.text import printable
 from webhook.modes import Mode
 from webhook.scanner.events.trouble import trouble_of_pod
 from webhook.scanner.probes.once import VARIABLE, write_question
 from webhook.scanner.probes.probe import read_own_tokens
 from webhook.scanner.probes.published import KEY, MAX_BYTES, Published, about, read_published
-from webhook.scanner.untyped import condition_of, mapping, mappings, text
 from webhook.wellknown import PREFIX, SYSTEM_NAMESPACE
 
 _CONTAINER: Final = "probe"

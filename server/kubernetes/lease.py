@@ -18,6 +18,7 @@ from server import logs
 from server.kubernetes.client import Client, Object
 from server.kubernetes.errors import StatusError, reason_of
 from server.kubernetes.objects import ObjectRef
+from server.kubernetes.untyped import mapping
 
 _COLLECTION: Final = "/apis/coordination.k8s.io/v1/namespaces/{}/leases"
 _RELEASE_SECONDS: Final = 2.0
@@ -144,5 +145,4 @@ class LeaderElection:
 
 
 def _spec(lease: Object | None) -> Mapping[str, Any]:
-    spec = lease.get("spec") if lease is not None else None
-    return spec if isinstance(spec, Mapping) else {}
+    return mapping(mapping(lease).get("spec"))

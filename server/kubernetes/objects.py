@@ -8,6 +8,7 @@ from typing import Any
 
 from server.kubernetes.client import Client, Object
 from server.kubernetes.reflector import TIMING, Collection, Reflector, ReflectorTiming
+from server.kubernetes.untyped import mapping, text
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,4 @@ class WatchedObject:
 
 def version_of(value: Mapping[str, Any] | None) -> str:
     """The object's resourceVersion; empty when there is none."""
-    metadata = value.get("metadata") if value is not None else None
-    version = metadata.get("resourceVersion") if isinstance(metadata, Mapping) else None
-    return version if isinstance(version, str) else ""
+    return text(mapping(mapping(value).get("metadata")).get("resourceVersion"))

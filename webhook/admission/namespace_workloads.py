@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
+from server.kubernetes.untyped import condition_of, mapping
 from webhook.admission.exceptions import in_force, split, workloads_of_object, workloads_of_revision
 from webhook.admission.knative_template import template_pod, validate_template_owner_shape, violations_after_injection
 from webhook.configuration.model import Configuration
@@ -108,12 +109,7 @@ def _is_made_by_a_listed_one(metadata: dict[str, Any]) -> bool:
 
 def _has_ended(kind: str, status: Any) -> bool:
     """Whether it makes no pod any more."""
-    if not isinstance(status, dict):
-        return False
+    found = mapping(status)
     if kind == "Pod":
-        return status.get("phase") in ("Succeeded", "Failed")
-    conditions = status.get("conditions") if kind == "Job" else None
-    return any(
-        isinstance(each, dict) and each.get("type") in ("Complete", "Failed") and each.get("status") == "True"
-        for each in (conditions if isinstance(conditions, list) else ())
-    )
+        return found.get("phase") in ("Succeeded", "Failed")
+    return kind == "Job" and any(condition_of(found, each, "True") for each in ("Complete", "Failed"))

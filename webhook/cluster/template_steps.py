@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+from server.kubernetes.untyped import condition_of, mapping
 from webhook.configuration.accepted_templates import AcceptedTemplates
 from webhook.configuration.container_template import ContainerTemplate
 from webhook.configuration.model import Configuration
@@ -89,28 +90,21 @@ def serving_replicas(pods: Iterable[Any], found: TemplatesMap, now: datetime) ->
 
 
 def _may_serve(pod: Mapping[str, Any], found: TemplatesMap, now: datetime) -> bool:
-    status, deleted = _mapping(pod.get("status")), _mapping(pod.get("metadata")).get("deletionTimestamp")
+    status, deleted = mapping(pod.get("status")), mapping(pod.get("metadata")).get("deletionTimestamp")
     if status.get("phase") in ("Succeeded", "Failed"):
         return False
     if deleted is not None:  # the moment at which it is to be gone; until then a lame duck serves
         return now < _time(deleted, now) + _OVERDUE
+    if condition_of(status, "Ready", "True"):
+        return True
     # One that never said anything has never been ready.
-    said, since = found.known.get(_name(pod)), now - _UNREADY
-    conditions = status.get("conditions")
-    for each in conditions if isinstance(conditions, list) else ():
-        if isinstance(each, Mapping) and each.get("type") == "Ready":
-            since = _time(each.get("lastTransitionTime"), since)
-            if each.get("status") == "True":
-                return True
+    said, unready = found.known.get(_name(pod)), now - _UNREADY
+    since = _time(condition_of(status, "Ready").get("lastTransitionTime"), unready)
     return said is not None and now < max(since, said.at) + _UNREADY
 
 
 def _name(pod: Mapping[str, Any]) -> str:
-    return str(_mapping(pod.get("metadata")).get("name", ""))
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
+    return str(mapping(pod.get("metadata")).get("name", ""))
 
 
 def _time(value: Any, default: datetime) -> datetime:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
+from server.kubernetes.untyped import mapping, text
 from webhook.configuration.model import Configuration
 from webhook.errors import MalformedError
 from webhook.pod.container import containers_of, display_name
@@ -16,7 +17,6 @@ from webhook.pod.workloads import knative_kind, knative_template, template_at, t
 from webhook.rules.rule import Severity
 from webhook.rules.secrets.plaintext_env import detector_of
 from webhook.scanner.finding import Finding, FindingClass, ObjectId
-from webhook.scanner.untyped import mapping, text
 
 CONFIG_MAP: Final = "scan/config-map"
 

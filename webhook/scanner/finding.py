@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from server.kubernetes.untyped import text
 from webhook.configuration.exceptions import PolicyException
 from webhook.modes import Action, Mode
 from webhook.rules.rule import Severity
-from webhook.scanner.untyped import text
 
 
 class FindingClass(enum.StrEnum):

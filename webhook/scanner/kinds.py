@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from server.kubernetes.untyped import controller_of
 from webhook.admission.namespace_workloads import is_looked_at
-from webhook.scanner.untyped import controller_of
 from webhook.snapshot import LISTED_KINDS
 from webhook.wellknown import KNATIVE_GROUP
 

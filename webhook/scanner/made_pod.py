@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
+from server.kubernetes.untyped import controller_of
 from webhook.admission.knative_template import template_pod, validate_template_owner_shape
 from webhook.configuration.model import Configuration
 from webhook.errors import MalformedError
@@ -12,7 +13,6 @@ from webhook.pod.schema import validate_pod_shape
 from webhook.pod.workloads import knative_kind, template_at, template_path, with_claims, workload_of
 from webhook.request import User
 from webhook.rewrite.template_choice import choose_template
-from webhook.scanner.untyped import controller_of
 from webhook.snapshot import Snapshot
 from webhook.wellknown import POD_TEMPLATE_HASH
 

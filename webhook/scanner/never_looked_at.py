@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final
 
+from server.kubernetes.untyped import controller_of, mapping, text
 from webhook.pod.container import display_name
 from webhook.scanner.kinds import SCANNED_KINDS
 from webhook.scanner.reports.results import Result
-from webhook.scanner.untyped import controller_of, mapping, text
 
 NEVER_LOOKED_AT: Final = (
     "Helm's release Secrets (sh.helm.release.v1.*), which hold the manifests of every release",

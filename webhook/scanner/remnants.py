@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from server.kubernetes.untyped import controller_of, mapping
 from webhook.configuration.model import Configuration
 from webhook.errors import MalformedError
 from webhook.pod.container import display_name
@@ -19,7 +20,6 @@ from webhook.rules import BY_ID
 from webhook.rules.rule import Severity, Subject, evaluate
 from webhook.scanner.finding import Finding, FindingClass, ObjectId
 from webhook.scanner.kinds import CONTROLLER_REVISION
-from webhook.scanner.untyped import controller_of, mapping
 from webhook.wellknown import KNATIVE_GROUP, KNATIVE_REVISION, KNATIVE_SERVICE
 
 REMNANT: Final = "scan/remnant"

@@ -13,6 +13,7 @@ from server import logs
 from server.kubernetes.errors import KubernetesError, reason_of, status_of
 from server.kubernetes.objects import ObjectRef, WatchedObject
 from server.kubernetes.reflector import TIMING, ReflectorTiming
+from server.kubernetes.untyped import TIME_FORM, is_name
 from webhook.configuration.model import Configuration
 from webhook.configuration.templates_map import read_map
 from webhook.scanner.cluster.facts import read_facts
@@ -27,7 +28,6 @@ from webhook.scanner.reports.api import served_api
 from webhook.scanner.reports.results import READY, Result, summary_of
 from webhook.scanner.reports.writer import ReportWriter
 from webhook.scanner.scan import NOT_LISTED, NamespaceState, ScanResult, scan
-from webhook.scanner.untyped import TIME_FORM, is_name
 from webhook.snapshot import Snapshot
 from webhook.wellknown import TEMPLATES_CONFIG_MAP
 

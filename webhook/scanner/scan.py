@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from server import logs
 from server.kubernetes.errors import KubernetesError, reason_of, status_of
+from server.kubernetes.untyped import controller_of
 from webhook.modes import Mode
 from webhook.rules.rule import Severity
 from webhook.scanner.config_maps import Reference, references_of
@@ -20,7 +21,6 @@ from webhook.scanner.lister import AbsentKindError, Lister
 from webhook.scanner.never_looked_at import MAX_MAKERS, maker_of
 from webhook.scanner.remnants import Remnant, remnant_of
 from webhook.scanner.reports.results import WorkloadResults
-from webhook.scanner.untyped import controller_of
 from webhook.snapshot import Snapshot
 from webhook.wellknown import KNATIVE_GROUP, KNATIVE_SERVICE
 

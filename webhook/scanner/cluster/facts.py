@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from server.kubernetes.errors import KubernetesError
-from webhook.scanner.untyped import mappings
+from server.kubernetes.untyped import mappings
 from webhook.wellknown import KMS_NAMESPACE
 
 if TYPE_CHECKING:

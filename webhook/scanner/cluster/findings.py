@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from server.kubernetes.untyped import mapping, mappings
 from webhook.configuration.model import Configuration
 from webhook.configuration.templates_map import TemplatesMap
 from webhook.pod.container import display_name
@@ -16,7 +17,6 @@ from webhook.scanner.cluster.facts import CLUSTER_GUARDS, GUARDS, ClusterFacts
 from webhook.scanner.cluster.guard_texts import DIGESTS, digest_of
 from webhook.scanner.finding import ObjectId, link_of
 from webhook.scanner.reports.results import Result
-from webhook.scanner.untyped import mapping, mappings
 from webhook.snapshot import Snapshot
 from webhook.wellknown import KMS_NAMESPACE, UNREVIEWED_NAMESPACES
 

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from webhook.scanner.untyped import mapping, mappings
+from server.kubernetes.untyped import mapping, mappings
 
 DIGESTS: Final[Mapping[str, str]] = {
     "configmap-guard": "2797789cdf2d58634dbadcb8f4825165af23779a8177fd16ba487189f538096a",

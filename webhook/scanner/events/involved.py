@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from server.kubernetes.untyped import controller_of, is_name, text
 from webhook.scanner.events.trouble import Trouble
 from webhook.scanner.finding import ObjectId
-from webhook.scanner.untyped import controller_of, is_name, text
 from webhook.wellknown import KNATIVE_GROUP, KNATIVE_SERVICE
 
 if TYPE_CHECKING:

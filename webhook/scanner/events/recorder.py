@@ -13,10 +13,10 @@ from typing import Any, Final
 from server import logs
 from server.kubernetes.client import MERGE_PATCH, Client
 from server.kubernetes.errors import CONFLICT, KubernetesError, StatusError, reason_of, status_of
+from server.kubernetes.untyped import TIME_FORM, text
 from webhook.scanner.events.involved import involved_object
 from webhook.scanner.events.trouble import Trouble
 from webhook.scanner.finding import ObjectId
-from webhook.scanner.untyped import TIME_FORM, text
 from webhook.wellknown import PREFIX
 
 COMPONENT: Final = "morphisms-scanner"

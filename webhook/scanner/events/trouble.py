@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from plan import layout
+from server.kubernetes.untyped import condition_of, controller_of, mapping, mappings, text
 from server.text import printable
 from webhook.scanner.finding import ObjectId
-from webhook.scanner.untyped import condition_of, controller_of, mapping, mappings, text
 from webhook.wellknown import KNATIVE_SERVICE
 
 DENIED: Final = "MorphismsDenied"

@@ -14,10 +14,10 @@ from datetime import UTC, datetime
 from typing import Final
 
 from kbs.known_cluster import MAX_KEYS
+from server.kubernetes.untyped import mapping
 from webhook.configuration.model import Configuration
 from webhook.scanner.probes.probe import OwnTokens, probe
 from webhook.scanner.probes.published import Published, about, write_published
-from webhook.scanner.untyped import mapping
 
 VARIABLE: Final = "MORPHISMS_PROBE"
 """In the environment of the Job's container."""

@@ -20,9 +20,9 @@ from kbs.trust import trusting
 from server.kubernetes.client import Client
 from server.kubernetes.credentials import Access
 from server.kubernetes.errors import AnswerError, KubernetesError, StatusError, UnreachableError
+from server.kubernetes.untyped import mapping, mappings
 from webhook.configuration.model import Configuration
 from webhook.scanner.probes.published import Check, Probe, ProbeState
-from webhook.scanner.untyped import mapping, mappings
 
 SECONDS: Final = 5.0
 MAX_BYTES: Final = 16 << 10

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+from server.kubernetes.untyped import TIME_FORM, mapping
 from webhook.configuration.model import Configuration
-from webhook.scanner.untyped import TIME_FORM, mapping
 
 KEY: Final = "probes.json"
 """In the ConfigMap's data."""

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from server.kubernetes.untyped import TIME_FORM
 from webhook.scanner.finding import ObjectId
 from webhook.scanner.reports.api import ReportAPI
 from webhook.scanner.reports.results import SOURCE, Result
-from webhook.scanner.untyped import TIME_FORM
 from webhook.wellknown import PREFIX
 
 MANAGED_BY: Final = ("app.kubernetes.io/managed-by", "morphisms")

@@ -29,10 +29,13 @@ def text(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
-def condition_of(status: Mapping[str, Any], kind: str, value: str) -> Mapping[str, Any]:
-    """The condition of that type in an object's status if it has that value, such as "True"; else an empty one."""
+def condition_of(status: Mapping[str, Any], kind: str, value: str = "") -> Mapping[str, Any]:
+    """The condition of that type in an object's status, else an empty one.
+
+    With `value`, such as "True", only a condition that has this status counts.
+    """
     found = (each for each in mappings(status.get("conditions")) if each.get("type") == kind)
-    return next((each for each in found if each.get("status") == value), {})
+    return next((each for each in found if not value or each.get("status") == value), {})
 
 
 def is_name(value: str) -> bool:
