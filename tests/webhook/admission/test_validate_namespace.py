@@ -175,9 +175,12 @@ def test_what_another_workload_makes_is_not_listed_twice() -> None:
 
 
 def test_what_has_ended_is_not_listed() -> None:
-    done = {"status": {"conditions": [{"type": "Complete", "status": "True"}]}}
-    running = {"status": {"conditions": [{"type": "Suspended", "status": "True"}]}}
-    jobs = Listing("Job", (_workload("Job", "done", **done), _workload("Job", "running", **running)))
+    done, failed, running = (
+        {"status": {"conditions": [{"type": "Complete", "status": "False"}, {"type": kind, "status": "True"}]}}
+        for kind in ("Complete", "Failed", "Suspended")
+    )
+    of_kinds = {"done": done, "failed": failed, "running": running}
+    jobs = Listing("Job", tuple(_workload("Job", name, **more) for name, more in of_kinds.items()))
     pods = Listing("Pod", (_workload("Pod", "done", status={"phase": "Succeeded"}), _workload("Pod", "running")))
     assert [line.split(":")[0] for line in _answer("audit", "enforce", jobs, pods)[1:]] == [
         "[mode] Job/running",

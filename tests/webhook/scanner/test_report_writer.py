@@ -24,6 +24,13 @@ _BAD = Finding("images/digest", Severity.MEDIUM, FindingClass.YOURS_TO_CHANGE, _
 _FIRST, _SECOND = datetime(2027, 1, 1, tzinfo=UTC), datetime(2027, 1, 2, tzinfo=UTC)
 _PATH = "/apis/openreports.io/v1alpha1/namespaces/shop/reports/morphisms-u-web"
 
+# Of the reports that `_pass` makes, as the last version without `resultID` computed it.
+_FORMER_CONTENT = {
+    "morphisms-u-web": "7ac7daa39a47896139d02ebe8d808659",
+    "morphisms-u-job": "0ffe33d2a4ba37e1158b9ad20720d96a",
+    "morphisms": "546f760f5a32f1bec455456c0fdc0ccd",
+}
+
 
 @pytest.fixture
 async def store() -> AsyncIterator[Store]:
@@ -71,6 +78,24 @@ async def test_a_report_is_made_changed_and_deleted_with_what_passes_find(store:
     await _pass(client, _SECOND, web=(_BAD,))
     assert "morphisms.dev/clean-since" not in store.objects[_PATH]["metadata"]["annotations"]
     assert not any("u-job" in path for path in store.objects), "that workload is gone"
+
+
+async def test_what_an_older_version_wrote_is_written_once_more_and_stays_clean(store: Store, client: Client) -> None:
+    """Its results have no `resultID`, so Policy Reporter keeps one of several that differ in their fields alone."""
+    await _pass(client, _FIRST, web=(_BAD,), job=())
+    for path, report in store.objects.items():
+        report["metadata"]["annotations"]["morphisms.dev/content"] = _FORMER_CONTENT[path.rpartition("/")[2]]
+        for each in report["results"]:
+            del each["properties"]["resultID"]
+    store.writes.clear()
+    for _ in range(2):
+        await _pass(client, _SECOND, web=(_BAD,), job=())
+        assert store.writes == {"PATCH": 3}, "once"
+    for path, report in store.objects.items():
+        assert all("resultID" in each["properties"] for each in report["results"])
+        is_clean = path != _PATH
+        since = report["metadata"]["annotations"].get("morphisms.dev/clean-since")
+        assert since == ("2027-01-01T00:00:00Z" if is_clean else None)
 
 
 async def test_a_write_that_is_refused_keeps_no_other_from_being_made(store: Store, client: Client) -> None:

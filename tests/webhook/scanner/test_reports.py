@@ -14,7 +14,7 @@ from webhook.rules.rule import Severity
 from webhook.scanner.finding import Evaluation, Finding, FindingClass, ObjectId
 from webhook.scanner.reports.api import OPEN_REPORTS, POLICY_REPORTS, ReportAPI
 from webhook.scanner.reports.document import Known, clean_since, make_report
-from webhook.scanner.reports.results import MAX_RESULTS, READY, WorkloadResults, summary_of
+from webhook.scanner.reports.results import MAX_RESULTS, READY, Result, WorkloadResults, summary_of
 
 _SERVICE = ObjectId("serving.knative.dev/v1", "Service", "shop", "web", "u-1")
 _NOW = datetime(2027, 1, 1, tzinfo=UTC)
@@ -124,6 +124,19 @@ def test_clean_since_goes_on_while_it_is_clean_and_begins_anew_after_a_finding()
     assert clean_since(again) == _LATER
     assert clean_since(Known("x", "nonsense")) is None
     assert clean_since(None) is None
+
+
+def test_a_namespace_keeps_its_own_time_when_the_cluster_becomes_clean() -> None:
+    """`morphisms graduate` counts from it, so another namespace's last finding does not make this one wait anew."""
+    own = (("cleanSince", "2026-12-01T00:00:00Z"),)
+    shop, new = (
+        Result(READY, "pass", "info", "all", more, ObjectId("v1", "Namespace", "", name))
+        for name, more in (("shop", own), ("new", ()))
+    )
+    report = make_report(OPEN_REPORTS, None, (shop, new), {"pass": 2}, is_clean=True, known=None, now=_NOW)
+    assert report is not None
+    since = [each["properties"]["cleanSince"] for each in report["results"]]
+    assert since == ["2026-12-01T00:00:00Z", "2027-01-01T00:00:00Z"]
 
 
 @pytest.mark.parametrize("api", [OPEN_REPORTS, POLICY_REPORTS], ids=lambda api: api.api_version)

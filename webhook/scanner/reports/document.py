@@ -61,30 +61,19 @@ def make_report(
 ) -> dict[str, Any] | None:
     """The report; None where the one that is known says the same. Without a workload it is the cluster's.
 
-    A result's time is when the report changed. `clean-since` stays while the workload stays clean.
+    A result's time is when the report changed. `clean-since` stays while the workload stays clean. What another version
+    wrote in another form says something else, and is written once more.
     """
-    content = _digest(results, summary)
+    entries = [_entry(workload, each) for each in results]
+    content = _digest(entries, summary)
     if known is not None and known.content == content and bool(known.clean_since) == is_clean:
         return None
     clean_since = (known.clean_since if known is not None else "") or now.strftime(TIME_FORM)
     seconds = {"seconds": int(now.timestamp()), "nanos": 0}
-    properties = {"cleanSince": clean_since} if is_clean else {}
-    entries = [
-        {
-            "source": SOURCE,
-            "policy": SOURCE,
-            "rule": each.rule,
-            "category": each.category,
-            "severity": each.severity,
-            "result": each.result,
-            "scored": each.result in ("pass", "fail"),
-            "message": each.message,
-            "timestamp": seconds,
-            "properties": {**dict(each.properties), **properties, RESULT_ID: _result_id(workload, each)},
-            **({} if each.resource is None else {"resources": [_reference(each.resource)]}),
-        }
-        for each in results
-    ]
+    for entry in entries:
+        entry["timestamp"] = seconds
+        if is_clean:  # a namespace in the cluster's report has a time of its own
+            entry["properties"].setdefault("cleanSince", clean_since)
     metadata: dict[str, Any] = {
         "name": CLUSTER_REPORT,
         "labels": {MANAGED_BY[0]: MANAGED_BY[1]},
@@ -125,6 +114,22 @@ def _reference(identity: ObjectId) -> dict[str, str]:
     return {key: value for key, value in members.items() if value}
 
 
+def _entry(workload: ObjectId | None, result: Result) -> dict[str, Any]:
+    """The result as the API keeps it, without times."""
+    return {
+        "source": SOURCE,
+        "policy": SOURCE,
+        "rule": result.rule,
+        "category": result.category,
+        "severity": result.severity,
+        "result": result.result,
+        "scored": result.result in ("pass", "fail"),
+        "message": result.message,
+        "properties": {**dict(result.properties), RESULT_ID: _result_id(workload, result)},
+        **({} if result.resource is None else {"resources": [_reference(result.resource)]}),
+    }
+
+
 def _result_id(workload: ObjectId | None, result: Result) -> str:
     """Unique in the cluster, and the same in each pass that finds the same."""
     subject = result.resource if workload is None else workload
@@ -133,6 +138,5 @@ def _result_id(workload: ObjectId | None, result: Result) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
-def _digest(results: Sequence[Result], summary: Mapping[str, int]) -> str:
-    text = json.dumps([list(results), sorted(summary.items())], default=_reference)
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+def _digest(entries: Sequence[Mapping[str, Any]], summary: Mapping[str, int]) -> str:
+    return hashlib.sha256(json.dumps([entries, sorted(summary.items())]).encode()).hexdigest()[:32]
