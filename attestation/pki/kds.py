@@ -303,6 +303,7 @@ class KeyService:
 
 
 async def _bounded(content: aiohttp.StreamReader) -> bytes:
+    """As server/bounded_body.py, which certificates must not import: the sidecar carries nothing of the server."""
     parts: list[bytes] = []
     size = 0
     async for part in content.iter_chunked(8192):

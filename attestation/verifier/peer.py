@@ -12,6 +12,7 @@ import aiohttp
 
 from attestation.errors import PeerError
 from kbs.trust import trusting
+from server.bounded_body import whole_body
 from server.yaml.strict import ConfigurationError
 
 
@@ -63,10 +64,8 @@ class Peer:
                 allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(total=longest),
             ) as response:
-                content = await response.content.read(self.limit + 1)
-                while len(content) <= self.limit and (more := await response.content.read(self.limit + 1)):
-                    content += more
-                if len(content) > self.limit:
+                content = await whole_body(response, self.limit)
+                if content is None:
                     raise PeerError(f"answered more than {self.limit} bytes")
                 return Answer(response.status, content, response.headers.get("Date"))
         except TimeoutError:

@@ -23,6 +23,7 @@ from cli.registry.credentials import Credentials, DockerConfiguration
 from cli.registry.documents import ACCEPT, MAX_MANIFEST
 from cli.registry.errors import RegistryError, UnreachableError
 from cli.registry.registries import Endpoint, Registries, is_loopback
+from server.bounded_body import whole_body
 from server.text import printable
 
 SECONDS: Final = 30.0
@@ -251,13 +252,10 @@ class RegistryClient:
 
 
 async def _body(response: aiohttp.ClientResponse, limit: int) -> bytes:
-    parts, size = [], 0
-    async for part in response.content.iter_any():
-        size += len(part)
-        if size > limit:
-            raise RegistryError(f"answered with more than {limit} bytes")
-        parts.append(part)
-    return b"".join(parts)
+    content = await whole_body(response, limit)
+    if content is None:
+        raise RegistryError(f"answered with more than {limit} bytes")
+    return content
 
 
 def _token_in(content: bytes) -> str:

@@ -17,6 +17,7 @@ from typing import Any, Final, Self
 import aiohttp
 from aiohttp.http_exceptions import LineTooLong
 
+from server.bounded_body import whole_body
 from server.kubernetes.clock import ServerClock
 from server.kubernetes.credentials import Access, Credentials
 from server.kubernetes.errors import AnswerError, StatusError, UnreachableError
@@ -274,13 +275,10 @@ def _translated(seconds: float) -> Iterator[None]:
 
 
 async def _read_bounded(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
-    chunks, size = [], 0
-    async for chunk in response.content.iter_any():
-        size += len(chunk)
-        if size > max_bytes:
-            raise AnswerError(f"the answer is larger than {max_bytes} bytes")
-        chunks.append(chunk)
-    return b"".join(chunks)
+    content = await whole_body(response, max_bytes)
+    if content is None:
+        raise AnswerError(f"the answer is larger than {max_bytes} bytes")
+    return content
 
 
 def _check(response: aiohttp.ClientResponse, method: str) -> None:
