@@ -96,7 +96,7 @@ def examine(plan: Plan | None, paths: PodPaths, events: Events, shutdown: Shutdo
             else:
                 report.skipped("attestation", "the verifier or Vault did not answer as it should")
         finally:
-            vault.revoke()
+            vault.revoke(Deadline(paths.revocation_seconds, ShutdownSignal()))
     sys.stdout.flush()
     return report.exit_code
 

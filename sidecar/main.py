@@ -122,7 +122,7 @@ def provide(plan: Plan, paths: PodPaths, events: Events, shutdown: ShutdownSigna
         error.correlation_id = error.correlation_id or attester.correlation_id
         raise
     finally:
-        vault.revoke()
+        vault.revoke(Deadline(paths.revocation_seconds, ShutdownSignal()))
 
 
 def _collect_garbage() -> None:

@@ -13,6 +13,8 @@ class PodPaths(NamedTuple):
 
     `reread_seconds`: after what time a KV secret, which has no lease, is read again. Five minutes are Vault Agent's
     default (static_secret_render_interval), so Vault sees the load that operators have planned for.
+    `revocation_seconds`: how long the last attempts to revoke a token take at most. They may go beyond the deadline,
+    because a token left behind is worse than a late exit.
     """
 
     secrets: Path = Path(SECRETS_PATH)
@@ -22,3 +24,4 @@ class PodPaths(NamedTuple):
     termination_log: Path = Path("/dev/termination-log")
     health: tuple[str, int] = ("::", HEALTH_PORT)
     reread_seconds: float = 300.0
+    revocation_seconds: float = 3.0

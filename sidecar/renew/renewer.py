@@ -26,7 +26,6 @@ from sidecar.renew.outages import VAULT, VERIFIER, Outages, party_of
 from sidecar.renew.schedule import Schedule, Task
 from sidecar.renew.secrets import PublishedSecrets
 from sidecar.shutdown import ShutdownSignal, StoppedError
-from sidecar.vault.client import REVOCATION_SECONDS
 from sidecar.vault.session import TokenGoneError, VaultSession
 
 TASK_SECONDS: Final = 60.0
@@ -112,7 +111,7 @@ class Renewer:
 
     def close(self) -> None:
         """Revoke every token, and with it its leases, all within the time allowed for one. Never raises."""
-        deadline = Deadline(REVOCATION_SECONDS, ShutdownSignal())
+        deadline = Deadline(self._paths.revocation_seconds, ShutdownSignal())
         for session in (self._session, self._unused, *self._cleanup.open_sessions()):
             if session is not None:
                 session.revoke(deadline)

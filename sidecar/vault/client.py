@@ -14,10 +14,8 @@ from sidecar.http import VAULT, Answer, Client
 from sidecar.log import Events
 from sidecar.mounts import mount_of
 from sidecar.reasons import Reason
-from sidecar.shutdown import ShutdownSignal
 
 MAX_ANSWER_SIZE: Final = 4 * 1024 * 1024  # Vault's own bound of an entry is 1 MiB, JSON escapes included in the rest
-REVOCATION_SECONDS: Final = 3.0  # beyond the deadline, because a token left behind is worse than a late exit
 
 
 class VaultClient:
@@ -62,17 +60,18 @@ class VaultClient:
 
         return secret(retry_until(deadline, self._events, request), what, kv)
 
-    def revoke(self, deadline: Deadline | None = None) -> None:
-        """Revoke the token, if there is one and Vault can be reached. Never raises."""
+    def revoke(self, deadline: Deadline) -> None:
+        """Revoke the token, if there is one and Vault can be reached. Never raises.
+
+        The deadline knows of no request to stop: one is the usual reason to be here.
+        """
         if not self._token:
             return
         try:
-            # Not interruptible: a signal to stop is the usual reason to be here.
-            within = deadline or Deadline(REVOCATION_SECONDS, ShutdownSignal())
             answer = retry_until(
-                within,
+                deadline,
                 self._events,
-                lambda: self._client.call(within, "POST", "/v1/auth/token/revoke-self", b"", self._headers()),
+                lambda: self._client.call(deadline, "POST", "/v1/auth/token/revoke-self", b"", self._headers()),
             )
             reason = self._reason_not_revoked(answer)
         except SidecarError as error:

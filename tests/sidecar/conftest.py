@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -13,6 +15,7 @@ from plan.document import EvidenceSource, Plan, Vault, Workload
 from plan.document import Verifier as VerifierPlan
 from tests.attestation.verifier.process import HOST_DATA, Verifier, make_site, policy, verifier
 from tests.attestation.verifier.tokens import Issuer
+from tests.sidecar.clock import Clock
 from tests.sidecar.pod import CANARY, HOME, Pod
 from tests.sidecar.secrets import v2, write_secret
 from tests.support.openbao import OpenBao, openbao
@@ -43,11 +46,32 @@ def verifier_process(
 ) -> Iterator[Verifier]:
     """The real verifier, whose policy lets the pod have its secrets."""
     site = make_site(tmp_path_factory.mktemp("verifier"), hierarchy, issuer, bao.url)
+    site.settings["vault"]["timeoutSeconds"] = 10.0  # the most: nothing here is about a Vault that is slow
     site.write_policy("payments", policy())
     bao.trust(site.public_keys)
     bao.write_role(token_policies=["knative", "tests"])
     with verifier(site) as process:
         yield process
+
+
+_numbers = itertools.count()
+
+
+@pytest.fixture
+def name() -> str:
+    """A process' name that no other process of this machine has, nor one of another test that is still ending.
+
+    The kernel keeps 15 letters of one.
+    """
+    return f"app{os.getpid()}n{next(_numbers)}x"
+
+
+@pytest.fixture
+def clock(pod: Pod) -> Clock:
+    """The pod's, which the test moves."""
+    made = Clock(pod.root / "clock")
+    pod.code = made.code
+    return made
 
 
 @pytest.fixture

@@ -26,6 +26,8 @@ class Spoilt:
     headers: tuple[tuple[str, str], ...] = ()
     body: bytes = b"{}"
     trickle: bool = False
+    each_byte: Callable[[], object] = int
+    """Called before each byte of a trickle."""
 
 
 @dataclass
@@ -119,6 +121,7 @@ def front(
                     self.wfile.write(spoilt.body)
                     return
                 for byte in spoilt.body:
+                    spoilt.each_byte()
                     self.wfile.write(bytes([byte]))
                     if release.wait(0.1):
                         return

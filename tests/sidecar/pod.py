@@ -25,8 +25,11 @@ import os, sys
 from pathlib import Path
 from sidecar.main import run
 from sidecar.paths import PodPaths
-root, helper = map(Path, sys.argv[1:])
-sys.exit(run(os.environ, PodPaths(root / "secrets", root / "run", root / "token", helper, root / "last-words")))
+root, helper, *seconds = sys.argv[1:]
+root = Path(root)
+folders = (root / "secrets", root / "run", root / "token", Path(helper), root / "last-words")
+places = PodPaths(*folders, revocation_seconds=float(*seconds or (60,)))
+sys.exit(run(os.environ, places))
 """
 
 
@@ -49,13 +52,19 @@ class Ended:
 
 @dataclass
 class Pod:
-    """One pod's folders; `plan` may be replaced before `run`."""
+    """One pod's folders; `plan` may be replaced before `run`.
+
+    `code` runs in the process before anything else. `revocation_seconds` are more than the real ones, so that a busy
+    machine leaves no token behind.
+    """
 
     root: Path
     helper: Path
     plan: Plan
     new_token: Callable[[], str]
     environment: dict[str, str] = field(default_factory=dict)
+    code: str = ""
+    revocation_seconds: float = 60.0
 
     def __post_init__(self) -> None:
         for name in ("secrets", "run"):
@@ -79,7 +88,8 @@ class Pod:
         """The process, with nothing in its environment but the plan."""
         (self.root / "token").write_text(self.new_token())
         environment = {layout.PLAN_VARIABLE: write_plan(self.plan) if text is None else text, **self.environment}
-        command = [sys.executable, "-c", START, str(self.root), str(self.helper)]
+        words = [str(self.root), str(self.helper), str(self.revocation_seconds)]
+        command = [sys.executable, "-c", self.code + START, *words]
         return subprocess.Popen(
             command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )

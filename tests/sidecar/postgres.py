@@ -55,7 +55,7 @@ class Postgres:
             "-Atc",
             "SELECT 1",
         ]
-        environment = {"PGPASSWORD": password, "PGCONNECT_TIMEOUT": "5", "PATH": os.environ["PATH"]}
+        environment = {"PGPASSWORD": password, "PGCONNECT_TIMEOUT": "60", "PATH": os.environ["PATH"]}
         return subprocess.run(command, env=environment, capture_output=True).returncode == 0
 
     def offer(self, server: OpenBao, role: str, ttl: str, max_ttl: str) -> None:
@@ -114,7 +114,7 @@ def _running(folder: Path) -> Iterator[Postgres]:
         yield Postgres(port, user)
     finally:
         process.send_signal(signal.SIGINT)  # "fast": it does not wait for those who are connected
-        process.wait(20)
+        process.wait(120)
 
 
 def _unprivileged() -> str:

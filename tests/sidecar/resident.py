@@ -26,10 +26,10 @@ import os, sys
 from pathlib import Path
 from sidecar.main import run
 from sidecar.paths import PodPaths
-root, helper, port, seconds = sys.argv[1:]
+root, helper, port, reread, revocation = sys.argv[1:]
 root = Path(root)
 folders = (root / "secrets", root / "run", root / "token", Path(helper), root / "last-words")
-places = PodPaths(*folders, ("127.0.0.1", int(port)), float(seconds))
+places = PodPaths(*folders, ("127.0.0.1", int(port)), float(reread), float(revocation))
 sys.exit(run(os.environ, places))
 """
 PATIENCE = 120.0
@@ -109,10 +109,11 @@ def resident(pod: Pod, *, reread: float = 300.0, port: int = 0, prefix: Sequence
     """The pod's sidecar, started through the command `prefix`; killed at the end if it still runs."""
     pod.change(agent="sidecar")
     (pod.root / "token").write_text(pod.new_token())
-    words = [*prefix, sys.executable, "-c", START, str(pod.root), str(pod.helper), str(port), str(reread)]
+    words = [str(pod.root), str(pod.helper), str(port), str(reread), str(pod.revocation_seconds)]
+    command = [*prefix, sys.executable, "-c", pod.code + START, *words]
     environment = {layout.PLAN_VARIABLE: write_plan(pod.plan), **pod.environment}
     process = subprocess.Popen(
-        words, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
     running = Resident(pod, process)
     try:
@@ -136,7 +137,7 @@ while True:
 
 
 @contextlib.contextmanager
-def application(folder: Path, file: Path, name: str = "morphisms-app") -> Iterator[subprocess.Popen[str]]:
+def application(folder: Path, file: Path, name: str) -> Iterator[subprocess.Popen[str]]:
     """A process of this name that prints the file at each SIGHUP."""
     (folder / "bin").mkdir(exist_ok=True)
     program = folder / "bin" / name

@@ -56,7 +56,7 @@ class Said:
 def doctor(pod: Pod, *, plan: bool = True) -> Said:
     (pod.root / "token").write_text(pod.new_token())
     environment = {layout.PLAN_VARIABLE: write_plan(pod.plan)} if plan else {}
-    script = START.replace('"last-words")', '"last-words"), "doctor"')
+    script = START.replace("places))", 'places, "doctor"))')
     assert '"doctor"' in script
     words = [sys.executable, "-c", script, str(pod.root), str(pod.helper)]
     done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)

@@ -41,14 +41,31 @@ def status() -> Status:
 
 
 @pytest.fixture
-def health(status: Status) -> HealthServer:
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No connection ends because this process, which has both of its ends, was held up."""
+    monkeypatch.setattr("sidecar.health.HOLD_SECONDS", 600.0)
+    monkeypatch.setattr("sidecar.health.REQUEST_SECONDS", 600.0)
+
+
+@pytest.fixture
+def hasty(status: Status) -> HealthServer:
+    """With the bounds that a pod has."""
+    return _serving(status)
+
+
+@pytest.fixture
+def health(status: Status, patient: None) -> HealthServer:
+    return _serving(status)
+
+
+def _serving(status: Status) -> HealthServer:
     server = HealthServer(listen(("127.0.0.1", 0)), status)
     server.start()
     return server
 
 
 def connect(health: HealthServer) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", health.port), 5)
+    return socket.create_connection(("127.0.0.1", health.port), 60)
 
 
 def ask(health: HealthServer, request: bytes) -> bytes:
@@ -74,8 +91,11 @@ def get(health: HealthServer, path: str) -> tuple[int, object]:
     return int(head.split()[1]), json.loads(body)
 
 
-def test_it_is_started_when_something_is_published_and_alive_all_the_time(health: HealthServer, status: Status) -> None:
+def test_it_is_started_when_something_is_published_and_alive_all_the_time(
+    health: HealthServer, status: Status, monkeypatch: pytest.MonkeyPatch
+) -> None:
     waiting = {"state": "starting", "published": 0, "troubles": []}
+    monkeypatch.setattr("sidecar.health.HOLD_SECONDS", 0.0)
     assert get(health, "/startupz") == (503, waiting)
     assert get(health, "/livez") == (200, waiting)
     status.published = 1
@@ -106,16 +126,19 @@ def test_a_startup_probe_hears_of_the_publication_on_the_connection_that_it_open
         assert read(connection).startswith(b"HTTP/1.1 200 ")
 
 
-def test_a_startup_probe_is_told_not_yet_before_its_timeout(health: HealthServer) -> None:
+def test_a_startup_probe_is_told_not_yet_before_its_timeout(
+    health: HealthServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sidecar.health.HOLD_SECONDS", HOLD_SECONDS)
     started = time.monotonic()
     assert get(health, "/startupz")[0] == 503
     assert time.monotonic() - started >= HOLD_SECONDS
 
 
-def test_a_probe_that_connects_before_the_server_runs_is_answered(status: Status) -> None:
+def test_a_probe_that_connects_before_the_server_runs_is_answered(status: Status, patient: None) -> None:
     """The port is open before TLS and cryptography are loaded."""
     listener = listen(("127.0.0.1", 0))
-    with socket.create_connection(listener.getsockname(), 5) as connection:
+    with socket.create_connection(listener.getsockname(), 60) as connection:
         connection.sendall(b"GET /startupz HTTP/1.1\r\n\r\n")
         HealthServer(listener, status).start()
         status.published = 1
@@ -154,15 +177,18 @@ def test_what_is_no_probe_is_refused_in_one_answer(health: HealthServer, request
 
 
 @pytest.mark.parametrize("path", ["/livez", "/startupz", "/other"])
-def test_head_is_answered_as_get_without_a_body(health: HealthServer, path: str) -> None:
+def test_head_is_answered_as_get_without_a_body(
+    health: HealthServer, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sidecar.health.HOLD_SECONDS", 0.0)
     got, head = (ask(health, f"{method} {path} HTTP/1.1\r\n\r\n".encode()) for method in ("GET", "HEAD"))
     assert head == got[: got.index(b"\r\n\r\n") + 4]
 
 
-def test_a_request_that_does_not_end_is_dropped(health: HealthServer) -> None:
-    with connect(health) as connection:
+def test_a_request_that_does_not_end_is_dropped(hasty: HealthServer) -> None:
+    started = time.monotonic()
+    with connect(hasty) as connection:
         connection.sendall(b"GET /livez HTTP/1.1\r\nX: ")
-        started = time.monotonic()
         stop = threading.Event()
 
         def drip() -> None:
@@ -178,15 +204,22 @@ def test_a_request_that_does_not_end_is_dropped(health: HealthServer) -> None:
         thread.join()
 
 
-def test_many_idle_connections_do_not_keep_the_kubelet_out(health: HealthServer) -> None:
+def test_many_idle_connections_do_not_keep_the_kubelet_out(
+    health: HealthServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = len(os.listdir("/proc/self/fd"))
     idle = [connect(health) for _ in range(3 * MAX_CONNECTIONS)]
     assert get(health, "/livez")[0] == 200
     # Both ends are in this process.
     assert len(os.listdir("/proc/self/fd")) - before - len(idle) <= MAX_CONNECTIONS + 1
-    until(lambda: len(os.listdir("/proc/self/fd")) - before <= len(idle))
     for each in idle:
         each.close()
+    until(lambda: len(os.listdir("/proc/self/fd")) <= before)
+
+
+def test_an_idle_connection_is_dropped(hasty: HealthServer) -> None:
+    with connect(hasty) as connection:
+        assert read(connection) == b""
 
 
 def test_a_connection_reset_harms_no_other(health: HealthServer) -> None:
@@ -211,7 +244,7 @@ status.published = 1
 health = HealthServer(listen(("::", 0)), status)
 health.start()
 for address in sys.argv[1:]:
-    with socket.create_connection((address, health.port), 5) as connection:
+    with socket.create_connection((address, health.port), 60) as connection:
         connection.sendall(b"GET /startupz HTTP/1.1\\r\\n\\r\\n")
         print(connection.recv(100).split()[1].decode())
 """

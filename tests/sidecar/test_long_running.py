@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
 from plan.document import SecretFile
 from sidecar.reasons import Exit
-from sidecar.renew.renewer import LONGEST_SLEEP
+from sidecar.vault.session import RENEW_AT
+from tests.sidecar.clock import Clock
 from tests.sidecar.pod import CANARY, HOME, Pod, clean, refused
-from tests.sidecar.resident import resident
+from tests.sidecar.resident import Resident, resident
 from tests.sidecar.secrets import write_secret
 from tests.sidecar.test_shutdown import alive
 from tests.sidecar.test_shutdown_while_renewing import changing, hurried
@@ -28,19 +28,24 @@ MEGABYTE = 1_000_000
 BUDGET = 45 * MEGABYTE
 
 
+def _descriptors(sidecar: Resident) -> int:
+    return len(os.listdir(f"/proc/{sidecar.process.pid}/fd"))
+
+
 @pytest.mark.slow
 def test_its_memory_does_not_grow(changing: Pod, hurried: None) -> None:
     with resident(changing, reread=0.02) as sidecar:
         sidecar.wait("published", 60)
         sidecar.wait("attested", 3)
-        early = sidecar.resident_bytes()
-        descriptors = len(os.listdir(f"/proc/{sidecar.process.pid}/fd"))
+        early = [sidecar.wait("published", count) and sidecar.resident_bytes() for count in range(60, 121, 10)]
+        descriptors = min(_descriptors(sidecar) for _ in range(20))
         sidecar.wait("published", 300)
         sidecar.wait("attested", 8)
-        late = sidecar.resident_bytes()
-        assert late < BUDGET
-        assert late - early < 2 * MEGABYTE
-        assert abs(len(os.listdir(f"/proc/{sidecar.process.pid}/fd")) - descriptors) <= 2
+        late = [sidecar.wait("published", count) and sidecar.resident_bytes() for count in range(300, 361, 10)]
+        # One moment's size depends on what the allocator keeps; what leaks stays in each of them.
+        assert min(late) < BUDGET
+        assert min(late) - max(early) < 2 * MEGABYTE
+        until(lambda: _descriptors(sidecar) <= descriptors)
         assert sidecar.stop().code == 0
 
 
@@ -83,8 +88,8 @@ def test_a_volume_that_is_full_keeps_what_it_shows(pod: Pod, bao: OpenBao) -> No
             assert sidecar.wait("trouble")[0]["reason"] == "disk-full"
             assert (pod.secrets / "key").read_text() == f"{CANARY}-1"
             assert "ready" in pod.published()
-            hidden = [each.name for each in pod.secrets.iterdir() if each.name.startswith("..")]
-            assert hidden == ["..data"], "what was written in vain is gone again"
+            # What was written in vain is gone again each time: it is tried again and again.
+            until(lambda: [each.name for each in pod.secrets.iterdir() if each.name.startswith("..")] == ["..data"])
             write_secret(bao, "grown", {"key": f"{CANARY}-2"})
             sidecar.wait("recovered")
             assert (pod.secrets / "key").read_text() == f"{CANARY}-2"
@@ -119,14 +124,17 @@ def test_what_can_be_published_can_be_replaced(pod: Pod, bao: OpenBao) -> None:
         subprocess.run(["umount", pod.secrets], check=True)
 
 
-def test_a_role_without_the_default_policy_is_served_all_the_same(pod: Pod, bao: OpenBao) -> None:
+def test_a_role_without_the_default_policy_is_served_all_the_same(pod: Pod, bao: OpenBao, clock: Clock) -> None:
     """Such a token may neither look at itself nor renew nor end itself: it is replaced in time, and that is said."""
     write_secret(bao, "shown", {"key": f"{CANARY}-1"})
     pod.change(secrets=(SecretFile("key", f"{HOME}/shown", "key", key="key"),))
-    bao.write_role(token_policies=["knative"], token_no_default_policy=True, token_ttl="3s")
+    bao.write_role(token_policies=["knative"], token_no_default_policy=True)
     try:
         with resident(pod) as sidecar:
-            sidecar.wait("attested", 3)
+            sidecar.wait("published")
+            for count in (2, 3):
+                clock.advance(600 * RENEW_AT)
+                sidecar.wait("attested", count)
             assert not sidecar.named("trouble")
             assert "HTTP 403" in sidecar.wait("token_not_revoked")[0]["detail"]
             assert sidecar.stop().code == 0
@@ -134,24 +142,19 @@ def test_a_role_without_the_default_policy_is_served_all_the_same(pod: Pod, bao:
         bao.write_role(token_policies=["knative", "tests"], token_no_default_policy=False)
 
 
-def test_a_process_that_was_stopped_for_longer_than_its_token_lived(pod: Pod, bao: OpenBao) -> None:
+def test_a_process_that_was_stopped_for_longer_than_its_token_lived(pod: Pod, bao: OpenBao, clock: Clock) -> None:
     """A paused VM looks like this: everything is overdue at once, and the token is dead."""
     write_secret(bao, "shown", {"key": f"{CANARY}-1"})
     pod.change(secrets=(SecretFile("key", f"{HOME}/shown", "key", key="key"),))
-    bao.write_role(token_policies=["knative", "tests"], token_ttl="1s", token_explicit_max_ttl="2s")
-    try:
-        before = alive(bao)
-        with resident(pod, reread=0.5) as sidecar:
-            sidecar.wait("published")
-            sidecar.process.send_signal(signal.SIGSTOP)
-            until(lambda: not alive(bao) - before)
-            write_secret(bao, "shown", {"key": f"{CANARY}-2"})
-            bao.write_role(token_policies=["knative", "tests"])
-            started = time.monotonic()
-            sidecar.process.send_signal(signal.SIGCONT)
-            sidecar.wait("published", 2)
-            assert time.monotonic() - started < LONGEST_SLEEP, "it does not sleep on"
-            assert (pod.secrets / "key").read_text() == f"{CANARY}-2"
-            assert sidecar.stop().code == 0
-    finally:
-        bao.write_role(token_policies=["knative", "tests"])
+    before = alive(bao)
+    with resident(pod) as sidecar:
+        sidecar.wait("published")
+        sidecar.process.send_signal(signal.SIGSTOP)
+        (accessor,) = alive(bao) - before
+        bao.done("POST", "auth/token/revoke-accessor", {"accessor": accessor})
+        write_secret(bao, "shown", {"key": f"{CANARY}-2"})
+        clock.advance(3600)
+        sidecar.process.send_signal(signal.SIGCONT)
+        sidecar.wait("published", 2)
+        assert (pod.secrets / "key").read_text() == f"{CANARY}-2"
+        assert sidecar.stop().code == 0

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,9 +23,6 @@ from tests.sidecar.secrets import write_secret
 from tests.support.openbao import OpenBao
 from tests.support.paths import ROOT
 from tests.support.until import until
-
-# Names nobody else on this machine has; the kernel keeps 15 letters of one.
-NAME = f"app{os.getpid()}"
 
 
 def told(process: subprocess.Popen[str]) -> bool:
@@ -45,45 +43,50 @@ def tell(name: str, sign: str = "SIGHUP") -> int:
     return wanted.send()
 
 
-def test_a_program_is_known_by_its_file(tmp_path: Path, note: Path) -> None:
-    with application(tmp_path, note, NAME) as process:
-        assert tell(NAME) == 1
+def test_a_program_is_known_by_its_file(tmp_path: Path, note: Path, name: str) -> None:
+    with application(tmp_path, note, name) as process:
+        assert tell(name) == 1
         assert told(process)
-        assert tell(NAME[:-1]) == 0, "a part of a name is another name"
+        assert tell(name[:-1]) == 0, "a part of a name is another name"
 
 
-def test_a_long_name_is_known_by_its_command(tmp_path: Path, note: Path) -> None:
-    name = f"{NAME}-with-a-long-name"
-    program = tmp_path / name
+def sleeping(program: Path, **options: Any) -> subprocess.Popen[bytes]:
+    """`sleep` under another name, once the kernel has its command line: that is a moment after execve succeeded."""
     program.symlink_to("/usr/bin/sleep")
-    process = subprocess.Popen([program, "100"])
+    process = subprocess.Popen([program, "600"], **options)
+    words = b"".join(word.encode() + b"\0" for word in (str(program), "600"))
+    until(lambda: Path(f"/proc/{process.pid}/cmdline").read_bytes() == words)
+    return process
+
+
+def test_a_long_name_is_known_by_its_command(tmp_path: Path, name: str) -> None:
+    long = f"{name}-with-a-long-name"
+    process = sleeping(tmp_path / long)
     try:
-        assert tell(name, "SIGTERM") == 1
+        assert tell(long, "SIGTERM") == 1
         assert process.wait(120) == -signal.SIGTERM
     finally:
         process.kill()
         process.wait()
 
 
-_LONG = f"{NAME}-service-worker.py"
-
-
 @pytest.mark.parametrize("first", [sys.executable, f"{sys.executable} -u", "/usr/bin/env python3"])
 @pytest.mark.parametrize("way", ["absolute", "relative"])
-def test_a_script_is_known_by_its_name_of_any_length(tmp_path: Path, first: str, way: str) -> None:
+def test_a_script_is_known_by_its_name_of_any_length(tmp_path: Path, first: str, way: str, name: str) -> None:
     """Beside one of which the kernel keeps the same letters, and beside others that only name it."""
-    for name in (_LONG, other := _LONG.replace("worker", "writer")):
-        (tmp_path / name).write_text(f"#!{first}\nimport signal\nprint('up', flush=True)\nsignal.pause()\n")
-        (tmp_path / name).chmod(0o755)
+    long, other = f"{name}-service-worker.py", f"{name}-service-writer.py"
+    for each in (long, other):
+        (tmp_path / each).write_text(f"#!{first}\nimport signal\nprint('up', flush=True)\nsignal.pause()\n")
+        (tmp_path / each).chmod(0o755)
     path = tmp_path if way == "absolute" else Path()
     start = {"cwd": tmp_path, "stdout": subprocess.PIPE, "text": True}
-    words = [[f"./{path / _LONG}" if way == "relative" else path / _LONG], [f"./{other}", _LONG]]
+    words = [[f"./{path / long}" if way == "relative" else path / long], [f"./{other}", long]]
     processes = [subprocess.Popen(each, **start) for each in words]  # type: ignore[call-overload]
-    processes.append(subprocess.Popen(["tail", "-f", _LONG, "/dev/null"], **start))  # type: ignore[call-overload]
+    processes.append(subprocess.Popen(["tail", "-f", long, "/dev/null"], **start))  # type: ignore[call-overload]
     try:
         for process in processes:
             assert process.stdout.readline()
-        assert tell(_LONG, "SIGTERM") == 1
+        assert tell(long, "SIGTERM") == 1
         assert processes[0].wait(120) == -signal.SIGTERM
         assert [each.poll() for each in processes[1:]] == [None, None]
     finally:
@@ -93,9 +96,9 @@ def test_a_script_is_known_by_its_name_of_any_length(tmp_path: Path, first: str,
             process.stdout.close()
 
 
-def test_each_of_several_processes_gets_the_signal(tmp_path: Path, note: Path) -> None:
-    with application(tmp_path, note, NAME) as one, application(tmp_path, note, NAME) as other:
-        assert tell(NAME) == 2
+def test_each_of_several_processes_gets_the_signal(tmp_path: Path, note: Path, name: str) -> None:
+    with application(tmp_path, note, name) as one, application(tmp_path, note, name) as other:
+        assert tell(name) == 2
         assert told(one)
         assert told(other)
 
@@ -113,9 +116,8 @@ while True:
 
 
 @contextlib.contextmanager
-def tree(folder: Path) -> Iterator[subprocess.Popen[str]]:
+def tree(program: Path) -> Iterator[subprocess.Popen[str]]:
     """A server with a worker of the same name, both of which would say that they were told."""
-    program = folder / NAME
     program.write_text(f"#!{sys.executable}\n{_TREE}")
     program.chmod(0o755)
     process = subprocess.Popen([program], stdout=subprocess.PIPE, text=True, start_new_session=True)
@@ -131,21 +133,19 @@ def tree(folder: Path) -> Iterator[subprocess.Popen[str]]:
         process.stdout.close()
 
 
-def test_only_the_topmost_process_of_a_tree_gets_the_signal(tmp_path: Path) -> None:
-    with tree(tmp_path) as process:
-        assert tell(NAME) == 1
+def test_only_the_topmost_process_of_a_tree_gets_the_signal(tmp_path: Path, name: str) -> None:
+    with tree(tmp_path / name) as process:
+        assert tell(name) == 1
         assert process.stdout is not None
         assert process.stdout.readline() == f"told {process.pid}\n"
 
 
-def test_another_users_process_gets_no_signal(tmp_path: Path) -> None:
+def test_another_users_process_gets_no_signal(name: str) -> None:
     if os.getuid() != 0:
         pytest.skip("only root can start a process of somebody else")
-    name = f"{NAME}u"  # its own, because processes of other tests may still be ending
     program = Path("/tmp") / name  # where that somebody can reach it; a link, and removed at once
-    program.symlink_to("/usr/bin/sleep")
     try:
-        process = subprocess.Popen([program, "100"], user=65534)
+        process = sleeping(program, user=65534)
     finally:
         program.unlink()
     try:
@@ -164,20 +164,20 @@ print(notification(f"signal:SIGKILL:{sys.argv[1]}").send())
 """
 
 
-def test_the_sidecar_never_signals_itself(tmp_path: Path) -> None:
+def test_the_sidecar_never_signals_itself(name: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", _OURSELVES, NAME], capture_output=True, text=True, timeout=120, cwd=ROOT
+        [sys.executable, "-c", _OURSELVES, name], capture_output=True, text=True, timeout=120, cwd=ROOT
     )
     assert (done.returncode, done.stdout) == (0, "0\n"), done.stderr
 
 
-def test_the_first_process_of_the_namespace_gets_no_signal() -> None:
+def test_the_first_process_of_the_namespace_gets_no_signal(name: str) -> None:
     """In a process namespace of its own, where the first process has the name, as `pause` could."""
     script = f"""
 import os, subprocess, sys
-open("/proc/self/comm", "w").write({NAME!r})
+open("/proc/self/comm", "w").write({name!r})
 assert os.getpid() == 1
-code = "from sidecar.publish.notify import notification; print(notification('signal:SIGKILL:{NAME}').send())"
+code = "from sidecar.publish.notify import notification; print(notification('signal:SIGKILL:{name}').send())"
 sys.exit(subprocess.run([sys.executable, "-c", code]).returncode)
 """
     words = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc", sys.executable, "-c", script]
@@ -187,12 +187,12 @@ sys.exit(subprocess.run([sys.executable, "-c", code]).returncode)
     assert (done.returncode, done.stdout) == (0, "0\n"), done.stderr
 
 
-def test_a_process_that_has_ended_gets_no_signal(tmp_path: Path) -> None:
-    program = tmp_path / NAME
+def test_a_process_that_has_ended_gets_no_signal(tmp_path: Path, name: str) -> None:
+    program = tmp_path / name
     program.symlink_to("/usr/bin/true")
     process = subprocess.Popen([program])
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # a zombie from here on
-    assert tell(NAME) == 0
+    assert tell(name) == 0
     process.wait()
 
 
@@ -210,24 +210,24 @@ def test_an_unknown_signal_is_refused_before_attestation(pod: Pod) -> None:
         assert not sidecar.named("attested")
 
 
-def test_a_notification_that_finds_no_process_is_logged(pod: Pod, bao: OpenBao) -> None:
+def test_a_notification_that_finds_no_process_is_logged(pod: Pod, bao: OpenBao, name: str) -> None:
     write_secret(bao, "nobody", {"key": f"{CANARY}-1"})
-    pod.change(
-        secrets=(SecretFile("key", f"{HOME}/nobody", "key", key="key"),), on_change=f"signal:SIGHUP:{NAME}-nobody"
-    )
+    pod.change(secrets=(SecretFile("key", f"{HOME}/nobody", "key", key="key"),), on_change=f"signal:SIGHUP:{name}")
     with resident(pod, reread=0.3) as sidecar:
         sidecar.wait("published")
-        assert not sidecar.named("not_signalled"), "an application that has not started needs no signal"
         write_secret(bao, "nobody", {"key": f"{CANARY}-2"})
-        assert sidecar.wait("not_signalled")[0]["process"] == f"{NAME}-nobody"
+        (told,) = sidecar.wait("not_signalled")
+        assert told["process"] == name
+        first, second = sidecar.named("published")
+        assert first["time"] <= second["time"] <= told["time"], "an application that has not started needs no signal"
         assert (pod.secrets / "key").read_text() == f"{CANARY}-2"
         assert sidecar.stop().code == 0
 
 
-def test_a_restarted_sidecar_signals_what_changed_meanwhile(pod: Pod, bao: OpenBao, tmp_path: Path) -> None:
+def test_a_restarted_sidecar_signals_what_changed_meanwhile(pod: Pod, bao: OpenBao, tmp_path: Path, name: str) -> None:
     write_secret(bao, "missed", {"key": f"{CANARY}-1"})
-    pod.change(secrets=(SecretFile("key", f"{HOME}/missed", "key", key="key"),), on_change=f"signal:SIGHUP:{NAME}")
-    with application(tmp_path, pod.secrets / "key", NAME) as process:
+    pod.change(secrets=(SecretFile("key", f"{HOME}/missed", "key", key="key"),), on_change=f"signal:SIGHUP:{name}")
+    with application(tmp_path, pod.secrets / "key", name) as process:
         assert process.stdout is not None
         with resident(pod) as sidecar:
             sidecar.wait("published")
@@ -247,12 +247,12 @@ def test_a_restarted_sidecar_signals_what_changed_meanwhile(pod: Pod, bao: OpenB
 
 @pytest.mark.parametrize("value", ["1", "2"], ids=["same", "changed"])
 def test_a_sidecar_killed_before_the_signal_sends_it_after_its_restart(
-    pod: Pod, bao: OpenBao, tmp_path: Path, value: str
+    pod: Pod, bao: OpenBao, tmp_path: Path, name: str, value: str
 ) -> None:
     """Killed after the switch, and before `ready` was there again: what the application was told is not known."""
     write_secret(bao, "cut", {"key": f"{CANARY}-1"})
-    pod.change(secrets=(SecretFile("key", f"{HOME}/cut", "key", key="key"),), on_change=f"signal:SIGHUP:{NAME}")
-    with application(tmp_path, pod.secrets / "key", NAME) as process:
+    pod.change(secrets=(SecretFile("key", f"{HOME}/cut", "key", key="key"),), on_change=f"signal:SIGHUP:{name}")
+    with application(tmp_path, pod.secrets / "key", name) as process:
         assert process.stdout is not None
         with resident(pod) as sidecar:
             sidecar.wait("published")
@@ -260,7 +260,7 @@ def test_a_sidecar_killed_before_the_signal_sends_it_after_its_restart(
         (pod.run_folder / "ready").unlink()
         write_secret(bao, "cut", {"key": f"{CANARY}-{value}"})
         with resident(pod) as sidecar:
-            sidecar.wait("signalled", seconds=10)
+            sidecar.wait("signalled")
             assert process.stdout.readline() == f"{CANARY}-{value}\n"
             assert "ready" in pod.published()
             assert sidecar.stop().code == 0

@@ -21,6 +21,7 @@ from tests.attestation.verifier.process import Verifier
 from tests.sidecar.front import Request, Spoilt, front
 from tests.sidecar.pod import CANARY, HOME, Pod, clean, refused
 from tests.support.openbao import OpenBao
+from tests.support.until import until
 
 DB = f"{HOME}/db"
 # From before the interpreter is up until after the last revocation, on a slow machine too.
@@ -50,6 +51,11 @@ def alive(bao: OpenBao) -> set[str]:
     return set(bao.done("LIST", "auth/token/accessors")["data"]["keys"])
 
 
+def none_left(bao: OpenBao, before: set[str]) -> None:
+    """No token outlived us; the verifier revokes one that came too late for it as soon as it hears of it."""
+    until(lambda: alive(bao) <= before)
+
+
 def whole_or_nothing(pod: Pod) -> None:
     """What a consumer sees that does not even look at `ready`."""
     names = pod.published()
@@ -72,7 +78,7 @@ def test_sigterm_at_any_moment(busy_pod: Pod, bao: OpenBao, moment: float) -> No
     ended = busy_pod.end(process)
     whole_or_nothing(busy_pod)
     clean(ended)
-    assert alive(bao) - before == set(), "a token outlived us"
+    none_left(bao, before)
     names = busy_pod.published()
     if ended.code == Exit.PUBLISHED:
         assert "ready" in names
@@ -96,12 +102,12 @@ def test_sigkill_never_leaves_half(busy_pod: Pod, moment: float) -> None:
 def test_sigterm_while_the_verifier_logs_in_waits_for_the_token_and_revokes_it(
     busy_pod: Pod, verifier_process: Verifier, bao: OpenBao, tmp_path: Path
 ) -> None:
-    logging_in = threading.Event()
+    logging_in, signalled = threading.Event(), threading.Event()
 
     def slowly(request: Request, _seen: Sequence[Request]) -> Spoilt | None:
         if request.path.startswith(TOKEN_PATH):
             logging_in.set()
-            time.sleep(0.5)  # the verifier's own time, in which the signal comes
+            assert signalled.wait(120)  # the verifier's own time, in which the signal comes
         return None
 
     before = alive(bao)
@@ -110,6 +116,7 @@ def test_sigterm_while_the_verifier_logs_in_waits_for_the_token_and_revokes_it(
         process = busy_pod.start()
         assert logging_in.wait(120)
         process.send_signal(signal.SIGTERM)
+        signalled.set()
         ended = busy_pod.end(process)
     refused(ended, Exit.STOPPED, "stopped")
     assert ended.named("token_revoked")
@@ -123,29 +130,30 @@ def test_sigterm_ends_a_wait_at_once(busy_pod: Pod, bao: OpenBao, tmp_path: Path
     def mute(request: Request, _seen: Sequence[Request]) -> Spoilt | None:
         if "/data/" in request.path:
             asked.set()
-            return Spoilt(200, (), b" " * 1000, trickle=True)
+            return Spoilt(200, (), b" " * 10_000, trickle=True)
         return None
 
     before = alive(bao)
     with front(tmp_path / "front", (bao.tls_port, bao.ca), mute) as fronted:
-        busy_pod.change(vault=busy_pod.plan.vault._replace(url=fronted.url, ca=fronted.ca))
+        busy_pod.change(vault=busy_pod.plan.vault._replace(url=fronted.url, ca=fronted.ca), deadline_seconds=900)
         process = busy_pod.start()
         assert asked.wait(120)
         started = time.monotonic()
         process.send_signal(signal.SIGTERM)
         ended = busy_pod.end(process)
-    assert time.monotonic() - started < 45, "1000 bytes at this rate take 100 s, and the deadline is 60 s"
+    assert time.monotonic() - started < 300, "10,000 bytes at this rate take 1000 s, and the deadline is 900 s"
     refused(ended, Exit.STOPPED, "stopped")
     assert alive(bao) - before == set()
 
 
 def test_while_it_holds_secrets_the_process_shows_none(busy_pod: Pod, bao: OpenBao, tmp_path: Path) -> None:
-    revoking = threading.Event()
+    revoking, is_known = threading.Event(), threading.Event()
     seen_there: list[bytes] = []
     token: list[str] = []
 
     def look(request: Request, _seen: Sequence[Request]) -> Spoilt | None:
         if request.path.endswith("revoke-self"):
+            assert is_known.wait(120)
             folder = Path(f"/proc/{process.pid}")
             seen_there.extend((folder / name).read_bytes() for name in ("environ", "cmdline", "comm", "limits"))
             revoking.set()
@@ -156,6 +164,7 @@ def test_while_it_holds_secrets_the_process_shows_none(busy_pod: Pod, bao: OpenB
         token.append(busy_pod.new_token())
         busy_pod.new_token = lambda: token[0]
         process = busy_pod.start()
+        is_known.set()
         ended = busy_pod.end(process)
     assert ended.code == 0, ended.stderr
     assert revoking.is_set()

@@ -226,12 +226,14 @@ def test_a_certificate_that_is_rotated_between_handshake_and_answer_stops_no_pod
         old = ssl.get_server_certificate(address)
         hold = Hold(running.port)
         use(pod, running, signer.demand(7))
-        pod.change(deadline_seconds=120)
+        # The verifier looks at its certificate from time to time, and the pod waits for that.
+        pod.change(deadline_seconds=900)
+        pod.code = "import sidecar.http\nsidecar.http.ATTEMPT_SECONDS = 300.0\n"
         pod.change(verifier=pod.plan.verifier._replace(url=f"https://127.0.0.1:{hold.port}"))
         process = pod.start()
-        assert hold.holds.wait(60)
+        assert hold.holds.wait(120)
         write_pair(site.folder)
-        until(lambda: ssl.get_server_certificate(address) != old, 60)
+        until(lambda: ssl.get_server_certificate(address) != old)
         hold.release.set()
         ended = pod.end(process)
         hold.close()
