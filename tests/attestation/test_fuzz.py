@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -35,7 +35,7 @@ from tests.attestation.reports import guest_reference
 
 BOUNDED = settings(
     max_examples=150,
-    deadline=timedelta(seconds=5),  # an example takes milliseconds; machines that run tests stall
+    deadline=None,  # machines that run tests stall
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

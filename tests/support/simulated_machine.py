@@ -24,6 +24,6 @@ def simulated_machine(hierarchy: Hierarchy, host_data: bytes, *options: str) -> 
         yield line.split()[-1]
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(300)
         assert process.stdout is not None
         process.stdout.close()

@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-SECONDS: Final = 60.0
+SECONDS: Final = 300.0
 _PAUSE_SECONDS: Final = 0.05
 
 

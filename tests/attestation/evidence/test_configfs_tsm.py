@@ -43,7 +43,7 @@ def path(tsm: Tsm, tmp_path: Path) -> Iterator[Path]:
         mount.__exit__(None, None, None)
 
 
-def refused(path: Path | str, *, timeout: float = 5) -> EvidenceError:
+def refused(path: Path | str, *, timeout: float = 60) -> EvidenceError:
     with pytest.raises(EvidenceError) as caught:
         ConfigfsTsm(str(path)).collect(ASKED, timeout=timeout)
     assert caught.value.source == "configfs-tsm"
@@ -218,7 +218,7 @@ def test_a_kernel_that_holds_the_read_costs_the_deadline_and_is_cleaned_up_later
     let_go, removed = threading.Event(), threading.Event()
 
     def hold(tsm: Tsm, name: str) -> None:
-        let_go.wait(10)
+        let_go.wait(600)
 
     tsm.fault("read outblob", hold)
     tsm.fault("rmdir", lambda *_: removed.set())

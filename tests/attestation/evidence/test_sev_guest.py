@@ -159,7 +159,7 @@ def test_a_driver_that_sleeps_costs_the_deadline(driver: SevGuestDriver, device:
     let_go = threading.Event()
 
     def slow(data: bytes, _: int) -> bytes:
-        let_go.wait(10)
+        let_go.wait(600)
         return snp_report_resp(device.report(data))
 
     driver.answer = slow

@@ -157,12 +157,16 @@ def test_a_launch_has_one_report_id_and_the_next_another(hierarchy: Hierarchy) -
     assert ids[0] == ids[1] != ids[2]
 
 
+def _contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def test_keys_are_kept_and_private(tmp_path: Path) -> None:
     folder = tmp_path / "a" / "simulated"
     first = open_hierarchy(folder)
-    started = time.process_time()
+    made = _contents(folder)
     second = open_hierarchy(folder)
-    assert time.process_time() - started < 0.5, "no key was generated again"
+    assert _contents(folder) == made, "no key was generated again"
     assert (first.root.der, first.vcek.der) == (second.root.der, second.vcek.der)
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     files = [path for path in folder.rglob("*") if path.is_file()]
@@ -266,9 +270,9 @@ def test_a_process_serves_until_sigterm(hierarchy: Hierarchy) -> None:
     wanted = ("--host-data", "ab" * 32, "--measurement", "cd" * 48)
     with process("--dir", folder, "--listen", "127.0.0.1:0", *wanted) as (running, said):
         address = said[0].removeprefix("listening on ")
-        evidence = collect_first([EvidenceSource("simulated", address)], DIGEST, timeout=10)
+        evidence = collect_first([EvidenceSource("simulated", address)], DIGEST, timeout=60)
         running.send_signal(signal.SIGTERM)
-        _, errors = running.communicate(timeout=60)
+        _, errors = running.communicate(timeout=300)
     assert running.returncode == 0
     report = parse_report(evidence.report)
     assert (report.host_data, report.measurement) == (b"\xab" * 32, b"\xcd" * 48)
@@ -294,7 +298,7 @@ def test_report_verify_takes_the_folder_as_it_is(device: Device, tmp_path: Path)
             cwd=ROOT,
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=300,
         )
         assert result.returncode == code, result.stdout + result.stderr
         assert ("simulated: the root is not AMD's" in result.stderr) == (code != 1)
@@ -306,13 +310,13 @@ def test_a_machine_as_slow_as_hardware_makes_one_report_after_the_other(hierarch
         opened = open_source("simulated", said[0].split()[-1])
         started = time.monotonic()
         threads = [
-            threading.Thread(target=opened.collect, args=(opened.report_data(DIGEST),), kwargs={"timeout": 20})
+            threading.Thread(target=opened.collect, args=(opened.report_data(DIGEST),), kwargs={"timeout": 60})
             for _ in range(3)
         ]
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(30)
+            thread.join()
         assert time.monotonic() - started >= 0.3
 
 
@@ -336,9 +340,9 @@ def test_a_process_on_a_unix_socket_survives_a_killed_predecessor(hierarchy: Hie
             assert said[0] == f"listening on unix:{path}"
             assert stat.S_IMODE(path.stat().st_mode) == 0o600
             opened = open_source("simulated", f"unix:{path}")
-            opened.collect(opened.report_data(DIGEST), timeout=10)
+            opened.collect(opened.report_data(DIGEST), timeout=60)
             running.send_signal(end)
-            running.wait(60)
+            running.wait(300)
     assert not path.exists()
 
 
@@ -374,7 +378,7 @@ def test_a_socket_in_use_is_not_taken_away(device: Device, tmp_path: Path) -> No
 def test_unusable_arguments_exit_with_2(hierarchy: Hierarchy, arguments: tuple[str, ...]) -> None:
     folder = str(hierarchy.root_path.parent)
     with process("--dir", folder, *arguments) as (running, _):
-        _, errors = running.communicate(timeout=60)
+        _, errors = running.communicate(timeout=300)
     assert running.returncode == 2
     assert "Traceback" not in errors
 
@@ -385,7 +389,7 @@ def test_a_port_in_use_exits_with_2(hierarchy: Hierarchy) -> None:
         taken.listen()
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         with process("--dir", str(hierarchy.root_path.parent), "--listen", address) as (running, _):
-            running.communicate(timeout=60)
+            running.communicate(timeout=300)
     assert running.returncode == 2
 
 
@@ -393,6 +397,6 @@ def test_tampering_is_announced(hierarchy: Hierarchy) -> None:
     arguments = ("--dir", str(hierarchy.root_path.parent), "--listen", "127.0.0.1:0", "--tamper", "debug")
     with process(*arguments) as (running, _):
         running.send_signal(signal.SIGINT)
-        _, errors = running.communicate(timeout=60)
+        _, errors = running.communicate(timeout=300)
     assert running.returncode == 0
     assert "verifiers must refuse" in errors

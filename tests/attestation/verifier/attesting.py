@@ -69,7 +69,7 @@ class Caller:
 
     def __init__(self, running: Verifier, ca: str | None = None) -> None:
         context = ssl.create_default_context(cafile=None if ca else str(running.site.folder / "ca.crt"), cadata=ca)
-        self._connection = http.client.HTTPSConnection("127.0.0.1", running.port, timeout=60, context=context)
+        self._connection = http.client.HTTPSConnection("127.0.0.1", running.port, timeout=300, context=context)
         self._connection.connect()
         self._connection.auto_open = False
         der = self._connection.sock.getpeercert(binary_form=True)
@@ -93,7 +93,7 @@ class Caller:
 
 def metrics(running: Verifier) -> dict[str, float]:
     """The verifier's samples, each by its line without the value."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{running.metrics_port}/metrics", timeout=20) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{running.metrics_port}/metrics", timeout=300) as answer:
         lines = answer.read().decode().splitlines()
     samples: dict[str, Any] = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
     return {name: float(value) for name, value in samples.items()}

@@ -53,7 +53,7 @@ class Client:
 
     def __init__(self, port: int, ca: Path) -> None:
         context = ssl.create_default_context(cafile=str(ca))
-        self._connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=20, context=context)
+        self._connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=300, context=context)
 
     def call(self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None) -> Answer:
         """One request on the connection, opened anew when the server has closed it."""
@@ -94,7 +94,7 @@ def main() -> None:
     additional = write_additional_evidence(settings["pod_token"])
     digest = binding(nonce, key.public, additional)
     source = EvidenceSource(settings["source"], settings["machine"])
-    primary = coco_document(collect_first([source], digest, timeout=10))
+    primary = coco_document(collect_first([source], digest, timeout=60))
     answer = client.attest(write_attest(nonce, key.public, primary, additional))
     if answer.status != 200:
         print(json.dumps({"status": answer.status, "problem": answer.error.problem}))

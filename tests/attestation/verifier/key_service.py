@@ -46,8 +46,14 @@ from attestation.pki import kds, roots
 roots.AMD_ARKS = {"Milan": sys.argv.pop(1)}
 pace = float(sys.argv.pop(1))
 from attestation.verifier import assembly
+from server import logs
+class Telling(kds.KeyService):
+    async def vcek(self, identity, client):
+        logs.info("queued", client=client)  # in one step of the event loop with what it tells
+        return await super().vcek(identity, client)
+assembly.KeyService = Telling
 if pace:
-    assembly.KeyService = functools.partial(kds.KeyService, limits=kds.RequestLimits(between_vceks=pace))
+    assembly.KeyService = functools.partial(Telling, limits=kds.RequestLimits(between_vceks=pace))
 from cli.main import main
 sys.argv[0] = "morphisms"
 sys.exit(main())
@@ -130,7 +136,7 @@ def connect_proxy(target: int, *, refuses: bool = False) -> Iterator[tuple[str, 
                 self.wfile.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
                 ends = {self.connection: beyond, beyond: self.connection}
                 while True:
-                    readable, _, _ = select.select(list(ends), [], [], 30)
+                    readable, _, _ = select.select(list(ends), [], [], 300)
                     for end in readable:
                         data = end.recv(65536)
                         if not data:

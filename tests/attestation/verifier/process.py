@@ -22,6 +22,7 @@ from tests.attestation.verifier.guest import Client
 from tests.attestation.verifier.tokens import ISSUER, Issuer
 from tests.support.certificates import write_pair
 from tests.support.processes import listening_ports, morphisms, running
+from tests.support.until import until
 
 HOST_DATA = bytes(range(32))
 GUEST = {
@@ -86,7 +87,7 @@ class Site:
                 "simulatedRoot": str(self.hierarchy.root_path),
                 "keyService": None,
             },
-            "vault": {"url": self.vault_url},
+            "vault": {"url": self.vault_url, "timeoutSeconds": 15},
             "signing": {"keys": ["signing.pem"]},
             "explain": {"folder": "verdicts"},
         }
@@ -105,15 +106,14 @@ class Site:
         new.replace(path)
 
     def write_guests(self, guests: dict[str, Any]) -> None:
-        (self.folder / "guests" / "guests.yaml").write_text(yaml.safe_dump(guests))
+        """As `write_policy`, in one step."""
+        new = self.folder / "guests" / ".guests.yaml"
+        new.write_text(yaml.safe_dump(guests))
+        new.replace(new.with_name("guests.yaml"))
 
     def records(self) -> list[dict[str, Any]]:
         """What the verifier has kept for `morphisms explain`."""
-        return [
-            json.loads(line)
-            for path in (self.folder / "verdicts").glob("*.jsonl")
-            for line in path.read_text().splitlines()
-        ]
+        return [json.loads(line) for path in (self.folder / "verdicts").glob("*.jsonl") for line in whole_lines(path)]
 
     def write(self) -> Path:
         """The configuration file."""
@@ -144,7 +144,7 @@ class Verifier:
 
     def log(self) -> list[dict[str, Any]]:
         """What it has logged so far."""
-        return [json.loads(line) for line in self.log_path.read_text().splitlines()]
+        return [json.loads(line) for line in whole_lines(self.log_path)]
 
     def events(self, name: str, correlation_id: str | None = None) -> list[dict[str, Any]]:
         """Log lines of one event, of one correlation id."""
@@ -172,8 +172,14 @@ def start_command(site: Site) -> list[str]:
     return morphisms("verifier", *arguments)
 
 
+def whole_lines(path: Path) -> list[str]:
+    """The lines of a file that another process writes; of the last one it may have written a part so far."""
+    return path.read_text().rpartition("\n")[0].splitlines()
+
+
 def terminate(running: Verifier) -> int:
-    """Send SIGTERM twice, so that there is no lame duck, and return the exit code."""
+    """Send SIGTERM and, once it counts, again, so that there is no lame duck; return the exit code."""
     running.process.send_signal(signal.SIGTERM)
+    until(lambda: running.events("draining"))
     running.process.send_signal(signal.SIGTERM)
-    return running.process.wait(40)
+    return running.process.wait(300)

@@ -37,7 +37,7 @@ class Provisioner:
         if authority is None:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
-        self._connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=30, context=context)
+        self._connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=300, context=context)
         self._connection.connect()
         shown = self._connection.sock.getpeercert(binary_form=True)
         self.certificate = x509.load_der_x509_certificate(shown)

@@ -16,7 +16,7 @@ from attestation.verifier.vault.credentials import AppRole, Credentials, TokenFi
 from tests.attestation.verifier.own_login import write_app_role, write_secret
 from tests.attestation.verifier.test_vault import Stub, stub
 from tests.support.openbao import OpenBao
-from tests.support.until import until_async
+from tests.support.until import until_async, until_awaited
 
 __all__ = ["stub"]  # a fixture
 
@@ -24,7 +24,7 @@ SELF = ("GET", "auth/token/lookup-self")
 
 
 @contextlib.asynccontextmanager
-async def kept(url: str, login: TokenFile | AppRole, seconds: float = 5.0) -> AsyncIterator[Credentials]:
+async def kept(url: str, login: TokenFile | AppRole, seconds: float = 60.0) -> AsyncIterator[Credentials]:
     """Credentials that are being kept."""
     peer = Peer(url, timeout=seconds)
     own = Credentials(peer, login)
@@ -46,29 +46,40 @@ def holder(own: Credentials) -> str:
     return own._lease.token
 
 
-async def test_a_token_is_renewed_before_it_ends(tmp_path: Path, bao: OpenBao) -> None:
-    files = write_app_role(bao, tmp_path, "renewing", token_ttl="3s", token_max_ttl="1h")
+async def test_a_token_is_renewed_before_it_ends(tmp_path: Path, bao: OpenBao, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_LONGEST_PAUSE", 0.05)
+    files = write_app_role(bao, tmp_path, "renewing", token_ttl="1h", token_max_ttl="24h")
     async with kept(bao.url, role(files)) as own:
         assert own.check() == "vault-credentials"
         await until_async(lambda: own.check() is None)
-        first = holder(own)
-        await asyncio.sleep(4)
+        first, expires = holder(own), (await own.request(*SELF))["expire_time"]
+
+        async def is_renewed() -> bool:
+            return str((await own.request(*SELF))["expire_time"]) > expires
+
+        await until_awaited(is_renewed)
         assert own.check() is None
         assert holder(own) == first
         assert (await own.request(*SELF))["policies"] == ["default", "renewing"]
 
 
-async def test_when_renewal_ends_there_is_another_login(tmp_path: Path, bao: OpenBao) -> None:
-    files = write_app_role(bao, tmp_path, "ending", token_ttl="4s", token_max_ttl="5s")
-    async with kept(bao.url, role(files)) as own:
-        await until_async(lambda: own.check() is None)
-        first = holder(own)
-        while holder(own) == first:
-            assert own.check() is None
-            await asyncio.sleep(0.05)
-        # Changed while the first was still good: no call can have met a token that had ended.
-        assert bao.call("GET", "auth/token/lookup-self", token=first)[0] == 200
-        await own.request(*SELF)
+async def test_after_half_its_life_a_token_is_renewed_and_at_the_end_of_renewal_there_is_another_login(
+    tmp_path: Path, bao: OpenBao
+) -> None:
+    files = write_app_role(bao, tmp_path, "ending", token_ttl="100s", token_max_ttl="1h")
+    own = Credentials(peer := Peer(bao.url, timeout=60), role(files))
+    assert 0 < await own._step() <= 50
+    first = holder(own)
+    assert 0 < await own._step() <= 50
+    assert holder(own) == first
+    # As near its longest life: Vault renews it for less than half of what it was given at first.
+    bao.done("POST", "auth/approle/role/ending", {"token_ttl": "40s"})
+    await own._step()
+    assert holder(own) != first
+    # Changed while the first was still good: no call can have met a token that had ended.
+    assert bao.call(*SELF, token=first)[0] == 200
+    await own.request(*SELF)
+    await peer.close()
 
 
 async def test_a_revoked_token_is_noticed_by_its_first_refusal(
@@ -102,11 +113,12 @@ async def test_a_wrong_secret_keeps_the_gate_closed_until_it_is_mended(tmp_path:
         await until_async(lambda: own.check() is None)
 
 
-async def test_a_replaced_token_file_is_followed(tmp_path: Path, bao: OpenBao) -> None:
+async def test_a_replaced_token_file_is_followed(tmp_path: Path, bao: OpenBao, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_LONGEST_PAUSE", 0.05)
     write_app_role(bao, tmp_path, "any")
     made = [
-        bao.done("POST", "auth/token/create", {"policies": ["any"], "ttl": ttl})["auth"]["client_token"]
-        for ttl in ("4s", "1h")
+        bao.done("POST", "auth/token/create", {"policies": ["any"], "ttl": "1h"})["auth"]["client_token"]
+        for _ in range(2)
     ]
     file = write_secret(tmp_path / "token", f"{made[0]}\n")
     async with kept(bao.url, TokenFile(file)) as own:
@@ -150,4 +162,4 @@ async def test_a_slow_vault_is_given_up(tmp_path: Path, stub: tuple[Stub, str]) 
     server.hang = True
     login = AppRole(write_secret(tmp_path / "role-id", "role"), write_secret(tmp_path / "secret-id", "secret"))
     async with kept(url, login, seconds=0.1) as own:
-        await until_async(lambda: own.check() == "vault-slow", 2)
+        await until_async(lambda: own.check() == "vault-slow")

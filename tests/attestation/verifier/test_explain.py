@@ -26,7 +26,7 @@ from tests.support.until import until
 
 
 def explain(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(morphisms("explain", *arguments), capture_output=True, text=True, cwd=ROOT, timeout=60)
+    return subprocess.run(morphisms("explain", *arguments), capture_output=True, text=True, cwd=ROOT, timeout=300)
 
 
 def test_a_refused_guests_id_names_each_check(running: Verifier, device: Device, issuer: Issuer) -> None:

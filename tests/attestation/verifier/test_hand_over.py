@@ -266,7 +266,7 @@ def test_a_sealed_replica_takes_nothing_from_who_is_none(
             Provisioner(evil.port, PROVISIONER).provision(secrets_of())
             until(lambda: any("not a replica" in line["detail"] for line in victim.events("not_taken_over")))
             lines = [line["detail"] for line in victim.events("not_taken_over")]
-            (told,) = [line for line in lines if "not a replica" in line]
+            told, *_ = [line for line in lines if "not a replica" in line]
             assert "guest/host-data" in told
             assert Provisioner(victim.port, PROVISIONER).state().sealed
             assert not evil.events("hand_over"), "it learned nothing about the replica either"

@@ -134,10 +134,19 @@ async def test_a_token_is_refused_for_each_claim_that_does_not_hold(changes: Any
 
 
 async def test_leeway_is_five_seconds() -> None:
-    tokens = two_clusters()
-    assert (await tokens.identify(PROD.token(expires_in=-3))).cluster == "prod"
-    assert (await tokens.identify(PROD.token(nbf=int(time.time()) + 3))).cluster == "prod"
-    assert (await tokens.identify(PROD.token(aud=AUDIENCE))).cluster == "prod"
+    now = int(time.time())
+    tokens = PodTokens([cluster("prod", Api(PROD))], lambda: now)
+    for within, beyond, expected in (
+        ({"exp": now - 4}, {"exp": now - 6}, Reason.TOKEN_EXPIRED),
+        ({"nbf": now + 4}, {"nbf": now + 6}, Reason.TOKEN_NOT_YET_VALID),
+    ):
+        changes: dict[str, Any] = {"iat": now, "nbf": now, "exp": now + 60}
+        assert (await tokens.identify(PROD.token(**changes | within))).cluster == "prod"
+        assert await reason(tokens, PROD.token(**changes | beyond)) is expected
+
+
+async def test_an_audience_may_stand_alone() -> None:
+    assert (await two_clusters().identify(PROD.token(aud=AUDIENCE))).cluster == "prod"
 
 
 async def test_an_algorithm_that_is_not_allowed_is_refused() -> None:

@@ -40,7 +40,7 @@ def metric(running: Verifier, name: str, kind: str) -> float:
 def plain_metric(running: Verifier, sample: str) -> float:
     """The value of one sample, by name and labels."""
     url = f"http://127.0.0.1:{running.metrics_port}/metrics"
-    with urllib.request.urlopen(url, timeout=20) as answer:
+    with urllib.request.urlopen(url, timeout=300) as answer:
         lines = answer.read().decode().splitlines()
     (value,) = [line.split()[-1] for line in lines if line.startswith(f"{sample} ")]
     return float(value)
@@ -51,7 +51,7 @@ def test_lists_are_fetched_before_any_guest_comes_and_their_age_is_a_metric(site
         until(lambda: metric(running, "morphisms_crl_next_update_seconds", "vcek") > 0)
         assert maker.lists_asked == [CRL]
         assert 299 * 86400 < metric(running, "morphisms_crl_next_update_seconds", "vcek") < 301 * 86400
-        assert 0 <= metric(running, "morphisms_crl_checked_age_seconds", "vcek") < 60
+        assert 0 <= metric(running, "morphisms_crl_checked_age_seconds", "vcek") < 3600
         assert str(metric(running, "morphisms_crl_next_update_seconds", "vlek")) == "nan"
 
 
@@ -59,7 +59,7 @@ def test_a_missing_list_shows_in_the_metric(site: Site, maker: Maker) -> None:
     del maker.files[CRL]
     with milan_verifier(site, maker) as running:
         until(lambda: maker.lists_asked)
-        assert metric(running, "morphisms_crl_next_update_seconds", "vcek") == 0
+        until(lambda: metric(running, "morphisms_crl_next_update_seconds", "vcek") == 0)
 
 
 def test_a_fresh_list_for_vleks_does_not_hide_a_revoked_ask(

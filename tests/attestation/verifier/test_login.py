@@ -40,7 +40,7 @@ def test_a_guest_process_gets_a_token_for_its_own_secrets_alone(
             input=json.dumps(settings).encode(),
             capture_output=True,
             cwd=ROOT,
-            timeout=60,
+            timeout=300,
         )
     finally:
         machine.stop()

@@ -40,7 +40,7 @@ class Api:
     async def answer(self, request: web.Request) -> web.Response:
         self.asked.append((request.raw_path, request.headers.get("Authorization")))
         if self.hang:
-            await asyncio.sleep(30)
+            await asyncio.sleep(300)
         return web.Response(status=self.status, body=self.body, headers={"Location": "/elsewhere"})
 
 
@@ -58,7 +58,7 @@ async def api() -> AsyncIterator[tuple[Api, str]]:
     await runner.cleanup()
 
 
-async def read(url: str, pod: PodIdentity = POD, token: Path | None = None, seconds: float = 30.0) -> PodIdentity:
+async def read(url: str, pod: PodIdentity = POD, token: Path | None = None, seconds: float = 60.0) -> PodIdentity:
     client = Client(ServiceAccount(url, token=token))
     try:
         return await PodLookup(client, seconds).look_up(pod)

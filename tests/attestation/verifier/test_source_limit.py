@@ -39,7 +39,7 @@ def test_one_address_is_bounded_and_told_of_once(
         (line,) = running.events("source_too_often")
         assert (line["source"], line["call"]) == ("127.0.0.1", "attest")
         assert len(running.events("attestation")) == 2
-        with urlopen(f"http://127.0.0.1:{running.metrics_port}/metrics", timeout=20) as answer:
+        with urlopen(f"http://127.0.0.1:{running.metrics_port}/metrics", timeout=300) as answer:
             metrics = answer.read().decode()
         for call, count in {"attest": 2, "auth": 3, "jwks": 1, "token": 1}.items():
             assert f'morphisms_source_refusals_total{{call="{call}"}} {count}.0\n' in metrics

@@ -144,7 +144,7 @@ def _login_without_a_method(site: Site) -> None:
 def test_it_does_not_start(site: Site, spoil: Callable[[Site], None], problem: str) -> None:
     site.settings["certificates"].setdefault("keyService", "http://127.0.0.1:1")
     spoil(site)
-    done = subprocess.run(start_command(site), capture_output=True, cwd=ROOT, timeout=60)
+    done = subprocess.run(start_command(site), capture_output=True, cwd=ROOT, timeout=300)
     (line,) = [json.loads(each) for each in done.stderr.splitlines() if b"start_failed" in each]
     assert done.returncode == 2
     assert any(problem in each for each in line["problems"]), line
@@ -224,7 +224,7 @@ def test_vm_with_read_back_asks_the_api_server_whose_pod_it_is(
         port = api.stdout.readline().split("port ")[1].split()[0]
         site.settings["clusters"][0] |= {
             "jwks": {"url": f"http://127.0.0.1:{port}/openid/v1/jwks"},
-            "readBack": {"url": f"http://127.0.0.1:{port}"},
+            "readBack": {"url": f"http://127.0.0.1:{port}", "timeoutSeconds": 10},
         }
         for service in ("payments", "orders"):
             site.write_policy(service, policy(service, assurance="vm", hostData=[]))

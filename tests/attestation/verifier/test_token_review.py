@@ -48,7 +48,7 @@ class ApiServer:
 
     async def answer(self, request: web.Request) -> web.Response:
         if self.hang:
-            await asyncio.sleep(30)
+            await asyncio.sleep(300)
         assert request.headers["Authorization"] == "Bearer of the verifier"
         review = await request.json()
         self.seen.append(review)
@@ -155,7 +155,7 @@ async def test_a_verifier_asks_only_for_tokens_that_its_cluster_signed(
     site = make_site(tmp_path / "site", hierarchy, issuer, "http://127.0.0.1:1")
     site.write_policy("payments", policy())
     files = {"ca": str(server.folder / "ca.crt"), "token": str(server.folder / "token")}
-    site.settings["clusters"][0]["tokenReview"] = {"url": url, **files}
+    site.settings["clusters"][0]["tokenReview"] = {"url": url, "timeoutSeconds": 10, **files}
 
     def guests() -> None:
         with verifier(site) as running:

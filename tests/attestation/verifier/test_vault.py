@@ -31,6 +31,7 @@ from tests.attestation.verifier.process import Verifier, make_site, policy, veri
 from tests.attestation.verifier.test_refusals import Guest, inside, outside
 from tests.attestation.verifier.tokens import Issuer
 from tests.support.openbao import MOUNT, ROLE, OpenBao, openbao
+from tests.support.until import until_async
 
 NOW = 1_800_000_000.0
 LOGIN = VaultLogin(mount="jwt-prod", role="knative", namespace="team")
@@ -43,7 +44,7 @@ GRANT = Entitlement(
 ANSWER = {"auth": {"client_token": "hvs.token", "accessor": "acc", "lease_duration": 600, "renewable": True}}
 
 
-_HANG_SECONDS = 60.0
+_HANG_SECONDS = 600.0
 
 
 class Stub:
@@ -194,10 +195,11 @@ async def test_while_many_late_logins_are_waited_for_no_other_is_made(
             await client.log_in(GRANT)
     with pytest.raises(RefusedError, match="vault-slow: 3 logins"):
         await client.log_in(GRANT)
-    assert len(server.requests) == 3
+    await until_async(lambda: len(server.requests) == 3)
     server.hold.set()
     await asyncio.gather(*client._late)
     assert [path for path, _, _ in server.requests[3:]] == ["/v1/auth/token/revoke-self"] * 3
+    peer.timeout = 60.0
     assert (await client.log_in(GRANT)).token == "hvs.token"
     await peer.close()
 
@@ -238,12 +240,13 @@ def test_a_sealed_vault_is_distinct_inside_and_retryable_outside(
                 own.process.kill()
                 own.process.wait()
             # Neither took the bearer, and a pod that keeps asking is told to wait without another call to Vault.
-            reasons = set()
-            for _ in range(20):
+            reasons: list[str] = []
+            while "pod-too-often" not in reasons:
+                assert len(reasons) < 1000
                 answer = client.token(bearer)
                 assert answer.status == 503
-                reasons.add(running.events("login", answer.error.correlation_id)[-1]["reason"])
-            assert reasons == {"vault-unreachable", "pod-too-often"}
+                reasons.append(running.events("login", answer.error.correlation_id)[-1]["reason"])
+            assert set(reasons[:-1]) == {"vault-unreachable"}
 
 
 def test_vault_refuses_what_its_own_role_does_not_allow(

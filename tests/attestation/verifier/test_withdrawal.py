@@ -63,13 +63,13 @@ def test_a_live_token_is_revoked_within_a_minute_also_after_a_restart(
     with_own_login(site, bao, "withdrawing")
     bao.trust([*running.site.public_keys, *site.public_keys])
     with api_server(tmp_path / "api", "worker-1", "worker-1") as url:
-        site.settings["clusters"][0] |= {"readBack": {"url": url}}
+        site.settings["clusters"][0] |= {"readBack": {"url": url, "timeoutSeconds": 10}}
         with verifier(site) as first:
             kept, gone = (logged_in(first, device, issuer.token(pod=f"payments-{n}", uid="uid-1")) for n in (1, 2))
         # The pod ends while no verifier runs.
         (tmp_path / "api/api/v1/namespaces/shop/pods/payments-2").unlink()
         with verifier(site, "second") as second:
-            until(lambda: second.events("login_withdrawn"), seconds=60)
+            until(lambda: second.events("login_withdrawn"))
             assert not is_alive(bao, gone)
             (line,) = second.events("login_withdrawn")
             assert (line["detail"], line["revoked"]) == ("the pod is gone", True)
@@ -79,11 +79,11 @@ def test_a_live_token_is_revoked_within_a_minute_also_after_a_restart(
             # An added measurement takes nothing back; a raised floor does, also what lives already.
             more = [*GUEST["measurements"], "1" * 96]
             site.write_guests({"simulated": {**GUEST, "measurements": more}})
-            until(lambda: second.events("file_reloaded"), seconds=60)
+            until(lambda: second.events("file_reloaded"))
             assert guest.client.token(bearer).status == 200
             bearer = read_attest_answer(Guest(guest.client, device, issuer.token(uid="uid-1")).attest().body)
             site.write_guests({"simulated": {**GUEST, "minTcb": TCB.as_dict() | {"microcode": TCB.microcode + 1}}})
-            until(lambda: len(second.events("login_withdrawn")) == 3, seconds=60)
+            until(lambda: len(second.events("login_withdrawn")) == 3)
             assert not is_alive(bao, kept)
             assert [line["detail"] for line in second.events("login_withdrawn")[1:]] == [FLOOR, FLOOR]
             answer = guest.client.token(bearer)
@@ -102,13 +102,13 @@ def test_a_role_and_a_record_that_are_taken_away_revoke(
     with verifier(site) as process:
         first = logged_in(process, device, issuer.token())
         site.write_policy("payments", policy(vault={"mount": "jwt-prod", "role": "other"}))
-        until(lambda: not is_alive(bao, first), seconds=60)
+        until(lambda: not is_alive(bao, first))
         site.write_policy("payments", policy())
-        until(lambda: len(process.events("file_reloaded")) == 2, seconds=60)
+        until(lambda: len(process.events("file_reloaded")) == 2)
         second = logged_in(process, device, issuer.token())
         site.policy_path("payments").unlink()
-        until(lambda: not is_alive(bao, second), seconds=60)
-        until(lambda: len(process.events("login_withdrawn")) == 2, seconds=60)
+        until(lambda: not is_alive(bao, second))
+        until(lambda: len(process.events("login_withdrawn")) == 2)
         details = [line["detail"] for line in process.events("login_withdrawn")]
         assert details == [
             "the record no longer names role knative of jwt-prod",
