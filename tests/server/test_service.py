@@ -15,6 +15,7 @@ from server.connections import Connections
 from server.limits import Latch, Limits
 from server.messages import Response
 from server.service import Application, Service
+from tests.support.drained_load import DrainedLoad
 
 BODY = b"x" * 12_600
 
@@ -304,37 +305,18 @@ async def test_drains_under_load_without_losing_a_request(process, connect, new_
     listening = json.loads(await read(None, child.stderr.readline))
     lines.append(listening)
     address, plain = tuple(listening["address"]), tuple(listening["metrics"])
-    loaded = asyncio.Event()
-    answered = 0
-    closed_by_server = 0
-
-    async def load():
-        nonlocal answered, closed_by_server
-        client = await connect(address)
-        while True:
-            answer = await client.request("POST", "/echo", BODY)  # raises when an accepted request is lost
-            assert (answer.status, answer.body) == (200, BODY)
-            answered += 1
-            if answered >= 100:
-                loaded.set()
-            if answer.headers.get("connection") == "close":
-                closed_by_server += 1
-                return
-
     idle = await connect(address)
     probe = await connect(plain, tls=False)
-    workers = [asyncio.create_task(load()) for _ in range(16)]
+    load = DrainedLoad(lambda: connect(address), BODY, clients=16)
     assert (await probe.request("GET", "/readyz")).status == 200
-    await asyncio.wait_for(loaded.wait(), 60)
+    await load.loaded()
     child.send_signal(signal.SIGTERM)
     lines.append(json.loads(await read(None, child.stderr.readline)))
     assert lines[-1]["event"] == "draining"
     assert (await probe.request("GET", "/readyz")).status == 503
     # Endpoints have not moved yet: a new connection is still served.
     assert (await (await connect(address)).request("POST", "/echo", BODY)).status == 200
-    async with asyncio.timeout(60):
-        await asyncio.gather(*workers)
-    assert closed_by_server == 16
+    await load.drained()
     child.send_signal(signal.SIGTERM)
     assert await idle.closed()
     assert await read(None, child.wait, 60) == 0

@@ -20,6 +20,7 @@ from prometheus_client import CollectorRegistry
 
 from server.workers.pool import WorkerPool
 from server.workers.timing import WorkerTiming
+from tests.support.drained_load import DrainedLoad
 from tests.support.processes import listening_ports, start
 from tests.support.until import SECONDS, until_awaited
 
@@ -286,28 +287,11 @@ async def test_a_drain_under_load_loses_no_request(serving, connect):
     server = serving()
     plain = Plain(connect, server)
     await plain.ready()
-    answered = 0
-    loaded = asyncio.Event()
-    closed_by_server = 0
-
-    async def load() -> None:
-        nonlocal answered, closed_by_server
-        client = await connect(server.address)
-        while True:
-            answer = await client.request("POST", "/echo", b"body")
-            assert (answer.status, answer.body) == (200, b"body")
-            answered += 1
-            if answered >= 100:
-                loaded.set()
-            if answer.headers.get("connection") == "close":
-                closed_by_server += 1
-                return
-
     idle = [await connect(server.address) for _ in range(2)]
     held = await connect(server.address)
     holding = asyncio.create_task(held.request("POST", "/hold"))
-    loads = [asyncio.create_task(load()) for _ in range(8)]
-    await asyncio.wait_for(loaded.wait(), SECONDS)
+    load = DrainedLoad(lambda: connect(server.address), b"body", clients=8)
+    await load.loaded()
 
     async def is_held() -> bool:
         return (server.folder / "held").exists()
@@ -322,9 +306,7 @@ async def test_a_drain_under_load_loses_no_request(serving, connect):
     assert (await plain.get("/readyz"))[0] == 503
     # Endpoints have not moved yet: a new connection is still served.
     assert {await served_by(await connect(server.address)) for _ in range(8)} <= set(server.pids().values())
-    async with asyncio.timeout(SECONDS):
-        await asyncio.gather(*loads)
-    assert closed_by_server == 8
+    await load.drained()
     server.process.send_signal(signal.SIGTERM)
     for client in idle:
         assert await client.closed()
