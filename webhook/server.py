@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from webhook.cluster.templates import Templates
 
 # Below every timeout of the registration (2 s in audit mode, 5 s elsewhere), so that the API server gets an answer.
-_LIMITS = Limits(deadline_seconds=1.8)
+LIMITS = Limits(deadline_seconds=1.8)
 
 CERTIFICATE_TOPIC = "certificate"
 """The pair to serve, from a parent to its workers: a JSON list of chain and key."""
@@ -131,7 +131,7 @@ def configuration_of(watched: Watched[Configuration] | None) -> Callable[[], Con
 
 def limits_of(settings: WebhookSettings) -> Limits:
     """The bounds of the admission server."""
-    return replace(_LIMITS, lame_duck_seconds=settings.lame_duck_seconds)
+    return replace(LIMITS, lame_duck_seconds=settings.lame_duck_seconds)
 
 
 def warn_of_image(configuration: Configuration) -> None:

@@ -21,7 +21,7 @@ from server.kubernetes.objects import ObjectRef
 from server.kubernetes.untyped import mapping
 
 _COLLECTION: Final = "/apis/coordination.k8s.io/v1/namespaces/{}/leases"
-_RELEASE_SECONDS: Final = 2.0
+RELEASE_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ class LeaderElection:
                 self._leads_until = 0.0
                 self._report()
                 with suppress(Exception):
-                    async with asyncio.timeout(_RELEASE_SECONDS):
+                    async with asyncio.timeout(RELEASE_SECONDS):
                         await self._release(client)
 
     async def _try_once(self, client: Client) -> None:

@@ -14,6 +14,8 @@ from tests.support.until import until
 DRY = {"dryRun": "All"}
 IMAGE = f"dev.local/app@sha256:{'b' * 64}"
 OTHER_IMAGE = f"dev.local/other@sha256:{'c' * 64}"
+SIDECAR = f"registry.example/morphisms/sidecar@sha256:{'5' * 64}"
+"""What some tests have the configuration name. For a moment after them, pods are given it still."""
 SECRET = {"morphisms.dev/secret-db": "secret/shop/db#password"}
 KNATIVE_LABELS = {"serving.knative.dev/service": "payments"}
 # Pods that stay where they are, so that they can be changed: not looked at by the scheduler, or finding no node.
@@ -64,6 +66,16 @@ def reasons(answer: Answer) -> set[str]:
     return set(_RULE.findall(answer.message)) | set(_POLICY.findall(answer.message))
 
 
+def until_refused(client: Client, here: Namespace, pod: Object, rules: set[str]) -> None:
+    """Return when it is refused for these rules: each replica, and the API server, sees what has changed by itself."""
+
+    def is_refused() -> bool:
+        answer = try_pod(client, here, pod)
+        return answer.status == 403 and reasons(answer) == rules
+
+    until(is_refused)
+
+
 def allowed(answer: Answer) -> Object:
     """The object as it was admitted."""
     assert answer.status in (200, 201), (answer.status, answer.message)
@@ -76,12 +88,12 @@ def is_confidential(pod: Object) -> bool:
     required = "requiredDuringSchedulingIgnoredDuringExecution"
     terms = spec.get("affinity", {}).get("nodeAffinity", {}).get(required, {}).get("nodeSelectorTerms", [])
     keys = [{each["key"] for each in term.get("matchExpressions", ())} for term in terms]
-    containers = [(each["name"], each["image"]) for each in spec.get("initContainers", ())]
+    containers = {(each["name"], each["image"]) for each in spec.get("initContainers", ())}
     return (
         spec.get("runtimeClassName") == "kata-qemu-snp"
         and bool(keys)
         and all("amd.feature.node.kubernetes.io/snp" in each for each in keys)
-        and ("morphisms-init", "morphisms/sidecar:0.1.0") in containers
+        and bool(containers & {("morphisms-init", image) for image in ("morphisms/sidecar:0.1.0", SIDECAR)})
         and '"injector":' in pod["metadata"]["annotations"].get("morphisms.dev/status", "")
     )
 

@@ -78,7 +78,7 @@ class AuditLog:
                 if line.endswith(b"\n"):
                     yield json.loads(line)
 
-    def until(self, condition: Callable[[Event], bool], since: int = 0, seconds: float = 60) -> Event:
+    def until(self, condition: Callable[[Event], bool], since: int = 0, seconds: float = 180) -> Event:
         """The first event that fits."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:

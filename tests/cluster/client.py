@@ -25,6 +25,8 @@ JSON_PATCH = "application/json-patch+json"
 MERGE_PATCH = "application/merge-patch+json"
 STRATEGIC_PATCH = "application/strategic-merge-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"
+# The API server closes a connection that was idle for 90 s, and a request that is on its way then is lost.
+_IDLE_SECONDS = 45
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,7 @@ class Client:
             cert_file=certificate and str(certificate),
             key_file=key and str(key),
         )
+        self._used = time.monotonic()
 
     def request(
         self,
@@ -99,9 +102,12 @@ class Client:
         *,
         content_type: str = "application/json",
         query: Mapping[str, str] | None = None,
-        seconds: float = 40,
+        seconds: float = 120,
     ) -> Answer:
         """One request, whatever its status. Raises urllib3.exceptions.HTTPError when no answer comes."""
+        if time.monotonic() - self._used > _IDLE_SECONDS:
+            self._pool.clear()
+        self._used = time.monotonic()
         answer = self._pool.request(
             method,
             self._address(path, query),
@@ -141,7 +147,7 @@ class Client:
         return _checked(self.request("DELETE", path, query=query)).body
 
     def until(
-        self, path: str, condition: Callable[[list[Object]], T | None], *, seconds: float = 60, **query: str
+        self, path: str, condition: Callable[[list[Object]], T | None], *, seconds: float = 180, **query: str
     ) -> T:
         """List and watch a collection until the condition on its objects gives something true; that.
 
@@ -195,7 +201,7 @@ class Client:
             capture_output=True,
             text=True,
             env={**os.environ, **own, **environment},
-            timeout=120,
+            timeout=300,
             check=False,
         )
         assert not check or done.returncode == 0, f"kubectl {' '.join(map(str, arguments))}: {done.stderr}"

@@ -9,7 +9,7 @@ import pytest
 
 from cli.main import main
 from tests.cluster.attacks import IMAGE
-from tests.cluster.client import STRATEGIC_PATCH, Object
+from tests.cluster.client import STRATEGIC_PATCH, Client, Object
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.namespace import Namespace
 from tests.support.done import Done
@@ -32,6 +32,16 @@ def runner(cluster: ControlPlane, capsys: pytest.CaptureFixture[str]) -> Run:
         return done
 
     return call
+
+
+def until_unchanged(client: Client, *arguments: Any, input: Any = None) -> None:
+    """Return when `kubectl diff` sees no difference; while controllers write a status, it may see that."""
+
+    def is_unchanged() -> bool:
+        done = client.kubectl("diff", *arguments, input=input, check=False)
+        return (done.code, done.out) == (0, "")
+
+    until(is_unchanged)
 
 
 def make_deployment(here: Namespace, name: str, container: Object | None = None, **spec: Any) -> Object:
@@ -62,14 +72,18 @@ def rolled_out(here: Namespace, apps: Collection[str]) -> None:
         return is_seen and status.get("replicas") == status.get("updatedReplicas") == status.get("availableReplicas")
 
     def ended() -> bool:
-        for pod in here.admin.items(here.pods()):
+        found = {each["metadata"]["name"]: each for each in here.admin.items(here.deployments())}
+        # Looked at after the Deployments: what these count no more may still be there.
+        pods = here.admin.items(here.pods())
+        for pod in pods:
             path = here.pods(pod["metadata"]["name"])
             if "deletionTimestamp" in pod["metadata"]:
                 here.admin.request("DELETE", path, query={"gracePeriodSeconds": "0"})
             elif pod["metadata"]["labels"].get("app") in apps:
                 status = {"status": {"conditions": [{"type": "Ready", "status": "True"}]}}
                 here.admin.request("PATCH", f"{path}/status", status, content_type=STRATEGIC_PATCH)
-        found = {each["metadata"]["name"]: each for each in here.admin.items(here.deployments())}
-        return all(has_ended(found[name]) for name in apps)
+        return all(has_ended(found[name]) for name in apps) and not any(
+            "deletionTimestamp" in pod["metadata"] for pod in pods
+        )
 
     until(ended)

@@ -89,6 +89,7 @@ def knative(cluster: ControlPlane, _report: Report) -> Iterator[Knative]:
 def morphisms(cluster: ControlPlane) -> Iterator[Installation]:
     """Installed from manifests/, two replicas running."""
     with running(Installation(cluster)) as installation:
+        installation.wait_for_sidecar()
         yield installation
 
 

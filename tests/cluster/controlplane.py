@@ -19,6 +19,7 @@ from tests.cluster.client import Client, Credentials, Done
 from tests.cluster.etcd import Etcd
 from tests.cluster.keeper import Keeper
 from tests.cluster.process import Process
+from tests.cluster.traffic import Traffic
 from tests.support.ports import free_port
 
 _ISSUER = "https://kubernetes.default.svc"
@@ -50,7 +51,8 @@ class ControlPlane:
     """A running cluster without kubelets. `start`, and `stop` at the end.
 
     `admin` may do everything; `user` and `service_account` give clients of anybody else. `etcd` reads the store past
-    the API server, `audit` is the API server's log. `processes` holds the four programs by name.
+    the API server, `audit` is the API server's log. `processes` holds the four programs by name. Who makes requests
+    without pause makes them through `traffic`.
     """
 
     def __init__(self, folder: Path, keeper: Keeper, place: Place | None = None) -> None:
@@ -64,6 +66,7 @@ class ControlPlane:
         self.ca = self._authority.certificate
         self.etcd = Etcd(f"http://127.0.0.1:{self.place.ports()}", folder / "etcd", self.place.prefix)
         self.audit = audit.AuditLog(folder / "audit.log")
+        self.traffic = Traffic()
         self.admin = self.user("admin", "system:masters")
         self.processes = {
             "etcd": self._etcd(),
@@ -169,7 +172,7 @@ class ControlPlane:
 
     def _apiserver_ready(self) -> bool:
         try:
-            return self.admin.request("GET", "/readyz", seconds=5).status == 200
+            return self.admin.request("GET", "/readyz", seconds=20).status == 200
         except urllib3.exceptions.HTTPError:
             return False
 
@@ -220,6 +223,6 @@ def control_plane(name: str) -> Iterator[ControlPlane]:
 
 def _answers(url: str) -> bool:
     try:
-        return urllib3.request("GET", url, timeout=2, retries=False).status == 200
+        return urllib3.request("GET", url, timeout=20, retries=False).status == 200
     except urllib3.exceptions.HTTPError:
         return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -41,12 +42,13 @@ class Etcd:
     def files(self) -> Iterator[tuple[Path, bytes]]:
         """Its database and its log of writes, as they lie on disk: what a backup takes along."""
         for path in sorted(self.folder.rglob("*")):
-            if path.is_file():
-                yield path, path.read_bytes()
+            with contextlib.suppress(FileNotFoundError):  # etcd has renamed or removed it since
+                if path.is_file():
+                    yield path, path.read_bytes()
 
     def _etcdctl(self, *arguments: str) -> bytes:
         command = [*self._prefix, binary(KUBERNETES, "etcdctl"), f"--endpoints={self.url}", *arguments]
-        return subprocess.run(command, capture_output=True, timeout=60, check=True).stdout
+        return subprocess.run(command, capture_output=True, timeout=180, check=True).stdout
 
 
 def forms(secret: str) -> list[bytes]:

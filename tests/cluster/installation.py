@@ -1,7 +1,8 @@
 """Morphisms on the cluster: installed from manifests/ with kubectl, its replicas as processes.
 
-The overlay differs from a user's in one place: the Service is an `ExternalName: localhost` with a port of its own,
-behind which a balancer stands for kube-proxy. What a kubelet would make of the Deployment's pods is made of them here:
+The overlay differs from a user's in two places. The Service is an `ExternalName: localhost` with a port of its own,
+behind which a balancer stands for kube-proxy. And the API server waits as long for an answer as it can, for on a busy
+machine a process may get no turn for seconds. What a kubelet would make of the Deployment's pods is made of them here:
 their own args, environment and volumes, and a token bound to the pod.
 """
 
@@ -13,7 +14,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,19 +24,26 @@ import urllib3
 import yaml
 
 from cli.guards import GUARDS, guard
-from tests.cluster.client import Client, Credentials, Object
+from tests.cluster.caught_up import wait_for_roles, wait_for_webhooks
+from tests.cluster.client import JSON_PATCH, Client, Credentials, Object
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.nodes import KATA, MANIFESTS, RUNTIME_CLASSES
 from tests.cluster.policies import wait_for_policies
 from tests.cluster.process import Process
-from tests.support.balancer import UPDATE_SECONDS
+from tests.support.balancer import UPDATE_SECONDS, endpoints
 from tests.support.ports import free_port
+from tests.support.until import until
 from webhook.configuration.model import Configuration
+from webhook.configuration.templates_map import template_key
 
 SYSTEM = "morphisms-system"
 NAME = "morphisms-webhook"
-LAME_DUCK_SECONDS = 2 * UPDATE_SECONDS
-"""Longer than this installation's endpoints take to update. The default is made for a kubelet and kube-proxy."""
+CALL_SECONDS = 30
+"""What the API server waits for a webhook, which is the most that it can be told."""
+LAME_DUCK_SECONDS = 120
+"""More than this installation's endpoints ever take to update. `end` ends a lame duck once they have."""
+_LEAST_LAME_DUCK_SECONDS = 2 * UPDATE_SECONDS
+_KINDS = ("MutatingWebhookConfiguration", "ValidatingWebhookConfiguration")
 _REGISTRATIONS = "/apis/admissionregistration.k8s.io/v1"
 
 AnyInstallation = TypeVar("AnyInstallation", bound="Installation")
@@ -54,24 +62,24 @@ class Replica:
     def ready(self) -> bool:
         """What its readiness probe says."""
         try:
-            return urllib3.request("GET", self._url("readyz"), timeout=2, retries=False).status == 200
+            return urllib3.request("GET", self._url("readyz"), timeout=10, retries=False).status == 200
         except urllib3.exceptions.HTTPError:
             return False
 
     def why_not_ready(self) -> str:
         """What its readiness probe reads; empty while nothing listens."""
         try:
-            return urllib3.request("GET", self._url("readyz"), timeout=2, retries=False).data.decode()
+            return urllib3.request("GET", self._url("readyz"), timeout=10, retries=False).data.decode()
         except urllib3.exceptions.HTTPError:
             return ""
 
     def draining(self) -> bool:
-        """Whether its readiness probe fails."""
-        return not self.ready()
+        """Whether it says that it was told to end, or has ended."""
+        return "draining" in self.why_not_ready() or not self.process.running
 
     def metrics(self) -> str:
         """Its metrics, as text."""
-        return urllib3.request("GET", self._url("metrics"), timeout=10, retries=False).data.decode()
+        return urllib3.request("GET", self._url("metrics"), timeout=60, retries=False).data.decode()
 
     def _url(self, path: str) -> str:
         return f"http://127.0.0.1:{self.metrics_port}/{path}"
@@ -111,7 +119,6 @@ class Installation:
         """Lay the test's overlay over a folder of manifests."""
         root = os.path.relpath(base, self.overlay)
         service = {"type": "ExternalName", "externalName": "localhost", "ports": [{"name": "https", "port": self.port}]}
-        kinds = ("MutatingWebhookConfiguration", "ValidatingWebhookConfiguration")
         kustomization: dict[str, Any] = {
             "apiVersion": "kustomize.config.k8s.io/v1beta1",
             "kind": "Kustomization",
@@ -120,14 +127,15 @@ class Installation:
                 {
                     "target": {"kind": "Service", "name": NAME},
                     "patch": yaml.safe_dump([{"op": "replace", "path": "/spec", "value": service}]),
-                }
+                },
+                *({"target": {"kind": kind}, "patch": yaml.safe_dump(patch)} for kind, patch in self._patient(base)),
             ],
             "replacements": [
                 {
                     "source": {"kind": "Service", "name": NAME, "fieldPath": "spec.ports.0.port"},
                     "targets": [
                         {"select": {"kind": kind}, "fieldPaths": ["webhooks.*.clientConfig.service.port"]}
-                        for kind in kinds
+                        for kind in _KINDS
                     ],
                 }
             ],
@@ -138,10 +146,28 @@ class Installation:
             kustomization["components"] = [guards]
         (self.overlay / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
 
+    def _patient(self, base: Path) -> Iterator[tuple[str, list[Object]]]:
+        """For each registration of a folder of manifests: the patch by which its webhooks are waited for long."""
+        for item in yaml.load_all(self.cluster.kubectl("kustomize", base).out, yaml.CSafeLoader):
+            if item["kind"] in _KINDS:
+                yield item["kind"], _waiting(CALL_SECONDS, len(item["webhooks"]))
+
+    def wait_for_calls(self, seconds: int) -> None:
+        """Have the API server wait so long for an answer to each of its calls."""
+        for item in self.registrations():
+            patch = _waiting(seconds, len(item["webhooks"]))
+            path = f"{_REGISTRATIONS}/{item['kind'].lower()}s/morphisms"
+            self.cluster.admin.patch(path, patch, JSON_PATCH)
+        wait_for_webhooks(self.cluster.admin)
+
     def install(self) -> None:
-        """kubectl apply -k; its guards are in force afterwards."""
+        """kubectl apply -k; its roles, guards and registrations are in force afterwards."""
         self.cluster.kubectl("apply", "-k", self.overlay)
-        wait_for_policies(self.cluster.admin)
+        self._wait_until_in_force()
+
+    def _wait_until_in_force(self) -> None:
+        for wait in (wait_for_roles, wait_for_policies, wait_for_webhooks):
+            wait(self.cluster.admin)
 
     def start(self, replicas: int = 2) -> None:
         """Run so many of the Deployment's pods, and wait until they and the balancer serve."""
@@ -167,9 +193,32 @@ class Installation:
         for replica in running:
             replica.process.signal(signal.SIGTERM)
         for replica in running:
-            replica.process.wait_until(replica.draining)
+            until(replica.draining)
             replica.process.stop()  # a second signal ends its lame duck
         self.balancer.stop()
+
+    def end(self, replica: Replica) -> int | None:
+        """Have it end as a pod does, under load: it is a lame duck until no connection comes to it any more."""
+        replica.process.signal(signal.SIGTERM)
+        until(self.is_withdrawn(replica))
+        with self.cluster.traffic.stopped():
+            return replica.process.stop()  # a second signal ends its lame duck
+
+    def is_withdrawn(self, replica: Replica) -> Callable[[], bool]:
+        """Whether a replica that was told to end has said so, and no connection can come to it after that."""
+        since = time.monotonic()
+        looks: list[int] = []
+
+        def is_withdrawn() -> bool:
+            now = endpoints(self._backends)
+            if not looks:
+                if not replica.draining() or time.monotonic() - since < _LEAST_LAME_DUCK_SECONDS:
+                    return False
+                looks.append(endpoints(self._backends).looks)
+            # The next look may have begun before it said so.
+            return now.looks >= looks[0] + 2 and replica.port not in now.ports
+
+        return is_withdrawn
 
     def configure(self, settings: dict[str, Any]) -> None:
         """Change the ConfigMap, do the kubelet's part, and wait until every replica has taken it up."""
@@ -194,14 +243,30 @@ class Installation:
             self.cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", input=written)
             wait_for_policies(self.cluster.admin)
 
+    def wait_for_sidecar(self) -> None:
+        """Until every replica gives new pods the configured image of the sidecar: its leader sees to that by itself."""
+        image = Configuration.model_validate(self.configuration()).sidecar.image
+        path = f"/api/v1/namespaces/{SYSTEM}/configmaps/{NAME}-templates"
+
+        def is_given() -> bool:
+            data = self.cluster.admin.get(path).get("data") or {}
+            current = data.get("current", "")
+            given = f'morphisms_template_current_info{{digest="{current}"}} 1.0'
+            return image in data.get(template_key(current), "") and all(
+                given in replica.metrics() for replica in self.replicas
+            )
+
+        until(is_given)
+
     def configuration(self) -> dict[str, Any]:
         """What the ConfigMap holds."""
         held = self.cluster.admin.get(f"/api/v1/namespaces/{SYSTEM}/configmaps/{NAME}")["data"]["configuration.yaml"]
         settings: dict[str, Any] = yaml.safe_load(held)
         return settings
 
-    def wait_until_answered(self, seconds: float = 60) -> None:
+    def wait_until_answered(self, seconds: float = 180) -> None:
         """Until the API server's own calls succeed: it learns of the configuration a moment after it was written."""
+        wait_for_webhooks(self.cluster.admin)
         name = f"ready-{os.getpid()}"
         namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
         pod = {
@@ -288,7 +353,7 @@ class Installation:
 
     def _program(self, _pod: Object) -> list[str]:
         """What the pod's image starts."""
-        return [sys.executable, "-m", "cli.main"]
+        return [sys.executable, "-m", "tests.cluster.patient"]
 
     def _more_arguments(self, _pod: Object) -> list[str]:
         """Further arguments, for a platform that is faster than a kubelet and kube-proxy."""
@@ -311,6 +376,12 @@ class Installation:
             for file, text in data.items():
                 (target / file).write_bytes(base64.b64decode(text))
         return target
+
+
+def _waiting(seconds: int, webhooks: int) -> list[Object]:
+    return [
+        {"op": "replace", "path": f"/webhooks/{number}/timeoutSeconds", "value": seconds} for number in range(webhooks)
+    ]
 
 
 def _has(replica: Replica, digest: str) -> bool:

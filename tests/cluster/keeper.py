@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tests.support.paths import ROOT
 
-_PATIENCE_SECONDS = 10
+_PATIENCE_SECONDS = 60
 
 
 class Keeper:
@@ -41,7 +41,7 @@ class Keeper:
         """End whatever is left, and remove the folders."""
         assert self._process.stdin is not None
         self._process.stdin.close()
-        self._process.wait(60)
+        self._process.wait(600)
 
     def _tell(self, line: str) -> None:
         assert self._process.stdin is not None

@@ -86,7 +86,7 @@ class KeyServer:
             "namespaces": {namespace: {"profile": _PROFILE} for namespace in namespaces},
             "verifier": {"url": f"https://127.0.0.1:{self.judge.port}", "ca": ca},
             "vault": {"url": f"https://127.0.0.1:{self.bao.tls_port}", "ca": self.bao.ca},
-            "sidecar": {"deadlineSeconds": 20},
+            "sidecar": {"deadlineSeconds": 120},
         }
 
     def start(self, pod: Object) -> Ended:
@@ -105,7 +105,7 @@ class KeyServer:
             env={PLAN_VARIABLE: plan, "PATH": os.defpath},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=300,
             check=False,
         )
         return Ended(done.returncode, done.stderr, folder)

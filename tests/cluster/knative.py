@@ -7,6 +7,7 @@ and none of them ever ready.
 from __future__ import annotations
 
 import contextlib
+import uuid
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,18 @@ from typing import Any
 import yaml
 
 from tests.cluster.binaries import KNATIVE, Report, binary, only_one
+from tests.cluster.caught_up import wait_for_roles
 from tests.cluster.client import Client, Object
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.definitions import wait_until_established
 from tests.cluster.namespace import Namespace
 from tests.cluster.process import Process
 from tests.support.ports import free_port
+from tests.support.until import until
 
 NAMESPACE = "knative-serving"
 # By digest, and from a registry name that Knative asks no registry for.
+ROUTING_STATE = "serving.knative.dev/routingState"
 QUEUE_IMAGE = f"dev.local/queue@sha256:{'a' * 64}"
 APP_IMAGE = f"dev.local/app@sha256:{'b' * 64}"
 _LEFT_OUT = {"Deployment", "HorizontalPodAutoscaler", "PodDisruptionBudget", "Image", "Service", "Certificate"}
@@ -45,8 +49,29 @@ class Knative:
         admin.kubectl("create", "-f", "-", input=[_SERVICE, *(self._reachable(item) for item in registrations)])
         wait_until_established(admin)
         self.client: Client = cluster.service_account(NAMESPACE, "controller")
+        self._wait_for_roles()
         self.webhook = self._process("webhook", WEBHOOK_NAME="webhook", WEBHOOK_PORT=str(self._port))
         self.controller = self._process("controller")
+
+    def _wait_for_roles(self) -> None:
+        """A controller puts Knative's own role together, and that of who may edit. Without its own, Knative ends."""
+        admin, user = self._cluster.admin, f"edits-{uuid.uuid4().hex}"
+        group = "rbac.authorization.k8s.io"
+        bindings = f"/apis/{group}/v1/namespaces/default/rolebindings"
+        binding = {
+            "apiVersion": f"{group}/v1",
+            "kind": "RoleBinding",
+            "metadata": {"name": user},
+            "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": "edit"},
+            "subjects": [{"apiGroup": group, "kind": "User", "name": user}],
+        }
+        admin.create(bindings, binding)
+        edits = self._cluster.user(user)
+        until(lambda: all(edits.can("create", each, "default", _GROUP) for each in ("services", "revisions")))
+        until(lambda: self.client.can("get", "configmaps", NAMESPACE))
+        until(lambda: self.client.can("update", "revisions", group=_GROUP))
+        wait_for_roles(admin)
+        admin.delete(f"{bindings}/{user}")
 
     def start(self) -> None:
         """The webhook first: it makes its certificate, and nothing is admitted before."""
@@ -156,6 +181,16 @@ def from_zero(knative: Knative, here: Namespace, revision: str) -> Object:
     return pod_of(here, revision, besides={before["metadata"]["uid"]})
 
 
+def routed(here: Namespace, *names: str) -> None:
+    """Return when Knative has said that these Revisions get traffic, as each does that is not kept in reserve."""
+
+    def are(items: list[Object]) -> bool:
+        states = {each["metadata"]["name"]: each["metadata"]["labels"].get(ROUTING_STATE) for each in items}
+        return all(states.get(name) == "active" for name in names)
+
+    here.admin.until(here.revisions(), are)
+
+
 def revisions(here: Namespace) -> list[str]:
     """Names of the Revisions that there are, in order."""
     return sorted(item["metadata"]["name"] for item in here.admin.items(here.revisions()))
@@ -167,6 +202,7 @@ def _is_seen(item: Object) -> bool:
 
 
 _DRY = {"dryRun": "All"}
+_GROUP = "serving.knative.dev"
 _NAMESPACE = {
     "apiVersion": "v1",
     "kind": "Namespace",

@@ -1,13 +1,15 @@
 """An installation whose replicas are what the Deployment says at each moment, as kubelets would have it.
 
 A new pod of it becomes a process, is reported ready when it is, gets SIGTERM when it is deleted, and is gone when its
-process is. So rollouts, scaling and the namespace's deletion run their course.
+process is: it serves until no connection comes to it any more. So rollouts, scaling and the namespace's deletion run
+their course.
 """
 
 from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable
 
 from tests.cluster.client import STRATEGIC_PATCH, ApiError, Object
 from tests.cluster.controlplane import ControlPlane
@@ -23,7 +25,7 @@ class KeptInstallation(Installation):
         super().__init__(cluster, folder)
         self._pods = f"/api/v1/namespaces/{SYSTEM}/pods"
         self._ready: dict[str, bool] = {}
-        self._stopping: set[str] = set()
+        self._stopping: dict[str, Callable[[], bool]] = {}
         self._end = threading.Event()
         self._problem: BaseException | None = None
         self._thread = threading.Thread(target=self._keep, daemon=True)
@@ -37,12 +39,12 @@ class KeptInstallation(Installation):
 
     def rolled_out(self) -> None:
         """Wait, as its operator would, for the present rollout."""
-        self.cluster.kubectl("-n", SYSTEM, "rollout", "status", f"deployment/{NAME}", "--timeout=100s")
+        self.cluster.kubectl("-n", SYSTEM, "rollout", "status", f"deployment/{NAME}", "--timeout=280s")
         assert self._problem is None
 
     def stop(self) -> None:
         self._end.set()
-        self._thread.join(30)
+        self._thread.join(300)
         super().stop()
 
     def _keep(self) -> None:
@@ -72,10 +74,11 @@ class KeptInstallation(Installation):
         if "deletionTimestamp" not in pod["metadata"]:
             self._report(replica)
         elif replica.pod not in self._stopping:
-            self._stopping.add(replica.pod)
             replica.process.signal(signal.SIGTERM)
-        elif not replica.process.running:
-            assert replica.process.stop() == 0, "what it had accepted it answered"
+            self._stopping[replica.pod] = self.is_withdrawn(replica)
+        elif self._stopping[replica.pod]():
+            with self.cluster.traffic.stopped():
+                assert replica.process.stop() == 0, "what it had accepted it answered"
             self.replicas.remove(replica)
             self._list()
             self._forget(pod)

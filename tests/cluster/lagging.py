@@ -48,19 +48,22 @@ class LaggingApi:
         self.release()
         self._do(self._stop())
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
+        self._thread.join(120)
         self._loop.close()
 
     def hold(self) -> None:
         """From now on, what is read of ConfigMaps waits."""
-        self._loop.call_soon_threadsafe(self._flowing.clear)
+        self._do(self._set(False))
 
     def release(self) -> None:
         """Let it through."""
-        self._loop.call_soon_threadsafe(self._flowing.set)
+        self._do(self._set(True))
 
     def _do(self, action: Coroutine[Any, Any, None]) -> None:
-        asyncio.run_coroutine_threadsafe(action, self._loop).result(20)
+        asyncio.run_coroutine_threadsafe(action, self._loop).result(120)
+
+    async def _set(self, flowing: bool) -> None:
+        self._flowing.set() if flowing else self._flowing.clear()
 
     async def _start(self) -> None:
         self._flowing.set()

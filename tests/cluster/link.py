@@ -36,7 +36,7 @@ class Link:
         self.cut()
         self._do(self._close())
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
+        self._thread.join(120)
         self._loop.close()
 
     def cut(self) -> None:
@@ -48,7 +48,7 @@ class Link:
         self._do(self._set(True))
 
     def _do(self, action: Coroutine[Any, Any, None]) -> None:
-        asyncio.run_coroutine_threadsafe(action, self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(action, self._loop).result(120)
 
     async def _set(self, whole: bool) -> None:
         self._whole = whole
@@ -63,7 +63,7 @@ class Link:
         assert self._server is not None
         self._server.close()
         others = asyncio.all_tasks() - {asyncio.current_task()}
-        await asyncio.wait(others, timeout=5) if others else None
+        await asyncio.wait(others, timeout=60) if others else None
 
     async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)

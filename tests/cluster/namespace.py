@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from tests.cluster.caught_up import wait_for_namespace
 from tests.cluster.client import Client, Object
 from tests.support.until import until
 
@@ -65,9 +66,15 @@ class Namespace:
         return self.path("deployments", name, group="apps/v1")
 
     def label(self, mode: str | None, client: Client | None = None) -> Object:
-        """Change the mode; None takes the label away."""
+        """Change the mode, until admission judges by it; None takes the label away."""
         body = {"metadata": {"labels": {MODE_LABEL: mode}}}
-        return (client or self.admin).patch(f"/api/v1/namespaces/{self.name}", body)
+        changed = (client or self.admin).patch(f"/api/v1/namespaces/{self.name}", body)
+        self.wait_until_seen()
+        return changed
+
+    def wait_until_seen(self) -> None:
+        """Until admission judges by the labels as they are now."""
+        wait_for_namespace(self.admin, self.name)
 
     def delete(self) -> None:
         """Begin its deletion. It never ends where pods are bound: that takes their kubelet's word."""

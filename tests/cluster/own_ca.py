@@ -83,14 +83,14 @@ class Replica:
     def probe(self) -> tuple[int, str]:
         """Status and text of it; 0 while nobody listens."""
         try:
-            answer = urllib3.request("GET", self._url("readyz"), timeout=2, retries=False)
+            answer = urllib3.request("GET", self._url("readyz"), timeout=10, retries=False)
         except urllib3.exceptions.HTTPError:
             return 0, ""
         return answer.status, answer.data.decode()
 
     def metric(self, name: str) -> float | None:
         """A sample's value, by its name with labels."""
-        text = urllib3.request("GET", self._url("metrics"), timeout=10, retries=False).data.decode()
+        text = urllib3.request("GET", self._url("metrics"), timeout=60, retries=False).data.decode()
         found = [line.rpartition(" ")[2] for line in text.splitlines() if line.startswith(f"{name} ")]
         return float(found[0]) if found else None
 
@@ -105,14 +105,15 @@ class Replica:
         found = []
         with contextlib.ExitStack() as stack:
             for _ in range(connections):
-                raw = stack.enter_context(socket.create_connection(("127.0.0.1", self.port), timeout=10))
+                raw = stack.enter_context(socket.create_connection(("127.0.0.1", self.port), timeout=60))
                 connection = stack.enter_context(context.wrap_socket(raw))
                 found.append(x509.load_der_x509_certificate(connection.getpeercert(binary_form=True) or b""))
         return found
 
     def events(self) -> list[dict[str, Any]]:
-        """Its log."""
-        return [json.loads(line) for line in self.process.log.read_text().splitlines() if line.startswith("{")]
+        """Its log, but for a line that is being written."""
+        whole = self.process.log.read_text().rpartition("\n")[0]
+        return [json.loads(line) for line in whole.splitlines() if line.startswith("{")]
 
     def _url(self, path: str) -> str:
         return f"http://127.0.0.1:{self.metrics_port}/{path}"
@@ -145,7 +146,7 @@ class OwnCa:
     ) -> Replica:
         """A further replica."""
         port, metrics_port = free_port(), free_port()
-        command = [sys.executable, "-m", "cli.main", "webhook", "--own-ca"]
+        command = [sys.executable, "-m", "tests.cluster.patient", "webhook", "--own-ca"]
         command += ["--config", str(self.folder / "configuration.yaml")]
         command += ["--listen", f"127.0.0.1:{port}", "--metrics-listen", f"127.0.0.1:{metrics_port}"]
         command += ["--lame-duck-seconds", str(2 * UPDATE_SECONDS), "--workers", str(workers)]
@@ -244,7 +245,7 @@ class OwnCa:
                 {"apiGroups": resource[0], "apiVersions": ["*"], "resources": resource[1], "operations": ["CREATE"]}
             ],
             "failurePolicy": "Fail",
-            "timeoutSeconds": 5,
+            "timeoutSeconds": 30,
             "sideEffects": "None",
             "admissionReviewVersions": ["v1"],
             "namespaceSelector": {"matchLabels": {"hook": self.namespace}},
@@ -315,7 +316,7 @@ def load(hook: OwnCa, namespace: str, clients: int = 4) -> Iterator[Load]:
     finally:
         stop.set()
         for thread in threads:
-            thread.join(30)
+            thread.join(300)
 
 
 def _ask(client: Client, namespace: str) -> str | None:

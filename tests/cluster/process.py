@@ -27,8 +27,8 @@ class Process:
         *,
         environment: Mapping[str, str] | None = None,
         ready: Callable[[], bool] | None = None,
-        ready_seconds: float = 90,
-        stop_seconds: float = 40,
+        ready_seconds: float = 240,
+        stop_seconds: float = 120,
     ) -> None:
         self.command = list(command)
         self.name = log.stem

@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 import yaml
 
 from cli.main import main
+from tests.cluster.attacks import SIDECAR
 from tests.cluster.client import Client, Object
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.installation import Installation
@@ -20,7 +21,6 @@ from tests.support.until import until
 
 T = TypeVar("T")
 
-SIDECAR: Final = f"registry.example/morphisms/sidecar@sha256:{'5' * 64}"
 CONFIGURATIONS: Final[dict[str, dict[str, Any]]] = {
     APP_IMAGE: {"Env": ["PATH=/bin"], "Entrypoint": ["/app"], "User": "1000:1000"},
     QUEUE_IMAGE: {"Entrypoint": ["/ko-app/queue"], "User": "65532:65532"},
@@ -60,6 +60,7 @@ def pinned_sidecar(morphisms: Installation) -> Iterator[None]:
     """The sidecar's image is named by its digest."""
     settings = morphisms.configuration()
     morphisms.configure({**settings, "sidecar": {**settings.get("sidecar", {}), "image": SIDECAR}})
+    morphisms.wait_for_sidecar()
     yield
     morphisms.configure(settings)
 

@@ -60,7 +60,7 @@ class Scanner(Process):
 
     def metric(self, name: str) -> float:
         """The metric's value; 0 for one that is not there."""
-        text = urllib3.request("GET", f"http://127.0.0.1:{self.port}/metrics", timeout=10, retries=False).data.decode()
+        text = urllib3.request("GET", f"http://127.0.0.1:{self.port}/metrics", timeout=60, retries=False).data.decode()
         return next((float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(f"{name} ")), 0.0)
 
 
@@ -80,6 +80,6 @@ def reporting(cluster: ControlPlane, name: str) -> Iterator[Scanner]:
 
 def _ready(port: int) -> bool:
     try:
-        return urllib3.request("GET", f"http://127.0.0.1:{port}/readyz", timeout=2, retries=False).status == 200
+        return urllib3.request("GET", f"http://127.0.0.1:{port}/readyz", timeout=10, retries=False).status == 200
     except urllib3.exceptions.HTTPError:
         return False

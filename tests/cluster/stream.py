@@ -26,7 +26,7 @@ from tests.cluster.nodes import SNP_LABEL
 
 _PAUSE_SECONDS = 0.2
 _FIRST_RETRY_SECONDS, _LAST_RETRY_SECONDS = 0.1, 1.0
-_PATIENCE_SECONDS = 60.0
+_PATIENCE_SECONDS = 180.0
 _IMAGE = f"registry.example/app@sha256:{'a' * 64}"
 _ASKS = {"morphisms.dev/inject": "true"}
 _NAMES_A_SECRET = {"morphisms.dev/secret-db": "secret/shop/db"}
@@ -115,7 +115,7 @@ class Stream(AbstractContextManager["Stream"]):
     ) -> None:
         self._stop.set()
         for thread in self._threads:
-            thread.join(_PATIENCE_SECONDS + 50)
+            thread.join(2 * _PATIENCE_SECONDS)
         if error is None:
             self._print()
 
@@ -198,13 +198,14 @@ class Stream(AbstractContextManager["Stream"]):
 
     def _attempt(self, client: Client, pod: Object, kind: Kind) -> Attempt:
         namespace = self.enforced if kind in (Kind.CONFIDENTIAL, Kind.VIOLATING) else self.free
-        started = time.monotonic()
-        try:
-            answer = client.request("POST", namespace.pods(), pod)
-            status, message = answer.status, answer.message
-        except urllib3.exceptions.HTTPError as error:
-            status, message = 0, type(error).__name__
-        attempt = Attempt(kind, pod["metadata"]["name"], started, time.monotonic(), status, message)
+        with self.cluster.traffic.passing():
+            started = time.monotonic()
+            try:
+                answer = client.request("POST", namespace.pods(), pod)
+                status, message = answer.status, answer.message
+            except urllib3.exceptions.HTTPError as error:
+                status, message = 0, type(error).__name__
+            attempt = Attempt(kind, pod["metadata"]["name"], started, time.monotonic(), status, message)
         with self._changed:
             self.attempts.append(attempt)
             self._changed.notify_all()

@@ -129,6 +129,7 @@ _DENIED = {
 
 def _denied_creates(cluster: ControlPlane, here: Namespace, since: int) -> dict[str, str]:
     """By the Deployment's name: the last message of those creations of pods that failed."""
+    cluster.audit.until_now(cluster.admin)
     found = {}
     for event in cluster.audit.events(since):
         status = event.get("responseStatus") or {}
@@ -167,6 +168,7 @@ def test_a_live_namespace_goes_to_enforce_without_a_failed_admission_of_what_com
     assert opting_in == {
         f"[mode] {name}: opts in" for name in ("Revision/own-00001", "Deployment/file", "Deployment/annotated")
     }
+    here.wait_until_seen()
     mark = cluster.audit.mark()
     old = _restart(here, [*before.values(), service])
     after = _pods(here, names, old)
@@ -196,6 +198,7 @@ def test_a_live_namespace_goes_to_enforce_without_a_failed_admission_of_what_com
     try:
         morphisms.configure({**settings, "exceptions": [exception]})
         done = cluster.admin.kubectl("label", "namespace", here.name, f"{MODE_LABEL}=enforce", "--overwrite")
+        here.wait_until_seen()
         assert f"[mode] {len(_DENIED)} of {len(names) + 1} workloads would be refused" in done.warnings[0]
         # The configuration changes while every pod is created anew.
         changed = {**settings, "exceptions": [exception], "sidecar": {**settings["sidecar"], "deadlineSeconds": 61}}
@@ -203,7 +206,7 @@ def test_a_live_namespace_goes_to_enforce_without_a_failed_admission_of_what_com
             configured = pool.submit(morphisms.configure, changed)
             old |= _restart(here, [*after.values(), service])
             after, service = _pods(here, names - set(_DENIED), old), pod_of(here, "own", besides=old)
-            configured.result(60)
+            configured.result(300)
         old |= _restart(here, [*after.values(), service])
         after, service = _pods(here, names - set(_DENIED), old), pod_of(here, "own", besides=old)
     finally:

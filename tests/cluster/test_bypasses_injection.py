@@ -53,7 +53,7 @@ def unregistered(cluster: ControlPlane, morphisms: Installation) -> Iterator[Non
         cluster.admin.delete(f"{_REGISTRATION}/{kind}/morphisms")
     yield
     morphisms.install()
-    morphisms.wait_until_answered(60)
+    morphisms.wait_until_answered()
 
 
 @pytest.mark.usefixtures("unregistered")

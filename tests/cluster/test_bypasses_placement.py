@@ -21,6 +21,7 @@ from tests.cluster.attacks import (
     reasons,
     try_patch,
     try_pod,
+    until_refused,
 )
 from tests.cluster.client import JSON_PATCH, Answer, Client, Object
 from tests.cluster.controlplane import ControlPlane
@@ -236,8 +237,7 @@ def test_c11_runtime_class_made_anew_with_another_handler(
     assert immutable.status == 422, "the API server's own"
     cluster.admin.delete(path)
     classes("kata-remote", "runc")
-    until(lambda: "has a handler that" in try_pod(developer(cluster), remote, pod).message)
-    assert reasons(try_pod(developer(cluster), remote, pod)) == {"placement/runtime-handler"}
+    until_refused(developer(cluster), remote, pod, {"placement/runtime-handler"})
 
 
 def test_c14_profile_that_the_namespace_is_not_listed_for(
@@ -284,8 +284,7 @@ def test_c13_overhead_and_another_class(
 ) -> None:
     gvisor = classes("gvisor", "runsc", overhead={"podFixed": {"cpu": "1m"}})
     another = make_pod(runtimeClassName=gvisor)
-    until(lambda: "not found" not in try_pod(developer(cluster), enforced, another).message)
-    assert reasons(try_pod(developer(cluster), enforced, another)) == {"placement/runtime-class"}
+    until_refused(developer(cluster), enforced, another, {"placement/runtime-class"})
     less = try_pod(developer(cluster), enforced, make_pod(runtimeClassName="kata-qemu-snp", overhead={"cpu": "1m"}))
     assert less.status == 403
     assert "Overhead doesn't match" in less.message
@@ -298,8 +297,7 @@ def test_c14_look_alike_class(
 ) -> None:
     """Named like one of ours, and even with a handler of ours."""
     pod = make_pod(runtimeClassName=classes(name, "kata-qemu-snp"))
-    until(lambda: "not found" not in try_pod(developer(cluster), enforced, pod).message)
-    assert reasons(try_pod(developer(cluster), enforced, pod)) == {"placement/runtime-class"}
+    until_refused(developer(cluster), enforced, pod, {"placement/runtime-class"})
 
 
 # What nodes say of themselves.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import re
 import shutil
 import signal
 import subprocess
@@ -23,7 +24,7 @@ import yaml
 
 from tests.cluster.client import Object
 from tests.cluster.controlplane import ControlPlane
-from tests.cluster.installation import NAME, SYSTEM, Installation, Replica
+from tests.cluster.installation import CALL_SECONDS, NAME, SYSTEM, Installation, Replica
 from tests.cluster.link import Link
 from tests.cluster.namespace import DEVELOPER, Namespace
 from tests.cluster.stream import Attempt, Kind, Stream, make_pod
@@ -32,8 +33,12 @@ from webhook.configuration.model import Configuration
 
 Make = Callable[..., Namespace]
 # A controller tries again, and is served, within this time; a second or two on a machine that does nothing else.
-_RECOVERY_SECONDS = 30
+_RECOVERY_SECONDS = 150
+# As the manifests have it: what hangs is to cost its time.
+_CALL_SECONDS = 5
 _CREATES, _FEWEST_ROUNDS = 1000, 2
+# Ten minutes and what the test took.
+_TOO_OLD = re.compile(r"cluster is [6-9]\d\d")
 
 
 @pytest.fixture
@@ -71,7 +76,7 @@ def test_a_thousand_creates_while_replicas_restart_one_after_another_all_succeed
         while rounds < _FEWEST_ROUNDS or len(_created_since(stream, 0)) < _CREATES:
             for replica in repaired.replicas:
                 pid = replica.process.pid
-                assert replica.process.stop() == 0, "it answered every request that it had accepted"
+                assert repaired.end(replica) == 0, "it answered every request that it had accepted"
                 stream.proceed()
                 replica.process.start()
                 assert replica.process.pid != pid
@@ -142,11 +147,21 @@ def test_a_control_plane_that_restarts_lets_nothing_pass(
         api_server.wait_until_ready()
         back = time.monotonic()
         stream.proceed(5)
-        assert all(replica.ready() for replica in repaired.replicas)
+        for replica in repaired.replicas:
+            replica.process.wait_until(replica.ready)
     assert not any(attempt.created and away < attempt.started < attempt.ended < again for attempt in stream.attempts)
     _recovered(stream, back)
 
 
+@pytest.fixture
+def hasty(repaired: Installation) -> Iterator[Installation]:
+    """The API server waits no longer for the replicas than it does with the manifests."""
+    repaired.wait_for_calls(_CALL_SECONDS)
+    yield repaired
+    repaired.wait_for_calls(CALL_SECONDS)
+
+
+@pytest.mark.usefixtures("hasty")
 def test_one_hanging_replica_costs_a_timeout_and_another_try(repaired: Installation, stream: Stream) -> None:
     """The API server's own timeout answers; it does not ask again by itself."""
     with stream:
@@ -158,6 +173,7 @@ def test_one_hanging_replica_costs_a_timeout_and_another_try(repaired: Installat
     _recovered(stream)
 
 
+@pytest.mark.usefixtures("hasty")
 def test_while_all_hang_nobody_gets_in_and_bystanders_notice_nothing(repaired: Installation, stream: Stream) -> None:
     with stream:
         for replica in repaired.replicas:
@@ -268,12 +284,12 @@ def test_a_view_that_is_too_old_admits_nobody_who_needs_a_runtime_class(
                 for kind in (Kind.CONFIDENTIAL, Kind.ASKING):
                     stream.until(
                         lambda kind=kind: any(  # type: ignore[misc]
-                            "cluster is 6" in attempt.message and attempt.kind is kind for attempt in stream.failures
+                            _TOO_OLD.search(attempt.message) and attempt.kind is kind for attempt in stream.failures
                         )
                     )
                 stream.proceed(5, Kind.BYSTANDER)
                 assert {attempt.kind for attempt in _created_since(stream, late)} == {Kind.BYSTANDER}
-                assert replica.ready(), "the others are no better off"
+                replica.process.wait_until(replica.ready)  # the others are no better off
                 _recreate(cluster, binding)
                 replica.process.wait_until(lambda: _view_age(replica) < 300)
                 back = time.monotonic()
@@ -303,10 +319,10 @@ def test_a_replica_that_the_api_server_does_not_answer_makes_room_for_the_other(
     with stream:
         wired.cut()
         stream.proceed()
-        cut_off.process.wait_until(cut_off.draining)
+        cut_off.process.wait_until(lambda: not cut_off.ready())
         cut_off.process.wait_until(lambda: "api_server_silent" in cut_off.process.log.read_text())
         stream.proceed()
-        assert other.ready()
+        other.process.wait_until(other.ready)
         wired.mend()
         cut_off.process.wait_until(cut_off.ready)
         stream.proceed()
@@ -348,7 +364,7 @@ def test_a_bad_configuration_keeps_the_last_good_one(
             for replica in repaired.replicas:
                 replica.process.wait_until(partial(_refuses_its_file, replica))
                 assert in_force in replica.metrics()
-                assert replica.ready()
+                replica.process.wait_until(replica.ready)
             stream.proceed()
         assert stream.failures == []
         # Who starts with it says what is wrong with it, and serves nothing.
@@ -358,7 +374,7 @@ def test_a_bad_configuration_keeps_the_last_good_one(
         last = json.loads(starting.process.log.read_text().splitlines()[-1])
         assert last["event"] == "start_failed"
         assert "none-such" in str(last["problems"])
-        assert other.ready()
+        other.process.wait_until(other.ready)
     finally:
         _deliver(repaired, yaml.safe_dump(good))
 
@@ -391,7 +407,7 @@ def _metric(replica: Replica, sample: str) -> float:
 def _is_ready(cluster: ControlPlane) -> bool:
     """Whether the API server says so of itself."""
     try:
-        return cluster.admin.request("GET", "/readyz", seconds=5).status == 200
+        return cluster.admin.request("GET", "/readyz", seconds=20).status == 200
     except urllib3.exceptions.HTTPError:
         return False
 

@@ -93,6 +93,7 @@ def test_a_namespace_goes_from_audit_to_enforce_once_its_workloads_comply(
     # Of what the page's rights allow, only the probes' lines are unknown.
     unknown = {each["check"] for each in json.loads(done.out)["steps"][0]["lines"] if each["state"] == "not-evaluated"}
     assert unknown == {"verifier", "vault", "cluster-name", "key-set"}
+    here.wait_until_seen()
     pods = _anew(here, "good", "bad")
     assert {each["spec"]["runtimeClassName"] for each in pods} == {"kata-qemu-snp"}
 
@@ -105,9 +106,8 @@ def test_a_namespace_goes_from_audit_to_enforce_once_its_workloads_comply(
     here.admin.delete(here.deployments("late"))
     until(lambda: run("--clean-for", "0").code == 0)
     assert _mode(here) == "enforce"
+    here.wait_until_seen()
     _anew(here, "good", "bad")
-    spec = make_deployment(here, "x", PLAINTEXT)["spec"]["template"]["spec"]
-    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}, "spec": spec}
     spec = make_deployment(here, "x", PLAINTEXT)["spec"]["template"]["spec"]
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}, "spec": spec}
     with pytest.raises(ApiError, match="secrets/plaintext-env"):

@@ -49,6 +49,6 @@ def test_a_run_that_dies_leaves_nothing_behind(tmp_path: Path, number: signal.Si
         run.communicate(b"")  # it ends by itself, without having stopped anything
     else:
         run.send_signal(number)
-        run.wait(20)
+        run.wait(180)
     until(lambda: not (tmp_path / "gone").exists())
     assert (tmp_path / "order").read_text() == "second\nfirst\n"

@@ -103,7 +103,7 @@ def here(cluster: ControlPlane, folder: Path) -> Iterator[Namespace]:
     namespace = Namespace("morphisms-kms", cluster.admin)
     cluster.admin.until(namespace.path("serviceaccounts"), bool)
     yield namespace
-    cluster.admin.kubectl("delete", "--wait=true", "--timeout=60s", "--ignore-not-found", "-f", rendered)
+    cluster.admin.kubectl("delete", "--wait=true", "--timeout=280s", "--ignore-not-found", "-f", rendered)
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.cluster.client import Object
+from tests.cluster.commands import until_unchanged
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.knative import make_service, pod_of, revisions, settled
 from tests.cluster.namespace import Namespace
@@ -46,8 +47,7 @@ def test_diff_of_the_unchanged_service_is_quiet_and_of_a_changed_one_shows_that_
     here, developer = namespace("enforce"), cluster.user("dev")
     developer.kubectl("apply", *options, "-f", "-", input=_service(here))
     settled(here, "web")
-    same = developer.kubectl("diff", *options, "-f", "-", input=_service(here), check=False)
-    assert (same.code, same.out) == (0, "")
+    until_unchanged(developer, *options, "-f", "-", input=_service(here))
     other = developer.kubectl("diff", *options, "-f", "-", input=_service(here, args=["--fast"]), check=False)
     assert other.code == 1
     changes = [line[1:].strip() for line in other.out.splitlines() if line.startswith(("+ ", "- "))]

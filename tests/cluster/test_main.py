@@ -14,6 +14,7 @@ import yaml
 
 from cli.main import main
 from sidecar.reasons import Exit
+from tests.cluster.attacks import SIDECAR
 from tests.cluster.client import Client, Object
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.etcd import holds
@@ -21,7 +22,7 @@ from tests.cluster.installation import Installation
 from tests.cluster.keyserver import KeyServer, key_server
 from tests.cluster.knative import Knative, make_service, pod_of, revisions, settled
 from tests.cluster.namespace import Namespace
-from tests.cluster.rendered import SERVICE, SIDECAR, capture, write_inputs
+from tests.cluster.rendered import SERVICE, capture, write_inputs
 from tests.e2e.forwarder import Forwarder, forwarder
 from tests.support import packages
 from tests.support.simulated_machine import simulated_machine
@@ -127,6 +128,7 @@ def machine(morphisms: Installation, keys: KeyServer) -> Iterator[Forwarder]:
         source = {"source": "simulated", "address": f"http://127.0.0.1:{address.port}"}
         settings["profiles"][0] |= {"name": "kata-snp", "evidence": [source]}
         morphisms.configure({**settings, "sidecar": {**settings["sidecar"], "image": SIDECAR}})
+        morphisms.wait_for_sidecar()
         yield address
         morphisms.configure(before)
 

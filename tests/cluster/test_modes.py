@@ -9,7 +9,7 @@ import pytest
 from tests.cluster.audit import Event, creates
 from tests.cluster.client import Client, Done, Object
 from tests.cluster.controlplane import ControlPlane
-from tests.cluster.knative import make_service, pod_of
+from tests.cluster.knative import make_service, pod_of, routed
 from tests.cluster.namespace import MODE_LABEL, Namespace
 from tests.support.until import until
 
@@ -120,7 +120,7 @@ def test_tightening_names_the_revisions_that_would_fail(cluster: ControlPlane, n
     for name, env in (("good", {}), ("bad", _PLAINTEXT)):
         cluster.user("dev").apply(make_service(name, here, env=env))
         pod_of(here, name)
-    cluster.admin.until(here.revisions(), lambda items: len([item for item in items if _routed(item)]) == 2)
+    routed(here, "good-00001", "bad-00001")
     done = _platform(cluster).kubectl("label", "namespace", here.name, f"{MODE_LABEL}=enforce", "--overwrite")
     assert done.warnings == [
         "[mode] 1 of 2 workloads would be refused at their next start in mode enforce:",
@@ -135,10 +135,6 @@ def test_tightening_names_the_revisions_that_would_fail(cluster: ControlPlane, n
     failure = cluster.admin.until(here.deployments(), _replica_failure)
     assert "secrets/plaintext-env" in failure["message"]
     assert "hunter2" not in failure["message"]
-
-
-def _routed(revision: Object) -> bool:
-    return bool(revision["metadata"]["labels"].get("serving.knative.dev/routingState") == "active")
 
 
 def _replica_failure(deployments: list[Object]) -> Object | None:

@@ -12,7 +12,7 @@ from tests.cluster.client import ApiError, Client, Object
 from tests.cluster.commands import PLAINTEXT, Run, create, make_deployment, runner
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.installation import Installation
-from tests.cluster.namespace import MODE_LABEL, Namespace
+from tests.cluster.namespace import Namespace
 from tests.support.done import Done
 from tests.support.until import until
 
@@ -74,7 +74,7 @@ def test_following_the_advice_to_the_letter_ends_in_an_enforced_namespace_where_
     assert (after.code, failed(after), json.loads(after.out)["go"]) == (0, [], True), after.out
     assert run("preflight", here.name).code == 1  # what only the cluster reaches is not known
 
-    here.admin.patch(f"/api/v1/namespaces/{here.name}", {"metadata": {"labels": {MODE_LABEL: "enforce"}}})
+    here.label("enforce")
     old = {each["metadata"]["uid"] for each in here.admin.items(here.pods())}
     for each in here.admin.items(here.pods()):
         here.admin.delete(here.pods(each["metadata"]["name"]))

@@ -24,12 +24,14 @@ import pytest
 
 from tests.cluster import binaries
 from tests.cluster.asking import INJECTED, LOOK_LIKE_OPTING_IN, PODS, STATUS, make_pod
+from tests.cluster.caught_up import wait_for_webhooks
 from tests.cluster.client import MERGE_PATCH, Answer, Client, Object
 from tests.cluster.controlplane import ControlPlane, control_plane
 from tests.cluster.definitions import wait_until_established
 from tests.cluster.nodes import add_node
 from tests.cluster.pki import Authority
 from tests.manifests.rendering import rendered
+from tests.support.until import until
 from webhook.configuration.model import Configuration
 from webhook.decide import PATHS
 from webhook.modes import Mode, mode_of_label
@@ -38,6 +40,8 @@ from webhook.pod.pod import Pod
 
 _NAMESPACES = "/api/v1/namespaces"
 _DRY = {"dryRun": "All"}
+_CALL_SECONDS = 30
+_REGISTRATIONS = ("MutatingWebhookConfiguration", "ValidatingWebhookConfiguration")
 _NO_SERVICE_ACCOUNT = {"automountServiceAccountToken": False}
 
 
@@ -78,7 +82,7 @@ def _handler(endpoint: Endpoint) -> type[BaseHTTPRequestHandler]:
                 endpoint.modes.add(path.mode.path_segment)
             endpoint.seen.append((path.family, review["operation"], resource.rstrip("/")))
             if endpoint.manner == "hang":
-                endpoint.released.wait(60)
+                endpoint.released.wait(600)
             answer = {
                 "apiVersion": "admission.k8s.io/v1",
                 "kind": "AdmissionReview",
@@ -128,6 +132,7 @@ def registered(_programs: None, endpoint: Endpoint) -> Iterator[ControlPlane]:
             cluster.kubectl("apply", "--server-side", "-f", definition)
             wait_until_established(cluster.admin)
             cluster.kubectl("apply", "--server-side", "-f", "-", input=_registrations(endpoint))
+            wait_for_webhooks(cluster.admin)
             _wait_until_asked(cluster, endpoint)
             yield cluster
         finally:
@@ -135,21 +140,21 @@ def registered(_programs: None, endpoint: Endpoint) -> Iterator[ControlPlane]:
 
 
 def _registrations(endpoint: Endpoint) -> list[Object]:
-    """Ours, but for the address."""
-    kinds = ("MutatingWebhookConfiguration", "ValidatingWebhookConfiguration")
-    found = [copy.deepcopy(each) for each in rendered("install.yaml") if each["kind"] in kinds]
+    """Ours, but for the address, and that an answer is waited for as long as may be: a busy machine may be late."""
+    found = [copy.deepcopy(each) for each in rendered("install.yaml") if each["kind"] in _REGISTRATIONS]
     for item in found:
         for webhook in item["webhooks"]:
             path = webhook["clientConfig"]["service"]["path"]
             address = f"https://127.0.0.1:{endpoint.port}{path}"
             webhook["clientConfig"] = {"url": address, "caBundle": endpoint.bundle}
+            webhook["timeoutSeconds"] = _CALL_SECONDS
     return found
 
 
 def _wait_until_asked(cluster: ControlPlane, endpoint: Endpoint) -> None:
     """The API server takes a registration up some time after it was written, and tells nobody."""
     namespace = _namespace(cluster, "enforce")
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 180
     while {"/mutate/pod", "/validate/pod"} - {path for path, *_ in endpoint.take()}:
         _create(cluster.admin, f"{_NAMESPACES}/{namespace}/pods", make_pod())
         assert time.monotonic() < deadline, "the webhook is not asked"
@@ -169,6 +174,8 @@ def away(registered: ControlPlane, endpoint: Endpoint) -> Iterator[Callable[[str
     def go(manner: str) -> None:
         if manner == "absent":
             _point(registered, 1)
+        if manner == "hang":
+            _point(registered, endpoint.port, hurried=True)
         endpoint.manner = manner
 
     yield go
@@ -179,15 +186,19 @@ def away(registered: ControlPlane, endpoint: Endpoint) -> Iterator[Callable[[str
     _wait_until_asked(registered, endpoint)
 
 
-def _point(cluster: ControlPlane, port: int) -> None:
-    """Change the registrations' port; the API server takes that up within moments, and is then tried."""
-    for kind in ("mutatingwebhookconfigurations", "validatingwebhookconfigurations"):
-        path = f"/apis/admissionregistration.k8s.io/v1/{kind}/morphisms"
+def _point(cluster: ControlPlane, port: int, *, hurried: bool = False) -> None:
+    """Change the registrations' port; `hurried`: the API server waits no longer for an answer than ours say."""
+    ours = {each["kind"]: each for each in rendered("install.yaml") if each["kind"] in _REGISTRATIONS}
+    for kind in _REGISTRATIONS:
+        path = f"/apis/admissionregistration.k8s.io/v1/{kind.lower()}s/morphisms"
+        seconds = {each["name"]: each["timeoutSeconds"] for each in ours[kind]["webhooks"]}
         item = cluster.admin.get(path)
         for webhook in item["webhooks"]:
             address = webhook["clientConfig"]["url"]
             webhook["clientConfig"]["url"] = f"https://127.0.0.1:{port}/{address.split('/', 3)[3]}"
+            webhook["timeoutSeconds"] = seconds[webhook["name"]] if hurried else _CALL_SECONDS
         cluster.admin.replace(path, item)
+    wait_for_webhooks(cluster.admin)
 
 
 def _create(client: Client, path: str, item: Object) -> Answer:
@@ -214,9 +225,7 @@ def _failed(answer: Answer) -> bool:
 
 def _wait_until_away(cluster: ControlPlane) -> None:
     path = f"{_NAMESPACES}/{_namespace(cluster, 'enforce')}/pods"
-    deadline = time.monotonic() + 30
-    while not _failed(_create(cluster.admin, path, make_pod())):
-        assert time.monotonic() < deadline
+    until(lambda: _failed(_create(cluster.admin, path, make_pod())))
 
 
 # Pods that are asked about.
@@ -265,7 +274,7 @@ def test_the_path_says_the_label_of_the_moment(registered: ControlPlane, endpoin
         endpoint.take()
         wanted = {mode_of_label(mode).path_segment}
         # The API server's own view of its namespaces lags by an instant.
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 180
         while True:
             assert _create(registered.admin, f"{path}/pods", pod).status == 201
             modes = set(endpoint.modes)
@@ -572,7 +581,7 @@ def multiplied(registered: ControlPlane, endpoint: Endpoint) -> Iterator[Callabl
         registered.admin.create(path, {**kind, "metadata": {"name": name}, "webhooks": entries})
         made.append(name)
         # In force as soon as a pod that opts in is asked about by the entries for each.
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 180
         endpoint.take()
         while len(endpoint.take()) < 3:
             _create(registered.admin, f"{_NAMESPACES}/{namespace}/pods", make_pod({"morphisms.dev/inject": "true"}))
@@ -675,7 +684,7 @@ def test_a_condition_that_cannot_be_evaluated_refuses_where_failures_do_and_skip
     kind = {"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration"}
     registered.admin.create(path, {**kind, "metadata": {"name": "unevaluable"}, "webhooks": entries})
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 180
         while (
             refused := _create(registered.admin, f"{_NAMESPACES}/{namespaces['Fail']}/pods", make_pod())
         ).status == 201:

@@ -17,6 +17,7 @@ import time
 from base64 import b64encode
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,10 @@ _WAYS: tuple[tuple[dict[str, str], Object], ...] = (
     ({"inject": "true", "secret-db": "secret/shop/db"}, {}),
     ({"inject": "true", "agent": "sidecar"}, {"command": ["/app"], "env": [_ADDRESS]}),
 )
+
+
+def _says(replica: Replica, sample: str) -> bool:
+    return sample in replica.metrics()
 
 
 class Fleet(KeptInstallation):
@@ -118,7 +123,7 @@ class Fleet(KeptInstallation):
             "KUBECACHEDIR": str(self.folder / "cache"),
         }
         done = subprocess.run(
-            ["sh", "-euc", commands], cwd=self.folder, env=environment, capture_output=True, text=True, timeout=240
+            ["sh", "-euc", commands], cwd=self.folder, env=environment, capture_output=True, text=True, timeout=600
         )
         assert done.returncode == 0, f"{commands}\n{done.stdout}\n{done.stderr}"
 
@@ -131,8 +136,11 @@ class Fleet(KeptInstallation):
         return digest[:16] in self.templates().get(f"known.{pod}", "").split()
 
     def await_current(self, digest: str) -> None:
-        """Until new pods get this template."""
-        until(lambda: self.templates().get("current") == digest, seconds=90)
+        """Until new pods get this template, from each replica."""
+        until(lambda: self.templates().get("current") == digest)
+        given = f'morphisms_template_current_info{{digest="{digest}"}} 1.0'
+        for replica in self.replicas:
+            replica.process.wait_until(partial(_says, replica, given))
 
     def _look(self) -> None:
         super()._look()
@@ -214,6 +222,7 @@ class Load:
     """
 
     def __init__(self, cluster: ControlPlane, *names: str) -> None:
+        self._cluster = cluster
         self._client = cluster.user("dev")
         self._places = {mode: Namespace.make(cluster.admin, mode, {}) for mode in (None, "audit", "inject", "enforce")}
         self._stop = threading.Event()
@@ -236,7 +245,7 @@ class Load:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         for thread in self._threads:
-            thread.join(60)
+            thread.join(300)
         print(f"\n{sum(self.rounds)} rounds of pods in all modes, {len(self.failures)} not admitted")
 
     def proceed(self, rounds: int = 3) -> None:
@@ -244,7 +253,7 @@ class Load:
         goal = [each + rounds + 1 for each in self.rounds]
         with self._changed:
             assert self._changed.wait_for(
-                lambda: all(now >= wanted for now, wanted in zip(self.rounds, goal, strict=True)), 120
+                lambda: all(now >= wanted for now, wanted in zip(self.rounds, goal, strict=True)), 300
             )
 
     def _run(self, place: Namespace, injects_all: bool) -> None:
@@ -267,7 +276,8 @@ class Load:
             },
             "spec": {"containers": [{"name": "app", "image": _IMAGE, **container}]},
         }
-        answer = self._client.request("POST", place.pods(), pod, query={"dryRun": "All"})
+        with self._cluster.traffic.passing():
+            answer = self._client.request("POST", place.pods(), pod, query={"dryRun": "All"})
         with self._changed:
             if answer.status != 201:
                 self.failures.append(answer.message)
@@ -315,16 +325,16 @@ def test_a_configuration_that_reaches_one_replica_long_after_the_others_fails_no
         fleet.late.hold()
         fleet.configure_overlay(_NEW)
         fleet.apply()
-        until(lambda: template_key(added.digest) in fleet.templates(), seconds=60)
-        until(lambda: all(fleet.known(each.pod, added.digest) for each in others), seconds=60)
+        until(lambda: template_key(added.digest) in fleet.templates())
+        until(lambda: all(fleet.known(each.pod, added.digest) for each in others))
         load.proceed()
-        _restart(others[0])
-        until(lambda: fleet.known(others[0].pod, added.digest), seconds=60)
+        _restart(fleet, others[0])
+        until(lambda: fleet.known(others[0].pod, added.digest))
         load.proceed(8)
         # However long it takes: what one replica does not know is not rendered by any.
         assert not fleet.known(late.pod, added.digest)
         assert fleet.templates()["current"] == first
-        assert late.ready(), "it is behind, not broken"
+        late.process.wait_until(late.ready)  # it is behind, not broken
         seen = len(load.images)
         fleet.late.release()
         fleet.await_current(added.digest)
@@ -340,7 +350,7 @@ def test_a_replica_that_has_never_read_the_templates_is_not_ready(fleet: Fleet) 
     late = next(each for each in fleet.replicas if each.pod == fleet.late_pod)
     assert fleet.late is not None
     with Load(fleet.cluster) as load:
-        late.process.stop()
+        fleet.end(late)
         fleet.late.hold()
         late.process.start(wait=False)
         until(lambda: "[-]templates: not read yet" in late.why_not_ready())
@@ -375,13 +385,13 @@ def test_damage_to_the_templates_stops_no_pod_and_is_mended(fleet: Fleet) -> Non
     assert {"x", "a" * 64 + ".json"} <= {
         event["key"]
         for replica in fleet.replicas
-        for event in map(json.loads, replica.process.log.read_text().splitlines())
+        for event in map(json.loads, replica.process.log.read_text().rpartition("\n")[0].splitlines())
         if event.get("event") == "template_refused"
     }
 
 
-def _restart(replica: Replica) -> None:
-    replica.process.stop()
+def _restart(fleet: Fleet, replica: Replica) -> None:
+    fleet.end(replica)
     replica.process.start()
 
 
@@ -419,14 +429,14 @@ def test_an_upgrade_and_a_rollback_by_the_pages_steps_fail_no_admission(upgraded
         upgraded.configure_overlay(_NEW)
         upgraded.shell(third)
         load.proceed()
-        assert load.images[-1] == new
+        until(lambda: load.images[-1] == new)
         assert load.failures == []
         # And back.
         second, third_ = _blocks("## Roll back")
         upgraded.configure_overlay(_OLD)
         upgraded.shell(third)
         load.proceed()
-        assert load.images[-1] == old
+        until(lambda: load.images[-1] == old)
         upgraded.shell(second)
         load.proceed()
         upgraded.shell(third_)

@@ -8,11 +8,14 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.cluster.caught_up import wait_for_webhooks
 from tests.cluster.client import Object
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.installation import Installation
-from tests.cluster.knative import APP_IMAGE, Knative, make_service, pod_of, settled
+from tests.cluster.knative import APP_IMAGE, ROUTING_STATE, Knative, make_service, pod_of, settled
 from tests.cluster.namespace import Namespace
+from tests.cluster.policies import wait_for_policies
+from tests.support.until import until
 
 Make = Callable[..., Namespace]
 
@@ -36,6 +39,8 @@ _GROUPS = {
 def without_us(cluster: ControlPlane, morphisms: Installation, namespace: Make) -> Iterator[Namespace]:
     """A namespace, while nothing of ours is registered with the API server."""
     cluster.kubectl("delete", _REGISTERED, "--selector=app.kubernetes.io/name=morphisms")
+    wait_for_webhooks(cluster.admin)
+    wait_for_policies(cluster.admin)
     yield namespace()
     morphisms.install()
     morphisms.wait_until_answered()
@@ -52,6 +57,7 @@ def test_objects_in_an_unlabelled_namespace_are_the_same_with_and_without_us(
     assert _made(cluster, here) == bare
     assert len(bare) >= 10
     # And this is why: the API server asked us about none of it, and no policy of ours spoke.
+    cluster.audit.until_now(cluster.admin)
     asked = set()
     for event in cluster.audit.events(mark):
         if event.get("objectRef", {}).get("namespace") == here.name:
@@ -79,7 +85,24 @@ def _made(cluster: ControlPlane, here: Namespace) -> dict[str, bytes]:
     settled(here, "web")
     pod_of(here, "web")
     cluster.admin.until(here.pods(), lambda pods: len([pod for pod in pods if pod["spec"].get("nodeName")]) == 3)
+    until(lambda: _is_finished(cluster, here))
     return dict(_masked(cluster, here))
+
+
+def _is_finished(cluster: ControlPlane, here: Namespace) -> bool:
+    """Whether the controllers have written all that they write on the objects besides their status."""
+    items = {kind: cluster.admin.items(here.path(kind, group=group)) for kind, group in _GROUPS.items()}
+    annotated = {"deployments": "deployment.kubernetes.io/revision"}
+    annotated |= dict.fromkeys(("configurations", "revisions"), "serving.knative.dev/routes")
+    return (
+        all(
+            note in (each["metadata"].get("annotations") or {})
+            for kind, note in annotated.items()
+            for each in items[kind]
+        )
+        and all(each["metadata"]["labels"].get(ROUTING_STATE) == "active" for each in items["revisions"])
+        and all(each["metadata"].get("finalizers") for each in items["routes"])
+    )
 
 
 def _object(version: str, kind: str, here: Namespace, name: str, spec: Object) -> Object:
@@ -96,9 +119,11 @@ def _masked(cluster: ControlPlane, here: Namespace) -> Iterator[tuple[str, bytes
     for kind, group in items.items():
         for number, item in enumerate(group):
             item.pop("status", None)  # how far its controller is, not what it is
-            item["metadata"]["managedFields"] = [
-                entry for entry in item["metadata"]["managedFields"] if entry.get("subresource") != "status"
-            ]
+            # They are in the order of the seconds in which they were made.
+            item["metadata"]["managedFields"] = sorted(
+                (entry for entry in item["metadata"]["managedFields"] if entry.get("subresource") != "status"),
+                key=lambda entry: (entry["manager"], entry["operation"], entry.get("subresource", "")),
+            )
             text = json.dumps(item).replace(here.name, "NAMESPACE")
             for part in random_parts:
                 text = text.replace(part, "RANDOM")

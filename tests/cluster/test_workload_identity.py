@@ -18,6 +18,7 @@ from measured.measured_document import differences, document_of_annotation
 from measured.pod import INITDATA_ANNOTATION
 from plan.layout import CONTAINER
 from tests.cluster.audit import Event
+from tests.cluster.commands import until_unchanged
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.installation import Installation
 from tests.cluster.knative import pod_of
@@ -85,6 +86,7 @@ def test_a_capture_needs_what_the_page_grants_and_reads_nothing_else(
         return event["user"]["username"] == "ci" and event["objectRef"]["resource"] == "deployments"
 
     cluster.audit.until(lambda event: is_last(event) and event["responseStatus"]["code"] == 404, mark)
+    cluster.audit.until_now(cluster.admin)
     asked = [each for each in cluster.audit.events(mark) if each["user"]["username"] == "ci"]
     assert {(each["verb"], each["objectRef"]["resource"]) for each in asked} == {
         ("get", "configmaps"),
@@ -119,8 +121,7 @@ def test_a_rendered_service_of_a_repository_is_what_the_cluster_has(cluster: Con
     developer, file = cluster.user("dev"), applied.out / "service.yaml"
     for options in ((), ("--server-side", "--force-conflicts")):
         developer.kubectl("-n", applied.here.name, "apply", *options, "-f", file)
-        same = developer.kubectl("-n", applied.here.name, "diff", *options, "-f", file, check=False)
-        assert (same.code, same.out) == (0, ""), same
+        until_unchanged(developer, "-n", applied.here.name, *options, "-f", file)
 
 
 def test_a_service_that_was_changed_after_its_rendering_gets_no_pod_and_is_told_the_field(

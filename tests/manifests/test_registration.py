@@ -185,9 +185,9 @@ def test_the_leader_writes_the_bundle_of_every_entry() -> None:
 
 
 def test_the_server_answers_before_anybody_gives_up() -> None:
-    from webhook.server import _LIMITS
+    from webhook.server import LIMITS
 
-    assert min(each["timeoutSeconds"] for each in _webhooks().values()) > _LIMITS.deadline_seconds
+    assert min(each["timeoutSeconds"] for each in _webhooks().values()) > LIMITS.deadline_seconds
 
 
 def _modes(webhook: dict[str, Any]) -> str:

@@ -4,14 +4,20 @@
 times a second the balancer reads FILE and probes the replicas, so an endpoint takes up to `UPDATE_SECONDS` to be
 withdrawn. The last ready one is withdrawn after three failed probes, as the kubelet does with all: a busy machine fails
 one probe of a replica that serves. Open connections stay where they are.
+
+FILE.endpoints says how often the balancer has looked, and which ports are endpoints. One that is withdrawn stays there
+until each connection that was given to it has been accepted, which its first bytes show.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import random
 import sys
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -55,6 +61,27 @@ class _Side(asyncio.Protocol):
             other.transport.close()
 
 
+class _Replica(_Side):
+    """The replica's end. `accepted` is called once: when the replica has sent something, or there is no connection."""
+
+    def __init__(self, accepted: Callable[[], None]) -> None:
+        super().__init__()
+        self._accepted: Callable[[], None] | None = accepted
+
+    def data_received(self, data: bytes) -> None:
+        self._note()
+        super().data_received(data)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._note()
+        super().connection_lost(error)
+
+    def _note(self) -> None:
+        if self._accepted is not None:
+            self._accepted()
+            self._accepted = None
+
+
 class _Accepted(_Side):
     def __init__(self, balancer: Balancer) -> None:
         super().__init__()
@@ -70,7 +97,7 @@ class _Accepted(_Side):
         try:
             if port is None:
                 raise ConnectionRefusedError
-            _, other = await asyncio.get_running_loop().create_connection(_Side, "127.0.0.1", port)
+            other = await self._balancer.connect(port)
         except OSError:
             if self.transport is not None:
                 self.transport.abort()  # as a Service without endpoints does, which gives no answer
@@ -85,6 +112,23 @@ class Balancer:
         self._file = file
         self._ready: list[int] = []
         self._failures = Counter[int]()
+        self._unaccepted = Counter[int]()
+        self._looks = 0
+
+    async def connect(self, port: int) -> _Side:
+        """A new connection to a replica."""
+        self._unaccepted[port] += 1
+
+        def accepted() -> None:
+            self._unaccepted[port] -= 1
+
+        try:
+            make = functools.partial(_Replica, accepted)
+            _, side = await asyncio.get_running_loop().create_connection(make, "127.0.0.1", port)
+        except OSError:
+            accepted()
+            raise
+        return side
 
     def choose(self) -> int | None:
         """A ready replica's port."""
@@ -101,7 +145,36 @@ class Balancer:
                 self._failures[port] = 0 if port in ready else self._failures[port] + 1
             kept = [port for port, _ in replicas if port in self._ready and self._failures[port] < _FAILURES]
             self._ready = ready or kept
+            self._publish()
             await asyncio.sleep(_LOOK_SECONDS)
+
+    def _publish(self) -> None:
+        self._looks += 1
+        ports = {*self._ready, *(port for port, count in self._unaccepted.items() if count)}
+        unfinished = self._file.with_name(f"{self._file.name}.endpoints.new")
+        unfinished.write_text(" ".join(map(str, (self._looks, *sorted(ports)))))
+        unfinished.replace(_endpoints_file(self._file))
+
+
+@dataclass(frozen=True)
+class Endpoints:
+    """Where connections may come to, by the `looks`-th look of a balancer."""
+
+    looks: int
+    ports: frozenset[int]
+
+
+def endpoints(file: Path) -> Endpoints:
+    """What the balancer of this FILE said last."""
+    try:
+        looks, *ports = map(int, _endpoints_file(file).read_text().split())
+    except FileNotFoundError:
+        return Endpoints(0, frozenset())
+    return Endpoints(looks, frozenset(ports))
+
+
+def _endpoints_file(file: Path) -> Path:
+    return file.with_name(f"{file.name}.endpoints")
 
 
 async def _is_ready(port: int) -> bool:

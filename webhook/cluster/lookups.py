@@ -19,7 +19,7 @@ from webhook.snapshot import LISTED_KINDS, Fetched, Listing, Lookup, PodLookup
 if TYPE_CHECKING:  # the commands read files only, and need not load aiohttp for it
     from server.kubernetes.client import Client
 
-LOOKUP_SECONDS: Final = 1.5
+LOOKUP_SECONDS = 1.5
 """Bound of one look-up, of all the kinds of a namespace together: below the server's own deadline, which is below every
 timeout of the registration."""
 
@@ -72,11 +72,11 @@ class _List(msgspec.Struct):
 
 
 class Lookups:
-    """Look-ups by one API client, each of them at most `seconds` long."""
+    """Look-ups by one API client, each of them at most `seconds` long (LOOKUP_SECONDS by default)."""
 
-    def __init__(self, client: Client, seconds: float = LOOKUP_SECONDS) -> None:
+    def __init__(self, client: Client, seconds: float | None = None) -> None:
         self._client = client
-        self._seconds = seconds
+        self._seconds = LOOKUP_SECONDS if seconds is None else seconds
         self._slots = asyncio.Semaphore(_AT_ONCE)
         self._list_slots = asyncio.Semaphore(_LISTS_AT_ONCE)
 
