@@ -14,7 +14,7 @@ from cli.conversion.source import rewritten
 from cli.support.manifests import add_namespace, load_configuration
 from server.files import UnusableInputError
 from server.text import printable
-from server.yaml.kubernetes import Document, each_object, is_object, read_with_text
+from server.yaml.kubernetes import Document, each_object, read_with_text
 from webhook.configuration.model import Configuration
 
 HELP = "translate annotations of the Vault Agent Injector, OpenBao's and Bank-Vaults into ours"
@@ -101,9 +101,7 @@ def _converted(
 ) -> dict[str, Any]:
     items = object_.get("items")
     if object_["kind"].endswith("List") and isinstance(items, list):
-        return object_ | {
-            "items": [_converted(item, configuration, stored, messages) if is_object(item) else item for item in items]
-        }
+        return object_ | {"items": [_converted(item, configuration, stored, messages) for item in items]}
     result = convert(object_, configuration, partial(stored.holds, stored.namespace_of(object_)))
     messages.extend(result.messages)
     return result.object

@@ -22,7 +22,7 @@ from cli.vault_setup.api import VaultApi, operator_token, vault_url
 from cli.vault_setup.plan import SetupError
 from server.files import UnusableInputError, read_bounded
 from server.text import printable
-from server.yaml.kubernetes import MAX_BYTES, STDIN, Document, decoded, parse_documents
+from server.yaml.kubernetes import MAX_BYTES, STDIN, Document, decoded, encoded_like, parse_documents
 from webhook.configuration.model import Configuration
 from webhook.pod.container import display_name
 
@@ -140,8 +140,7 @@ def _replace(path: Path, content: bytes, new: str) -> None:
     """Replace the file in one step, if it is still the one that was read."""
     if read_bounded(path, MAX_BYTES) != content:
         raise UnusableInputError(f"{path}: was changed meanwhile; the values are in Vault, run the command again")
-    mark = b"\xef\xbb\xbf" if content.startswith(b"\xef\xbb\xbf") else b""
-    write_whole(path, mark + new.encode(), stat.S_IMODE(path.stat().st_mode))
+    write_whole(path, encoded_like(new, content), stat.S_IMODE(path.stat().st_mode))
 
 
 def _show(

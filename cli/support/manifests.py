@@ -140,8 +140,6 @@ def manifests_of(document: Document, namespace: str | None = None) -> Iterator[M
     """
     items = document.object["items"] if is_list(document.object) else [document.object]
     for item in items:
-        if not is_object(item):
-            raise UnusableInputError(f"{document.place}: an item of the List is not an object with apiVersion and kind")
         if item is not document.object and is_list(item):
             raise UnusableInputError(f"{document.place}: a List inside a List")
         manifest = Manifest(item, printable(document.source), document.line, namespace)

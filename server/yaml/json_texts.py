@@ -18,6 +18,7 @@ from server.yaml.nodes import Bounds, UnusableYamlError
 
 _SPACE = re.compile(r"[ \t\r\n]*")
 _SEPARATOR = re.compile(r"---[ \t]*(?:\r?\n|$)")
+_NULL = re.compile(r"null(?=[ \t\r\n{]|$)")
 _HALF_PAIR = re.compile(r"\\u[dD][89a-fA-F]")
 # Beyond it Go's JSON writes an exponent; up to it a whole number looks the same whatever type it was.
 _WHOLE_BELOW: Final = 1e21
@@ -61,6 +62,8 @@ def read_json_texts(text: str, bounds: Bounds) -> tuple[list[JsonText], int]:
             return found, start
         elif (separator := _SEPARATOR.match(text, start)) and text[start - 1 : start] in ("", "\n"):
             rest, at = start, separator.end()
+        elif null := _NULL.match(text, start):  # an empty document, which jq prints for an item that is missing
+            at = null.end()
         else:
             return (found, rest) if rest else ([], 0)
 

@@ -12,6 +12,7 @@ No message repeats a value: manifests should not hold secrets, and sometimes do.
 
 from __future__ import annotations
 
+import codecs
 import math
 import re
 import sys
@@ -82,6 +83,10 @@ def parse_documents(content: bytes, source: str) -> list[Document]:
             continue
         if not is_object(each.value):
             raise UnusableInputError(f"{source}:{each.line}: not a Kubernetes object; it needs apiVersion and kind")
+        if not _has_objects(each.value):
+            raise UnusableInputError(
+                f"{source}:{each.line}: an item of the List is not an object with apiVersion and kind"
+            )
         found.append(Document(each.value, source, each.line, each.node, each.span))
     if not found:
         raise UnusableInputError(f"{source}: holds no Kubernetes object")
@@ -89,11 +94,33 @@ def parse_documents(content: bytes, source: str) -> list[Document]:
 
 
 def decoded(content: bytes, source: str) -> str:
-    """The text, without a byte order mark. Raises UnusableInputError."""
+    """The text, without a byte order mark: UTF-8, or UTF-16 where its mark says so. Raises UnusableInputError.
+
+    kubectl reads both, because PowerShell redirects a command's output into UTF-16.
+    """
+    mark, encoding = _encoding(content)
     try:
-        return content.decode("utf-8-sig")
+        return content[len(mark) :].decode(encoding)
     except UnicodeDecodeError:
-        raise UnusableInputError(f"{source}: not UTF-8") from None
+        raise UnusableInputError(f"{source}: not {encoding.upper().removesuffix('-LE').removesuffix('-BE')}") from None
+
+
+def encoded_like(text: str, content: bytes) -> bytes:
+    """The text as `decoded` would read it, in the encoding of the content and with its byte order mark."""
+    mark, encoding = _encoding(content)
+    return mark + text.encode(encoding)
+
+
+def _encoding(content: bytes) -> tuple[bytes, str]:
+    """The byte order mark, if there is one, and the encoding that it says."""
+    return next((each for each in _MARKS if content.startswith(each[0])), (b"", "utf-8"))
+
+
+_MARKS: Final = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
 
 
 def read_values(content: bytes, source: str, *, bounds: Bounds = BOUNDS) -> Iterator[tuple[Any, int]]:
@@ -123,6 +150,21 @@ def write_documents(objects: Iterable[Mapping[str, Any]]) -> str:
 def is_object(value: Any) -> bool:
     """Whether it is a mapping with `apiVersion` and `kind`, as every Kubernetes object is."""
     return isinstance(value, dict) and all(isinstance(value.get(key), str) for key in ("apiVersion", "kind"))
+
+
+def _has_objects(value: dict[str, Any]) -> bool:
+    """Whether every item of a list is an object, once it has the kind that a typed list, such as a `PodList`, implies.
+
+    The API server leaves the kind of such items out, and kubectl adds it.
+    """
+    items = value.get("items")
+    if not (value["kind"].endswith("List") and isinstance(items, list)):
+        return True
+    implied = {"apiVersion": value["apiVersion"], "kind": value["kind"].removesuffix("List")}
+    for index, item in enumerate(items):
+        if implied["kind"] and isinstance(item, dict) and not any(item.get(key) for key in implied):
+            items[index] = implied | item | implied
+    return all(is_object(item) and _has_objects(item) for item in items)
 
 
 def each_object(value: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import io
+import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from cli.commands import convert
 
@@ -50,6 +52,23 @@ def test_an_annotation_that_stays_gives_exit_code_1(
     out, err = capsys.readouterr()
     assert "vault.hashicorp.com/tls-skip-verify" in out
     assert "left: Pod/shop: vault.hashicorp.com/tls-skip-verify: " in err
+
+
+def test_pods_of_a_typed_list_are_translated_though_their_kind_is_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`kubectl get --raw /api/v1/namespaces/shop/pods > pods.json` in PowerShell writes such a list, in UTF-16."""
+    pods = {"apiVersion": "v1", "kind": "PodList", "items": [yaml.safe_load(POD.format("agent-init-first"))]}
+    for name in ("apiVersion", "kind"):
+        del pods["items"][0][name]
+    for name, text, encoding in [("a", json.dumps(pods), "utf-8"), ("b", yaml.safe_dump(pods), "utf-16")]:
+        path = tmp_path / name
+        path.write_text(text, encoding=encoding)
+        assert run("-f", str(path)) == 0
+        out, err = capsys.readouterr()
+        (pod,) = yaml.safe_load(out)["items"]
+        assert pod["metadata"]["annotations"] == {"morphisms.dev/inject": "true", "morphisms.dev/agent": "sidecar"}
+        assert err.startswith("note: Pod/shop: ")
 
 
 def test_unusable_input_is_2_and_writes_no_yaml(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

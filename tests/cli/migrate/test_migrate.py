@@ -343,6 +343,12 @@ def test_windows_line_ends_and_byte_order_mark_stay(author: Author) -> None:
     assert content.count(b"\n") == content.count(b"\r\n") == len(SERVICE.splitlines()) + 3
 
 
+def test_a_file_in_utf_16_stays_one(author: Author) -> None:
+    author.file.write_bytes(SERVICE.encode("utf-16"))
+    assert author.run().code == 0
+    assert len(author.file.read_text(encoding="utf-16").splitlines()) == len(SERVICE.splitlines()) + 3
+
+
 def test_a_mount_of_version_1_has_no_check_and_set(author: Author, tmp_path: Path) -> None:
     author.bao.done("POST", "sys/mounts/old", {"type": "kv", "options": {"version": "1"}})
     assert "lies in a KV mount" not in author.run(path="old/app").err

@@ -35,6 +35,8 @@ def kinds(text: str) -> list[tuple[str, int]]:
         (f"---\n{A}\n---\n{B}\n", [("A", 2), ("B", 4)]),
         (f"{A}\n{B}\n---\napiVersion: v1\nkind: C\n", [("A", 1), ("B", 2), ("C", 4)]),
         (f"apiVersion: v1\nkind: C\n---\n{A}\n", [("C", 1), ("A", 4)]),
+        (f"null\n{A}\nnull\n{B}null", [("A", 2), ("B", 4)]),
+        (f"{A}\n---\nnull\n---\napiVersion: v1\nkind: C\n", [("A", 1), ("C", 5)]),
         ("{apiVersion: v1, kind: Flow}\n", [("Flow", 1)]),
         ('{"apiVersion": "v1", "kind": "Flow",}\n', [("Flow", 1)]),
     ],

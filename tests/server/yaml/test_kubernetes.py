@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from server.files import UnusableInputError
 from server.yaml.kubernetes import (
     BOUNDS,
+    decoded,
     each_object,
+    encoded_like,
     parse_documents,
     read_documents,
     resolve,
@@ -153,6 +155,79 @@ def test_files_and_standard_input_are_read_within_a_bound(tmp_path: Path, monkey
         read_documents(str(path))
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(HEAD.encode())))
     assert read_documents("-")[0].place == "standard input:1"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_a_file_is_read_and_written_in_the_encoding_that_its_mark_says(encoding: str, newline: str) -> None:
+    text = f"{HEAD}data: {{name: Zoë 🔑}}\n".replace("\n", newline)
+    # Python writes a mark for `utf-16` and `utf-8-sig` alone; Windows' tools write one for each.
+    content = (text if encoding in ("utf-8", "utf-8-sig", "utf-16") else f"\ufeff{text}").encode(encoding)
+    (document,) = parse_documents(content, "file.yaml")
+    assert document.object["data"] == {"name": "Zoë 🔑"}
+    assert decoded(content, "file.yaml") == text
+    assert encoded_like(text, content) == content
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\xff\xfe\x00", "file.yaml: not UTF-16"),
+        (b"\xfe\xff\xd8\x3d", "file.yaml: not UTF-16"),
+        (b"\xef\xbb\xbf\xff", "file.yaml: not UTF-8"),
+        (HEAD.encode("cp1252") + b"data: {a: \xeb}", "file.yaml: not UTF-8"),
+    ],
+)
+def test_text_in_another_encoding_is_unusable(content: bytes, message: str) -> None:
+    with pytest.raises(UnusableInputError) as error:
+        parse_documents(content, "file.yaml")
+    assert str(error.value) == message
+
+
+_POD = {"apiVersion": "v1", "kind": "Pod"}
+
+
+@pytest.mark.parametrize(
+    ("version", "kind", "item", "expected"),
+    [
+        ("v1", "PodList", {"spec": {}}, _POD),
+        ("v1", "PodList", {"kind": "", "apiVersion": None}, _POD),
+        ("apps/v1", "DeploymentList", {"spec": {}}, {"apiVersion": "apps/v1", "kind": "Deployment"}),
+        (
+            "serving.knative.dev/v1",
+            "ServiceList",
+            {"spec": {}},
+            {"apiVersion": "serving.knative.dev/v1", "kind": "Service"},
+        ),
+        ("v1", "PodList", {"apiVersion": "v1", "kind": "Other"}, {"apiVersion": "v1", "kind": "Other"}),
+        ("v1", "List", dict(_POD), _POD),
+    ],
+)
+def test_items_of_a_typed_list_have_the_kind_that_the_api_server_leaves_out(
+    version: str, kind: str, item: dict[str, Any], expected: dict[str, str]
+) -> None:
+    text = write_documents([{"apiVersion": version, "kind": kind, "items": [item]}])
+    (document,) = parse_documents(text.encode(), "file.yaml")
+    assert document.object["items"] == [item | expected]
+
+
+@pytest.mark.parametrize(
+    ("kind", "item"),
+    [
+        ("List", {"spec": {}}),
+        ("List", "text"),
+        ("List", None),
+        ("PodList", ["Pod"]),
+        ("PodList", {"kind": "Pod"}),
+        ("PodList", {"apiVersion": "v1"}),
+        ("List", {"apiVersion": "v1", "kind": "List", "items": [{"spec": {}}]}),
+    ],
+)
+def test_no_item_of_a_list_is_left_out_in_silence(kind: str, item: Any) -> None:
+    text = HEAD + "---\n" + write_documents([{"apiVersion": "v1", "kind": kind, "items": [item]}])
+    with pytest.raises(UnusableInputError) as error:
+        parse_documents(text.encode(), "file.yaml")
+    assert str(error.value) == "file.yaml:4: an item of the List is not an object with apiVersion and kind"
 
 
 def test_a_list_is_its_items() -> None:
