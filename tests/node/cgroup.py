@@ -63,9 +63,10 @@ class Cgroup:
         """Process ids of it and all below it."""
         found: set[int] = set()
         for folder in self.folders:
-            for file in folder.rglob("cgroup.procs"):
-                with contextlib.suppress(OSError):  # the kubelet removes some meanwhile
-                    found.update(map(int, file.read_text().split()))
+            for each, _, files in os.walk(folder):
+                if "cgroup.procs" in files:
+                    with contextlib.suppress(OSError):  # the kubelet removes some meanwhile
+                        found.update(map(int, Path(each, "cgroup.procs").read_text().split()))
         return found
 
     def end(self) -> None:
@@ -82,9 +83,8 @@ class Cgroup:
     def remove(self) -> None:
         """Remove it, empty, in every hierarchy."""
         for folder in self.folders:
-            children = [path for path in folder.rglob("*") if path.is_dir()] if folder.exists() else []
-            for child in [*sorted(children, key=lambda path: len(path.parts), reverse=True), folder]:
-                _remove(child)
+            for each, _, _ in os.walk(folder, topdown=False):
+                _remove(Path(each))
 
 
 def switched_on(hierarchy: Path) -> set[str]:

@@ -161,12 +161,7 @@ class Soak:
 
     def tokens(self) -> int:
         """Vault tokens of Services of this namespace that live."""
-        count = 0
-        for accessor in self.stack.accessors():
-            status, answer = self.stack.morphisms.vault("POST", "auth/token/lookup-accessor", {"accessor": accessor})
-            if status == 200:  # it may have ended since it was listed
-                count += (answer["data"]["meta"] or {}).get("namespace") == NAMESPACE
-        return count
+        return self.stack.tokens(NAMESPACE)
 
     def leases(self) -> int:
         """Leases in Vault below its logins and secrets engines, of whatever Service."""

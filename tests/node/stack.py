@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -36,6 +37,8 @@ SERVICES: Final = (
 PATIENCE_SECONDS: Final = 600.0
 """Ends a test that hangs; a busy machine takes long for anything."""
 _ACTIVATOR_PORT: Final = 80
+_PAUSE_SECONDS: Final = 0.05
+_TASKS: Final = "/run/containerd/io.containerd.runtime.v2.task/k8s.io"
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,16 @@ class Stack:
         assert status == 200, answer
         return set(answer["data"]["keys"])
 
+    def tokens(self, namespace: str, service: str = "") -> int:
+        """How many Vault tokens live that this Service's pods got, or those of all Services of the namespace."""
+        count = 0
+        for accessor in self.accessors():
+            status, answer = self.morphisms.vault("POST", "auth/token/lookup-accessor", {"accessor": accessor})
+            if status == 200:  # it may have ended since it was listed
+                meta = answer["data"]["meta"] or {}
+                count += meta.get("namespace") == namespace and service in ("", meta.get("service"))
+        return count
+
     def pods(self, namespace: str, service: str) -> list[Object]:
         """Pods of a Knative Service."""
         label = f"serving.knative.dev/service={service}"
@@ -111,7 +124,34 @@ class Stack:
         return str(service["spec"]["clusterIP"])
 
     def request(self, namespace: str, revision: str, seconds: float = PATIENCE_SECONDS, path: str = "/") -> Answer:
-        """One request through the activator, with the headers that an ingress of Knative's adds."""
+        """One request through the activator, with the headers that an ingress of Knative's adds.
+
+        An ingress knows a Revision once the activator does, which answers 404 before.
+        """
+        deadline = time.monotonic() + seconds
+        while (answer := self._request(namespace, revision, seconds, path)).status == 404:
+            assert time.monotonic() < deadline, answer.body
+            time.sleep(_PAUSE_SECONDS)
+        return answer
+
+    @contextlib.contextmanager
+    def busy(self, namespace: str, revision: str) -> Iterator[None]:
+        """Meanwhile one request follows another, so that the Revision keeps a pod."""
+        enough = threading.Event()
+
+        def ask() -> None:
+            while not enough.is_set():
+                self.request(namespace, revision, path="/?hold=500ms")
+
+        with ThreadPoolExecutor(1) as pool:
+            asking = pool.submit(ask)
+            try:
+                yield
+            finally:
+                enough.set()
+            asking.result()
+
+    def _request(self, namespace: str, revision: str, seconds: float, path: str) -> Answer:
         host = f"{revision}.{namespace}.svc.cluster.local"
         headers = {"Host": host, "Knative-Serving-Namespace": namespace, "Knative-Serving-Revision": revision}
         started = time.monotonic()
@@ -136,6 +176,13 @@ class Stack:
             yield
         finally:
             self.sandbox.run("iptables", "-w", "-D", *rule)
+
+    def specifications(self) -> Iterator[tuple[Path, bytes]]:
+        """(path, content) of what the runtime was told of each container on the first node."""
+        for folder in sorted(self.sandbox.root(_TASKS).iterdir()):
+            path = folder / "config.json"
+            with contextlib.suppress(FileNotFoundError):  # a container may end meanwhile
+                yield path, path.read_bytes()
 
     def ask(self, pod: Object, port: int = 8080) -> dict[str, Any]:
         """What the application in a container of the pod answers at the pod's own address."""

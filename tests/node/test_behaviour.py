@@ -48,7 +48,6 @@ def test_a_secret_that_is_missing_is_named_by_the_pod_and_nothing_starts(desk: S
 
 
 def test_pods_of_agent_init_leave_no_token(desk: Stack) -> None:
-    before = desk.accessors()
     desk.morphisms.write_secret(f"knative/cluster/{NAMESPACE}/many/db", password="of many")
     scale = {"autoscaling.knative.dev/initial-scale": "4"}
     desk.apply(service(desk.application.pinned, f"{NAMESPACE}/many", {**_SECRET, **scale}, env=_FILE))
@@ -59,7 +58,7 @@ def test_pods_of_agent_init_leave_no_token(desk: Stack) -> None:
     label = "serving.knative.dev/service=many"
     path = f"/api/v1/namespaces/{NAMESPACE}/pods"
     desk.admin.until(path, four, seconds=_PATIENCE_SECONDS, labelSelector=label)
-    assert desk.accessors() <= before
+    assert desk.tokens(NAMESPACE, "many") == 0
 
 
 @pytest.fixture(scope="module")

@@ -197,7 +197,7 @@ def _told(injector: Stack, meshed: Meshed, container: str) -> Iterator[dict[str,
         "io.kubernetes.cri.container-name": container,
         "io.kubernetes.cri.sandbox-name": meshed.pod["metadata"]["name"],
     }
-    for path in injector.sandbox.root("/run/containerd").glob("io.containerd.runtime.v2.task/k8s.io/*/config.json"):
-        specification = json.loads(path.read_text())
+    for _, text in injector.specifications():
+        specification = json.loads(text)
         if wanted.items() <= specification.get("annotations", {}).items():
             yield specification

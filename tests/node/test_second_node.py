@@ -6,6 +6,7 @@ Evidence is simulated, and every runtime handler is plain runc.
 from __future__ import annotations
 
 import contextlib
+import http.client
 import subprocess
 import sys
 import threading
@@ -71,6 +72,7 @@ def confined(stack: Stack, plain: Node) -> Iterator[Stack]:
             labelSelector="app=activator",
         )
         _set_mode(stack.admin, "enforce")
+        until(lambda: _is_confined(stack.admin), _PATIENCE_SECONDS)  # the webhook has seen it
         _shape_activators(stack.admin, replicas=3, mark="confined")
         _activators(stack.admin, lambda pods: len(pods) == 3 and all(map(holds, pods)))
         yield stack
@@ -93,9 +95,8 @@ def test_ordinary_pods_run_on_the_plain_node_and_answer_from_there(stack: Stack,
     assert there
     # Its address is of the second bridge, and the API server reaches its kubelet.
     assert there[0]["status"]["podIP"].startswith("10.124.")
-    with stack.sandbox.connect(there[0]["status"]["podIP"], 8080) as connection:
-        connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
-        assert b" 200 " in connection.recv(1000)
+    # It is ready before it listens, because it has no probe.
+    until(lambda: _status(stack, there[0]) == 200, _PATIENCE_SECONDS)
     stack.admin.kubectl("-n", _ORDINARY, "logs", there[0]["metadata"]["name"])
 
 
@@ -269,6 +270,14 @@ def _set_mode(admin: Client, mode: str | None) -> None:
     admin.patch(f"/api/v1/namespaces/{KNATIVE_NAMESPACE}", {"metadata": {"labels": {"morphisms.dev/mode": mode}}})
 
 
+def _is_confined(admin: Client) -> bool:
+    """The next pod of the activator is placed."""
+    spec = admin.get(_DEPLOYMENT)["spec"]["template"]["spec"]
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "next"}, "spec": spec}
+    created = admin.create(f"/api/v1/namespaces/{KNATIVE_NAMESPACE}/pods", pod, dryRun="All")
+    return "nodeAffinity" in created["spec"].get("affinity", {})
+
+
 def _activators(admin: Client, condition: Callable[[list[Object]], bool]) -> list[Object]:
     """Those made since the namespace has its mode, once the condition holds; older ones take long to end."""
     return admin.until(
@@ -340,6 +349,16 @@ def _required_labels(pod: Object) -> set[str]:
     required = pod["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
     (term,) = required["nodeSelectorTerms"]
     return {each["key"] for each in term["matchExpressions"]}
+
+
+def _status(stack: Stack, pod: Object) -> int:
+    """Of the application's answer at the pod's address; 0 while it does not listen."""
+    with contextlib.suppress(OSError), stack.sandbox.connect(pod["status"]["podIP"], 8080) as plain:
+        connection = http.client.HTTPConnection("pod")
+        connection.sock = plain
+        connection.request("GET", "/")
+        return connection.getresponse().status
+    return 0
 
 
 def _node(pod: Object) -> str | None:

@@ -73,11 +73,12 @@ def test_its_secrets_are_nowhere_else_on_the_node(shop: Stack, payments: Object)
     answer = shop.request(NAMESPACE, "payments-00001")
     assert answer.status == 200
     etcd, audit = shop.cluster.control_plane.etcd, shop.cluster.control_plane.audit
-    places: dict[str, bytes] = {f"etcd {key}": value for key, value in etcd.everything()}
-    places |= {f"etcd's file {path.name}": content for path, content in etcd.files()}
-    places["audit log"] = audit.content()
-    places |= {f"OCI spec {path.parent.name}": path.read_bytes() for path in _specifications(shop)}
-    processes = dict(_processes(shop))
+    with shop.busy(NAMESPACE, "payments-00001"):
+        places: dict[str, bytes] = {f"etcd {key}": value for key, value in etcd.everything()}
+        places |= {f"etcd's file {path.name}": content for path, content in etcd.files()}
+        places["audit log"] = audit.content()
+        places |= {f"OCI spec {path.parent.name}": text for path, text in shop.specifications()}
+        processes = dict(_processes(shop))
     for secret in (PASSWORD, TOKEN):
         assert [name for name, content in places.items() if holds(content, secret)] == []
         assert _on_disk(shop, secret) == []
@@ -89,10 +90,6 @@ def test_its_secrets_are_nowhere_else_on_the_node(shop: Stack, payments: Object)
     assert {"audit log"} < {name for name, content in places.items() if holds(content, MARK)}
     assert any(name.startswith("etcd /") for name, content in places.items() if holds(content, MARK))
     assert any("etcd" in path for path in _on_disk(shop, MARK))
-
-
-def _specifications(shop: Stack) -> Iterator[Path]:
-    return shop.sandbox.root("/run/containerd").glob("io.containerd.runtime.v2.task/k8s.io/*/config.json")
 
 
 def _processes(shop: Stack) -> Iterator[tuple[str, tuple[bytes, bytes]]]:

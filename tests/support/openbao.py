@@ -22,7 +22,7 @@ from tests.support.until import until
 
 ROOT_TOKEN = "root-of-a-test"
 MOUNT, ROLE = "jwt-prod", "knative"
-_UPGRADE_SECONDS = 30.0
+_UPGRADE_SECONDS = 300.0
 _LISTENER = """
 listener "tcp" {{
   address = "127.0.0.1:{port}"
@@ -59,7 +59,7 @@ class OpenBao:
 
     def call(self, method: str, path: str, body: Any = None, token: str = ROOT_TOKEN) -> tuple[int, Any]:
         """(status, decoded answer) of one API call."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=300)
         content = None if body is None else json.dumps(body)
         connection.request(method, f"/v1/{path}", content, {"X-Vault-Token": token})
         answer = connection.getresponse()

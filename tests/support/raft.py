@@ -79,7 +79,7 @@ class RaftOpenBao(OpenBao):
 
     def call(self, method: str, path: str, body: Any = None, token: str | None = None) -> tuple[int, Any]:
         """(status, decoded answer) of one API call, as root without a token."""
-        connection = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=60, context=self._context)
+        connection = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=300, context=self._context)
         content = None if body is None else json.dumps(body)
         try:
             connection.request(method, f"/v1/{path}", content, {"X-Vault-Token": token or self.root_token})

@@ -40,7 +40,7 @@ def unfinished_bodies(
         thread.start()
     try:
         for _ in range(count):
-            assert sent.acquire(timeout=60)
+            assert sent.acquire(timeout=300)
         yield
     finally:
         stop.set()
