@@ -23,6 +23,10 @@ from webhook.wellknown import LAST_APPLIED, PREFIX
 # A reference in the middle of a text, such as Helm's values or a kustomize patch inside another object.
 _IN_TEXT: Final = re.compile(r"""(?:^|[\s"'=:,>[{])vault:[^\s#"']{1,512}/[^\s#"']{0,512}#""", re.MULTILINE)
 FOREIGN: Final = VAULT_AGENT_PREFIXES + BANK_VAULTS_PREFIXES
+# Their prefixes in a text, also as Helm's `--set` escapes the dots, JSON the slash, and a JSON patch's path the slash.
+_PREFIX_IN_TEXT: Final = re.compile(
+    "|".join(re.escape(prefix.removesuffix("/")).replace(r"\.", r"\\*\.") + r"(?:\\*/|~1)" for prefix in FOREIGN)
+)
 _MAX_KEY: Final = 100
 # The kinds whose values Bank-Vaults looks up when a pod takes its environment from them.
 _STORED: Final = ("ConfigMap", "Secret")
@@ -50,7 +54,8 @@ class _Walk:
         self._object = object_
         self._translated = template is not None
         self._stored = is_stored(object_)
-        self._done = set() if template is None else _translated_parts(template)
+        self._done = set() if template is None else _translated_variables(template)
+        self._annotations = set() if template is None else {id(each) for each in template.annotations}
         self._native = native
 
     def notes(self) -> Iterator[Note]:
@@ -60,8 +65,10 @@ class _Walk:
         if id(item) in self._done:
             return
         if isinstance(item, dict):
+            translated = (*FOREIGN, PREFIX) if id(item) in self._annotations else ()
             for key, value in item.items():
-                yield from self._member(key, value, at)
+                if not str(key).startswith(translated):
+                    yield from self._member(key, value, at)
         elif isinstance(item, list):
             for index, value in enumerate(item):
                 if isinstance(value, str):
@@ -77,6 +84,8 @@ class _Walk:
         if name.startswith(FOREIGN):
             own = at == ("metadata", "annotations")
             yield Note(here[-1] if own else _path(here), self._annotation(name, own=own))
+        elif _PREFIX_IN_TEXT.search(name):
+            yield Note(_path(here), _TEXT)
         elif isinstance(value, str):
             yield from self._text(value, here)
         else:
@@ -95,7 +104,7 @@ class _Walk:
         elif not self._native and is_bank_vaults_reference(value):
             yield Note(_path(at), _OUTSIDE_ENV if self._translated else _UNKNOWN_KIND)
             return
-        if any(prefix in value for prefix in FOREIGN):
+        if _PREFIX_IN_TEXT.search(value):
             yield Note(_path(at), _TEXT)
         elif not self._native and _IN_TEXT.search(value):
             yield Note(_path(at), _REFERENCE_IN_TEXT)
@@ -130,13 +139,14 @@ def _is_encoded(object_: Mapping[str, Any], field: str) -> bool:
     return field == "binaryData" or (field == "data" and object_.get("kind") == "Secret")
 
 
-def _translated_parts(template: PodTemplate) -> set[int]:
-    """The annotations and variables that the translation has looked at already, by identity."""
-    done = {id(each) for each in template.annotations}
-    for group in ("initContainers", "containers"):
-        for container in mappings(template.spec.get(group)):
-            done |= {id(each) for each in mappings(container.get("env"))}
-    return done
+def _translated_variables(template: PodTemplate) -> set[int]:
+    """The variables that the translation has looked at already, by identity."""
+    return {
+        id(each)
+        for group in ("initContainers", "containers")
+        for container in mappings(template.spec.get(group))
+        for each in mappings(container.get("env"))
+    }
 
 
 def speaks_ours(item: Any) -> bool:

@@ -1,4 +1,7 @@
-"""Images are pinned by digest, as Knative resolves them: a tag can name another image tomorrow."""
+"""Images are pinned by digest, as Knative resolves them: a tag can name another image tomorrow.
+
+Knative resolves containers' images, so a Service may name them by tag; of volumes it resolves none.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,9 @@ _PINNED = re.compile(r"[^@\s]+@sha256:[0-9a-f]{64}")
 
 
 def check(subject: Subject) -> Iterator[FieldMessage]:
-    if subject.source is not None:
-        return  # Knative resolves a template's tags in the Revision
     platform = subject.pod.configuration.platformImages
     # queue-proxy's image is the operator's choice, the same for every Service, and no developer can pin it.
-    for container in subject.pod.checked:
+    for container in subject.pod.checked if subject.source is None else ():
         image = container.object.get("image")
         if image and not _PINNED.fullmatch(image) and not _is_platform_image(image, platform):
             yield (
