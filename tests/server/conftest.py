@@ -1,5 +1,6 @@
 import asyncio
 import contextlib
+import json
 import os
 import ssl
 import subprocess
@@ -19,7 +20,15 @@ from server.service import Application, Service
 from server.tls import CertificateFiles
 from tests.support.certificates import make_pair
 
-FIXTURE_LIMITS = {"lame_duck_seconds": 0.1, "drain_idle_seconds": 0.3, "finish_seconds": 5.0}
+# A machine that stops for some seconds must not look like a slow client, a late handler or a lagging loop.
+PATIENCE = {
+    "lag_seconds": 600.0,
+    "deadline_seconds": 600.0,
+    "header_seconds": 600.0,
+    "body_seconds": 600.0,
+    "finish_seconds": 600.0,
+}
+FIXTURE_LIMITS = PATIENCE | {"lame_duck_seconds": 0.1, "drain_idle_seconds": 0.3}
 
 
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
@@ -168,13 +177,12 @@ async def serve(tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
 
 
 PROGRAM = """
-import asyncio, sys
+import asyncio, json, sys
 from pathlib import Path
 from server.limits import Limits
 from server.messages import Response
 from server.service import Application, run
 from server.tls import CertificateFiles
-from tests.support.certificates import make_pair
 
 async def echo(body, info):
     await asyncio.sleep(0.005)
@@ -186,7 +194,7 @@ sys.exit(run(lambda: Application(
     listen=("127.0.0.1", 0),
     metrics_listen=("127.0.0.1", 0),
     certificate=CertificateFiles(folder / "tls.crt", folder / "tls.key"),
-    limits=Limits(lame_duck_seconds=float(sys.argv[2]), drain_idle_seconds=0.3, finish_seconds=8),
+    limits=Limits(**json.loads(sys.argv[2])),
 )))
 """
 
@@ -200,7 +208,9 @@ def process() -> Iterator[Callable[..., subprocess.Popen[str]]]:
     started: list[subprocess.Popen[str]] = []
 
     def start(folder: Path, lame_duck: float = 1.0) -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", PROGRAM, str(folder), str(lame_duck)]
+        # An unfinished body comes to its time limit while a test looks on; one that is sent in one piece never does.
+        limits = FIXTURE_LIMITS | {"lame_duck_seconds": lame_duck, "body_seconds": 5.0}
+        command = [sys.executable, "-c", PROGRAM, str(folder), json.dumps(limits)]
         child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
         started.append(child)
         return child

@@ -1,4 +1,5 @@
 import asyncio
+import gc
 import io
 import json
 import logging
@@ -17,6 +18,7 @@ SECRET = "hunter2"
 @pytest.fixture
 def stream():
     """Where the logs of a test go; the logging of the rest is put back."""
+    gc.collect()  # what other tests left behind says so now, and not among a test's own lines
     root, hooks = logging.getLogger(), (sys.excepthook, sys.unraisablehook)
     handlers, level = root.handlers[:], root.level
     stream = io.StringIO()

@@ -24,22 +24,19 @@ async def test_a_swap_under_load_drops_nothing(serve, connect, new_pair, tmp_pat
     old, new = new_pair(before), new_pair(after)
     service = await serve({("POST", "/echo"): echo}, certificate=old.write(tmp_path))
     swapped = asyncio.Event()
-    loaded = asyncio.Event()
-    answered = 0
+    loaded = asyncio.Barrier(5)
 
     async def keep_alive():
-        nonlocal answered
         client = await connect(service.address)
         assert client.certificate == old.der
+        assert (await client.request("POST", "/echo", BODY)).status == 200
+        await loaded.wait()
         while not swapped.is_set():
             assert (await client.request("POST", "/echo", BODY)).status == 200
-            answered += 1
-            if answered >= 20:
-                loaded.set()
         assert (await client.request("POST", "/echo", BODY)).status == 200
 
     workers = [asyncio.create_task(keep_alive()) for _ in range(4)]
-    await asyncio.wait_for(loaded.wait(), 60)
+    await asyncio.wait_for(loaded.wait(), 60)  # each of them has the old certificate
     new.write(tmp_path)
 
     async def served():

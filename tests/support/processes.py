@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tests.support.paths import ROOT
 from tests.support.until import until
@@ -55,12 +57,21 @@ def start(
 def listening_ports(process: subprocess.Popen[bytes], log: Path) -> tuple[int, int]:
     """The port and the metrics port that a server logs once it has bound them. Raises RuntimeError when it ends."""
 
-    def said() -> re.Match[str] | None:
-        if process.poll() is not None:
+    found: re.Match[str] | None = None
+
+    def said() -> bool:
+        nonlocal found
+        has_ended = process.poll() is not None  # looked at first: what it had said by then is in the log
+        found = _LISTENING.search(log.read_text())
+        if found is None and has_ended:
             raise RuntimeError(f"the server did not start: {log.read_text()}")
-        return _LISTENING.search(log.read_text())
+        return found is not None
 
     until(said)
-    found = said()
     assert found is not None
     return int(found[1]), int(found[2])
+
+
+def log_lines(log: Path) -> list[dict[str, Any]]:
+    """The JSON lines that are whole by now; the last may still be on its way into the file."""
+    return [json.loads(line) for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]

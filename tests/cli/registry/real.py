@@ -17,7 +17,7 @@ from tests.support.packages import require
 from tests.support.processes import running
 from tests.support.until import until
 
-_LISTENING = re.compile(r"listening on (127\.0\.0\.1:\d+)")
+_LISTENING = re.compile(r"listening on (127\.0\.0\.1:\d+)[^\d]")
 
 
 class Registry:

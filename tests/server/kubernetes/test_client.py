@@ -198,5 +198,5 @@ async def test_a_refused_connection_is_unreachable(recorder: Recorder, client: C
 async def test_what_the_body_of_a_stream_raises_is_left_alone(recorder: Recorder, client: Client) -> None:
     recorder.answers.append(_lines(b"one\n"))
     with pytest.raises(TimeoutError, match="mine"):
-        async with client.stream(PATH, (), open_seconds=5, idle_seconds=5, total_seconds=5):
+        async with client.stream(PATH, (), open_seconds=_PATIENCE, idle_seconds=_PATIENCE, total_seconds=_PATIENCE):
             raise TimeoutError("mine")

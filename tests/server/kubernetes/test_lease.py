@@ -13,6 +13,7 @@ from aiohttp import web
 from server.kubernetes.client import Client
 from server.kubernetes.credentials import ServiceAccount
 from server.kubernetes.lease import LeaderElection, LeaseTiming, lease_ref
+from tests.support.until import SECONDS
 
 REF = lease_ref("system", "one")
 TIMING = LeaseTiming(duration=1, lead=0.6, retry=0.05)
@@ -49,8 +50,8 @@ class LeaseServer:
         return web.json_response(self.lease)
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait for what this server and the candidates report; fails after 20 s."""
-        async with asyncio.timeout(20):
+        """Wait for what this server and the candidates report."""
+        async with asyncio.timeout(SECONDS):
             while not condition():
                 self.changed.clear()
                 await self.changed.wait()
@@ -78,9 +79,9 @@ async def server() -> AsyncIterator[LeaseServer]:
 class Candidate:
     """A process that takes part."""
 
-    def __init__(self, server: LeaseServer, identity: str) -> None:
+    def __init__(self, server: LeaseServer, identity: str, timing: LeaseTiming = TIMING) -> None:
         self._server = server
-        self.election = LeaderElection(REF, identity, server.changed.set, TIMING)
+        self.election = LeaderElection(REF, identity, server.changed.set, timing)
         self._client = Client(ServiceAccount(server.url))
         self._task = asyncio.create_task(self.election.run(self._client))
 
@@ -140,7 +141,9 @@ async def test_a_lease_expires_by_the_time_that_passes_here(server: LeaseServer)
 
 async def test_of_three_that_read_the_same_lease_one_leads(server: LeaseServer) -> None:
     server.first_reads = asyncio.Barrier(3)
-    candidates = [Candidate(server, name) for name in ("a", "b", "c")]
+    # No lease expires meanwhile: another try would be one more conflict.
+    timing = LeaseTiming(duration=60, lead=40, retry=0.05)
+    candidates = [Candidate(server, name, timing) for name in ("a", "b", "c")]
     try:
         await server.until(lambda: server.conflicts == 2 and any(each.election.is_leader for each in candidates))
         assert [each.election.is_leader for each in candidates].count(True) == 1

@@ -12,10 +12,11 @@ from server.kubernetes.client import Client
 from server.kubernetes.credentials import ServiceAccount
 from server.kubernetes.objects import ObjectRef, WatchedObject, version_of
 from server.kubernetes.reflector import ReflectorTiming
+from tests.support.until import SECONDS
 from tests.webhook.cluster.apiserver import NAMESPACES, ApiServer, namespace, status
 
 REF = ObjectRef(NAMESPACES, "shop")
-TIMING = ReflectorTiming(open=0.3, page=0.3, idle=5.0, watch=(60, 70), backoff=(0.01, 0.02))
+TIMING = ReflectorTiming(open=SECONDS, page=SECONDS, idle=SECONDS, watch=(600, 700), backoff=(0.01, 0.02))
 
 
 class Following:
@@ -31,7 +32,7 @@ class Following:
         self._changed.set()
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(SECONDS):
             while not condition():
                 self._changed.clear()
                 await self._changed.wait()

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 
 import pytest
 import uvloop
@@ -10,7 +11,8 @@ import uvloop
 from server.kubernetes.client import Client
 from server.kubernetes.credentials import ServiceAccount
 from server.kubernetes.reflector import ReflectorTiming
-from tests.webhook.cluster.apiserver import NAMESPACES, ApiServer, namespace
+from tests.support.until import SECONDS
+from tests.webhook.cluster.apiserver import NAMESPACES, ApiServer, hang, namespace
 from webhook.cluster.live import LiveCluster
 from webhook.configuration.model import Configuration
 from webhook.configuration.sections import Reserved
@@ -57,17 +59,23 @@ class Clock:
         return self.now
 
 
+HURRIED = ReflectorTiming(open=0.3, page=0.3, idle=SECONDS, watch=(600, 700), backoff=(0.01, 0.02))
+"""For a server that hangs. A machine that stops for a moment makes an honest answer late too."""
+
+PATIENT = replace(HURRIED, open=SECONDS, page=SECONDS)
+
+
 class Live:
     """A running LiveCluster against `server`."""
 
-    def __init__(self, server: ApiServer) -> None:
+    def __init__(self, server: ApiServer, timing: ReflectorTiming = PATIENT) -> None:
         self.server = server
         self.observed = Observed()
         self.clock = Clock()
         self.cluster = LiveCluster(
             CONFIGURATION,
             connect=self._connect,
-            timing=ReflectorTiming(open=0.3, page=0.3, idle=5.0, watch=(60, 70), backoff=(0.01, 0.02)),
+            timing=timing,
             clock=self.clock,
             observe=self.observed,
         )
@@ -102,7 +110,9 @@ async def server() -> AsyncIterator[ApiServer]:
 
 
 @pytest.fixture
-async def live(server: ApiServer) -> AsyncIterator[Live]:
-    live = Live(server)
+async def live(server: ApiServer, request: pytest.FixtureRequest) -> AsyncIterator[Live]:
+    """With HURRIED times where the test's `fault` is that the server hangs."""
+    fault = getattr(request.node, "callspec", None) and request.node.callspec.params.get("fault")
+    live = Live(server, HURRIED if fault is hang else PATIENT)
     yield live
     await live.stop()

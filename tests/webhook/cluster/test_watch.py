@@ -109,7 +109,7 @@ async def test_asks_for_bookmarks_and_an_end(live: Live) -> None:
     await live.opened()
     (query,) = live.server.asked(NODES, watch=True)
     assert query["allowWatchBookmarks"] == "true"
-    assert 60 <= int(query["timeoutSeconds"]) <= 70
+    assert 600 <= int(query["timeoutSeconds"]) <= 700
 
 
 @pytest.mark.parametrize("partial", [b'{"type":"ADDED","object":{"metadata":{"na', b""])
@@ -184,8 +184,11 @@ async def test_retries_a_failing_list(live: Live, fault: Fault) -> None:
     await live.opened()
     assert set(live.cluster.current().nodes) == {"n1"}
     assert not live.server.faults[NODES]
+    if fault is hang:  # an honest answer may come too late as well
+        assert live.observed.counts["nodes", "interrupted"] >= 2
+        return
     assert live.observed.counts["nodes", "listed"] == 1
-    # The client itself repeats a GET whose connection it reused. On a busy machine an honest answer may come too late.
+    # The client itself repeats a GET whose connection it reused.
     assert live.observed.counts["nodes", "interrupted"] >= (1 if fault is refuse else 2)
 
 
@@ -201,7 +204,9 @@ async def test_retries_a_failing_watch_and_lists_again_when_the_server_was_away(
     await live.observed.next("nodes", "opened")
     assert not live.server.faults[NODES]
     assert live.observed.counts["nodes", "interrupted"] >= 2
-    assert live.observed.counts["nodes", "listed"] == (2 if away else 1)
+    listed = live.observed.counts["nodes", "listed"]
+    # Where it hangs, an honest answer may come too late as well.
+    assert listed >= 2 if fault is hang else listed == (2 if away else 1)
 
 
 async def test_retry_after_is_respected_up_to_a_limit(live: Live, caplog: pytest.LogCaptureFixture) -> None:
@@ -209,7 +214,6 @@ async def test_retry_after_is_respected_up_to_a_limit(live: Live, caplog: pytest
     live.server.faults[NODES].extend([status(429, "0.015"), status(429, "86400"), status(429, "Wed, 21 Oct 2026")])
     await live.opened()
     fields = [record.fields for record in caplog.records if record.msg == "watch_interrupted"]  # type: ignore[attr-defined]
-    # On a busy machine an honest answer may come too late, which is an interruption of its own.
     told, limited, unreadable = [each for each in fields if each.get("status") == 429]
     assert 0.015 <= told["retry_seconds"] <= 0.02
     assert limited["retry_seconds"] == 0.02
@@ -217,7 +221,8 @@ async def test_retry_after_is_respected_up_to_a_limit(live: Live, caplog: pytest
     assert told["failures"] < limited["failures"] < unreadable["failures"]
 
 
-async def test_its_age_grows_while_the_server_hangs_and_falls_when_it_recovers(live: Live) -> None:
+@pytest.mark.parametrize("fault", [hang])
+async def test_its_age_grows_while_the_server_hangs_and_falls_when_it_recovers(live: Live, fault: Fault) -> None:
     await live.opened()
     live.clock.now += 30
     live.server.bookmark(NODES)
@@ -227,7 +232,7 @@ async def test_its_age_grows_while_the_server_hangs_and_falls_when_it_recovers(l
         live.server.bookmark(path)
         await live.observed.next(resource, "bookmark")
     assert live.cluster.age_seconds == 0
-    live.server.faults[NODES].extend([hang, hang])
+    live.server.faults[NODES].extend([fault, fault])
     live.server.cut(NODES, b"")
     live.clock.now += 400
     await live.observed.next("nodes", "interrupted", times=3)
@@ -235,8 +240,7 @@ async def test_its_age_grows_while_the_server_hangs_and_falls_when_it_recovers(l
     for path, resource in ((NAMESPACES, "namespaces"), (CLASSES, "runtimeclasses")):
         live.server.bookmark(path)
         await live.observed.next(resource, "bookmark")
-    await live.observed.until(lambda: live.observed.counts["nodes", "opened"] == 2)
-    assert live.cluster.current().age_seconds == 0
+    await live.observed.until(lambda: live.cluster.age_seconds == 0)
 
 
 async def test_a_list_is_as_old_as_its_start(live: Live) -> None:

@@ -11,7 +11,7 @@ import pytest
 from server.kubernetes.client import Client
 from server.kubernetes.credentials import ServiceAccount
 from server.kubernetes.reflector import Collection, Reflector, ReflectorTiming, key_of_namespaced
-from tests.support.until import until_async
+from tests.support.until import SECONDS, until_async
 from tests.webhook.cluster.apiserver import NODES, ApiServer, node
 
 
@@ -29,7 +29,7 @@ async def test_an_object_is_kept_just_while_something_about_it_is_wanted(server:
 
     server.put(NODES, node("bad", wanted="yes"))
     server.put(NODES, node("good"))
-    timing = ReflectorTiming(open=5.0, page=5.0, idle=5.0, watch=(60, 70), backoff=(0.01, 0.02))
+    timing = ReflectorTiming(open=SECONDS, page=SECONDS, idle=SECONDS, watch=(600, 700), backoff=(0.01, 0.02))
     collection = Collection("nodes", NODES, fields="spec.unschedulable=true")
     reflector: Reflector[str] = Reflector(
         collection, wanted, key=lambda item: f"k/{item['metadata']['name']}", timing=timing

@@ -18,12 +18,13 @@ class Load:
         self, connect: Callable[[], http.client.HTTPConnection], body: bytes, pauses: Sequence[float] = (0, 0, 0, 0)
     ) -> None:
         self.answered = 0
+        self.answered_each = [0] * len(pauses)
         self.failures: list[str] = []
         self._connect = connect
         self._body = body
         self._lock = threading.Lock()
         self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._run, args=(pause,), daemon=True) for pause in pauses]
+        self._threads = [threading.Thread(target=self._run, args=each, daemon=True) for each in enumerate(pauses)]
 
     def __enter__(self) -> Load:
         for thread in self._threads:
@@ -35,7 +36,12 @@ class Load:
         for thread in self._threads:
             thread.join(30)
 
-    def _run(self, pause: float) -> None:
+    @property
+    def least_answered(self) -> int:
+        """The answers of the client that has had the fewest."""
+        return min(self.answered_each)
+
+    def _run(self, number: int, pause: float) -> None:
         connection = self._connect()
         while not self._stop.is_set():
             try:
@@ -48,6 +54,7 @@ class Load:
             else:
                 with self._lock:
                     self.answered += 1
+                    self.answered_each[number] += 1
                 if answer.status != 200:
                     self._failed(str(answer.status))
             self._stop.wait(pause)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import json
 import os
 import signal
 import ssl
@@ -16,7 +15,8 @@ from typing import Any
 
 from tests.support.certificates import write_pair
 from tests.support.paths import ROOT
-from tests.support.processes import listening_ports, morphisms, running
+from tests.support.processes import listening_ports, log_lines, morphisms, running
+from tests.support.until import SECONDS
 
 CLUSTER = ROOT / "tests" / "webhook" / "golden" / "cluster.yaml"
 
@@ -57,12 +57,12 @@ class Webhook:
 
     def log(self) -> list[dict[str, Any]]:
         """What it has logged so far."""
-        return [json.loads(line) for line in (self.folder / "log").read_text().splitlines()]
+        return log_lines(self.folder / "log")
 
     def terminate(self) -> int:
         """SIGTERM, then its exit code."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(40)
+        return self.process.wait(SECONDS)
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from pathlib import Path
 
 from tests.support.paths import REVIEWS
@@ -35,9 +36,8 @@ def _survives(tmp_path: Path, stack: contextlib.ExitStack) -> None:
     until(lambda: _age(process) > 1)
     _, answer = process.post("/mutate/pod/inject", _POD)
     assert json.loads(answer)["response"]["auditAnnotations"]["decision"] == "mutated"
-    assert process.get("/readyz")[0] == 200
     # After some seconds it makes room for replicas that are not cut off; what reaches it is decided all the same.
-    until(lambda: "no answer from the API server for 1" in process.get("/readyz")[1], seconds=60)
+    until(lambda: re.search(r"no answer from the API server for \d\d+ s", process.get("/readyz")[1]))
     _, answer = process.post("/mutate/pod/inject", _POD)
     assert json.loads(answer)["response"]["auditAnnotations"]["decision"] == "mutated"
 

@@ -13,6 +13,7 @@ import pytest
 from cli.commands.webhook import workers
 from server.workers.merging import GAUGES
 from tests.support.certificates import write_pair
+from tests.support.files import replace
 from tests.support.paths import REVIEWS, ROOT
 from tests.support.processes import morphisms
 from tests.support.until import until
@@ -44,7 +45,7 @@ def test_both_workers_answer_what_the_review_command_prints_and_count_as_one(tmp
         gauges = set(re.findall(r"^# TYPE (\S+) gauge$", text, re.MULTILINE))
         assert {name for name in gauges if not name.endswith("_created")} <= GAUGES.keys() | parent.GAUGES.keys()
         # A reloaded configuration reaches both.
-        configuration.write_text("version: 1\ncluster: other\n")
+        replace(configuration, "version: 1\ncluster: other\n")
         digest = Configuration(cluster="other").digest
         one = f'morphisms_configuration_info{{digest="{digest}"}} 1.0'
         until(
