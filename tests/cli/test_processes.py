@@ -18,7 +18,7 @@ COMMANDS = ("inject", "render", "check")
 
 def morphisms(*arguments: str, text: str = "") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "cli.main", *arguments], input=text, capture_output=True, text=True, timeout=60
+        [sys.executable, "-m", "cli.main", *arguments], input=text, capture_output=True, text=True, timeout=300
     )
 
 
@@ -72,7 +72,7 @@ def test_version() -> None:
     result = morphisms("--version")
     assert (result.returncode, result.stdout, result.stderr) == (0, f"morphisms {project['version']}\n", "")
     command = [sys.executable, "-m", "sidecar.main", "--version"]
-    sidecar = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    sidecar = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert (sidecar.returncode, sidecar.stdout) == (0, f"morphisms-init {project['version']}\n")
 
 

@@ -19,6 +19,7 @@ from server.messages import Handler
 from server.service import Application, Service
 from server.tls import CertificateFiles
 from tests.support.certificates import make_pair
+from tests.support.until import SECONDS
 
 # A machine that stops for some seconds must not look like a slow client, a late handler or a lagging loop.
 PATIENCE = {
@@ -100,7 +101,7 @@ class Client:
         await self.writer.drain()
 
     async def receive(self) -> Answer:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(SECONDS):
             head = (await self.reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
             headers = {k.lower(): v.strip() for k, _, v in (line.partition(":") for line in head[1:] if line)}
             body = await self.reader.readexactly(int(headers.get("content-length", 0)))
@@ -111,7 +112,7 @@ class Client:
         await self.send(f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n{length}{headers}\r\n".encode() + body)
         return await self.receive()
 
-    async def closed(self, seconds: float = 60) -> bool:
+    async def closed(self, seconds: float = SECONDS) -> bool:
         """Whether the server ends the connection, without another byte, within `seconds`."""
         try:
             async with asyncio.timeout(seconds):
@@ -172,7 +173,7 @@ async def serve(tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
     for service in running:
         service.stop()
         service.stop()
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(SECONDS):
             await service.wait()
 
 
@@ -219,6 +220,6 @@ def process() -> Iterator[Callable[..., subprocess.Popen[str]]]:
     for child in started:
         with contextlib.suppress(ProcessLookupError):
             child.kill()
-        child.wait(60)
+        child.wait(SECONDS)
         assert child.stderr is not None
         child.stderr.close()

@@ -54,7 +54,7 @@ async def unfinished(connect: Connect, address: Any, count: int, size: int, peer
 
     tasks = [asyncio.create_task(hold()) for _ in range(count)]
     try:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(SECONDS):
             for _ in range(count):
                 await ready.acquire()
         yield
@@ -106,7 +106,7 @@ async def test_one_peer_may_be_all_load(serve: Any, connect: Connect) -> None:
     size = 200 * KIB
     clients = [await connect(service.address, local_addr=ATTACKER) for _ in range(19)]
     waiting = [asyncio.create_task(client.request("POST", "/held", b"x" * size)) for client in clients]
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(SECONDS):
         for _ in clients:
             await entered.acquire()
     release.set()
@@ -200,7 +200,7 @@ async def test_one_peer_alone_is_not_held_up(serve: Any, connect: Connect) -> No
     grinder = Grinder()
     service = await serve({("POST", "/grind"): grinder}, limits={"bodies_bytes": 64 * MIB})
     clients = [await connect(service.address, local_addr=ATTACKER) for _ in range(8)]
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(SECONDS):
         answers = await asyncio.gather(*(client.request("POST", "/grind", b"x" * MIB) for client in clients))
     assert {answer.status for answer in answers} == {200}
     assert len(grinder.handled) == 8
@@ -301,7 +301,7 @@ async def test_chunked_bodies_are_not_small(serve: Any, connect: Connect) -> Non
         await client.send(b"POST /echo HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk)
         clients.append(client)
     statuses = [asyncio.create_task(client.receive()) for client in clients]
-    done, _ = await asyncio.wait(statuses, timeout=60, return_when=asyncio.FIRST_COMPLETED)
+    done, _ = await asyncio.wait(statuses, timeout=SECONDS, return_when=asyncio.FIRST_COMPLETED)
     assert {task.result().status for task in done} == {429}
     assert (await (await connect(service.address)).request("POST", "/echo", b"x" * 50 * KIB)).status == 200
     for task in statuses:
@@ -351,7 +351,7 @@ async def test_a_client_that_never_reads_does_not_hold_up_the_drain(
     client.writer.transport.pause_reading()
     for _ in range(signals):
         child.send_signal(signal.SIGTERM)
-    assert await read(None, child.wait, 60) == 0
+    assert await read(None, child.wait, SECONDS) == 0
     events = [json.loads(line)["event"] for line in child.stderr]
     assert events == ["draining", "stopped"]
 
@@ -371,7 +371,7 @@ async def test_a_request_that_has_arrived_keeps_its_connection_when_a_new_one_ne
     loop = asyncio.get_running_loop()
     with socket.socket() as client:
         client.setblocking(False)
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(SECONDS):
             await loop.sock_connect(client, address)
             client.send(request)
             assert (await loop.sock_recv(client, 4096)).endswith(b"served")

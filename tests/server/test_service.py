@@ -17,6 +17,7 @@ from server.limits import Latch, Limits
 from server.messages import Response
 from server.service import Application, Service
 from tests.support.drained_load import DrainedLoad
+from tests.support.until import SECONDS
 
 BODY = b"x" * 12_600
 
@@ -247,7 +248,7 @@ async def test_a_blocked_loop_shows_as_lag_and_ends_readiness(serve, connect):
     service = await serve({}, registry=registry, limits={"lag_seconds": 1e-8})
     client = await connect(service.address)
     time.sleep(0.5)  # noqa: ASYNC251 (the fault itself)
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(SECONDS):
         while not (registry.get_sample_value("morphisms_event_loop_lag_distribution_seconds_sum") or 0) > 0.2:
             await client.request("GET", "/healthz")
     answer = await client.request("GET", "/readyz")
@@ -268,7 +269,7 @@ async def test_a_failed_background_task_ends_the_server(serve):
         raise ValueError("lost")
 
     service = await serve({}, background=[watch])
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(SECONDS):
         assert await service.wait() == 1
 
 
@@ -329,7 +330,7 @@ async def test_drains_under_load_without_losing_a_request(process, connect, new_
     await load.drained()
     child.send_signal(signal.SIGTERM)
     assert await idle.closed()
-    assert await read(None, child.wait, 60) == 0
+    assert await read(None, child.wait, SECONDS) == 0
 
 
 async def test_a_lame_duck_answers_idle_clients_with_a_close_and_hangs_up_on_none(serve, connect):
@@ -366,7 +367,7 @@ async def test_a_request_that_has_arrived_keeps_its_connection_open():
     loop = asyncio.get_running_loop()
     with socket.socket() as client:
         client.setblocking(False)
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(SECONDS):
             await loop.sock_connect(client, server.sockets[0].getsockname())
             client.send(request)
             assert (await loop.sock_recv(client, 4096)).endswith(b"served")

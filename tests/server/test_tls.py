@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 
 from server.messages import Response
 from server.tls import CertificateFiles, ServingCertificateError
-from tests.support.until import until_awaited
+from tests.support.until import SECONDS, until_awaited
 
 BODY = b"x" * 12_600
 SUCCESS = "morphisms_file_last_reload_success"
@@ -36,7 +36,7 @@ async def test_a_swap_under_load_drops_nothing(serve, connect, new_pair, tmp_pat
         assert (await client.request("POST", "/echo", BODY)).status == 200
 
     workers = [asyncio.create_task(keep_alive()) for _ in range(4)]
-    await asyncio.wait_for(loaded.wait(), 60)  # each of them has the old certificate
+    await asyncio.wait_for(loaded.wait(), SECONDS)  # each of them has the old certificate
     new.write(tmp_path)
 
     async def served():

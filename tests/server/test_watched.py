@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from server import logs
 from server.watched import FileMetrics, watch_yaml
 from server.yaml.strict import ConfigurationError
+from tests.support.until import SECONDS
 
 
 class Settings(BaseModel):
@@ -40,7 +41,7 @@ async def test_swaps_a_good_change_in_and_tells(tmp_path, registry):
     first = watched.digest
     task = asyncio.create_task(watched.watch())
     path.write_text("name: two")  # the same size, perhaps in the same tick of the clock
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(SECONDS):
         assert (await swapped.get()).name == "two"
     task.cancel()
     assert watched.value.name == "two"

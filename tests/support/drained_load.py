@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from tests.support.until import SECONDS
+
 _LOADED = 100  # answers
-_SECONDS = 60
 
 
 class DrainedLoad:
@@ -33,8 +34,8 @@ class DrainedLoad:
 
     async def loaded(self) -> None:
         """Wait until many requests were answered."""
-        await asyncio.wait_for(self._enough.wait(), _SECONDS)
+        await asyncio.wait_for(self._enough.wait(), SECONDS)
 
     async def drained(self) -> None:
         """Wait until an answer has closed each client's connection. Raises for a request that was lost."""
-        await asyncio.wait_for(self._clients, _SECONDS)
+        await asyncio.wait_for(self._clients, SECONDS)

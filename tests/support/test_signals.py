@@ -28,5 +28,5 @@ def test_children_inherit_no_ignored_signal_and_the_run_still_ignores_it(tmp_pat
     pytest_ = [sys.executable, "-m", "pytest", "-q", "-p", "tests.support.signals", "-p", "no:cacheprovider"]
     command = [*pytest_, *workers, f"--rootdir={tmp_path}", str(tmp_path / "test_it.py")]
     ignoring = ["sh", "-c", 'trap "" HUP INT; exec "$@"', "sh", *command]
-    done = subprocess.run(ignoring, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(ignoring, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stdout

@@ -56,7 +56,7 @@ def test_a_run_ends_with_what_it_left_out(tmp_path: Path, workers: tuple[str, ..
     )
     plugins = ["-p", "tests.support.skips", "-p", "no:cacheprovider"]
     command = [sys.executable, "-m", "pytest", "-q", *plugins, *workers, f"--rootdir={tmp_path}", str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
     assert "left out: 2" in done.stdout
     assert "     2 no such hardware\n" in done.stdout
 
@@ -81,7 +81,7 @@ def test_without_a_browser_or_a_prometheus_ci_fails_and_a_developer_reads_what_w
     command = [sys.executable, "-m", "pytest", "-q", *plugins, f"--rootdir={tmp_path}", str(tmp_path)]
     # Nothing is on PATH, so no program is.
     environment = {**os.environ, "PATH": str(tmp_path), "CI": ci}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=300)
     for package in _MAY_NOT_BE_ABSENT.values():
         assert without(package) in done.stdout
     if ci:
@@ -109,6 +109,6 @@ def test_the_script_of_ci_says_that_it_is_ci_once_it_has_installed_the_packages(
     shutil.copy(ROOT / ".ci" / "run", script)
     environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
     environment.pop("CI", None)
-    done = subprocess.run([str(script)], env=environment, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run([str(script)], env=environment, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
     assert said.read_text().splitlines() == ["packages CI= NODE=1", f"lint CI={ci} NODE=1", f"test CI={ci} NODE=1"]

@@ -91,7 +91,7 @@ def test_bash_completes_words_values_and_files(environment: dict[str, str], tmp_
         ask morphisms migrate --dry-run -f ''
     """
     done = subprocess.run(
-        ["bash", "-c", program], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60
+        ["bash", "-c", program], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300
     )
     command, value, files = done.stdout.splitlines()
     assert (command, value) == ("<migrate>", "<enforce>")
@@ -142,7 +142,7 @@ def test_fish_completes_words_and_says_what_they_do(environment: dict[str, str],
             cwd=tmp_path,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=300,
         ).stdout.splitlines()
 
     assert ask("morphisms migrate --dr") == ["--dry-run\tprint what would change"]
@@ -161,7 +161,7 @@ def test_zsh_completes_words_and_says_what_they_do(environment: dict[str, str], 
         ask morphisms migrate -f ''
     """
     done = subprocess.run(
-        ["zsh", "-f", "-c", program], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60
+        ["zsh", "-f", "-c", program], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300
     )
     assert done.stdout.splitlines() == [
         "--vault-path:the secret, as references name it: MOUNT/PATH, or ~/PATH for a Service's own prefix",
@@ -182,6 +182,6 @@ def test_kubectl_completes_the_plugin_by_itself(environment: dict[str, str], tmp
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
     assert done.stdout.splitlines() == ["enforce", ":4"]

@@ -268,7 +268,7 @@ def test_a_webhook_in_its_image_refuses_a_kubeconfig_in_one_line(tmp_path: Path)
     write_pair(tmp_path)
     options = ["--listen", "127.0.0.1:0", "--tls-cert", tmp_path / "tls.crt", "--tls-key", tmp_path / "tls.key"]
     command = [sys.executable, "-c", _WITHOUT_LIBRARY, "webhook", *options, "--kubeconfig", tmp_path / "kubeconfig"]
-    done = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 2
     (problem,) = json.loads(done.stderr.splitlines()[-1])["problems"]
     assert problem == kubeconfig.MISSING_PACKAGE
@@ -312,6 +312,6 @@ print([name for name in sys.modules if name.startswith("kubernetes_asyncio")])
 
 def test_a_servers_start_in_a_cluster_loads_none_of_it(account: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", _START, str(account)], cwd=ROOT, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", _START, str(account)], cwd=ROOT, capture_output=True, text=True, timeout=300
     )
     assert (done.stdout, done.stderr) == ("[]\n", "")

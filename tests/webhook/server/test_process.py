@@ -203,6 +203,6 @@ def test_a_configuration_that_cannot_be_used_ends_the_start_with_code_2(tmp_path
     configuration.write_text("rules: {secrets/plaintext-evn: {audit: ignore}}\n")
     command = morphisms("webhook", "--listen", "127.0.0.1:0", "--config", configuration, "--snapshot", CLUSTER)
     command += ["--tls-cert", str(tmp_path / "tls.crt"), "--tls-key", str(tmp_path / "tls.key")]
-    done = subprocess.run(command, capture_output=True, cwd=ROOT, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, cwd=ROOT, timeout=300, check=False)
     assert done.returncode == 2
     assert b"secrets/plaintext-env" in done.stderr

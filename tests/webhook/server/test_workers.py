@@ -69,7 +69,7 @@ def test_what_no_worker_can_start_with_ends_the_server_with_2(tmp_path: Path, un
     write_pair(tmp_path)
     command = morphisms("webhook", "--listen", "127.0.0.1:0", "--workers", 2, *arguments)
     command += ["--tls-cert", str(tmp_path / "tls.crt"), "--tls-key", str(tmp_path / "tls.key")]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False, timeout=300)
     assert done.returncode == 2
     assert any(json.loads(line)["event"] == "start_failed" for line in done.stderr.splitlines())
 
