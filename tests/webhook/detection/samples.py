@@ -230,15 +230,21 @@ NEAR_MISSES: dict[str, str] = {
 }  # fmt: skip
 
 # Random values as their tools make them, with the least share that entropy has to find under a name that says nothing.
-RANDOM_VALUES: dict[str, tuple[Callable[[], str], float]] = {
-    "openssl rand -hex 10": (lambda: _RANDOM.randbytes(10).hex(), 0.9),
-    "openssl rand -hex 16": (lambda: _RANDOM.randbytes(16).hex(), 0.95),
-    "openssl rand -hex 24": (lambda: _RANDOM.randbytes(24).hex(), 0.95),
-    "openssl rand -base64 24": (lambda: base64.b64encode(_RANDOM.randbytes(24)).decode(), 0.85),
-    "openssl rand -base64 32": (lambda: base64.b64encode(_RANDOM.randbytes(32)).decode(), 0.9),
-    "an AWS secret access key": (lambda: "".join(_RANDOM.choices(BASE64, k=40)), 0.9),
-    "secrets.token_urlsafe()": (lambda: base64.urlsafe_b64encode(_RANDOM.randbytes(32)).decode().rstrip("="), 0.9),
-    "pwgen -s 32": (lambda: "".join(_RANDOM.choices(ALNUM, k=32)), 0.9),
-    "a Laravel key": (lambda: "base64:" + base64.b64encode(_RANDOM.randbytes(32)).decode(), 0.9),
-    "an Azure DevOps token": (lambda: "".join(_RANDOM.choices(string.ascii_lowercase + string.digits, k=52)), 0.6),
+RANDOM_VALUES: dict[str, tuple[Callable[[random.Random], str], float]] = {
+    "openssl rand -hex 10": (lambda source: source.randbytes(10).hex(), 0.9),
+    "openssl rand -hex 16": (lambda source: source.randbytes(16).hex(), 0.95),
+    "openssl rand -hex 24": (lambda source: source.randbytes(24).hex(), 0.95),
+    "openssl rand -base64 24": (lambda source: base64.b64encode(source.randbytes(24)).decode(), 0.85),
+    "openssl rand -base64 32": (lambda source: base64.b64encode(source.randbytes(32)).decode(), 0.9),
+    "an AWS secret access key": (lambda source: "".join(source.choices(BASE64, k=40)), 0.9),
+    "secrets.token_urlsafe()": (
+        lambda source: base64.urlsafe_b64encode(source.randbytes(32)).decode().rstrip("="),
+        0.9,
+    ),
+    "pwgen -s 32": (lambda source: "".join(source.choices(ALNUM, k=32)), 0.9),
+    "a Laravel key": (lambda source: "base64:" + base64.b64encode(source.randbytes(32)).decode(), 0.9),
+    "an Azure DevOps token": (
+        lambda source: "".join(source.choices(string.ascii_lowercase + string.digits, k=52)),
+        0.6,
+    ),
 }
