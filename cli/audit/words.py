@@ -22,6 +22,11 @@ def mode_word(mode: Mode) -> str:
     return mode.value if mode is not Mode.ABSENT else "no mode"
 
 
+def mode_phrase(mode: Mode) -> str:
+    """What a namespace has, in a sentence."""
+    return f"mode {mode.value}" if mode is not Mode.ABSENT else "no mode"
+
+
 def edit_command(item: ObjectId) -> str:
     """The command that opens the object, or says where its template comes from."""
     group = item.api_version.partition("/")[0] if "/" in item.api_version else ""

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from cli.audit.words import mode_word
+from cli.audit.words import mode_phrase, mode_word
 from cli.graduation.steps import Goal, Outcome, Step, due, graduate, said
 from cli.knative.go_values import parse_duration
 from cli.live.connection import UNREACHABLE, add_cluster, with_cluster
@@ -134,7 +134,7 @@ def _print(step: Step, goal: Goal) -> None:
 
 def _print_end(goal: Goal, mode: Mode, steps: list[Step]) -> None:
     name = printable(goal.namespace)
-    print(f"namespace {name} has mode {mode_word(mode)}" + ("" if mode is goal.mode else f"; goal: {goal.mode.value}"))
+    print(f"namespace {name} has {mode_phrase(mode)}" + ("" if mode is goal.mode else f"; goal: {goal.mode.value}"))
     if steps and steps[-1].outcome is Outcome.TAKEN and mode is not goal.mode:
         print(due(goal, datetime.now(UTC)))
     left = [line for step in steps[-1:] if step.outcome is Outcome.REFUSED for line in step.lines]

@@ -27,7 +27,7 @@ from webhook.configuration.model import Configuration
 from webhook.pod.container import display_name
 
 HELP = "move plaintext secrets of a manifest's env into Vault"
-EXAMPLE = "morphisms migrate -f service.yaml --vault-path secret/shop/payments --dry-run"
+EXAMPLE = "morphisms migrate -f service.yaml --vault-path '~/env' --config configuration.yaml --dry-run"
 DESCRIPTION = """\
 Finds the variables that the rules find (secrets/plaintext-env), writes their values to a KV secret of version 2, and
 replaces the file by one with references in their place. Comments and order stay. No value is ever printed.

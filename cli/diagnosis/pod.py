@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from cli.audit.words import mode_word
+from cli.audit.words import mode_phrase
 from cli.preflight.lines import Line, State
 from plan.layout import CONTAINER
 from server.kubernetes.untyped import condition_of, mapping, mappings, text
@@ -57,7 +57,7 @@ def examine(
     if init is None:
         yield from _not_injected(pod, mode, configuration, snapshot)
     else:
-        yield Line("injection", State.OK, f"the pod has {CONTAINER}; its namespace has {_named(mode)}", _MODES)
+        yield Line("injection", State.OK, f"the pod has {CONTAINER}; its namespace has {mode_phrase(mode)}", _MODES)
     yield from _scheduling(status)
     if init is not None:
         yield from _init(pod, init, status)
@@ -67,10 +67,6 @@ def examine(
 
 def _is_ours(container: Mapping[str, Any]) -> bool:
     return container.get("name") == CONTAINER
-
-
-def _named(mode: Mode) -> str:
-    return mode_word(mode) if mode is Mode.ABSENT else f"mode {mode.value}"
 
 
 def _not_injected(
@@ -86,7 +82,7 @@ def _not_injected(
     if out:
         why = 'its annotation morphisms.dev/inject is "false"; remove it from the template'
     elif not opted_in and mode in (Mode.ABSENT, Mode.AUDIT):
-        why = f'its namespace has {_named(mode)} and it does not opt in; write morphisms.dev/inject: "true"'
+        why = f'its namespace has {mode_phrase(mode)} and it does not opt in; write morphisms.dev/inject: "true"'
     else:
         why = "it was created before its namespace had its mode, or while it could not be injected; create it anew"
     yield Line("injection", State.FAILED, f"the pod has no {CONTAINER}: {why}", _MODES)

@@ -127,7 +127,8 @@ class VaultApi:
         try:
             response = adapter.request(method, f"/v1/{path}", raise_exception=False, json=body)
         except requests.exceptions.SSLError:
-            raise SetupError(f"{self._url}: its certificate is not one that vault.ca vouches for") from None
+            advice = "name the CA that signed it by --vault-ca FILE, or by vault.ca of the configuration"
+            raise SetupError(f"{self._url}: its certificate is not trusted; {advice}") from None
         except requests.exceptions.Timeout:
             raise SetupError(f"{self._url} does not answer within {self._timeout:g} s") from None
         except (requests.exceptions.RequestException, OSError) as error:

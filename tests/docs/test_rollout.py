@@ -41,7 +41,9 @@ def test_the_page_shows_what_migrate_prints(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("service.yaml").write_text(block("With this `service.yaml`"))
-    code = main(["migrate", "-f", "service.yaml", "--vault-path", "secret/shop/payments", "--dry-run"])
+    Path("configuration.yaml").write_text('{version: 1, policy: "0.1", cluster: prod}')
+    where = ("--vault-path", "~/env", "--config", "configuration.yaml")
+    code = main(["migrate", "-f", "service.yaml", *where, "--dry-run"])
     assert code == 1
     assert block("the dry run prints:") == capsys.readouterr().out
 

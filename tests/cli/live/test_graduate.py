@@ -41,6 +41,8 @@ def test_a_clean_namespace_goes_one_step_and_then_waits(run: Run) -> None:
 
 def test_with_no_time_asked_for_it_goes_all_the_way(run: Run) -> None:
     cluster = reported(deployment("shop", "web"), mode=None, clean=0)
+    done = run(cluster, "graduate", "shop", *_ANY_TIME, "--dry-run")
+    assert done.out.endswith("\nnamespace shop has no mode; goal: enforce\n")
     done = run(cluster, "graduate", "shop", *_ANY_TIME, "-o", "json")
     assert _steps(done) == [("no mode", "audit", "taken"), ("audit", "inject", "taken"), ("inject", "enforce", "taken")]
     assert (done.code, json.loads(done.out)["mode"], _mode(cluster)) == (0, "enforce", "enforce")

@@ -220,7 +220,7 @@ def test_vaults_certificate_needs_the_configured_ca(setup: Setup, site: Site, mo
         refused(setup(), "not as Vault or OpenBao does")
         for settings in ({"ca": "other/ca.crt"}, {"ca": None}):
             site.settings["vault"] |= settings
-            refused(setup(), "is not one that vault.ca vouches for")
+            refused(setup(), "its certificate is not trusted; name the CA that signed it by --vault-ca FILE")
         site.settings["vault"]["ca"] = "prod.jwks"
         refused(setup(), "not a readable PEM file")
         server.shutdown()
