@@ -163,9 +163,10 @@ class Installation:
     def install(self) -> None:
         """kubectl apply -k; its roles, guards and registrations are in force afterwards."""
         self.cluster.kubectl("apply", "-k", self.overlay)
-        self._wait_until_in_force()
+        self.wait_until_in_force()
 
-    def _wait_until_in_force(self) -> None:
+    def wait_until_in_force(self) -> None:
+        """Until the API server acts by the roles, guards and registrations written so far."""
         for wait in (wait_for_roles, wait_for_policies, wait_for_webhooks):
             wait(self.cluster.admin)
 

@@ -33,7 +33,6 @@ from tests.cluster.kubelet import KeptInstallation
 from tests.cluster.lagging import LaggingApi
 from tests.cluster.namespace import Namespace
 from tests.cluster.nodes import add_confidential_node, add_node
-from tests.cluster.policies import wait_for_policies
 from tests.manifests.rendering import MANIFESTS
 from tests.support.paths import ROOT
 from tests.support.trees import tree
@@ -104,7 +103,7 @@ class Fleet(KeptInstallation):
 
     def install(self) -> None:
         self.apply()
-        wait_for_policies(self.cluster.admin)
+        self.wait_until_in_force()
 
     def apply(self) -> None:
         """The whole overlay, as it is now."""
