@@ -21,6 +21,7 @@ from cli.support.manifests import (
     load_configuration,
     load_snapshot,
     read_all,
+    unlisted_namespaces,
 )
 from cli.support.sarif import sarif
 from cli.support.terminal import RED, YELLOW, coloured, say, wants_colour
@@ -133,6 +134,9 @@ def run(arguments: argparse.Namespace) -> int:
         say(problem)
     if (guessed := guessed_namespace(manifest for manifest, _ in report.checked)) is not None:
         say(guessed)
+    unlisted = unlisted_namespaces((manifest for manifest, _ in report.checked), snapshot if mode is None else None)
+    if unlisted is not None:
+        say(unlisted)
     say(_summary(report, skipped))
     return _VIOLATIONS if report.findings else 0
 

@@ -17,6 +17,7 @@ from cli.support.manifests import (
     load_configuration,
     load_snapshot,
     manifests_of,
+    unlisted_namespaces,
 )
 from cli.support.terminal import say, wants_colour
 from server.files import UnusableInputError
@@ -72,6 +73,8 @@ def run(arguments: argparse.Namespace) -> int:
         say(line)
     if (guessed := guessed_namespace(injector.checked)) is not None:
         say(guessed)
+    if (unlisted := unlisted_namespaces(injector.checked, snapshot)) is not None:
+        say(unlisted)
     if snapshot is None:
         say(f"checked as in mode inject; not evaluated: {', '.join(rule.id for rule in POD if rule.needs_cluster)}")
     if arguments.diff:

@@ -133,6 +133,20 @@ def guessed_namespace(manifests: Iterable[Manifest]) -> str | None:
     return f"{objects} no namespace; `default` was assumed: say it with --namespace"
 
 
+def unlisted_namespaces(manifests: Iterable[Manifest], snapshot: Snapshot | None) -> str | None:
+    """The message about the objects' namespaces that the snapshot does not list; None where it lists them all."""
+    if snapshot is None:
+        return None
+    names = sorted({manifest.namespace for manifest in manifests} - snapshot.namespaces.keys())
+    if not names:
+        return None
+    listed = ", ".join(printable(name[:_MAX_NAME]) for name in names)
+    counts = "namespace {}, which counts" if len(names) == 1 else "namespaces {}, which count"
+    return (
+        f"the snapshot does not list {counts.format(listed)} as without a mode: add the Namespace, or say --namespace"
+    )
+
+
 def manifests_of(document: Document, namespace: str | None = None) -> Iterator[Manifest]:
     """The document's object, or each one of a List. Raises UnusableInputError rather than leave one out.
 

@@ -100,7 +100,7 @@ def cluster(mode: str | None, **runtime_class: Any) -> dict[str, Any]:
 # Each is unusable; "hunter2" stands where a careless message would repeat it.
 HOSTILE = {
     "nothing": b"",
-    "not-utf8": b"\xff\xfe\x00hunter2",
+    "not-utf8": b"\xff\x00hunter2",
     "not-yaml": b"password: 'hunter2",
     "text": b"hunter2",
     "not-an-object": b"password: hunter2",

@@ -379,6 +379,39 @@ def test_the_namespace_of_objects_that_name_none(name: str, command: Command, tm
     assert command(name, "-f", own, "--snapshot", snapshot, "-n", "other").code == 1, "the object's own counts"
 
 
+@pytest.mark.parametrize("name", ["check", "inject"])
+@pytest.mark.parametrize(
+    ("namespaces", "options", "listed"),
+    [
+        (["shop"], (), ""),
+        (["shpo"], (), "namespace shpo, which counts"),
+        ([None], ("-n", "shpo"), "namespace shpo, which counts"),
+        ([None], (), "namespace default, which counts"),
+        (["test", "shop", "dev", "test"], (), "namespaces dev, test, which count"),
+        (["sh\x1bpo"], (), "namespace sh?po, which counts"),
+    ],
+)
+def test_a_mistyped_namespace_is_told_from_one_without_a_mode(
+    name: str,
+    namespaces: list[str | None],
+    options: tuple[str, ...],
+    listed: str,
+    command: Command,
+    tmp_path: Path,
+) -> None:
+    items = [pod() for _ in namespaces]
+    for item, namespace in zip(items, namespaces, strict=True):
+        item["metadata"]["namespace"] = namespace
+    path = write(tmp_path / "pod.yaml", *items)
+    snapshot = write(tmp_path / "cluster.yaml", cluster("enforce"))
+    result = command(name, "-f", path, "--snapshot", snapshot, *options)
+    message = f"the snapshot does not list {listed} as without a mode: add the Namespace, or say --namespace\n"
+    assert (message in result.err) if listed else ("does not list" not in result.err)
+    assert "does not list" not in command(name, "-f", path, *options).err
+    if name == "check":
+        assert "does not list" not in command(name, "-f", path, "--snapshot", snapshot, "--mode", "audit", *options).err
+
+
 def test_a_namespace_that_cannot_be_one_is_refused(command: Command, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_:
         command("check", "-n", "Shop/x")
