@@ -73,8 +73,9 @@ def _objects(document: Any, where: str) -> Iterable[dict[str, Any]]:
     items = document.get("items")
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
         raise SnapshotFileError(f"{where}: items is not a list of objects")
-    # The API server's own NodeList leaves the kind of its items out.
-    default = {"kind": kind.removesuffix("List")} if kind != "List" else {}
+    # The API server's own NodeList leaves version and kind of its items out.
+    version = {"apiVersion": document["apiVersion"]} if "apiVersion" in document else {}
+    default = version | {"kind": kind.removesuffix("List")} if kind != "List" else {}
     return [{**default, **item} for item in items]
 
 

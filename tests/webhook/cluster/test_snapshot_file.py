@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from tests.webhook.cluster.apiserver import namespace, node, runtime_class
 from webhook.cluster import file
 from webhook.cluster.file import FileCluster, SnapshotFileError, read_objects
 from webhook.modes import Mode
+from webhook.snapshot import WorkloadsLookup
 
 _ITEMS = [namespace("shop", "enforce"), node("n1", snp="true"), runtime_class("kata")]
 
@@ -49,6 +51,15 @@ def test_items_of_a_typed_list_have_its_kind(tmp_path: Path) -> None:
     assert list(
         FileCluster.read(_written(tmp_path, json.dumps({"kind": "NodeList", "items": items}))).current().nodes
     ) == ["n1"]
+
+
+def test_workloads_of_a_typed_list_are_found_though_their_kind_is_left_out(tmp_path: Path) -> None:
+    """`kubectl get --raw /apis/apps/v1/namespaces/shop/deployments` prints such a list."""
+    items = [{"metadata": {"name": "web", "namespace": "shop"}}]
+    listed = {"apiVersion": "apps/v1", "kind": "DeploymentList", "items": items}
+    cluster = FileCluster.read(_written(tmp_path, json.dumps(listed)))
+    found = asyncio.run(cluster.look_up(WorkloadsLookup("shop"))).workloads
+    assert [each["metadata"]["name"] for listing in found or () for each in listing.items or ()] == ["web"]
 
 
 def test_a_timestamp_is_text_as_in_kubernetes(tmp_path: Path) -> None:
