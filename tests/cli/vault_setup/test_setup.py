@@ -76,11 +76,14 @@ async def test_a_workload_reads_its_own_secrets_and_not_its_neighbours(
     assert bao.call("GET", "secret/data/knative/prod/shop/neighbour/db", token=token)[0] == 200
 
 
-async def test_the_role_refuses_claims_that_the_verifier_never_makes(setup: Setup, site: Site, mount: str) -> None:
+async def test_the_role_refuses_claims_that_the_verifier_never_makes(
+    setup: Setup, site: Site, mount: str, bao: OpenBao
+) -> None:
     setup()
     login = VaultLogin(mount=mount, role="knative")
-    for late in (0, JWT_SECONDS + 2):
-        await log_in(site, login, late=late)
+    await log_in(site, login)
+    # Read, not tried: seconds may pass on the way to Vault.
+    assert bao.done("GET", f"auth/{mount}/role/knative")["data"]["clock_skew_leeway"] == 5
     cases = [
         (with_claims(assurance="none"), "signing.pem", 0),
         (GRANT, "signing.pem", JWT_SECONDS + 9),
