@@ -61,7 +61,8 @@ def test_two_leaves_are_not_due_at_the_same_moment() -> None:
             cluster.pass_time(timedelta(minutes=10))
         return cluster.now - begin
 
-    assert len({first_due() for _ in range(4)}) > 1
+    first = first_due()
+    assert any(first_due() != first for _ in range(50))
 
 
 def test_an_authority_that_is_asked_for_is_replaced_in_order(cluster: Cluster) -> None:

@@ -21,7 +21,7 @@ _LEFT = 99
 
 # The demo with a change to its parts that only code can make. It adopts processes that outlive their parent.
 _START = """
-import contextlib, ctypes, os, sys
+import contextlib, ctypes, os, sys, time
 from pathlib import Path
 import demo.environment as environment
 PR_SET_CHILD_SUBREAPER = 36
@@ -30,9 +30,11 @@ environment.secrets.token_urlsafe = lambda _: {canary!r}
 {change}
 from demo.__main__ import main
 code = main()
+# One that was killed may still be ending.
+patience = time.monotonic() + 20
 with contextlib.suppress(ChildProcessError):
-    while os.waitpid(-1, os.WNOHANG)[0]:
-        pass
+    while os.waitpid(-1, os.WNOHANG)[0] or time.monotonic() < patience:
+        time.sleep(0.01)
     sys.exit({left})
 sys.exit(code)
 """

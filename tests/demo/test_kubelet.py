@@ -90,14 +90,14 @@ def test_a_native_sidecar_has_started_before_the_others_and_is_stopped_after_the
 
 def test_the_others_start_when_the_hook_of_a_native_sidecar_has_ended(node: Node) -> None:
     hook = {"postStart": {"exec": {"command": ["/bin/sh", "-c", "sleep 0.1; echo hook >> /shared/log"]}}}
-    sleeping = container("native", "exec sleep 60", restartPolicy="Always", lifecycle=hook)
+    sleeping = container("native", "exec sleep 600", restartPolicy="Always", lifecycle=hook)
     ran = node.run(pod(container("app", "cat /shared/log"), init=(sleeping,)))
     assert ran.containers[0].stdout == "hook\n"
 
 
 def test_a_native_sidecar_whose_hook_fails_fails_the_pod(node: Node) -> None:
     hook = {"postStart": {"exec": {"command": ["/bin/false"]}}}
-    sleeping = container("native", "exec sleep 60", restartPolicy="Always", lifecycle=hook)
+    sleeping = container("native", "exec sleep 600", restartPolicy="Always", lifecycle=hook)
     with pytest.raises(UnexpectedError, match="hook after the start of native failed"):
         node.run(pod(container("app", "true"), init=(sleeping,)))
 

@@ -16,6 +16,7 @@ from plan.document import Verifier as VerifierPlan
 from tests.attestation.verifier.process import Site, Verifier, make_site, policy, verifier
 from tests.attestation.verifier.tokens import Issuer
 from tests.e2e.site import PASSWORD, NewPod, write_password
+from tests.sidecar.clock import Clock
 from tests.sidecar.pod import Pod
 from tests.support.raft import RaftOpenBao, raft_openbao
 
@@ -24,7 +25,8 @@ from tests.support.raft import RaftOpenBao, raft_openbao
 def site(tmp_path_factory: pytest.TempPathFactory, hierarchy: Hierarchy, issuer: Issuer, bao: RaftOpenBao) -> Site:
     """The folder of a verifier that lets the pods have their secrets."""
     made = make_site(tmp_path_factory.mktemp("verifier"), hierarchy, issuer, bao.url)
-    made.settings["vault"]["ca"] = str(bao.ca_path)
+    # The longest timeout: nothing but tests/e2e/test_replicas.py is about a Vault that is slow.
+    made.settings["vault"] |= {"ca": str(bao.ca_path), "timeoutSeconds": 10.0}
     made.write_policy("payments", policy())
     bao.trust(made.public_keys)
     return made
@@ -58,7 +60,7 @@ def new_pod(
         ),
         vault=Vault(bao.url, bao.ca, "", (("secret", 2),)),
         secrets=PASSWORD,
-        deadline_seconds=60,
+        deadline_seconds=300,
     )
 
     def make() -> Pod:
@@ -73,6 +75,22 @@ def new_pod(
 @pytest.fixture
 def pod(new_pod: NewPod) -> Pod:
     return new_pod()
+
+
+@pytest.fixture
+def clock(pod: Pod) -> Clock:
+    """The pod's, which the test moves."""
+    made = Clock(pod.root / "clock")
+    pod.code = made.code
+    return made
+
+
+@pytest.fixture
+def hurry(pod: Pod) -> Clock:
+    """The pod's clock, which stands still but for the pod's pauses: its deadline passes by these, and at once."""
+    made = Clock(pod.root / "clock", flows=False)
+    pod.code = made.code
+    return made
 
 
 @pytest.fixture

@@ -17,6 +17,8 @@ class Forwarder:
     port: int = 0
     taken: list[int] = field(default_factory=list)
     """The target of each connection so far; 0 when none took it."""
+    came: int = 0
+    """Connections so far, held or forwarded."""
     held: threading.Event = field(default_factory=threading.Event)
     """Set when a connection has come and waits."""
     _open: threading.Event = field(default_factory=threading.Event)
@@ -44,6 +46,7 @@ class Forwarder:
             except OSError:
                 return
             self._sockets.append(client)
+            self.came += 1
             threading.Thread(target=self._forward, args=(client,), daemon=True).start()
 
     def close(self) -> None:

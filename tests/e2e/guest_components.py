@@ -120,7 +120,7 @@ class Guest:
             settings = settings[name]
         url = urlsplit(settings["url"])
         context = ssl.create_default_context(cadata=settings[certificate])
-        return http.client.HTTPSConnection(url.hostname or "", url.port, timeout=30, context=context)
+        return http.client.HTTPSConnection(url.hostname or "", url.port, timeout=120, context=context)
 
     def _call(
         self,

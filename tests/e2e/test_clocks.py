@@ -11,6 +11,7 @@ from sidecar.reasons import Exit
 from tests.attestation.verifier.process import Site, Verifier, verifier
 from tests.attestation.verifier.tokens import Issuer
 from tests.e2e.site import replica, write_password
+from tests.sidecar.clock import Clock
 from tests.sidecar.pod import CANARY, Pod, refused
 from tests.sidecar.resident import resident
 from tests.support import packages
@@ -37,7 +38,7 @@ def test_a_guest_whose_clock_is_minutes_off_gets_its_secrets(pod: Pod, faketime:
     assert ended.code == 0, ended.stderr
     (warning,) = ended.named("clock_skew")
     seconds, _, direction = warning["detail"].removeprefix("this guest's clock is ").partition(" s ")
-    assert 590 <= int(seconds) <= 660, "ten minutes, and what a busy machine adds"
+    assert 540 <= int(seconds) <= 660, "ten minutes, and what a busy machine adds"
     assert direction == ("ahead of the verifier's" if offset[0] == "+" else "behind the verifier's")
     assert (pod.secrets / "password").read_text().startswith(CANARY)
 
@@ -59,6 +60,7 @@ def test_a_verifier_whose_clock_is_off_serves_no_guest(
     issuer: Issuer,
     faketime: dict[str, str],
     offset: str,
+    hurry: Clock,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It asks Vault what time it is, and decides nothing by a clock that differs."""
@@ -69,7 +71,7 @@ def test_a_verifier_whose_clock_is_off_serves_no_guest(
             monkeypatch.delenv(name)
         client = running.client()
         until(lambda: client.call("GET", "/readyz").status == 503)
-        pod.change(verifier=pod.plan.verifier._replace(url=f"https://127.0.0.1:{running.port}"), deadline_seconds=4)
+        pod.change(verifier=pod.plan.verifier._replace(url=f"https://127.0.0.1:{running.port}"), deadline_seconds=20)
         event = refused(pod.run(), Exit.VERIFIER_UNREACHABLE, "verifier-clock")
         assert running.events("clock")[0]["detail"].startswith(f"the clock is {offset[0]}")
         client.close()
@@ -79,8 +81,9 @@ def test_a_verifier_whose_clock_is_off_serves_no_guest(
 
 def test_a_verifier_whose_clock_agrees_stays_ready(verifier_process: Verifier) -> None:
     client = verifier_process.client()
-    assert client.call("GET", "/readyz").status == 200
+    until(lambda: client.call("GET", "/readyz").status == 200)
     client.close()
+    assert not verifier_process.events("clock")
 
 
 # Python sleeps until a point of the monotonic clock, which libfaketime takes for one of the clock that it moves.

@@ -71,7 +71,7 @@ class Volume:
         return False
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
         with contextlib.closing(connection):
             headers = {"X-Vault-Token": self.root_token} if self.root_token else {}
             connection.request(method, f"/v1/{path}", None if body is None else json.dumps(body), headers)
@@ -88,6 +88,14 @@ class Volume:
             self.call("PUT", "sys/unseal", {"key": share})
         until(lambda: self.call("GET", "sys/leader")["is_self"])
         self.call("POST", "sys/mounts/secret", {"type": "kv", "options": {"version": "2"}})
+        until(self._takes_secrets)
+
+    def _takes_secrets(self) -> bool:
+        """A new mount first makes itself a versioned one, and refuses meanwhile."""
+        with contextlib.suppress(AssertionError):
+            self.call("POST", "secret/data/first", {"data": {}})
+            return True
+        return False
 
 
 @dataclass
@@ -262,7 +270,7 @@ def _pod(folder: Path, desk: Desk, helper: Path, machine: str, issuer: Issuer) -
             verifier=VerifierPlan(f"https://127.0.0.1:{desk.port}", ca, "morphisms-verifier", "", attest=attest),
             vault=Vault(f"https://127.0.0.1:{desk.vault_port}", ca, "", (("secret", 2),)),
             secrets=(SecretFile("password", "secret/knative/prod/shop/payments/db", "password", key="password"),),
-            deadline_seconds=60,
+            deadline_seconds=300,
         ),
         lambda: issuer.token(uid=str(uuid4())),
     )

@@ -21,8 +21,10 @@ from tests.attestation.verifier.key_service import HOST_DATA, Maker, milan_verif
 from tests.attestation.verifier.process import Site, Verifier, policy
 from tests.attestation.verifier.tokens import Issuer
 from tests.e2e.site import NewPod, replica
+from tests.sidecar.clock import Clock
 from tests.sidecar.pod import CANARY, Pod, refused
 from tests.support.raft import RaftOpenBao
+from tests.support.until import until
 
 
 @pytest.fixture(scope="module")
@@ -64,24 +66,27 @@ def test_pods_wait_out_a_key_service_that_limits(
     with start_verifier(maker) as (running, machine):
         pods = [on(new_pod(), running, machine) for _ in range(3)]
         processes = [each.start() for each in pods]
+        waited = set()
         for each, process in zip(pods, processes, strict=True):
             ended = each.end(process)
             assert ended.code == 0, ended.stderr
-            assert {retry["reason"] for retry in ended.named("retry")} == {"verifier-certificates-unavailable"}
+            waited |= {retry["reason"] for retry in ended.named("retry")}
             assert (each.secrets / "password").read_text().startswith(CANARY)
+        # The first to ask has to wait; one that starts late on a busy machine may not.
+        assert waited == {"verifier-certificates-unavailable"}
         assert len(maker.asked) == 2, "all pods of a chip are one question, asked again once"
         assert on(new_pod(), running, machine).run().code == 0
         assert len(maker.asked) == 2, "and the answer is kept"
         reasons = [each["reason"] for each in running.events("attestation")]
     assert set(reasons) == {"certificates-unavailable", "believed"}
-    assert bao.accessors() <= before
+    until(lambda: bao.accessors() <= before)
 
 
 def test_a_key_service_that_keeps_refusing_fails_the_pod(
-    pod: Pod, platform: Platform, start_verifier: StartVerifier
+    pod: Pod, platform: Platform, start_verifier: StartVerifier, hurry: Clock
 ) -> None:
     maker = Maker(platform, "600", refusals=1_000)
-    pod.change(deadline_seconds=5)
+    pod.change(deadline_seconds=20)
     with start_verifier(maker) as (running, machine):
         event = refused(on(pod, running, machine).run(), Exit.VERIFIER_UNREACHABLE, "verifier-certificates-unavailable")
         reasons = [each["reason"] for each in running.events("attestation")]

@@ -58,12 +58,14 @@ def configure(site: Site, verifier_process: Verifier, bao: RaftOpenBao) -> Confi
     return make
 
 
-async def _states(configuration: Configuration, own: OwnTokens | None = _OWN, seconds: float = 5.0) -> dict[Check, str]:
+async def _states(
+    configuration: Configuration, own: OwnTokens | None = _OWN, seconds: float = 60.0
+) -> dict[Check, str]:
     return {check: each.state.value for check, each in (await probe(configuration, own, seconds=seconds)).items()}
 
 
 async def _text(configuration: Configuration, check: Check, own: OwnTokens | None = _OWN) -> str:
-    return (await probe(configuration, own))[check].text
+    return (await probe(configuration, own, seconds=60.0))[check].text
 
 
 async def test_what_is_right_is_ok(configure: Configure) -> None:
@@ -225,7 +227,7 @@ class _Server:
         writer.close()
 
 
-async def _probed(configure: Configure, server: _Server, folder: Path, seconds: float = 5.0) -> dict[Check, str]:
+async def _probed(configure: Configure, server: _Server, folder: Path, seconds: float = 60.0) -> dict[Check, str]:
     async with server.running(folder) as url:
         there = {"url": url, "ca": (folder / "ca.crt").read_text()}
         return await _states(configure(verifier=there, vault=there), seconds=seconds)

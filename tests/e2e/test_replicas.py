@@ -25,6 +25,7 @@ from tests.attestation.verifier.process import HOST_DATA, Site, Verifier, verifi
 from tests.attestation.verifier.tokens import Issuer
 from tests.e2e.forwarder import Forwarder, forwarder
 from tests.e2e.site import NewPod, replica
+from tests.sidecar.clock import Clock
 from tests.sidecar.pod import CANARY, Pod, clean, refused
 from tests.support.raft import RaftOpenBao
 from tests.support.until import until
@@ -45,13 +46,28 @@ class Replicas:
 
 
 @pytest.fixture
+def patience() -> float:
+    """Seconds that the first verifier waits for Vault: the most, but where a test is about what happens then."""
+    return 10.0
+
+
+IMPATIENT = pytest.mark.parametrize("patience", [2.0])
+
+
+@pytest.fixture
 def replicas(
-    tmp_path: Path, site: Site, verifier_process: Verifier, bao: RaftOpenBao, hierarchy: Hierarchy, issuer: Issuer
+    tmp_path: Path,
+    site: Site,
+    verifier_process: Verifier,
+    bao: RaftOpenBao,
+    hierarchy: Hierarchy,
+    issuer: Issuer,
+    patience: float,
 ) -> Iterator[Replicas]:
     with contextlib.ExitStack() as stack:
         to_vault = stack.enter_context(forwarder(bao.port))
         mortal = replica(site, tmp_path / "first", hierarchy, issuer)
-        mortal.settings["vault"] |= {"url": f"https://127.0.0.1:{to_vault.port}", "timeoutSeconds": 2.0}
+        mortal.settings["vault"] |= {"url": f"https://127.0.0.1:{to_vault.port}", "timeoutSeconds": patience}
         first = stack.enter_context(verifier(mortal))
         front = stack.enter_context(forwarder(first.port, verifier_process.port))
         yield Replicas(first, verifier_process, front, to_vault)
@@ -114,7 +130,7 @@ def test_killed_between_nonce_and_evidence_the_other_is_asked_from_the_beginning
     assert [each["reason"] for each in ended.named("retry")] == ["verifier-unreachable"]
     assert replicas.front.taken[0] == replicas.first.port
     assert replicas.front.taken[-1] == replicas.second.port
-    assert bao.accessors() <= before
+    until(lambda: bao.accessors() <= before)
     clean(ended)
 
 
@@ -135,10 +151,11 @@ def test_killed_while_it_logs_in_the_guest_begins_anew_with_the_other(
     assert [each["reason"] for each in ended.named("retry")] == ["verifier-unreachable", "verifier-session"]
     assert len(replicas.second.events("attestation", identifier)) == 1
     assert len(replicas.second.events("login", identifier)) == 1
-    assert bao.accessors() <= before
+    until(lambda: bao.accessors() <= before)
     clean(ended)
 
 
+@IMPATIENT
 def test_the_three_calls_and_their_retries_are_on_one_connection(served_pod: Pod, replicas: Replicas) -> None:
     """Another replica does not know the bearer, so a busy one is asked again where it is."""
     replicas.first_to_vault.hold()
@@ -153,10 +170,9 @@ def test_the_three_calls_and_their_retries_are_on_one_connection(served_pod: Pod
 
 
 def test_killed_in_the_middle_without_another_it_ends_as_unreachable(
-    served_pod: Pod, replicas: Replicas, machine_behind: Forwarder
+    served_pod: Pod, replicas: Replicas, machine_behind: Forwarder, hurry: Clock
 ) -> None:
     replicas.front.targets.remove(replicas.second.port)
-    served_pod.change(deadline_seconds=3)
     machine_behind.hold()
     process = served_pod.start()
     assert machine_behind.held.wait(120)
@@ -182,6 +198,7 @@ def test_started_again_in_time_is_as_good_as_another(
     assert has_its_secret(served_pod)
 
 
+@IMPATIENT
 def test_a_login_whose_answer_comes_too_late_leaves_no_token(
     served_pod: Pod, replicas: Replicas, bao: RaftOpenBao
 ) -> None:
@@ -191,15 +208,16 @@ def test_a_login_whose_answer_comes_too_late_leaves_no_token(
     assert served_pod.run().code == 0, "from now on there is a connection to Vault"
     replicas.first_to_vault.hold_answers()
     process = served_pod.start()
-    until(lambda: len(bao.accessors() - before) == 1)
+    until(lambda: bao.accessors() - before)
     until(lambda: "vault-slow" in {each["reason"] for each in replicas.first.events("login")})
     replicas.first_to_vault.release()
     ended = served_pod.end(process)
     assert ended.code == 0, ended.stderr
     assert has_its_secret(served_pod)
     until(lambda: bao.accessors() <= before)
-    (told,) = replicas.first.events("late_login")
-    assert told["revoked"] is True
+    # Vault forgets a token before the verifier hears that it did. A slow machine has more than one such login.
+    until(lambda: replicas.first.events("late_login"))
+    assert all(told["revoked"] is True for told in replicas.first.events("late_login"))
 
 
 @pytest.mark.slow
@@ -216,4 +234,4 @@ def test_many_pods_start_while_one_of_two_dies(new_pod: NewPod, replicas: Replic
         ended = each.end(process)
         assert ended.code == 0, ended.stderr
         assert has_its_secret(each)
-    assert bao.accessors() <= before
+    until(lambda: bao.accessors() <= before)

@@ -173,7 +173,7 @@ def sidecars(url: str, ca: str, folder: Path) -> bytes:
     """The answer's body by the client in the guest. Raises SidecarError."""
     client = Client(VAULT, url, ca, limit=1 << 20)
     try:
-        return client.call(Deadline(5), "GET", "/v1/secret").body
+        return client.call(Deadline(60), "GET", "/v1/secret").body
     finally:
         client.close()
 
@@ -183,7 +183,7 @@ def verifiers(url: str, ca: str, folder: Path) -> bytes:
     (folder / "ca").write_text(ca, encoding="utf-8")
 
     async def ask() -> bytes:
-        peer = Peer(url, folder / "ca")
+        peer = Peer(url, folder / "ca", 60.0)
         try:
             return (await peer.request("GET", "/v1/secret")).body
         finally:
@@ -206,7 +206,7 @@ def clusters(url: str, ca: str, folder: Path) -> bytes:
     async def ask() -> bytes:
         client = ApiClient(ServiceAccount(url, folder / "ca", None))
         try:
-            return await client.read("/v1/secret", seconds=5, max_bytes=1 << 20)
+            return await client.read("/v1/secret", seconds=60, max_bytes=1 << 20)
         finally:
             await client.close()
 

@@ -56,7 +56,7 @@ def pair() -> Iterator[Pair]:
     theirs.close()
 
 
-def connected(ours: socket.socket, seconds: float = 5) -> HttpConnection:
+def connected(ours: socket.socket, seconds: float = 60) -> HttpConnection:
     return HttpConnection(ours, "localhost", Deadline(seconds))
 
 
@@ -121,7 +121,7 @@ def test_a_connection_that_is_kept_takes_a_deadline_for_each_request(pair: Pair)
     ours, theirs = pair
     connection = connected(ours)
     for _ in range(2):
-        connection.deadline = Deadline(5)
+        connection.deadline = Deadline(60)
         theirs.sendall(ANSWER % b"")
         assert ask(connection) == (200, b"hello")
     connection.deadline = Deadline(0)
@@ -329,7 +329,7 @@ def test_an_address_that_refuses_leaves_the_others_their_turn(monkeypatch: pytes
         bound.bind(("127.0.0.1", 0))  # bound and not listening: connections are refused
         found = [(socket.AF_INET, socket.SOCK_STREAM, 0, "", each.getsockname()) for each in (bound, listener)]
         monkeypatch.setattr(socket, "getaddrinfo", lambda *_arguments, **_options: found)
-        with open_connection("two.example", 1, Deadline(5)) as connection:
+        with open_connection("two.example", 1, Deadline(60)) as connection:
             assert connection.getpeername() == listener.getsockname()
 
 
@@ -364,8 +364,8 @@ def test_what_a_call_raises_is_raised() -> None:
         raise KeyError("name")
 
     with pytest.raises(KeyError, match="name"):
-        call_within(Deadline(5), "failing", fail)
-    assert call_within(Deadline(5), "working", lambda: 3) == 3
+        call_within(Deadline(60), "failing", fail)
+    assert call_within(Deadline(60), "working", lambda: 3) == 3
 
 
 def test_a_deadline_that_has_passed_has_no_time_left() -> None:

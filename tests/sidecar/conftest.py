@@ -87,7 +87,7 @@ def pod(tmp_path: Path, helper: Path, bao: OpenBao, machine: str, verifier_proce
             "",
         ),
         vault=Vault(f"https://127.0.0.1:{bao.tls_port}", bao.ca, "", (("old", 1), ("secret", 2))),
-        deadline_seconds=60,
+        deadline_seconds=300,
     )
     # A pod of its own each time: the verifier bounds how often one pod may ask.
     return Pod(tmp_path, helper, plan, lambda: issuer.token(uid=str(uuid4())))

@@ -59,7 +59,7 @@ def doctor(pod: Pod, *, plan: bool = True) -> Said:
     script = START.replace("places))", 'places, "doctor"))')
     assert '"doctor"' in script
     words = [sys.executable, "-c", script, str(pod.root), str(pod.helper)]
-    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
     said = Said(done.returncode, done.stdout, done.stderr)
     for text in (CANARY, "hvs.", "s.ey", "eyJ", "Traceback"):
         assert text not in said.stdout + said.stderr
@@ -97,7 +97,7 @@ def test_pod_and_operator_read_one_story(healthy: Pod, verifier_process: Verifie
     assert found, line
     assert said.code == 12
     words = morphisms("explain", found[1], "--config", str(verifier_process.site.folder / "verifier.yaml"))
-    story = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    story = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert "attest  REFUSED: verdict" in story.stdout
     assert "signature/report: FAILED" in story.stdout
 
@@ -144,9 +144,9 @@ def test_without_a_plan_only_the_guest_is_looked_at(healthy: Pod) -> None:
 
 def test_the_command_knows_the_option(tmp_path: Path) -> None:
     words = [sys.executable, "-m", "sidecar.main"]
-    shown = subprocess.run([*words, "--help"], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    shown = subprocess.run([*words, "--help"], cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert "--doctor" in shown.stdout
-    refused = subprocess.run([*words, "--doctor", "x"], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    refused = subprocess.run([*words, "--doctor", "x"], cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert (refused.returncode, "usage" in refused.stderr) == (10, True)
 
 
@@ -157,7 +157,7 @@ def test_a_failure_after_the_attestation_names_its_correlation_id(healthy: Pod, 
     assert found, ended.last_words
     assert ended.named("attested")[0]["correlation_id"] == found[1]
     words = morphisms("explain", found[1], "--config", str(verifier_process.site.folder / "verifier.yaml"))
-    story = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=60).stdout
+    story = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=600).stdout
     assert story.count("believed: believed") == 2, "the attestation and the login"
 
 

@@ -89,7 +89,7 @@ def raft_pod(
         verifier=VerifierPlan(f"https://127.0.0.1:{way_to_verifier.port}", ca, "morphisms-verifier", ""),
         vault=Vault(f"https://127.0.0.1:{way_to_vault.port}", raft.ca, "", (("secret", 2),)),
         secrets=(SecretFile("password", f"{HOME}/db", "password", key="password"),),
-        deadline_seconds=60,
+        deadline_seconds=300,
     )
     return Pod(tmp_path, helper, plan, issuer.token)
 

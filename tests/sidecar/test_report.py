@@ -35,7 +35,7 @@ def report(*options: str, evidence: tuple[EvidenceSource, ...] | None) -> Said:
         plan = Plan(Workload("prod", "shop", "payments", "default"), evidence, nowhere, vault)
         environment[layout.PLAN_VARIABLE] = write_plan(plan)
     words = [sys.executable, "-m", "sidecar.main", "--report", *options]
-    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
     return Said(done.returncode, done.stdout, done.stderr)
 
 

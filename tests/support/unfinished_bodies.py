@@ -45,7 +45,7 @@ def unfinished_bodies(
     finally:
         stop.set()
         for thread in threads:
-            thread.join(30)
+            thread.join(120)
 
 
 def _wait_for_answer(secured: ssl.SSLSocket, stop: threading.Event) -> bool:

@@ -41,7 +41,7 @@ def test_everything_else_is_as_if_the_helper_were_not_there(pod: Pod) -> None:
         "env": {"A": "1"},
         "capture_output": True,
         "pass_fds": (read, write),
-        "timeout": 10,
+        "timeout": 120,
     }
     words: list[str | Path] = [pod.application, "x"]
     direct, helped = (
