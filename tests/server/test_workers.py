@@ -53,6 +53,9 @@ async def hold(body, info):
         await asyncio.sleep(0.02)
     return Response(200, str(os.getpid()).encode())
 
+async def hang(body, info):
+    time.sleep(600)
+
 word = b""
 
 def take(content):
@@ -75,7 +78,8 @@ def make():
     )
     if parent is not None:
         parent.on_topic("word", take)
-        routes = {("POST", "/echo"): echo, ("POST", "/pid"): pid, ("POST", "/hold"): hold, ("POST", "/topic"): topic}
+        routes = {("POST", "/echo"): echo, ("POST", "/pid"): pid, ("POST", "/topic"): topic}
+        routes |= {("POST", "/hold"): hold, ("POST", "/hang"): hang}
         return Application(routes=routes, parent=parent, **common)
     timing = {"silent": 600, "hung": 600, "start": 600}
     pool = WorkerPool(options.get("count", 2), registry, timing=WorkerTiming(**timing | options.get("timing", {})))
@@ -414,26 +418,28 @@ async def test_metrics_are_those_of_all_workers_and_no_counter_falls_when_one_di
 
 
 async def test_a_worker_that_hangs_is_replaced_while_others_serve(serving, connect, tmp_path):
-    """Worker 0 hangs in its start for the whole test, worker 1 once it has served."""
+    """Worker 0 hangs in its start for the whole test, one of the others once it has served."""
     (tmp_path / "hangs-0").touch()
     # A busy machine may make others look hung: they too are replaced, and without the longer pause of a second time.
     server = serving(count=3, timing={"silent": 1, "hung": 3, "backoff": (0.1, 0.1)})
     plain = Plain(connect, server)
     await plain.ready(2)
 
-    async def is_stopped() -> bool:
+    hung = 0
+
+    async def one_hangs() -> bool:
         nonlocal hung
-        hung = server.pids()[1]
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(hung, signal.SIGSTOP)
+        with contextlib.suppress(OSError, EOFError):
+            client = await connect(server.address)
+            hung = await served_by(client)
+            await client.send(b"POST /hang HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n")
             return True
         return False
 
-    hung = 0
-    await until_awaited(is_stopped)
+    await until_awaited(one_hangs)
 
     async def replaced() -> bool:
-        return server.pids()[1] != hung
+        return hung not in server.pids().values()
 
     await until_awaited(replaced)
     assert hung in [line["pid"] for line in server.events("worker_hung")]
