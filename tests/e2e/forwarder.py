@@ -49,6 +49,10 @@ class Forwarder:
             self.came += 1
             threading.Thread(target=self._forward, args=(client,), daemon=True).start()
 
+    def is_idle(self) -> bool:
+        """Whether every connection has ended."""
+        return all(each.fileno() == -1 for each in tuple(self._sockets))
+
     def close(self) -> None:
         """End every connection."""
         self.release()

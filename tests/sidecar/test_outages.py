@@ -128,6 +128,12 @@ def ends_well(sidecar: Resident, raft: RaftOpenBao, before: set[str]) -> None:
     until(lambda: raft.accessors() <= before)
 
 
+def has_looked_up(sidecar: Resident, way_to_vault: Forwarder) -> None:
+    """It has published, and knows how long its token lives: its first connection ends after that."""
+    sidecar.wait("published")
+    until(way_to_vault.is_idle)
+
+
 def token_ends(raft: RaftOpenBao, before: set[str]) -> None:
     """The sidecar's token is good for nothing any more, as after its life."""
     (accessor,) = raft.accessors() - before
@@ -154,10 +160,12 @@ def test_vault_killed_and_started_again(raft_pod: Pod, raft: RaftOpenBao) -> Non
         ends_well(sidecar, raft, before)
 
 
-def test_vault_sealed_for_longer_than_the_token_lives(raft_pod: Pod, raft: RaftOpenBao, clock: Clock) -> None:
+def test_vault_sealed_for_longer_than_the_token_lives(
+    raft_pod: Pod, raft: RaftOpenBao, way_to_vault: Forwarder, clock: Clock
+) -> None:
     before = raft.accessors()
     with resident(raft_pod) as sidecar:
-        sidecar.wait("published")
+        has_looked_up(sidecar, way_to_vault)
         token_ends(raft, before)
         raft.seal()
         clock.advance(LIFE)
@@ -225,6 +233,7 @@ def test_both_are_away_for_long_and_the_token_dies(
     before = raft.accessors()
     with resident(raft_pod, reread=0.3) as sidecar:
         sidecar.wait("published")
+        has_looked_up(sidecar, way_to_vault)
         way_to_verifier.targets.clear()
         way_to_vault.targets.clear()
         way_to_vault.close()
