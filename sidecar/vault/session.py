@@ -70,8 +70,13 @@ class VaultSession(VaultClient):
         self._is_capped = False
 
     def look_up(self, deadline: Deadline) -> None:
-        """Look up the token's maximum life, which the login's answer does not hold. Raises SidecarError."""
+        """Look up the token's maximum life, which the login's answer does not hold.
+
+        Raises SidecarError; TokenGoneError when Vault refuses a token that has ended by now.
+        """
         answer = self._request(deadline, "GET", "/v1/auth/token/lookup-self")
+        if answer.status == _UNKNOWN and not self.is_alive:
+            raise self._token_gone()
         self.is_looked_up = True
         self._may_look_up = answer.status == 200
         if self._may_look_up:

@@ -8,9 +8,12 @@ import pytest
 
 from kbs.messages import VaultToken
 from plan.document import Vault
+from sidecar.deadline import Deadline
+from sidecar.http import Answer
 from sidecar.log import Events
+from sidecar.shutdown import ShutdownSignal
 from sidecar.vault import session as session_module
-from sidecar.vault.session import LONGEST_UNATTESTED_SECONDS, VaultSession
+from sidecar.vault.session import LONGEST_UNATTESTED_SECONDS, TokenGoneError, VaultSession
 
 
 @pytest.fixture
@@ -48,3 +51,21 @@ def test_a_token_without_a_known_maximum_is_replaced_when_it_expires_at_the_late
 def test_a_token_that_does_not_expire_is_replaced_all_the_same(clock: list[float]) -> None:
     seconds = session(0).attest_in()
     assert 0.95 * LONGEST_UNATTESTED_SECONDS <= seconds <= LONGEST_UNATTESTED_SECONDS
+
+
+def test_a_look_up_that_is_refused_ends_a_token_only_after_its_life(
+    clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A role may withhold look-up. But where Vault was away until the token had ended, the token is what is refused."""
+    monkeypatch.setattr(VaultSession, "_request", lambda *_: Answer(403, b""))
+    deadline = Deadline(60, ShutdownSignal())
+    token = session(90)
+    token.look_up(deadline)
+    assert token.is_looked_up
+    assert token.is_alive
+    late = session(90)
+    clock[0] += 91
+    with pytest.raises(TokenGoneError):
+        late.look_up(deadline)
+    assert late.is_gone
+    assert not late.is_looked_up
