@@ -83,7 +83,8 @@ def parse_documents(content: bytes, source: str) -> list[Document]:
             continue
         if not is_object(each.value):
             raise UnusableInputError(f"{source}:{each.line}: not a Kubernetes object; it needs apiVersion and kind")
-        if not _has_objects(each.value):
+        _add_implied_kinds(each.value)
+        if not _holds_objects(each.value):
             raise UnusableInputError(
                 f"{source}:{each.line}: an item of the List is not an object with apiVersion and kind"
             )
@@ -152,30 +153,40 @@ def is_object(value: Any) -> bool:
     return isinstance(value, dict) and all(isinstance(value.get(key), str) for key in ("apiVersion", "kind"))
 
 
-def _has_objects(value: dict[str, Any]) -> bool:
-    """Whether every item of a list is an object, once it has the kind that a typed list, such as a `PodList`, implies.
-
-    The API server leaves the kind of such items out, and kubectl adds it.
-    """
-    items = value.get("items")
-    if not (value["kind"].endswith("List") and isinstance(items, list)):
-        return True
-    implied = {"apiVersion": value["apiVersion"], "kind": value["kind"].removesuffix("List")}
-    for index, item in enumerate(items):
-        if implied["kind"] and isinstance(item, dict) and not any(item.get(key) for key in implied):
-            items[index] = implied | item | implied
-    return all(is_object(item) and _has_objects(item) for item in items)
-
-
 def each_object(value: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """The object itself, or those inside when it is a `List` (what `kubectl get -o yaml` prints of several)."""
-    items = value.get("items")
-    if not (value["kind"].endswith("List") and isinstance(items, list)):
+    items = _items(value)
+    if items is None:
         yield value
         return
     for item in items:
         if is_object(item):
             yield from each_object(item)
+
+
+def _items(value: dict[str, Any]) -> list[Any] | None:
+    """What a list of objects holds; None for any other object."""
+    items = value.get("items")
+    return items if value["kind"].endswith("List") and isinstance(items, list) else None
+
+
+def _add_implied_kinds(value: dict[str, Any]) -> None:
+    """Give the items of a typed list, such as a `PodList`, the kind that it implies, as kubectl does.
+
+    The API server leaves out the kind of such items.
+    """
+    implied = {"apiVersion": value["apiVersion"], "kind": value["kind"].removesuffix("List")}
+    items = _items(value) or []
+    for index, item in enumerate(items):
+        if implied["kind"] and isinstance(item, dict) and not any(item.get(key) for key in implied):
+            items[index] = implied | item | implied  # first, and in place of empty ones
+        if is_object(items[index]):
+            _add_implied_kinds(items[index])
+
+
+def _holds_objects(value: dict[str, Any]) -> bool:
+    """Whether a list, and each list in it, holds nothing but objects. True for any other object."""
+    return all(is_object(item) and _holds_objects(item) for item in _items(value) or [])
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
