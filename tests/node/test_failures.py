@@ -37,6 +37,7 @@ _PATIENCE_SECONDS = 600.0
 _SECRET = {"morphisms.dev/secret-db": "~/db#password"}
 _FILE = "/morphisms/secrets/db"
 _AT_REST_SECONDS = 10.0
+_ONE_POD = {"autoscaling.knative.dev/min-scale": "1"}
 
 
 @pytest.fixture(scope="module")
@@ -59,13 +60,14 @@ def test_a_refusal_is_on_the_service_with_what_to_ask_the_operator(failing: Stac
 
 
 def test_a_secret_that_is_missing_is_on_the_service(failing: Stack, report: Report) -> None:
-    _apply(failing, "memory", {"autoscaling.knative.dev/min-scale": "1"}, password=None)
+    _apply(failing, "memory", _ONE_POD, password=None)
     assert "[secret-missing, " in _told(failing, "memory")
     _described(failing, "memory", rf"(?s)secret-missing.*{_HOME}/memory/db|{_HOME}/memory/db.*secret-missing")
     _told_once_it_began(failing, "memory", report)
 
 
 def test_an_application_that_takes_too_much_memory_comes_back_with_its_secrets(failing: Stack) -> None:
+    _apply(failing, "memory", _ONE_POD, password=None)
     failing.morphisms.write_secret(f"{_HOME}/memory/db", password="of memory")
     pod = failing.ready_pod(NAMESPACE, "memory", seconds=_PATIENCE_SECONDS)
     failing.request(NAMESPACE, "memory-00001", path="/?eat=200", seconds=_PATIENCE_SECONDS)
@@ -156,7 +158,7 @@ def test_the_reason_outlives_the_pod_that_knative_deletes_at_its_deadline(failin
 @pytest.fixture(scope="module")
 def resident(failing: Stack) -> Object:
     """The one pod of a Service that keeps renewing, ready."""
-    _apply(failing, "killed", {"morphisms.dev/agent": "sidecar", "autoscaling.knative.dev/min-scale": "1"})
+    _apply(failing, "killed", {"morphisms.dev/agent": "sidecar"} | _ONE_POD)
     return failing.ready_pod(NAMESPACE, "killed", seconds=_PATIENCE_SECONDS)
 
 
@@ -196,6 +198,8 @@ def test_an_application_waits_in_its_helper_while_its_secret_is_missing(failing:
 
 def test_what_the_hook_installed_is_there_for_each_restart(failing: Stack) -> None:
     """Of `morphisms-init`, whose hook runs anew, and then of the application."""
+    failing.morphisms.write_secret(f"{_HOME}/waiting/db", password="of waiting")
+    failing.apply(_by_hook(failing, "waiting"))
     pod = failing.ready_pod(NAMESPACE, "waiting", seconds=_PATIENCE_SECONDS)
     for name, kind in (("morphisms-init", "initContainerStatuses"), ("/application", "containerStatuses")):
         _kill(failing, pod, name)
@@ -253,7 +257,7 @@ def _service(failing: Stack, name: str, annotations: dict[str, str] | None = Non
 
 def _by_hook(failing: Stack, name: str) -> Object:
     """A Service whose only container has a secret as a variable, and no file."""
-    annotations = {"morphisms.dev/agent": "sidecar", "autoscaling.knative.dev/min-scale": "1"}
+    annotations = {"morphisms.dev/agent": "sidecar"} | _ONE_POD
     env = {"DB": "vault:~/db#password", "VARIABLES": "DB"}
     image = failing.application.pinned
     return service(image, f"{NAMESPACE}/{name}", annotations, env=env, command=["/application"])

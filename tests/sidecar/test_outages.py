@@ -10,6 +10,7 @@ import json
 import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -91,7 +92,8 @@ def raft_pod(
         secrets=(SecretFile("password", f"{HOME}/db", "password", key="password"),),
         deadline_seconds=300,
     )
-    return Pod(tmp_path, helper, plan, issuer.token)
+    uid = str(uuid4())  # the verifier counts how often one pod asks
+    return Pod(tmp_path, helper, plan, lambda: issuer.token(uid=uid))
 
 
 @pytest.fixture
@@ -319,7 +321,7 @@ def test_a_pod_token_is_read_anew_each_time(raft_pod: Pod, raft: RaftOpenBao, is
         (raft_pod.root / "token").write_text(issuer.token(expires_in=-3600))
         clock.advance(DUE)
         sidecar.wait("trouble", reason="verifier-refused")
-        (raft_pod.root / "token").write_text(issuer.token())
+        (raft_pod.root / "token").write_text(raft_pod.new_token())
         clock.advance(2 * FIRST_PAUSE)
         sidecar.wait("recovered", subject="attestation")
         assert sidecar.stop(signal.SIGINT).code == 0
