@@ -14,7 +14,7 @@ from cli.conversion.source import rewritten
 from cli.support.manifests import add_namespace, load_configuration
 from server.files import UnusableInputError
 from server.text import printable
-from server.yaml.kubernetes import Document, each_object, read_with_text
+from server.yaml.kubernetes import Document, each_object, list_items, read_with_text
 from webhook.configuration.model import Configuration
 
 HELP = "translate annotations of the Vault Agent Injector, OpenBao's and Bank-Vaults into ours"
@@ -99,8 +99,7 @@ class _Stored:
 def _converted(
     object_: dict[str, Any], configuration: Configuration, stored: _Stored, messages: list[Message]
 ) -> dict[str, Any]:
-    items = object_.get("items")
-    if object_["kind"].endswith("List") and isinstance(items, list):
+    if (items := list_items(object_)) is not None:
         return object_ | {"items": [_converted(item, configuration, stored, messages) for item in items]}
     result = convert(object_, configuration, partial(stored.holds, stored.namespace_of(object_)))
     messages.extend(result.messages)

@@ -13,7 +13,6 @@ from cli.support.manifests import (
     Manifest,
     add_namespace,
     guessed_namespace,
-    is_list,
     load_configuration,
     load_snapshot,
     manifests_of,
@@ -21,7 +20,7 @@ from cli.support.manifests import (
 )
 from cli.support.terminal import say, wants_colour
 from server.files import UnusableInputError
-from server.yaml.kubernetes import STDIN, Document, read_documents, write_documents
+from server.yaml.kubernetes import STDIN, Document, list_items, read_documents, write_documents
 from webhook.errors import MalformedError
 from webhook.pod.workloads import (
     knative_kind,
@@ -102,7 +101,7 @@ class _Injector:
         results = [
             result for each in manifests_of(document, self._namespace) if (result := self._manifest(each)) is not None
         ]
-        if is_list(document.object):
+        if list_items(document.object) is not None:
             return {**document.object, "items": results}
         return results[0] if results else None
 

@@ -19,6 +19,7 @@ from server.yaml.kubernetes import (
     STDIN,
     Document,
     is_object,
+    list_items,
     parse_documents,
     read_documents,
     read_values,
@@ -81,11 +82,6 @@ class Manifest:
     def unusable(self, error: MalformedError) -> UnusableInputError:
         """The error for an object that does not have its kind's shape; it names the place and no content."""
         return UnusableInputError(f"{self.source}:{self.line}: {self.title}: {error}")
-
-
-def is_list(item: dict[str, Any]) -> bool:
-    """Whether it is what `kubectl get -o yaml` prints of several objects."""
-    return str(item["kind"]).endswith("List") and isinstance(item.get("items"), list)
 
 
 def add_namespace(parser: argparse.ArgumentParser) -> None:
@@ -152,9 +148,9 @@ def manifests_of(document: Document, namespace: str | None = None) -> Iterator[M
 
     `namespace` is that of the objects which name none.
     """
-    items = document.object["items"] if is_list(document.object) else [document.object]
-    for item in items:
-        if item is not document.object and is_list(item):
+    items = list_items(document.object)
+    for item in [document.object] if items is None else items:
+        if item is not document.object and list_items(item) is not None:
             raise UnusableInputError(f"{document.place}: a List inside a List")
         manifest = Manifest(item, printable(document.source), document.line, namespace)
         try:

@@ -155,7 +155,7 @@ def is_object(value: Any) -> bool:
 
 def each_object(value: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """The object itself, or those inside when it is a `List` (what `kubectl get -o yaml` prints of several)."""
-    items = _items(value)
+    items = list_items(value)
     if items is None:
         yield value
         return
@@ -164,8 +164,8 @@ def each_object(value: dict[str, Any]) -> Iterator[dict[str, Any]]:
             yield from each_object(item)
 
 
-def _items(value: dict[str, Any]) -> list[Any] | None:
-    """What a list of objects holds; None for any other object."""
+def list_items(value: dict[str, Any]) -> list[Any] | None:
+    """What a list holds, such as `kubectl get -o yaml` prints of several objects; None for any other object."""
     items = value.get("items")
     return items if value["kind"].endswith("List") and isinstance(items, list) else None
 
@@ -176,7 +176,7 @@ def _add_implied_kinds(value: dict[str, Any]) -> None:
     The API server leaves out the kind of such items.
     """
     implied = {"apiVersion": value["apiVersion"], "kind": value["kind"].removesuffix("List")}
-    items = _items(value) or []
+    items = list_items(value) or []
     for index, item in enumerate(items):
         if implied["kind"] and isinstance(item, dict) and not any(item.get(key) for key in implied):
             items[index] = implied | item | implied  # first, and in place of empty ones
@@ -186,7 +186,7 @@ def _add_implied_kinds(value: dict[str, Any]) -> None:
 
 def _holds_objects(value: dict[str, Any]) -> bool:
     """Whether a list, and each list in it, holds nothing but objects. True for any other object."""
-    return all(is_object(item) and _holds_objects(item) for item in _items(value) or [])
+    return all(is_object(item) and _holds_objects(item) for item in list_items(value) or [])
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------

@@ -138,7 +138,7 @@ def test_a_first_install_with_empty_secrets_is_trusted_and_changes_bundles_only(
     for kind in KINDS:
         registration = hook.registration(kind)
         assert registration["metadata"]["annotations"] == {"note": "stays"}
-        until(lambda kind=kind: _patches(bare, hook, kind, mark))  # type: ignore[misc]
+        until(partial(_patches, bare, hook, kind, mark))
         (event,) = _patches(bare, hook, kind, mark)
         before = {operation["op"] for operation in event["requestObject"]}
         assert before == {"test", "add"}

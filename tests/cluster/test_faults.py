@@ -419,11 +419,14 @@ def _until_one_hangs(installation: Installation, stream: Stream) -> float:
     def has_timed_out() -> bool:
         return any("deadline exceeded" in attempt.message for attempt in stream.failures)
 
+    def has_told(hangs: float) -> bool:
+        # Those that began so much later have met no call that waits for it.
+        return has_timed_out() or len(_created_since(stream, hangs + 2 * _CALL_SECONDS)) > 20
+
     for replica in installation.replicas:
         replica.process.signal(signal.SIGSTOP)
         hangs = time.monotonic()
-        # Those that began so much later have met no call that waits for it.
-        stream.until(lambda: has_timed_out() or len(_created_since(stream, hangs + 2 * _CALL_SECONDS)) > 20)  # noqa: B023
+        stream.until(partial(has_told, hangs))
         if has_timed_out():
             return hangs
         replica.process.signal(signal.SIGCONT)

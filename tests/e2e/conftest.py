@@ -80,17 +80,13 @@ def pod(new_pod: NewPod) -> Pod:
 @pytest.fixture
 def clock(pod: Pod) -> Clock:
     """The pod's, which the test moves."""
-    made = Clock(pod.root / "clock")
-    pod.code = made.code
-    return made
+    return pod.move_clock()
 
 
 @pytest.fixture
 def hurry(pod: Pod) -> Clock:
     """The pod's clock, which stands still but for the pod's pauses: its deadline passes by these, and at once."""
-    made = Clock(pod.root / "clock", flows=False)
-    pod.code = made.code
-    return made
+    return pod.move_clock(flows=False)
 
 
 @pytest.fixture

@@ -29,7 +29,6 @@ from tests.e2e.forwarder import forwarder
 from tests.e2e.guest_components import HANDSHAKES, AgentError, Guest, api_server
 from tests.e2e.site import replica
 from tests.e2e.test_workload_identity import PATH, VALUE, Place, host_data_of, plan_of, record_of
-from tests.sidecar.clock import Clock
 from tests.sidecar.pod import Pod
 from tests.sidecar.test_doctor import doctor
 from tests.support.raft import RaftOpenBao
@@ -160,7 +159,7 @@ def test_a_pod_whose_data_hub_brings_nothing_publishes_nothing_and_says_where_to
 ) -> None:
     with api_server(guest_of(hub_place, rendered, measurement=b"\7" * 48)) as address:
         pod = pod_of(tmp_path, helper, issuer, rendered, address)
-        pod.code = Clock(pod.root / "clock", flows=False).code
+        pod.move_clock(flows=False)
         pod.change(deadline_seconds=30)
         ended = pod.run()
     assert ended.code == Exit.VERIFIER_UNREACHABLE

@@ -69,9 +69,7 @@ def name() -> str:
 @pytest.fixture
 def clock(pod: Pod) -> Clock:
     """The pod's, which the test moves."""
-    made = Clock(pod.root / "clock")
-    pod.code = made.code
-    return made
+    return pod.move_clock()
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from typing import Any
 from plan import layout
 from plan.codec import write_plan
 from plan.document import Plan
+from tests.sidecar.clock import Clock
 from tests.support.paths import ROOT
 
 HOME = "secret/knative/prod/shop/payments"
@@ -72,6 +73,12 @@ class Pod:
             # As the kubelet makes an emptyDir of a pod with an fsGroup.
             (self.root / name).chmod(0o2777)
         (self.root / "last-words").touch()
+
+    def move_clock(self, *, flows: bool = True) -> Clock:
+        """The clock that this pod's processes go by from now on, which the test moves."""
+        clock = Clock(self.root / "clock", flows=flows)
+        self.code = clock.code
+        return clock
 
     @property
     def secrets(self) -> Path:

@@ -79,12 +79,15 @@ def test_a_script_is_known_by_its_name_of_any_length(tmp_path: Path, first: str,
         (tmp_path / each).write_text(f"#!{first}\nimport signal\nprint('up', flush=True)\nsignal.pause()\n")
         (tmp_path / each).chmod(0o755)
     path = tmp_path if way == "absolute" else Path()
-    start = {"cwd": tmp_path, "stdout": subprocess.PIPE, "text": True}
-    words = [[f"./{path / long}" if way == "relative" else path / long], [f"./{other}", long]]
-    processes = [subprocess.Popen(each, **start) for each in words]  # type: ignore[call-overload]
-    processes.append(subprocess.Popen(["tail", "-f", long, "/dev/null"], **start))  # type: ignore[call-overload]
+
+    def start(*words: str | Path) -> subprocess.Popen[str]:
+        return subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+
+    script = f"./{path / long}" if way == "relative" else path / long
+    processes = [start(script), start(f"./{other}", long), start("tail", "-f", long, "/dev/null")]
     try:
         for process in processes:
+            assert process.stdout is not None
             assert process.stdout.readline()
         assert tell(long, "SIGTERM") == 1
         assert processes[0].wait(120) == -signal.SIGTERM
@@ -92,8 +95,7 @@ def test_a_script_is_known_by_its_name_of_any_length(tmp_path: Path, first: str,
     finally:
         for process in processes:
             process.kill()
-            process.wait()
-            process.stdout.close()
+            process.communicate()
 
 
 def test_each_of_several_processes_gets_the_signal(tmp_path: Path, note: Path, name: str) -> None:

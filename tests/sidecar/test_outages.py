@@ -9,6 +9,7 @@ import itertools
 import json
 import signal
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
@@ -99,9 +100,7 @@ def raft_pod(
 @pytest.fixture
 def clock(raft_pod: Pod) -> Clock:
     """The pod's, which the test moves."""
-    made = Clock(raft_pod.root / "clock")
-    raft_pod.code = made.code
-    return made
+    return raft_pod.move_clock()
 
 
 def write(raft: RaftOpenBao, value: str) -> None:
@@ -113,8 +112,11 @@ def shows(pod: Pod, value: str) -> None:
 
 
 def is_alive_and_troubled(sidecar: Resident) -> None:
+    def is_troubled(path: str) -> bool:
+        return bool(sidecar.probe(path)[1]["state"] == "troubled")
+
     for path in ("/livez", "/startupz"):
-        until(lambda path=path: sidecar.probe(path)[1]["state"] == "troubled")  # type: ignore[misc]
+        until(partial(is_troubled, path))
         assert sidecar.probe(path)[0] == 200
 
 
@@ -277,6 +279,10 @@ def test_a_new_token_waits_for_vault_and_is_not_followed_by_others(
     raft_pod: Pod, raft: RaftOpenBao, way_to_vault: Forwarder, clock: Clock
 ) -> None:
     """Cut off from Vault, and not from the verifier: each token that is asked for would live on unused."""
+
+    def has_taken(count: int) -> bool:
+        return len(way_to_vault.taken) >= count
+
     raft.write_role(**ONCE)
     before = raft.accessors()
     with resident(raft_pod) as sidecar:
@@ -285,9 +291,9 @@ def test_a_new_token_waits_for_vault_and_is_not_followed_by_others(
         clock.advance(LIFE)
         sidecar.wait("attested", 2)
         for _ in range(4):
-            tried = len(way_to_vault.taken)
+            more = len(way_to_vault.taken) + 1
             clock.advance(LONGEST_PAUSE)
-            until(lambda tried=tried: len(way_to_vault.taken) > tried)  # type: ignore[misc]
+            until(partial(has_taken, more))
         assert len(sidecar.named("attested")) == 2
         assert len(raft.accessors() - before) == 2
         way_to_vault.targets.append(raft.port)

@@ -38,9 +38,7 @@ FILE = (SecretFile("password", DB, "password", key="password"),)
 @pytest.fixture
 def clock(pod: Pod) -> Clock:
     """The pod's, which stands still but for its pauses."""
-    made = Clock(pod.root / "clock", flows=False)
-    pod.code = made.code
-    return made
+    return pod.move_clock(flows=False)
 
 
 def through(pod: Pod, fronted: Front) -> None:
